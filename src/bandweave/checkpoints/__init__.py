@@ -1,0 +1,1 @@
+"""From files to slices of tensors. Knows no nodes and no formats."""

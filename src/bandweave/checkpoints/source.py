@@ -1,0 +1,43 @@
+"""TensorSource: where slices of a checkpoint's tensors come from, whatever holds the files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.planning.split import Range
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or not what its config says; says what to do."""
+
+
+class TensorSource(Protocol):
+    """Tensors by bandweave's names (``layers.0.q_proj``, ``norm``, ``embed_tokens`` ...)."""
+
+    def names(self) -> Collection[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dtype(self, name: str) -> str:
+        """``"f32"``, ``"bf16"`` or ``"f16"``."""
+        ...
+
+    def read(
+        self, name: str, rows: Range, columns: Range | None = None
+    ) -> npt.NDArray[np.generic]:
+        """The rectangle as stored: float32, float16, or uint16 holding bf16 bits; C order.
+
+        Reads only the byte ranges asked for. ``columns`` None: all, or a vector.
+        """
+        ...
+
+
+def widen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """What ``read`` returned, as float32 (exact)."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)

@@ -1,0 +1,49 @@
+"""Step and Executor: what every engine that runs programs takes and gives.
+
+A step is any mix of rows from any number of sequences: prefill chunks, decoding rows and drafts
+share one path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+PAGE_SIZE = 64  # positions in a KV page; also the attention chunk of docs/numerics.md
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """The rows of one step; T rows of S sequences.
+
+    Rows of one sequence stand in ascending position. A row sees all earlier positions of its
+    sequence, those of the same step included.
+    """
+
+    tokens: npt.NDArray[np.int32]  # [T]
+    slots: npt.NDArray[np.int32]  # [T], index into page_tables
+    positions: npt.NDArray[np.int32]  # [T], from 0
+    wants_logits: npt.NDArray[np.bool_]  # [T]
+    page_tables: npt.NDArray[np.int32]  # [S, P], ids of KV pages in order, -1 beyond the last
+
+
+class StepError(RuntimeError):
+    """A step that failed: a peer that died or stalls, or numbers out of range. Names its cause."""
+
+
+class Executor(Protocol):
+    """Runs one node's program. Nodes other than node 0 take the step from node 0."""
+
+    def run(
+        self, step: Step, embeddings: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Node 0: runs a step and returns the logits ``[L, vocab_size]`` of the rows that want
+        them, in row order. ``embeddings`` is ``[T, hidden_size]``."""
+        ...
+
+    def follow(self) -> bool:
+        """Other nodes: waits for node 0's next step and runs it; False when node 0 has ended."""
+        ...

@@ -1,0 +1,189 @@
+"""Graph: what one step of a model computes, as a flat list of operations on named values.
+
+A family's text calls the methods below and reads like the paper. A graph knows no nodes, no
+formats and no arrays. It carries rows, not sequences: every value is ``[rows, width]``. A weight
+declares how it may be split; whether it is split, and how, is the plan's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from bandweave.models.spec import ModelSpec
+
+
+class Split(Enum):
+    """What a product does to the data when its weight is split over nodes."""
+
+    REPLICATED = "replicated"  # every node holds all of it
+    ALL_TO_SHARDED = "all_to_sharded"  # every node reads all inputs and makes some outputs
+    SHARDED_TO_ALL = "sharded_to_all"  # every node reads its inputs; the sums meet in an all-reduce
+
+
+class Axis(Enum):
+    """What is counted along the split dim of a weight."""
+
+    HEADS = "heads"  # query heads; unit: one head
+    KV_HEADS = "kv_heads"  # key/value heads; unit: one head
+    COLUMNS = "columns"  # columns of the MLP; unit: COLUMN_UNIT columns
+    VOCABULARY = "vocabulary"  # rows of the vocabulary; unit: VOCABULARY_UNIT rows
+
+
+COLUMN_UNIT = 64
+VOCABULARY_UNIT = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSpec:
+    """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``."""
+
+    name: str
+    shape: tuple[int, ...]
+    split: Split
+    axis: Axis | None = None  # of dim 0 for all_to_sharded, of dim 1 for sharded_to_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A ``[rows, width]`` float32 array; ``axis`` says what its width is split along, if at all."""
+
+    name: str
+    width: int
+    axis: Axis | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOp:
+    """One operation. ``layer`` is None outside the layers."""
+
+    kind: str
+    name: str
+    layer: int | None
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    weights: tuple[WeightSpec, ...] = ()
+    biases: tuple[WeightSpec | None, ...] = ()
+
+
+@dataclass
+class Graph:
+    """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
+    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``logits``."""
+
+    spec: ModelSpec
+    ops: list[GraphOp] = field(default_factory=list)
+    _layer: int | None = None
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[None]:
+        """Names and tags what is emitted inside as part of layer ``index``."""
+        self._layer = index
+        yield
+        self._layer = None
+
+    def weights(self) -> list[WeightSpec]:
+        """Every tensor that the graph names, each once, in order of first use."""
+        seen: dict[str, WeightSpec] = {}
+        for op in self.ops:
+            for weight in (*op.weights, *(bias for bias in op.biases if bias is not None)):
+                seen.setdefault(weight.name, weight)
+        return list(seen.values())
+
+    def embed(self) -> Value:
+        """Embedding rows of the step's tokens: the residual ``x``, ``[rows, hidden_size]``."""
+        shape = (self.spec.vocab_size, self.spec.hidden_size)
+        table = WeightSpec(name="embed_tokens", shape=shape, split=Split.REPLICATED)
+        x = Value(name="x", width=self.spec.hidden_size)
+        return self._emit("embed", "embed", (), (x,), weights=(table,))[0]
+
+    def rms_norm(self, x: Value, weight: str) -> Value:
+        """Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+        vector = self._weight(weight, (x.width,), Split.REPLICATED)
+        y = Value(name="y", width=x.width)
+        return self._emit("rms_norm", weight, (x,), (y,), weights=(vector,))[0]
+
+    def linear(
+        self, y: Value, weights: tuple[tuple[str, int, Axis], ...], *, bias: bool = False
+    ) -> tuple[Value, ...]:
+        """Several products of one input: ``(name, outputs, axis)`` each, ``all_to_sharded``."""
+        specs, biases, values = [], [], []
+        for name, outputs, axis in weights:
+            specs.append(self._weight(name, (outputs, y.width), Split.ALL_TO_SHARDED, axis))
+            vector = self._weight(f"{name}.bias", (outputs,), Split.ALL_TO_SHARDED, axis)
+            biases.append(vector if bias else None)
+            values.append(Value(name=name.removesuffix("_proj"), width=outputs, axis=axis))
+        label = "_".join(value.name for value in values) + "_proj"
+        return self._emit(
+            "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
+        )
+
+    def head_norm(self, value: Value, weight: str) -> Value:
+        """RMS norm of each head on its own, in place."""
+        vector = self._weight(weight, (self.spec.head_dim,), Split.REPLICATED)
+        return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
+
+    def rope(self, value: Value) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place."""
+        return self._emit("rope", f"{value.name}_rope", (value,), (value,))[0]
+
+    def attention(self, q: Value, k: Value, v: Value) -> Value:
+        """Appends ``k`` and ``v`` to the layer's cache, then attends causally over the cache."""
+        out = Value(name="attended", width=q.width, axis=q.axis)
+        return self._emit("attention", "attention", (q, k, v), (out,))[0]
+
+    def silu_mul(self, gate: Value, up: Value) -> Value:
+        """``silu(gate) * up``."""
+        out = Value(name="gated", width=gate.width, axis=gate.axis)
+        return self._emit("silu_mul", "silu_mul", (gate, up), (out,))[0]
+
+    def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
+        """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
+        shape = (x.width, inputs.width)
+        matrix = self._weight(weight, shape, Split.SHARDED_TO_ALL, inputs.axis)
+        vector = self._weight(f"{weight}.bias", (x.width,), Split.REPLICATED) if bias else None
+        return self._emit(
+            "linear_add", weight, (x, inputs), (x,), weights=(matrix,), biases=(vector,)
+        )[0]
+
+    def logits(self, y: Value) -> Value:
+        """The vocabulary projection of the rows whose logits the step asks for."""
+        shape = (self.spec.vocab_size, y.width)
+        name = "embed_tokens" if self.spec.tied_embeddings else "lm_head"
+        matrix = WeightSpec(
+            name=name, shape=shape, split=Split.ALL_TO_SHARDED, axis=Axis.VOCABULARY
+        )
+        out = Value(name="logits", width=self.spec.vocab_size, axis=Axis.VOCABULARY)
+        return self._emit("logits", "lm_head", (y,), (out,), weights=(matrix,))[0]
+
+    def _weight(
+        self, name: str, shape: tuple[int, ...], split: Split, axis: Axis | None = None
+    ) -> WeightSpec:
+        full = name if self._layer is None else f"layers.{self._layer}.{name}"
+        return WeightSpec(name=full, shape=shape, split=split, axis=axis)
+
+    def _emit(
+        self,
+        kind: str,
+        name: str,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        *,
+        weights: tuple[WeightSpec, ...] = (),
+        biases: tuple[WeightSpec | None, ...] = (),
+    ) -> tuple[Value, ...]:
+        full = name if self._layer is None else f"layers.{self._layer}.{name}"
+        self.ops.append(
+            GraphOp(
+                kind=kind,
+                name=full,
+                layer=self._layer,
+                inputs=inputs,
+                outputs=outputs,
+                weights=weights,
+                biases=biases,
+            )
+        )
+        return outputs
