@@ -15,7 +15,8 @@ import arithmetic
 from arithmetic import Sum
 from facts import FACTS, OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 
-LAST_NUMBER = re.compile(r"= (\d+(?:\.\d+)?)(?![\d.]*\d)[^=]*$")
+ARTICLE = re.compile(r"\ba (?=8|(?:11|18)\b|1[18]B)")
+LAST_NUMBER = re.compile(r"= (\d+(?:\.\d+)?)[^=]*$")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def check_expected(expected: str, numeric: bool, reply: str) -> bool:
 
 
 def plain(kind: str, text: str, answer: str, *sums: Sum) -> Question:
-    return Question(kind, text, answer, sums[-1].result, sums)
+    """A question whose expected answer is the result of its last sum."""
+    # The phrasings say "a" before any number; eight, eleven and eighteen want "an".
+    return Question(kind, ARTICLE.sub("an ", text), answer, sums[-1].result, sums)
 
 
 def number(random: Random, digits: tuple[int, ...] = (1, 2, 2, 3, 3, 3)) -> int:
@@ -232,6 +235,17 @@ def two_digit_bandwidth(random: Random) -> int:
     return value * 10 if random.random() < 0.5 else value
 
 
+def linked_machines(random: Random) -> tuple[int, int, Sum]:
+    """A count of equal machines, the bandwidth of each, and the sum of all."""
+    count = random.choice((2, 2, 2, 3, 4, 5, 6, 8))
+    if count == 2:
+        # Adding works for any bandwidth, a two-step product only for some.
+        each = number(random, (2, 3)) if random.random() < 0.5 else two_digit_bandwidth(random)
+        return count, each, arithmetic.addition(each, each)
+    each = two_digit_bandwidth(random)
+    return count, each, arithmetic.multiplication(count, each)
+
+
 def joint_bandwidth(random: Random) -> Question:
     if random.random() < 0.35:
         left, right = number(random, (2, 3, 3)), number(random, (2, 3, 3))
@@ -243,8 +257,7 @@ def joint_bandwidth(random: Random) -> Question:
             "A node with {a} GB/s and a node with {b} GB/s: what bandwidth together?",
         )).format(a=left, b=right)
         return plain("joint bandwidth", text, f"Together: {one.text} GB/s.", one)
-    count, each = random.choice((2, 2, 2, 3, 4, 5, 6, 8)), two_digit_bandwidth(random)
-    one = arithmetic.multiplication(count, each)
+    count, each, one = linked_machines(random)
     text = random.choice((
         "{N} machines with {w} GB/s each: what bandwidth together?",
         "{N} nodes with {w} GB/s each. What bandwidth do they have together?",
@@ -281,10 +294,10 @@ def node_share(random: Random) -> Question:
 def cluster_speed(random: Random) -> Question:
     """Two sums in a row: the joint bandwidth, and what it gives in tokens per second."""
     while True:
-        count, each = random.choice((2, 2, 2, 3, 4)), two_digit_bandwidth(random)
+        count, each, joint = linked_machines(random)
         choices = [size for size in (2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50)
-                   if arithmetic.can_divide(count * each, size)
-                   and count * each % size == 0 and count * each < 1000]
+                   if count * each % size == 0 and arithmetic.can_divide(count * each, size)
+                   and count * each < 1000]
         if choices:
             break
     gigabytes = random.choice(choices)
@@ -296,7 +309,6 @@ def cluster_speed(random: Random) -> Question:
     ))
     word = count_word(random, count)
     text = text.format(n=word, N=word.capitalize(), w=each, g=gigabytes)
-    joint = arithmetic.multiplication(count, each)
     speed = arithmetic.division(count * each, gigabytes)
     answer = f"Together: {joint.text} GB/s. Speed: {speed.text} tokens per second at most."
     return plain("cluster speed", text, answer, joint, speed)

@@ -153,12 +153,14 @@ class _Lowering:
         self.vectors: dict[str, Vector] = {}
         self.views: dict[str, View] = {}
         self.ops: list[Op] = []
+        self.tag = 0  # numbers exchanges alike on all nodes, whose programs differ in length
 
     def run(self) -> Program:
         share, last = self.share, len(self.split.stages) - 1
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
-        for op in self.graph.ops:
+        for tag, op in enumerate(self.graph.ops):
+            self.tag = tag
             if op.layer is not None:
                 if share.layers.start <= op.layer < share.layers.stop:
                     getattr(self, f"_{op.kind}")(op)
@@ -192,7 +194,7 @@ class _Lowering:
 
     def _embed(self, op: GraphOp) -> None:
         x = self._buffer("x", self.spec.hidden_size)
-        self._op("embed", op.name, outputs=(x,), group=tuple(self.group))
+        self._op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
@@ -316,6 +318,7 @@ class _Lowering:
             (grid, residual),
             (residual,),
             vector=vector,
+            tag=self.tag,
             group=tuple(self.group),
             contributors=contributors,
         )
@@ -342,12 +345,14 @@ class _Lowering:
         others = self.split.stages[stage]
         if kind == "recv":
             peers = (others[self.share.rank % len(others)],)
-            self._op("recv", f"recv_stage_{stage}", outputs=(x,), peers=peers)
+            tag = len(self.graph.ops) + stage
+            self._op("recv", f"recv_stage_{stage}", outputs=(x,), tag=tag, peers=peers)
         else:
             size = len(self.group)
             peers = tuple(n for rank, n in enumerate(others) if rank % size == self.share.rank)
             if peers:
-                self._op("send", f"send_stage_{stage}", inputs=(x,), peers=peers)
+                tag = len(self.graph.ops) + self.share.stage
+                self._op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
 
     def _gather(self) -> None:
         owners = tuple(
@@ -360,7 +365,8 @@ class _Lowering:
         outputs: tuple[View, ...] = ()
         if self.share.node == 0:
             outputs = (self._buffer("logits", self.spec.vocab_size, rows="logits"),)
-        self._op("gather_logits", "gather_logits", inputs, outputs, owners=owners)
+        tag = len(self.graph.ops) + len(self.split.stages)
+        self._op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
         vector = self._replicated(op.weights[0])

@@ -1,0 +1,40 @@
+#include "core/arena.h"
+
+#include <sys/mman.h>
+
+#include <new>
+
+namespace bw {
+
+namespace {
+constexpr size_t kHuge = size_t{2} << 20;
+// Kernels prefetch past the end of the last panel; keep those addresses inside the mapping.
+constexpr size_t kMargin = 64 << 10;
+}  // namespace
+
+Arena::Arena(size_t bytes) : size_(bytes) {
+    mapped_ = (bytes + kMargin + 2 * kHuge) / kHuge * kHuge;
+    void* memory =
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    mapping_ = static_cast<uint8_t*>(memory);
+    auto address = reinterpret_cast<uintptr_t>(mapping_);
+    base_ = mapping_ + (kHuge - address % kHuge) % kHuge;
+#if defined(MADV_HUGEPAGE)
+    // Small models are better off with small pages: a huge one would be mostly empty.
+    if (bytes >= 4 * kHuge) madvise(base_, bytes, MADV_HUGEPAGE);
+#endif
+}
+
+Arena::~Arena() {
+    if (mapping_) munmap(mapping_, mapped_);
+}
+
+uint8_t* Arena::take(size_t bytes) {
+    size_t start = (used_ + 63) / 64 * 64;
+    if (start + bytes > size_ + 64) throw std::bad_alloc();
+    used_ = start + bytes;
+    return base_ + start;
+}
+
+}  // namespace bw

@@ -1,0 +1,99 @@
+#include "core/threads.h"
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+namespace bw {
+
+namespace {
+constexpr int kSpins = 20000;  // about half a millisecond of pauses
+constexpr int kNoSpins = 20;
+}  // namespace
+
+void Gate::wait_change(uint32_t seen) {
+    for (int i = 0; i < spins_; i++) {
+        if (value() != seen) return;
+        cpu_pause();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return value_.load() != seen; });
+    sleepers_.fetch_sub(1);
+}
+
+void Gate::advance() {
+    value_.fetch_add(1);
+    if (sleepers_.load() > 0) {
+        // Taking the lock orders this after a sleeper's check and before its sleep.
+        { std::lock_guard<std::mutex> lock(mutex_); }
+        wake_.notify_all();
+    }
+}
+
+void pin_to_cpu(int cpu) {
+#if defined(__linux__)
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<size_t>(cpu), &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+#else
+    (void)cpu;
+#endif
+}
+
+ThreadTeam::ThreadTeam(int members, const std::vector<int>& cpus, bool spin)
+    : members_(members),
+      cpus_(cpus),
+      start_(spin ? kSpins : kNoSpins),
+      barrier_(spin ? kSpins : kNoSpins) {
+    for (int member = 1; member < members_; member++)
+        threads_.emplace_back([this, member] { loop(member); });
+}
+
+ThreadTeam::~ThreadTeam() {
+    ending_ = true;
+    start_.advance();
+    for (auto& thread : threads_) thread.join();
+}
+
+void ThreadTeam::pin(int member) const {
+    if (member < static_cast<int>(cpus_.size())) pin_to_cpu(cpus_[static_cast<size_t>(member)]);
+}
+
+void ThreadTeam::loop(int member) {
+    pin(member);
+    uint32_t seen = 0;
+    for (;;) {
+        start_.wait_change(seen);
+        seen++;
+        if (ending_) return;
+        (*work_)(member);
+        barrier();
+    }
+}
+
+void ThreadTeam::run(const std::function<void(int)>& work) {
+    if (members_ == 1) {
+        work(0);
+        return;
+    }
+    work_ = &work;
+    start_.advance();
+    work(0);
+    barrier();
+}
+
+void ThreadTeam::barrier() {
+    if (members_ == 1) return;
+    uint32_t seen = barrier_.value();
+    if (arrived_.fetch_add(1) + 1 == members_) {
+        arrived_.store(0);
+        barrier_.advance();
+    } else {
+        barrier_.wait_change(seen);
+    }
+}
+
+}  // namespace bw

@@ -1,0 +1,68 @@
+// ThreadTeam: persistent threads that run one function together, with a barrier that spins for a
+// bounded time and then sleeps. The calling thread is member 0. Knows no work of its own.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace bw {
+
+inline void cpu_pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Waits until a value changes: spins `spins` times, then sleeps on a condition variable.
+class Gate {
+  public:
+    explicit Gate(int spins) : spins_(spins) {}
+    uint32_t value() const { return value_.load(std::memory_order_acquire); }
+    void wait_change(uint32_t seen);
+    void advance();
+
+  private:
+    const int spins_;
+    std::atomic<uint32_t> value_{0};
+    std::atomic<int> sleepers_{0};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+};
+
+class ThreadTeam {
+  public:
+    // `cpus`: a processor for each member to be pinned to, or empty. `spin` off where threads
+    // outnumber processors: waiting then gives the processor away at once.
+    ThreadTeam(int members, const std::vector<int>& cpus, bool spin);
+    ~ThreadTeam();
+    ThreadTeam(const ThreadTeam&) = delete;
+    ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+    int members() const { return members_; }
+    // Runs work(member) on every member and returns when all have ended.
+    void run(const std::function<void(int)>& work);
+    // All members of the running work meet here.
+    void barrier();
+
+  private:
+    void loop(int member);
+    void pin(int member) const;
+
+    const int members_;
+    const std::vector<int> cpus_;
+    const std::function<void(int)>* work_ = nullptr;
+    bool ending_ = false;
+    std::atomic<int> arrived_{0};
+    Gate start_, barrier_;
+    std::vector<std::thread> threads_;
+};
+
+// Pins the calling thread where the system can; does nothing elsewhere.
+void pin_to_cpu(int cpu);
+
+}  // namespace bw

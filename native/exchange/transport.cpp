@@ -1,0 +1,118 @@
+#include "exchange/transport.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <vector>
+
+namespace bw {
+
+namespace {
+
+class TcpTransport final : public Transport {
+  public:
+    explicit TcpTransport(int descriptor) : descriptor_(descriptor) {
+        int one = 1;
+        fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+        // Fails harmlessly on socket pairs.
+        setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#if defined(SO_NOSIGPIPE)
+        setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
+#endif
+    }
+    ~TcpTransport() override { close(descriptor_); }
+
+    int64_t send(const void* data, size_t bytes) override {
+#if defined(MSG_NOSIGNAL)
+        constexpr int flags = MSG_NOSIGNAL;
+#else
+        constexpr int flags = 0;
+#endif
+        ssize_t moved = ::send(descriptor_, data, bytes, flags);
+        if (moved >= 0) return moved;
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+    }
+    int64_t receive(void* data, size_t bytes) override {
+        ssize_t moved = ::recv(descriptor_, data, bytes, 0);
+        if (moved > 0) return moved;
+        if (moved == 0) return -1;
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+    }
+    int descriptor() const override { return descriptor_; }
+
+  private:
+    int descriptor_;
+};
+
+// One direction of a local pipe: a ring with one writer and one reader.
+struct Ring {
+    explicit Ring(size_t capacity) : bytes(capacity) {}
+    std::vector<uint8_t> bytes;
+    std::atomic<size_t> head{0}, tail{0};  // read and written so far
+    std::atomic<bool> closed{false};
+
+    int64_t write(const uint8_t* data, size_t wanted) {
+        if (closed.load(std::memory_order_acquire)) return -1;
+        size_t at = tail.load(std::memory_order_relaxed);
+        size_t room = bytes.size() - (at - head.load(std::memory_order_acquire));
+        size_t n = std::min(room, wanted), offset = at % bytes.size();
+        size_t first = std::min(n, bytes.size() - offset);
+        std::memcpy(bytes.data() + offset, data, first);
+        std::memcpy(bytes.data(), data + first, n - first);
+        tail.store(at + n, std::memory_order_release);
+        return static_cast<int64_t>(n);
+    }
+    int64_t read(uint8_t* data, size_t wanted) {
+        // The order matters: what was written before closing is still read.
+        bool ended = closed.load(std::memory_order_acquire);
+        size_t at = head.load(std::memory_order_relaxed);
+        size_t n = std::min(tail.load(std::memory_order_acquire) - at, wanted);
+        if (n == 0) return ended ? -1 : 0;
+        size_t offset = at % bytes.size(), first = std::min(n, bytes.size() - offset);
+        std::memcpy(data, bytes.data() + offset, first);
+        std::memcpy(data + first, bytes.data(), n - first);
+        head.store(at + n, std::memory_order_release);
+        return static_cast<int64_t>(n);
+    }
+};
+
+class LocalTransport final : public Transport {
+  public:
+    LocalTransport(std::shared_ptr<Ring> in, std::shared_ptr<Ring> out)
+        : in_(std::move(in)), out_(std::move(out)) {}
+    ~LocalTransport() override {
+        in_->closed.store(true, std::memory_order_release);
+        out_->closed.store(true, std::memory_order_release);
+    }
+    int64_t send(const void* data, size_t bytes) override {
+        return out_->write(static_cast<const uint8_t*>(data), bytes);
+    }
+    int64_t receive(void* data, size_t bytes) override {
+        return in_->read(static_cast<uint8_t*>(data), bytes);
+    }
+
+  private:
+    std::shared_ptr<Ring> in_, out_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> tcp_transport(int descriptor) {
+    return std::make_unique<TcpTransport>(descriptor);
+}
+
+std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport(
+    size_t capacity) {
+    auto there = std::make_shared<Ring>(capacity), back = std::make_shared<Ring>(capacity);
+    return {std::make_unique<LocalTransport>(back, there),
+            std::make_unique<LocalTransport>(there, back)};
+}
+
+}  // namespace bw

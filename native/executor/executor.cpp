@@ -1,0 +1,299 @@
+#include "executor/executor.h"
+
+#include <algorithm>
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "core/clock.h"
+#include "executor/angles.h"
+#include "executor/span.h"
+
+namespace bw {
+
+Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange)
+    : program_(std::move(program)),
+      options_(std::move(options)),
+      kernels_(*options_.kernels),
+      exchange_(std::move(exchange)),
+      team_(options_.threads, options_.cpus, options_.spin) {
+    const auto rows = static_cast<size_t>(options_.max_rows);
+    for (const Buffer& buffer : program_.buffers) {
+        Storage storage;
+        storage.stride = static_cast<size_t>(padded(buffer.width));
+        if (buffer.grid)
+            storage.grid.resize(rows * storage.stride + 64);
+        else
+            storage.floats.resize(rows * storage.stride + 16);
+        storage_.push_back(std::move(storage));
+    }
+    for (auto& vector : program_.vectors)
+        vector.resize(static_cast<size_t>(padded(static_cast<int>(vector.size()))));
+    size_t widest = 0;
+    for (const Matrix& matrix : program_.matrices)
+        if (matrix.format == Format::q8 || matrix.format == Format::q4)
+            widest = std::max(widest, (activation_bytes(matrix.layout) + 63) / 64 * 64);
+    activations_.resize(rows * widest);
+    const size_t attention_scratch =
+        sizeof(float) * (2 * static_cast<size_t>(padded(program_.cache.dim)) + 64);
+    const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
+    for (int t = 0; t < options_.threads; t++)
+        scratch_.emplace_back(std::max(widest, attention_scratch + pointers + 64));
+    const size_t angles = rows * program_.inv_freq.size() + 16;
+    cosine_.resize(angles);
+    sine_.resize(angles);
+    head_bytes_ = (kv_head_bytes(program_.cache.dim, options_.half_kv) + 63) / 64 * 64;
+    const size_t cache_bytes = head_bytes_ * static_cast<size_t>(program_.cache.kv_heads) *
+                               static_cast<size_t>(options_.num_pages) *
+                               static_cast<size_t>(program_.cache.layers);
+    cache_ = std::make_unique<Arena>(cache_bytes);
+    attention_scale_ =
+        static_cast<float>(1.0 / std::sqrt(static_cast<double>(std::max(1, program_.cache.dim))));
+    logit_row_of_.reserve(rows);
+    if (options_.threads > 0 && !options_.cpus.empty()) pin_to_cpu(options_.cpus[0]);
+}
+
+size_t Executor::work_bytes() const {
+    size_t bytes = activations_.size() + 4 * (cosine_.size() + sine_.size());
+    for (const Storage& s : storage_) bytes += 4 * s.floats.size() + 8 * s.grid.size();
+    return bytes;
+}
+
+int Executor::rows_of(const View& view) const {
+    return program_.buffers[static_cast<size_t>(view.buffer)].logit_rows ? logit_rows_
+                                                                         : step_.rows;
+}
+
+size_t Executor::stride(const View& view) const {
+    return storage_[static_cast<size_t>(view.buffer)].stride;
+}
+
+float* Executor::row(const View& view, int index) {
+    Storage& storage = storage_[static_cast<size_t>(view.buffer)];
+    return storage.floats.data() + static_cast<size_t>(index) * storage.stride + view.offset;
+}
+
+uint8_t* Executor::head_page(int cache, int page, int head) const {
+    size_t index = (static_cast<size_t>(cache) * static_cast<size_t>(options_.num_pages) +
+                    static_cast<size_t>(page)) *
+                       static_cast<size_t>(program_.cache.kv_heads) +
+                   static_cast<size_t>(head);
+    return cache_->base() + index * head_bytes_;
+}
+
+const float* Executor::logits() const {
+    for (const Op& op : program_.ops)
+        if (op.kind == OpKind::gather_logits && op.out.buffer >= 0)
+            return storage_[static_cast<size_t>(op.out.buffer)].floats.data();
+    return nullptr;
+}
+
+size_t Executor::logits_stride() const {
+    return static_cast<size_t>(padded(program_.vocab_size));
+}
+
+void Executor::barrier() { team_.barrier(); }
+
+void Executor::fail(const Op& op, const std::string& what) {
+    std::lock_guard<std::mutex> lock(failure_mutex_);
+    const int index = static_cast<int>(&op - program_.ops.data());
+    if (failed_at_.load() == INT_MAX) failure_ = what;
+    failed_at_.store(std::min(failed_at_.load(), index));
+}
+
+void Executor::check(const StepRows& s) const {
+    if (s.rows < 1 || s.rows > options_.max_rows)
+        throw std::invalid_argument("a step of " + std::to_string(s.rows) + " rows; 1 to " +
+                                    std::to_string(options_.max_rows) + " are possible");
+    if (s.slots < 1 || s.pages < 1 || s.pages > options_.max_slots_pages)
+        throw std::invalid_argument("a step needs page tables of 1 to " +
+                                    std::to_string(options_.max_slots_pages) + " pages");
+    for (int i = 0; i < s.rows; i++) {
+        if (s.slot_of[i] < 0 || s.slot_of[i] >= s.slots)
+            throw std::invalid_argument("a row names a sequence that the step does not have");
+        if (s.positions[i] < 0 || s.positions[i] / kPage >= s.pages)
+            throw std::invalid_argument("a row's position lies beyond its page table");
+        const int32_t* table = s.tables + static_cast<size_t>(s.slot_of[i]) * s.pages;
+        for (int p = 0; p <= s.positions[i] / kPage; p++)
+            if (table[p] < 0 || table[p] >= options_.num_pages)
+                throw std::invalid_argument("a page table names a page that does not exist");
+    }
+}
+
+void Executor::prepare(const StepRows& rows) {
+    step_ = rows;
+    logit_row_of_.clear();
+    for (int i = 0; i < rows.rows; i++)
+        if (rows.wants[i]) logit_row_of_.push_back(i);
+    logit_rows_ = static_cast<int>(logit_row_of_.size());
+    failed_at_.store(INT_MAX);
+    first_failed_ = false;
+    failure_.clear();
+}
+
+void Executor::run(const StepRows& rows, const float* embeddings) {
+    check(rows);
+    embeddings_ = embeddings;
+    if (exchange_) {
+        const auto t = static_cast<size_t>(rows.rows);
+        const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
+        exchange_->begin_step(exchange_->step() + 1);
+        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, 0};
+        uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
+        auto put = [&at](const int32_t* values, size_t count) {
+            std::memcpy(at, values, 4 * count);
+            at += 4 * count;
+        };
+        put(head, 4);
+        put(rows.tokens, t);
+        put(rows.slot_of, t);
+        put(rows.positions, t);
+        put(rows.wants, t);
+        put(rows.tables, table);
+        std::vector<int> others;
+        for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
+        try {
+            exchange_->transfer(FrameKind::step, 0, others, {}, Traffic::control);
+        } catch (const StepError& error) {
+            exchange_->abort(error.what());
+            throw;
+        }
+    }
+    prepare(rows);
+    execute();
+}
+
+int Executor::follow(int wake_descriptor) {
+    bool woken = false;
+    const Exchange::Received* frame = exchange_->await_step(wake_descriptor, &woken);
+    if (!frame) return woken ? 2 : 0;
+    // Copied: the frame's buffer is reused by the exchanges of the step.
+    std::vector<int32_t> words(frame->bytes / 4);
+    std::memcpy(words.data(), frame->payload, words.size() * 4);
+    exchange_->release();
+    StepRows rows;
+    if (words.size() >= 4) {
+        rows.rows = words[0];
+        rows.slots = words[1];
+        rows.pages = words[2];
+    }
+    const bool sane = rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
+                      rows.slots <= rows.rows && rows.pages > 0 &&
+                      rows.pages <= options_.max_slots_pages;
+    const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
+    const size_t table =
+        sane ? static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages) : 0;
+    if (!sane || words.size() != 4 + 4 * t + table)
+        throw StepError("node 0 opened a step with a header that makes no sense");
+    rows.tokens = words.data() + 4;
+    rows.slot_of = rows.tokens + t;
+    rows.positions = rows.slot_of + t;
+    rows.wants = rows.positions + t;
+    rows.tables = rows.wants + t;
+    exchange_->begin_step(exchange_->step());
+    try {
+        check(rows);
+    } catch (const std::invalid_argument& error) {
+        exchange_->abort(error.what());
+        throw StepError(error.what());
+    }
+    embeddings_ = nullptr;
+    prepare(rows);
+    execute();
+    return 1;
+}
+
+void Executor::execute() {
+    const double start = now();
+    team_.run([this](int member) { work(member); });
+    bill_.wall += now() - start;
+    bill_.steps++;
+    bill_.rows += static_cast<uint64_t>(step_.rows);
+    if (failed_at_.load() != INT_MAX) {
+        if (exchange_) exchange_->abort(failure_);
+        throw StepError(failure_);
+    }
+}
+
+Executor::Item Executor::item(OpKind kind) const {
+    switch (kind) {
+        case OpKind::linear:
+        case OpKind::linear_grid: return Item::weights;
+        case OpKind::attention:
+        case OpKind::kv_append: return Item::attention;
+        case OpKind::embed:
+        case OpKind::recv:
+        case OpKind::send:
+        case OpKind::all_reduce_add:
+        case OpKind::gather_logits: return Item::exchange;
+        default: return Item::other;
+    }
+}
+
+void Executor::work(int member) {
+    const int half = static_cast<int>(program_.inv_freq.size());
+    const Span own = part(step_.rows, member, team_.members());
+    for (int r = own.from; r < own.to; r++)
+        rope_angles(step_.positions[r], program_.inv_freq.data(), half,
+                    cosine_.data() + static_cast<size_t>(r) * half,
+                    sine_.data() + static_cast<size_t>(r) * half);
+    barrier();
+    double mark = now();
+    double waited = 0, wired = 0;
+    for (size_t i = 0; i < program_.ops.size(); i++) {
+        const Op& op = program_.ops[i];
+        if (member == 0) {
+            if (exchange_) {
+                exchange_->report_progress(static_cast<uint32_t>(i + 1));
+                waited = exchange_->counters.wait_seconds;
+                wired = exchange_->counters.wire_seconds;
+            }
+        }
+        run_op(op, member);
+        barrier();
+        // Stable here: whoever is ahead already can only have failed in a later operation.
+        if (failed_at_.load() <= static_cast<int>(i)) return;
+        if (member == 0) {
+            const double time = now();
+            double spent = time - mark;
+            mark = time;
+            switch (item(op.kind)) {
+                case Item::weights: bill_.weights += spent; break;
+                case Item::attention: bill_.attention += spent; break;
+                case Item::other: bill_.other += spent; break;
+                case Item::exchange:
+                    if (exchange_) {
+                        double wait = exchange_->counters.wait_seconds - waited;
+                        double wire = exchange_->counters.wire_seconds - wired;
+                        bill_.exchange_wait += wait;
+                        bill_.wire += wire;
+                        spent -= wait + wire;
+                    }
+                    bill_.other += spent;
+                    break;
+            }
+        }
+    }
+}
+
+void Executor::run_op(const Op& op, int member) {
+    switch (op.kind) {
+        case OpKind::embed: return embed(op, member);
+        case OpKind::recv: return receive_rows(op, member);
+        case OpKind::send: return send_rows(op, member);
+        case OpKind::rms_norm: return rms_norm(op, member);
+        case OpKind::linear: return product(op, member, false);
+        case OpKind::rope: return rope(op, member);
+        case OpKind::kv_append: return kv_append(op, member);
+        case OpKind::attention: return attention(op, member);
+        case OpKind::silu_mul: return silu_mul(op, member);
+        case OpKind::linear_grid: return product(op, member, true);
+        case OpKind::all_reduce_add: return all_reduce_add(op, member);
+        case OpKind::take_rows: return take_rows(op, member);
+        case OpKind::gather_logits: return gather_logits(op, member);
+    }
+}
+
+}  // namespace bw

@@ -1,0 +1,148 @@
+// Executor: runs a program step by step on a team of threads, without returning in between.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/threads.h"
+#include "exchange/exchange.h"
+#include "executor/program.h"
+#include "executor/span.h"
+#include "kernels/kernels.h"
+
+namespace bw {
+
+struct ExecutorOptions {
+    int max_rows = 256;
+    int num_pages = 0;          // KV pages of 64 positions
+    int max_slots_pages = 0;    // longest page table that a step may bring
+    bool half_kv = true;
+    int threads = 1;
+    std::vector<int> cpus;      // where to pin the threads, or empty
+    bool spin = true;
+    const Kernels* kernels = nullptr;
+};
+
+// The rows of a step; see engine/executor.py. Pointers live as long as the call.
+struct StepRows {
+    int rows = 0, slots = 0, pages = 0;
+    const int32_t* tokens = nullptr;
+    const int32_t* slot_of = nullptr;
+    const int32_t* positions = nullptr;
+    const int32_t* wants = nullptr;
+    const int32_t* tables = nullptr;  // [slots, pages]
+};
+
+// Seconds by item since the start, as thread 0 saw them, and what was counted.
+struct Bill {
+    double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
+    uint64_t steps = 0, rows = 0, weight_bytes = 0, barriers = 0;
+};
+
+class Executor {
+  public:
+    Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange);
+
+    // Node 0: runs a step; logits() then holds [logit_rows(), vocab_size].
+    void run(const StepRows& rows, const float* embeddings);
+    // Other nodes: 1 after a step, 0 when node 0 has left, 2 when `wake_descriptor` is readable.
+    int follow(int wake_descriptor);
+
+    int logit_rows() const { return logit_rows_; }
+    const float* logits() const;
+    size_t logits_stride() const;
+    const Bill& bill() const { return bill_; }
+    const Program& program() const { return program_; }
+    size_t work_bytes() const;
+
+  private:
+    struct Storage {
+        std::vector<float> floats;
+        std::vector<int64_t> grid;
+        size_t stride = 0;
+    };
+    enum class Item { weights, attention, exchange, other };
+
+    void check(const StepRows& rows) const;
+    void prepare(const StepRows& rows);
+    void execute();
+    void work(int member);
+    void run_op(const Op& op, int member);
+    // Any member may fail an operation; the step ends for all after it.
+    void fail(const Op& op, const std::string& what);
+    // Runs on member 0 while the others wait; an error fails the step and sets first_failed_.
+    template <typename F>
+    void on_first(const Op& op, int member, F&& work) {
+        barrier();
+        if (member == 0) first_failed_ = !guarded(op, work);
+        barrier();
+    }
+    template <typename F>
+    bool guarded(const Op& op, F&& work) {
+        try {
+            work();
+            return true;
+        } catch (const std::exception& error) {
+            fail(op, error.what());
+            return false;
+        }
+    }
+    size_t encode(const int64_t* values, int blocks);
+    void check_grid(const Exchange::Received& frame, int blocks, const Op& op) const;
+    static void add_grid(const Exchange::Received& frame, int blocks, Span own, int64_t* values);
+    Item item(OpKind kind) const;
+
+    void embed(const Op&, int member);
+    void receive_rows(const Op&, int member);
+    void send_rows(const Op&, int member);
+    void rms_norm(const Op&, int member);
+    void product(const Op&, int member, bool on_grid);
+    void rope(const Op&, int member);
+    void kv_append(const Op&, int member);
+    void attention(const Op&, int member);
+    void silu_mul(const Op&, int member);
+    void all_reduce_add(const Op&, int member);
+    void take_rows(const Op&, int member);
+    void gather_logits(const Op&, int member);
+
+    int rows_of(const View& view) const;
+    float* row(const View& view, int index);
+    size_t stride(const View& view) const;
+    uint8_t* head_page(int cache, int page, int head) const;
+    void barrier();
+
+    Program program_;
+    const ExecutorOptions options_;
+    const Kernels& kernels_;
+    std::shared_ptr<Exchange> exchange_;
+    std::vector<Storage> storage_;
+    std::vector<std::vector<uint8_t>> scratch_;       // per thread: one quantised row, attention
+    std::vector<uint8_t> activations_;                // quantised rows of a step
+    std::vector<float> cosine_, sine_;                // [max_rows, rotary / 2]
+    std::unique_ptr<Arena> cache_;
+    size_t head_bytes_ = 0;
+    float attention_scale_ = 0;
+
+    // The step at hand.
+    StepRows step_;
+    std::vector<int> logit_row_of_;  // rows that ask for logits
+    int logit_rows_ = 0;
+    const float* embeddings_ = nullptr;
+    std::atomic<int> failed_at_{0};  // index of the first operation that failed
+    bool first_failed_ = false;
+    std::string failure_;
+    std::mutex failure_mutex_;
+    std::atomic<bool> wide_{false};
+    const std::vector<Exchange::Received>* received_ = nullptr;
+    uint8_t* wire_ = nullptr;
+    size_t send_size_ = 0;
+
+    Bill bill_;
+    ThreadTeam team_;
+};
+
+}  // namespace bw

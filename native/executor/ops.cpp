@@ -1,0 +1,148 @@
+// The operations that compute, each on a member's part of the rows, heads or panels.
+#include <cstring>
+
+#include "executor/executor.h"
+#include "executor/span.h"
+
+namespace bw {
+
+void Executor::rms_norm(const Op& op, int member) {
+    const int rows = rows_of(op.a);
+    const float* weight = program_.vectors[static_cast<size_t>(op.vector)].data();
+    const Span own = part(rows * op.groups, member, team_.members());
+    for (int i = own.from; i < own.to; i++) {
+        const int r = i / op.groups, g = i % op.groups;
+        kernels_.rms_norm(row(op.a, r) + g * op.dim, weight, row(op.out, r) + g * op.dim, op.dim,
+                          op.eps);
+    }
+}
+
+void Executor::product(const Op& op, int member, bool on_grid) {
+    const Matrix& matrix = program_.matrices[static_cast<size_t>(op.matrix)];
+    const int rows = rows_of(op.a);
+    const bool quantised = matrix.format == Format::q8 || matrix.format == Format::q4;
+    ProductArgs args{};
+    args.rows = rows;
+    args.layout = matrix.layout;
+    if (rows == 0) {
+        if (quantised) barrier();
+        return;
+    }
+    args.x = row(op.a, 0);
+    args.ldx = stride(op.a);
+    if (quantised) {
+        const size_t bytes = (activation_bytes(matrix.layout) + 63) / 64 * 64;
+        args.activation_stride = bytes;
+        bool finite = true;
+        if (rows == 1) {
+            // Cheaper to do on every member than to meet at a barrier.
+            uint8_t* own = scratch_[static_cast<size_t>(member)].data();
+            finite = kernels_.quantize(matrix.format, args.x, matrix.layout, own);
+            args.activations = own;
+        } else {
+            const Span own = part(rows, member, team_.members());
+            for (int r = own.from; r < own.to; r++)
+                finite &= kernels_.quantize(matrix.format, row(op.a, r), matrix.layout,
+                                            activations_.data() + static_cast<size_t>(r) * bytes);
+            args.activations = activations_.data();
+        }
+        if (!finite) fail(op, op.name + ": an activation is not finite");
+        if (rows > 1) barrier();
+    }
+    const Span panels = part(matrix.num_panels(), member, team_.members());
+    args.num_panels = panels.to - panels.from;
+    if (args.num_panels == 0) return;
+    args.panel_stride = panel_bytes(matrix.format, matrix.layout);
+    args.panels = matrix.panels + static_cast<size_t>(panels.from) * args.panel_stride;
+    args.outputs = std::min(matrix.outputs, panels.to * kPanel) - panels.from * kPanel;
+    const auto format = static_cast<size_t>(matrix.format);
+    args.ldy = stride(op.out);
+    if (on_grid) {
+        Storage& storage = storage_[static_cast<size_t>(op.out.buffer)];
+        args.grid = storage.grid.data() + panels.from * kPanel;
+        kernels_.linear_grid[format](args);
+        if (args.bad) fail(op, op.name + ": a sum is not finite or too large for the grid");
+    } else {
+        args.y = row(op.out, 0) + panels.from * kPanel;
+        if (op.vector >= 0)
+            args.bias =
+                program_.vectors[static_cast<size_t>(op.vector)].data() + panels.from * kPanel;
+        kernels_.linear[format](args);
+    }
+    if (member == 0) bill_.weight_bytes += matrix.bytes();
+}
+
+void Executor::rope(const Op& op, int member) {
+    const int half = static_cast<int>(program_.inv_freq.size());
+    const Span own = part(step_.rows * op.heads, member, team_.members());
+    for (int i = own.from; i < own.to; i++) {
+        const int r = i / op.heads, h = i % op.heads;
+        const size_t angle = static_cast<size_t>(r) * static_cast<size_t>(half);
+        kernels_.rope(row(op.a, r) + h * op.dim, cosine_.data() + angle, sine_.data() + angle,
+                      2 * half);
+    }
+}
+
+void Executor::kv_append(const Op& op, int member) {
+    const Span own = part(step_.rows * op.kv_heads, member, team_.members());
+    for (int i = own.from; i < own.to; i++) {
+        const int r = i / op.kv_heads, h = i % op.kv_heads, position = step_.positions[r];
+        const int page = step_.tables[step_.slot_of[r] * step_.pages + position / kPage];
+        if (!kernels_.kv_store(head_page(op.cache, page, h), row(op.a, r) + h * op.dim,
+                               row(op.b, r) + h * op.dim, position % kPage, op.dim,
+                               options_.half_kv))
+            fail(op, op.name + ": a key or value is not finite in the KV cache's format");
+    }
+}
+
+void Executor::attention(const Op& op, int member) {
+    uint8_t* scratch = scratch_[static_cast<size_t>(member)].data();
+    auto** pages = reinterpret_cast<const void**>(scratch);
+    AttentionArgs args{};
+    args.pages = pages;
+    args.dim = op.dim;
+    args.window = op.window;
+    args.half = options_.half_kv;
+    args.scale = attention_scale_;
+    args.scratch = reinterpret_cast<float*>(
+        scratch + (sizeof(void*) * static_cast<size_t>(options_.max_slots_pages) + 63) / 64 * 64);
+    const Span own = part(step_.rows * op.heads, member, team_.members());
+    int row_at = -1, kv_at = -1;
+    for (int i = own.from; i < own.to; i++) {
+        const int r = i / op.heads, h = i % op.heads, kv = op.kv_map[static_cast<size_t>(h)];
+        args.position = step_.positions[r];
+        if (r != row_at || kv != kv_at) {
+            const int32_t* table = step_.tables + step_.slot_of[r] * step_.pages;
+            for (int p = 0; p <= args.position / kPage; p++)
+                pages[p] = head_page(op.cache, table[p], kv);
+            row_at = r;
+            kv_at = kv;
+        }
+        args.q = row(op.a, r) + h * op.dim;
+        args.out = row(op.out, r) + h * op.dim;
+        kernels_.attention(args);
+    }
+}
+
+void Executor::silu_mul(const Op& op, int member) {
+    // A row may be wide and alone: cut in vectors of 16.
+    const int blocks = padded(op.out.width) / 16;
+    const Span own = part(step_.rows * blocks, member, team_.members());
+    for (int i = own.from; i < own.to;) {
+        const int r = i / blocks, from = i % blocks;
+        const int to = std::min(blocks, from + own.to - i);
+        const int start = from * 16, stop = std::min(to * 16, op.out.width);
+        kernels_.silu_mul(row(op.a, r) + start, row(op.b, r) + start, row(op.out, r) + start,
+                          stop - start);
+        i += to - from;
+    }
+}
+
+void Executor::take_rows(const Op& op, int member) {
+    const Span own = part(logit_rows_, member, team_.members());
+    for (int i = own.from; i < own.to; i++)
+        std::memcpy(row(op.out, i), row(op.a, logit_row_of_[static_cast<size_t>(i)]),
+                    sizeof(float) * static_cast<size_t>(op.a.width));
+}
+
+}  // namespace bw

@@ -1,0 +1,144 @@
+// Norm, gate, rope, residual and quantisation of activations. One text for every ISA variant.
+#include "kernels/variant.h"
+
+#include "kernels/math.h"
+
+namespace bw::BW_ISA_NAME {
+
+void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
+    float mean = sum_squares(x, n) / static_cast<float>(n);
+    float r = 1.0f / __builtin_sqrtf(mean + eps);
+    VecF scale = set1(r);
+    int i = 0;
+    for (; i + 16 <= n; i += 16) store(y + i, mul(mul(load(x + i), scale), load(weight + i)));
+    if (i < n) {
+        int rest = n - i;
+        VecF v = mul(mul(load_first(x + i, rest), scale), load_first(weight + i, rest));
+        store_first(y + i, v, rest);
+    }
+}
+
+inline VecF silu_times(VecF gate, VecF up) {
+    VecF s = div(gate, add(set1(1.0f), exp(neg(gate))));
+    return mul(s, up);
+}
+
+void silu_mul(const float* gate, const float* up, float* y, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) store(y + i, silu_times(load(gate + i), load(up + i)));
+    if (i < n) {
+        int rest = n - i;
+        store_first(y + i, silu_times(load_first(gate + i, rest), load_first(up + i, rest)), rest);
+    }
+}
+
+void rope(float* head, const float* cosine, const float* sine, int rotary) {
+    int half = rotary / 2;
+    for (int i = 0; i < half; i += 16) {
+        int n = half - i < 16 ? half - i : 16;
+        VecF c = load_first(cosine + i, n), s = load_first(sine + i, n);
+        VecF x1 = load_first(head + i, n), x2 = load_first(head + half + i, n);
+        store_first(head + i, fma(x1, c, neg(mul(x2, s))), n);
+        store_first(head + half + i, fma(x2, c, mul(x1, s)), n);
+    }
+}
+
+bool residual_add(const int64_t* grid, const float* bias, float* x, int n) {
+    bool bad = false;
+    for (int i = 0; i < n; i += 16) {
+        int rest = n - i < 16 ? n - i : 16;
+        VecF sum;
+        if (rest == 16) {
+            sum = grid_to_float(grid + i, &bad);
+        } else {
+            int64_t whole[16] = {};
+            for (int j = 0; j < rest; j++) whole[j] = grid[i + j];
+            sum = grid_to_float(whole, &bad);
+        }
+        if (bias) sum = add(sum, load_first(bias + i, rest));
+        store_first(x + i, add(load_first(x + i, rest), sum), rest);
+    }
+    return !bad;
+}
+
+void exp_array(const float* x, float* y, size_t n) {
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) store(y + i, exp(load(x + i)));
+    if (i < n) {
+        int rest = static_cast<int>(n - i);
+        store_first(y + i, exp(load_first(x + i, rest)), rest);
+    }
+}
+
+namespace {
+
+constexpr float kSmallest = 0x1p-100f;
+
+// One group of `n` <= 32 elements: integers, scale and correction sum.
+inline bool quantize_group(Format format, const float* x, int n, uint8_t* integers, float* scale,
+                           int32_t* sum) {
+    int low = n < 16 ? n : 16;
+    VecF a = low == 16 ? load(x) : load_first(x, low);
+    VecF b = n == 32 ? load(x + 16) : (n > 16 ? load_first(x + 16, n - 16) : zero());
+    int32_t bits = reduce_imax(imax(abs_bits(a), abs_bits(b)));
+    float amax;
+    __builtin_memcpy(&amax, &bits, sizeof amax);
+    if (bits >= 0x7f800000 || amax < kSmallest) {
+        __builtin_memset(integers, 0, 64);
+        *scale = 0.0f;
+        *sum = 0;
+        return bits < 0x7f800000;
+    }
+    const float top = format == Format::q4 ? 127.0f : 32512.0f;
+    VecF inverse = set1(top / amax);
+    *scale = amax / top;
+    VecI qa = to_int(mul(a, inverse)), qb = to_int(mul(b, inverse));
+    int32_t total = reduce_iadd(iadd(qa, qb));
+    if (format == Format::q4) {
+        auto* out = reinterpret_cast<int8_t*>(integers);
+        store_int8(out, qa);
+        store_int8(out + 16, qb);
+        *sum = -8 * total;
+        return true;
+    }
+#if defined(BW_ISA_AVX512)
+    // Two balanced int8 planes for the byte dot product.
+    auto* high = reinterpret_cast<int8_t*>(integers);
+    int8_t* rest = high + 32;
+    VecI ha = shift_right_8(iadd(qa, iset1(128))), hb = shift_right_8(iadd(qb, iset1(128)));
+    store_int8(high, ha);
+    store_int8(high + 16, hb);
+    store_int8(rest, isub(qa, shift_left_8(ha)));
+    store_int8(rest + 16, isub(qb, shift_left_8(hb)));
+    *sum = -128 * total;
+#else
+    auto* out = reinterpret_cast<int16_t*>(integers);
+    store_int16(out, qa);
+    store_int16(out + 16, qb);
+    *sum = 0;
+#endif
+    return true;
+}
+
+}  // namespace
+
+bool quantize(Format format, const float* x, const Layout& layout, uint8_t* activations) {
+    int groups = layout.groups();
+    uint8_t* integers = activations;
+    auto* scales = reinterpret_cast<float*>(activations + static_cast<size_t>(groups) * 64);
+    auto* sums = reinterpret_cast<int32_t*>(scales + groups);
+    bool finite = true;
+    int group = 0, units = layout.units();
+    for (int u = 0; u < units; u++) {
+        const float* at = x + static_cast<size_t>(u) * layout.unit;
+        int left = layout.unit_size(u);
+        for (; left > 0; left -= kGroup, at += kGroup, group++) {
+            int n = left < kGroup ? left : kGroup;
+            finite &= quantize_group(format, at, n, integers + static_cast<size_t>(group) * 64,
+                                     scales + group, sums + group);
+        }
+    }
+    return finite;
+}
+
+}  // namespace bw::BW_ISA_NAME

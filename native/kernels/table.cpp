@@ -1,0 +1,26 @@
+// One ISA variant's table of kernels.
+#include "kernels/variant.h"
+
+#define BW_TEXT_(x) #x
+#define BW_TEXT(x) BW_TEXT_(x)
+
+namespace bw::BW_ISA_NAME {
+
+const Kernels& kernels() {
+    static constexpr Kernels table = {
+        BW_TEXT(BW_ISA_NAME),
+        quantize,
+        {linear_f32, linear_bf16, linear_q8, linear_q4},
+        {linear_grid_f32, linear_grid_bf16, linear_grid_q8, linear_grid_q4},
+        rms_norm,
+        silu_mul,
+        rope,
+        kv_store,
+        attention,
+        residual_add,
+        exp_array,
+    };
+    return table;
+}
+
+}  // namespace bw::BW_ISA_NAME

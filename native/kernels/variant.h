@@ -1,0 +1,24 @@
+// Declarations of one ISA variant's kernels, for its table.
+#pragma once
+#include "kernels/kernels.h"
+
+namespace bw::BW_ISA_NAME {
+
+bool quantize(Format, const float*, const Layout&, uint8_t*);
+void rms_norm(const float*, const float*, float*, int, float);
+void silu_mul(const float*, const float*, float*, int);
+void rope(float*, const float*, const float*, int);
+bool residual_add(const int64_t*, const float*, float*, int);
+void exp_array(const float*, float*, size_t);
+bool kv_store(void*, const float*, const float*, int, int, bool);
+void attention(const AttentionArgs&);
+void linear_f32(ProductArgs&);
+void linear_bf16(ProductArgs&);
+void linear_q8(ProductArgs&);
+void linear_q4(ProductArgs&);
+void linear_grid_f32(ProductArgs&);
+void linear_grid_bf16(ProductArgs&);
+void linear_grid_q8(ProductArgs&);
+void linear_grid_q4(ProductArgs&);
+
+}  // namespace bw::BW_ISA_NAME

@@ -1,0 +1,14 @@
+// One 16-lane vector type per ISA variant, in the variant's own namespace.
+// Every float operation of the engine is written once, over VecF; see docs/numerics.md.
+// A kernel file is compiled once per variant with BW_ISA_NAME set to the namespace.
+#pragma once
+
+#if defined(BW_ISA_AVX512)
+#include "simd/vec16_avx512.h"
+#elif defined(BW_ISA_AVX2)
+#include "simd/vec16_avx2.h"
+#elif defined(BW_ISA_PORTABLE)
+#include "simd/vec16_portable.h"
+#else
+#error "compile kernels with one of BW_ISA_AVX512, BW_ISA_AVX2, BW_ISA_PORTABLE"
+#endif

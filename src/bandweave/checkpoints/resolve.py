@@ -1,0 +1,69 @@
+"""From what a user writes for MODEL to a folder. Knows names and paths, not what is in them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from bandweave.checkpoints.source import CheckpointError
+
+DEMO = "demo"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def demo_folder() -> Path:
+    """The model that comes with the package; ``CheckpointError`` where it was not installed."""
+    folder = Path(__file__).resolve().parent.parent / "assets" / DEMO
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            "this installation lacks the demo model; install bandweave again, or name a model "
+            "folder"
+        )
+    return folder
+
+
+def resolve_model(text: str) -> Path:
+    """The model folder that ``text`` means: ``demo`` (always the bundled model) or a folder.
+
+    ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
+    the folder is checked by ``Folder.open``.
+    """
+    if text == DEMO:  # a folder of that name is written ./demo
+        return demo_folder()
+    if not text.strip() or "\0" in text:
+        raise CheckpointError(f"{text!r} names no model; name a model folder, or `demo`")
+    try:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return path
+        is_file = path.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for a ~
+        raise CheckpointError(f"{text!r} cannot be looked up: {error}") from error
+    if path.suffix.lower() == ".gguf":
+        what = "GGUF files are" if is_file else "it does not exist, and GGUF files are"
+        raise CheckpointError(
+            f"{text}: {what} not supported yet; use the folder of the model's safetensors version"
+        )
+    if is_file:
+        raise CheckpointError(f"{text} is a file; name the folder that it is in")
+    close = _close_names(path)
+    if close is not None:
+        raise CheckpointError(f"{text} does not exist; did you mean {close}?")
+    if _HUB_ID.fullmatch(text) and not path.parent.is_dir():
+        name = path.name
+        raise CheckpointError(
+            f"{text} is no folder here, and models cannot be fetched from a hub yet; run "
+            f"`hf download {text} --local-dir {name}` and then name the folder {name}"
+        )
+    raise CheckpointError(f"{text} does not exist; name a model folder, or `demo`")
+
+
+def _close_names(path: Path) -> Path | None:
+    """A folder beside ``path`` whose name is nearly the same."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return None
+    found = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return path.parent / found[0] if found else None

@@ -1,0 +1,221 @@
+"""One safetensors file: its checked header, and reads of byte ranges of it.
+
+An own small parser, because a node reads byte ranges and never whole tensors. Nothing that the
+header says is believed before it is checked against the file. Knows no models.
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from bandweave.checkpoints.source import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # as the format's own library has it
+_MAX_DIMS = 16
+_LFS_POINTER = b"version https://git-lfs"
+
+# Bits an element of every dtype that the format names.
+_DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorEntry:
+    """Where a tensor lies: bytes ``[start, stop)`` of its file, C order, little endian."""
+
+    name: str
+    dtype: str  # the format's name: "F32", "BF16" ...
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetensorsFile:
+    """An open file whose header has been checked. ``close`` it when no read is under way."""
+
+    path: Path
+    size: int  # bytes
+    header_sha256: bytes  # of the header with its length field
+    tensors: Mapping[str, TensorEntry]
+    descriptor: int
+
+    @classmethod
+    def open(cls, path: Path) -> SafetensorsFile:
+        """Opens a file and checks its header; ``CheckpointError`` where it cannot be believed."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            size = os.fstat(descriptor).st_size
+            header = _header_bytes(path, descriptor, size)
+            return cls(
+                path=path,
+                size=size,
+                header_sha256=hashlib.sha256(header).digest(),
+                tensors=_entries(path, _parsed(path, header[8:]), len(header), size),
+                descriptor=descriptor,
+            )
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
+        _read_exactly(self.path, self.descriptor, target, offset)
+
+    def close(self) -> None:
+        """Closes the descriptor; to be called once."""
+        os.close(self.descriptor)
+
+
+def encode_header(tensors: Sequence[tuple[str, str, Sequence[int]]]) -> bytes:
+    """The header, with its length field, of a file that holds ``(name, dtype, shape)`` tensors
+    one after the other in this order."""
+    content: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, dtype, shape in tensors:
+        stop = start + math.prod(shape) * _DTYPE_BITS[dtype] // 8
+        content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the data are aligned
+    return struct.pack("<Q", len(text)) + text
+
+
+def _read_exactly(path: Path, descriptor: int, target: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(target):
+        try:
+            count = os.preadv(descriptor, [target[done:]], offset + done)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        if count == 0:
+            raise CheckpointError(
+                f"{path} ends at byte {offset + done}, {len(target) - done} bytes too early; "
+                "it was changed while it was read, so start again with a whole file"
+            )
+        done += count
+
+
+def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
+    start = bytearray(min(size, len(_LFS_POINTER)))
+    _read_exactly(path, descriptor, memoryview(start), 0)
+    if start == _LFS_POINTER:
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer instead of the file; run `git lfs pull` in its folder"
+        )
+    if size < 8:
+        raise CheckpointError(
+            f"{path} is cut short: expected at least 8 bytes, found {size}; download it again"
+        )
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} is no safetensors file: its header would have {length} bytes, at most "
+            f"{MAX_HEADER_BYTES} are allowed"
+        )
+    if 8 + length > size:
+        raise CheckpointError(
+            f"{path} is cut short: expected at least {8 + length} bytes (its header), found "
+            f"{size}; download it again"
+        )
+    header = bytearray(8 + length)
+    _read_exactly(path, descriptor, memoryview(header), 0)
+    return bytes(header)
+
+
+def _parsed(path: Path, text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a name stands in it twice")
+        return result
+
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: the header is no JSON object")
+    content.pop("__metadata__", None)
+    return content
+
+
+def _entries(
+    path: Path, content: Mapping[str, Any], data_start: int, size: int
+) -> dict[str, TensorEntry]:
+    entries = {name: _entry(path, name, field, data_start) for name, field in content.items()}
+    end, previous = data_start, "the header"
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
+        if entry.start < end:
+            raise CheckpointError(
+                f"{path}: tensor {entry.name!r} starts at byte {entry.start}, inside of "
+                f"{previous}, which ends at {end}; the file is damaged"
+            )
+        if entry.start > end:
+            raise CheckpointError(
+                f"{path}: {entry.start - end} bytes before tensor {entry.name!r} belong to no "
+                "tensor; the file is damaged"
+            )
+        end, previous = entry.stop, repr(entry.name)
+    if end > size:
+        raise CheckpointError(
+            f"{path} is cut short: expected {end} bytes, found {size}; download it again"
+        )
+    if end < size:
+        raise CheckpointError(
+            f"{path}: expected {end} bytes, found {size}: {size - end} bytes belong to no tensor; "
+            "the file is damaged, download it again"
+        )
+    return entries
+
+
+def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
+    where = f"{path}: tensor {name!r}"
+    if not isinstance(field, dict):
+        raise CheckpointError(f"{where} is described by {type(field).__name__}, not an object")
+    dtype, shape = field.get("dtype"), field.get("shape")
+    if not isinstance(dtype, str) or dtype not in _DTYPE_BITS:
+        raise CheckpointError(f"{where} has the unknown dtype {str(dtype)[:40]!r}")
+    if not _naturals(shape) or len(shape) > _MAX_DIMS:
+        raise CheckpointError(f"{where} has the shape {str(shape)[:80]}, which is none")
+    offsets = field.get("data_offsets")
+    if not _naturals(offsets) or len(offsets) != 2:
+        raise CheckpointError(f"{where} has the offsets {str(offsets)[:80]}, which are none")
+    start, stop = offsets
+    bits = math.prod(shape) * _DTYPE_BITS[dtype]
+    if bits % 8 or stop - start != bits // 8:
+        raise CheckpointError(
+            f"{where} of shape {list(shape)} and dtype {dtype} needs {bits / 8:g} bytes, but its "
+            f"offsets {start} to {stop} hold {stop - start}"
+        )
+    return TensorEntry(
+        name=name,
+        dtype=dtype,
+        shape=tuple(shape),
+        start=data_start + start,
+        stop=data_start + stop,
+    )
+
+
+def _naturals(value: Any) -> TypeGuard[list[int]]:
+    """Whether a value is a list of integers from 0 to 2^63."""
+    return isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1 << 63
+        for item in value
+    )

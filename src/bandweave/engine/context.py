@@ -1,0 +1,47 @@
+"""NodeContext: all that a node is given when it starts; and the state that thread nodes share.
+
+Knows how a node is reached, not what it computes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bandweave.mesh.address import Address
+from bandweave.mesh.channel import Channel
+from bandweave.mesh.listener import Listener
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeContext:
+    """What ``serve`` gets.
+
+    ``name`` is for people, ``node`` the id within ``session``. ``channel`` leads to the controller.
+    ``listener`` takes the other nodes' connections at ``address``; both are None for nodes that are
+    threads of one process, which share ``in_process_group`` instead. ``threads`` is how many
+    threads the node may compute with, None where that is the node's own choice. ``model_roots``
+    are folders where the node may look for its own copy of a model.
+    """
+
+    name: str
+    node: int
+    session: str
+    channel: Channel
+    secret: bytes = field(repr=False)
+    listener: Listener | None = None
+    address: Address | None = None
+    in_process_group: Any = None
+    threads: int | None = None
+    model_roots: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadGroup:
+    """What thread nodes share by default: their number, and a place to meet under a lock."""
+
+    num_nodes: int
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    items: dict[Any, Any] = field(default_factory=dict)

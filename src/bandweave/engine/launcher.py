@@ -1,0 +1,242 @@
+"""Launchers: nodes as processes of this machine, as workers on named hosts, as threads for tests.
+
+Knows how nodes start and end; knows no models and no steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bandweave.engine.context import NodeContext, ThreadGroup
+from bandweave.engine.handle import START_TIMEOUT, Launcher, LaunchError, NodeHandle
+from bandweave.engine.process import SERVE, Serve, run_node
+from bandweave.engine.spawn import NodeSettings, Tail, describe_end, spawn
+from bandweave.mesh.address import Address, bind, format_address, is_loopback, parse_address
+from bandweave.mesh.channel import Channel
+from bandweave.mesh.handshake import Hello, connect
+from bandweave.mesh.hangup import wait_hangup
+from bandweave.mesh.secret import make_secret
+
+__all__ = [
+    "HostLauncher",
+    "LaunchError",
+    "Launcher",
+    "LocalLauncher",
+    "NodeHandle",
+    "ThreadLauncher",
+]
+
+
+class ProcessHandle(NodeHandle):
+    """A node that is a child process of this one."""
+
+    def __init__(
+        self, *, node: int, process: subprocess.Popen[bytes], channel: Channel, address: Address
+    ) -> None:
+        name = f"node {node} (pid {process.pid})"
+        super().__init__(node=node, name=name, channel=channel, address=address)
+        self.pid = process.pid
+        self._process = process
+        assert process.stdout is not None
+        self._tail = Tail(process.stdout)
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def exit_reason(self) -> str | None:
+        """Waits up to half a second for the process's last words, which are part of the reason."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        words = self._tail.lines()
+        return describe_end(status) + (f"; its last words: {words[-1]}" if words else "")
+
+    def output(self) -> list[str]:
+        """The last lines that the process wrote, up to 64 KB."""
+        return self._tail.lines()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+            return True
+        return False
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        super().close()
+        self._tail.lines()
+
+
+class LocalLauncher(Launcher):
+    """Nodes as processes of this machine, which find each other on 127.0.0.1.
+
+    They end with this process, however it ends. ``threads_per_node`` is passed on to the nodes.
+    """
+
+    def __init__(
+        self,
+        threads_per_node: int | None = None,
+        python: str = sys.executable,
+        *,
+        serve: str = SERVE,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        super().__init__(make_secret(), start_timeout=start_timeout)
+        self._threads, self._python, self._serve = threads_per_node, python, serve
+
+    def _launch(self, num_nodes: int) -> None:
+        for node in range(num_nodes):
+            # Bound here, so that every address is known before any node runs.
+            with bind(("127.0.0.1", 0)) as listening:
+                address = ("127.0.0.1", listening.getsockname()[1])
+                settings = NodeSettings(
+                    name=f"node {node}",
+                    node=node,
+                    session=self.session,
+                    secret=self.secret,
+                    address=address,
+                    threads=self._threads,
+                )
+                process, channel = spawn(
+                    settings, listening, python=self._python, serve=self._serve
+                )
+            self._handles.append(
+                ProcessHandle(node=node, process=process, channel=channel, address=address)
+            )
+
+
+class HostHandle(NodeHandle):
+    """A node that a worker on some host runs. It is alive as long as its connection stands."""
+
+    def alive(self) -> bool:
+        return not self.wait(0.0)
+
+    def exit_reason(self) -> str | None:
+        return None if self.alive() else "ended, or its machine did; see what the worker there says"
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.channel.closed or wait_hangup(self.channel.fileno(), timeout)
+
+    def kill(self) -> None:
+        self.channel.hang_up()  # the node's process ends when its controller is gone
+
+
+class HostLauncher(Launcher):
+    """Nodes on hosts that run ``bandweave worker``, one per address, in order."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address | str],
+        secret: bytes,
+        *,
+        connect_timeout: float = 10.0,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        super().__init__(secret, start_timeout=start_timeout)
+        self.addresses = [parse_address(a) if isinstance(a, str) else a for a in addresses]
+        self._connect_timeout = connect_timeout
+        for node, address in enumerate(self.addresses):
+            if address in self.addresses[:node]:
+                raise ValueError(f"{format_address(address)} is given twice; a worker is one node")
+        local = [a for a in self.addresses if is_loopback(a[0])]
+        if local and len(local) < len(self.addresses):
+            raise ValueError(
+                f"{format_address(local[0])} cannot be reached from the other hosts; give the "
+                "address by which they know this machine"
+            )
+
+    def _launch(self, num_nodes: int) -> None:
+        if num_nodes != len(self.addresses):
+            raise ValueError(f"{num_nodes} nodes, but {len(self.addresses)} hosts are given")
+        for node, address in enumerate(self.addresses):
+            name = f"node {node} ({format_address(address)})"
+            own = Hello(purpose="control", node=node, session=self.session)
+            sock, theirs = connect(
+                address, self.secret, own, name=name, timeout=self._connect_timeout
+            )
+            channel = Channel(sock, name)
+            reached = parse_address(theirs.address) if theirs.address else address
+            self._handles.append(HostHandle(node=node, name=name, channel=channel, address=reached))
+
+
+class ThreadHandle(NodeHandle):
+    """A node that is a thread of this process."""
+
+    def __init__(self, *, node: int, channel: Channel, run: Callable[[], int]) -> None:
+        name = f"node {node} (thread)"
+        super().__init__(node=node, name=name, channel=channel, address=None)
+        self._status: int | None = None
+        self._thread = threading.Thread(target=self._run, args=(run,), name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self, run: Callable[[], int]) -> None:
+        self._status = run()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def exit_reason(self) -> str | None:
+        return None if self.alive() else describe_end(1 if self._status is None else self._status)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        self.channel.hang_up()  # a thread cannot be killed; it ends when it next listens
+
+
+class ThreadLauncher(Launcher):
+    """Nodes as threads of this process, for tests. ``group`` makes what they share."""
+
+    def __init__(
+        self,
+        threads_per_node: int | None = None,
+        *,
+        serve: Serve | str = SERVE,
+        group: Callable[[int], Any] = lambda num_nodes: ThreadGroup(num_nodes=num_nodes),
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        super().__init__(make_secret(), start_timeout=start_timeout)
+        self._threads, self._serve, self._group = threads_per_node, serve, group
+
+    def _launch(self, num_nodes: int) -> None:
+        group = self._group(num_nodes)
+        for node in range(num_nodes):
+            ours, theirs = socket.socketpair()
+            context = NodeContext(
+                name=f"node {node}",
+                node=node,
+                session=self.session,
+                channel=Channel(theirs, "the controller"),
+                secret=self.secret,
+                in_process_group=group,
+                threads=self._threads,
+            )
+            channel = Channel(ours, context.name)
+            run = _ThreadNode(self._serve, context)
+            self._handles.append(ThreadHandle(node=node, channel=channel, run=run))
+
+
+class _ThreadNode:
+    """Runs a node and closes its side of the channel."""
+
+    def __init__(self, serve: Serve | str, context: NodeContext) -> None:
+        self._serve, self._context = serve, context
+
+    def __call__(self) -> int:
+        try:
+            return run_node(self._serve, self._context)
+        finally:
+            self._context.channel.close()

@@ -1,0 +1,135 @@
+"""NativeExecutor: runs a program in C++, a step at a time without returning to Python.
+
+Knows how a program and its weights become the native module's objects; knows no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.engine.executor import Step, StepError
+from bandweave.engine.loading import Weights
+from bandweave.engine.program import Op, Program, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorOptions:
+    """How a node runs its program; none of it changes an answer but ``kv_format``.
+
+    ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``cpus`` to pin the
+    threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
+    fastest variant.
+    """
+
+    num_pages: int
+    max_pages: int
+    max_rows: int = 256
+    kv_format: str = "f16"
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
+    spin: bool = True
+    isa: str = ""
+
+
+class NativeExecutor:
+    """An ``Executor`` over the native module."""
+
+    def __init__(
+        self,
+        program: Program,
+        weights: Weights,
+        options: ExecutorOptions,
+        exchange: _native.Exchange | None = None,
+    ) -> None:
+        self._executor = _native.Executor(
+            _native_program(program, weights),
+            max_rows=options.max_rows,
+            num_pages=options.num_pages,
+            max_pages=options.max_pages,
+            half_kv=options.kv_format == "f16",
+            threads=options.threads,
+            cpus=list(options.cpus),
+            spin=options.spin,
+            isa=options.isa,
+            exchange=exchange,
+        )
+        self._exchange = exchange
+
+    def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        try:
+            return self._executor.run(
+                step.tokens,
+                step.slots,
+                step.positions,
+                step.wants_logits.astype(np.int32),
+                np.ascontiguousarray(step.page_tables),
+                embeddings,
+            )
+        except _native.StepError as error:
+            raise StepError(str(error)) from error
+
+    def follow(self, wake_descriptor: int = -1) -> str:
+        """Waits for node 0's next step and runs it: ``"ran"``, ``"left"`` when node 0 has ended,
+        or ``"woken"`` when the descriptor became readable."""
+        try:
+            return ("left", "ran", "woken")[self._executor.follow(wake_descriptor)]
+        except _native.StepError as error:
+            raise StepError(str(error)) from error
+
+    @property
+    def work_bytes(self) -> int:
+        return self._executor.work_bytes
+
+    def bill(self) -> dict[str, float]:
+        """Seconds by item since the start as thread 0 saw them, and counts (see executor.h)."""
+        return self._executor.bill()
+
+    def counters(self) -> dict[str, int]:
+        """Bytes that this node put on the wire, by kind."""
+        return self._exchange.counters() if self._exchange is not None else {}
+
+
+def kv_page_bytes(program: Program, kv_format: str) -> int:
+    """Bytes of one page of 64 positions over all of the node's layers and KV heads."""
+    cache = program.cache
+    head = _native.kv_head_bytes(cache.head_dim, kv_format == "f16")
+    return cache.layers * cache.kv_heads * head
+
+
+def _native_program(program: Program, weights: Weights) -> _native.Program:
+    native = _native.Program(
+        node=program.node,
+        num_nodes=program.num_nodes,
+        hidden_size=program.hidden_size,
+        vocab_size=program.vocab_size,
+        cache=(program.cache.layers, program.cache.kv_heads, program.cache.head_dim),
+        inv_freq=list(program.inv_freq),
+    )
+    buffers = {
+        name: native.add_buffer(buffer.width, buffer.dtype == "grid", buffer.rows == "logits")
+        for name, buffer in program.buffers.items()
+    }
+    matrices = {name: native.add_matrix(matrix) for name, matrix in weights.matrices.items()}
+    vectors = {name: native.add_vector(vector) for name, vector in weights.vectors.items()}
+
+    def views(values: tuple[View, ...]) -> list[tuple[int, int, int]]:
+        return [(buffers[view.buffer], view.offset, view.width) for view in values]
+
+    def add(op: Op) -> None:
+        native.add_op(
+            op.kind,
+            op.name,
+            views(op.inputs),
+            views(op.outputs),
+            -1 if op.weight is None else matrices[op.weight],
+            -1 if op.vector is None else vectors[op.vector],
+            dict(op.attributes),
+        )
+
+    for op in program.ops:
+        add(op)
+    return native

@@ -1,0 +1,160 @@
+"""The arithmetic of docs/numerics.md, section 5, in numpy: fma, lane sums, exp, sine and cosine.
+
+Knows numbers only; knows no programs. Everything is float32 unless its name says otherwise; NaN
+and infinities pass through as IEEE 754 says, without warnings.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import factorial
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+LANES = 16
+
+
+def fma(a: F32, b: F32, c: F32) -> F32:
+    """``a * b + c`` of float32 arrays (broadcast), rounded once."""
+    return add_product(np.multiply(a, b, dtype=np.float64), c)
+
+
+def add_product(product: F64, c: F32) -> F32:
+    """``product + c`` rounded once to float32, for an exact product of two float32.
+
+    The float64 sum is rounded to odd: towards zero, with its last bit set where it is inexact. 53
+    bits are at least 24 and two more, so that rounding the odd sum to float32 equals rounding the
+    exact one (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums").
+    """
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        c64 = c.astype(np.float64)
+        total = np.asarray(product + c64)
+        part = total - product  # TwoSum (Knuth): error = product + c64 - total, exactly
+        error = (product - (total - part)) + (c64 - part)
+        inexact = np.abs(error) > 0  # False for the NaN of an infinite sum
+        too_large = inexact & ((error < 0) != (total < 0))  # in magnitude
+        odd = (total.view(np.int64) - too_large) | inexact
+        return odd.view(np.float64).astype(np.float32)
+
+
+def lane_sum(values: F32) -> F32:
+    """The sum over the last axis, in 16 lanes and one fixed tree."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lanes = np.zeros((*values.shape[:-1], LANES), dtype=np.float32)
+        for row in _lane_rows(values):
+            lanes = lanes + row
+        return _tree(lanes)
+
+
+def lane_sum_squares(values: F32) -> F32:
+    """The sum of squares over the last axis, by fma in 16 lanes and one fixed tree."""
+    lanes = np.zeros((*values.shape[:-1], LANES), dtype=np.float32)
+    for row in _lane_rows(values):
+        lanes = fma(row, row, lanes)
+    return _tree(lanes)
+
+
+def _lane_rows(values: F32) -> list[F32]:
+    """16 consecutive elements after the other; +0 completes the last."""
+    missing = -values.shape[-1] % LANES
+    if missing:
+        zeros = np.zeros((*values.shape[:-1], missing), dtype=np.float32)
+        values = np.concatenate([values, zeros], axis=-1)
+    return [values[..., i : i + LANES] for i in range(0, values.shape[-1], LANES)]
+
+
+def _tree(lanes: F32) -> F32:
+    with np.errstate(over="ignore", invalid="ignore"):
+        for half in (8, 4, 2, 1):
+            lanes = lanes[..., :half] + lanes[..., half : 2 * half]
+    return lanes[..., 0]
+
+
+_LOG2_E = np.float32(float.fromhex("0x1.715476p+0"))
+_MINUS_LN2_HIGH = np.float32(float.fromhex("-0x1.62e4p-1"))
+_MINUS_LN2_LOW = np.float32(float.fromhex("-0x1.7f7d1cp-20"))
+_EXP_TERMS = tuple(np.float32(float(Fraction(1, factorial(k)))) for k in range(8))
+
+
+def exp(x: F32) -> F32:
+    """``e ** x``: x = n ln 2 + r, a polynomial in r, and two scalings so that 2^n cannot overflow
+    before the product does."""
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        x = np.where(x < np.float32(-104), np.float32(-104), x)
+        x = np.where(x > np.float32(89), np.float32(89), x)
+        n = np.rint(x * _LOG2_E)
+        r = fma(n, _MINUS_LN2_HIGH, x)
+        r = fma(n, _MINUS_LN2_LOW, r)
+        p = np.full_like(x, _EXP_TERMS[7])
+        for k in range(6, -1, -1):
+            p = fma(p, r, np.full_like(x, _EXP_TERMS[k]))
+        whole = np.where(np.isnan(n), np.float32(0), n).astype(np.int32)
+        half = whole >> 1
+        one = np.float32(1)
+        return (p * np.ldexp(one, half)) * np.ldexp(one, whole - half)
+
+
+_TWO_OVER_PI = float.fromhex("0x1.45f306dc9c883p-1")
+_PI_OVER_2 = tuple(
+    float.fromhex(part) for part in ("0x1.921fb544p+0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69")
+)
+_SINE_TERMS = tuple(float(Fraction((-1) ** j, factorial(2 * j + 1))) for j in range(1, 9))
+_COSINE_TERMS = tuple(float(Fraction((-1) ** j, factorial(2 * j))) for j in range(1, 9))
+
+
+def sincos_f64(angle: F64) -> tuple[F64, F64]:
+    """Sine and cosine of float64 angles (radians, from 0 to about 1.6 million), in float64."""
+    n = np.rint(angle * _TWO_OVER_PI)
+    r = ((angle - n * _PI_OVER_2[0]) - n * _PI_OVER_2[1]) - n * _PI_OVER_2[2]
+    z = r * r
+    sine = r + r * (z * _polynomial(_SINE_TERMS, z))
+    cosine = 1.0 + z * _polynomial(_COSINE_TERMS, z)
+    quadrant = n.astype(np.int64) & 3
+    return (
+        np.choose(quadrant, [sine, cosine, -sine, -cosine]),
+        np.choose(quadrant, [cosine, -sine, -cosine, sine]),
+    )
+
+
+def sincos(angle: F64) -> tuple[F32, F32]:
+    """Sine and cosine of float64 angles, rounded to float32."""
+    sine, cosine = sincos_f64(angle)
+    return sine.astype(np.float32), cosine.astype(np.float32)
+
+
+def _polynomial(terms: tuple[float, ...], z: F64) -> F64:
+    total = np.full_like(z, terms[-1])
+    for term in reversed(terms[:-1]):
+        total = term + z * total
+    return total
+
+
+def silu_mul(gate: F32, up: F32) -> F32:
+    """``silu(gate) * up``."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return gate / (np.float32(1) + exp(-gate)) * up
+
+
+def rms_norm(x: F32, weight: F32, eps: float) -> F32:
+    """Root-mean-square norm over the last axis."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        mean = lane_sum_squares(x) / np.float32(x.shape[-1]) + np.float32(eps)
+        r = np.float32(1) / np.sqrt(mean)
+        return (x * r[..., None]) * weight
+
+
+def rope(heads: F32, positions: npt.NDArray[np.int32], inv_freq: F64) -> F32:
+    """Rotates ``[rows, heads, dim]`` by the rows' positions; elements beyond ``2 * len(inv_freq)``
+    stay."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        half = len(inv_freq)
+        s, c = sincos(positions.astype(np.float64)[:, None] * inv_freq)
+        s, c = s[:, None, :], c[:, None, :]
+        x1, x2 = heads[..., :half], heads[..., half : 2 * half]
+        y1 = fma(x1, c, -(x2 * s))
+        y2 = fma(x2, c, x1 * s)
+        return np.concatenate([y1, y2, heads[..., 2 * half :]], axis=-1)

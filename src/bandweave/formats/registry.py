@@ -1,0 +1,68 @@
+"""The weight formats by name. Knows what a weight costs in each; knows no kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.formats import bf16, f32, q4, q8
+from bandweave.formats.matrix import Matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFormat:
+    """One format: what it costs, and how weights enter and leave it.
+
+    ``bytes_per_weight`` counts a full group's scale: 18/32 for q4, 34/32 for q8.
+    ``quantise(w_NK, unit)`` takes float32 ``[outputs, inputs]`` and raises ``ValueError`` (without
+    the tensor's name, which the caller adds) where a weight or its scale cannot be represented.
+    """
+
+    name: str
+    bytes_per_weight: Fraction
+    quantise: Callable[[npt.NDArray[np.float32], int], Matrix]
+    dequantise: Callable[[Matrix], npt.NDArray[np.float32]]
+
+
+_FORMATS: Mapping[str, WeightFormat] = {
+    format.name: format
+    for format in (
+        WeightFormat(
+            name="q4",
+            bytes_per_weight=Fraction(18, 32),
+            quantise=q4.quantise,
+            dequantise=q4.dequantise,
+        ),
+        WeightFormat(
+            name="q8",
+            bytes_per_weight=Fraction(34, 32),
+            quantise=q8.quantise,
+            dequantise=q8.dequantise,
+        ),
+        WeightFormat(
+            name="bf16",
+            bytes_per_weight=Fraction(2),
+            quantise=bf16.quantise,
+            dequantise=bf16.dequantise,
+        ),
+        WeightFormat(
+            name="f32",
+            bytes_per_weight=Fraction(4),
+            quantise=f32.quantise,
+            dequantise=f32.dequantise,
+        ),
+    )
+}
+
+FORMAT_NAMES: tuple[str, ...] = tuple(_FORMATS)
+
+
+def get_format(name: str) -> WeightFormat:
+    """The format of that name; ``ValueError`` that lists the names there are."""
+    if name not in _FORMATS:
+        raise ValueError(f"weight format {name!r} is not known; known are {', '.join(_FORMATS)}")
+    return _FORMATS[name]

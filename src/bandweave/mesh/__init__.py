@@ -1,0 +1,1 @@
+"""The links between nodes: secret, channel, handshake, listener and rendezvous; no models."""

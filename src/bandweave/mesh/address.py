@@ -1,0 +1,131 @@
+"""Addresses: ``host:port`` text, name resolution in bounded time, and binding.
+
+Knows IPv4, IPv6 and host names; knows nothing of what is said over a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+import threading
+import time
+from typing import Any
+
+Address = tuple[str, int]
+_BACKLOG = 128
+
+
+def parse_address(text: str, *, listening: bool = False) -> Address:
+    """``("host", port)`` from ``host:port`` or ``[IPv6]:port``.
+
+    Port 0 (any free port) is only for ``listening``. ``ValueError`` with one sentence otherwise.
+    """
+    host, colon, digits = text.strip().rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} has no port; write host:port, for example 10.0.0.2:9000")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, for example [::1]:9000")
+    if not host or any(character.isspace() or character in "[]/@," for character in host):
+        raise ValueError(f"{text!r} has no usable host; write host:port, for example studio:9000")
+    if not (digits.isascii() and digits.isdigit()) or int(digits) > 65535:
+        raise ValueError(f"{text!r}: the port {digits!r} is not a number from 1 to 65535")
+    if int(digits) == 0 and not listening:
+        raise ValueError(f"{text!r}: port 0 means any free port, which nobody can connect to")
+    return host, int(digits)
+
+
+def format_address(address: Address) -> str:
+    """The text that ``parse_address`` reads."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is, by its spelling alone, one that other machines cannot reach."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    return host.lower().rstrip(".") == "localhost"
+
+
+def peer_address(sock: socket.socket) -> str:
+    """The far side's address as text, or ``"an unknown peer"`` where it has gone already."""
+    try:
+        return format_address(sock.getpeername()[:2])
+    except OSError:
+        return "an unknown peer"
+
+
+def resolve(address: Address, deadline: float) -> list[tuple[int, Any]]:
+    """Families and socket addresses of a host, in the system's order of preference.
+
+    ``ValueError`` for a name that does not exist; ``OSError`` where the resolver has no answer
+    now or by ``deadline`` (of ``time.monotonic``).
+    """
+    host, port = address
+    with contextlib.suppress(socket.gaierror):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return [(entry[0], entry[4]) for entry in found]
+    answer: list[tuple[int, Any]] = []
+    failure: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer.extend((entry[0], entry[4]) for entry in found)
+        except (OSError, UnicodeError) as error:
+            failure.append(error if isinstance(error, OSError) else OSError(str(error)))
+
+    # The C resolver takes no deadline, so it gets a thread that may be left behind.
+    thread = threading.Thread(target=ask, name="resolve", daemon=True)
+    thread.start()
+    thread.join(max(0.0, deadline - time.monotonic()))
+    if failure:
+        error = failure[0]
+        if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+            raise ValueError(f"the host name {host!r} is not known ({error.strerror})") from error
+        raise error
+    if not answer:
+        raise TimeoutError(f"the host name {host!r} could not be looked up in time")
+    return answer
+
+
+def bind(address: Address, *, option: str = "--listen") -> socket.socket:
+    """A listening socket. ``ValueError`` with one sentence that names ``option``, the option of
+    the command that chose the address."""
+    host, port = address
+    text = format_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{option} {text}: the host {host!r} is not known") from error
+    family, kind, protocol, _, sockaddr = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":  # all interfaces means those of IPv4 too, whatever the system's default
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(sockaddr)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ValueError(_bind_sentence(error, address, option)) from error
+    return sock
+
+
+def _bind_sentence(error: OSError, address: Address, option: str) -> str:
+    host, port = address
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is in use; stop the program that holds it or choose another "
+            f"port with {option}"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"this machine has no address {host}; give {option} one of its own, or 0.0.0.0"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs more rights; choose one above 1023 with {option}"
+    return f"{option} {format_address(address)} cannot be used: {error.strerror or error}"

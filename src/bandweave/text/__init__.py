@@ -1,0 +1,1 @@
+"""From text to tokens and back. Knows no arrays and no nodes."""

@@ -1,0 +1,85 @@
+"""A stand-in for the node's serve function: does what messages tell it, mostly misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+from bandweave.engine.context import NodeContext
+from bandweave.mesh.rendezvous import connect_mesh
+
+
+def serve(context: NodeContext) -> None:
+    """Obeys messages until "shutdown" or the end of the channel."""
+    while True:
+        message, payload = context.channel.receive()
+        kind = message["type"]
+        if kind == "shutdown":
+            return
+        if kind == "echo":
+            context.channel.send({"type": "echo", "text": message["text"]}, payload)
+        elif kind == "describe":
+            context.channel.send(_describe(context))
+        elif kind == "mesh":
+            _meet(context, message)
+        elif kind == "raise":
+            raise {"value": ValueError, "memory": MemoryError, "key": KeyError}[message["error"]](
+                *message["args"]
+            )
+        elif kind == "native":
+            context.channel.send({"type": "begun"})
+            hashlib.pbkdf2_hmac("sha256", b"x", b"y", 500_000_000)  # minutes, without the GIL
+        elif kind == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            context.channel.send({"type": "begun"})
+            time.sleep(600)
+        elif kind == "linger":  # serves no more, but a thread keeps the process from ending
+            threading.Thread(target=time.sleep, args=(600,)).start()
+            return
+        elif kind == "crash":
+            print("about to crash", flush=True)
+            os.abort()
+
+
+def fail_at_start(context: NodeContext) -> None:
+    """Fails before any message."""
+    raise ValueError(f"{context.name} has no such model")
+
+
+def never_ready(context: NodeContext) -> None:
+    """Ends the process without a word to the controller."""
+    print("something went wrong early", flush=True)
+    os._exit(7)
+
+
+def _describe(context: NodeContext) -> dict[str, Any]:
+    return {
+        "type": "describe",
+        "pid": os.getpid(),
+        "name": context.name,
+        "node": context.node,
+        "session": context.session,
+        "address": context.address,
+        "threads": context.threads,
+        "roots": [str(root) for root in context.model_roots],
+        "group": context.in_process_group is not None,
+    }
+
+
+def _meet(context: NodeContext, message: dict[str, Any]) -> None:
+    """Connects the mesh, sends this node's id over every socket and reports what came."""
+    addresses = [(host, port) for host, port in message["addresses"]]
+    assert context.listener is not None
+    sockets = connect_mesh(
+        context.node, addresses, context.listener, context.secret, context.session, 10.0
+    )
+    for sock in sockets.values():
+        sock.sendall(bytes([context.node]))
+    heard = {str(node): sock.recv(1)[0] for node, sock in sockets.items()}
+    for sock in sockets.values():
+        sock.close()
+    context.channel.send({"type": "met", "heard": heard})

@@ -1,0 +1,138 @@
+"""Random weights for any ModelSpec, the same on every machine, and specs of awkward sizes.
+
+The weights come from raw PCG64 words and IEEE arithmetic alone, so that neither a numpy release
+nor a libm can change them: stored reference values depend on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec, RopeScaling, RopeSpec
+from bandweave.planning.split import Range
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySource:
+    """A TensorSource over arrays; ``stored`` is ``"f32"`` or ``"bf16"``."""
+
+    tensors: Mapping[str, F32]
+    stored: str = "f32"
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        return self.stored
+
+    def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
+        values = self.tensors[name][rows.start : rows.stop]
+        if columns is not None:
+            values = values[:, columns.start : columns.stop]
+        values = np.ascontiguousarray(values)
+        if self.stored == "bf16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16)
+        return values
+
+
+def bell(seed: int, name: str, shape: tuple[int, ...]) -> F32:
+    """Numbers of mean 0 and variance 1, near to normal: sums of four uniform ones."""
+    key = hashlib.sha256(f"{seed} {name}".encode()).digest()[:16]
+    count = int(np.prod(shape))
+    words = np.random.PCG64(int.from_bytes(key, "little")).random_raw(4 * count)
+    a, b, c, d = ((words >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(4, count)
+    return ((((a + b) + c) + d - 2.0) * float(np.sqrt(3.0))).astype(np.float32).reshape(shape)
+
+
+def random_tensors(spec: ModelSpec, seed: int, *, bf16: bool = False) -> dict[str, F32]:
+    """The model's tensors by bandweave's names, with activations of magnitude about 1.
+
+    Matrices have variance ``1 / inputs``, the embedding 1, biases 0.1 squared; norm weights are
+    about 1. ``bf16`` rounds all of them to bf16, towards zero.
+    """
+    tensors: dict[str, F32] = {}
+    for weight in build_graph(spec).weights():
+        values = bell(seed, weight.name, weight.shape)
+        if weight.name.endswith(".bias"):
+            values = values * np.float32(0.1)
+        elif len(weight.shape) == 1:
+            values = np.float32(1) + values * np.float32(0.1)
+        elif weight.name != "embed_tokens" or spec.tied_embeddings:
+            values = values * np.float32(1 / np.sqrt(weight.shape[1]))
+        if bf16:
+            values = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        tensors[weight.name] = values
+    return tensors
+
+
+def random_source(spec: ModelSpec, seed: int, *, bf16: bool = False) -> MemorySource:
+    """``random_tensors`` as a source."""
+    return MemorySource(
+        tensors=random_tensors(spec, seed, bf16=bf16), stored="bf16" if bf16 else "f32"
+    )
+
+
+def tiny_spec(**changes: object) -> ModelSpec:
+    """A small Llama; keyword arguments replace fields (``head_dim`` sets the rope's width too)."""
+    fields: dict[str, object] = {
+        "family": "llama",
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 16,
+        "intermediate_size": 128,
+        "vocab_size": 256,
+        "context_length": 512,
+        "norm_eps": 1e-5,
+    }
+    fields.update(changes)
+    head_dim = fields["head_dim"]
+    assert isinstance(head_dim, int)
+    fields.setdefault("rope", RopeSpec(rotary_dim=head_dim))
+    return ModelSpec(**fields)  # type: ignore[arg-type]
+
+
+ODD_SPECS: Mapping[str, ModelSpec] = {
+    "ten_heads_of_8": tiny_spec(
+        hidden_size=80, num_layers=3, num_heads=10, num_kv_heads=5, head_dim=8,
+        intermediate_size=172, vocab_size=301, tied_embeddings=True,
+    ),
+    "heads_of_80": tiny_spec(
+        hidden_size=96, num_heads=8, num_kv_heads=2, head_dim=80,
+        intermediate_size=200, vocab_size=600,
+    ),
+    "biases": tiny_spec(
+        hidden_size=72, num_heads=6, num_kv_heads=6, head_dim=12, intermediate_size=333,
+        vocab_size=520, qkv_bias=True, output_bias=True, mlp_bias=True,
+    ),
+    "qk_norm_window": tiny_spec(
+        family="qwen3", hidden_size=68, num_layers=3, num_heads=7, num_kv_heads=1, head_dim=24,
+        intermediate_size=450, vocab_size=301, tied_embeddings=True, qk_norm=True,
+        sliding_window=37,
+    ),
+    "llama3_rope": tiny_spec(
+        hidden_size=64, num_layers=5, num_heads=6, num_kv_heads=3, head_dim=20,
+        intermediate_size=100, vocab_size=700,
+        rope=RopeSpec(
+            theta=500000.0,
+            rotary_dim=20,
+            scaling=RopeScaling(kind="llama3", factor=8.0, original_context_length=64),
+        ),
+    ),
+    "partial_rope": tiny_spec(
+        hidden_size=64, num_layers=4, num_heads=8, num_kv_heads=4, head_dim=16,
+        intermediate_size=260, vocab_size=256, rope=RopeSpec(rotary_dim=8),
+    ),
+}  # fmt: skip

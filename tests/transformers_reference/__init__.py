@@ -1,0 +1,1 @@
+"""Stored answers of Hugging Face transformers, and the script that made them."""

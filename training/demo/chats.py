@@ -1,0 +1,120 @@
+"""Conversations made of questions. Knows turns and small changes of spelling, no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+
+import arithmetic
+import questions
+from questions import Question
+
+FOLLOW_UP = "follow-up"
+
+# How much of the training each kind gets; the harder to learn, the more.
+TRAINING_MIX: Mapping[str, float] = {
+    "addition": 20, "subtraction": 20, "multiplication": 9, "division": 9, "units": 9,
+    "model size": 7, "decode speed": 6, "joint bandwidth": 6, "node share": 5,
+    "cluster speed": 4, FOLLOW_UP: 7, "facts": 8,
+}
+
+
+def respell(random: Random, text: str) -> str:
+    """The text as a hurried reader may type it: lower case, no full stop, wrong article."""
+    if random.random() < 0.15:
+        text = text[0].lower() + text[1:] if random.random() < 0.6 else text.lower()
+    if random.random() < 0.12:
+        text = text.rstrip("?.!").rstrip(" =")
+    if random.random() < 0.2:
+        text = text.replace(" an ", " a ")
+    if " x " in text and random.random() < 0.1:
+        text = text.replace(" x ", " × ")
+    return text
+
+
+def sum_follow_up(random: Random) -> tuple[Question, Question]:
+    first = questions.ask(random, random.choice(("addition", "subtraction", "multiplication")))
+    start = int(first.expected)
+    if random.random() < 0.5:
+        more = questions.number(random, (1, 2, 2, 3))
+        one = arithmetic.addition(start, more)
+        text = random.choice(("Add {b} to that.", "And plus {b}?", "Plus {b}?",
+                              "And {b} more?", "Now add {b}."))
+    else:
+        more = random.randint(0, min(start, 99))
+        one = arithmetic.subtraction(start, more)
+        text = random.choice(("Subtract {b} from that.", "And minus {b}?", "Minus {b}?",
+                              "And {b} less?", "Now subtract {b}."))
+    text = text.format(b=more)
+    return first, questions.plain(FOLLOW_UP, text, f"{one.text}.", one)
+
+
+def size_follow_up(random: Random) -> tuple[Question, Question]:
+    first = questions.ask(random, "model size")
+    # The answer begins with the count of parameters.
+    billions = int(first.answer.split()[0])
+    bits = random.choice((4, 8, 16))
+    text = random.choice(("And in {b} bits?", "And at {b} bits?", "What about {b} bits?",
+                          "How big is it in {b} bits?")).format(b=bits)
+    answer, one = questions.size_answer(billions, bits)
+    return first, questions.plain(FOLLOW_UP, text, answer, one)
+
+
+def speed_follow_up(random: Random) -> tuple[Question, Question]:
+    first = questions.ask(random, "decode speed")
+    gigabytes = first.sums[-1].key[2]
+    bandwidth = gigabytes * random.randint(1, 9 if gigabytes >= 10 else 99)
+    text = random.choice(("And with {w} GB/s?", "And at {w} GB/s?", "What about {w} GB/s?",
+                          "How fast is it with {w} GB/s?")).format(w=bandwidth)
+    answer, one = questions.speed_answer(gigabytes, bandwidth)
+    return first, questions.plain(FOLLOW_UP, text, answer, one)
+
+
+def share_follow_up(random: Random) -> tuple[Question, Question]:
+    while True:
+        first = questions.ask(random, "node share")
+        gigabytes = first.sums[-1].key[1]
+        choices = [count for count in questions.COUNTS
+                   if gigabytes % count == 0 and arithmetic.can_divide(gigabytes, count)]
+        if choices:
+            break
+    nodes = random.choice(choices)
+    text = random.choice(("And over {n} nodes?", "And with {n} machines?", "What about {n} nodes?",
+                          "And on {n} nodes?")).format(n=questions.count_word(random, nodes))
+    answer, one = questions.share_answer(gigabytes, nodes)
+    return first, questions.plain(FOLLOW_UP, text, answer, one)
+
+
+def follow_up(random: Random, held_out: bool = False) -> tuple[Question, Question]:
+    """Two turns of which the second needs the first; the first never is held out."""
+    while True:
+        make = random.choice((sum_follow_up, sum_follow_up, size_follow_up, speed_follow_up,
+                              share_follow_up))
+        first, second = make(random)
+        if second.held_out == held_out:
+            return first, second
+
+
+def turns(random: Random, kind: str, held_out: bool = False) -> tuple[Question, ...]:
+    """One question with whatever has to come before it."""
+    if kind == FOLLOW_UP:
+        return follow_up(random, held_out)
+    return (questions.ask(random, kind, held_out),)
+
+
+def conversation(random: Random, length: int) -> list[tuple[str, str]]:
+    """At least `length` turns of (question, answer) for training."""
+    kinds, weights = list(TRAINING_MIX), list(TRAINING_MIX.values())
+    chat: list[tuple[str, str]] = []
+    while len(chat) < length:
+        kind = random.choices(kinds, weights)[0]
+        chat.extend((respell(random, one.text), one.answer) for one in turns(random, kind))
+    return chat
+
+
+def chat_length(random: Random) -> int:
+    """Most chats are short; some are long, so that a history does not confuse the model."""
+    draw = random.random()
+    if draw < 0.85:
+        return 1
+    return random.randint(2, 4) if draw < 0.97 else random.randint(5, 12)
