@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bandweave.checkpoints import resolve
 from bandweave.checkpoints.folder import Folder
@@ -40,12 +42,8 @@ CONFIG = {
 def random_tensors(config: dict, dtype: type = np.float32) -> dict[str, np.ndarray]:
     spec = spec_from_config(config)
     generator = np.random.default_rng(0)
-    return {
-        hugging_face_name(spec.family, weight.name): generator.standard_normal(
-            weight.shape
-        ).astype(dtype)
-        for weight in build_graph(spec).weights()
-    }
+    shapes = {hugging_face_name(spec.family, w.name): w.shape for w in build_graph(spec).weights()}
+    return {name: generator.standard_normal(s).astype(dtype) for name, s in shapes.items()}
 
 
 def write_folder(path: Path, config: dict, tensors: dict, shards: int = 1) -> Path:
@@ -163,7 +161,11 @@ def test_reads_only_what_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_short_reads_are_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:7]], offset))
+
+    def short(descriptor: int, buffers: list, offset: int) -> int:
+        return real(descriptor, [buffers[0][:7]], offset)
+
+    monkeypatch.setattr(os, "preadv", short)
     with Folder.open(folder) as opened:
         read = opened.read("embed_tokens", Range(start=1, stop=40))
     expected = random_tensors(CONFIG)["model.embed_tokens.weight"][1:]
@@ -447,6 +449,23 @@ def test_overlaps_holes_and_ends(folder: Path) -> None:
     path.write_bytes(original)
     edit_header(path, lambda header: header.pop("model.norm.weight"))
     refused(folder, "belong to no tensor")
+
+
+@given(place=st.integers(0, 100_000), byte=st.integers(0, 255), cut=st.integers(0, 3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damaged_header_is_refused_or_read(
+    folder: Path, place: int, byte: int, cut: int
+) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    place %= 8 + length
+    content[place : place + cut] = bytes([byte])
+    path = folder / "damaged"
+    path.write_bytes(content)
+    try:
+        SafetensorsFile.open(path).close()
+    except CheckpointError as error:
+        assert "damaged" in str(error)  # the file's name
 
 
 def test_own_header_is_read_by_the_format_s_library(tmp_path: Path) -> None:

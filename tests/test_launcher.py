@@ -8,17 +8,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bandweave.engine.handle import Launcher, LaunchError, NodeHandle
+from bandweave.engine.handle import LaunchError, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, ProcessHandle, ThreadLauncher
 from bandweave.engine.worker import Worker, run_worker
 from bandweave.mesh.address import bind, format_address
@@ -176,7 +175,7 @@ def test_errors_are_reported_in_one_sentence(
 
 
 def test_a_node_that_fails_at_start_is_named() -> None:
-    launcher = LocalLauncher(serve=f"{STUBS}:never_ready")
+    launcher = LocalLauncher(python=shutil.which("false") or "")
     with pytest.raises(LaunchError, match=r"node 0 \(pid \d+\) did not start: it ended with exit"):
         launcher.start(2)
     launcher = LocalLauncher(serve="tests.no_such_module:serve")
@@ -315,8 +314,8 @@ def test_thread_nodes() -> None:
         (handle,) = launcher.start(1)
         handle.kill()
         assert handle.wait(2)
-    with pytest.raises(LaunchError, match=r"node 0 \(thread\) did not start: node 0 has no such"):
-        ThreadLauncher(serve=node_stubs.fail_at_start).start(2).clear()
+    with pytest.raises(LaunchError, match=r"node 0 \(thread\) did not start: Attribute"):
+        ThreadLauncher(serve=f"{STUBS}:absent").start(2)
 
 
 # Workers

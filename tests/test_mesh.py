@@ -584,8 +584,13 @@ def test_garbage_is_dropped_at_once(data: bytes, words: str) -> None:
         connect(listener.address, SECRET, hello())[0].close()
 
 
+def answer_in_another_protocol(channel: Channel, first: dict[str, Any]) -> None:
+    with channel.detach() as sock:
+        sock.sendall(b"HTTP/1.1 400 Bad Request")
+
+
 def test_a_stranger_at_the_address_is_named() -> None:
-    sock, thread = fake_acceptor(lambda channel, first: channel.detach().sendall(b"HTTP/1.1 400 "))
+    sock, thread = fake_acceptor(answer_in_another_protocol)
     with sock, pytest.raises(HandshakeError, match="node 0 .* does not speak the protocol"):
         connect(sock.getsockname(), SECRET, hello(), name="node 0 (x:1)", timeout=3)
     thread.join()

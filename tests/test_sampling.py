@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_uniform() -> None:
         ((w0 >> 5) * 2**26 + (w1 >> 6)) / 2**53
     )
     values = [uniform(0, 0, position) for position in range(2000)]
-    assert 0 <= min(values) and max(values) < 1
+    assert min(values) >= 0 and max(values) < 1
     assert np.mean(values) == pytest.approx(0.5, abs=0.03)
     for arguments in [(-1, 0, 0), (1 << 64, 0, 0), (0, -1, 0), (0, 1 << 32, 0), (0, 0, -1)]:
         with pytest.raises(ValueError, match="must be from 0"):
@@ -283,6 +284,6 @@ def test_tokens_outside_of_the_vocabulary() -> None:
         ("stop", ["x"]),
     ],
 )  # fmt: skip
-def test_parameters_that_are_refused(field: str, value: object) -> None:
+def test_parameters_that_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field} is "):
         SamplingParams(**{field: value})

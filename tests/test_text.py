@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from bandweave.checkpoints import synth_tokenizer
 from bandweave.checkpoints.synth_tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.byte_alphabet import byte_alphabet
 from bandweave.text.chat_template import ChatTemplate
@@ -272,6 +273,7 @@ def test_special_tokens_of_either_file(tmp_path: Path) -> None:
 
 def test_byte_alphabet_is_that_of_the_library() -> None:
     assert set(byte_alphabet()) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert byte_alphabet() == synth_tokenizer.byte_alphabet()
     assert byte_alphabet()[ord("A")] == "A" and byte_alphabet()[ord(" ")] == "Ġ"
     library = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     for text in ("\n", "é", "\x7f", "­"):
@@ -324,7 +326,8 @@ def test_extras_of_templates() -> None:
     )
     shown = template.render(MESSAGES, tools=tools, variables={"enable_thinking": False})
     compact = '{"name": "f<", "é": [1, true, null]}'
-    assert shown == compact + json.dumps(tools[0], indent=1, ensure_ascii=False) + "Be brief.2!False"
+    indented = json.dumps(tools[0], indent=1, ensure_ascii=False)
+    assert shown == compact + indented + "Be brief.2!False"
 
 
 @pytest.mark.parametrize(

@@ -45,17 +45,6 @@ def serve(context: NodeContext) -> None:
             os.abort()
 
 
-def fail_at_start(context: NodeContext) -> None:
-    """Fails before any message."""
-    raise ValueError(f"{context.name} has no such model")
-
-
-def never_ready(context: NodeContext) -> None:
-    """Ends the process without a word to the controller."""
-    print("something went wrong early", flush=True)
-    os._exit(7)
-
-
 def _describe(context: NodeContext) -> dict[str, Any]:
     return {
         "type": "describe",

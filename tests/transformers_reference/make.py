@@ -15,8 +15,8 @@ import sys
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
+import torch  # pyright: ignore[reportMissingImports]
+import transformers  # pyright: ignore[reportMissingImports]
 
 from bandweave.checkpoints.names import hugging_face_name
 from bandweave.models.registry import spec_from_config

@@ -107,9 +107,7 @@ class Folder:
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         return _DTYPES[self._tensors[name][1].dtype][0]
 
-    def read(
-        self, name: str, rows: Range, columns: Range | None = None
-    ) -> npt.NDArray[np.generic]:
+    def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored, C order, reading its bytes and no others.
 
         ``[rows, columns]``, or ``[rows]`` of a vector: float32, float16, or uint16 holding bf16
@@ -243,9 +241,7 @@ def _check_tensor(weight: WeightSpec, file: SafetensorsFile, entry: TensorEntry)
         )
 
 
-def _eos_token_ids(
-    path: Path, config: Mapping[str, Any], vocab_size: int
-) -> tuple[int, ...]:
+def _eos_token_ids(path: Path, config: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
     sources = [(layout.CONFIG, config)]
     if (path / layout.GENERATION_CONFIG).is_file():
         generation = layout.read_json(path / layout.GENERATION_CONFIG)[0]

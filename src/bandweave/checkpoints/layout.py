@@ -98,7 +98,10 @@ def _by_file(index: Path, weight_map: Mapping[str, Any]) -> dict[str, tuple[str,
 
 def _instead(folder: Path) -> str | None:
     """What the folder holds in the place of safetensors files, and what to do about it."""
-    names = sorted(path.name for path in folder.iterdir())
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be listed: {error.strerror}") from error
     for ending, what in (
         (".gguf", "GGUF files are not supported yet"),
         (".bin", "PyTorch files are not read, since they can run code"),

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from bandweave.text.byte_alphabet import byte_alphabet
-
 BEGIN, END, USER, ASSISTANT = "<|begin|>", "<|end|>", "<|user|>", "<|assistant|>"
 SPECIAL = (BEGIN, END, USER, ASSISTANT)
 BEGIN_ID, END_ID = 256, 257
@@ -24,6 +22,16 @@ _CHAT_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
+
+
+def byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte, as GPT-2's vocabulary has it.
+
+    Said again here and not taken from ``bandweave.text``: neither knows the other.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def tokenizer_json(vocab_size: int) -> dict[str, Any]:

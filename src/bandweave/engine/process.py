@@ -31,7 +31,7 @@ from bandweave.mesh.listener import Listener, mesh_only
 Serve = Callable[[NodeContext], None]
 SERVE = "bandweave.engine.node:serve"
 _SETTINGS_TIMEOUT = 30.0
-_ENDING_SECONDS = 3.0  # for threads and native code of a node that has finished
+_ENDING_SECONDS = 1.0  # for threads and native code of a node that has finished
 _REPORT_SECONDS = 2.0
 
 

@@ -18,7 +18,7 @@ F64 = npt.NDArray[np.float64]
 LANES = 16
 
 
-def fma(a: F32, b: F32, c: F32) -> F32:
+def fma(a: F32, b: F32 | np.float32, c: F32) -> F32:
     """``a * b + c`` of float32 arrays (broadcast), rounded once."""
     return add_product(np.multiply(a, b, dtype=np.float64), c)
 
@@ -136,14 +136,15 @@ def _polynomial(terms: tuple[float, ...], z: F64) -> F64:
 def silu_mul(gate: F32, up: F32) -> F32:
     """``silu(gate) * up``."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return gate / (np.float32(1) + exp(-gate)) * up
+        swished: F32 = np.divide(gate, np.add(np.float32(1), exp(-gate)))
+        return swished * up
 
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     """Root-mean-square norm over the last axis."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         mean = lane_sum_squares(x) / np.float32(x.shape[-1]) + np.float32(eps)
-        r = np.float32(1) / np.sqrt(mean)
+        r: F32 = np.divide(np.float32(1), np.sqrt(mean))
         return (x * r[..., None]) * weight
 
 

@@ -56,7 +56,7 @@ def to_grid(y_TN: F32) -> Grid:
 def add_grid(x_TN: F32, total_TN: Grid, bias_N: F32 | None) -> F32:
     """The residual plus the total of all nodes; ``NumbersError`` beyond the limit."""
     _check_grid(total_TN.astype(np.float64))
-    y_TN = total_TN.astype(np.float32) * np.float32(2.0**-GRID_BITS)
+    y_TN: F32 = np.multiply(total_TN.astype(np.float32), np.float32(2.0**-GRID_BITS))
     with np.errstate(over="ignore", invalid="ignore"):
         return x_TN + (y_TN if bias_N is None else y_TN + bias_N)
 

@@ -72,7 +72,7 @@ def unpack(data: Bytes, *, format: str, outputs: int, inputs: int, unit: int) ->
 def _pack_q4(matrix: QuantisedMatrix) -> Bytes:
     q_QRG32 = _panels(matrix.groups.pad(matrix.q_NK, ZERO), ZERO).astype(np.uint8)
     low, high = q_QRG32[..., :16], q_QRG32[..., 16:]
-    return _blocks(matrix, low | high << 4)
+    return _blocks(matrix, (low | high << 4).astype(np.uint8))
 
 
 def _pack_q8(matrix: QuantisedMatrix) -> Bytes:

@@ -23,7 +23,7 @@ def quantise(w_NK: npt.NDArray[np.float32], unit: int) -> QuantisedMatrix:
     m_NG = np.take_along_axis(w_NG32, first_NG[:, :, None], axis=2)[:, :, 0]
     empty_NG = np.abs(m_NG) < TINY
     s_NG = np.where(empty_NG, np.float32(1), m_NG / np.float32(-8))
-    r_NG = np.float32(1) / s_NG
+    r_NG: npt.NDArray[np.float32] = np.divide(np.float32(1), s_NG)
     q_NG32 = np.minimum(np.trunc(w_NG32 * r_NG[:, :, None] + np.float32(8.5)), 15).astype(np.int8)
     q_NG32[empty_NG] = ZERO
     d_NG = finite_scales(np.where(empty_NG, np.float32(0), s_NG))

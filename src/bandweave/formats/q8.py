@@ -21,7 +21,7 @@ def quantise(w_NK: npt.NDArray[np.float32], unit: int) -> QuantisedMatrix:
     amax_NG = np.abs(w_NG32).max(axis=2)
     empty_NG = amax_NG < TINY
     s_NG = np.where(empty_NG, np.float32(1), amax_NG / np.float32(127))
-    r_NG = np.float32(1) / s_NG
+    r_NG: npt.NDArray[np.float32] = np.divide(np.float32(1), s_NG)
     q_NG32 = round_half_away(w_NG32 * r_NG[:, :, None]).astype(np.int8)
     q_NG32[empty_NG] = 0
     d_NG = finite_scales(np.where(empty_NG, np.float32(0), s_NG))

@@ -28,21 +28,29 @@ class Range:
         return f"{self.start}:{self.stop}"
 
 
-def apportion(total: int, shares: Sequence[Fraction], *, minimum: int = 0) -> list[int]:
+def apportion(
+    total: int,
+    shares: Sequence[Fraction],
+    *,
+    minimum: int = 0,
+    burdens: Sequence[int] | None = None,
+) -> list[int]:
     """``total`` units as whole counts in proportion to ``shares``, by largest remainder.
 
-    Ties go to the lower index. With ``minimum`` each gets at least that many; there must be enough
-    units for that. The counts add up to ``total``.
+    Ties go to the lower burden (what one already holds of something else), then to the lower
+    index. With ``minimum`` each gets at least that many; there must be enough units for that. The
+    counts add up to ``total``.
     """
     if total < minimum * len(shares):
         raise ValueError(f"{total} units cannot give {len(shares)} nodes {minimum} each")
     whole = sum(shares)
     if not shares or whole <= 0 or any(share < 0 for share in shares):
         raise ValueError(f"shares {[str(share) for share in shares]} are not all positive")
+    weight = burdens or [0] * len(shares)
     exact = [Fraction(total) * share / whole for share in shares]
     counts = [max(minimum, int(value)) for value in exact]
     while sum(counts) < total:
-        index = max(range(len(counts)), key=lambda i: (exact[i] - counts[i], -i))
+        index = max(range(len(counts)), key=lambda i: (exact[i] - counts[i], -weight[i], -i))
         counts[index] += 1
     while sum(counts) > total:  # only after raising some to the minimum
         above = [i for i in range(len(counts)) if counts[i] > minimum]
@@ -136,14 +144,18 @@ def _stage_shares(
     layers: Range,
     last: bool,
 ) -> list[NodeShare]:
-    heads = ranges(apportion(spec.num_heads, shares))
+    # Burdens: with fewer units than nodes, one who got no heads gets columns first.
+    head_counts = apportion(spec.num_heads, shares)
+    heads = ranges(head_counts)
     column_units = units(spec.intermediate_size, COLUMN_UNIT)
-    columns = ranges(
-        apportion(column_units, shares), unit=COLUMN_UNIT, size=spec.intermediate_size
-    )
+    column_counts = apportion(column_units, shares, burdens=head_counts)
+    columns = ranges(column_counts, unit=COLUMN_UNIT, size=spec.intermediate_size)
     vocabulary_units = units(spec.vocab_size, VOCABULARY_UNIT)
+    burdens = [h + c for h, c in zip(head_counts, column_counts, strict=True)]
     vocabulary = ranges(
-        apportion(vocabulary_units, shares), unit=VOCABULARY_UNIT, size=spec.vocab_size
+        apportion(vocabulary_units, shares, burdens=burdens),
+        unit=VOCABULARY_UNIT,
+        size=spec.vocab_size,
     )
     result = []
     for rank, node in enumerate(nodes):

@@ -1,0 +1,99 @@
+"""N native executors as threads of one process, seen as one engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.checkpoints.source import TensorSource, widen
+from bandweave.engine.executor import Step, StepError
+from bandweave.engine.loading import load_weights
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import lower
+from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
+from bandweave.planning.split import Range, make_split
+
+F32 = npt.NDArray[np.float32]
+
+
+class NativeNodes:
+    """A model on ``len(shares)`` native nodes of this process; a context manager."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        source: TensorSource,
+        *,
+        weight_format: str = "q4",
+        kv_format: str = "f16",
+        num_pages: int = 16,
+        shares: Sequence[int] = (1,),
+        stages: int = 1,
+        threads: int = 1,
+        isa: str = "",
+        stall_seconds: float = 30.0,
+    ) -> None:
+        table = Range(start=0, stop=spec.vocab_size)
+        self.embeddings = widen(source.read("embed_tokens", table))
+        graph, split = build_graph(spec), make_split(spec, shares, stages=stages)
+        count = split.num_nodes
+        names = [f"node {node}" for node in range(count)]
+        exchanges = [
+            _native.Exchange(node, names, 1, stall_seconds, False) if count > 1 else None
+            for node in range(count)
+        ]
+        for high in range(count):
+            for low in range(high):
+                _native.join_locally(exchanges[low], exchanges[high])
+        options = ExecutorOptions(
+            num_pages=num_pages,
+            max_pages=num_pages,
+            kv_format=kv_format,
+            threads=threads,
+            spin=False,
+            isa=isa,
+        )
+        self.nodes: list[NativeExecutor] = []
+        for node in range(count):
+            program = lower(graph, split, node)
+            weights = load_weights(program, source, weight_format)
+            self.nodes.append(NativeExecutor(program, weights, options, exchanges[node]))
+        self._exchanges = exchanges
+        self.errors: list[StepError] = []
+        self._threads = [
+            threading.Thread(target=self._follow, args=(node,), daemon=True)
+            for node in self.nodes[1:]
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, step: Step) -> F32:
+        return self.nodes[0].run(step, self.embeddings[step.tokens])
+
+    def _follow(self, node: NativeExecutor) -> None:
+        try:
+            while node.follow() == "ran":
+                pass
+        except StepError as error:
+            self.errors.append(error)
+
+    def __enter__(self) -> NativeNodes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._exchanges[0] is not None:
+            self._exchanges[0].leave()
+        for thread in self._threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()

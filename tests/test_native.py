@@ -1,0 +1,89 @@
+"""The native executor gives the reference executor's bytes, on every ISA variant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bandweave import _native
+from bandweave.engine.reference_math import exp
+from bandweave.formats.packing import pack
+from bandweave.formats.registry import get_format
+from tests.helpers.native_nodes import NativeNodes
+from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.reference_nodes import Book, ReferenceNodes
+
+FORMATS = ("f32", "bf16", "q8", "q4")
+
+
+def conversation(engine, num_pages: int, vocab: int) -> np.ndarray:
+    """Logits of a batch: two prefills of unequal length, then decoding rows and another chunk."""
+    tokens = np.random.default_rng(7).integers(0, vocab, size=400).tolist()
+    book = Book(num_sequences=2, pages_each=num_pages // 2)
+    steps = [
+        book.step([(0, tokens[:70]), (1, tokens[70:75])]),
+        book.step([(0, tokens[75:76]), (1, tokens[76:77])]),
+        book.step([(1, tokens[77:137]), (0, tokens[137:138])], all_logits=False),
+        book.step([(0, tokens[138:139])]),
+    ]
+    return np.concatenate([engine.run(step) for step in steps])
+
+
+_REFERENCE: dict[tuple[str, str, str], np.ndarray] = {}
+
+
+def reference(name: str, weight_format: str, kv: str) -> np.ndarray:
+    key = (name, weight_format, kv)
+    if key not in _REFERENCE:
+        spec = ODD_SPECS[name]
+        source = random_source(spec, 3, bf16=True)
+        with ReferenceNodes(
+            spec, source, weight_format=weight_format, kv_dtype=kv, num_pages=6
+        ) as engine:
+            _REFERENCE[key] = conversation(engine, 6, spec.vocab_size)
+    return _REFERENCE[key]
+
+
+@pytest.mark.parametrize("isa", _native.isa_variants())
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize("name", ODD_SPECS)
+def test_native_gives_the_reference_bytes(name: str, weight_format: str, isa: str) -> None:
+    kv = "f32" if weight_format in ("f32", "q8") else "f16"
+    spec = ODD_SPECS[name]
+    with NativeNodes(
+        spec,
+        random_source(spec, 3, bf16=True),
+        weight_format=weight_format,
+        kv_format=kv,
+        num_pages=6,
+        isa=isa,
+    ) as engine:
+        got = conversation(engine, 6, spec.vocab_size)
+    expected = reference(name, weight_format, kv)
+    assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", _native.isa_variants())
+def test_exp_is_the_reference_exp(isa: str) -> None:
+    rng = np.random.default_rng(1)
+    x = np.concatenate(
+        [rng.uniform(-110, 95, 20000), rng.normal(size=20000), [0.0, -0.0, np.inf, -np.inf, 88.8]]
+    ).astype(np.float32)
+    assert _native.exp(x, isa).tobytes() == exp(x).tobytes()
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize(("outputs", "inputs", "unit"), [(16, 64, 64), (5, 172, 64), (37, 40, 8)])
+def test_native_packs_like_the_oracle(
+    weight_format: str, outputs: int, inputs: int, unit: int
+) -> None:
+    rng = np.random.default_rng(outputs)
+    weights = rng.normal(size=(outputs, inputs)).astype(np.float32)
+    weights[0, :unit] = 0
+    weights[1, 0] = 1e30 if weight_format in ("f32", "bf16") else 1e3
+    size = _native.matrix_bytes(weight_format, outputs, inputs, unit)
+    matrix = _native.Matrix(_native.Arena(size), weight_format, outputs, inputs, unit)
+    matrix.pack(0, weights[:3])
+    matrix.pack(3, weights[3:])
+    expected = pack(get_format(weight_format).quantise(weights, unit))
+    assert matrix.panels.tobytes() == np.asarray(expected).tobytes()
