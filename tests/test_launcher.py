@@ -210,8 +210,10 @@ CONTROLLER = """
 import json, sys, threading, time
 from bandweave.engine.launcher import LocalLauncher
 
+handles = []
+
 def start():
-    handles = launcher.start(3)
+    handles.extend(launcher.start(3))
     pids = []
     for handle in handles:
         handle.channel.send({"type": "describe"})
@@ -219,17 +221,23 @@ def start():
     for handle, kind in zip(handles, KINDS):
         handle.channel.send({"type": kind, "text": ""})
         handle.channel.receive(10)
-    print(json.dumps(pids), flush=True)
+    return pids
 
 with LocalLauncher(serve="tests.helpers.node_stubs:serve") as launcher:
     if IN_THREAD:
-        thread = threading.Thread(target=start)
+        found = []
+        thread = threading.Thread(target=lambda: found.extend(start()))
         thread.start()
         thread.join()
-        print("started", flush=True)
     else:
-        start()
-    END
+        found = start()
+    try:
+        print(json.dumps(found), flush=True)
+        END
+    except KeyboardInterrupt:
+        for handle in handles:
+            handle.channel.send({"type": "echo", "text": ""})
+        print([handle.channel.receive(5)[0]["type"] for handle in handles], flush=True)
 """
 
 
@@ -253,8 +261,6 @@ def controller(kinds: list[str], end: str, *, in_thread: bool = False) -> Iterat
             line = process.stdout.readline()
             if not line:
                 raise AssertionError(process.stderr.read())
-            if in_thread:
-                assert process.stdout.readline() == "started\n"
             yield process, json.loads(line)
         finally:
             process.kill()
@@ -287,12 +293,7 @@ def test_nodes_end_when_the_controller_fails() -> None:
 
 
 def test_ctrl_c_reaches_the_controller_alone_and_it_ends_the_nodes() -> None:
-    end = (
-        "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n"
-        "        [h.channel.send({'type': 'echo', 'text': ''}) for h in launcher._handles]\n"
-        "        print([h.channel.receive(5)[0]['type'] for h in launcher._handles], flush=True)"
-    )
-    with controller(["echo"] * 3, end) as (process, pids):
+    with controller(["echo"] * 3, "time.sleep(60)") as (process, pids):
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does
         assert process.stdout.readline() == "['echo', 'echo', 'echo']\n"
         assert process.wait(5) == 0

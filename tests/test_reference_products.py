@@ -128,7 +128,7 @@ def slow_head(q_D: F32, k_JD: F32, v_JD: F32, position: int, window: int) -> lis
                 fma(float(weights[j - chunk]), v, total)
                 for v, total in zip(v_JD[j].tolist(), o, strict=True)
             ]
-        total = reference_math.lane_sum(weights)[()]
+        total = np.float32(reference_math.lane_sum(weights))
         if state is None:
             state = m, total, o
             continue
@@ -136,7 +136,7 @@ def slow_head(q_D: F32, k_JD: F32, v_JD: F32, position: int, window: int) -> lis
         a, b = own_exp(state[0] - top), own_exp(m - top)
         state = (
             top,
-            np.float32(fma(float(state[1]), float(a), float(np.float32(total) * b))),
+            np.float32(fma(float(state[1]), float(a), float(total * b))),
             [
                 fma(old, float(a), float(np.float32(new) * b))
                 for old, new in zip(state[2], o, strict=True)

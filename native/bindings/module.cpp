@@ -245,15 +245,7 @@ NB_MODULE(_native, m) {
             self.add_link(peer, tcp_transport(descriptor));
         }, "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
         .def("abort", &Exchange::abort, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
-        .def("leave", &Exchange::leave, nb::call_guard<nb::gil_scoped_release>())
-        .def("counters", [](const Exchange& self) {
-            nb::dict d;
-            d["activation_bytes"] = self.counters.activation_bytes;
-            d["logit_bytes"] = self.counters.logit_bytes;
-            d["control_bytes"] = self.counters.control_bytes;
-            d["exchanges"] = self.counters.exchanges;
-            return d;
-        });
+        .def("leave", &Exchange::leave, nb::call_guard<nb::gil_scoped_release>());
     m.def("join_locally", [](Exchange& a, Exchange& b) {
         auto [left, right] = local_transport();
         a.add_link(b.node(), std::move(left));
@@ -305,8 +297,8 @@ NB_MODULE(_native, m) {
         }, "wake_descriptor"_a = -1,
            "1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.")
         .def_prop_ro("work_bytes", [](PyExecutor& self) { return self.executor->work_bytes(); })
-        .def("bill", [](PyExecutor& self) {
-            const Bill& b = self.executor->bill();
+        .def("bill", [](PyExecutor& self, bool decode) {
+            const Bill& b = self.executor->bill(decode);
             nb::dict d;
             d["weights"] = b.weights;
             d["attention"] = b.attention;
@@ -317,6 +309,10 @@ NB_MODULE(_native, m) {
             d["steps"] = b.steps;
             d["rows"] = b.rows;
             d["weight_bytes"] = b.weight_bytes;
+            d["activation_bytes"] = b.activation_bytes;
+            d["logit_bytes"] = b.logit_bytes;
+            d["control_bytes"] = b.control_bytes;
+            d["exchanges"] = b.exchanges;
             return d;
-        }, "Seconds by item since the start, as thread 0 saw them, and counts.");
+        }, "decode"_a, "Seconds by item since the start, as thread 0 saw them, and counts.");
 }

@@ -128,15 +128,19 @@ void Executor::prepare(const StepRows& rows) {
     for (int i = 0; i < rows.rows; i++)
         if (rows.wants[i]) logit_row_of_.push_back(i);
     logit_rows_ = static_cast<int>(logit_row_of_.size());
+    bill_ = &bills_[logit_rows_ == rows.rows ? 1 : 0];
     failed_at_.store(INT_MAX);
     first_failed_ = false;
     failure_.clear();
 }
 
 void Executor::run(const StepRows& rows, const float* embeddings) {
+    const double start = now();
     check(rows);
     embeddings_ = embeddings;
+    prepare(rows);
     if (exchange_) {
+        const WireCounters before = exchange_->counters;
         const auto t = static_cast<size_t>(rows.rows);
         const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
         exchange_->begin_step(exchange_->step() + 1);
@@ -160,9 +164,11 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
             exchange_->abort(error.what());
             throw;
         }
+        count_wire(before);
     }
-    prepare(rows);
-    execute();
+    const double sent = now();
+    bill_->wire += sent - start;
+    execute(start);
 }
 
 int Executor::follow(int wake_descriptor) {
@@ -192,6 +198,7 @@ int Executor::follow(int wake_descriptor) {
     rows.positions = rows.slot_of + t;
     rows.wants = rows.positions + t;
     rows.tables = rows.wants + t;
+    const double start = now();
     exchange_->begin_step(exchange_->step());
     try {
         check(rows);
@@ -201,16 +208,26 @@ int Executor::follow(int wake_descriptor) {
     }
     embeddings_ = nullptr;
     prepare(rows);
-    execute();
+    execute(start);
     return 1;
 }
 
-void Executor::execute() {
-    const double start = now();
+void Executor::count_wire(const WireCounters& before) {
+    const WireCounters& after = exchange_->counters;
+    bill_->activation_bytes += after.activation_bytes - before.activation_bytes;
+    bill_->logit_bytes += after.logit_bytes - before.logit_bytes;
+    bill_->control_bytes += after.control_bytes - before.control_bytes;
+    bill_->exchanges += after.exchanges - before.exchanges;
+}
+
+// `start`: when the step began on this node, the header's way included.
+void Executor::execute(double start) {
+    const WireCounters before = exchange_ ? exchange_->counters : WireCounters{};
     team_.run([this](int member) { work(member); });
-    bill_.wall += now() - start;
-    bill_.steps++;
-    bill_.rows += static_cast<uint64_t>(step_.rows);
+    if (exchange_) count_wire(before);
+    bill_->wall += now() - start;
+    bill_->steps++;
+    bill_->rows += static_cast<uint64_t>(step_.rows);
     if (failed_at_.load() != INT_MAX) {
         if (exchange_) exchange_->abort(failure_);
         throw StepError(failure_);
@@ -233,6 +250,7 @@ Executor::Item Executor::item(OpKind kind) const {
 }
 
 void Executor::work(int member) {
+    double mark = now();
     const int half = static_cast<int>(program_.inv_freq.size());
     const Span own = part(step_.rows, member, team_.members());
     for (int r = own.from; r < own.to; r++)
@@ -240,7 +258,11 @@ void Executor::work(int member) {
                     cosine_.data() + static_cast<size_t>(r) * half,
                     sine_.data() + static_cast<size_t>(r) * half);
     barrier();
-    double mark = now();
+    if (member == 0) {
+        const double time = now();
+        bill_->other += time - mark;
+        mark = time;
+    }
     double waited = 0, wired = 0;
     for (size_t i = 0; i < program_.ops.size(); i++) {
         const Op& op = program_.ops[i];
@@ -260,18 +282,18 @@ void Executor::work(int member) {
             double spent = time - mark;
             mark = time;
             switch (item(op.kind)) {
-                case Item::weights: bill_.weights += spent; break;
-                case Item::attention: bill_.attention += spent; break;
-                case Item::other: bill_.other += spent; break;
+                case Item::weights: bill_->weights += spent; break;
+                case Item::attention: bill_->attention += spent; break;
+                case Item::other: bill_->other += spent; break;
                 case Item::exchange:
                     if (exchange_) {
                         double wait = exchange_->counters.wait_seconds - waited;
                         double wire = exchange_->counters.wire_seconds - wired;
-                        bill_.exchange_wait += wait;
-                        bill_.wire += wire;
+                        bill_->exchange_wait += wait;
+                        bill_->wire += wire;
                         spent -= wait + wire;
                     }
-                    bill_.other += spent;
+                    bill_->other += spent;
                     break;
             }
         }

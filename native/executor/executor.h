@@ -37,10 +37,12 @@ struct StepRows {
     const int32_t* tables = nullptr;  // [slots, pages]
 };
 
-// Seconds by item since the start, as thread 0 saw them, and what was counted.
+// Seconds by item since the start, as thread 0 saw them, and what was counted. The items add up to
+// the wall time.
 struct Bill {
     double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
-    uint64_t steps = 0, rows = 0, weight_bytes = 0, barriers = 0;
+    uint64_t steps = 0, rows = 0, weight_bytes = 0;
+    uint64_t activation_bytes = 0, logit_bytes = 0, control_bytes = 0, exchanges = 0;
 };
 
 class Executor {
@@ -55,7 +57,8 @@ class Executor {
     int logit_rows() const { return logit_rows_; }
     const float* logits() const;
     size_t logits_stride() const;
-    const Bill& bill() const { return bill_; }
+    // Of steps in which every row asks for logits (decoding), and of all others (prefill).
+    const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
     const Program& program() const { return program_; }
     size_t work_bytes() const;
 
@@ -69,7 +72,8 @@ class Executor {
 
     void check(const StepRows& rows) const;
     void prepare(const StepRows& rows);
-    void execute();
+    void execute(double start);
+    void count_wire(const WireCounters& before);
     void work(int member);
     void run_op(const Op& op, int member);
     // Any member may fail an operation; the step ends for all after it.
@@ -141,7 +145,8 @@ class Executor {
     uint8_t* wire_ = nullptr;
     size_t send_size_ = 0;
 
-    Bill bill_;
+    Bill bills_[2];
+    Bill* bill_ = &bills_[0];
     ThreadTeam team_;
 };
 

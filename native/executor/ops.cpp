@@ -69,7 +69,7 @@ void Executor::product(const Op& op, int member, bool on_grid) {
                 program_.vectors[static_cast<size_t>(op.vector)].data() + panels.from * kPanel;
         kernels_.linear[format](args);
     }
-    if (member == 0) bill_.weight_bytes += matrix.bytes();
+    if (member == 0) bill_->weight_bytes += matrix.bytes();
 }
 
 void Executor::rope(const Op& op, int member) {

@@ -57,7 +57,6 @@ class NativeExecutor:
             isa=options.isa,
             exchange=exchange,
         )
-        self._exchange = exchange
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
@@ -84,13 +83,10 @@ class NativeExecutor:
     def work_bytes(self) -> int:
         return self._executor.work_bytes
 
-    def bill(self) -> dict[str, float]:
-        """Seconds by item since the start as thread 0 saw them, and counts (see executor.h)."""
-        return self._executor.bill()
-
-    def counters(self) -> dict[str, int]:
-        """Bytes that this node put on the wire, by kind."""
-        return self._exchange.counters() if self._exchange is not None else {}
+    def bill(self, *, decode: bool) -> dict[str, float]:
+        """Seconds by item as thread 0 saw them, and counts, since the start (executor.h): of steps
+        in which every row asks for logits, or of all others."""
+        return self._executor.bill(decode)
 
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:

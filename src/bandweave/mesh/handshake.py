@@ -34,6 +34,7 @@ ACCEPT_TIMEOUT = 5.0  # seconds that a stranger gets
 MAX_UNPROVED_BYTES = 4096
 _DIAL_SECONDS = 2.0  # for one address of a host that may have several
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_TCP_RXT_CONNDROPTIME = 0x80  # of macOS: seconds of retransmission before the end
 _CONNECTOR, _ACCEPTOR = "connector", "acceptor"
 
 
@@ -91,8 +92,12 @@ def mismatch(mine: Hello, theirs: Hello) -> str | None:
     return None
 
 
-def configure(sock: socket.socket) -> None:
-    """Sends small messages at once, and notices within about 15 s a machine that has vanished."""
+def configure(sock: socket.socket, purpose: str) -> None:
+    """Sends small messages at once, and notices within about 15 s a machine that has vanished.
+
+    On a mesh connection that holds for an idle one only: a node that computes may well leave data
+    untouched for longer, and the exchange watches its progress.
+    """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -101,6 +106,11 @@ def configure(sock: socket.socket) -> None:
     for name, value in ((idle, 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5)):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if purpose == "control":  # keepalive is silent while sent data waits to be acknowledged
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
+        elif sys.platform == "darwin":
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, 15)
 
 
 def accept(
@@ -118,13 +128,13 @@ def accept(
     versions. Returns the socket in blocking mode. ``HandshakeError`` otherwise (``Misfit`` where
     versions differ), and the socket is closed.
     """
-    configure(sock)
     deadline = time.monotonic() + timeout
     channel = _unproved_channel(sock, peer)
     try:
         first = _receive(channel, "hello", deadline)
         theirs = _read_hello(channel, first)
         own = replace(own, purpose=theirs.purpose)
+        configure(sock, theirs.purpose)
         if theirs.protocol != PROTOCOL_VERSION:
             _send(channel, deadline, {"type": "refused", "reason": mismatch(theirs, own)})
             raise HandshakeError(f"refused {peer}: {mismatch(own, theirs)}")
@@ -206,6 +216,7 @@ def _introduce(
     """One attempt on a connected socket."""
     channel = _unproved_channel(sock, name)
     try:
+        configure(sock, own.purpose)
         first = {"type": "hello", "nonce": make_nonce(), **asdict(own)}
         _send(channel, deadline, first)
         second = _receive(channel, "challenge", deadline)
@@ -246,7 +257,6 @@ def _dial(address: Address, deadline: float) -> socket.socket:
             if sock.getsockname() == sock.getpeername():
                 # A free port of this machine, dialled until the system connected it to itself.
                 raise ConnectionRefusedError("nothing listens there")
-            configure(sock)
             return sock
         except OSError as error:
             sock.close()

@@ -1,0 +1,58 @@
+"""Memory: what a node will need before it loads anything. Pure but for asking packed sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bandweave.engine.loading import PANEL_BYTES, packed_bytes
+from bandweave.engine.native import ExecutorOptions, kv_page_bytes
+from bandweave.engine.program import Program
+
+# The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
+BASE_BYTES = 60 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeMemory:
+    """Bytes that a node needs at most, by what for."""
+
+    weight_bytes: int
+    kv_bytes: int
+    work_bytes: int
+    base_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.work_bytes + self.base_bytes
+
+
+def node_memory(program: Program, weight_format: str, options: ExecutorOptions) -> NodeMemory:
+    """What a node needs to run a program."""
+    widths = sum(
+        (8 if buffer.dtype == "grid" else 4) * (buffer.width + 16)
+        for buffer in program.buffers.values()
+    )
+    weights = packed_bytes(program, weight_format)
+    return NodeMemory(
+        weight_bytes=weights,
+        kv_bytes=kv_page_bytes(program, options.kv_format) * options.num_pages,
+        work_bytes=widths * options.max_rows,
+        base_bytes=BASE_BYTES + min(weights * 4, PANEL_BYTES),
+    )
+
+
+def check_memory(who: str, needed: NodeMemory, available: int | None) -> None:
+    """``MemoryError`` that says how much is needed and how much there is."""
+    if available is None or needed.total_bytes <= available:
+        return
+    raise MemoryError(
+        f"{who} needs {gigabytes(needed.total_bytes)} of memory "
+        f"({gigabytes(needed.weight_bytes)} weights, {gigabytes(needed.kv_bytes)} KV cache) but "
+        f"only {gigabytes(available)} are available; use more machines, a smaller --format or a "
+        "smaller --context"
+    )
+
+
+def gigabytes(count: int) -> str:
+    """``"3.25 GB"``, in powers of ten as bandwidths are."""
+    return f"{count / 1e9:.2f} GB"

@@ -1,0 +1,284 @@
+"""The node: loads its share of a model, joins the mesh and runs steps until its controller ends.
+
+Joins a program, weights and a mesh. Messages from the controller: ``load``; then ``generate`` (node
+0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no command line.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.source import CheckpointError, widen
+from bandweave.engine.assignment import Assignment
+from bandweave.engine.context import NodeContext, ThreadGroup
+from bandweave.engine.executor import PAGE_SIZE, StepError
+from bandweave.engine.generation import Generator
+from bandweave.engine.loading import load_weights
+from bandweave.engine.machine import available_memory_bytes, peak_rss_bytes, usable_cpus
+from bandweave.engine.memory import check_memory, node_memory
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import lower
+from bandweave.engine.request import Request
+from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.rendezvous import connect_mesh
+from bandweave.models.registry import build_graph
+from bandweave.planning.split import Range, make_split
+
+_MESH_SECONDS = 30.0
+_PROGRESS_PARTS = 200
+
+
+def serve(context: NodeContext) -> None:
+    """Runs a node to the end of its session; see ``engine.process``."""
+    message, _ = context.channel.receive()
+    if message.get("type") == "shutdown":
+        return
+    assignment = Assignment.from_message(message)
+    with Folder.open(_find_model(assignment, context.model_roots)) as folder:
+        node = _Node(context, assignment, folder)
+        try:
+            node.run()
+        except ChannelClosed:
+            node.leave()
+        except StepError as error:
+            node.abort(str(error))
+            raise
+
+
+class _Node:
+    def __init__(self, context: NodeContext, assignment: Assignment, folder: Folder) -> None:
+        self._context, self._assignment, self._folder = context, assignment, folder
+        self._channel = context.channel
+        split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
+        program = lower(build_graph(folder.spec), split, context.node)
+        threads = assignment.threads or context.threads or len(usable_cpus())
+        pages = -(-assignment.context // PAGE_SIZE)
+        options = ExecutorOptions(
+            num_pages=pages * assignment.streams,
+            max_pages=pages,
+            max_rows=assignment.max_rows,
+            kv_format=assignment.kv_format,
+            threads=threads,
+            cpus=assignment.cpus,
+            spin=assignment.spin and threads <= len(usable_cpus()),
+            isa=assignment.isa,
+        )
+        memory = node_memory(program, assignment.weight_format, options)
+        if assignment.addresses:  # threads of one process were checked together
+            check_memory(context.name, memory, available_memory_bytes())
+        self._exchange = self._join_mesh(options.spin)
+        weights = load_weights(
+            program, folder, assignment.weight_format, on_progress=self._report_progress
+        )
+        self._executor = NativeExecutor(program, weights, options, self._exchange)
+        self._channel.send(
+            {
+                "type": "loaded",
+                "weight_bytes": weights.num_bytes,
+                "kv_bytes": memory.kv_bytes,
+                "work_bytes": self._executor.work_bytes,
+                "threads": threads,
+                "isa": options.isa or _native.isa_variants()[0],
+                "peak_rss_bytes": peak_rss_bytes(),
+            }
+        )
+        self._generator = Generator(
+            self._executor,
+            self._embed,
+            num_pages=options.num_pages,
+            context=assignment.context,
+            max_rows=assignment.max_rows,
+            vocab_size=folder.spec.vocab_size,
+            exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        )
+
+    # --- start ---
+
+    def _join_mesh(self, spin: bool) -> _native.Exchange | None:
+        assignment, context = self._assignment, self._context
+        names = list(assignment.names)
+        if len(names) == 1:
+            return None
+        exchange = _native.Exchange(context.node, names, 1, assignment.stall_seconds, spin)
+        if context.in_process_group is not None:
+            _meet(context.in_process_group, context.node, exchange)
+            return exchange
+        assert context.listener is not None
+        sockets = connect_mesh(
+            context.node,
+            assignment.addresses,
+            context.listener,
+            context.secret,
+            context.session,
+            _MESH_SECONDS,
+        )
+        for peer, sock in sockets.items():
+            exchange.add_tcp(peer, sock.detach())
+        return exchange
+
+    def _report_progress(self, done: int, total: int) -> None:
+        part = total // _PROGRESS_PARTS + 1
+        if done == total or done // part != getattr(self, "_reported", -1):
+            self._reported = done // part
+            self._channel.send({"type": "progress", "done": done, "total": total})
+
+    def _embed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Rows of the embedding table, read where they are needed."""
+        unique, inverse = np.unique(tokens, return_inverse=True)
+        rows = [
+            self._folder.read("embed_tokens", Range(start=int(token), stop=int(token) + 1))
+            for token in unique
+        ]
+        return np.ascontiguousarray(widen(np.concatenate(rows))[inverse])
+
+    # --- work ---
+
+    def run(self) -> None:
+        while True:
+            if self._context.node != 0 and not self._follow():
+                raise StepError(f"{self._assignment.names[0]} has left")
+            message, _ = self._channel.receive()
+            kind = message.get("type")
+            if kind == "shutdown":
+                self.leave()
+                return
+            if kind == "statistics":
+                self._send_statistics()
+            elif kind == "generate" and self._context.node == 0:
+                self._generate(message)
+            elif kind != "cancel":  # one that came after its answers had ended
+                raise StepError(f"the controller sent {kind!r}, which no node can do")
+
+    def _follow(self) -> bool:
+        """Runs node 0's steps until the controller has something to say; False if node 0 left."""
+        descriptor = self._channel.fileno()
+        while True:
+            outcome = self._executor.follow(descriptor)
+            if outcome == "woken":
+                return True
+            if outcome == "left":
+                # On a shutdown node 0 may leave before our own message arrives.
+                return _readable(descriptor, 2.0)
+
+    def _generate(self, message: dict[str, Any]) -> None:
+        number = message["number"]
+        requests = [Request.from_message(request) for request in message["requests"]]
+
+        def on_token(index: int, token: int) -> None:
+            self._channel.send(
+                {"type": "token", "number": number, "index": index, "token": token}
+            )
+
+        try:
+            results = self._generator.run(
+                requests,
+                on_token=on_token,
+                cancelled=lambda: self._cancelled(number),
+                chunk=message["chunk"],
+                digest=message["digest"],
+                reuse=message["reuse"],
+            )
+        except (ValueError, MemoryError) as error:
+            refused = {"type": "refused", "number": number, "reason": str(error)}
+            self._channel.send(refused)
+            return
+        answers = [
+            {
+                "tokens": list(result.tokens),
+                "reason": result.reason,
+                "logits_digest": result.logits_digest,
+                "timing": vars(result.timing),
+            }
+            for result in results
+        ]
+        self._channel.send({"type": "done", "number": number, "results": answers})
+
+    def _cancelled(self, number: int) -> frozenset[int]:
+        """Answers that the controller no longer wants; its other messages end all of them."""
+        ended: set[int] = set()
+        while self._channel.poll():
+            message, _ = self._channel.receive()
+            if message.get("type") == "shutdown":
+                raise ChannelClosed("the controller has ended the session")
+            if message.get("type") == "cancel" and message.get("number") == number:
+                ended.update(int(index) for index in message["indices"])
+        return frozenset(ended)
+
+    def _send_statistics(self) -> None:
+        self._channel.send(
+            {
+                "type": "statistics",
+                "prefill": self._executor.bill(decode=False),
+                "decode": self._executor.bill(decode=True),
+                "peak_rss_bytes": peak_rss_bytes(),
+            }
+        )
+
+    # --- end ---
+
+    def leave(self) -> None:
+        if self._exchange is not None:
+            self._exchange.leave()
+
+    def abort(self, reason: str) -> None:
+        if self._exchange is not None:
+            self._exchange.abort(reason)
+
+
+def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:
+    """Links the exchanges of nodes that are threads of one process; the last to come does it."""
+    with group.changed:
+        group.items[node] = exchange
+        if len(group.items) == group.num_nodes:
+            for high in range(group.num_nodes):
+                for low in range(high):
+                    _native.join_locally(group.items[low], group.items[high])
+            group.items["linked"] = True
+            group.changed.notify_all()
+        if not group.changed.wait_for(lambda: "linked" in group.items, _MESH_SECONDS):
+            raise StepError(f"the other nodes did not come within {_MESH_SECONDS:g} s")
+
+
+def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
+    """This node's own copy of the model: the controller's path, or a folder under the roots."""
+    candidates = [Path(assignment.model)]
+    for root in roots:
+        candidates += [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+    different: Path | None = None
+    for path in candidates:
+        if not (path / "config.json").is_file():
+            continue
+        try:
+            with Folder.open(path) as folder:
+                if folder.fingerprint() == assignment.fingerprint:
+                    return path
+        except CheckpointError:
+            if path == candidates[0] and not roots:
+                raise
+            continue
+        different = path if path.name == candidates[0].name else different
+    host = socket.gethostname()
+    if different is not None:
+        raise CheckpointError(
+            f"{different} on {host} is not the same checkpoint as the controller's "
+            f"{assignment.model}; copy the same files there"
+        )
+    raise CheckpointError(
+        f"{host} has no copy of {assignment.model}; put one at the same path, or start its worker "
+        "with --models FOLDER"
+    )
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(int(seconds * 1000)))

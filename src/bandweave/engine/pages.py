@@ -1,0 +1,87 @@
+"""Pages: which KV pages belong to which sequence, and which tokens they hold.
+
+Knows page numbers and tokens; the pages themselves are the executors'. Every node of a model uses
+the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bandweave.engine.executor import PAGE_SIZE
+
+
+@dataclass(eq=False)
+class Cached:
+    """A sequence's pages and the tokens whose keys and values they hold."""
+
+    tokens: list[int] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
+    last_used: int = 0
+
+
+class PagePool:
+    """All pages of a model's cache. Finished sequences stay until their pages are needed."""
+
+    def __init__(self, num_pages: int) -> None:
+        self.num_pages = num_pages
+        self._free = list(range(num_pages - 1, -1, -1))
+        self._idle: list[Cached] = []
+        self._clock = 0
+
+    def claim(self, tokens: Sequence[int]) -> Cached:
+        """A sequence to continue, with as long a prefix of ``tokens`` as an idle one holds.
+
+        At least the last token is left to compute: its logits are wanted.
+        """
+        best, length = None, 0
+        for cached in self._idle:
+            shared = _common(cached.tokens, tokens)
+            if shared > length:
+                best, length = cached, shared
+        length = min(length, len(tokens) - 1)
+        if best is None or length == 0:
+            return Cached()
+        self._idle.remove(best)
+        keep = -(-length // PAGE_SIZE)
+        self._free += reversed(best.pages[keep:])
+        return Cached(tokens=best.tokens[:length], pages=best.pages[:keep])
+
+    def grow(self, cached: Cached, length: int) -> None:
+        """Gives a sequence pages for ``length`` tokens, forgetting idle ones where it must.
+
+        ``MemoryError`` where all pages are in use.
+        """
+        while len(cached.pages) * PAGE_SIZE < length:
+            if not self._free:
+                if not self._idle:
+                    raise MemoryError(
+                        f"all {self.num_pages} KV pages of {PAGE_SIZE} tokens are in use"
+                    )
+                oldest = min(self._idle, key=lambda idle: idle.last_used)
+                self._idle.remove(oldest)
+                self._free += reversed(oldest.pages)
+            cached.pages.append(self._free.pop())
+
+    def release(self, cached: Cached) -> None:
+        """A sequence has ended; its pages stay for a follow-up while nobody needs them."""
+        self._clock += 1
+        cached.last_used = self._clock
+        if cached.pages:
+            self._idle.append(cached)
+
+    def forget(self) -> None:
+        """Frees the pages of all idle sequences: the next prompts are computed from the start."""
+        for cached in self._idle:
+            self._free += reversed(cached.pages)
+        self._idle = []
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    length = 0
+    for left, right in zip(a, b, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length

@@ -1,0 +1,82 @@
+"""Request, Event and Result: what is asked of an engine and what comes back. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from bandweave.engine.sampling import SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One answer to make: prompt token ids, how to choose, and which tokens end it.
+
+    ``choice`` tells answers to one prompt apart (the randomness is keyed by it).
+    """
+
+    tokens: tuple[int, ...]
+    params: SamplingParams
+    end_tokens: frozenset[int] = frozenset()
+    choice: int = 0
+
+    def to_message(self) -> dict[str, Any]:
+        params = {**asdict(self.params), "stop": []}  # texts are the controller's business
+        return {
+            "tokens": list(self.tokens),
+            "params": params,
+            "end_tokens": sorted(self.end_tokens),
+            "choice": self.choice,
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Request:
+        names = {field.name for field in fields(SamplingParams)}
+        params = {key: value for key, value in message["params"].items() if key in names}
+        return cls(
+            tokens=tuple(int(token) for token in message["tokens"]),
+            params=SamplingParams(**{**params, "stop": ()}),
+            end_tokens=frozenset(int(token) for token in message["end_tokens"]),
+            choice=int(message["choice"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of one answer, on node 0's clock.
+
+    ``prefill``: from the start until the prompt's logits are there, ``reused_tokens`` of the
+    prompt's tokens being in the cache already. ``decode``: the rest, ``decode_tokens`` steps of it.
+    ``sampling`` is part of both.
+    """
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    sampling: float = 0.0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    decode_tokens: int = 0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        computed = self.prompt_tokens - self.reused_tokens
+        return computed / self.prefill if self.prefill > 0 else 0.0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        return self.decode_tokens / self.decode if self.decode > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One finished answer. ``reason``: ``"stop"``, ``"length"`` or ``"cancelled"``.
+
+    ``tokens`` has the end token, if one ended it. ``logits_digest`` is the hex SHA-256 over the
+    raw float32 little-endian logits of every generated position, or empty if not asked for.
+    """
+
+    tokens: tuple[int, ...]
+    reason: str
+    logits_digest: str
+    timing: Timing
