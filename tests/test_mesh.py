@@ -20,16 +20,9 @@ from hypothesis import strategies as st
 from bandweave import NUMERICS_VERSION
 from bandweave.mesh.address import bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
-from bandweave.mesh.handshake import (
-    PROTOCOL_VERSION,
-    HandshakeError,
-    Hello,
-    Misfit,
-    Refusal,
-    Unproved,
-    connect,
-)
+from bandweave.mesh.handshake import HandshakeError, Misfit, Unproved, connect
 from bandweave.mesh.hangup import wait_hangup
+from bandweave.mesh.hello import PROTOCOL_VERSION, Hello, Refusal
 from bandweave.mesh.listener import Listener, mesh_only
 from bandweave.mesh.rendezvous import connect_mesh
 from bandweave.mesh.secret import make_secret, prove, read_secret, verify

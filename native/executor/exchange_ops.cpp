@@ -35,6 +35,16 @@ bool encode_narrow(const int64_t* values, uint8_t* out) {
     return excess == 0;
 }
 
+bool all_finite(const float* values, int count) {
+    uint32_t worst = 0;
+    for (int i = 0; i < count; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        worst = std::max(worst, bits & 0x7fffffffu);
+    }
+    return worst < 0x7f800000u;
+}
+
 void check_size(const Exchange::Received& frame, size_t expected, const std::string& op) {
     if (frame.bytes != expected)
         throw StepError(op + ": node " + std::to_string(frame.node) + " sent " +
@@ -241,9 +251,9 @@ void Executor::gather_logits(const Op& op, int member) {
             exchange_->transfer(FrameKind::data, op.tag, {0}, {}, Traffic::logits);
             return;
         }
-        if (sources.empty()) return;
-        const auto& got =
-            exchange_->transfer(FrameKind::data, op.tag, {}, sources, Traffic::logits);
+        std::vector<Exchange::Received> got;
+        if (!sources.empty())
+            got = exchange_->transfer(FrameKind::data, op.tag, {}, sources, Traffic::logits);
         for (const auto& frame : got)
             for (const auto& [owner, start, stop] : op.owners) {
                 if (owner != frame.node) continue;
@@ -251,7 +261,10 @@ void Executor::gather_logits(const Op& op, int member) {
                 check_size(frame, bytes * static_cast<size_t>(logit_rows_), op.name);
                 copy_in(frame.payload, bytes, start, stop);
             }
-        exchange_->release();
+        if (exchange_) exchange_->release();
+        for (int r = 0; r < logit_rows_; r++)
+            if (!all_finite(row(op.out, r), program_.vocab_size))
+                fail(op, "lm_head: a logit is not finite");
     });
 }
 

@@ -24,9 +24,9 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         Storage storage;
         storage.stride = static_cast<size_t>(padded(buffer.width));
         if (buffer.grid)
-            storage.grid.resize(rows * storage.stride + 64);
+            storage.grid = Zeroed<int64_t>(rows * storage.stride + 64);
         else
-            storage.floats.resize(rows * storage.stride + 16);
+            storage.floats = Zeroed<float>(rows * storage.stride + 16);
         storage_.push_back(std::move(storage));
     }
     for (auto& vector : program_.vectors)
@@ -35,7 +35,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     for (const Matrix& matrix : program_.matrices)
         if (matrix.format == Format::q8 || matrix.format == Format::q4)
             widest = std::max(widest, (activation_bytes(matrix.layout) + 63) / 64 * 64);
-    activations_.resize(rows * widest);
+    activations_ = Zeroed<uint8_t>(rows * widest);
     const size_t attention_scratch =
         sizeof(float) * (2 * static_cast<size_t>(padded(program_.cache.dim)) + 64);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);

@@ -9,6 +9,7 @@
 
 #include "core/arena.h"
 #include "core/threads.h"
+#include "core/zeroed.h"
 #include "exchange/exchange.h"
 #include "executor/program.h"
 #include "executor/span.h"
@@ -64,8 +65,8 @@ class Executor {
 
   private:
     struct Storage {
-        std::vector<float> floats;
-        std::vector<int64_t> grid;
+        Zeroed<float> floats;
+        Zeroed<int64_t> grid;
         size_t stride = 0;
     };
     enum class Item { weights, attention, exchange, other };
@@ -125,7 +126,7 @@ class Executor {
     std::shared_ptr<Exchange> exchange_;
     std::vector<Storage> storage_;
     std::vector<std::vector<uint8_t>> scratch_;       // per thread: one quantised row, attention
-    std::vector<uint8_t> activations_;                // quantised rows of a step
+    Zeroed<uint8_t> activations_;                // quantised rows of a step
     std::vector<float> cosine_, sine_;                // [max_rows, rotary / 2]
     std::unique_ptr<Arena> cache_;
     size_t head_bytes_ = 0;

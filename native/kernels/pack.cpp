@@ -118,19 +118,22 @@ bool pack_quantised(Format format, const Layout& layout, uint8_t* panel, int r, 
     return true;
 }
 
-void pack_floats(Format format, const Layout& layout, uint8_t* panel, int r, const float* w) {
+// False where a weight rounds to infinity.
+bool pack_floats(Format format, const Layout& layout, uint8_t* panel, int r, const float* w) {
     if (format == Format::f32) {
         auto* out = reinterpret_cast<float*>(panel);
         for (int k = 0; k < layout.k; k++) out[static_cast<size_t>(k) * kPanel + r] = w[k];
-        return;
+        return true;
     }
     auto* out = reinterpret_cast<uint16_t*>(panel);
     for (int k = 0; k < layout.k; k++) {
         uint32_t bits;
         std::memcpy(&bits, w + k, sizeof bits);
         bits += 0x7fff + ((bits >> 16) & 1);
+        if ((bits & 0x7f800000u) == 0x7f800000u) return false;
         out[static_cast<size_t>(k) * kPanel + r] = static_cast<uint16_t>(bits >> 16);
     }
+    return true;
 }
 
 }  // namespace
@@ -157,10 +160,12 @@ std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int 
         if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
         const int output = first_output + i;
         uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
-        if (format == Format::f32 || format == Format::bf16)
-            pack_floats(format, layout, panel, output % kPanel, w.data());
-        else if (!pack_quantised(format, layout, panel, output % kPanel, w.data()))
-            return "holds weights too large for the format's 16-bit scales";
+        const bool plain = format == Format::f32 || format == Format::bf16;
+        const bool fits = plain ? pack_floats(format, layout, panel, output % kPanel, w.data())
+                                : pack_quantised(format, layout, panel, output % kPanel, w.data());
+        if (!fits)
+            return plain ? "holds weights too large for bf16"
+                         : "holds weights too large for the format's 16-bit scales";
     }
     return "";
 }

@@ -19,8 +19,9 @@ from bandweave.engine.process import SERVE, Serve, run_node
 from bandweave.engine.spawn import NodeSettings, Tail, describe_end, spawn
 from bandweave.mesh.address import Address, bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.handshake import Hello, connect
+from bandweave.mesh.handshake import connect
 from bandweave.mesh.hangup import wait_hangup
+from bandweave.mesh.hello import Hello
 from bandweave.mesh.secret import make_secret
 
 __all__ = [
@@ -120,7 +121,7 @@ class HostHandle(NodeHandle):
     """A node that a worker on some host runs. It is alive as long as its connection stands."""
 
     def alive(self) -> bool:
-        return not self.wait(0.0)
+        return not self.channel.hung_up()
 
     def exit_reason(self) -> str | None:
         return None if self.alive() else "ended, or its machine did; see what the worker there says"

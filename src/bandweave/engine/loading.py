@@ -5,7 +5,8 @@ Knows programs, tensor sources and the native packer; knows no nodes but its own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
 from bandweave.engine.program import Part, Program, Weight
 from bandweave.planning.split import Range
 
-PANEL_BYTES = 64 << 20  # what is read at a time; bounds the memory that loading needs
+PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
 
@@ -39,43 +40,65 @@ def packed_bytes(program: Program, weight_format: str) -> int:
     return sum(_aligned(_matrix_bytes(weight, weight_format)) for weight in program.weights.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Panel:
+    """Rows of one tensor, and where they go."""
+
+    matrix: _native.Matrix
+    first_output: int
+    part: Part
+    rows: Range
+
+
 def load_weights(
     program: Program,
     source: TensorSource,
     weight_format: str,
     on_progress: Progress = lambda done, total: None,
+    threads: int = 1,
 ) -> Weights:
-    """Reads and packs what the program names.
+    """Reads and packs what the program names, ``threads`` panels at a time.
 
-    Peak memory is the packed size plus one panel of 64 MiB. ``CheckpointError`` names the tensor
+    Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
-    parts = [part for weight in program.weights.values() for part in weight.parts]
-    total = sum(_part_bytes(part, source) for part in parts)
-    done = 0
     arena = _native.Arena(packed_bytes(program, weight_format))
-    matrices: dict[str, _native.Matrix] = {}
-    for weight in program.weights.values():
-        matrix = _native.Matrix(arena, weight_format, weight.outputs, weight.inputs, weight.unit)
-        output = 0
-        for part in weight.parts:
-            for rows in _panels(part, source):
-                try:
-                    matrix.pack(output, source.read(part.tensor, rows, part.columns))
-                except ValueError as error:
-                    raise CheckpointError(f"tensor {part.tensor} {error}") from error
-                output += len(rows)
-                done += len(rows) * _row_bytes(part, source)
-                on_progress(done, total)
-        assert output == weight.outputs, (weight.name, output)
-        matrices[weight.name] = matrix
-    vectors = {
-        vector.name: np.concatenate(
-            [_vector(source, part) for part in vector.parts] or [np.zeros(0, np.float32)]
+    matrices = {
+        weight.name: _native.Matrix(
+            arena, weight_format, weight.outputs, weight.inputs, weight.unit
         )
+        for weight in program.weights.values()
+    }
+    panels = [
+        panel
+        for weight in program.weights.values()
+        for panel in _panels(weight, matrices[weight.name], source, PANEL_BYTES // threads)
+    ]
+    total = sum(_panel_bytes(panel, source) for panel in panels)
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        tasks = {pool.submit(_load, panel, source): panel for panel in panels}
+        try:
+            for task in as_completed(tasks):
+                task.result()
+                done += _panel_bytes(tasks[task], source)
+                on_progress(done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    vectors = {
+        vector.name: np.concatenate([_vector(source, part) for part in vector.parts])
         for vector in program.vectors.values()
     }
     return Weights(arena=arena, matrices=matrices, vectors=vectors)
+
+
+def _load(panel: _Panel, source: TensorSource) -> None:
+    values = source.read(panel.part.tensor, panel.rows, panel.part.columns)
+    try:
+        panel.matrix.pack(panel.first_output, values)
+    except ValueError as error:
+        raise CheckpointError(f"tensor {panel.part.tensor} {error}") from error
 
 
 def _vector(source: TensorSource, part: Part) -> npt.NDArray[np.float32]:
@@ -98,11 +121,20 @@ def _row_bytes(part: Part, source: TensorSource) -> int:
     return len(part.columns) * (4 if source.dtype(part.tensor) == "f32" else 2)
 
 
-def _part_bytes(part: Part, source: TensorSource) -> int:
-    return len(part.rows) * _row_bytes(part, source)
+def _panel_bytes(panel: _Panel, source: TensorSource) -> int:
+    return len(panel.rows) * _row_bytes(panel.part, source)
 
 
-def _panels(part: Part, source: TensorSource) -> list[Range]:
-    count = max(1, PANEL_BYTES // _row_bytes(part, source))
-    starts = range(part.rows.start, part.rows.stop, count)
-    return [Range(start=start, stop=min(start + count, part.rows.stop)) for start in starts]
+def _panels(
+    weight: Weight, matrix: _native.Matrix, source: TensorSource, most_bytes: int
+) -> Iterator[_Panel]:
+    """All rows of a weight. Panels of 16 outputs are not shared between threads' pieces unless
+    parts meet there; bytes of different outputs never overlap, so that it does not matter."""
+    output = 0
+    for part in weight.parts:
+        count = max(1, most_bytes // _row_bytes(part, source))
+        for start in range(part.rows.start, part.rows.stop, count):
+            rows = Range(start=start, stop=min(start + count, part.rows.stop))
+            yield _Panel(matrix=matrix, first_output=output, part=part, rows=rows)
+            output += len(rows)
+    assert output == weight.outputs, (weight.name, output)

@@ -77,7 +77,11 @@ class _Node:
             check_memory(context.name, memory, available_memory_bytes())
         self._exchange = self._join_mesh(options.spin)
         weights = load_weights(
-            program, folder, assignment.weight_format, on_progress=self._report_progress
+            program,
+            folder,
+            assignment.weight_format,
+            on_progress=self._report_progress,
+            threads=threads,
         )
         self._executor = NativeExecutor(program, weights, options, self._exchange)
         self._channel.send(

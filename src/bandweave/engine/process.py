@@ -25,7 +25,6 @@ from bandweave.engine.context import NodeContext
 from bandweave.engine.executor import StepError
 from bandweave.engine.lifeline import Lifeline, die_with_parent
 from bandweave.mesh.channel import Channel, ChannelClosed
-from bandweave.mesh.hangup import wait_hangup
 from bandweave.mesh.listener import Listener, mesh_only
 
 Serve = Callable[[NodeContext], None]
@@ -68,7 +67,7 @@ def run_node(serve: Serve | str, context: NodeContext) -> int:
         function(context)
         return 0
     except Exception as error:
-        if isinstance(error, ChannelClosed) and wait_hangup(context.channel.fileno(), 0.0):
+        if isinstance(error, ChannelClosed) and context.channel.hung_up():
             return 0  # the controller left without a word, which is a way to end a session
         return _report(context, error)
 
@@ -124,7 +123,7 @@ def _serve(
         secret,
         session=settings["session"],
         node=settings["node"],
-        admit=mesh_only(settings["session"], settings["busy"]),
+        admit=mesh_only(settings["session"], settings["busy"], channel.hung_up),
         log=lambda sentence: print(f"{name}: {sentence}", file=sys.stderr, flush=True),
     )
     host, port = settings["address"]

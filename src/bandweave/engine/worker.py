@@ -22,7 +22,8 @@ from bandweave.engine.process import SERVE
 from bandweave.engine.spawn import NodeSettings, describe_end, end_process, spawn
 from bandweave.mesh.address import Address, bind, format_address, parse_address
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.handshake import ACCEPT_TIMEOUT, Hello, Refusal
+from bandweave.mesh.handshake import ACCEPT_TIMEOUT
+from bandweave.mesh.hello import Hello, Refusal
 from bandweave.mesh.listener import Connection, Listener
 from bandweave.mesh.secret import check_secret
 
@@ -190,8 +191,8 @@ def run_worker(
         option=option,
     )
     with worker:
-        log(f"listening on {format_address(worker.address)}")
         try:
+            log(f"listening on {format_address(worker.address)}")
             worker.serve_one()
             while not once:
                 worker.serve_one()

@@ -18,6 +18,8 @@ import threading
 import time
 from typing import Any
 
+from bandweave.mesh.hangup import wait_hangup
+
 _PREFIX = struct.Struct("<4sII")
 _MAGIC = b"bwv1"
 
@@ -206,6 +208,13 @@ class Channel:
     def closed(self) -> bool:
         """Whether this side has closed the channel."""
         return self._closed
+
+    def hung_up(self) -> bool:
+        """Whether either side has ended the connection, even if messages are still to be read."""
+        try:
+            return self._closed or wait_hangup(self._socket.fileno(), 0.0)
+        except (OSError, ValueError):  # closed by another thread just now
+            return True
 
     def fileno(self) -> int:
         """The socket's descriptor, readable when a message or its end has come; -1 once closed."""

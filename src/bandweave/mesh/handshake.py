@@ -20,16 +20,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.address import Address, format_address, resolve
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
+from bandweave.mesh.hello import PROTOCOL_VERSION, Hello, Refusal, mismatch, printable, read_hello
 from bandweave.mesh.secret import make_nonce, prove, verify
 
-PROTOCOL_VERSION = 1
-NO_NODE = -1  # the node of a controller, and of a worker that no controller has taken yet
 ACCEPT_TIMEOUT = 5.0  # seconds that a stranger gets
 MAX_UNPROVED_BYTES = 4096
 _DIAL_SECONDS = 2.0  # for one address of a host that may have several
@@ -56,40 +54,6 @@ class Misfit(HandshakeError):
 
 class _TryAgain(Exception):
     """An attempt that failed in a way that the next one may not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hello:
-    """What a side says of itself. ``purpose`` is ``"control"`` or ``"mesh"``; ``address`` is where
-    an acceptor wants other nodes to reach it, where that is not the address connected to."""
-
-    purpose: str
-    node: int
-    session: str
-    protocol: int = PROTOCOL_VERSION
-    numerics: int = NUMERICS_VERSION
-    package: str = __version__
-    address: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why an acceptor does not take an authenticated connection; ``retry`` where it soon may."""
-
-    reason: str
-    retry: bool = False
-
-
-def mismatch(mine: Hello, theirs: Hello) -> str | None:
-    """One sentence, as seen from ``mine``, where two versions cannot work together."""
-    for kind in ("protocol", "numerics"):
-        here, there = getattr(mine, kind), getattr(theirs, kind)
-        if here != there:
-            return (
-                f"{kind} version {here} here, {there} there: install the same bandweave on both "
-                f"({mine.package} here, {theirs.package} there)"
-            )
-    return None
 
 
 def configure(sock: socket.socket, purpose: str) -> None:
@@ -132,7 +96,7 @@ def accept(
     channel = _unproved_channel(sock, peer)
     try:
         first = _receive(channel, "hello", deadline)
-        theirs = _read_hello(channel, first)
+        theirs = read_hello(first, peer)
         own = replace(own, purpose=theirs.purpose)
         configure(sock, theirs.purpose)
         if theirs.protocol != PROTOCOL_VERSION:
@@ -220,7 +184,7 @@ def _introduce(
         first = {"type": "hello", "nonce": make_nonce(), **asdict(own)}
         _send(channel, deadline, first)
         second = _receive(channel, "challenge", deadline)
-        theirs = _read_hello(channel, second)
+        theirs = read_hello(second, name)
         if second.get("nonce") == first["nonce"] or theirs.purpose != own.purpose:
             raise HandshakeError(f"{name} does not keep to the handshake")
         heard = (_canonical(first), _canonical(second))
@@ -236,7 +200,7 @@ def _introduce(
         if verdict.get("type") == "welcome":
             return channel.detach(), theirs
         if verdict.get("retry") is True:
-            raise _TryAgain(_printable(verdict.get("reason")))
+            raise _TryAgain(printable(verdict.get("reason")))
         _raise_refused(name, verdict)
         raise HandshakeError(f"{name} does not keep to the handshake")
     except ChannelClosed:
@@ -288,38 +252,8 @@ def _receive(channel: Channel, kind: str | None, deadline: float) -> dict[str, A
 
 def _raise_refused(name: str, message: dict[str, Any]) -> None:
     if message.get("type") == "refused":
-        raise HandshakeError(f"{name} refused: {_printable(message.get('reason'))}")
-
-
-def _printable(reason: object) -> str:
-    """A stranger's text, made safe for a terminal."""
-    text = reason if isinstance(reason, str) else "no reason given"
-    return "".join(character for character in text[:300] if character.isprintable())
+        raise HandshakeError(f"{name} refused: {printable(message.get('reason'))}")
 
 
 def _canonical(message: dict[str, Any]) -> bytes:
     return json.dumps(message, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _read_hello(channel: Channel, message: dict[str, Any]) -> Hello:
-    values: dict[str, Any] = {}
-    for field, kind, most in (
-        ("purpose", str, 16),
-        ("node", int, 1 << 31),
-        ("session", str, 64),
-        ("protocol", int, 1 << 31),
-        ("numerics", int, 1 << 31),
-        ("package", str, 64),
-        ("address", str, 256),
-        ("nonce", str, 64),
-    ):
-        value = message.get(field)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ChannelError(f"{channel.peer} does not keep to the handshake ({field})")
-        if (len(value) if isinstance(value, str) else abs(value)) > most:
-            raise ChannelError(f"{channel.peer} does not keep to the handshake ({field})")
-        values[field] = value
-    if len(values.pop("nonce")) != 64 or values["purpose"] not in ("control", "mesh"):
-        raise ChannelError(f"{channel.peer} does not keep to the handshake (nonce, purpose)")
-    values["package"] = _printable(values["package"])
-    return Hello(**values)

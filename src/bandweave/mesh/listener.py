@@ -16,15 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bandweave.mesh.address import Address, bind, peer_address
-from bandweave.mesh.handshake import (
-    ACCEPT_TIMEOUT,
-    NO_NODE,
-    HandshakeError,
-    Hello,
-    Misfit,
-    Refusal,
-    accept,
-)
+from bandweave.mesh.handshake import ACCEPT_TIMEOUT, HandshakeError, Misfit, accept
+from bandweave.mesh.hello import NO_NODE, Hello, Refusal
 from bandweave.mesh.secret import check_secret
 
 _MAX_WAITING = 64  # connections in the midst of their handshake
@@ -39,12 +32,15 @@ class Connection:
     peer: str
 
 
-def mesh_only(session: str, busy: str) -> Callable[[Hello], Refusal | None]:
-    """Admits the nodes of one session; a controller hears ``busy``."""
+def mesh_only(
+    session: str, busy: str, ending: Callable[[], bool] = lambda: False
+) -> Callable[[Hello], Refusal | None]:
+    """Admits the nodes of one session; a controller hears ``busy``, and may try again where the
+    session is ``ending`` already."""
 
     def admit(hello: Hello) -> Refusal | None:
         if hello.purpose == "control":
-            return Refusal(reason=busy)
+            return Refusal(reason=busy, retry=ending())
         if hello.session != session:
             return Refusal(reason="it serves another session")
         return None

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 
 from bandweave.mesh.address import Address, format_address, parse_address
-from bandweave.mesh.handshake import HandshakeError, Hello, connect
+from bandweave.mesh.handshake import HandshakeError, connect
+from bandweave.mesh.hello import Hello
 from bandweave.mesh.listener import Listener
 
 __all__ = ["Address", "connect_mesh", "format_address", "parse_address"]
