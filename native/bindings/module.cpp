@@ -33,8 +33,8 @@ Format format_of(const std::string& name) {
     throw nb::value_error("weight formats are f32, bf16, q8 and q4");
 }
 
-const char* kOpNames[] = {"embed",     "recv",        "send",           "rms_norm",  "linear",
-                          "rope",      "kv_append",   "attention",      "silu_mul",  "linear_grid",
+const char* kOpNames[] = {"embed",          "recv",      "send",         "rms_norm", "linear",
+                          "rope",           "kv_append", "attention",    "silu_mul", "linear_grid",
                           "all_reduce_add", "take_rows", "gather_logits"};
 
 OpKind kind_of(const std::string& name) {
@@ -134,30 +134,40 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> to_numpy(std::vector<float>&& values,
 NB_MODULE(_native, m) {
     nb::exception<StepError>(m, "StepError", PyExc_RuntimeError);
 
-    m.def("isa_variants", [] {
-        std::vector<std::string> names;
-        for (const Kernels* k : usable_kernels()) names.emplace_back(k->name);
-        return names;
-    }, "The ISA variants that this processor can run, the fastest first.");
+    m.def(
+        "isa_variants",
+        [] {
+            std::vector<std::string> names;
+            for (const Kernels* k : usable_kernels()) names.emplace_back(k->name);
+            return names;
+        },
+        "The ISA variants that this processor can run, the fastest first.");
     m.def("read_bandwidth", &read_bandwidth, "threads"_a, "bytes"_a, "rounds"_a = 5,
           "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>(),
           "Bytes per second of a plain read by `threads` threads together.");
-    m.def("matrix_bytes", [](const std::string& format, int outputs, int inputs, int unit) {
-        Matrix matrix;
-        matrix.format = format_of(format);
-        matrix.layout = {inputs, unit};
-        matrix.outputs = outputs;
-        return matrix.bytes();
-    }, "format"_a, "outputs"_a, "inputs"_a, "unit"_a, "Packed size of a matrix in bytes.");
-    m.def("kv_head_bytes", [](int dim, bool half) {
-        return (kv_head_bytes(dim, half) + 63) / 64 * 64;
-    }, "dim"_a, "half"_a, "Bytes of one KV head in one page.");
-    m.def("exp", [](Floats x, const std::string& isa) {
-        std::vector<float> y(x.size());
-        find_kernels(isa).exp(x.data(), y.data(), y.size());
-        const size_t n = y.size();
-        return to_numpy(std::move(y), 1, n);
-    }, "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
+    m.def(
+        "matrix_bytes",
+        [](const std::string& format, int outputs, int inputs, int unit) {
+            Matrix matrix;
+            matrix.format = format_of(format);
+            matrix.layout = {inputs, unit};
+            matrix.outputs = outputs;
+            return matrix.bytes();
+        },
+        "format"_a, "outputs"_a, "inputs"_a, "unit"_a, "Packed size of a matrix in bytes.");
+    m.def(
+        "kv_head_bytes",
+        [](int dim, bool half) { return (kv_head_bytes(dim, half) + 63) / 64 * 64; }, "dim"_a,
+        "half"_a, "Bytes of one KV head in one page.");
+    m.def(
+        "exp",
+        [](Floats x, const std::string& isa) {
+            std::vector<float> y(x.size());
+            find_kernels(isa).exp(x.data(), y.data(), y.size());
+            const size_t n = y.size();
+            return to_numpy(std::move(y), 1, n);
+        },
+        "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
 
     nb::class_<Arena>(m, "Arena")
         .def(nb::init<size_t>(), "bytes"_a)
@@ -170,149 +180,194 @@ NB_MODULE(_native, m) {
         .def("pack", &PackedMatrix::pack, "first_output"_a, "values"_a,
              "Packs rows [n, inputs]; ValueError says what is wrong with the values.")
         .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.matrix.bytes(); })
-        .def_prop_ro("panels", [](PackedMatrix& self) {
-            return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
-                self.panels, {self.matrix.bytes()}, nb::find(self));
-        }, "The packed bytes.");
+        .def_prop_ro(
+            "panels",
+            [](PackedMatrix& self) {
+                return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
+                    self.panels, {self.matrix.bytes()}, nb::find(self));
+            },
+            "The packed bytes.");
 
     nb::class_<ProgramBuilder>(m, "Program")
-        .def("__init__", [](ProgramBuilder* self, int node, int num_nodes, int hidden_size,
-                            int vocab_size, std::tuple<int, int, int> cache,
-                            std::vector<double> inv_freq) {
-            new (self) ProgramBuilder();
-            Program& p = self->program;
-            p.node = node;
-            p.num_nodes = num_nodes;
-            p.hidden_size = hidden_size;
-            p.vocab_size = vocab_size;
-            p.cache = {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache)};
-            p.inv_freq = std::move(inv_freq);
-        }, "node"_a, "num_nodes"_a, "hidden_size"_a, "vocab_size"_a, "cache"_a, "inv_freq"_a)
-        .def("add_buffer", [](ProgramBuilder& self, int width, bool grid, bool logit_rows) {
-            self.program.buffers.push_back({width, grid, logit_rows});
-            return static_cast<int>(self.program.buffers.size()) - 1;
-        }, "width"_a, "grid"_a, "logit_rows"_a)
-        .def("add_matrix", [](ProgramBuilder& self, std::shared_ptr<PackedMatrix> matrix) {
-            self.program.matrices.push_back(matrix->matrix);
-            self.matrices.push_back(std::move(matrix));
-            return static_cast<int>(self.matrices.size()) - 1;
-        }, "matrix"_a)
-        .def("add_vector", [](ProgramBuilder& self, Floats values) {
-            self.program.vectors.emplace_back(values.data(), values.data() + values.size());
-            return static_cast<int>(self.program.vectors.size()) - 1;
-        }, "values"_a)
-        .def("add_op", [](ProgramBuilder& self, const std::string& kind, const std::string& name,
-                          std::vector<std::tuple<int, int, int>> inputs,
-                          std::vector<std::tuple<int, int, int>> outputs, int matrix, int vector,
-                          nb::dict attributes) {
-            Op op;
-            op.kind = kind_of(kind);
-            op.name = name;
-            if (!inputs.empty()) op.a = view_of(inputs[0]);
-            if (inputs.size() > 1) op.b = view_of(inputs[1]);
-            if (!outputs.empty()) op.out = view_of(outputs[0]);
-            op.matrix = matrix;
-            op.vector = vector;
-            for (auto [key, value] : attributes) {
-                const auto attribute = nb::cast<std::string>(key);
-                if (attribute == "groups") op.groups = nb::cast<int>(value);
-                else if (attribute == "dim") op.dim = nb::cast<int>(value);
-                else if (attribute == "heads") op.heads = nb::cast<int>(value);
-                else if (attribute == "cache") op.cache = nb::cast<int>(value);
-                else if (attribute == "kv_heads") op.kv_heads = nb::cast<int>(value);
-                else if (attribute == "window") op.window = nb::cast<int>(value);
-                else if (attribute == "eps") op.eps = static_cast<float>(nb::cast<double>(value));
-                else if (attribute == "tag") op.tag = nb::cast<uint32_t>(value);
-                else if (attribute == "kv_map") op.kv_map = nb::cast<std::vector<int>>(value);
-                else if (attribute == "group" || attribute == "peers")
-                    op.nodes = nb::cast<std::vector<int>>(value);
-                else if (attribute == "contributors")
-                    op.contributors = nb::cast<std::vector<int>>(value);
-                else if (attribute == "owners")
-                    for (auto [node, start, stop] :
-                         nb::cast<std::vector<std::tuple<int, int, int>>>(value))
-                        op.owners.push_back({node, start, stop});
-                else
-                    throw nb::value_error(("unknown attribute " + attribute).c_str());
-            }
-            self.program.ops.push_back(std::move(op));
-        }, "kind"_a, "name"_a, "inputs"_a, "outputs"_a, "matrix"_a, "vector"_a, "attributes"_a);
+        .def(
+            "__init__",
+            [](ProgramBuilder* self, int node, int num_nodes, int hidden_size, int vocab_size,
+               std::tuple<int, int, int> cache, std::vector<double> inv_freq) {
+                new (self) ProgramBuilder();
+                Program& p = self->program;
+                p.node = node;
+                p.num_nodes = num_nodes;
+                p.hidden_size = hidden_size;
+                p.vocab_size = vocab_size;
+                p.cache = {std::get<0>(cache), std::get<1>(cache), std::get<2>(cache)};
+                p.inv_freq = std::move(inv_freq);
+            },
+            "node"_a, "num_nodes"_a, "hidden_size"_a, "vocab_size"_a, "cache"_a, "inv_freq"_a)
+        .def(
+            "add_buffer",
+            [](ProgramBuilder& self, int width, bool grid, bool logit_rows) {
+                self.program.buffers.push_back({width, grid, logit_rows});
+                return static_cast<int>(self.program.buffers.size()) - 1;
+            },
+            "width"_a, "grid"_a, "logit_rows"_a)
+        .def(
+            "add_matrix",
+            [](ProgramBuilder& self, std::shared_ptr<PackedMatrix> matrix) {
+                self.program.matrices.push_back(matrix->matrix);
+                self.matrices.push_back(std::move(matrix));
+                return static_cast<int>(self.matrices.size()) - 1;
+            },
+            "matrix"_a)
+        .def(
+            "add_vector",
+            [](ProgramBuilder& self, Floats values) {
+                self.program.vectors.emplace_back(values.data(), values.data() + values.size());
+                return static_cast<int>(self.program.vectors.size()) - 1;
+            },
+            "values"_a)
+        .def(
+            "add_op",
+            [](ProgramBuilder& self, const std::string& kind, const std::string& name,
+               std::vector<std::tuple<int, int, int>> inputs,
+               std::vector<std::tuple<int, int, int>> outputs, int matrix, int vector,
+               nb::dict attributes) {
+                Op op;
+                op.kind = kind_of(kind);
+                op.name = name;
+                if (!inputs.empty()) op.a = view_of(inputs[0]);
+                if (inputs.size() > 1) op.b = view_of(inputs[1]);
+                if (!outputs.empty()) op.out = view_of(outputs[0]);
+                op.matrix = matrix;
+                op.vector = vector;
+                for (auto [key, value] : attributes) {
+                    const auto attribute = nb::cast<std::string>(key);
+                    if (attribute == "groups")
+                        op.groups = nb::cast<int>(value);
+                    else if (attribute == "dim")
+                        op.dim = nb::cast<int>(value);
+                    else if (attribute == "heads")
+                        op.heads = nb::cast<int>(value);
+                    else if (attribute == "cache")
+                        op.cache = nb::cast<int>(value);
+                    else if (attribute == "kv_heads")
+                        op.kv_heads = nb::cast<int>(value);
+                    else if (attribute == "window")
+                        op.window = nb::cast<int>(value);
+                    else if (attribute == "eps")
+                        op.eps = static_cast<float>(nb::cast<double>(value));
+                    else if (attribute == "tag")
+                        op.tag = nb::cast<uint32_t>(value);
+                    else if (attribute == "kv_map")
+                        op.kv_map = nb::cast<std::vector<int>>(value);
+                    else if (attribute == "group" || attribute == "peers")
+                        op.nodes = nb::cast<std::vector<int>>(value);
+                    else if (attribute == "contributors")
+                        op.contributors = nb::cast<std::vector<int>>(value);
+                    else if (attribute == "owners")
+                        for (auto [node, start, stop] :
+                             nb::cast<std::vector<std::tuple<int, int, int>>>(value))
+                            op.owners.push_back({node, start, stop});
+                    else
+                        throw nb::value_error(("unknown attribute " + attribute).c_str());
+                }
+                self.program.ops.push_back(std::move(op));
+            },
+            "kind"_a, "name"_a, "inputs"_a, "outputs"_a, "matrix"_a, "vector"_a, "attributes"_a);
 
     nb::class_<Exchange>(m, "Exchange")
         .def(nb::init<int, std::vector<std::string>, uint32_t, double, bool>(), "node"_a, "names"_a,
              "generation"_a, "stall_seconds"_a, "spin"_a)
-        .def("add_tcp", [](Exchange& self, int peer, int descriptor) {
-            self.add_link(peer, tcp_transport(descriptor));
-        }, "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
+        .def(
+            "add_tcp",
+            [](Exchange& self, int peer, int descriptor) {
+                self.add_link(peer, tcp_transport(descriptor));
+            },
+            "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
         .def("abort", &Exchange::abort, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("leave", &Exchange::leave, nb::call_guard<nb::gil_scoped_release>());
-    m.def("join_locally", [](Exchange& a, Exchange& b) {
-        auto [left, right] = local_transport();
-        a.add_link(b.node(), std::move(left));
-        b.add_link(a.node(), std::move(right));
-    }, "a"_a, "b"_a, "Links two nodes of one process.");
+    m.def(
+        "join_locally",
+        [](Exchange& a, Exchange& b) {
+            auto [left, right] = local_transport();
+            a.add_link(b.node(), std::move(left));
+            b.add_link(a.node(), std::move(right));
+        },
+        "a"_a, "b"_a, "Links two nodes of one process.");
 
     nb::class_<PyExecutor>(m, "Executor")
-        .def("__init__", [](PyExecutor* self, const ProgramBuilder& program, int max_rows,
-                            int num_pages, int max_pages, bool half_kv, int threads,
-                            std::vector<int> cpus, bool spin, const std::string& isa,
-                            std::shared_ptr<Exchange> exchange) {
-            new (self) PyExecutor();
-            ExecutorOptions options;
-            options.max_rows = max_rows;
-            options.num_pages = num_pages;
-            options.max_slots_pages = max_pages;
-            options.half_kv = half_kv;
-            options.threads = threads;
-            options.cpus = std::move(cpus);
-            options.spin = spin;
-            options.kernels = &find_kernels(isa);
-            self->matrices = program.matrices;
-            self->exchange = exchange;
-            self->executor = std::make_unique<Executor>(program.program, options, exchange);
-        }, "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
-           "cpus"_a, "spin"_a, "isa"_a, "exchange"_a.none())
-        .def("run", [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants,
-                       Ints tables, Floats embeddings) {
-            Executor& executor = *self.executor;
-            StepRows step = rows_of(tokens, slots, positions, wants, tables);
-            if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
-                static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
-                throw nb::value_error("embeddings must be [rows, hidden_size]");
-            const auto width = static_cast<size_t>(executor.program().vocab_size);
-            std::vector<float> logits;
-            {
+        .def(
+            "__init__",
+            [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
+               int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
+               const std::string& isa, std::shared_ptr<Exchange> exchange) {
+                new (self) PyExecutor();
+                ExecutorOptions options;
+                options.max_rows = max_rows;
+                options.num_pages = num_pages;
+                options.max_slots_pages = max_pages;
+                options.half_kv = half_kv;
+                options.threads = threads;
+                options.cpus = std::move(cpus);
+                options.spin = spin;
+                options.kernels = &find_kernels(isa);
+                self->matrices = program.matrices;
+                self->exchange = exchange;
+                self->executor = std::make_unique<Executor>(program.program, options, exchange);
+            },
+            "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
+            "cpus"_a, "spin"_a, "isa"_a, "exchange"_a.none())
+        .def(
+            "run",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               Floats embeddings) {
+                Executor& executor = *self.executor;
+                StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
+                    static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
+                    throw nb::value_error("embeddings must be [rows, hidden_size]");
+                const auto width = static_cast<size_t>(executor.program().vocab_size);
+                std::vector<float> logits;
+                {
+                    nb::gil_scoped_release released;
+                    executor.run(step, embeddings.data());
+                    logits.resize(width * static_cast<size_t>(executor.logit_rows()));
+                    for (int r = 0; r < executor.logit_rows(); r++)
+                        std::copy_n(
+                            executor.logits() + static_cast<size_t>(r) * executor.logits_stride(),
+                            width, logits.data() + static_cast<size_t>(r) * width);
+                }
+                return to_numpy(std::move(logits), static_cast<size_t>(executor.logit_rows()),
+                                width);
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a)
+        .def(
+            "follow",
+            [](PyExecutor& self, int wake_descriptor) {
                 nb::gil_scoped_release released;
-                executor.run(step, embeddings.data());
-                logits.resize(width * static_cast<size_t>(executor.logit_rows()));
-                for (int r = 0; r < executor.logit_rows(); r++)
-                    std::copy_n(executor.logits() + static_cast<size_t>(r) * executor.logits_stride(),
-                                width, logits.data() + static_cast<size_t>(r) * width);
-            }
-            return to_numpy(std::move(logits), static_cast<size_t>(executor.logit_rows()), width);
-        }, "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a)
-        .def("follow", [](PyExecutor& self, int wake_descriptor) {
-            nb::gil_scoped_release released;
-            return self.executor->follow(wake_descriptor);
-        }, "wake_descriptor"_a = -1,
-           "1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.")
+                return self.executor->follow(wake_descriptor);
+            },
+            "wake_descriptor"_a = -1,
+            "1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.")
         .def_prop_ro("work_bytes", [](PyExecutor& self) { return self.executor->work_bytes(); })
-        .def("bill", [](PyExecutor& self, bool decode) {
-            const Bill& b = self.executor->bill(decode);
-            nb::dict d;
-            d["weights"] = b.weights;
-            d["attention"] = b.attention;
-            d["exchange_wait"] = b.exchange_wait;
-            d["wire"] = b.wire;
-            d["other"] = b.other;
-            d["wall"] = b.wall;
-            d["steps"] = b.steps;
-            d["rows"] = b.rows;
-            d["weight_bytes"] = b.weight_bytes;
-            d["activation_bytes"] = b.activation_bytes;
-            d["logit_bytes"] = b.logit_bytes;
-            d["control_bytes"] = b.control_bytes;
-            d["exchanges"] = b.exchanges;
-            return d;
-        }, "decode"_a, "Seconds by item since the start, as thread 0 saw them, and counts.");
+        .def(
+            "bill",
+            [](PyExecutor& self, bool decode) {
+                const Bill& b = self.executor->bill(decode);
+                nb::dict d;
+                d["weights"] = b.weights;
+                d["attention"] = b.attention;
+                d["exchange_wait"] = b.exchange_wait;
+                d["wire"] = b.wire;
+                d["other"] = b.other;
+                d["wall"] = b.wall;
+                d["steps"] = b.steps;
+                d["rows"] = b.rows;
+                d["weight_bytes"] = b.weight_bytes;
+                d["activation_bytes"] = b.activation_bytes;
+                d["logit_bytes"] = b.logit_bytes;
+                d["control_bytes"] = b.control_bytes;
+                d["exchanges"] = b.exchanges;
+                return d;
+            },
+            "decode"_a, "Seconds by item since the start, as thread 0 saw them, and counts.");
 }

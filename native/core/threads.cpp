@@ -27,7 +27,9 @@ void Gate::advance() {
     value_.fetch_add(1);
     if (sleepers_.load() > 0) {
         // Taking the lock orders this after a sleeper's check and before its sleep.
-        { std::lock_guard<std::mutex> lock(mutex_); }
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+        }
         wake_.notify_all();
     }
 }

@@ -61,9 +61,15 @@ void Exchange::add_link(int peer, std::unique_ptr<Transport> transport) {
 }
 
 FrameHeader Exchange::header(FrameKind kind, uint32_t op, size_t bytes) const {
-    return {kMagic, static_cast<uint16_t>(kind), static_cast<uint16_t>(node_), generation_, step_,
-            op,     0,
-            0,      static_cast<uint32_t>(bytes)};
+    return {kMagic,
+            static_cast<uint16_t>(kind),
+            static_cast<uint16_t>(node_),
+            generation_,
+            step_,
+            op,
+            0,
+            0,
+            static_cast<uint32_t>(bytes)};
 }
 
 uint8_t* Exchange::prepare(size_t bytes) {
@@ -119,7 +125,9 @@ void Exchange::parse(Link& link) {
                 auto* text = reinterpret_cast<const char*>(link.in.data() + link.begin + sizeof h);
                 throw StepError(std::string(text, std::min<size_t>(h.bytes, 2000)));
             }
-            case FrameKind::bye: link.ended = true; break;
+            case FrameKind::bye:
+                link.ended = true;
+                break;
             case FrameKind::step:
             case FrameKind::data:
                 link.front = h;
@@ -145,8 +153,8 @@ void Exchange::pump(Link& link) {
             }
             if (link.in.size() - link.end < kReadAhead) link.in.resize(link.end + kReadAhead);
         }
-        int64_t moved = link.transport->receive(link.in.data() + link.end,
-                                                link.in.size() - link.end);
+        int64_t moved =
+            link.transport->receive(link.in.data() + link.end, link.in.size() - link.end);
         if (moved == 0) return;
         if (moved < 0) {
             link.closed = true;
@@ -275,9 +283,15 @@ const std::vector<Exchange::Received>& Exchange::transfer(FrameKind kind, uint32
         std::memcpy(frame_.data(), &h, sizeof h);
         const uint64_t bytes = (sizeof h + h.bytes) * static_cast<uint64_t>(targets.size());
         switch (traffic) {
-            case Traffic::activations: counters.activation_bytes += bytes; break;
-            case Traffic::logits: counters.logit_bytes += bytes; break;
-            case Traffic::control: counters.control_bytes += bytes; break;
+            case Traffic::activations:
+                counters.activation_bytes += bytes;
+                break;
+            case Traffic::logits:
+                counters.logit_bytes += bytes;
+                break;
+            case Traffic::control:
+                counters.control_bytes += bytes;
+                break;
         }
         for (int node : targets) {
             Link& link = *links_[static_cast<size_t>(node)];
@@ -364,7 +378,8 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
             cpu_pause();
             continue;
         }
-        pollfd polled[2] = {{link.transport->descriptor(), POLLIN, 0}, {wake_descriptor, POLLIN, 0}};
+        pollfd polled[2] = {{link.transport->descriptor(), POLLIN, 0},
+                            {wake_descriptor, POLLIN, 0}};
         int wait_ms = 1000;
         if (polled[0].fd < 0) {
             wait_ms = 0;

@@ -108,8 +108,7 @@ std::unique_ptr<Transport> tcp_transport(int descriptor) {
     return std::make_unique<TcpTransport>(descriptor);
 }
 
-std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport(
-    size_t capacity) {
+std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport(size_t capacity) {
     auto there = std::make_shared<Ring>(capacity), back = std::make_shared<Ring>(capacity);
     return {std::make_unique<LocalTransport>(back, there),
             std::make_unique<LocalTransport>(there, back)};

@@ -36,10 +36,18 @@ inline void sine_cosine(double angle, double* sine, double* cosine) {
     s = r + r * (z * s);
     c = 1.0 + z * c;
     switch (static_cast<long long>(n) & 3) {
-        case 0: *sine = s, *cosine = c; break;
-        case 1: *sine = c, *cosine = -s; break;
-        case 2: *sine = -s, *cosine = -c; break;
-        default: *sine = -c, *cosine = s; break;
+        case 0:
+            *sine = s, *cosine = c;
+            break;
+        case 1:
+            *sine = c, *cosine = -s;
+            break;
+        case 2:
+            *sine = -s, *cosine = -c;
+            break;
+        default:
+            *sine = -c, *cosine = s;
+            break;
     }
 }
 

@@ -97,8 +97,7 @@ void Executor::send_rows(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
         const auto hidden = static_cast<size_t>(program_.hidden_size);
-        uint8_t* out =
-            exchange_->prepare(sizeof(float) * hidden * static_cast<size_t>(step_.rows));
+        uint8_t* out = exchange_->prepare(sizeof(float) * hidden * static_cast<size_t>(step_.rows));
         for (int r = 0; r < step_.rows; r++)
             std::memcpy(out + sizeof(float) * hidden * static_cast<size_t>(r), row(op.a, r),
                         sizeof(float) * hidden);
@@ -141,8 +140,7 @@ void Executor::all_reduce_add(const Op& op, int member) {
             if (contributes) send_size_ = encode(grid.grid.data(), blocks);
             if (contributes) exchange_->shrink(send_size_);
             received_ = &exchange_->transfer(
-                FrameKind::data, op.tag,
-                contributes ? without(op.nodes, node) : std::vector<int>{},
+                FrameKind::data, op.tag, contributes ? without(op.nodes, node) : std::vector<int>{},
                 without(op.contributors, node), Traffic::activations);
             for (const auto& frame : *received_) check_grid(frame, blocks, op);
         });

@@ -62,8 +62,7 @@ size_t Executor::work_bytes() const {
 }
 
 int Executor::rows_of(const View& view) const {
-    return program_.buffers[static_cast<size_t>(view.buffer)].logit_rows ? logit_rows_
-                                                                         : step_.rows;
+    return program_.buffers[static_cast<size_t>(view.buffer)].logit_rows ? logit_rows_ : step_.rows;
 }
 
 size_t Executor::stride(const View& view) const {
@@ -90,9 +89,7 @@ const float* Executor::logits() const {
     return nullptr;
 }
 
-size_t Executor::logits_stride() const {
-    return static_cast<size_t>(padded(program_.vocab_size));
-}
+size_t Executor::logits_stride() const { return static_cast<size_t>(padded(program_.vocab_size)); }
 
 void Executor::barrier() { team_.barrier(); }
 
@@ -237,15 +234,19 @@ void Executor::execute(double start) {
 Executor::Item Executor::item(OpKind kind) const {
     switch (kind) {
         case OpKind::linear:
-        case OpKind::linear_grid: return Item::weights;
+        case OpKind::linear_grid:
+            return Item::weights;
         case OpKind::attention:
-        case OpKind::kv_append: return Item::attention;
+        case OpKind::kv_append:
+            return Item::attention;
         case OpKind::embed:
         case OpKind::recv:
         case OpKind::send:
         case OpKind::all_reduce_add:
-        case OpKind::gather_logits: return Item::exchange;
-        default: return Item::other;
+        case OpKind::gather_logits:
+            return Item::exchange;
+        default:
+            return Item::other;
     }
 }
 
@@ -282,9 +283,15 @@ void Executor::work(int member) {
             double spent = time - mark;
             mark = time;
             switch (item(op.kind)) {
-                case Item::weights: bill_->weights += spent; break;
-                case Item::attention: bill_->attention += spent; break;
-                case Item::other: bill_->other += spent; break;
+                case Item::weights:
+                    bill_->weights += spent;
+                    break;
+                case Item::attention:
+                    bill_->attention += spent;
+                    break;
+                case Item::other:
+                    bill_->other += spent;
+                    break;
                 case Item::exchange:
                     if (exchange_) {
                         double wait = exchange_->counters.wait_seconds - waited;
@@ -302,19 +309,32 @@ void Executor::work(int member) {
 
 void Executor::run_op(const Op& op, int member) {
     switch (op.kind) {
-        case OpKind::embed: return embed(op, member);
-        case OpKind::recv: return receive_rows(op, member);
-        case OpKind::send: return send_rows(op, member);
-        case OpKind::rms_norm: return rms_norm(op, member);
-        case OpKind::linear: return product(op, member, false);
-        case OpKind::rope: return rope(op, member);
-        case OpKind::kv_append: return kv_append(op, member);
-        case OpKind::attention: return attention(op, member);
-        case OpKind::silu_mul: return silu_mul(op, member);
-        case OpKind::linear_grid: return product(op, member, true);
-        case OpKind::all_reduce_add: return all_reduce_add(op, member);
-        case OpKind::take_rows: return take_rows(op, member);
-        case OpKind::gather_logits: return gather_logits(op, member);
+        case OpKind::embed:
+            return embed(op, member);
+        case OpKind::recv:
+            return receive_rows(op, member);
+        case OpKind::send:
+            return send_rows(op, member);
+        case OpKind::rms_norm:
+            return rms_norm(op, member);
+        case OpKind::linear:
+            return product(op, member, false);
+        case OpKind::rope:
+            return rope(op, member);
+        case OpKind::kv_append:
+            return kv_append(op, member);
+        case OpKind::attention:
+            return attention(op, member);
+        case OpKind::silu_mul:
+            return silu_mul(op, member);
+        case OpKind::linear_grid:
+            return product(op, member, true);
+        case OpKind::all_reduce_add:
+            return all_reduce_add(op, member);
+        case OpKind::take_rows:
+            return take_rows(op, member);
+        case OpKind::gather_logits:
+            return gather_logits(op, member);
     }
 }
 

@@ -19,11 +19,11 @@ namespace bw {
 
 struct ExecutorOptions {
     int max_rows = 256;
-    int num_pages = 0;          // KV pages of 64 positions
-    int max_slots_pages = 0;    // longest page table that a step may bring
+    int num_pages = 0;        // KV pages of 64 positions
+    int max_slots_pages = 0;  // longest page table that a step may bring
     bool half_kv = true;
     int threads = 1;
-    std::vector<int> cpus;      // where to pin the threads, or empty
+    std::vector<int> cpus;  // where to pin the threads, or empty
     bool spin = true;
     const Kernels* kernels = nullptr;
 };
@@ -125,9 +125,9 @@ class Executor {
     const Kernels& kernels_;
     std::shared_ptr<Exchange> exchange_;
     std::vector<Storage> storage_;
-    std::vector<std::vector<uint8_t>> scratch_;       // per thread: one quantised row, attention
+    std::vector<std::vector<uint8_t>> scratch_;  // per thread: one quantised row, attention
     Zeroed<uint8_t> activations_;                // quantised rows of a step
-    std::vector<float> cosine_, sine_;                // [max_rows, rotary / 2]
+    std::vector<float> cosine_, sine_;           // [max_rows, rotary / 2]
     std::unique_ptr<Arena> cache_;
     size_t head_bytes_ = 0;
     float attention_scale_ = 0;

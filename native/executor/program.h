@@ -27,8 +27,8 @@ enum class OpKind : int {
 
 struct Buffer {
     int width = 0;
-    bool grid = false;         // int64, else float
-    bool logit_rows = false;   // rows that ask for logits, else the step's rows
+    bool grid = false;        // int64, else float
+    bool logit_rows = false;  // rows that ask for logits, else the step's rows
 };
 
 struct View {
@@ -51,11 +51,11 @@ struct Matrix {
 struct Op {
     OpKind kind = OpKind::embed;
     std::string name;
-    View a, b, out;            // inputs and output
+    View a, b, out;  // inputs and output
     int matrix = -1, vector = -1;
     int groups = 0, dim = 0, heads = 0, cache = 0, kv_heads = 0, window = 0;
     float eps = 0;
-    uint32_t tag = 0;          // of an exchange: the same number on every node
+    uint32_t tag = 0;  // of an exchange: the same number on every node
     std::vector<int> kv_map;
     std::vector<int> nodes;         // embed and all_reduce_add: the group; recv, send: the peers
     std::vector<int> contributors;  // all_reduce_add

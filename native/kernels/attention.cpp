@@ -26,9 +26,9 @@ inline void values_block(const float* e, const T* v, int from, int to, int strid
 template <typename T>
 void attend(const AttentionArgs& args) {
     const int dim = args.dim, wide = padded(dim);
-    float* total = args.scratch;          // O, unnormalised
-    float* part = args.scratch + wide;    // a chunk's o
-    float* e = args.scratch + 2 * wide;   // 64 weights
+    float* total = args.scratch;         // O, unnormalised
+    float* part = args.scratch + wide;   // a chunk's o
+    float* e = args.scratch + 2 * wide;  // 64 weights
     const int last = args.position;
     const int first = args.window > 0 && last - args.window + 1 > 0 ? last - args.window + 1 : 0;
     const VecF scale = set1(args.scale);
@@ -52,8 +52,8 @@ void attend(const AttentionArgs& args) {
         } else {
             for (int b = block_from; b < block_to; b++)
                 for (int d = 0; d < dim; d++)
-                    scores[b] = fma(set1(args.q[d]), load_element(keys + (b * dim + d) * 16),
-                                    scores[b]);
+                    scores[b] =
+                        fma(set1(args.q[d]), load_element(keys + (b * dim + d) * 16), scores[b]);
         }
         VecF top = set1(kLowest);
         for (int b = block_from; b < block_to; b++) {

@@ -1,5 +1,5 @@
-// Exact integer dot products of one group of a weight panel with R rows: the only arithmetic that is
-// written per ISA, since integers can't differ. Panel layouts are those of formats/packing.py.
+// Exact integer dot products of one group of a weight panel with R rows: the only arithmetic that
+// is written per ISA, since integers can't differ. Panel layouts are those of formats/packing.py.
 #pragma once
 #include "kernels/kernels.h"
 #include "simd/vec16.h"

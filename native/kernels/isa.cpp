@@ -28,7 +28,8 @@ const Kernels& find_kernels(const std::string& name) {
         if (name == kernels->name) return *kernels;
         names += (names.empty() ? "" : ", ") + std::string(kernels->name);
     }
-    throw std::invalid_argument("this processor has no ISA variant '" + name + "'; it has " + names);
+    throw std::invalid_argument("this processor has no ISA variant '" + name + "'; it has " +
+                                names);
 }
 
 }  // namespace bw

@@ -2,14 +2,14 @@
 // Rows are steps' rows; `ld*` are strides in elements. Sizes may be any; buffers that kernels write
 // in whole vectors are padded to 16 floats by their owner.
 #pragma once
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 
 namespace bw {
 
-constexpr int kPanel = 16;     // outputs of a weight panel
-constexpr int kGroup = 32;     // elements of a quantisation group
-constexpr int kPage = 64;      // positions of a KV page and of an attention chunk
+constexpr int kPanel = 16;  // outputs of a weight panel
+constexpr int kGroup = 32;  // elements of a quantisation group
+constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 
 enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3 };
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
@@ -30,10 +30,14 @@ struct Layout {
 
 inline size_t panel_bytes(Format format, const Layout& layout) {
     switch (format) {
-        case Format::f32: return static_cast<size_t>(layout.k) * kPanel * 4;
-        case Format::bf16: return static_cast<size_t>(layout.k) * kPanel * 2;
-        case Format::q8: return static_cast<size_t>(layout.groups()) * 544;
-        case Format::q4: return static_cast<size_t>(layout.groups()) * 288;
+        case Format::f32:
+            return static_cast<size_t>(layout.k) * kPanel * 4;
+        case Format::bf16:
+            return static_cast<size_t>(layout.k) * kPanel * 2;
+        case Format::q8:
+            return static_cast<size_t>(layout.groups()) * 544;
+        case Format::q4:
+            return static_cast<size_t>(layout.groups()) * 288;
     }
     return 0;
 }
@@ -44,44 +48,45 @@ inline size_t activation_bytes(const Layout& layout) {
 }
 
 struct ProductArgs {
-    const uint8_t* panels;      // the first panel of the range
-    size_t panel_stride;        // bytes
+    const uint8_t* panels;  // the first panel of the range
+    size_t panel_stride;    // bytes
     Layout layout;
-    int outputs;                // outputs of the range; the last panel may be short
+    int outputs;  // outputs of the range; the last panel may be short
     int num_panels;
     int rows;
-    const float* x;             // f32, bf16: [rows, ldx]
-    const uint8_t* activations; // q8, q4: `activation_stride` bytes a row, from quantize
+    const float* x;              // f32, bf16: [rows, ldx]
+    const uint8_t* activations;  // q8, q4: `activation_stride` bytes a row, from quantize
     size_t ldx;
     size_t activation_stride;
-    const float* bias;          // [outputs] padded to 16, or null (linear)
-    float* y;                   // linear: [rows, ldy]
-    int64_t* grid;              // linear_grid: [rows, ldy], padded to 16
+    const float* bias;  // [outputs] padded to 16, or null (linear)
+    float* y;           // linear: [rows, ldy]
+    int64_t* grid;      // linear_grid: [rows, ldy], padded to 16
     size_t ldy;
-    bool bad;                   // out: a grid value out of range
+    bool bad;  // out: a grid value out of range
 };
 
 struct AttentionArgs {
-    const float* q;             // one row's query head [dim]
-    const void* const* pages;   // page p: this KV head's keys, then values (see kv_head_bytes)
+    const float* q;            // one row's query head [dim]
+    const void* const* pages;  // page p: this KV head's keys, then values (see kv_head_bytes)
     int position, window, dim;
     float scale;
-    bool half;                  // f16 cache, else f32
-    float* out;                 // [dim]
-    float* scratch;             // 2 * padded dim + 64 floats
+    bool half;       // f16 cache, else f32
+    float* out;      // [dim]
+    float* scratch;  // 2 * padded dim + 64 floats
 };
 
 struct Kernels {
     const char* name;
     // Returns false where an amax is not finite.
     bool (*quantize)(Format, const float* x, const Layout&, uint8_t* activations);
-    void (*linear[4])(ProductArgs&);       // by Format
+    void (*linear[4])(ProductArgs&);  // by Format
     void (*linear_grid[4])(ProductArgs&);
     void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);
     void (*silu_mul)(const float* gate, const float* up, float* y, int n);
     void (*rope)(float* head, const float* cosine, const float* sine, int rotary);
     // Writes one position of one KV head; false where a stored value is not finite.
-    bool (*kv_store)(void* head_page, const float* k, const float* v, int place, int dim, bool half);
+    bool (*kv_store)(void* head_page, const float* k, const float* v, int place, int dim,
+                     bool half);
     void (*attention)(const AttentionArgs&);
     // x[i] += grid[i] * 2^-24 (+ bias); false where a sum is out of range.
     bool (*residual_add)(const int64_t* grid, const float* bias, float* x, int n);

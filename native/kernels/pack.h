@@ -1,5 +1,5 @@
-// Packs rows of a checkpoint's tensor into weight panels (docs/numerics.md section 2 for the values,
-// formats/packing.py for the layout). The same code on every processor.
+// Packs rows of a checkpoint's tensor into weight panels (docs/numerics.md section 2 for the
+// values, formats/packing.py for the layout). The same code on every processor.
 #pragma once
 #include <string>
 
@@ -10,8 +10,8 @@ namespace bw {
 // Fills the panels with the padding that rows and short groups leave.
 void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* panels);
 
-// Packs `rows` rows of `layout.k` elements, `stride` elements apart, as outputs first_output and up.
-// Returns an empty string, or what is wrong with the values.
+// Packs `rows` rows of `layout.k` elements, `stride` elements apart, as outputs first_output and
+// up. Returns an empty string, or what is wrong with the values.
 std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int first_output,
                       Source source, const void* values, size_t stride, int rows);
 

@@ -81,9 +81,7 @@ inline VecI isub(VecI x, VecI y) {
 }
 inline VecI iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline VecI half_floor(VecI x) { return {_mm256_srai_epi32(x.a, 1), _mm256_srai_epi32(x.b, 1)}; }
-inline VecI shift_right_8(VecI x) {
-    return {_mm256_srai_epi32(x.a, 8), _mm256_srai_epi32(x.b, 8)};
-}
+inline VecI shift_right_8(VecI x) { return {_mm256_srai_epi32(x.a, 8), _mm256_srai_epi32(x.b, 8)}; }
 inline VecI shift_left_8(VecI x) { return {_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)}; }
 inline VecF power_of_two(VecI n) {
     const __m256i bias = _mm256_set1_epi32(127);
@@ -176,8 +174,7 @@ inline Grid16 grid_add(Grid16 g, VecF acc) {
 }
 inline bool grid_bad(const Grid16& g) { return g.bad != 0; }
 inline void grid_store(int64_t* p, const Grid16& g) {
-    for (int i = 0; i < 4; i++)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 4 * i), g.q[i]);
+    for (int i = 0; i < 4; i++) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 4 * i), g.q[i]);
 }
 inline void grid_accumulate(int64_t* p, const Grid16& g) {
     for (int i = 0; i < 4; i++) {

@@ -60,8 +60,8 @@ inline VecI iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline VecI half_floor(VecI a) { return {_mm512_srai_epi32(a.v, 1)}; }
 // 2^n as a float, n in -126..127.
 inline VecF power_of_two(VecI n) {
-    return {_mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
+    return {
+        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
 }
 inline int32_t reduce_imax(VecI a) { return _mm512_reduce_max_epi32(a.v); }
 inline int32_t reduce_iadd(VecI a) { return _mm512_reduce_add_epi32(a.v); }

@@ -13,9 +13,9 @@ struct VecI {
     int32_t v[16];
 };
 
-#define BW_LANES(expression)                       \
-    do {                                           \
-        for (int i = 0; i < 16; i++) expression;   \
+#define BW_LANES(expression)                     \
+    do {                                         \
+        for (int i = 0; i < 16; i++) expression; \
     } while (false)
 
 inline VecF set1(float x) {

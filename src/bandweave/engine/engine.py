@@ -6,6 +6,7 @@ tokens, not text.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import threading
@@ -114,7 +115,7 @@ class Engine:
         self._launcher, self._handles = launcher, handles
         self.split, self.context = split, context
         self.nodes: tuple[NodeInfo, ...] = ()
-        self._number = 0
+        self._number = self._count = 0  # of generations so far, and of answers in the last
         self._lock = threading.Lock()
         self._broken = ""
 
@@ -164,7 +165,7 @@ class Engine:
         """
         with self._lock:
             self._number += 1
-            number = self._number
+            number, self._count = self._number, len(requests)
             self._send(
                 0,
                 {
@@ -182,6 +183,16 @@ class Engine:
                 self._cancel(number, range(len(requests)))
                 self._collect(number, lambda index, token: None)
                 raise
+
+    def cancel(self) -> None:
+        """Ends the answers under way, from any thread; they come back as ``"cancelled"``.
+
+        Does nothing where none is, or where its nodes have gone.
+        """
+        with contextlib.suppress(OSError):
+            self._handles[0].channel.send(
+                {"type": "cancel", "number": self._number, "indices": list(range(self._count))}
+            )
 
     def statistics(self) -> list[NodeStatistics]:
         """What every node has counted since its start."""

@@ -1,0 +1,56 @@
+# make demo   install into .venv and run the demo: a model split over two nodes
+# make test   install into .venv and run the tests
+# make check  format, lint, types, import contracts
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml
+
+.PHONY: demo test check format exhaustive transformers clean
+
+demo: $(VENV)/.installed
+	$(BIN)/bandweave demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check src tests training
+	$(BIN)/ruff check src tests training
+	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.h' -o -name '*.cpp')
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format src tests training
+	$(BIN)/ruff check --fix src tests training
+	$(BIN)/clang-format -i $$(find native -name '*.h' -o -name '*.cpp')
+
+# The full product of splits, formats, variants and models; long.
+exhaustive: $(VENV)/.dev
+	$(BIN)/python -m tests.exhaustive
+
+# Makes the stored reference values again with transformers and PyTorch, and compares.
+transformers: $(VENV)-transformers/.installed
+	PYTHONPATH=src $(VENV)-transformers/bin/python -m tests.transformers_reference.make --check
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("bandweave needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.x" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)-transformers/.installed: tests/transformers_reference/requirements.txt
+	$(PYTHON) -m venv $(VENV)-transformers
+	$(VENV)-transformers/bin/pip install --quiet -r tests/transformers_reference/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-transformers build

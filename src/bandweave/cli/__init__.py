@@ -1,0 +1,1 @@
+"""The command line: one file a command. Knows engines and text; holds no weights."""

@@ -1,0 +1,137 @@
+"""The ``bandweave`` command: its group of commands, and what becomes of every error.
+
+A command is the ``command`` of the module of its name, imported when it is asked for, so that
+``--version`` costs no more than click.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from bandweave import NUMERICS_VERSION, __version__
+from bandweave.cli.environment import read_environment
+
+COMMANDS = ("demo", "run", "chat", "bench", "synth", "worker", "doctor")
+
+MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141  # exit statuses
+
+# Errors of the operating system that are about a file or an address that the user named.
+_NAMED_WRONGLY = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class _Commands(click.Group):
+    """Finds a command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"bandweave.cli.{cmd_name}").command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    __version__, message=f"bandweave %(version)s (numerics version {NUMERICS_VERSION})"
+)
+def cli() -> None:
+    """Weaves the memory bandwidth of several machines into one, and runs a language model on them
+    that none could run alone.
+
+    MODEL is a folder in Hugging Face layout, or `demo` for the small model that comes with
+    bandweave. Try `bandweave demo` first.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and ends the process with its exit status."""
+    status = run(arguments)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit status.
+
+    A user's mistake is one sentence and status 2, any other failure one sentence and status 1,
+    Ctrl-C nothing and status 130; the traceback is shown only on request.
+    """
+    for stream in (sys.stdin, sys.stdout):  # models speak UTF-8, whatever the locale
+        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    try:
+        status = cli.main(arguments, prog_name="bandweave", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. What is still buffered must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if read_environment().debug:
+            traceback.print_exc()
+        status, sentence = explain(error)
+        if sentence:
+            print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
+        return status
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit status and the sentence of an error."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, ""
+    if isinstance(error, click.ClickException):
+        return MISTAKE, _usage(error)
+    if isinstance(error, MemoryError):
+        return MISTAKE, str(error) or "out of memory; use a smaller model or a smaller --context"
+    if isinstance(error, ValueError):
+        return MISTAKE, _one_line(str(error)) or _unforeseen(error)
+    if isinstance(error, OSError):
+        status = MISTAKE if isinstance(error, _NAMED_WRONGLY) else FAILURE
+        return status, _system(error)
+    if _is_step_error(error):
+        return FAILURE, _one_line(str(error))
+    if isinstance(error, ImportError):
+        return FAILURE, f"{error}; install bandweave again"
+    return FAILURE, _unforeseen(error)
+
+
+def _usage(error: click.ClickException) -> str:
+    sentence = _one_line(error.format_message())
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return sentence
+    return f"{sentence.rstrip('.')}; see {context.command_path} --help"
+
+
+def _system(error: OSError) -> str:
+    if error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return _one_line(str(error)) or _unforeseen(error)
+
+
+def _is_step_error(error: Exception) -> bool:
+    # Only a command that has loaded the engine can meet its errors.
+    executor = sys.modules.get("bandweave.engine.executor")
+    return executor is not None and isinstance(error, executor.StepError)
+
+
+def _unforeseen(error: Exception) -> str:
+    last = traceback.format_exception_only(error)[-1]
+    return f"unforeseen: {_one_line(last)}; BANDWEAVE_DEBUG=1 shows where"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

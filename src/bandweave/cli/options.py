@@ -1,0 +1,181 @@
+"""Options that several commands share, and what they mean to the engine.
+
+Knows the spelling of options; opens no files but the token file, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bandweave.cli.environment import read_environment
+
+if TYPE_CHECKING:
+    from bandweave.engine.engine import EngineOptions
+    from bandweave.engine.sampling import SamplingParams
+
+_MAX_NODES = 1024
+_MAX_SHARE_LETTERS = 20
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SPLIT = (
+    click.option("--nodes", type=click.IntRange(1, _MAX_NODES), metavar="N",
+                 help="Split the model over N processes of this machine, in equal shares."),
+    click.option("--shares", metavar="3,2,1",
+                 help="One node for each number, which says how much of the model it holds."),
+    click.option("--hosts", metavar="HOST:PORT,...",
+                 help="Run on machines where `bandweave worker` listens, one node each."),
+    click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
+                 help="The secret that the workers at --hosts have."),
+    click.option("--stages", type=click.IntRange(1, _MAX_NODES), default=1, metavar="S",
+                 help="Pipeline stages: each holds a part of the layers. Default 1."),
+    click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
+                 help="Threads of each node. Default: the processors, shared out."),
+    click.option("--format", "weight_format", default="q4", metavar="FORMAT",
+                 help="Weights in memory: q4, q8, bf16 or f32. Default q4."),
+    click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
+                 help="Keys and values in memory: f16 or f32. Default f16."),
+    click.option("--context", type=int, metavar="N",
+                 help="Tokens that prompt and answer may have. Default: the model's, at most 4096."),
+    click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
+)  # fmt: skip
+
+_SAMPLING = (
+    click.option("--temperature", type=float, default=0.0, metavar="X",
+                 help="0 takes the likeliest token always (greedy), the default; 1 draws as the "
+                      "model was trained to."),
+    click.option("--top-k", type=int, default=0, metavar="K",
+                 help="Draw from the K likeliest tokens. Default 0: all."),
+    click.option("--top-p", type=float, default=1.0, metavar="P",
+                 help="Draw from the likeliest tokens that make up P. Default 1: all."),
+    click.option("--min-p", type=float, default=0.0, metavar="P",
+                 help="Draw from tokens at least P times as likely as the likeliest. Default 0."),
+    click.option("--repetition-penalty", type=float, default=1.0, metavar="X",
+                 help="Above 1 makes tokens that were there already less likely. Default 1."),
+    click.option("--frequency-penalty", type=float, default=0.0, metavar="X",
+                 help="Taken off a token's logit each time the answer has had it. Default 0."),
+    click.option("--presence-penalty", type=float, default=0.0, metavar="X",
+                 help="Taken off once, if the answer has had the token. Default 0."),
+    click.option("--seed", type=int, default=0, metavar="N",
+                 help="The same seed draws the same tokens. Default 0."),
+    click.option("--max-tokens", type=int, default=512, metavar="N", show_default=True,
+                 help="Ends the answer after N tokens."),
+    click.option("--stop", multiple=True, metavar="TEXT",
+                 help="Ends the answer before TEXT. May be given several times."),
+)  # fmt: skip
+
+
+def split_options(function: F) -> F:
+    """How the model is split and stored; see ``engine_options``."""
+    return _stack(_SPLIT, function)
+
+
+def sampling_options(function: F) -> F:
+    """How tokens are chosen; see ``sampling_params``."""
+    return _stack(_SAMPLING, function)
+
+
+def json_option(function: F) -> F:
+    """``--json``, as ``as_json``."""
+    text = "Print one JSON object on standard output, and nothing else there."
+    return click.option("--json", "as_json", is_flag=True, help=text)(function)
+
+
+def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
+    """What the values of ``split_options`` ask for; ``nodes`` where none of them says how many.
+
+    ``ValueError`` where they contradict each other.
+    """
+    from bandweave.engine.engine import EngineOptions
+    from bandweave.mesh.secret import read_secret
+
+    hosts = tuple(text.strip() for text in (values["hosts"] or "").split(",") if text.strip())
+    token_file: Path | None = values["token_file"]
+    if values["hosts"] is not None and not hosts:
+        raise ValueError("--hosts names no host; give host:port of every worker, with commas")
+    if hosts and token_file is None:
+        raise ValueError(
+            "--hosts needs --token-file, the file with the secret that the workers were given"
+        )
+    if token_file is not None and not hosts:
+        raise ValueError("--token-file is for --hosts; nodes of this machine need none")
+    return EngineOptions(
+        shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
+        stages=values["stages"],
+        hosts=hosts,
+        secret=None if token_file is None else read_secret(token_file),
+        threads=values["threads"],
+        weight_format=values["weight_format"],
+        kv_format=values["kv_format"],
+        context=values["context"],
+        isa=_isa(values["isa"]),
+    )
+
+
+def sampling_params(values: dict[str, Any]) -> SamplingParams:
+    """What the values of ``sampling_options`` ask for."""
+    from bandweave.engine.sampling import SamplingParams
+
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
+             "presence_penalty", "seed", "max_tokens")  # fmt: skip
+    fields = {name: values[name] for name in names}
+    return SamplingParams(**fields, stop=tuple(values["stop"]))
+
+
+def parse_shares(text: str) -> tuple[Fraction, ...]:
+    """``3,2,1`` or ``1.5,1``; whether the numbers make sense as shares is the plan's business."""
+    shares = []
+    for part in text.split(","):
+        letters = part.strip()
+        try:
+            if len(letters) > _MAX_SHARE_LETTERS:
+                raise ValueError(letters)
+            shares.append(Fraction(letters))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(
+                f"--shares {text}: {letters!r} is not a number; write one number for each node, "
+                "for example 3,2,1"
+            ) from None
+    return tuple(shares)
+
+
+def _shares(
+    nodes: int | None, text: str | None, num_hosts: int, default: int
+) -> tuple[Fraction, ...]:
+    shares = None if text is None else parse_shares(text)
+    counts = {
+        "--nodes": nodes,
+        "--shares": None if shares is None else len(shares),
+        "--hosts": num_hosts or None,
+    }
+    given = {name: number for name, number in counts.items() if number is not None}
+    if len(set(given.values())) > 1:
+        words = " and ".join(f"{name} says {number}" for name, number in given.items())
+        raise ValueError(f"how many nodes? {words}; give one of them, or the same number")
+    if shares is not None:
+        return shares
+    return (Fraction(1),) * next(iter(given.values()), default)
+
+
+def _isa(name: str | None) -> str:
+    name = name or read_environment().isa
+    if name:
+        from bandweave import _native
+
+        usable = _native.isa_variants()
+        if name not in usable:
+            raise ValueError(
+                f"the kernel variant {name!r} is not one of this processor's: {', '.join(usable)}"
+            )
+    return name
+
+
+def _stack(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function

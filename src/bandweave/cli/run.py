@@ -1,0 +1,154 @@
+"""``bandweave run``: answers one prompt. Knows where a prompt comes from and where text goes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bandweave.cli import output
+from bandweave.cli.options import (
+    engine_options,
+    json_option,
+    sampling_options,
+    sampling_params,
+    split_options,
+)
+
+if TYPE_CHECKING:
+    from bandweave.cli.report import Bill
+    from bandweave.cli.session import Answer, Session
+
+_MAX_PROMPT_BYTES = 64_000_000
+
+
+@click.command("run")
+@click.argument("model")
+@click.option("--prompt", metavar="TEXT", help="What to answer. Default: standard input.")
+@click.option("--prompt-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="A UTF-8 file with the prompt.")  # fmt: skip
+@click.option("--chat/--raw", "chat", default=None,
+              help="As a question in a chat, or as text to go on with. Default: a chat if the "
+                   "model has a chat template.")  # fmt: skip
+@click.option("--system", metavar="TEXT", help="The system message of the chat.")
+@sampling_options
+@split_options
+@click.option("--verbose", is_flag=True, help="Show the plan before and the bill after.")
+@json_option
+def command(
+    model: str,
+    prompt: str | None,
+    prompt_file: Path | None,
+    chat: bool | None,
+    system: str | None,
+    verbose: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Answers one prompt with MODEL.
+
+    The answer goes to standard output as it comes, everything else to standard error.
+    """
+    text = _prompt(prompt, prompt_file)
+    if system is not None and chat is False:
+        raise click.UsageError("--system is a part of a chat; leave out --raw")
+    params, options = sampling_params(values), engine_options(values)
+
+    from bandweave.cli import report
+    from bandweave.cli.session import open_session
+
+    with open_session(model, options) as session:
+        plan = report.plan_of(session.engine, options)
+        tokens = _tokens(session, text, chat, system)
+        if verbose:
+            report.print_plan(plan, stderr=True)
+            output.say()
+        before = session.engine.statistics()
+        answer = session.answer(
+            tokens, params, on_text=(lambda piece: None) if as_json else _write, digest=as_json
+        )
+        bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
+        if as_json:
+            output.print_json(_json(session, answer, plan, bill))
+            return
+        _write("" if answer.text.endswith("\n") else "\n")
+        _summarise(session, answer)
+        if verbose and answer.timing.decode_tokens:
+            output.say()
+            report.print_bill(bill, stderr=True)
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise click.UsageError("--prompt and --prompt-file are both given; choose one")
+    if prompt is not None:
+        return prompt
+    if file is not None and str(file) != "-":
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(_MAX_PROMPT_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"--prompt-file {file}: {error.strerror}") from error
+        where = f"--prompt-file {file}"
+    else:
+        if sys.stdin.isatty():
+            raise click.UsageError("no prompt; give --prompt TEXT, or pipe text in")
+        content, where = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1), "standard input"
+    if len(content) > _MAX_PROMPT_BYTES:
+        raise ValueError(f"{where} has more than {_MAX_PROMPT_BYTES} bytes; that is no prompt")
+    try:
+        return content.decode("utf-8").removesuffix("\n")  # which editors and `echo` add
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 text: byte {error.start} is wrong") from error
+
+
+def _tokens(session: Session, text: str, chat: bool | None, system: str | None) -> list[int]:
+    if not text.strip() and (chat or session.template):
+        raise ValueError("the prompt is empty; give some text")
+    if chat is False or (chat is None and session.template is None and system is None):
+        return session.tokenizer.encode(text)
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return session.encode_chat(messages)
+
+
+def _write(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def _summarise(session: Session, answer: Answer) -> None:
+    timing = answer.timing
+    nodes = output.count(len(session.engine.nodes), "node")
+    cut = ""
+    if answer.finish_reason == "length":
+        context = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
+        cut = f"; cut at {'--context' if context else '--max-tokens'}"
+    output.say(
+        f"[{output.count(len(answer.tokens), 'token')}, "
+        f"{output.rate(timing.decode_tokens_per_s)} tokens/s on {nodes}; prompt "
+        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s{cut}]"
+    )
+
+
+def _json(session: Session, answer: Answer, plan: dict[str, Any], bill: Bill) -> dict[str, Any]:
+    from bandweave.cli import report
+
+    return {
+        "text": answer.text,
+        "tokens": list(answer.tokens),
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "logits_digest": answer.logits_digest,
+        **report.versions(),
+        "model": session.name,
+        "plan": plan,
+        "timing": report.timing_json(answer.timing, session.load_seconds),
+        "bill": bill.to_json(),
+        "wire_bytes_per_token": bill.wire_bytes,
+        "weight_bytes_per_token": sum(bill.weight_bytes),
+        "peak_rss_bytes": list(bill.peak_rss_bytes),
+    }

@@ -1,0 +1,172 @@
+"""Session: a model opened for a command: its files, tokenizer, chat template and engine.
+
+Turns text into tokens for the engine and its tokens into text. Knows no command's output but the
+progress bar of loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import resolve_model
+from bandweave.cli.output import count, is_terminal
+from bandweave.engine.engine import Engine, EngineOptions, OnProgress
+from bandweave.engine.request import Request, Timing
+from bandweave.engine.sampling import SamplingParams
+from bandweave.text.chat_template import ChatTemplate, Message
+from bandweave.text.files import TextError, read_object
+from bandweave.text.tokenizer import Tokenizer
+
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a prompt. ``finish_reason``: ``"stop"`` (an end token or a stop string),
+    ``"length"`` or ``"cancelled"``; ``tokens`` are those that the text is made of, and the end
+    token; ``logits_digest`` is over exactly those, empty if not asked for."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+    logits_digest: str
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """See ``open_session``. ``template`` is None for models that were not trained to chat."""
+
+    name: str
+    folder: Folder
+    options: EngineOptions
+    engine: Engine
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    load_seconds: float
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of a conversation, up to where the model's answer starts."""
+        if self.template is None:
+            raise TextError(
+                f"{self.name} has no chat template, as models have that were not trained to "
+                "chat; use `bandweave run --raw`"
+            )
+        return self.tokenizer.encode(self.template.render(messages), special_tokens=False)
+
+    def answer(
+        self,
+        tokens: Sequence[int],
+        params: SamplingParams,
+        *,
+        on_text: OnText = lambda piece: None,
+        digest: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Answer:
+        """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string."""
+        stream = self.tokenizer.stream(params.stop)
+        pieces: list[str] = []
+        kept, over = 0, False
+
+        def show(piece: str) -> None:
+            if piece:
+                pieces.append(piece)
+                on_text(piece)
+
+        def on_token(index: int, token: int) -> bool:
+            nonlocal kept, over
+            if over:
+                return False  # said once already; the node may have been ahead of us
+            over = cancelled()
+            if not over:
+                kept += 1
+                show(stream.push(token))
+                over = stream.finished
+            return over
+
+        request = self.request(tokens, params)
+        result = self.engine.generate([request], on_token=on_token, digest=digest)[0]
+        show(stream.flush())
+        reason = "stop" if stream.finished else result.reason
+        logits_digest = result.logits_digest
+        if digest and kept and kept < len(result.tokens):
+            # The nodes went on for a while after the stop string; how far depends on the clock.
+            exact = self.request(tokens, params, max_tokens=kept)
+            logits_digest = self.engine.generate([exact], digest=True)[0].logits_digest
+        return Answer(
+            text="".join(pieces),
+            tokens=result.tokens[:kept],
+            finish_reason=reason,
+            prompt_tokens=len(tokens),
+            logits_digest=logits_digest,
+            timing=result.timing,
+        )
+
+    def request(
+        self, tokens: Sequence[int], params: SamplingParams, *, max_tokens: int | None = None
+    ) -> Request:
+        """What the engine is asked."""
+        if max_tokens is not None:
+            params = SamplingParams(**{**vars(params), "max_tokens": max_tokens})
+        end_tokens = frozenset(self.tokenizer.eos_token_ids)
+        return Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
+
+
+@contextlib.contextmanager
+def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
+    """Opens the model that the user named and loads it on its nodes, with a progress bar.
+
+    Errors are those of ``Folder.open``, ``Tokenizer.from_folder`` and ``Engine.start``.
+    """
+    with Folder.open(resolve_model(model)) as folder:
+        tokenizer = Tokenizer.from_folder(folder.path, eos_token_ids=folder.eos_token_ids)
+        template = _template(folder)
+        start = time.perf_counter()
+        with start_engine(model, folder, options) as engine:
+            yield Session(
+                name=model,
+                folder=folder,
+                options=options,
+                engine=engine,
+                tokenizer=tokenizer,
+                template=template,
+                load_seconds=time.perf_counter() - start,
+            )
+
+
+def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
+    """``Engine.start`` with a progress bar, where people watch."""
+    with _progress_bar(f"loading {name} on {count(len(options.shares), 'node')}") as on_progress:
+        return Engine.start(folder, options, on_progress)
+
+
+@contextlib.contextmanager
+def _progress_bar(what: str) -> Iterator[OnProgress]:
+    if not is_terminal():
+        yield lambda progress: None
+        return
+    from bandweave.cli.progress import byte_bar
+
+    with byte_bar(what) as update:
+
+        def on_progress(progress: Sequence[tuple[int, int]]) -> None:
+            update(sum(done for done, _ in progress), sum(total for _, total in progress))
+
+        yield on_progress
+
+
+def _template(folder: Folder) -> ChatTemplate | None:
+    """The model's chat template; None where it has none, an error where it cannot be read."""
+    try:
+        return ChatTemplate.from_folder(folder.path)
+    except TextError:
+        config = read_object(folder.path / "tokenizer_config.json")
+        has_one = (folder.path / "chat_template.jinja").is_file()
+        if has_one or config.get("chat_template") is not None:
+            raise
+        return None

@@ -1,0 +1,156 @@
+"""Runs cases on native nodes that are threads of this process, and keeps what neighbours share.
+
+Knows how a case becomes nodes and requests; compares nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from bandweave import _native
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import DEMO, resolve_model
+from bandweave.checkpoints.source import TensorSource
+from bandweave.engine.executor import PAGE_SIZE, StepError
+from bandweave.engine.generation import Generator
+from bandweave.engine.request import Request, Result
+from bandweave.engine.sampling import SamplingParams
+from bandweave.models.spec import ModelSpec
+from tests.exhaustive.cases import ALONE, SPLITS, WHOLE, Case, Value
+from tests.helpers.native_nodes import NativeNodes
+from tests.helpers.random_model import ODD_SPECS, random_source
+
+SEED = 20
+CONTEXT = 2 * PAGE_SIZE
+NUM_PAGES = 8
+MAX_ROWS = 160  # all prompts of a batch in one piece
+
+_GREEDY = SamplingParams(temperature=0.0, max_tokens=6)
+_SAMPLED = SamplingParams(
+    temperature=0.9, top_k=50, top_p=0.95, min_p=0.01, repetition_penalty=1.1,
+    frequency_penalty=0.1, presence_penalty=0.1, seed=11, max_tokens=6,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Tokens and the digest of their logits, of the greedy and of the sampled request."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    digests: tuple[str, ...]
+
+
+def requests_for(vocab_size: int) -> list[Request]:
+    """The two requests that are compared, then the others of a batch.
+
+    The first prompt passes a page of 64 positions, the second answer does.
+    """
+    words = np.random.PCG64(SEED).random_raw(160) >> np.uint64(33)
+    tokens = iter((words % np.uint64(vocab_size)).tolist())
+
+    def request(length: int, params: SamplingParams) -> Request:
+        return Request(tokens=tuple(next(tokens) for _ in range(length)), params=params)
+
+    return [
+        request(70, _GREEDY),
+        request(61, _SAMPLED),
+        request(9, replace(_GREEDY, max_tokens=4)),
+        request(20, replace(_SAMPLED, seed=12, max_tokens=9)),
+    ]
+
+
+class Runner:
+    """Runs one case after the other; a context manager. Fastest with a mesh's cases in a row."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, tuple[ModelSpec, TensorSource]] = {}
+        self._nodes: NativeNodes | None = None
+        self._generator: Generator | None = None
+        self._mesh: tuple[Value, ...] = ()
+
+    def answer(self, case: Case) -> Answer:
+        """The answer of one case. ``StepError`` where its nodes fail."""
+        if case.mesh != self._mesh:
+            self.close()
+            self._open(case)
+            self._mesh = case.mesh
+        assert self._generator is not None
+        requests = requests_for(self._model(case.model)[0].vocab_size)
+        chunk = None if case.chunk == WHOLE else case.chunk
+        try:
+            if case.company == ALONE:
+                results = [self._run([one], chunk)[0] for one in requests[:2]]
+            else:
+                results = self._run(requests, chunk)[:2]
+        except StepError:
+            self.close()
+            raise
+        return Answer(
+            tokens=tuple(result.tokens for result in results),
+            digests=tuple(result.logits_digest for result in results),
+        )
+
+    def baseline(self, case: Case) -> Answer:
+        """The answer that the case must give: one node, one thread, alone, in one piece."""
+        isa = _native.isa_variants()[0]
+        simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE}
+        return self.answer(replace(case, **simple))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        nodes, self._nodes, self._generator, self._mesh = self._nodes, None, None, ()
+        if nodes is not None:
+            nodes.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, requests: Sequence[Request], chunk: int | None) -> list[Result]:
+        assert self._generator is not None
+        return self._generator.run(requests, chunk=chunk, digest=True, reuse=False)
+
+    def _model(self, name: str) -> tuple[ModelSpec, TensorSource]:
+        if name not in self._models:
+            if name == DEMO:
+                folder = Folder.open(resolve_model(DEMO))
+                self._models[name] = folder.spec, folder
+            else:
+                self._models[name] = ODD_SPECS[name], random_source(ODD_SPECS[name], SEED)
+        return self._models[name]
+
+    def _open(self, case: Case) -> None:
+        spec, source = self._model(case.model)
+        shares, stages = SPLITS[case.split]
+        nodes = NativeNodes(
+            spec,
+            source,
+            weight_format=case.weights,
+            kv_format=case.kv,
+            num_pages=NUM_PAGES,
+            shares=shares,
+            stages=stages,
+            threads=case.threads,
+            isa=case.isa,
+        )
+        self._nodes = nodes
+        self._generator = Generator(
+            nodes.nodes[0],
+            lambda tokens: nodes.embeddings[tokens],
+            num_pages=NUM_PAGES,
+            context=CONTEXT,
+            max_rows=MAX_ROWS,
+            vocab_size=spec.vocab_size,
+            exp=lambda values: _native.exp(values, case.isa).reshape(-1),
+        )
