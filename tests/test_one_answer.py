@@ -1,67 +1,116 @@
-"""One answer: N nodes, any shares, stages, threads and variants give one node's bytes."""
+"""One answer: nodes, shares, stages, threads, chunks, company and variants never show in it.
+
+A pairwise covering array of the dimensions in ``tests.exhaustive.cases``, on nodes that are threads
+of this process; then a few set-ups of real processes linked by TCP. The full product is
+``make exhaustive``.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bandweave import _native
-from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.random_model import ODD_SPECS, random_source
-from tests.helpers.reference_nodes import Book
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import DEMO, resolve_model
+from bandweave.engine.engine import Engine, EngineOptions
+from tests.exhaustive.cases import (
+    ALONE,
+    SPLITS,
+    Case,
+    Value,
+    all_cases,
+    all_pairs,
+    clashes,
+    covering_array,
+    dimensions,
+    pairs_of,
+    pairwise_cases,
+)
+from tests.exhaustive.runner import CONTEXT, MAX_ROWS, Answer, Runner, requests_for
 
-SPLITS = {
-    "2": ((1, 1), 1),
-    "3": ((1, 1, 1), 1),
-    "5": ((1,) * 5, 1),
-    "7": ((1,) * 7, 1),
-    "3,2,1": ((3, 2, 1), 1),
-    "5,1": ((5, 1), 1),
-    "stages 2": ((1, 1), 2),
-    "stages 3": ((1, 1, 1), 3),
-    "stages 2x2": ((1, 1, 1, 1), 2),
-}
-_SINGLE: dict[tuple[str, str], np.ndarray] = {}
-
-
-def answer(engine: NativeNodes, vocab: int, chunk: int) -> np.ndarray:
-    tokens = np.random.default_rng(3).integers(0, vocab, size=90).tolist()
-    book = Book(num_sequences=1, pages_each=2)
-    logits = [
-        engine.run(book.step([(0, tokens[at : min(at + chunk, 80)])])) for at in range(0, 80, chunk)
-    ]
-    logits += [engine.run(book.step([(0, [token])])) for token in tokens[80:]]
-    return np.concatenate(logits)
+CASES = pairwise_cases()
 
 
-def single(name: str, weight_format: str) -> np.ndarray:
-    if (name, weight_format) not in _SINGLE:
-        spec = ODD_SPECS[name]
-        source = random_source(spec, 5)
-        with NativeNodes(spec, source, weight_format=weight_format, num_pages=2) as engine:
-            _SINGLE[name, weight_format] = answer(engine, spec.vocab_size, 80)
-    return _SINGLE[name, weight_format]
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as runner:
+        yield runner
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
-@pytest.mark.parametrize("name", ODD_SPECS)
-@pytest.mark.parametrize("split", SPLITS)
-def test_split(split: str, name: str, weight_format: str) -> None:
+@pytest.fixture(scope="module")
+def expected(runner: Runner) -> Mapping[tuple[str, ...], Answer]:
+    """One node's answer by group of cases."""
+    return {case.group: runner.baseline(case) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_pair_of_settings_gives_the_answer_of_one_node(
+    runner: Runner, expected: Mapping[tuple[str, ...], Answer], case: Case
+) -> None:
+    answer = runner.answer(case)
+    assert answer == expected[case.group]
+    assert [len(tokens) for tokens in answer.tokens] == [6, 6]
+
+
+def test_answers_depend_on_what_they_may_depend_on(
+    expected: Mapping[tuple[str, ...], Answer],
+) -> None:
+    digests = [digest for answer in expected.values() for digest in answer.digests]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_cases_hold_every_pair_that_can_be() -> None:
+    found = {pair for case in CASES for pair in pairs_of(vars(case))}
+    assert found == set(all_pairs(dimensions())) - clashes()
+    assert len(CASES) < 100
+    assert len(set(CASES)) == len(CASES)
+    assert set(CASES) <= set(all_cases())
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=2, max_size=6),
+    forbidden=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=4),
+)
+def test_covering_arrays_cover(sizes: Sequence[int], forbidden: list[tuple[int, int]]) -> None:
+    # Value 0 goes with everything, so that a row can always be completed.
+    choices: dict[str, Sequence[Value]] = {f"d{i}": range(size) for i, size in enumerate(sizes)}
+    impossible = {("d0", a, "d1", b) for a, b in forbidden}
+    rows = covering_array(choices, impossible)
+    assert {p for row in rows for p in pairs_of(row)} == set(all_pairs(choices)) - impossible
+    assert rows == covering_array(choices, impossible)
+    largest, second = sorted(sizes)[-1], sorted(sizes)[-2]
+    assert len(rows) <= 3 * largest * second
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("split", "threads"), [("3", 1), ("3,2,1", 1), ("2x2", 2)])
+def test_processes_linked_by_tcp_give_the_answer_of_one_node(
+    runner: Runner, split: str, threads: int
+) -> None:
     shares, stages = SPLITS[split]
-    spec = ODD_SPECS[name]
-    if stages > spec.num_layers:
-        pytest.skip("more stages than layers")
-    index = list(SPLITS).index(split) + list(ODD_SPECS).index(name)
-    variants = _native.isa_variants()
-    with NativeNodes(
-        spec,
-        random_source(spec, 5),
-        weight_format=weight_format,
-        num_pages=2,
-        shares=shares,
+    isa = str(dimensions()["isa"][0])
+    case = Case(
+        model=DEMO, weights="q4", kv="f16", split="1", isa=isa, threads=1, company=ALONE, chunk=0
+    )
+    options = EngineOptions(
+        shares=tuple(Fraction(share) for share in shares),
         stages=stages,
-        threads=1 + index % 2,
-        isa=variants[index % len(variants)],
-    ) as engine:
-        got = answer(engine, spec.vocab_size, (1, 7, 64, 80)[index % 4])
-    assert got.tobytes() == single(name, weight_format).tobytes()
+        threads=threads,
+        context=CONTEXT,
+        streams=4,
+        max_rows=MAX_ROWS,
+    )
+    with Folder.open(resolve_model(DEMO)) as folder, Engine.start(folder, options) as engine:
+        requests = requests_for(folder.spec.vocab_size)
+        together = engine.generate(requests, chunk=7, digest=True)
+        one_by_one = [engine.generate([one], digest=True, reuse=False)[0] for one in requests[:2]]
+    for results in (together[:2], one_by_one):
+        answer = Answer(
+            tokens=tuple(result.tokens for result in results),
+            digests=tuple(result.logits_digest for result in results),
+        )
+        assert answer == runner.baseline(case)

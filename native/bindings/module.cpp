@@ -122,6 +122,12 @@ StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, c
     return step;
 }
 
+void check_embeddings(const Executor& executor, const Ints& tokens, const Floats& embeddings) {
+    if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
+        static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
+        throw nb::value_error("embeddings must be [rows, hidden_size]");
+}
+
 nb::ndarray<nb::numpy, float, nb::ndim<2>> to_numpy(std::vector<float>&& values, size_t rows,
                                                     size_t width) {
     auto* owned = new std::vector<float>(std::move(values));
@@ -322,9 +328,7 @@ NB_MODULE(_native, m) {
                Floats embeddings) {
                 Executor& executor = *self.executor;
                 StepRows step = rows_of(tokens, slots, positions, wants, tables);
-                if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
-                    static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
-                    throw nb::value_error("embeddings must be [rows, hidden_size]");
+                check_embeddings(executor, tokens, embeddings);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
                 {
@@ -340,6 +344,20 @@ NB_MODULE(_native, m) {
                                 width);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a)
+        .def(
+            "best",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               Floats embeddings) {
+                Executor& executor = *self.executor;
+                StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                step.best_only = true;
+                check_embeddings(executor, tokens, embeddings);
+                nb::gil_scoped_release released;
+                executor.run(step, embeddings.data());
+                return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
+            "Like run, but returns each wanting row's best token.")
         .def(
             "follow",
             [](PyExecutor& self, int wake_descriptor) {

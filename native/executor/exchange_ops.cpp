@@ -226,6 +226,7 @@ void Executor::add_grid(const Exchange::Received& frame, int blocks, Span own, i
 void Executor::gather_logits(const Op& op, int member) {
     if (member != 0 || logit_rows_ == 0) return;
     guarded(op, [&] {
+        if (step_.best_only) return gather_best(op);
         const int node = program_.node;
         auto copy_in = [&](const uint8_t* from, size_t from_stride, int start, int stop) {
             for (int r = 0; r < logit_rows_; r++)
@@ -264,6 +265,63 @@ void Executor::gather_logits(const Op& op, int member) {
             if (!all_finite(row(op.out, r), program_.vocab_size))
                 fail(op, "lm_head: a logit is not finite");
     });
+}
+
+// Greedy needs no logits: each owner sends its best token of each row.
+void Executor::gather_best(const Op& op) {
+    struct Candidate {
+        float value;
+        int32_t id;
+    };
+    const auto count = static_cast<size_t>(logit_rows_);
+    const size_t bytes = sizeof(Candidate) * count;
+    std::vector<Candidate> own(count);
+    int own_start = 0;
+    std::vector<int> sources;
+    bool owns = false;
+    for (const auto& [owner, start, stop] : op.owners) {
+        if (owner == program_.node) {
+            owns = true;
+            own_start = start;
+        } else {
+            sources.push_back(owner);
+        }
+    }
+    for (size_t r = 0; owns && r < count; r++) {
+        const float* logits = row(op.a, static_cast<int>(r));
+        const int at = kernels_.argmax(logits, op.a.width);
+        if (at < 0) return fail(op, "lm_head: a logit is not finite");
+        own[r] = {logits[at], own_start + at};
+    }
+    if (program_.node != 0) {
+        std::memcpy(exchange_->prepare(bytes), own.data(), bytes);
+        exchange_->transfer(FrameKind::data, op.tag, {0}, {}, Traffic::logits);
+        return;
+    }
+    std::vector<Exchange::Received> got;
+    if (!sources.empty())
+        got = exchange_->transfer(FrameKind::data, op.tag, {}, sources, Traffic::logits);
+    best_.assign(count, -1);
+    std::vector<float> values(count);
+    // Ascending ids: on ties the first stays.
+    for (const auto& [owner, start, stop] : op.owners) {
+        std::vector<Candidate> theirs = own;
+        for (const auto& frame : got)
+            if (frame.node == owner) {
+                check_size(frame, bytes, op.name);
+                std::memcpy(theirs.data(), frame.payload, bytes);
+            }
+        for (size_t r = 0; r < count; r++) {
+            if (theirs[r].id < start || theirs[r].id >= stop)
+                throw StepError("node " + std::to_string(owner) +
+                                " sent a token that it does not own");
+            if (best_[r] < 0 || theirs[r].value > values[r]) {
+                best_[r] = theirs[r].id;
+                values[r] = theirs[r].value;
+            }
+        }
+    }
+    if (exchange_) exchange_->release();
 }
 
 }  // namespace bw

@@ -141,7 +141,7 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
         const auto t = static_cast<size_t>(rows.rows);
         const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
         exchange_->begin_step(exchange_->step() + 1);
-        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, 0};
+        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, rows.best_only ? 1 : 0};
         uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
         auto put = [&at](const int32_t* values, size_t count) {
             std::memcpy(at, values, 4 * count);
@@ -181,6 +181,7 @@ int Executor::follow(int wake_descriptor) {
         rows.rows = words[0];
         rows.slots = words[1];
         rows.pages = words[2];
+        rows.best_only = words[3] == 1;
     }
     const bool sane = rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
                       rows.slots <= rows.rows && rows.pages > 0 &&

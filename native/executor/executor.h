@@ -36,6 +36,7 @@ struct StepRows {
     const int32_t* positions = nullptr;
     const int32_t* wants = nullptr;
     const int32_t* tables = nullptr;  // [slots, pages]
+    bool best_only = false;           // the best token of each row instead of its logits
 };
 
 // Seconds by item since the start, as thread 0 saw them, and what was counted. The items add up to
@@ -57,6 +58,8 @@ class Executor {
 
     int logit_rows() const { return logit_rows_; }
     const float* logits() const;
+    // After a step with best_only, on node 0: the best token's id of each row.
+    const std::vector<int32_t>& best() const { return best_; }
     size_t logits_stride() const;
     // Of steps in which every row asks for logits (decoding), and of all others (prefill).
     const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
@@ -113,6 +116,7 @@ class Executor {
     void all_reduce_add(const Op&, int member);
     void take_rows(const Op&, int member);
     void gather_logits(const Op&, int member);
+    void gather_best(const Op&);
 
     int rows_of(const View& view) const;
     float* row(const View& view, int index);
@@ -136,6 +140,7 @@ class Executor {
     StepRows step_;
     std::vector<int> logit_row_of_;  // rows that ask for logits
     int logit_rows_ = 0;
+    std::vector<int32_t> best_;
     const float* embeddings_ = nullptr;
     std::atomic<int> failed_at_{0};  // index of the first operation that failed
     bool first_failed_ = false;

@@ -91,6 +91,8 @@ struct Kernels {
     // x[i] += grid[i] * 2^-24 (+ bias); false where a sum is out of range.
     bool (*residual_add)(const int64_t* grid, const float* bias, float* x, int n);
     void (*exp)(const float* x, float* y, size_t n);
+    // Index of the largest element, the first on ties; -1 where one is not finite. n >= 1.
+    int (*argmax)(const float* x, int n);
 };
 
 // KV page of one head: keys as 4 blocks of [dim][16 positions], then values [64][padded dim].

@@ -70,6 +70,30 @@ void exp_array(const float* x, float* y, size_t n) {
     }
 }
 
+int argmax(const float* x, int n) {
+    VecF top = set1(x[0]);
+    VecI size = izero();
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        VecF v = load(x + i);
+        top = max(v, top);
+        size = imax(size, abs_bits(v));
+    }
+    float best = reduce_max(top);
+    int32_t worst = reduce_imax(size);
+    for (; i < n; i++) {
+        int32_t bits;
+        __builtin_memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        worst = bits > worst ? bits : worst;
+        best = x[i] > best ? x[i] : best;
+    }
+    if (worst >= 0x7f800000) return -1;
+    for (int at = 0; at < n; at++)
+        if (x[at] == best) return at;
+    return -1;
+}
+
 namespace {
 
 constexpr float kSmallest = 0x1p-100f;

@@ -19,6 +19,7 @@ const Kernels& kernels() {
         attention,
         residual_add,
         exp_array,
+        argmax,
     };
     return table;
 }

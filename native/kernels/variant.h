@@ -10,6 +10,7 @@ void silu_mul(const float*, const float*, float*, int);
 void rope(float*, const float*, const float*, int);
 bool residual_add(const int64_t*, const float*, float*, int);
 void exp_array(const float*, float*, size_t);
+int argmax(const float*, int);
 bool kv_store(void*, const float*, const float*, int, int, bool);
 void attention(const AttentionArgs&);
 void linear_f32(ProductArgs&);

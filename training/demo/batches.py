@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+import chats
 import torch
+import vocabulary
 from tokenizers import Tokenizer
 from torch import Tensor
-
-import chats
-import vocabulary
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,11 @@ def pool(tokenizer: Tokenizer, seed: int, number: int, chats_in_pool: int,
          budget: int) -> list[Batch]:
     """The batches of one pool of chats; the same seed and number always give the same ones."""
     random = Random(seed * 1_000_003 + number)
-    rows = [
-        vocabulary.encode_chat(tokenizer, chats.conversation(random, chats.chat_length(random)))
-        for _ in range(chats_in_pool)
-    ]
+    mix = chats.TRAINING_MIX if number < chats.LATE_FROM_POOL else chats.LATE_MIX
+    rows = []
+    for _ in range(chats_in_pool):
+        chat = chats.conversation(random, chats.chat_length(random), mix)
+        rows.append(vocabulary.encode_chat(tokenizer, chat))
     batches = cut(rows, budget, vocabulary.special_id(tokenizer, vocabulary.PADDING))
     random.shuffle(batches)
     return batches

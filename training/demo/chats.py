@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from random import Random
 
 import arithmetic
+import clusters
+import question
 import questions
-from questions import Question
+from question import Question
 
 FOLLOW_UP = "follow-up"
 
@@ -17,6 +19,14 @@ TRAINING_MIX: Mapping[str, float] = {
     "model size": 7, "decode speed": 6, "joint bandwidth": 6, "node share": 5,
     "cluster speed": 4, FOLLOW_UP: 7, "facts": 8,
 }
+
+# The second half: what is known by then makes room for what is not.
+LATE_MIX: Mapping[str, float] = {
+    "addition": 18, "subtraction": 24, "multiplication": 5, "division": 14, "units": 6,
+    "model size": 8, "decode speed": 6, "joint bandwidth": 6, "node share": 6,
+    "cluster speed": 5, FOLLOW_UP: 8, "facts": 4,
+}
+LATE_FROM_POOL = 65
 
 
 def respell(random: Random, text: str) -> str:
@@ -36,7 +46,7 @@ def sum_follow_up(random: Random) -> tuple[Question, Question]:
     first = questions.ask(random, random.choice(("addition", "subtraction", "multiplication")))
     start = int(first.expected)
     if random.random() < 0.5:
-        more = questions.number(random, (1, 2, 2, 3))
+        more = question.number(random, (1, 2, 2, 3))
         one = arithmetic.addition(start, more)
         text = random.choice(("Add {b} to that.", "And plus {b}?", "Plus {b}?",
                               "And {b} more?", "Now add {b}."))
@@ -46,7 +56,7 @@ def sum_follow_up(random: Random) -> tuple[Question, Question]:
         text = random.choice(("Subtract {b} from that.", "And minus {b}?", "Minus {b}?",
                               "And {b} less?", "Now subtract {b}."))
     text = text.format(b=more)
-    return first, questions.plain(FOLLOW_UP, text, f"{one.text}.", one)
+    return first, question.plain(FOLLOW_UP, text, f"{one.text}.", one)
 
 
 def size_follow_up(random: Random) -> tuple[Question, Question]:
@@ -56,8 +66,8 @@ def size_follow_up(random: Random) -> tuple[Question, Question]:
     bits = random.choice((4, 8, 16))
     text = random.choice(("And in {b} bits?", "And at {b} bits?", "What about {b} bits?",
                           "How big is it in {b} bits?")).format(b=bits)
-    answer, one = questions.size_answer(billions, bits)
-    return first, questions.plain(FOLLOW_UP, text, answer, one)
+    answer, one = clusters.size_answer(billions, bits)
+    return first, question.plain(FOLLOW_UP, text, answer, one)
 
 
 def speed_follow_up(random: Random) -> tuple[Question, Question]:
@@ -66,23 +76,23 @@ def speed_follow_up(random: Random) -> tuple[Question, Question]:
     bandwidth = gigabytes * random.randint(1, 9 if gigabytes >= 10 else 99)
     text = random.choice(("And with {w} GB/s?", "And at {w} GB/s?", "What about {w} GB/s?",
                           "How fast is it with {w} GB/s?")).format(w=bandwidth)
-    answer, one = questions.speed_answer(gigabytes, bandwidth)
-    return first, questions.plain(FOLLOW_UP, text, answer, one)
+    answer, one = clusters.speed_answer(gigabytes, bandwidth)
+    return first, question.plain(FOLLOW_UP, text, answer, one)
 
 
 def share_follow_up(random: Random) -> tuple[Question, Question]:
     while True:
         first = questions.ask(random, "node share")
         gigabytes = first.sums[-1].key[1]
-        choices = [count for count in questions.COUNTS
+        choices = [count for count in clusters.COUNTS
                    if gigabytes % count == 0 and arithmetic.can_divide(gigabytes, count)]
         if choices:
             break
     nodes = random.choice(choices)
     text = random.choice(("And over {n} nodes?", "And with {n} machines?", "What about {n} nodes?",
-                          "And on {n} nodes?")).format(n=questions.count_word(random, nodes))
-    answer, one = questions.share_answer(gigabytes, nodes)
-    return first, questions.plain(FOLLOW_UP, text, answer, one)
+                          "And on {n} nodes?")).format(n=clusters.count_word(random, nodes))
+    answer, one = clusters.share_answer(gigabytes, nodes)
+    return first, question.plain(FOLLOW_UP, text, answer, one)
 
 
 def follow_up(random: Random, held_out: bool = False) -> tuple[Question, Question]:
@@ -102,9 +112,11 @@ def turns(random: Random, kind: str, held_out: bool = False) -> tuple[Question, 
     return (questions.ask(random, kind, held_out),)
 
 
-def conversation(random: Random, length: int) -> list[tuple[str, str]]:
+def conversation(
+    random: Random, length: int, mix: Mapping[str, float] = TRAINING_MIX
+) -> list[tuple[str, str]]:
     """At least `length` turns of (question, answer) for training."""
-    kinds, weights = list(TRAINING_MIX), list(TRAINING_MIX.values())
+    kinds, weights = list(mix), list(mix.values())
     chat: list[tuple[str, str]] = []
     while len(chat) < length:
         kind = random.choices(kinds, weights)[0]

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-import torch
-from tokenizers import Tokenizer
-
 import chats
 import folder
-import questions
+import torch
 import vocabulary
+from facts import FACTS, OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 from model import PLAIN, Q4, DemoModel, Precision
-from questions import Question
+from question import Question, check
+from tokenizers import Tokenizer
 
 LONGEST_ANSWER = 96
 
@@ -82,8 +81,8 @@ def answer_all(
 
 def every_fact() -> list[tuple[Question, ...]]:
     """Each phrasing of each fact once; facts are learnt by heart, none is held out."""
-    known = [(text, answer) for phrasings, answer in questions.FACTS for text in phrasings]
-    known += [(text, questions.OUT_OF_REACH) for text in questions.OUT_OF_REACH_QUESTIONS]
+    known = [(text, answer) for phrasings, answer in FACTS for text in phrasings]
+    known += [(text, OUT_OF_REACH) for text in OUT_OF_REACH_QUESTIONS]
     return [(Question("facts", text, answer, answer),) for text, answer in known]
 
 
@@ -122,7 +121,7 @@ def main() -> None:
         cells = []
         for name, precision in (("bf16", PLAIN), ("q4", Q4)):
             said = answer_all(model, tokenizer, asked, precision)
-            right = [questions.check(turns[-1], reply)
+            right = [check(turns[-1], reply)
                      for turns, reply in zip(asked, said, strict=True)]
             wrong += [f"{name}: {turns[-1].text} -> {reply} (not {turns[-1].expected})"
                       for turns, reply, good in zip(asked, said, right, strict=True) if not good]

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-
 import vocabulary
 from jsonfile import write_json
 from model import DemoModel, Shape
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 PREFIX = "model."
 

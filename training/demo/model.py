@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
+from quantise import fake_q4, fake_q8_activation
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from quantise import fake_q4, fake_q8_activation
 
 
 @dataclass(frozen=True)

@@ -14,43 +14,42 @@ from random import Random
 
 import arithmetic
 import chats
-import questions
+import clusters
 from jsonfile import write_json
-from questions import Question
+from question import LAST_NUMBER, Question, check, plain
 
 NUMBER_RULE = (
     "Decode greedily. The number after the last '=' of the reply must equal `expected`; as a "
-    "regular expression, group 1 of " + questions.LAST_NUMBER.pattern + " on the stripped reply."
+    "regular expression, group 1 of " + LAST_NUMBER.pattern + " on the stripped reply."
 )
 
 
 def chosen() -> list[Question]:
     """The questions a reader is shown first: held out, and pleasant to read."""
-    speed_answer, speed = questions.speed_answer(8, 384)
-    share_answer, share = questions.share_answer(128, 8)
-    size_answer, size = questions.size_answer(32, 4)
+    speed_answer, speed = clusters.speed_answer(8, 384)
+    share_answer, share = clusters.share_answer(128, 8)
+    size_answer, size = clusters.size_answer(32, 4)
     total = arithmetic.addition(157, 355)
     left = arithmetic.subtraction(512, 128)
     times = arithmetic.multiplication(48, 8)
     minutes = arithmetic.multiplication(14, 60)
     joint = arithmetic.addition(819, 819)
     pair, fast = arithmetic.addition(264, 264), arithmetic.division(528, 6)
-    make = questions.plain
     return [
-        make("addition", "What is 157 + 355?", f"{total.text}.", total),
-        make("subtraction", "Subtract 128 from 512.", f"{left.text}.", left),
-        make("multiplication", "How much is 48 times 8?", f"{times.text}.", times),
-        make("units", "How many minutes are in 14 hours?", f"14 hours: {minutes.text} minutes.",
+        plain("addition", "What is 157 + 355?", f"{total.text}.", total),
+        plain("subtraction", "Subtract 128 from 512.", f"{left.text}.", left),
+        plain("multiplication", "How much is 48 times 8?", f"{times.text}.", times),
+        plain("units", "How many minutes are in 14 hours?", f"14 hours: {minutes.text} minutes.",
              minutes),
-        make("model size", "How many gigabytes do 32 billion parameters take in 4 bits?",
+        plain("model size", "How many gigabytes do 32 billion parameters take in 4 bits?",
              size_answer, size),
-        make("decode speed", "A model reads 8 GB per token and the memory gives 384 GB/s. "
+        plain("decode speed", "A model reads 8 GB per token and the memory gives 384 GB/s. "
              "How many tokens per second at most?", speed_answer, speed),
-        make("joint bandwidth", "Two machines with 819 GB/s each: what bandwidth together?",
+        plain("joint bandwidth", "Two machines with 819 GB/s each: what bandwidth together?",
              f"Together: {joint.text} GB/s.", joint),
-        make("node share", "A 128 GB model is spread over 8 nodes. How much does each hold?",
+        plain("node share", "A 128 GB model is spread over 8 nodes. How much does each hold?",
              share_answer, share),
-        make("cluster speed", "How fast is a 6 GB model on two machines with 264 GB/s each?",
+        plain("cluster speed", "How fast is a 6 GB model on two machines with 264 GB/s each?",
              f"Together: {pair.text} GB/s. Speed: {fast.text} tokens per second at most.",
              pair, fast),
     ]
@@ -87,9 +86,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
     shown = chosen()
-    for question in shown:
-        if not question.held_out or not questions.check(question, question.answer):
-            raise SystemExit(f"not held out, or not consistent: {question.text}")
+    for one in shown:
+        if not one.held_out or not check(one, one.answer):
+            raise SystemExit(f"not held out, or not consistent: {one.text}")
     write_json(options.demo, {"check": NUMBER_RULE, "questions": [entry([one]) for one in shown]})
     write_json(options.all, {
         "check": NUMBER_RULE,

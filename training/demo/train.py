@@ -8,38 +8,38 @@ Started again with the same `--work` folder it goes on from the last checkpoint 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 from random import Random
 
+import batches
+import chats
+import folder
 import torch
+import vocabulary
+from batches import Batch
+from model import PLAIN, Q4, Q4_WEIGHTS, DemoModel, Precision, Shape
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import batches
-import chats
-import folder
-import vocabulary
-from batches import Batch
-from model import PLAIN, Q4, Q4_WEIGHTS, DemoModel, Precision, Shape
+# Points (pool, learning rate) joined by straight lines: up, level, down, ever more slowly.
+LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (65.0, 1.41e-3), (115.0, 2e-5))
+# From this pool on the roundings of the 4-bit format are imitated.
+QUANTISED_FROM = 57
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--output", type=Path, help="folder for the model in HF layout")
-    parser.add_argument("--pools", type=int, default=180, help="length of the training")
+    parser.add_argument("--pools", type=int, default=int(LEARNING_RATE[-1][0]),
+                        help="stop after so many pools")
     parser.add_argument("--chats-in-pool", type=int, default=2048)
     parser.add_argument("--batch-tokens", type=int, default=3072)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--warm-up", type=float, default=1.8, help="in pools")
     parser.add_argument("--vocabulary", type=int, default=640)
-    parser.add_argument("--quantised-from", type=float, default=0.6,
-                        help="part of the training after which roundings are imitated")
-    parser.add_argument("--decay-from", type=float, default=0.55,
-                        help="part of the training after which the learning rate falls")
-    parser.add_argument("--export-every", type=int, default=20, help="in pools")
+    parser.add_argument("--export-every", type=int, default=5, help="in pools")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -64,18 +64,17 @@ def make_optimiser(model: DemoModel) -> torch.optim.AdamW:
     )
 
 
-def rate(done: float, warm_up: float, decay_from: float) -> float:
-    """The factor on the learning rate: up, level, and down to a hundredth."""
-    if done < warm_up:
-        return done / warm_up + 1e-3
-    if done < decay_from:
-        return 1.0
-    return 0.01 + 0.99 * (1.0 - done) / (1.0 - decay_from)
+def learning_rate(pool: float) -> float:
+    """The straight line between the two points of the table around this pool."""
+    for (start, low), (end, high) in itertools.pairwise(LEARNING_RATE):
+        if pool <= end:
+            return low + (high - low) * (pool - start) / (end - start)
+    return LEARNING_RATE[-1][1]
 
 
-def precision_for(random: Random, done: float, quantised_from: float) -> Precision:
+def precision_for(random: Random, pool: float) -> Precision:
     """Late in the training most steps are rounded, some stay plain: both uses must work."""
-    if done < quantised_from:
+    if pool < QUANTISED_FROM:
         return PLAIN
     return random.choices((PLAIN, Q4_WEIGHTS, Q4), (0.25, 0.45, 0.30))[0]
 
@@ -133,11 +132,10 @@ def train(options: argparse.Namespace) -> None:
         queue = batches.pool(tokenizer, options.seed, number, options.chats_in_pool,
                              options.batch_tokens)
         for place, batch in enumerate(queue):
-            done = (number + place / len(queue)) / options.pools
-            factor = rate(done, options.warm_up / options.pools, options.decay_from)
+            now = number + place / len(queue)
             for group in optimiser.param_groups:
-                group["lr"] = options.learning_rate * factor
-            loss = loss_of(model, batch, precision_for(random, done, options.quantised_from))
+                group["lr"] = learning_rate(now)
+            loss = loss_of(model, batch, precision_for(random, now))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -150,7 +148,7 @@ def train(options: argparse.Namespace) -> None:
               f"loss {sum(losses) / len(losses):.4f}, {tokens / passed:.0f} tokens/s", flush=True)
         if (number + 1) % options.export_every == 0 or number + 1 == options.pools:
             print(f"  held out, plain {report(model, tests, PLAIN)}", flush=True)
-            if done >= options.quantised_from:
+            if number >= QUANTISED_FROM:
                 print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(),
                      "pool": number + 1, "seconds": seconds}

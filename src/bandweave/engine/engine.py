@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS, Assignment
@@ -272,7 +272,7 @@ class Engine:
                     return node, message
             poll.poll(1000)
 
-    def _raise_failure(self, node: int, reason: str = "") -> None:
+    def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
         """Finds the cause: a node that died explains the complaints of those that miss it."""
         deadline = time.monotonic() + _GRACE_SECONDS
         complaint = f"{self._handles[node].name}: {reason}" if reason else ""
@@ -334,7 +334,8 @@ def _launcher(options: EngineOptions) -> Launcher:
     return LocalLauncher()
 
 
-def _local_threads(options: EngineOptions) -> int:
+def local_threads(options: EngineOptions) -> int:
+    """Threads of each node of this machine."""
     return options.threads or max(1, len(usable_cpus()) // len(options.shares))
 
 
@@ -345,7 +346,7 @@ def _assignment(
     cpus: tuple[int, ...] = ()
     threads, spin = options.threads or 0, True
     if not options.hosts:
-        threads = _local_threads(options)
+        threads = local_threads(options)
         usable = usable_cpus()
         spin = threads * len(handles) <= len(usable)
         if spin and not options.in_process:

@@ -35,15 +35,14 @@ class StepError(RuntimeError):
 
 
 class Executor(Protocol):
-    """Runs one node's program. Nodes other than node 0 take the step from node 0."""
+    """Runs node 0's program; the other nodes take their steps from it, each in its own way."""
 
-    def run(
-        self, step: Step, embeddings: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Node 0: runs a step and returns the logits ``[L, vocab_size]`` of the rows that want
         them, in row order. ``embeddings`` is ``[T, hidden_size]``."""
         ...
 
-    def follow(self) -> bool:
-        """Other nodes: waits for node 0's next step and runs it; False when node 0 has ended."""
+    def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
+        """Node 0: like ``run``, but gives each such row's best token, the lowest id on ties; no
+        logits cross the mesh for it."""
         ...

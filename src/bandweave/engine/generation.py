@@ -45,6 +45,24 @@ class _Running:
     def length(self) -> int:
         return len(self.request.tokens) + len(self.answer)
 
+    @property
+    def needs_best_only(self) -> bool:
+        """Whether the best token alone decides: greedy, nothing changes or hashes the logits."""
+        params = self.request.params
+        return params.temperature == 0 and not params.has_penalties and self.digest is None
+
+    def append(self, token: int, *, computed_at: float, chosen_at: float) -> None:
+        """The next token of the answer; the times are those of its logits and of its choice."""
+        if not self.answer:
+            self.first_at = computed_at
+        self.last_at = chosen_at
+        self.sampling += chosen_at - computed_at
+        self.answer.append(token)
+        if token in self.request.end_tokens:
+            self.reason = "stop"
+        elif len(self.answer) >= self.limit:
+            self.reason = "length"
+
     def todo(self) -> list[int]:
         """Tokens whose keys and values are not in the cache yet."""
         known = len(self.cached.tokens)
@@ -142,13 +160,21 @@ class Generator:
     def _step(self, running: list[_Running], chunk: int, on_token: OnToken) -> None:
         rows = self._rows(running, chunk)
         step = self._make_step(rows)
-        logits = self._executor.run(step, self._embed(step.tokens))
-        at = 0
-        for one, tokens, wants in rows:
-            one.cached.tokens += tokens
-            if wants:
-                self._choose(one, logits[at], on_token)
-                at += 1
+        embeddings = self._embed(step.tokens)
+        wanting = [one for one, _, wants in rows if wants]
+        if all(one.needs_best_only for one in wanting):
+            tokens = self._executor.best(step, embeddings)
+            before = time.perf_counter()
+        else:
+            logits = self._executor.run(step, embeddings)
+            before = time.perf_counter()
+            tokens = [self._choose(one, logits[i]) for i, one in enumerate(wanting)]
+        now = time.perf_counter()
+        for one, piece, _ in rows:
+            one.cached.tokens += piece
+        for one, token in zip(wanting, tokens, strict=True):
+            one.append(token, computed_at=before, chosen_at=now)
+            on_token(one.index, token)
 
     def _rows(
         self, running: list[_Running], chunk: int
@@ -190,12 +216,11 @@ class Generator:
             page_tables=tables,
         )
 
-    def _choose(self, one: _Running, logits: F32, on_token: OnToken) -> None:
-        before = time.perf_counter()
+    def _choose(self, one: _Running, logits: F32) -> int:
         if one.digest is not None:
             one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
         request = one.request
-        token = sample(
+        return sample(
             logits,
             request.params,
             request.tokens,
@@ -204,16 +229,6 @@ class Generator:
             request.choice,
             self._exp,
         )
-        one.last_at = time.perf_counter()
-        one.sampling += one.last_at - before
-        if not one.answer:
-            one.first_at = before
-        one.answer.append(token)
-        if token in request.end_tokens:
-            one.reason = "stop"
-        elif len(one.answer) >= one.limit:
-            one.reason = "length"
-        on_token(one.index, token)
 
 
 def _result(one: _Running) -> Result:

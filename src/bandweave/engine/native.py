@@ -60,14 +60,13 @@ class NativeExecutor:
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
-            return self._executor.run(
-                step.tokens,
-                step.slots,
-                step.positions,
-                step.wants_logits.astype(np.int32),
-                np.ascontiguousarray(step.page_tables),
-                embeddings,
-            )
+            return self._executor.run(*_arrays(step), embeddings)
+        except _native.StepError as error:
+            raise StepError(str(error)) from error
+
+    def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
+        try:
+            return self._executor.best(*_arrays(step), embeddings)
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
@@ -87,6 +86,12 @@ class NativeExecutor:
         """Seconds by item as thread 0 saw them, and counts, since the start (executor.h): of steps
         in which every row asks for logits, or of all others."""
         return self._executor.bill(decode)
+
+
+def _arrays(step: Step) -> tuple[npt.NDArray[np.int32], ...]:
+    tables = np.ascontiguousarray(step.page_tables)
+    wants = step.wants_logits.astype(np.int32)
+    return step.tokens, step.slots, step.positions, wants, tables
 
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:

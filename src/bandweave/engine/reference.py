@@ -68,6 +68,10 @@ class ReferenceExecutor:
         self._run_ops(step, embeddings)
         return self._floats["logits"].copy()
 
+    def best(self, step: Step, embeddings: F32) -> list[int]:
+        """Node 0: the best token of each row that wants logits; see ``Executor``."""
+        return [int(token) for token in np.argmax(self.run(step, embeddings), axis=1)]
+
     def follow(self) -> bool:
         """Other nodes: runs node 0's next step; False when node 0 has ended."""
         assert self._exchange is not None and self.program.node != 0

@@ -1,0 +1,202 @@
+"""``bandweave bench``: how fast a model decodes and prefills here, and what bounds it.
+
+Random prompt tokens, greedy, no end token, nothing reused: the work is the same in every round.
+Knows no text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bandweave.cli import output
+from bandweave.cli.options import engine_options, json_option, split_options
+
+if TYPE_CHECKING:
+    from bandweave.checkpoints.folder import Folder
+    from bandweave.cli.report import Bill
+    from bandweave.engine.engine import Engine, EngineOptions
+    from bandweave.engine.request import Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """``bandwidth``: bytes per second that the same threads read, None for other machines."""
+
+    plan: dict[str, Any]
+    timings: list[Timing]
+    bill: Bill
+    bandwidth: float | None
+
+    @property
+    def decode(self) -> list[float]:
+        return [timing.decode_tokens_per_s for timing in self.timings]
+
+    @property
+    def prefill(self) -> list[float]:
+        return [timing.prefill_tokens_per_s for timing in self.timings]
+
+    @property
+    def weight_rate(self) -> float:
+        """Bytes of weights read per second while decoding."""
+        return sum(self.bill.weight_bytes) * statistics.median(self.decode)
+
+    @property
+    def utilisation(self) -> float | None:
+        return None if self.bandwidth is None else self.weight_rate / self.bandwidth
+
+
+@click.command("bench")
+@click.argument("model")
+@click.option("--prompt-tokens", type=click.IntRange(1), default=128, metavar="P",
+              show_default=True, help="Tokens of the prompt.")  # fmt: skip
+@click.option("--new-tokens", type=click.IntRange(2), default=64, metavar="K",
+              show_default=True, help="Tokens of the answer.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), default=3, metavar="R", show_default=True,
+              help="Rounds after one to warm up; the median counts.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="N", show_default=True,
+              help="Of the prompt.")  # fmt: skip
+@split_options
+@json_option
+def command(
+    model: str,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
+    seed: int,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Measures MODEL here: tokens per second, bytes read and sent for each, and where the time
+    goes.
+    """
+    options = engine_options(values)
+
+    from bandweave.checkpoints.folder import Folder
+    from bandweave.checkpoints.resolve import resolve_model
+
+    with Folder.open(resolve_model(model)) as folder:
+        options = _fitting(folder, options, prompt_tokens, new_tokens)
+        measured = _measure(model, folder, options, prompt_tokens, new_tokens, rounds, seed)
+    if as_json:
+        asked = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "rounds": rounds}
+        output.print_json(_json(model, asked, measured))
+    else:
+        _print(model, prompt_tokens, new_tokens, measured)
+
+
+def _fitting(
+    folder: Folder, options: EngineOptions, prompt_tokens: int, new_tokens: int
+) -> EngineOptions:
+    """With a context that holds exactly the tokens asked for, unless the user chose one."""
+    needed, longest = prompt_tokens + new_tokens, folder.spec.context_length
+    context = options.context or needed
+    if needed > min(context, longest):
+        raise ValueError(
+            f"{prompt_tokens} prompt tokens and {new_tokens} new ones are more than the context "
+            f"of {min(context, longest)} tokens holds; ask for fewer"
+        )
+    return dataclasses.replace(options, context=context)
+
+
+def _measure(
+    name: str,
+    folder: Folder,
+    options: EngineOptions,
+    prompt_tokens: int,
+    new_tokens: int,
+    rounds: int,
+    seed: int,
+) -> _Measured:
+    from bandweave.cli import report
+    from bandweave.cli.bandwidth import read_bandwidth
+    from bandweave.cli.session import start_engine
+    from bandweave.engine.engine import local_threads
+    from bandweave.engine.request import Request
+    from bandweave.engine.sampling import SamplingParams
+
+    bandwidth = None
+    if not options.hosts:  # before the nodes take memory and processors
+        bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
+    generator = random.Random(seed)
+    request = Request(
+        tokens=tuple(generator.randrange(folder.spec.vocab_size) for _ in range(prompt_tokens)),
+        params=SamplingParams(temperature=0, max_tokens=new_tokens),
+    )
+    with start_engine(name, folder, options) as engine:
+        _answer(engine, request)
+        before = engine.statistics()
+        timings = [_answer(engine, request) for _ in range(rounds)]
+        return _Measured(
+            plan=report.plan_of(engine, options),
+            timings=timings,
+            bill=report.make_bill(before, engine.statistics(), timings),
+            bandwidth=bandwidth,
+        )
+
+
+def _answer(engine: Engine, request: Any) -> Timing:
+    return engine.generate([request], reuse=False)[0].timing
+
+
+def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, Any]:
+    from bandweave.cli import report
+
+    bill, bandwidth = measured.bill, measured.bandwidth
+    return {
+        **report.versions(),
+        "model": model,
+        **asked,
+        "decode_tokens_per_s": statistics.median(measured.decode),
+        "prefill_tokens_per_s": statistics.median(measured.prefill),
+        "decode_rounds": measured.decode,
+        "prefill_rounds": measured.prefill,
+        "weight_bytes_per_token": {"sum": sum(bill.weight_bytes), "nodes": bill.weight_bytes},
+        "wire_bytes_per_token": bill.wire_bytes,
+        "read_bandwidth_gb_s": None if bandwidth is None else bandwidth / 1e9,
+        "bandwidth_utilisation": measured.utilisation,
+        "predicted": None,
+        "bill": bill.to_json(),
+        "peak_rss_bytes": bill.peak_rss_bytes,
+        "plan": measured.plan,
+    }
+
+
+def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured) -> None:
+    from bandweave.cli import report
+
+    bill, plan = measured.bill, measured.plan
+    nodes = output.count(len(plan["nodes"]), "node")
+    reads = f"{output.size(sum(bill.weight_bytes))} a token, {measured.weight_rate / 1e9:.3g} GB/s"
+    if measured.bandwidth is not None:
+        threads = output.count(sum(node["threads"] for node in plan["nodes"]), "thread")
+        reads += (
+            f" of the {measured.bandwidth / 1e9:.3g} GB/s that {threads} can read: "
+            f"{100 * (measured.utilisation or 0.0):.0f}%"
+        )
+    print(f"{model} on {nodes}, {prompt_tokens} prompt tokens and {new_tokens} new ones\n")
+    output.print_pairs(
+        [
+            ("decode", _rates(measured.decode)),
+            ("prefill", _rates(measured.prefill)),
+            ("weights read", reads),
+            ("peak memory", ", ".join(map(output.size, bill.peak_rss_bytes)) + ", by node"),
+        ]
+    )
+    print()
+    report.print_bill(bill)
+    print()
+    report.print_plan(plan)
+
+
+def _rates(values: Sequence[float]) -> str:
+    median = f"{output.rate(statistics.median(values))} tokens/s"
+    if len(values) == 1:
+        return median
+    return f"{median} (rounds: {', '.join(map(output.rate, values))})"

@@ -1,0 +1,215 @@
+"""``bandweave demo``: shows, with the model that comes along, what splitting a model means.
+
+Knows what to tell; the answers, plan and bill come from where every command's do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bandweave.cli import output
+from bandweave.cli.options import engine_options, json_option, split_options
+
+if TYPE_CHECKING:
+    from bandweave.cli.questions import Question
+    from bandweave.cli.report import Bill
+    from bandweave.cli.session import Answer, OnText
+    from bandweave.engine.engine import EngineOptions
+
+MODEL = "demo"
+_EVERY = 2  # of the nine questions of the file, five
+_INTRO = """\
+A small language model, woven over {nodes}. Each node holds its own part
+of every layer in its own memory, and reads only that. For each token they swap
+a few kilobytes of numbers; weights and KV cache stay where they are.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """All answers on one split, in the order of the questions."""
+
+    plan: dict[str, Any]
+    answers: list[Answer]
+    bill: Bill
+
+    @property
+    def digest(self) -> str:
+        """One digest of all answers' logits."""
+        return hashlib.sha256("".join(a.logits_digest for a in self.answers).encode()).hexdigest()
+
+    @property
+    def tokens_per_s(self) -> float:
+        tokens = sum(answer.timing.decode_tokens for answer in self.answers)
+        decode = sum(answer.timing.decode for answer in self.answers)
+        return tokens / decode if decode > 0 else 0.0
+
+
+@click.command("demo")
+@click.option("--question", "own", multiple=True, metavar="TEXT",
+              help="Ask this. May be given several times.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(1), default=96, metavar="N", show_default=True,
+              help="Ends an answer after N tokens.")  # fmt: skip
+@split_options
+@json_option
+def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -> None:
+    """Splits a small model that comes with bandweave over two nodes, asks it a few questions,
+    says what a token cost, and gives the same questions to one node.
+    """
+    options = engine_options(values, nodes=2)
+    if any(not text.strip() for text in own):
+        raise ValueError("--question is empty; give some text")
+
+    from bandweave.checkpoints.resolve import demo_folder
+    from bandweave.cli import questions
+
+    asked = [questions.ask(text) for text in own]
+    asked = asked or questions.load_questions(demo_folder())[::_EVERY]
+    show = _Silent() if as_json else _Show(options)
+    first = _run(options, asked, max_tokens, show)
+    show.bill(first)
+    second = _run(_other(options), asked, max_tokens, _Silent())
+    same = first.digest == second.digest
+    if as_json:
+        output.print_json(_json(asked, first, second))
+    else:
+        _compare(first, second)
+    if not same:
+        raise click.exceptions.Exit(1)
+
+
+def _run(
+    options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent
+) -> _Run:
+    from bandweave.cli import report
+    from bandweave.cli.session import open_session
+    from bandweave.engine.sampling import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=max_tokens)
+    with open_session(MODEL, options) as session:
+        engine = session.engine
+        plan = report.plan_of(engine, options)
+        show.plan(plan)
+        before, answers = engine.statistics(), []
+        for question in asked:
+            tokens = session.encode_chat(question.messages)
+            on_text = show.question(question)
+            answers.append(session.answer(tokens, params, on_text=on_text, digest=True))
+            show.verdict(question, answers[-1])
+        bill = report.make_bill(before, engine.statistics(), [one.timing for one in answers])
+    return _Run(plan=plan, answers=answers, bill=bill)
+
+
+def _other(options: EngineOptions) -> EngineOptions:
+    """One node of this machine; two, where the question was about one."""
+    nodes = 2 if len(options.shares) == 1 else 1
+    shares = (Fraction(1),) * nodes
+    return dataclasses.replace(options, shares=shares, stages=1, hosts=(), secret=None)
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def plan(self, plan: dict[str, Any]) -> None: ...
+
+    def question(self, question: Question) -> OnText:
+        return lambda piece: None
+
+    def verdict(self, question: Question, answer: Answer) -> None: ...
+
+    def bill(self, run: _Run) -> None: ...
+
+
+class _Show(_Silent):
+    """Tells the demo on standard output."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        machines = "machines" if options.hosts else "processes of this machine"
+        nodes = len(options.shares)
+        self._nodes = f"{nodes} {machines}" if nodes > 1 else "1 process of this machine"
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        from bandweave.cli import report
+
+        print(_INTRO.format(nodes=self._nodes))
+        report.print_plan(plan)
+        print(flush=True)
+
+    def question(self, question: Question) -> Callable[[str], None]:
+        print(f"  {question.text}\n  ", end="", flush=True)
+        return _write
+
+    def verdict(self, question: Question, answer: Answer) -> None:
+        marks = {None: "", True: "  ✓", False: f"  ✗ ({question.expected} would be right)"}
+        print(marks[question.is_right(answer.text)] + "\n", flush=True)
+
+    def bill(self, run: _Run) -> None:
+        from bandweave.cli import report
+
+        print(f"What a token cost ({output.rate(run.tokens_per_s)} tokens/s):\n")
+        report.print_bill(run.bill)
+        print(flush=True)
+
+
+def _write(piece: str) -> None:
+    sys.stdout.write(piece.replace("\n", "\n  "))
+    sys.stdout.flush()
+
+
+def _compare(first: _Run, second: _Run) -> None:
+    here = output.count(len(first.plan["nodes"]), "node")
+    there = output.count(len(second.plan["nodes"]), "node")
+    tokens = sum(len(answer.tokens) for answer in first.answers)
+    print(f"The same questions on {there}:\n")
+    output.print_pairs(
+        [
+            (f"logits digest on {here}", first.digest[:32]),
+            (f"logits digest on {there}", second.digest[:32]),
+        ]
+    )
+    if first.digest == second.digest:
+        print(f"\nSame answer, bit for bit, in all {tokens} tokens.")
+    else:
+        print("\nNOT the same answer. This must never be; please report it.")
+
+
+def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any]:
+    from bandweave.cli import report
+
+    return {
+        **report.versions(),
+        "model": MODEL,
+        "plan": first.plan,
+        "questions": [
+            {
+                "question": question.text,
+                "text": answer.text,
+                "expected": question.expected,
+                "right": question.is_right(answer.text),
+                "tokens": list(answer.tokens),
+                "finish_reason": answer.finish_reason,
+                "logits_digest": answer.logits_digest,
+                "timing": report.timing_json(answer.timing),
+            }
+            for question, answer in zip(asked, first.answers, strict=True)
+        ],
+        "decode_tokens_per_s": first.tokens_per_s,
+        "bill": first.bill.to_json(),
+        "wire_bytes_per_token": first.bill.wire_bytes,
+        "weight_bytes_per_token": sum(first.bill.weight_bytes),
+        "logits_digest": first.digest,
+        "compared": {
+            "plan": second.plan,
+            "decode_tokens_per_s": second.tokens_per_s,
+            "logits_digest": second.digest,
+        },
+        "same_answer": first.digest == second.digest,
+    }

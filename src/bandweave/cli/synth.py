@@ -1,0 +1,92 @@
+"""``bandweave synth``: a checkpoint of random weights, for measuring without a download."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bandweave.cli import output
+from bandweave.cli.options import json_option
+
+_SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
+
+
+def _size_options(function: Any) -> Any:
+    for name in reversed(_SIZES):
+        option = "--" + name.replace("_", "-")
+        function = click.option(option, type=int, metavar="N")(function)
+    return function
+
+
+@click.command("synth")
+@click.argument("shape", required=False)
+@click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))
+@click.option("--list", "show_list", is_flag=True, help="Show the shapes there are, and leave.")
+@_size_options
+@click.option("--seed", type=int, default=0, metavar="N", help="Of the weights. Default 0.")
+@click.option("--dtype", default="bf16", metavar="DTYPE",
+              help="bf16, f16 or f32, as stored. Default bf16.")  # fmt: skip
+@json_option
+def command(
+    shape: str | None,
+    directory: Path | None,
+    show_list: bool,
+    seed: int,
+    dtype: str,
+    as_json: bool,
+    **sizes: int | None,
+) -> None:
+    """Writes a model with the sizes of SHAPE and random weights into DIR, which must be new or
+    empty.
+
+    It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it.
+    """
+    from bandweave.checkpoints.shapes import find_shape
+    from bandweave.checkpoints.synth import synthesise
+
+    if show_list:
+        _list(as_json)
+        return
+    if shape is None or directory is None:
+        raise click.UsageError("name a shape and a directory; --list shows the shapes")
+    found = find_shape(shape, **{name: sizes[name] for name in _SIZES})
+    with _progress(f"writing {directory}") as on_progress:
+        written = synthesise(found, directory, seed, dtype, on_progress)
+    stored = sum(file.stat().st_size for file in written.glob("*.safetensors"))
+    if as_json:
+        output.print_json({"path": str(written), "weight_file_bytes": stored, "seed": seed,
+                           "dtype": dtype, "config": found.config()})  # fmt: skip
+    else:
+        output.say(f"wrote {written} ({output.size(stored)})")
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    if not output.is_terminal():
+        yield None
+        return
+    from bandweave.cli.progress import byte_bar
+
+    with byte_bar(what) as update:
+        yield update
+
+
+def _list(as_json: bool) -> None:
+    from bandweave.checkpoints.shapes import find_shape, shape_names
+
+    shapes = [find_shape(name) for name in shape_names()]
+    if as_json:
+        output.print_json({"shapes": {shape.name: shape.config() for shape in shapes}})
+        return
+    headings = ["shape", "layers", "hidden", "heads", "KV heads", "intermediate", "vocabulary"]
+    rows = [
+        [shape.name, *(f"{number}" for number in (shape.layers, shape.hidden, shape.heads,
+                                                  shape.kv_heads, shape.intermediate,
+                                                  shape.vocab))]
+        for shape in shapes
+    ]  # fmt: skip
+    output.print_table(headings, rows)

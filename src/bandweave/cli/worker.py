@@ -1,0 +1,75 @@
+"""``bandweave worker``: offers this machine as a node to commands that name it in --hosts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from bandweave.cli import output
+
+
+@click.command("worker")
+@click.option("--listen", metavar="HOST:PORT",
+              help="Where to listen, for example 0.0.0.0:9000; port 0 takes any free one.")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="The secret that only those have who may use this worker.")
+@click.option("--models", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
+              help="Where to look for copies of models, besides their path at the controller. May "
+                   "be given several times.")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
+              help="Threads to compute with. Default: all processors, or what is asked for.")
+@click.option("--advertise", metavar="HOST:PORT",
+              help="The address by which other nodes reach this machine, if not the one that the "
+                   "controller was given.")
+@click.option("--once", is_flag=True, help="Serve one session and end.")
+@click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
+def command(
+    listen: str | None,
+    token_file: Path | None,
+    models: tuple[Path, ...],
+    threads: int | None,
+    advertise: str | None,
+    once: bool,
+    make_token: Path | None,
+) -> None:
+    """Serves as one node for commands on other machines, one after the other.
+
+    Every machine needs the same token file and its own copy of the model. What the nodes say to
+    each other is not encrypted: use a network that you trust.
+    """
+    if make_token is not None:
+        if listen is not None or token_file is not None:
+            raise click.UsageError("--make-token goes alone; start the worker afterwards")
+        _make_token(make_token)
+        return
+    if listen is None:
+        raise click.UsageError("--listen is missing; give HOST:PORT, for example 0.0.0.0:9000")
+    if token_file is None:
+        raise click.UsageError(
+            "--token-file is missing; `bandweave worker --make-token FILE` writes one"
+        )
+
+    from bandweave.engine.worker import run_worker
+    from bandweave.mesh.secret import read_secret
+
+    run_worker(
+        listen, read_secret(token_file), models, once=once, advertise=advertise, threads=threads
+    )
+
+
+def _make_token(path: Path) -> None:
+    from bandweave.mesh.secret import make_secret
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ValueError(
+            f"{path} exists already; use it, or name another file"
+        ) from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(make_secret() + b"\n")
+    output.say(f"wrote {path}; copy it to every machine and start there")
+    output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {path}")
