@@ -39,7 +39,9 @@ class Conversation:
         """Forgets everything but the system message."""
         self.turns.clear()
 
-    def fit(self, encode: Callable[[Messages], Sequence[int]], room: int) -> tuple[Sequence[int], int]:
+    def fit(
+        self, encode: Callable[[Messages], Sequence[int]], room: int
+    ) -> tuple[Sequence[int], int]:
         """The tokens of the messages, and how many of the oldest turns were dropped so that they
         are at most ``room``; the last question is never dropped."""
         tokens, dropped = encode(self.messages()), 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
-_INTRO = """\
-A small language model, woven over {nodes}. Each node holds its own part
-of every layer in its own memory, and reads only that. For each token they swap
-a few kilobytes of numbers; weights and KV cache stay where they are.
-"""
+_INTRO = (
+    "A small language model, woven over {nodes}. Each node holds its own part of every layer in "
+    "its own memory and reads only that. For each token they swap a few kilobytes of numbers; "
+    "weights and KV cache stay where they are."
+)
+_WIDTH = 78
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,7 @@ class _Show(_Silent):
     def plan(self, plan: dict[str, Any]) -> None:
         from bandweave.cli import report
 
-        print(_INTRO.format(nodes=self._nodes))
+        print(textwrap.fill(_INTRO.format(nodes=self._nodes), _WIDTH) + "\n")
         report.print_plan(plan)
         print(flush=True)
 

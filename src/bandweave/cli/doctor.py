@@ -24,7 +24,7 @@ _SLOW_VARIANTS = ("portable",)
 
 @click.command("doctor")
 @click.option("--bandwidth/--no-bandwidth", default=True,
-              help="Measure how fast the memory is read, or not. It takes a second or two.")  # fmt: skip
+              help="Measure how fast the memory is read, which takes a second.")  # fmt: skip
 @json_option
 def command(bandwidth: bool, as_json: bool) -> None:
     """Says what this machine offers to bandweave, what is missing, and how to mend it.

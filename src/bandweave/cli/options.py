@@ -41,7 +41,7 @@ _SPLIT = (
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
                  help="Keys and values in memory: f16 or f32. Default f16."),
     click.option("--context", type=int, metavar="N",
-                 help="Tokens that prompt and answer may have. Default: the model's, at most 4096."),
+                 help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
 )  # fmt: skip
 

@@ -6,12 +6,11 @@ Knows how numbers are written for people; knows no commands and no engines.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any
 
 MAX_WIDTH = 100  # longer lines are hard to read
 
@@ -32,16 +31,6 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A rich console no wider than what reads well."""
-    from rich.console import Console
-
-    result = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if result.width > MAX_WIDTH:
-        result.width = MAX_WIDTH
-    return result
-
-
 def print_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -50,29 +39,34 @@ def print_table(
     gap: int = 2,
     stderr: bool = False,
 ) -> None:
-    """A table without lines; the first ``left`` columns are words, the others numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), show_edge=False, pad_edge=False)
-    for index, heading in enumerate(headings):
-        side = "left" if index < left else "right"
-        table.add_column(heading, justify=side, no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console(stderr=stderr).print(table)
+    """A table with a line under its head; the first ``left`` columns are words, the others
+    numbers."""
+    lines = [list(headings), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        (" " * gap).join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + gap * (len(widths) - 1)))
+    print_text("\n".join(text), stderr=stderr)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]], *, stderr: bool = False) -> None:
     """Names and values in two columns, the values folded under each other."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    indent = max(len(name) for name, _ in pairs) + 2
+    room = max(20, shutil.get_terminal_size().columns - indent)
     for name, value in pairs:
-        table.add_row(name, value)
-    console(stderr=stderr).print(table)
+        folded = textwrap.wrap(value, min(room, MAX_WIDTH - indent)) or [""]
+        text = f"\n{' ' * indent}".join(folded)
+        print_text(f"{name.ljust(indent)}{text}", stderr=stderr)
+
+
+def print_text(text: str = "", *, stderr: bool = False) -> None:
+    """Text as it is, at once."""
+    print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
 
 
 def size(count: float) -> str:

@@ -69,7 +69,7 @@ def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
         rows.append([str(number), *([str(node["stage"])] if staged else []), *ranges, *sizes])
     output.print_table(headings, rows, gap=1 if staged else 2, stderr=stderr)
     for line in _below(plan):
-        output.console(stderr=stderr).print(line)
+        output.print_text(line, stderr=stderr)
 
 
 def _range(pair: Sequence[int]) -> str:
@@ -124,7 +124,8 @@ def make_bill(
     wall = sum(timing.decode for timing in timings) / max(1, tokens)
     sampling = sum(timing.sampling for timing in timings) / max(1, tokens)
     seconds = []
-    wire = dict.fromkeys(WIRE_KINDS, 0.0)  # no frame of the exchange carries weights or KV
+    # No frame of the exchange carries weights or KV: those two stay at zero.
+    wire: dict[str, float] = dict.fromkeys(WIRE_KINDS, 0.0)
     weight_bytes = []
     for node, (old, new) in enumerate(zip(before, after, strict=True)):
         spent = {key: value - old.decode[key] for key, value in new.decode.items()}
@@ -158,11 +159,8 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
         for node, items in enumerate(bill.seconds)
     ]
     output.print_table(headings, rows, stderr=stderr)
-    paid = ", ".join(
-        f"{kind} {output.size(bill.wire_bytes[kind])}" for kind in _COUNTERS
-    )
-    line = f"wire: {paid} a token; weights 0, KV 0"
-    output.console(stderr=stderr).print(line)
+    paid = ", ".join(f"{kind} {output.size(bill.wire_bytes[kind])}" for kind in _COUNTERS)
+    output.print_text(f"wire: {paid} a token; weights 0, KV 0", stderr=stderr)
 
 
 def _figure(value: float) -> str:

@@ -254,7 +254,8 @@ class Engine:
             self._raise_failure(node)
 
     def _receive(self, only: int | None = None) -> tuple[int, dict[str, Any]]:
-        """The next message of any node, or of one. ``StepError`` where a node fails or ends."""
+        """The next message of any node, or of one. ``StepError`` where a node fails or ends,
+        ``ValueError`` where what it was given cannot be used."""
         poll = select.poll()
         for handle in self._handles:
             poll.register(handle.channel.fileno(), select.POLLIN)
@@ -267,6 +268,8 @@ class Engine:
                 except OSError:
                     self._raise_failure(node)
                 if message.get("type") == "failed":
+                    if message.get("mistake"):
+                        raise ValueError(f"{handle.name}: {message.get('reason')}")
                     self._raise_failure(node, str(message.get("reason")))
                 if only is None or node == only:
                     return node, message

@@ -88,7 +88,10 @@ class NativeExecutor:
         return self._executor.bill(decode)
 
 
-def _arrays(step: Step) -> tuple[npt.NDArray[np.int32], ...]:
+Int32 = npt.NDArray[np.int32]
+
+
+def _arrays(step: Step) -> tuple[Int32, Int32, Int32, Int32, Int32]:
     tables = np.ascontiguousarray(step.page_tables)
     wants = step.wants_logits.astype(np.int32)
     return step.tokens, step.slots, step.positions, wants, tables

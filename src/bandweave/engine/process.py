@@ -78,7 +78,8 @@ def _report(context: NodeContext, error: Exception) -> int:
     else:
         traceback.print_exception(error)
     with contextlib.suppress(OSError):
-        failed = {"type": "failed", "reason": describe(error)}
+        mistake = isinstance(error, (ValueError, MemoryError))  # the user's, not the node's
+        failed = {"type": "failed", "reason": describe(error), "mistake": mistake}
         context.channel.send(failed, timeout=_REPORT_SECONDS)
     return 1
 
