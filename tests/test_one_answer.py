@@ -47,7 +47,7 @@ def expected(runner: Runner) -> Mapping[tuple[str, ...], Answer]:
     return {case.group: runner.baseline(case) for case in CASES}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, vars(case).values())))
 def test_every_pair_of_settings_gives_the_answer_of_one_node(
     runner: Runner, expected: Mapping[tuple[str, ...], Answer], case: Case
 ) -> None:
@@ -59,7 +59,9 @@ def test_every_pair_of_settings_gives_the_answer_of_one_node(
 def test_answers_depend_on_what_they_may_depend_on(
     expected: Mapping[tuple[str, ...], Answer],
 ) -> None:
-    digests = [digest for answer in expected.values() for digest in answer.digests]
+    # The demo's checkpoint is bf16: wider weights are the same numbers.
+    different = [answer for group, answer in expected.items() if group[:2] != (DEMO, "f32")]
+    digests = [digest for answer in different for digest in answer.digests]
     assert len(set(digests)) == len(digests)
 
 

@@ -26,9 +26,7 @@ class TensorSource(Protocol):
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         ...
 
-    def read(
-        self, name: str, rows: Range, columns: Range | None = None
-    ) -> npt.NDArray[np.generic]:
+    def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored: float32, float16, or uint16 holding bf16 bits; C order.
 
         Reads only the byte ranges asked for. ``columns`` None: all, or a vector.

@@ -7,75 +7,31 @@ tokens, not text.
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS, Assignment
-from bandweave.engine.executor import PAGE_SIZE, StepError
+from bandweave.engine.executor import StepError
 from bandweave.engine.handle import Launcher, NodeHandle
-from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
-from bandweave.engine.machine import available_memory_bytes, usable_cpus
-from bandweave.engine.memory import NodeMemory, check_memory, node_memory
-from bandweave.engine.native import ExecutorOptions
-from bandweave.engine.program import lower
+from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import (
+    check_local_memory,
+    fit_to_hosts,
+    make_assignment,
+    make_launcher,
+    resolve_context,
+)
 from bandweave.engine.request import Request, Result, Timing
-from bandweave.models.registry import build_graph
 from bandweave.planning.split import NodeShare, Split, make_split
 
-DEFAULT_CONTEXT = 4096
-STALL_SECONDS = 5.0
 _GRACE_SECONDS = 1.0
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """How a model is split and run. ``shares`` has one entry a node; ``hosts`` (``host:port`` of
-    workers, with their ``secret``) replaces local processes; ``in_process`` makes nodes threads of
-    this process, for tests. ``threads`` a node (None: the processors shared out); ``context`` tokens
-    a sequence (None: the model's, at most 4096); ``isa`` a kernel variant by name."""
-
-    shares: tuple[Fraction, ...] = (Fraction(1),)
-    stages: int = 1
-    hosts: tuple[str, ...] = ()
-    secret: bytes | None = None
-    threads: int | None = None
-    weight_format: str = "q4"
-    kv_format: str = "f16"
-    context: int | None = None
-    streams: int = 1
-    max_rows: int = 256
-    isa: str = ""
-    stall_seconds: float = STALL_SECONDS
-    in_process: bool = False
-
-    def __post_init__(self) -> None:
-        if self.weight_format not in WEIGHT_FORMATS:
-            raise ValueError(
-                f"weight format {self.weight_format!r} is unknown; choose {', '.join(WEIGHT_FORMATS)}"
-            )
-        if self.kv_format not in KV_FORMATS:
-            raise ValueError(
-                f"KV format {self.kv_format!r} is unknown; choose {', '.join(KV_FORMATS)}"
-            )
-        for name in ("stages", "streams", "max_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"{self.threads} threads a node; it must be at least 1")
-        if self.hosts and len(self.hosts) != len(self.shares):
-            raise ValueError(f"{len(self.hosts)} hosts, but {len(self.shares)} shares")
-        if self.hosts and self.secret is None:
-            raise ValueError("hosts need the token that their workers have; give --token-file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +87,21 @@ class Engine:
         ``ValueError`` for a request that makes no sense, ``MemoryError`` where it does not fit,
         ``OSError`` where a node cannot be started or reached, ``StepError`` where one fails.
         """
+        context = resolve_context(folder, options)
         split = make_split(folder.spec, options.shares, stages=options.stages)
-        context = _context(folder, options)
         if not options.hosts:
-            _check_local_memory(folder, split, options, context)
-        launcher = _launcher(options)
+            check_local_memory(folder, split, options, context)
+        launcher = make_launcher(options)
         try:
             handles = launcher.start(split.num_nodes)
             engine = cls(launcher=launcher, handles=handles, split=split, context=context)
+            if options.hosts and options.fit:
+                shares = fit_to_hosts(folder, options, context, engine._available_memories())
+                options = replace(options, shares=shares)
+                engine.split = make_split(folder.spec, shares, stages=options.stages)
             for node in range(split.num_nodes):
-                assignment = _assignment(folder, options, handles, node, context)
-                handles[node].channel.send(assignment.to_message())
+                assignment = make_assignment(folder, options, handles, node, context)
+                engine._send(node, assignment.to_message())
             engine._await_loaded(on_progress)
             return engine
         except BaseException:
@@ -289,6 +249,14 @@ class Engine:
         self._broken = reason or complaint or f"{self._handles[node].name} closed its connection"
         raise StepError(self._broken)
 
+    def _available_memories(self) -> list[int]:
+        """Bytes that every node's machine could give; nodes of one machine are not told apart."""
+        available = []
+        for node in range(len(self._handles)):
+            self._send(node, {"type": "describe"})
+            available.append(self._receive(only=node)[1]["available_memory_bytes"])
+        return available
+
     def _await_loaded(self, on_progress: OnProgress) -> None:
         progress = [(0, 1)] * len(self._handles)
         infos: dict[int, NodeInfo] = {}
@@ -317,87 +285,3 @@ def _result(message: dict[str, Any]) -> Result:
         logits_digest=message["logits_digest"],
         timing=Timing(**message["timing"]),
     )
-
-
-def _context(folder: Folder, options: EngineOptions) -> int:
-    longest = folder.spec.context_length
-    if options.context is None:
-        return min(longest, DEFAULT_CONTEXT)
-    if not 1 <= options.context <= longest:
-        raise ValueError(f"a context of {options.context}; the model's is 1 to {longest} tokens")
-    return options.context
-
-
-def _launcher(options: EngineOptions) -> Launcher:
-    if options.hosts:
-        assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret)
-    if options.in_process:
-        return ThreadLauncher()
-    return LocalLauncher()
-
-
-def local_threads(options: EngineOptions) -> int:
-    """Threads of each node of this machine."""
-    return options.threads or max(1, len(usable_cpus()) // len(options.shares))
-
-
-def _assignment(
-    folder: Folder, options: EngineOptions, handles: list[NodeHandle], node: int, context: int
-) -> Assignment:
-    """Local nodes are pinned side by side where there are processors enough for all threads."""
-    cpus: tuple[int, ...] = ()
-    threads, spin = options.threads or 0, True
-    if not options.hosts:
-        threads = local_threads(options)
-        usable = usable_cpus()
-        spin = threads * len(handles) <= len(usable)
-        if spin and not options.in_process:
-            cpus = usable[node * threads : (node + 1) * threads]
-    addresses = tuple(handle.address for handle in handles if handle.address is not None)
-    return Assignment(
-        model=str(folder.path.resolve()),
-        fingerprint=folder.fingerprint(),
-        shares=options.shares,
-        stages=options.stages,
-        weight_format=options.weight_format,
-        kv_format=options.kv_format,
-        context=context,
-        streams=options.streams,
-        max_rows=options.max_rows,
-        names=tuple(handle.name for handle in handles),
-        addresses=addresses,
-        stall_seconds=options.stall_seconds,
-        threads=threads,
-        cpus=cpus,
-        spin=spin,
-        isa=options.isa,
-    )
-
-
-def _check_local_memory(
-    folder: Folder, split: Split, options: EngineOptions, context: int
-) -> None:
-    """Nodes on one machine share its memory."""
-    graph = build_graph(folder.spec)
-    pages = math.ceil(context / PAGE_SIZE)
-    sizes = ExecutorOptions(
-        num_pages=pages * options.streams,
-        max_pages=pages,
-        max_rows=options.max_rows,
-        kv_format=options.kv_format,
-    )
-    needs = [
-        node_memory(lower(graph, split, node), options.weight_format, sizes)
-        for node in range(split.num_nodes)
-    ]
-    together = NodeMemory(
-        weight_bytes=sum(need.weight_bytes for need in needs),
-        kv_bytes=sum(need.kv_bytes for need in needs),
-        work_bytes=sum(need.work_bytes for need in needs),
-        base_bytes=sum(need.base_bytes for need in needs),
-    )
-    count = "1 node" if split.num_nodes == 1 else f"all {split.num_nodes} nodes together"
-    check_memory(f"{folder.path.name} on {count}", together, available_memory_bytes())
-
-

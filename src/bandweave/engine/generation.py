@@ -176,9 +176,7 @@ class Generator:
             one.append(token, computed_at=before, chosen_at=now)
             on_token(one.index, token)
 
-    def _rows(
-        self, running: list[_Running], chunk: int
-    ) -> list[tuple[_Running, list[int], bool]]:
+    def _rows(self, running: list[_Running], chunk: int) -> list[tuple[_Running, list[int], bool]]:
         """Whose tokens the step computes: decoding answers first, then prompts while room is."""
         decoding = [one for one in running if one.answer][: self._max_rows]
         rows = [(one, one.todo(), True) for one in decoding]

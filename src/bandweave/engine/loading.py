@@ -37,7 +37,9 @@ class Weights:
 
 def packed_bytes(program: Program, weight_format: str) -> int:
     """Bytes of a program's matrices in a weight format, packed."""
-    return sum(_aligned(_matrix_bytes(weight, weight_format)) for weight in program.weights.values())
+    return sum(
+        _aligned(_matrix_bytes(weight, weight_format)) for weight in program.weights.values()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The node: loads its share of a model, joins the mesh and runs steps until its controller ends.
 
-Joins a program, weights and a mesh. Messages from the controller: ``load``; then ``generate`` (node
-0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no command line.
+Joins a program, weights and a mesh. Messages from the controller: ``describe`` if it likes, ``load``;
+then ``generate`` (node 0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no command line.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ _PROGRESS_PARTS = 200
 def serve(context: NodeContext) -> None:
     """Runs a node to the end of its session; see ``engine.process``."""
     message, _ = context.channel.receive()
+    if message.get("type") == "describe":
+        context.channel.send(
+            {"type": "description", "available_memory_bytes": available_memory_bytes() or 0}
+        )
+        message, _ = context.channel.receive()
     if message.get("type") == "shutdown":
         return
     assignment = Assignment.from_message(message)
@@ -178,9 +183,7 @@ class _Node:
         requests = [Request.from_message(request) for request in message["requests"]]
 
         def on_token(index: int, token: int) -> None:
-            self._channel.send(
-                {"type": "token", "number": number, "index": index, "token": token}
-            )
+            self._channel.send({"type": "token", "number": number, "index": index, "token": token})
 
         try:
             results = self._generator.run(

@@ -105,7 +105,9 @@ class Op:
         writes = ", ".join(str(view) for view in self.outputs)
         extra = [f"{key}={value}" for key, value in self.attributes.items()]
         names = [name for name in (self.weight, self.vector) if name]
-        return f"{self.kind:14} {self.name}: {reads} -> {writes}  {' '.join(names + extra)}".rstrip()
+        return (
+            f"{self.kind:14} {self.name}: {reads} -> {writes}  {' '.join(names + extra)}".rstrip()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +239,7 @@ class _Lowering:
             )
             self.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
         source = self.views[op.inputs[0].name]
-        self._op(
-            "linear", op.name, (source,), (target,), weight=op.name, vector=vector
-        )
+        self._op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -260,9 +260,7 @@ class _Lowering:
         cache = op.layer - share.layers.start
         q, k, v = (self.views[value.name] for value in op.inputs)
         kv_heads, dim = len(share.kv_heads), spec.head_dim
-        self._op(
-            "kv_append", f"{op.name}.kv", (k, v), cache=cache, kv_heads=kv_heads, dim=dim
-        )
+        self._op("kv_append", f"{op.name}.kv", (k, v), cache=cache, kv_heads=kv_heads, dim=dim)
         kv_map = tuple(
             head // spec.heads_per_kv_head - share.kv_heads.start
             for head in range(share.heads.start, share.heads.stop)

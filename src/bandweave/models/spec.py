@@ -92,9 +92,7 @@ def inverse_frequencies(rope: RopeSpec) -> tuple[float, ...]:
     with localcontext() as context:
         context.prec = 50
         log_theta = Decimal(rope.theta).ln()
-        exact = [
-            (-log_theta * 2 * i / rope.rotary_dim).exp() for i in range(rope.rotary_dim // 2)
-        ]
+        exact = [(-log_theta * 2 * i / rope.rotary_dim).exp() for i in range(rope.rotary_dim // 2)]
         if rope.scaling is not None:
             exact = [_scaled(frequency, rope.scaling) for frequency in exact]
         return tuple(float(frequency) for frequency in exact)

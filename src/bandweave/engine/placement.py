@@ -1,0 +1,131 @@
+"""Placement: which processes a model's nodes become, what each is told, and whether it fits.
+
+Turns options into launchers and assignments. Knows no messages and no steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.engine.assignment import Assignment
+from bandweave.engine.executor import PAGE_SIZE
+from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
+from bandweave.engine.machine import available_memory_bytes, usable_cpus
+from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
+from bandweave.engine.native import ExecutorOptions
+from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
+from bandweave.engine.program import lower
+from bandweave.models.registry import build_graph
+from bandweave.planning.fit import fitting_shares
+from bandweave.planning.split import Split, make_split
+
+
+def resolve_context(folder: Folder, options: EngineOptions) -> int:
+    longest = folder.spec.context_length
+    if options.context is None:
+        return min(longest, DEFAULT_CONTEXT)
+    if not 1 <= options.context <= longest:
+        raise ValueError(f"a context of {options.context}; the model's is 1 to {longest} tokens")
+    return options.context
+
+
+def make_launcher(options: EngineOptions) -> Launcher:
+    if options.hosts:
+        assert options.secret is not None
+        return HostLauncher(options.hosts, options.secret)
+    if options.in_process:
+        return ThreadLauncher()
+    return LocalLauncher()
+
+
+def local_threads(options: EngineOptions) -> int:
+    """Threads of each node of this machine."""
+    return options.threads or max(1, len(usable_cpus()) // len(options.shares))
+
+
+def make_assignment(
+    folder: Folder, options: EngineOptions, handles: list[NodeHandle], node: int, context: int
+) -> Assignment:
+    """Local nodes are pinned side by side where there are processors enough for all threads."""
+    cpus: tuple[int, ...] = ()
+    threads, spin = options.threads or 0, True
+    if not options.hosts:
+        threads = local_threads(options)
+        usable = usable_cpus()
+        spin = threads * len(handles) <= len(usable)
+        if spin and not options.in_process:
+            cpus = usable[node * threads : (node + 1) * threads]
+    addresses = tuple(handle.address for handle in handles if handle.address is not None)
+    return Assignment(
+        model=str(folder.path.resolve()),
+        fingerprint=folder.fingerprint(),
+        shares=options.shares,
+        stages=options.stages,
+        weight_format=options.weight_format,
+        kv_format=options.kv_format,
+        context=context,
+        streams=options.streams,
+        max_rows=options.max_rows,
+        names=tuple(handle.name for handle in handles),
+        addresses=addresses,
+        stall_seconds=options.stall_seconds,
+        threads=threads,
+        cpus=cpus,
+        spin=spin,
+        isa=options.isa,
+    )
+
+
+def node_needs(
+    folder: Folder, split: Split, options: EngineOptions, context: int
+) -> list[NodeMemory]:
+    """What every node of a split will need."""
+    graph = build_graph(folder.spec)
+    pages = math.ceil(context / PAGE_SIZE)
+    sizes = ExecutorOptions(
+        num_pages=pages * options.streams,
+        max_pages=pages,
+        max_rows=options.max_rows,
+        kv_format=options.kv_format,
+    )
+    return [
+        node_memory(lower(graph, split, node), options.weight_format, sizes)
+        for node in range(split.num_nodes)
+    ]
+
+
+def check_local_memory(folder: Folder, split: Split, options: EngineOptions, context: int) -> None:
+    """``MemoryError`` where the nodes, which share this machine's memory, need more than it has."""
+    needs = node_needs(folder, split, options, context)
+    together = NodeMemory(
+        weight_bytes=sum(need.weight_bytes for need in needs),
+        kv_bytes=sum(need.kv_bytes for need in needs),
+        work_bytes=sum(need.work_bytes for need in needs),
+        base_bytes=sum(need.base_bytes for need in needs),
+    )
+    count = "1 node" if split.num_nodes == 1 else f"all {split.num_nodes} nodes together"
+    check_memory(f"{folder.path.name} on {count}", together, available_memory_bytes())
+
+
+def fit_to_hosts(
+    folder: Folder, options: EngineOptions, context: int, available: Sequence[int]
+) -> tuple[Fraction, ...]:
+    """Shares that fit the hosts' available memories (bytes). ``MemoryError`` where none do."""
+
+    def needs(shares: Sequence[Fraction]) -> list[int]:
+        split = make_split(folder.spec, shares, stages=options.stages)
+        return [need.total_bytes for need in node_needs(folder, split, options, context)]
+
+    shares = fitting_shares(available, needs)
+    if shares is None:
+        total = sum(needs(options.shares))
+        raise MemoryError(
+            f"{folder.path.name} needs {gigabytes(total)} of memory on {len(available)} nodes but "
+            f"they have {gigabytes(sum(available))} available; add machines, or choose a smaller "
+            "--format or --context"
+        )
+    return shares

@@ -1,0 +1,238 @@
+"""Programs: the nodes' parts cover every tensor, and their exchanges meet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from bandweave.engine.program import Op, Part, Program, lower
+from bandweave.models.graph import COLUMN_UNIT, Graph
+from bandweave.models.graph import Split as WeightSplit
+from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
+from bandweave.planning.split import Split, make_split
+from tests.helpers.random_model import tiny_spec
+from tests.helpers.split_strategies import requests, specs
+
+Lowered = tuple[ModelSpec, Graph, Split, list[Program]]
+
+EXCHANGES = ("embed", "send", "recv", "all_reduce_add", "gather_logits")
+
+
+@st.composite
+def lowered(draw: st.DrawFn) -> Lowered:
+    """Any small model's programs on any nodes that it can be split over."""
+    spec, (shares, stages) = draw(specs()), draw(requests())
+    try:
+        split = make_split(spec, shares, stages=stages)
+    except ValueError:
+        assume(False)
+        raise
+    graph = build_graph(spec)
+    return spec, graph, split, [lower(graph, split, node) for node in range(split.num_nodes)]
+
+
+properties = settings(max_examples=60, deadline=None)
+
+
+def count(parts: Sequence[Part], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """How many of the parts hold each element of a tensor."""
+    held = np.zeros(shape, np.int64)
+    for part in parts:
+        assert 0 <= part.rows.start < part.rows.stop <= shape[0], part
+        if part.columns is None:
+            held[part.rows.start : part.rows.stop] += 1
+        else:
+            assert 0 <= part.columns.start < part.columns.stop <= shape[1], part
+            held[part.rows.start : part.rows.stop, part.columns.start : part.columns.stop] += 1
+    return held
+
+
+def parts_of(program: Program) -> list[Part]:
+    kept = [*program.weights.values(), *program.vectors.values()]
+    return [part for one in kept for part in one.parts if len(part.rows)]
+
+
+@properties
+@given(lowered())
+def test_the_nodes_parts_cover_every_tensor(case: Lowered) -> None:
+    spec, graph, split, programs = case
+    by_tensor: dict[str, list[Part]] = {}
+    for program in programs:
+        for part in parts_of(program):
+            by_tensor.setdefault(part.tensor, []).append(part)
+    shapes = {weight.name: weight for weight in graph.weights()}
+    assert set(by_tensor) <= set(shapes)
+    for name, weight in shapes.items():
+        held = count(by_tensor.get(name, []), weight.shape)
+        if name == "embed_tokens":  # read row by row where tokens need it; the head if tied
+            assert (held == int(spec.tied_embeddings)).all()
+        elif weight.split is WeightSplit.REPLICATED:
+            assert held.min() == held.max() >= 1, name
+        elif name.split(".")[2:3] in (["k_proj"], ["v_proj"]):
+            layer = int(name.split(".")[1])
+            holders = [share for share in split.shares if layer in _indices(share.layers)]
+            heads = held.reshape(spec.num_kv_heads, -1)
+            for head, found in enumerate(heads):
+                readers = sum(head in _indices(share.kv_heads) for share in holders)
+                assert (found == readers).all() and readers >= 1, (name, head)
+        else:
+            assert (held == 1).all(), name
+
+
+def _indices(r: object) -> range:
+    return range(r.start, r.stop)  # type: ignore[attr-defined]
+
+
+@properties
+@given(lowered())
+def test_nodes_hold_only_what_their_layers_need(case: Lowered) -> None:
+    _, graph, split, programs = case
+    layer_of = {f"layers.{op.layer}": op.layer for op in graph.ops if op.layer is not None}
+    for program, share in zip(programs, split.shares, strict=True):
+        last = share.stage == len(split.stages) - 1
+        for part in parts_of(program):
+            layer = layer_of.get(".".join(part.tensor.split(".")[:2]))
+            assert layer in _indices(share.layers) if layer is not None else last, part
+        assert program.cache.layers == len(share.layers)
+        assert program.cache.kv_heads == len(share.kv_heads)
+
+
+@properties
+@given(lowered())
+def test_weights_fit_their_parts_and_are_cut_at_units(case: Lowered) -> None:
+    spec, _, _, programs = case
+    for program in programs:
+        for weight in program.weights.values():
+            assert weight.outputs == sum(len(part.rows) for part in weight.parts) > 0
+            assert all(len(part.columns or ()) == weight.inputs for part in weight.parts)
+            units = {"o_proj": spec.head_dim, "down_proj": COLUMN_UNIT}
+            unit = units.get(weight.name.rsplit(".", 1)[-1], weight.inputs)
+            assert weight.unit == unit, weight
+            assert all(part.columns and part.columns.start % unit == 0 for part in weight.parts)
+        for vector in program.vectors.values():
+            assert vector.size == sum(len(part.rows) for part in vector.parts) > 0
+
+
+@properties
+@given(lowered())
+def test_operations_read_what_was_written_and_stay_inside_buffers(case: Lowered) -> None:
+    spec, _, split, programs = case
+    for program, share in zip(programs, split.shares, strict=True):
+        written: set[str] = set()
+        for op in program.ops:
+            for view in (*op.inputs, *op.outputs):
+                assert 0 <= view.offset < view.offset + view.width
+                assert view.offset + view.width <= program.buffers[view.buffer].width
+            for view in op.inputs:
+                idle = view.buffer == "grid" and share.node not in op.attributes["contributors"]
+                assert idle or view.buffer in written, op
+            written |= {view.buffer for view in op.outputs}
+            assert op.weight is None or op.weight in program.weights
+            assert op.vector is None or op.vector in program.vectors
+            if op.kind == "attention":
+                heads = range(share.heads.start, share.heads.stop)
+                read = [place + share.kv_heads.start for place in op.attributes["kv_map"]]
+                assert read == [head // spec.heads_per_kv_head for head in heads]
+        assert Counter(op.kind for op in program.ops)["attention"] == (
+            len(share.layers) if len(share.heads) else 0
+        )
+
+
+def exchanges(program: Program) -> dict[int, Op]:
+    """A program's exchanges by tag; no tag is used twice."""
+    found = [op for op in program.ops if op.kind in EXCHANGES]
+    by_tag = {int(op.attributes["tag"]): op for op in found}
+    assert len(by_tag) == len(found)
+    return by_tag
+
+
+@properties
+@given(lowered())
+def test_exchanges_exist_on_all_nodes_that_take_part(case: Lowered) -> None:
+    _, _, split, programs = case
+    by_node = [exchanges(program) for program in programs]
+    for tag in sorted({tag for tags in by_node for tag in tags}):
+        having = {node: tags[tag] for node, tags in enumerate(by_node) if tag in tags}
+        (kind,) = {"pipe" if op.kind in ("send", "recv") else op.kind for op in having.values()}
+        if kind == "pipe":
+            _check_pipe(having)
+        elif kind == "gather_logits":
+            _check_gather(split, having)
+        else:
+            (group,) = {op.attributes["group"] for op in having.values()}
+            assert tuple(having) == group
+            assert group == tuple(split.stages[split.shares[group[0]].stage])
+    for left in by_node:  # nobody waits for what the other sends later
+        for right in by_node:
+            assert [tag for tag in left if tag in right] == [tag for tag in right if tag in left]
+
+
+def _check_pipe(having: dict[int, Op]) -> None:
+    sent = sorted(
+        (node, peer)
+        for node, op in having.items()
+        if op.kind == "send"
+        for peer in op.attributes["peers"]
+    )
+    received = sorted(
+        (op.attributes["peers"][0], node) for node, op in having.items() if op.kind == "recv"
+    )
+    assert sent == received and sent
+
+
+def _check_gather(split: Split, having: dict[int, Op]) -> None:
+    (owners,) = {op.attributes["owners"] for op in having.values()}
+    ranges = [(s.node, s.vocabulary.start, s.vocabulary.stop) for s in split.shares if s.vocabulary]
+    assert list(owners) == ranges
+    assert set(having) == {0} | {node for node, _, _ in ranges}
+    assert [bool(op.outputs) for op in having.values()] == [node == 0 for node in having]
+    assert [bool(op.inputs) for op in having.values()] == [
+        any(node == owner for owner, _, _ in ranges) for node in having
+    ]
+
+
+@properties
+@given(lowered())
+def test_every_node_of_a_stage_but_the_first_receives_once(case: Lowered) -> None:
+    _, _, split, programs = case
+    for program, share in zip(programs, split.shares, strict=True):
+        kinds = Counter(op.kind for op in program.ops)
+        assert kinds["recv"] == int(share.stage > 0)
+        assert kinds["embed"] == int(share.stage == 0)
+        assert kinds["send"] <= int(share.stage < len(split.stages) - 1)
+        assert kinds["all_reduce_add"] == 2 * len(share.layers)
+
+
+@properties
+@given(lowered())
+def test_contributors_are_the_nodes_that_have_a_part_of_the_sum(case: Lowered) -> None:
+    _, _, split, programs = case
+    for nodes in split.stages:
+        own = [
+            {op.name: op for op in programs[n].ops if op.kind == "linear_grid"} for n in nodes
+        ]
+        for program in (programs[node] for node in nodes):
+            for op in program.ops:
+                if op.kind != "all_reduce_add":
+                    continue
+                name = op.name.removesuffix(".reduce")
+                having = tuple(n for n, ops in zip(nodes, own, strict=True) if name in ops)
+                assert op.attributes["contributors"] == having != ()
+
+
+@pytest.mark.parametrize(("shares", "stages"), [((1,), 1), ((3, 2, 1), 1), ((1, 1, 1), 2)])
+def test_a_program_can_be_printed(shares: tuple[int, ...], stages: int) -> None:
+    spec = tiny_spec()
+    split = make_split(spec, shares, stages=stages)
+    for node in range(len(shares)):
+        program = lower(build_graph(spec), split, node)
+        lines = str(program).splitlines()
+        assert lines[0] == f"node {node} of {len(shares)}: {len(program.ops)} operations"
+        assert len(lines) == 1 + len(program.ops)
