@@ -1,7 +1,8 @@
-"""The node: loads its share of a model, joins the mesh and runs steps until its controller ends.
+"""The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
-Joins a program, weights and a mesh. Messages from the controller: ``describe`` if it likes, ``load``;
-then ``generate`` (node 0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no command line.
+Joins a program, weights and a mesh. Messages from the controller: ``describe`` if it likes,
+``load``; then ``generate`` (node 0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no
+command line.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:
             raise ValueError(
-                f"weight format {self.weight_format!r} is unknown; choose {', '.join(WEIGHT_FORMATS)}"
+                f"weight format {self.weight_format!r} is unknown; "
+                f"choose {', '.join(WEIGHT_FORMATS)}"
             )
         if self.kv_format not in KV_FORMATS:
             raise ValueError(
