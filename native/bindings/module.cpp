@@ -358,6 +358,7 @@ NB_MODULE(_native, m) {
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
             "Like run, but returns each wanting row's best token.")
+        .def_prop_ro("progress", [](PyExecutor& self) { return self.executor->progress(); })
         .def(
             "follow",
             [](PyExecutor& self, int wake_descriptor) {

@@ -93,6 +93,13 @@ size_t Executor::logits_stride() const { return static_cast<size_t>(padded(progr
 
 void Executor::barrier() { team_.barrier(); }
 
+void Executor::tick(int member) {
+    if (member != 0) return;
+    const uint32_t count = progress_.load(std::memory_order_relaxed) + 1;
+    progress_.store(count, std::memory_order_relaxed);
+    if (exchange_) exchange_->report_progress(count);
+}
+
 void Executor::fail(const Op& op, const std::string& what) {
     std::lock_guard<std::mutex> lock(failure_mutex_);
     const int index = static_cast<int>(&op - program_.ops.data());
@@ -268,9 +275,9 @@ void Executor::work(int member) {
     double waited = 0, wired = 0;
     for (size_t i = 0; i < program_.ops.size(); i++) {
         const Op& op = program_.ops[i];
+        tick(member);
         if (member == 0) {
             if (exchange_) {
-                exchange_->report_progress(static_cast<uint32_t>(i + 1));
                 waited = exchange_->counters.wait_seconds;
                 wired = exchange_->counters.wire_seconds;
             }

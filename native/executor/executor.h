@@ -64,6 +64,8 @@ class Executor {
     // Of steps in which every row asks for logits (decoding), and of all others (prefill).
     const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
     const Program& program() const { return program_; }
+    // Goes up while the executor gets on with its work; any thread may look.
+    uint32_t progress() const { return progress_.load(std::memory_order_relaxed); }
     size_t work_bytes() const;
 
   private:
@@ -109,6 +111,7 @@ class Executor {
     void send_rows(const Op&, int member);
     void rms_norm(const Op&, int member);
     void product(const Op&, int member, bool on_grid);
+    void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, bool on_grid);
     void rope(const Op&, int member);
     void kv_append(const Op&, int member);
     void attention(const Op&, int member);
@@ -123,6 +126,8 @@ class Executor {
     size_t stride(const View& view) const;
     uint8_t* head_page(int cache, int page, int head) const;
     void barrier();
+    // Member 0 shows that work goes on: between operations and inside long ones.
+    void tick(int member);
 
     Program program_;
     const ExecutorOptions options_;
@@ -144,6 +149,7 @@ class Executor {
     const float* embeddings_ = nullptr;
     std::atomic<int> failed_at_{0};  // index of the first operation that failed
     bool first_failed_ = false;
+    std::atomic<uint32_t> progress_{0};
     std::string failure_;
     std::mutex failure_mutex_;
     std::atomic<bool> wide_{false};

@@ -6,6 +6,10 @@
 
 namespace bw {
 
+namespace {
+constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
+}
+
 void Executor::rms_norm(const Op& op, int member) {
     const int rows = rows_of(op.a);
     const float* weight = program_.vectors[static_cast<size_t>(op.vector)].data();
@@ -50,13 +54,25 @@ void Executor::product(const Op& op, int member, bool on_grid) {
         if (rows > 1) barrier();
     }
     const Span panels = part(matrix.num_panels(), member, team_.members());
+    // In pieces that take well under a second on any processor, so that a long one shows progress.
+    const int64_t panel_work = static_cast<int64_t>(rows) * matrix.layout.k * kPanel;
+    const int piece =
+        static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
+    for (int from = panels.from; from < panels.to; from += piece) {
+        tick(member);
+        product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, on_grid);
+    }
+    if (member == 0) bill_->weight_bytes += matrix.bytes();
+}
+
+void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs args, Span panels,
+                              bool on_grid) {
     args.num_panels = panels.to - panels.from;
-    if (args.num_panels == 0) return;
     args.panel_stride = panel_bytes(matrix.format, matrix.layout);
     args.panels = matrix.panels + static_cast<size_t>(panels.from) * args.panel_stride;
     args.outputs = std::min(matrix.outputs, panels.to * kPanel) - panels.from * kPanel;
-    const auto format = static_cast<size_t>(matrix.format);
     args.ldy = stride(op.out);
+    const auto format = static_cast<size_t>(matrix.format);
     if (on_grid) {
         Storage& storage = storage_[static_cast<size_t>(op.out.buffer)];
         args.grid = storage.grid.data() + panels.from * kPanel;
@@ -69,7 +85,6 @@ void Executor::product(const Op& op, int member, bool on_grid) {
                 program_.vectors[static_cast<size_t>(op.vector)].data() + panels.from * kPanel;
         kernels_.linear[format](args);
     }
-    if (member == 0) bill_->weight_bytes += matrix.bytes();
 }
 
 void Executor::rope(const Op& op, int member) {
@@ -118,6 +133,7 @@ void Executor::attention(const Op& op, int member) {
             row_at = r;
             kv_at = kv;
         }
+        if ((i - own.from) % 64 == 63) tick(member);
         args.q = row(op.a, r) + h * op.dim;
         args.out = row(op.out, r) + h * op.dim;
         kernels_.attention(args);

@@ -77,6 +77,9 @@ class Executor:
     def best(self, tokens: Annotated[NDArray[numpy.int32], dict(order='C', device='cpu', writable=False)], slots: Annotated[NDArray[numpy.int32], dict(order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(order='C', device='cpu', writable=False)], wants: Annotated[NDArray[numpy.int32], dict(order='C', device='cpu', writable=False)], tables: Annotated[NDArray[numpy.int32], dict(order='C', device='cpu', writable=False)], embeddings: Annotated[NDArray[numpy.float32], dict(order='C', device='cpu', writable=False)]) -> list[int]:
         """Like run, but returns each wanting row's best token."""
 
+    @property
+    def progress(self) -> int: ...
+
     def follow(self, wake_descriptor: int = -1) -> int:
         """
         1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.

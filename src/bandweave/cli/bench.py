@@ -117,7 +117,7 @@ def _measure(
     from bandweave.cli import report
     from bandweave.cli.bandwidth import read_bandwidth
     from bandweave.cli.session import start_engine
-    from bandweave.engine.engine import local_threads
+    from bandweave.engine.placement import local_threads
     from bandweave.engine.request import Request
     from bandweave.engine.sampling import SamplingParams
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_WIDTH = 100  # longer lines are hard to read
+_TABLE_WIDTH = 80
 
 
 def is_terminal() -> bool:
@@ -35,17 +36,15 @@ def print_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    left: int = 1,
-    gap: int = 2,
     stderr: bool = False,
 ) -> None:
-    """A table with a line under its head; the first ``left`` columns are words, the others
-    numbers."""
+    """A table with a line under its head; the first column is words, the others numbers."""
     lines = [list(headings), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= _TABLE_WIDTH else 1
     text = [
         (" " * gap).join(
-            cell.ljust(width) if index < left else cell.rjust(width)
+            cell.ljust(width) if index == 0 else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

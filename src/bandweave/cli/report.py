@@ -67,7 +67,7 @@ def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
         ]
         sizes = [output.size(node["weight_bytes"]), output.size(node["kv_bytes"])]
         rows.append([str(number), *([str(node["stage"])] if staged else []), *ranges, *sizes])
-    output.print_table(headings, rows, gap=1 if staged else 2, stderr=stderr)
+    output.print_table(headings, rows, stderr=stderr)
     for line in _below(plan):
         output.print_text(line, stderr=stderr)
 

@@ -30,6 +30,8 @@ from bandweave.engine.request import Request, Result, Timing
 from bandweave.planning.split import NodeShare, Split, make_split
 
 _GRACE_SECONDS = 1.0
+_SECOND_HAND_SECONDS = 2.0
+_LOAD_PATIENCE = 60.0  # between two signs of progress while loading
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
 
@@ -65,7 +67,13 @@ class Engine:
     """A loaded model. A context manager; ``close`` ends every node."""
 
     def __init__(
-        self, *, launcher: Launcher, handles: list[NodeHandle], split: Split, context: int
+        self,
+        *,
+        launcher: Launcher,
+        handles: list[NodeHandle],
+        split: Split,
+        context: int,
+        stall_seconds: float,
     ) -> None:
         """Use ``start``."""
         self._launcher, self._handles = launcher, handles
@@ -74,6 +82,8 @@ class Engine:
         self._number = self._count = 0  # of generations so far, and of answers in the last
         self._lock = threading.Lock()
         self._broken = ""
+        # The nodes notice each other first and know better who it is.
+        self._patience = stall_seconds + _SECOND_HAND_SECONDS
 
     @classmethod
     def start(
@@ -94,7 +104,13 @@ class Engine:
         launcher = make_launcher(options)
         try:
             handles = launcher.start(split.num_nodes)
-            engine = cls(launcher=launcher, handles=handles, split=split, context=context)
+            engine = cls(
+                launcher=launcher,
+                handles=handles,
+                split=split,
+                context=context,
+                stall_seconds=options.stall_seconds,
+            )
             if options.hosts and options.fit:
                 shares = fit_to_hosts(folder, options, context, engine._available_memories())
                 options = replace(options, shares=shares)
@@ -160,7 +176,7 @@ class Engine:
             result = []
             for node, handle in enumerate(self._handles):
                 self._send(node, {"type": "statistics"})
-                message = self._receive(only=node)[1]
+                message = self._receive(only=node, of=node)[1]
                 result.append(
                     NodeStatistics(
                         name=handle.name,
@@ -213,9 +229,14 @@ class Engine:
         except OSError:
             self._raise_failure(node)
 
-    def _receive(self, only: int | None = None) -> tuple[int, dict[str, Any]]:
-        """The next message of any node, or of one. ``StepError`` where a node fails or ends,
-        ``ValueError`` where what it was given cannot be used."""
+    def _receive(
+        self, only: int | None = None, *, of: int = 0, patience: float | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
+        where node ``of`` gives no sign of life for ``patience`` seconds; ``ValueError`` where what
+        a node was given cannot be used."""
+        patience = self._patience if patience is None else patience
+        deadline = time.monotonic() + patience
         poll = select.poll()
         for handle in self._handles:
             poll.register(handle.channel.fileno(), select.POLLIN)
@@ -231,9 +252,14 @@ class Engine:
                     if message.get("mistake"):
                         raise ValueError(f"{handle.name}: {message.get('reason')}")
                     self._raise_failure(node, str(message.get("reason")))
-                if only is None or node == only:
+                if message.get("type") == "alive":
+                    deadline = time.monotonic() + patience
+                elif only is None or node == only:
                     return node, message
-            poll.poll(1000)
+            if time.monotonic() > deadline:
+                reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
+                self._raise_failure(of, reason)
+            poll.poll(500)
 
     def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
         """Finds the cause: a node that died explains the complaints of those that miss it."""
@@ -254,14 +280,16 @@ class Engine:
         available = []
         for node in range(len(self._handles)):
             self._send(node, {"type": "describe"})
-            available.append(self._receive(only=node)[1]["available_memory_bytes"])
+            message = self._receive(only=node, of=node)[1]
+            available.append(message["available_memory_bytes"])
         return available
 
     def _await_loaded(self, on_progress: OnProgress) -> None:
         progress = [(0, 1)] * len(self._handles)
         infos: dict[int, NodeInfo] = {}
         while len(infos) < len(self._handles):
-            node, message = self._receive()
+            missing = min(set(range(len(self._handles))) - set(infos))
+            node, message = self._receive(of=missing, patience=_LOAD_PATIENCE)
             if message["type"] == "progress":
                 progress[node] = (message["done"], message["total"])
                 on_progress(progress)

@@ -79,6 +79,11 @@ class NativeExecutor:
             raise StepError(str(error)) from error
 
     @property
+    def progress(self) -> int:
+        """Goes up while a step gets on; any thread may look."""
+        return self._executor.progress
+
+    @property
     def work_bytes(self) -> int:
         return self._executor.work_bytes
 

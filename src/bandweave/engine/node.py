@@ -23,6 +23,7 @@ from bandweave.engine.assignment import Assignment
 from bandweave.engine.context import NodeContext, ThreadGroup
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
+from bandweave.engine.heartbeat import Heartbeat
 from bandweave.engine.loading import load_weights
 from bandweave.engine.machine import available_memory_bytes, peak_rss_bytes, usable_cpus
 from bandweave.engine.memory import check_memory, node_memory
@@ -187,14 +188,15 @@ class _Node:
             self._channel.send({"type": "token", "number": number, "index": index, "token": token})
 
         try:
-            results = self._generator.run(
-                requests,
-                on_token=on_token,
-                cancelled=lambda: self._cancelled(number),
-                chunk=message["chunk"],
-                digest=message["digest"],
-                reuse=message["reuse"],
-            )
+            with Heartbeat(self._channel, lambda: self._executor.progress):
+                results = self._generator.run(
+                    requests,
+                    on_token=on_token,
+                    cancelled=lambda: self._cancelled(number),
+                    chunk=message["chunk"],
+                    digest=message["digest"],
+                    reuse=message["reuse"],
+                )
         except (ValueError, MemoryError) as error:
             refused = {"type": "refused", "number": number, "reason": str(error)}
             self._channel.send(refused)

@@ -1,0 +1,141 @@
+"""Runs the ``bandweave`` command as users do, and finds the processes that it started.
+
+Every command carries a mark in its environment, which its nodes inherit: so what is left of it can
+be found, whatever else runs on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+_SOURCE = Path(__file__).resolve().parents[2] / "src"
+_MARK = "BANDWEAVE_TEST_MARK"
+_NODE = b"bandweave.engine.process"
+SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a command ended and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+class Command:
+    """A command under way; ``start_command`` makes one."""
+
+    def __init__(self, process: subprocess.Popen[bytes], mark: str) -> None:
+        self.process, self._mark = process, mark
+
+    def processes(self) -> list[int]:
+        """The ids of all processes of the command that run, but for the command's own."""
+        return [pid for pid in _marked(self._mark) if pid != self.process.pid]
+
+    def nodes(self) -> list[int]:
+        """Those of them that are nodes."""
+        return [pid for pid in self.processes() if _NODE in _read(pid, "cmdline")]
+
+    def wait_output(self, stream: IO[bytes] | None, count: int = 1) -> bytes:
+        """Blocks until that many bytes have come."""
+        assert stream is not None
+        return stream.read(count)
+
+    def none_left(self, seconds: float = 3.0) -> bool:
+        """Whether all other processes end within that time."""
+        deadline = time.monotonic() + seconds
+        while self.processes():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def finish(self, timeout: float = SECONDS) -> Outcome:
+        """Waits for the command's end."""
+        start = time.monotonic()
+        out, err = self.process.communicate(timeout=timeout)
+        return Outcome(
+            status=self.process.returncode,
+            out=out.decode(),
+            err=err.decode(),
+            seconds=time.monotonic() - start,
+        )
+
+
+def environment(mark: str, **variables: str) -> dict[str, str]:
+    """For a command from this source tree."""
+    return {**os.environ, "PYTHONPATH": str(_SOURCE), "COLUMNS": "80", _MARK: mark, **variables}
+
+
+@contextlib.contextmanager
+def start_command(*arguments: str | Path, **variables: str) -> Iterator[Command]:
+    """Starts a command; whatever is left of it at the end is killed."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bandweave", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env=environment(mark, **variables),
+    )
+    with process:
+        try:
+            yield Command(process, mark)
+        finally:
+            for pid in _marked(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def bandweave(
+    *arguments: str | Path, text: str | bytes = b"", **variables: str
+) -> Outcome:
+    """Runs a command to its end, with ``text`` on its standard input; nothing of it may be left."""
+    with start_command(*arguments, **variables) as command:
+        start = time.monotonic()
+        given = text.encode() if isinstance(text, str) else text
+        out, err = command.process.communicate(given, timeout=SECONDS)
+        seconds = time.monotonic() - start
+        assert command.none_left(), "the command left processes behind"
+    assert "Traceback" not in err.decode() or "BANDWEAVE_DEBUG" in variables, err.decode()
+    return Outcome(
+        status=command.process.returncode, out=out.decode(), err=err.decode(), seconds=seconds
+    )
+
+
+def _marked(mark: str) -> list[int]:
+    wanted = f"{_MARK}={mark}".encode()
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if wanted in _read(pid, "environ").split(b"\0")]
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of a process; empty where that has ended, zombies included."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def lines_of(errors: str) -> Sequence[str]:
+    """What was written on standard error, without empty lines."""
+    return [line for line in errors.splitlines() if line.strip()]

@@ -1,0 +1,480 @@
+"""The commands as users run them: real processes, their output, exit statuses and leftovers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+from bandweave import NUMERICS_VERSION, __version__
+from bandweave.checkpoints.resolve import demo_folder
+from bandweave.cli.main import COMMANDS, cli
+from tests.helpers.command import Outcome, bandweave, lines_of, start_command
+
+QUESTION = "What is 17 + 25?"
+SHORT = ("--prompt", QUESTION, "--max-tokens", "12")
+PLAN_FIELDS = {"stage", "layers", "heads", "kv_heads", "columns", "vocabulary", "weight_bytes",
+               "kv_bytes", "threads", "isa", "name"}  # fmt: skip
+
+
+def run_json(*arguments: str | Path) -> Any:
+    return bandweave("run", *arguments, "--json").json
+
+
+def sentence(outcome: Outcome, status: int) -> str:
+    """The one line of a failed command's standard error."""
+    assert (outcome.status, outcome.out) == (status, ""), outcome
+    (line,) = lines_of(outcome.err)
+    assert line.startswith("bandweave: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def alone() -> Any:
+    """The answer of one node."""
+    return run_json("demo", *SHORT)
+
+
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that goes on for many seconds."""
+    folder = tmp_path_factory.mktemp("long") / "model"
+    sizes = ("--layers", "8", "--hidden", "512", "--heads", "8", "--kv-heads", "4",
+             "--intermediate", "1536", "--context", "40000")  # fmt: skip
+    done = bandweave("synth", "tiny", folder, *sizes)
+    assert done.status == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the demo model, to be damaged."""
+    return Path(shutil.copytree(demo_folder(), tmp_path / "model"))
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+# --- the group ---
+
+
+def test_version() -> None:
+    done = bandweave("--version")
+    expected = f"bandweave {__version__} (numerics version {NUMERICS_VERSION})\n"
+    assert (done.status, done.out, done.err) == (0, expected, "")
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help(name: str) -> None:
+    done = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=80)
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
+# --- run ---
+
+
+def test_run_json(alone: Any) -> None:
+    assert {"text", "tokens", "logits_digest", "plan", "timing", "finish_reason"} <= alone.keys()
+    assert alone["numerics_version"] == NUMERICS_VERSION
+    assert alone["prompt_tokens"] > 0 and 0 < len(alone["tokens"]) <= 12
+    assert re.fullmatch("[0-9a-f]{64}", alone["logits_digest"])
+    (node,) = alone["plan"]["nodes"]
+    assert node.keys() >= PLAN_FIELDS
+    assert node["heads"] == [0, 8] and node["weight_bytes"] > 1e6
+    assert {"stages", "format", "kv_format", "context"} <= alone["plan"].keys()
+    timing = alone["timing"]
+    assert timing["prefill_seconds"] > 0 and timing["decode_tokens_per_s"] > 0
+    assert timing["sampling_seconds"] >= 0
+    assert set(alone["wire_bytes_per_token"].values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        "--nodes 2",
+        "--nodes 3",
+        "--shares 3,2,1 --stages 2",
+        "--nodes 2 --stages 2",
+        "--nodes 1 --threads 2",
+        "--shares 1,2.5 --threads 2",
+    ],
+)
+def test_run_gives_one_answer(alone: Any, split: str) -> None:
+    found = run_json("demo", *SHORT, *split.split())
+    for field in ("text", "tokens", "logits_digest", "finish_reason"):
+        assert found[field] == alone[field]
+
+
+@pytest.mark.parametrize("formats", ["--format q8 --kv f32", "--format bf16", "--format f32"])
+def test_formats_have_answers_of_their_own(alone: Any, formats: str) -> None:
+    one = run_json("demo", *SHORT, *formats.split())
+    two = run_json("demo", *SHORT, *formats.split(), "--shares", "2,1")
+    assert one["logits_digest"] == two["logits_digest"] != alone["logits_digest"]
+
+
+def test_run_bill(alone: Any) -> None:
+    found = run_json("demo", *SHORT, "--nodes", "2")
+    wire = found["wire_bytes_per_token"]
+    assert wire["activations"] > 0 and wire["weights"] == wire["kv"] == 0
+    assert len(found["bill"]["nodes"]) == 2
+    for node in found["bill"]["nodes"]:
+        items = [value for key, value in node.items() if key not in ("name", "wall")]
+        assert min(items) >= 0 and sum(items) == pytest.approx(node["wall"])
+    assert found["weight_bytes_per_token"] == pytest.approx(alone["weight_bytes_per_token"], rel=0.05)
+
+
+def test_text_streams_to_standard_output(alone: Any) -> None:
+    done = bandweave("run", "demo", *SHORT)
+    assert (done.status, done.out) == (0, alone["text"] + "\n")
+    (summary,) = lines_of(done.err)
+    assert "tokens/s" in summary and "1 node" in summary
+
+
+def test_verbose_shows_plan_and_bill() -> None:
+    done = bandweave("run", "demo", *SHORT, "--nodes", "2", "--verbose")
+    assert done.status == 0
+    for word in ("KV heads", "vocabulary", "attention", "sampling", "weights 0, KV 0"):
+        assert word in done.err
+    assert max(map(len, done.err.splitlines())) <= 80
+
+
+def test_prompts_from_file_and_standard_input(alone: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text(QUESTION + "\n", encoding="utf-8")
+    for given in (
+        bandweave("run", "demo", "--json", "--max-tokens", "12", text=QUESTION + "\n"),
+        bandweave("run", "demo", "--json", "--max-tokens", "12", "--prompt-file", file),
+    ):
+        assert given.json["logits_digest"] == alone["logits_digest"]
+
+
+def test_raw_prompts_are_not_wrapped(alone: Any) -> None:
+    found = run_json("demo", *SHORT, "--raw", "--max-tokens", "4")
+    assert found["prompt_tokens"] < alone["prompt_tokens"]
+    assert found["finish_reason"] == "length" and len(found["tokens"]) == 4
+
+
+def test_stop_string_is_never_shown(alone: Any) -> None:
+    stop = alone["text"][4:8]
+    expected = alone["text"][: alone["text"].index(stop)]
+    found = [run_json("demo", *SHORT, "--stop", stop, "--nodes", n) for n in ("1", "2")]
+    assert [one["text"] for one in found] == [expected] * 2
+    assert {one["finish_reason"] for one in found} == {"stop"}
+    assert found[0]["tokens"] == found[1]["tokens"] < alone["tokens"]
+    # The digest is over the tokens shown, however far the nodes went before they heard of it.
+    cut = run_json("demo", "--prompt", QUESTION, "--max-tokens", str(len(found[0]["tokens"])))
+    assert {one["logits_digest"] for one in found} == {cut["logits_digest"]}
+    shown = bandweave("run", "demo", *SHORT, "--stop", stop)
+    assert shown.out == expected + "\n"
+
+
+def test_sampling_is_keyed_by_the_seed(long_model: Path) -> None:
+    def tokens(*more: str) -> list[int]:
+        drawn = ("--temperature", "1.2", "--top-k", "50", "--top-p", "0.9", "--min-p", "0.01",
+                 "--repetition-penalty", "1.1", "--presence-penalty", "0.1")  # fmt: skip
+        return run_json(long_model, "--raw", "--prompt", "a", "--max-tokens", "16",
+                        "--context", "64", *drawn, *more)["tokens"]  # fmt: skip
+
+    first = tokens("--seed", "1", "--nodes", "2")
+    assert first == tokens("--seed", "1") != tokens("--seed", "2")
+
+
+# --- mistakes ---
+
+
+MISTAKES: dict[str, tuple[Sequence[str], str]] = {
+    "no such model": (("run", "./none", *SHORT), "does not exist"),
+    "a hub's name": (("run", "some-org/some-model", *SHORT), "hf download"),
+    "no such command": (("rum",), "rum"),
+    "no such option": (("run", "demo", "--nodess", "2"), "--nodess"),
+    "no model": (("run",), "MODEL"),
+    "two prompts": (("run", "demo", "--prompt", "a", "--prompt-file", "b"), "choose one"),
+    "an empty prompt": (("run", "demo", "--prompt", " "), "empty"),
+    "no such prompt file": (("run", "demo", "--prompt-file", "none.txt"), "none.txt"),
+    "system without chat": (("run", "demo", *SHORT, "--raw", "--system", "s"), "--raw"),
+    "shares of letters": (("run", "demo", *SHORT, "--shares", "x"), "'x' is not a number"),
+    "shares of nothing": (("run", "demo", *SHORT, "--shares", "1,,2"), "'' is not a number"),
+    "a share of zero": (("run", "demo", *SHORT, "--shares", "1,0"), "above zero"),
+    "a share too small": (("run", "demo", *SHORT, "--shares", "100,1"), "node 1 with nothing"),
+    "shares and nodes": (("run", "demo", *SHORT, "--shares", "1,2", "--nodes", "3"), "--nodes says 3"),
+    "no nodes": (("run", "demo", *SHORT, "--nodes", "0"), "--nodes"),
+    "too many stages": (("run", "demo", *SHORT, "--nodes", "2", "--stages", "3"), "3 stages"),
+    "no such format": (("run", "demo", *SHORT, "--format", "q3"), "q3"),
+    "no such KV format": (("run", "demo", *SHORT, "--kv", "q4"), "q4"),
+    "no such kernels": (("run", "demo", *SHORT, "--isa", "mmx"), "mmx"),
+    "hosts without a token": (("run", "demo", *SHORT, "--hosts", "a:1"), "--token-file"),
+    "a context too long": (("run", "demo", *SHORT, "--context", "5000"), "1024"),
+    "a prompt too long": (("run", "demo", *SHORT, "--context", "8"), "--context"),
+    "a negative temperature": (("run", "demo", *SHORT, "--temperature", "-1"), "temperature"),
+    "an empty stop": (("run", "demo", *SHORT, "--stop", ""), "stop"),
+    "no tokens": (("run", "demo", "--prompt", "a", "--max-tokens", "0"), "max_tokens"),
+    "no such shape": (("synth", "tinyy", "/tmp/none"), "did you mean tiny"),
+    "a shape that cannot be": (("synth", "tiny", "/tmp/none", "--kv-heads", "3"), "3 KV heads"),
+    "a bench too long": (("bench", "demo", "--prompt-tokens", "2000"), "1024"),
+    "a worker without a token": (("worker", "--listen", "127.0.0.1:0"), "--make-token"),
+    "an empty question": (("demo", "--question", ""), "--question"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_end_in_a_sentence(name: str) -> None:
+    arguments, words = MISTAKES[name]
+    assert words in sentence(bandweave(*arguments), 2)
+
+
+def test_text_that_is_not_utf8() -> None:
+    assert "not UTF-8" in sentence(bandweave("run", "demo", text=b"\xff\xfe"), 2)
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+
+
+def put_nan(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    tensors = {  # bf16 is nothing that numpy knows: any dtype that can be read will do
+        name: np.zeros(_shape(value), np.float32) for name, value in _header(weights).items()
+    }
+    tensors["model.layers.1.mlp.up_proj.weight"][700, 3] = np.nan
+    save_file(tensors, weights)
+    assert load_file(weights)
+
+
+def _header(weights: Path) -> dict[str, Any]:
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: value for name, value in header.items() if name != "__metadata__"}
+
+
+def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(entry["shape"])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "safetensors"),
+    "cut weights": (truncate, "model.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
+    "another config": (lambda f: change_config(f, intermediate_size=1024), "has shape"),
+    "another family": (lambda f: change_config(f, architectures=["GPT2LMHeadModel"]), "GPT2LM"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "NaN": (put_nan, "model.layers.1.mlp.up_proj.weight|layers.1.up_proj"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_models_end_in_a_sentence(copied: Path, name: str) -> None:
+    damage, words = DAMAGES[name]
+    damage(copied)
+    done = bandweave("run", copied, *SHORT, "--nodes", "2")
+    assert re.search(words, sentence(done, 2))
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(copied: Path) -> None:
+    change_config(copied, max_position_embeddings=10**9)
+    done = bandweave("run", copied, *SHORT, "--context", str(10**9), "--nodes", "2")
+    assert "--context" in sentence(done, 2) and "GB" in done.err
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = bandweave("run", "./none", *SHORT, BANDWEAVE_DEBUG="1")
+    assert done.status == 2 and "Traceback" in done.err
+
+
+def test_kernels_can_be_chosen_by_the_environment() -> None:
+    done = bandweave("run", "demo", *SHORT, "--json", BANDWEAVE_ISA="portable")
+    assert {node["isa"] for node in done.json["plan"]["nodes"]} == {"portable"}
+
+
+# --- failures ---
+
+
+def long_run(model: Path, *more: str) -> Sequence[str | Path]:
+    return ("run", model, "--raw", "--prompt", "a", "--max-tokens", "30000", "--context", "32000",
+            "--nodes", "2", *more)  # fmt: skip
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_killed_node_is_named(long_model: Path, which: int) -> None:
+    with start_command(*long_run(long_model)) as command:
+        command.wait_output(command.process.stdout)
+        victim = sorted(command.nodes())[which]
+        os.kill(victim, signal.SIGKILL)
+        done = command.finish()
+        assert command.none_left()
+    assert done.status == 1 and done.seconds < 5
+    (line,) = lines_of(done.err)
+    assert f"(pid {victim})" in line and "SIGKILL" in line
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_stopped_node_is_named(long_model: Path, which: int) -> None:
+    with start_command(*long_run(long_model)) as command:
+        command.wait_output(command.process.stdout)
+        victim = sorted(command.nodes())[which]
+        os.kill(victim, signal.SIGSTOP)
+        done = command.finish(timeout=20)
+        assert command.none_left()
+    assert done.status == 1 and done.seconds < 13
+    (line,) = lines_of(done.err)
+    assert f"(pid {victim})" in line
+
+
+def test_nodes_end_with_a_killed_command(long_model: Path) -> None:
+    with start_command(*long_run(long_model)) as command:
+        command.wait_output(command.process.stdout)
+        assert len(command.nodes()) == 2
+        command.process.kill()
+        assert command.none_left()
+
+
+def test_interrupted_run(long_model: Path) -> None:
+    with start_command(*long_run(long_model)) as command:
+        command.wait_output(command.process.stdout)
+        command.process.send_signal(signal.SIGINT)
+        done = command.finish()
+        assert command.none_left()
+    assert (done.status, done.err) == (130, "")
+
+
+def test_broken_pipe_is_quiet(long_model: Path) -> None:
+    with start_command(*long_run(long_model)) as command:
+        assert command.process.stdout is not None and command.process.stderr is not None
+        command.wait_output(command.process.stdout)
+        command.process.stdout.close()
+        assert command.process.wait(10) == 141
+        assert command.process.stderr.read() == b""
+        assert command.none_left()
+
+
+# --- the other commands ---
+
+
+def test_demo() -> None:
+    done = bandweave("demo", "--shares", "2,1")
+    assert done.status == 0, done.err
+    assert "Same answer, bit for bit" in done.out and "weights 0, KV 0" in done.out
+    assert done.out.count("✓") + done.out.count("✗") == 5
+    table = [line for line in done.out.splitlines() if "KV heads" in line or "exch.wait" in line]
+    assert len(table) == 2 and max(map(len, table)) <= 80
+
+
+def test_demo_json() -> None:
+    found = bandweave("demo", "--question", QUESTION, "--nodes", "3", "--json").json
+    assert found["same_answer"] and len(found["plan"]["nodes"]) == 3
+    assert found["compared"]["logits_digest"] == found["logits_digest"]
+    (one,) = found["questions"]
+    assert one["question"] == QUESTION and one["right"] is None and one["text"]
+    assert found["wire_bytes_per_token"]["weights"] == 0
+
+
+def test_synth(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    sizes = ("--layers", "1", "--hidden", "64", "--heads", "2", "--kv-heads", "1", "--head-dim",
+             "32", "--intermediate", "64", "--vocab", "300", "--context", "128")  # fmt: skip
+    found = bandweave("synth", "tiny", folder, *sizes, "--dtype", "f32", "--seed", "3", "--json")
+    assert found.json["config"]["hidden_size"] == 64
+    assert found.json["weight_file_bytes"] == (folder / "model.safetensors").stat().st_size
+    assert "not empty" in sentence(bandweave("synth", "tiny", folder, *sizes), 2)
+    # It can be run, though it has never learnt to chat.
+    answer = run_json(folder, "--prompt", "hello", "--max-tokens", "3")
+    assert len(answer["tokens"]) <= 3
+    assert "chat" in sentence(bandweave("chat", folder, text="hello\n"), 2)
+
+
+def test_synth_lists_shapes() -> None:
+    done = bandweave("synth", "--list")
+    assert done.status == 0 and "tinyllama-1.1b" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_bench() -> None:
+    arguments = ("bench", "demo", "--prompt-tokens", "40", "--new-tokens", "8", "--nodes", "2",
+                 "--rounds", "2")  # fmt: skip
+    found = bandweave(*arguments, "--json").json
+    for field in ("decode_tokens_per_s", "prefill_tokens_per_s", "read_bandwidth_gb_s",
+                  "bandwidth_utilisation"):  # fmt: skip
+        assert found[field] > 0
+    weights = found["weight_bytes_per_token"]
+    assert len(weights["nodes"]) == 2 and sum(weights["nodes"]) == weights["sum"] > 1e6
+    wire = found["wire_bytes_per_token"]
+    assert set(wire) == {"activations", "logits", "control", "weights", "kv"}
+    assert wire["activations"] > 0 and wire["weights"] == wire["kv"] == 0
+    assert found["predicted"] is None and found["bill"]["wall"] > 0
+    assert all(10e6 < peak < 1e9 for peak in found["peak_rss_bytes"])
+    shown = bandweave(*arguments)
+    assert "tokens/s" in shown.out and max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_doctor() -> None:
+    found = bandweave("doctor", "--json").json
+    assert found["can_run"] and found["isa"] in found["isa_variants"]
+    assert found["read_bandwidth_gb_s"]["1"] > 0
+    shown = bandweave("doctor", "--no-bandwidth")
+    assert shown.status == 0 and "kernels" in shown.out
+    wrong = bandweave("doctor", "--no-bandwidth", BANDWEAVE_ISA="mmx")
+    assert wrong.status == 1 and "unset it" in wrong.out
+
+
+# --- worker ---
+
+
+def test_worker_makes_a_token_once(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    assert bandweave("worker", "--make-token", file).status == 0
+    assert file.stat().st_mode & 0o777 == 0o600 and len(file.read_text().strip()) == 64
+    assert "exists already" in sentence(bandweave("worker", "--make-token", file), 2)
+
+
+def test_worker_port_in_use(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("x" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = bandweave("worker", "--listen", address, "--token-file", file)
+    assert "in use" in sentence(done, 2)
+
+
+def test_run_on_workers(alone: Any, tmp_path: Path) -> None:
+    token, other = tmp_path / "token", tmp_path / "other"
+    token.write_text("x" * 32)
+    other.write_text("y" * 32)
+    listen = ("worker", "--listen", "127.0.0.1:0", "--token-file", token, "--threads", "1")
+    with start_command(*listen) as first, start_command(*listen, "--once") as second:
+        hosts = ",".join(_listening(worker.process.stderr) for worker in (first, second))
+        ask = ("run", "demo", *SHORT, "--json", "--hosts", hosts, "--token-file")
+        refused = bandweave(*ask, other)
+        assert refused.status == 1 and "secret" in sentence(refused, 1), refused
+        found = bandweave(*ask, token).json
+        assert second.finish().status == 0
+        first.process.send_signal(signal.SIGINT)
+        assert first.finish().status == 0
+    assert found["logits_digest"] == alone["logits_digest"]
+    assert len(found["plan"]["nodes"]) == 2
+    gone = bandweave(*ask, token)
+    assert hosts.split(",")[0] in sentence(gone, 1)
+
+
+def _listening(stream: Any) -> str:
+    deadline = time.monotonic() + 10
+    line = b""
+    while b"listening on" not in line or not line.endswith(b"\n"):
+        assert time.monotonic() < deadline
+        line += stream.read(1)
+    return line.decode().rpartition("listening on ")[2].strip()

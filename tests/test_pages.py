@@ -1,0 +1,171 @@
+"""KV pages: none is ever given twice, and what is reused holds what it is said to hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from bandweave.engine.executor import PAGE_SIZE
+from bandweave.engine.pages import Cached, PagePool
+
+NUM_PAGES = 7
+
+
+def fill(pool: PagePool, tokens: list[int]) -> Cached:
+    """A sequence that has computed all of its tokens, what it shares with an idle one aside."""
+    cached = pool.claim(tokens)
+    pool.grow(cached, len(tokens))
+    cached.tokens += tokens[len(cached.tokens) :]
+    return cached
+
+
+def prompt(first: int, length: int) -> list[int]:
+    return list(range(first, first + length))
+
+
+class Pages(RuleBasedStateMachine):
+    """Sequences come, grow and go; ``cells`` is the memory that the pages stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = PagePool(NUM_PAGES)
+        self.cells: dict[tuple[int, int], int] = {}
+        self.live: list[Cached] = []
+
+    running = Bundle("running")
+
+    @rule(target=running, kind=st.integers(0, 2), length=st.integers(1, 200))
+    def begin(self, kind: int, length: int) -> Cached:
+        # Prompts of one kind begin alike and part ways at some point.
+        tokens = [kind] * (length // 2) + [kind + length] * (length - length // 2)
+        cached = self.pool.claim(tokens)
+        assert cached.tokens == tokens[: len(cached.tokens)]
+        assert len(cached.tokens) < len(tokens)
+        assert len(cached.pages) == -(-len(cached.tokens) // PAGE_SIZE)
+        for position, token in enumerate(cached.tokens):
+            assert self.cells[cached.pages[position // PAGE_SIZE], position % PAGE_SIZE] == token
+        self.live.append(cached)
+        self._compute(cached, tokens[len(cached.tokens) :])
+        return cached
+
+    @rule(cached=running, count=st.integers(1, 70), token=st.integers(0, 5))
+    def go_on(self, cached: Cached, count: int, token: int) -> None:
+        self._compute(cached, [token] * count)
+
+    @rule(cached=consumes(running))
+    def end(self, cached: Cached) -> None:
+        self.live.remove(cached)
+        self.pool.release(cached)
+
+    @rule()
+    def forget(self) -> None:
+        self.pool.forget()
+        fresh = self.pool.claim([0] * 100)
+        assert fresh.tokens == fresh.pages == []
+
+    def _compute(self, cached: Cached, tokens: list[int]) -> None:
+        length = len(cached.tokens) + len(tokens)
+        others = sum(len(one.pages) for one in self.live if one is not cached)
+        try:
+            self.pool.grow(cached, length)
+        except MemoryError as error:
+            assert str(error) == f"all {NUM_PAGES} KV pages of {PAGE_SIZE} tokens are in use"
+            assert others + -(-length // PAGE_SIZE) > NUM_PAGES
+            return
+        assert others + len(cached.pages) <= NUM_PAGES
+        for position, token in enumerate(tokens, len(cached.tokens)):
+            self.cells[cached.pages[position // PAGE_SIZE], position % PAGE_SIZE] = token
+        cached.tokens += tokens
+
+    @invariant()
+    def pages_of_running_sequences_are_theirs_alone(self) -> None:
+        pages = [page for one in self.live for page in one.pages]
+        assert len(set(pages)) == len(pages)
+        assert set(pages) <= set(range(NUM_PAGES))
+        for one in self.live:
+            for position, token in enumerate(one.tokens):
+                assert self.cells[one.pages[position // PAGE_SIZE], position % PAGE_SIZE] == token
+
+
+Pages.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestPages = Pages.TestCase
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 129])
+def test_a_sequence_has_the_pages_that_its_tokens_need(length: int) -> None:
+    pool = PagePool(NUM_PAGES)
+    cached = Cached()
+    pool.grow(cached, length)
+    assert len(cached.pages) == -(-length // 64)
+    before = list(cached.pages)
+    pool.grow(cached, length)
+    pool.grow(cached, 1)
+    assert cached.pages == before
+
+
+def test_all_pages_can_be_given_and_no_more() -> None:
+    pool = PagePool(NUM_PAGES)
+    cached = Cached()
+    pool.grow(cached, NUM_PAGES * PAGE_SIZE)
+    assert sorted(cached.pages) == list(range(NUM_PAGES))
+    with pytest.raises(MemoryError, match="^all 7 KV pages of 64 tokens are in use$"):
+        pool.grow(Cached(), 1)
+    pool.release(cached)
+    other = Cached()
+    pool.grow(other, NUM_PAGES * PAGE_SIZE)
+    assert sorted(other.pages) == list(range(NUM_PAGES))
+
+
+def test_a_follow_up_takes_the_longest_prefix_and_leaves_a_token_to_compute() -> None:
+    pool = PagePool(NUM_PAGES)
+    short, long = fill(pool, prompt(0, 70)), fill(pool, [*prompt(0, 100), 9, 9, 9])
+    pool.release(short)
+    pool.release(long)
+    found = pool.claim(prompt(0, 200))
+    assert found.tokens == prompt(0, 100) and found.pages == long.pages
+    again = pool.claim(prompt(0, 70))
+    assert again.tokens == prompt(0, 69) and again.pages == short.pages
+
+
+def test_what_a_follow_up_does_not_share_is_freed() -> None:
+    pool = PagePool(3)
+    pool.release(fill(pool, prompt(0, 3 * PAGE_SIZE)))
+    found = pool.claim([*prompt(0, 10), 500, 501])
+    assert found.tokens == prompt(0, 10) and len(found.pages) == 1
+    pool.grow(Cached(), 2 * PAGE_SIZE)
+    with pytest.raises(MemoryError):
+        pool.grow(found, PAGE_SIZE + 1)
+
+
+def test_a_running_sequence_is_no_prefix() -> None:
+    pool = PagePool(NUM_PAGES)
+    running = fill(pool, prompt(0, 100))
+    assert pool.claim(prompt(0, 100)) is not running
+    assert pool.claim(prompt(0, 100)).tokens == []
+
+
+@pytest.mark.parametrize("tokens", [[5], [5, 6]])
+def test_one_shared_token_or_none_to_spare_is_a_new_sequence(tokens: list[int]) -> None:
+    pool = PagePool(NUM_PAGES)
+    pool.release(fill(pool, [5, 7, 8]))
+    assert len(pool.claim(tokens).tokens) == len(tokens) - 1
+
+
+def test_the_sequence_that_ended_first_is_forgotten_first() -> None:
+    pool = PagePool(3)
+    prompts = [prompt(100 * i, 40) for i in range(3)]
+    sequences = [fill(pool, tokens) for tokens in prompts]
+    for i in (1, 0, 2):
+        pool.release(sequences[i])
+    pool.grow(Cached(), 1)
+    assert pool.claim(prompts[1]).tokens == []
+    assert pool.claim(prompts[0]).tokens == prompts[0][:-1]
+    assert pool.claim(prompts[2]).tokens == prompts[2][:-1]
+
+
+def test_a_sequence_without_pages_leaves_nothing() -> None:
+    pool = PagePool(NUM_PAGES)
+    pool.release(Cached())
+    assert pool.claim([1, 2, 3]).tokens == []
