@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli.main import COMMANDS, cli
-from tests.helpers.command import Outcome, bandweave, lines_of, start_command
+from tests.helpers.command import Outcome, bandweave, lines_of, start_command, start_on_terminal
 
 QUESTION = "What is 17 + 25?"
 SHORT = ("--prompt", QUESTION, "--max-tokens", "12")
@@ -135,7 +135,9 @@ def test_run_bill(alone: Any) -> None:
     for node in found["bill"]["nodes"]:
         items = [value for key, value in node.items() if key not in ("name", "wall")]
         assert min(items) >= 0 and sum(items) == pytest.approx(node["wall"])
-    assert found["weight_bytes_per_token"] == pytest.approx(alone["weight_bytes_per_token"], rel=0.05)
+    assert found["weight_bytes_per_token"] == pytest.approx(
+        alone["weight_bytes_per_token"], rel=0.05
+    )
 
 
 def test_text_streams_to_standard_output(alone: Any) -> None:
@@ -211,7 +213,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "shares of nothing": (("run", "demo", *SHORT, "--shares", "1,,2"), "'' is not a number"),
     "a share of zero": (("run", "demo", *SHORT, "--shares", "1,0"), "above zero"),
     "a share too small": (("run", "demo", *SHORT, "--shares", "100,1"), "node 1 with nothing"),
-    "shares and nodes": (("run", "demo", *SHORT, "--shares", "1,2", "--nodes", "3"), "--nodes says 3"),
+    "shares and nodes": (("run", "demo", *SHORT, "--shares", "1,2", "--nodes", "3"), "says 3"),
     "no nodes": (("run", "demo", *SHORT, "--nodes", "0"), "--nodes"),
     "too many stages": (("run", "demo", *SHORT, "--nodes", "2", "--stages", "3"), "3 stages"),
     "no such format": (("run", "demo", *SHORT, "--format", "q3"), "q3"),
@@ -361,6 +363,58 @@ def test_broken_pipe_is_quiet(long_model: Path) -> None:
         assert command.process.wait(10) == 141
         assert command.process.stderr.read() == b""
         assert command.none_left()
+
+
+# --- chat ---
+
+
+def test_chat_reads_piped_questions(alone: Any) -> None:
+    text = f"{QUESTION}\n/reset\nWhat is \\\n17 + 25?\n/nonsense\n/system be kind\n/exit\nmore\n"
+    done = bandweave("chat", "demo", "--nodes", "2", "--verbose", text=text)
+    assert done.status == 0
+    first, second, *rest = done.out.splitlines()
+    assert first == alone["text"] and second and not rest
+    assert "/nonsense is no command" in done.err and "were known" in done.err
+
+
+def test_chat_knows_what_was_said() -> None:
+    follow = bandweave("chat", "demo", "--verbose", text=f"{QUESTION}\n{QUESTION}\n")
+    known = [int(number) for number in re.findall(r"of which (\d+) were known", follow.err)]
+    assert known[0] == 0 and known[1] > 10
+
+
+def test_chat_forgets_the_oldest_turns_when_the_context_is_full() -> None:
+    done = bandweave("chat", "demo", "--context", "64", text=f"{QUESTION}\n" * 4)
+    assert done.status == 0 and "forgot the oldest 1 turn" in done.err
+    assert len(done.out.splitlines()) == 4
+    long = bandweave("chat", "demo", "--context", "64", text="word " * 100 + "\n")
+    assert "--context" in sentence(long, 2)
+
+
+def test_chat_outlives_an_interrupted_answer(long_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(long_model, tmp_path / "model"))
+    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    arguments = ("chat", model, "--nodes", "2", "--max-tokens", "30000", "--context", "40000")
+    with start_on_terminal(*arguments, TERM="dumb", XDG_STATE_HOME=str(tmp_path)) as terminal:
+        terminal.wait_for(b"> ")
+        for _ in range(2):
+            terminal.type(b"hello\n")
+            terminal.wait_for(b"hello\r\n")
+            terminal.wait_bytes(100)  # of the answer
+            terminal.type(b"\x03")
+            terminal.wait_for(b"(stopped)")
+            terminal.wait_for(b"> ")
+        terminal.type(b"/help\n")
+        terminal.wait_for(b"/reset")
+        terminal.wait_for(b"> ")
+        terminal.type(b"\x03")
+        terminal.wait_for(b"(Ctrl-D leaves)")
+        terminal.type(b"\x04")
+        assert terminal.command.process.wait(10) == 0
+        assert terminal.command.none_left()
+    history = tmp_path / "bandweave" / "chat_history"
+    assert "hello" in history.read_text() and history.stat().st_mode & 0o077 == 0
 
 
 # --- the other commands ---

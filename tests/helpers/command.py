@@ -7,14 +7,17 @@ be found, whatever else runs on the machine.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -80,22 +83,34 @@ class Command:
         )
 
 
-def environment(mark: str, **variables: str) -> dict[str, str]:
+def environment(mark: str) -> dict[str, str]:
     """For a command from this source tree."""
-    return {**os.environ, "PYTHONPATH": str(_SOURCE), "COLUMNS": "80", _MARK: mark, **variables}
+    return {**os.environ, "PYTHONPATH": str(_SOURCE), "COLUMNS": "80", _MARK: mark}
 
 
 @contextlib.contextmanager
 def start_command(*arguments: str | Path, **variables: str) -> Iterator[Command]:
     """Starts a command; whatever is left of it at the end is killed."""
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with _start(arguments, variables, streams) as command:
+        yield command
+
+
+@contextlib.contextmanager
+def _start(
+    arguments: Sequence[str | Path],
+    variables: dict[str, str],
+    streams: dict[str, int],
+    in_child: Callable[[], None] | None = None,
+) -> Iterator[Command]:
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [sys.executable, "-m", "bandweave", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         bufsize=0,
-        env=environment(mark, **variables),
+        env={**environment(mark), **variables},
+        start_new_session=True,
+        preexec_fn=in_child,
+        **streams,
     )
     with process:
         try:
@@ -106,9 +121,52 @@ def start_command(*arguments: str | Path, **variables: str) -> Iterator[Command]
                     os.kill(pid, signal.SIGKILL)
 
 
-def bandweave(
-    *arguments: str | Path, text: str | bytes = b"", **variables: str
-) -> Outcome:
+class Terminal:
+    """A command that believes to talk with people."""
+
+    def __init__(self, command: Command, master: int) -> None:
+        self.command, self._master = command, master
+        self.seen = b""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def wait_for(self, text: bytes) -> None:
+        """Blocks until the text has been shown, and forgets what came up to its end."""
+        while text not in self.seen:
+            self._read()
+        self.seen = self.seen.partition(text)[2]
+
+    def wait_bytes(self, count: int) -> None:
+        """Blocks until so much was shown after the text last waited for, and forgets it."""
+        while len(self.seen) < count:
+            self._read()
+        self.seen = b""
+
+    def _read(self) -> None:
+        if not select.select([self._master], [], [], SECONDS)[0]:
+            raise TimeoutError(f"nothing more came after {self.seen[-500:]!r}")
+        self.seen += os.read(self._master, 4096)
+
+
+@contextlib.contextmanager
+def start_on_terminal(*arguments: str | Path, **variables: str) -> Iterator[Terminal]:
+    """Starts a command on a terminal of its own, where Ctrl-C is a key."""
+    master, slave = os.openpty()
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+    try:
+        with _start(arguments, variables, streams, _take_terminal) as command:
+            os.close(slave)
+            yield Terminal(command, master)
+    finally:
+        os.close(master)
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def bandweave(*arguments: str | Path, text: str | bytes = b"", **variables: str) -> Outcome:
     """Runs a command to its end, with ``text`` on its standard input; nothing of it may be left."""
     with start_command(*arguments, **variables) as command:
         start = time.monotonic()

@@ -21,7 +21,8 @@ from bandweave.cli.options import engine_options, json_option, split_options
 if TYPE_CHECKING:
     from bandweave.checkpoints.folder import Folder
     from bandweave.cli.report import Bill
-    from bandweave.engine.engine import Engine, EngineOptions
+    from bandweave.engine.engine import Engine
+    from bandweave.engine.options import EngineOptions
     from bandweave.engine.request import Timing
 
 

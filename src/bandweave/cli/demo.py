@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bandweave.cli.questions import Question
     from bandweave.cli.report import Bill
     from bandweave.cli.session import Answer, OnText
-    from bandweave.engine.engine import EngineOptions
+    from bandweave.engine.options import EngineOptions
 
 MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
@@ -88,9 +88,7 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
         raise click.exceptions.Exit(1)
 
 
-def _run(
-    options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent
-) -> _Run:
+def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent) -> _Run:
     from bandweave.cli import report
     from bandweave.cli.session import open_session
     from bandweave.engine.sampling import SamplingParams

@@ -69,9 +69,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdin, sys.stdout):  # models speak UTF-8, whatever the locale
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
-        status = cli.main(arguments, prog_name="bandweave", standalone_mode=False)
+        # Not cli.main(), which has ways of its own with interrupts and broken pipes.
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        with cli.make_context("bandweave", words) as context:
+            cli.invoke(context)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return 0
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:

@@ -15,7 +15,7 @@ import click
 from bandweave.cli.environment import read_environment
 
 if TYPE_CHECKING:
-    from bandweave.engine.engine import EngineOptions
+    from bandweave.engine.options import EngineOptions
     from bandweave.engine.sampling import SamplingParams
 
 _MAX_NODES = 1024
@@ -91,7 +91,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
 
     ``ValueError`` where they contradict each other.
     """
-    from bandweave.engine.engine import EngineOptions
+    from bandweave.engine.options import EngineOptions
     from bandweave.mesh.secret import read_secret
 
     hosts = tuple(text.strip() for text in (values["hosts"] or "").split(",") if text.strip())
@@ -106,6 +106,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         raise ValueError("--token-file is for --hosts; nodes of this machine need none")
     return EngineOptions(
         shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
+        fit=bool(hosts) and values["shares"] is None,
         stages=values["stages"],
         hosts=hosts,
         secret=None if token_file is None else read_secret(token_file),

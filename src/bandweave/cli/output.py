@@ -43,10 +43,12 @@ def print_table(
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= _TABLE_WIDTH else 1
     text = [
-        (" " * gap).join(
+        (" " * gap)
+        .join(
             cell.ljust(width) if index == 0 else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        )
+        .rstrip()
         for line in lines
     ]
     text.insert(1, "-" * (sum(widths) + gap * (len(widths) - 1)))

@@ -11,7 +11,8 @@ from typing import Any
 
 from bandweave import NUMERICS_VERSION
 from bandweave.cli import output
-from bandweave.engine.engine import Engine, EngineOptions, NodeStatistics
+from bandweave.engine.engine import Engine, NodeStatistics
+from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Timing
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
@@ -47,7 +48,6 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
         )
     return {
         "nodes": nodes,
-        "shares": [str(share) for share in options.shares],
         "stages": options.stages,
         "format": options.weight_format,
         "kv_format": options.kv_format,

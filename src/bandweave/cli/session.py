@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import resolve_model
 from bandweave.cli.output import count, is_terminal
-from bandweave.engine.engine import Engine, EngineOptions, OnProgress
+from bandweave.engine.engine import Engine, OnProgress
+from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
 from bandweave.text.chat_template import ChatTemplate, Message

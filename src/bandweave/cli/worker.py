@@ -11,18 +11,37 @@ from bandweave.cli import output
 
 
 @click.command("worker")
-@click.option("--listen", metavar="HOST:PORT",
-              help="Where to listen, for example 0.0.0.0:9000; port 0 takes any free one.")
-@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="The secret that only those have who may use this worker.")
-@click.option("--models", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Where to look for copies of models, besides their path at the controller. May "
-                   "be given several times.")
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
-              help="Threads to compute with. Default: all processors, or what is asked for.")
-@click.option("--advertise", metavar="HOST:PORT",
-              help="The address by which other nodes reach this machine, if not the one that the "
-                   "controller was given.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where to listen, for example 0.0.0.0:9000; port 0 takes any free one.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The secret that only those have who may use this worker.",
+)
+@click.option(
+    "--models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to look for copies of models, besides their path at the controller. May "
+    "be given several times.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    metavar="T",
+    help="Threads to compute with. Default: all processors, or what is asked for.",
+)
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    help="The address by which other nodes reach this machine, if not the one that the "
+    "controller was given.",
+)
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
@@ -66,9 +85,7 @@ def _make_token(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise ValueError(
-            f"{path} exists already; use it, or name another file"
-        ) from error
+        raise ValueError(f"{path} exists already; use it, or name another file") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(make_secret() + b"\n")
     output.say(f"wrote {path}; copy it to every machine and start there")

@@ -264,7 +264,6 @@ class Engine:
     def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
         """Finds the cause: a node that died explains the complaints of those that miss it."""
         deadline = time.monotonic() + _GRACE_SECONDS
-        complaint = f"{self._handles[node].name}: {reason}" if reason else ""
         while time.monotonic() < deadline:
             for handle in self._handles:
                 cause = handle.exit_reason() if not handle.alive() else None
@@ -272,7 +271,10 @@ class Engine:
                     self._broken = f"{handle.name} {cause}"
                     raise StepError(self._broken)
             time.sleep(0.02)
-        self._broken = reason or complaint or f"{self._handles[node].name} closed its connection"
+        reason = reason or "closed its connection"
+        # What one node says of another names that one already.
+        named = any(handle.name in reason for handle in self._handles)
+        self._broken = reason if named else f"{self._handles[node].name}: {reason}"
         raise StepError(self._broken)
 
     def _available_memories(self) -> list[int]:

@@ -1,0 +1,191 @@
+"""Native nodes linked one by one, by pipes or sockets, and a raw socket in the place of a node.
+
+Unlike ``NativeNodes`` it lets a test leave a link out, hold its other end, and see each node fail.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandweave import _native
+from bandweave.checkpoints.source import TensorSource, widen
+from bandweave.engine.executor import Step, StepError
+from bandweave.engine.loading import load_weights
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import lower
+from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
+from bandweave.planning.split import Range, make_split
+from tests.helpers.random_model import F32
+
+HEADER = struct.Struct("<IHHIIIIII")  # native/exchange/exchange.h, FrameHeader
+MAGIC = 0x31565742
+STEP, DATA, PROGRESS, ABORT, BYE = 1, 2, 3, 4, 5
+GENERATION = 1
+
+
+def frame(
+    kind: int,
+    payload: bytes = b"",
+    *,
+    node: int,
+    step: int = 1,
+    op: int = 0,
+    magic: int = MAGIC,
+    generation: int = GENERATION,
+    size: int | None = None,
+) -> bytes:
+    """A frame as node ``node`` would send it; ``size`` in the header may be a lie."""
+    claimed = len(payload) if size is None else size
+    return HEADER.pack(magic, kind, node, generation, step, op, 0, 0, claimed) + payload
+
+
+def local_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+    _native.join_locally(a, b)
+
+
+def pair_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+    left, right = socket.socketpair()
+    a.add_tcp(high, left.detach())
+    b.add_tcp(low, right.detach())
+
+
+def loopback_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        left = socket.create_connection(server.getsockname())
+        right, _ = server.accept()
+    a.add_tcp(high, left.detach())
+    b.add_tcp(low, right.detach())
+
+
+LINKS = {"local": local_link, "pair": pair_link, "loopback": loopback_link}
+
+
+@dataclass(kw_only=True)
+class LinkedNodes:
+    """Executors and exchanges by node; those of a node that a test plays itself are None."""
+
+    executors: list[NativeExecutor | None]
+    exchanges: list[_native.Exchange | None]
+    sockets: dict[tuple[int, int], socket.socket]  # (played node, other): the played node's end
+    embeddings: F32
+
+    def node(self, node: int) -> NativeExecutor:
+        executor = self.executors[node]
+        assert executor is not None
+        return executor
+
+    def run(self, step: Step) -> F32:
+        return self.node(0).run(step, self.embeddings[step.tokens])
+
+    def run_all(self, step: Step, *, quiet: Sequence[int] = ()) -> dict[int, str]:
+        """Runs one step on every node but the quiet ones; the error of each that failed."""
+        errors: dict[int, str] = {}
+
+        def guarded(node: int, work: Callable[[], object]) -> None:
+            try:
+                work()
+            except StepError as error:
+                errors[node] = str(error)
+
+        threads = []
+        for node, executor in enumerate(self.executors):
+            if executor is None or node in quiet:
+                continue
+            work = executor.follow if node else lambda: self.run(step)
+            threads.append(threading.Thread(target=guarded, args=(node, work), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+        return errors
+
+
+def link_nodes(
+    spec: ModelSpec,
+    source: TensorSource,
+    count: int,
+    *,
+    link: str = "pair",
+    stages: int = 1,
+    played: Sequence[int] = (),
+    weight_format: str = "f32",
+    stall_seconds: float = 10.0,
+    spin: bool = False,
+) -> LinkedNodes:
+    """``count`` nodes in equal shares; the ``played`` ones are raw sockets."""
+    names = [f"node {node}" for node in range(count)]
+    exchanges = [
+        None if node in played else _native.Exchange(node, names, GENERATION, stall_seconds, spin)
+        for node in range(count)
+    ]
+    sockets: dict[tuple[int, int], socket.socket] = {}
+    for high in range(count):
+        for low in range(high):
+            a, b = exchanges[low], exchanges[high]
+            if a is not None and b is not None:
+                LINKS[link](a, b, low, high)
+                continue
+            for node, peer, exchange in ((low, high, a), (high, low, b)):
+                if exchange is not None:
+                    own, others = socket.socketpair()
+                    exchange.add_tcp(peer, own.detach())
+                    others.settimeout(10)
+                    sockets[peer, node] = others
+    graph, split = build_graph(spec), make_split(spec, [1] * count, stages=stages)
+    executors: list[NativeExecutor | None] = []
+    for node, exchange in enumerate(exchanges):
+        if node in played:
+            executors.append(None)
+            continue
+        program = lower(graph, split, node)
+        weights = load_weights(program, source, weight_format)
+        options = ExecutorOptions(
+            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128
+        )
+        executors.append(NativeExecutor(program, weights, options, exchange if count > 1 else None))
+    table = widen(source.read("embed_tokens", Range(start=0, stop=spec.vocab_size)))
+    return LinkedNodes(
+        executors=executors, exchanges=exchanges, sockets=sockets, embeddings=table
+    )
+
+
+def read_frame(sock: socket.socket) -> tuple[int, int, int, bytes]:
+    """The next frame that is no progress: kind, step, op and payload."""
+    while True:
+        head = _exactly(sock, HEADER.size)
+        _, kind, _, _, step, op, _, _, size = HEADER.unpack(head)
+        payload = _exactly(sock, size)
+        if kind != PROGRESS:
+            return kind, step, op, payload
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        more = sock.recv(size - len(parts))
+        if not more:
+            raise ConnectionError("the node has closed its end")
+        parts += more
+    return bytes(parts)
+
+
+def step_payload(tokens: Sequence[int]) -> bytes:
+    """A step of one new sequence on page 0, as node 0 sends it; the last row wants logits."""
+    rows = len(tokens)
+    words = [rows, 1, 1, 0, *tokens, *([0] * rows), *range(rows), *([0] * (rows - 1)), 1, 0]
+    return np.array(words, np.int32).tobytes()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long something took."""
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start

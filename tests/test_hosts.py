@@ -1,0 +1,151 @@
+"""Two hosts: workers in two network namespaces joined by a cable, and one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bandweave.checkpoints.resolve import demo_folder
+
+PORT = 7411
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cable:
+    """Two namespaces and the addresses by which they know each other."""
+
+    names: tuple[str, str]
+    addresses: tuple[str, str]
+
+    def command(self, end: int, *arguments: str) -> list[str]:
+        bandweave = [sys.executable, "-m", "bandweave"]
+        return ["ip", "netns", "exec", self.names[end], *bandweave, *arguments]
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    tag = f"bw{secrets.token_hex(3)}"
+    names, addresses = (f"{tag}a", f"{tag}b"), ("10.213.7.1", "10.213.7.2")
+    try:
+        ip("netns", "add", names[0])
+    except subprocess.CalledProcessError:
+        pytest.skip("this system allows no network namespaces")
+    try:
+        ip("netns", "add", names[1])
+        ip(
+            "link", "add", f"{tag}x", "netns", names[0],
+            "type", "veth", "peer", "name", f"{tag}y", "netns", names[1],
+        )  # fmt: skip
+        for name, address, link in zip(names, addresses, (f"{tag}x", f"{tag}y"), strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
+            ip("-n", name, "link", "set", link, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield Cable(names=names, addresses=addresses)
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def workers(cable: Cable, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """One worker at each end; the second has its own copy of the model at another path."""
+    (tmp_path / "token").write_text(secrets.token_hex(16))
+    shutil.copytree(demo_folder(), tmp_path / "models" / "mine")
+    started = []
+    for end, variant in enumerate(("", "avx2")):
+        arguments = ["worker", "--listen", f"{cable.addresses[end]}:{PORT}", "--threads", "1"]
+        arguments += ["--token-file", str(tmp_path / "token")]
+        if end == 1:
+            arguments += ["--models", str(tmp_path / "models")]
+        started.append(
+            subprocess.Popen(
+                cable.command(end, *arguments),
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "BANDWEAVE_ISA": variant},
+            )
+        )
+    try:
+        for worker in started:
+            assert worker.stderr is not None
+            assert "listening" in worker.stderr.readline()
+        yield started
+    finally:
+        for worker in started:
+            worker.send_signal(signal.SIGINT)
+        for worker in started:
+            worker.communicate(timeout=20)
+
+
+def run_arguments(cable: Cable, tmp_path: Path, *more: str, model: str = "demo") -> list[str]:
+    hosts = ",".join(f"{address}:{PORT}" for address in cable.addresses)
+    return cable.command(
+        0, "run", model, "--hosts", hosts, "--token-file", str(tmp_path / "token"), *more
+    )
+
+
+def test_two_hosts_give_the_answer_of_one_machine(
+    cable: Cable, workers: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    question = ["--prompt", "What is 17 + 25?", "--json"]
+    here = subprocess.run(
+        [sys.executable, "-m", "bandweave", "run", "demo", *question],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for shares in ((), ("--shares", "3,1"), ("--stages", "2")):
+        there = subprocess.run(
+            run_arguments(cable, tmp_path, *question, *shares),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert there.returncode == 0, there.stderr
+        one, two = json.loads(here.stdout), json.loads(there.stdout)
+        assert (one["logits_digest"], one["tokens"]) == (two["logits_digest"], two["tokens"])
+        assert len(two["plan"]["nodes"]) == 2
+
+
+def test_a_host_that_dies_is_named(
+    cable: Cable, workers: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    # Random weights talk on: the slow precision gives time to interrupt them.
+    model = tmp_path / "models" / "random"
+    shape = ["tiny", str(model), "--context", "8192", "--layers", "24"]
+    synth = [sys.executable, "-m", "bandweave", "synth", *shape]
+    subprocess.run(synth, check=True, capture_output=True)
+    arguments = ["--raw", "--prompt", "1 2 3 4", "--max-tokens", "8000", "--format", "f32"]
+    command = subprocess.Popen(
+        run_arguments(cable, tmp_path, *arguments, model=str(model)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    assert command.stdout.read(1)  # the answer has begun
+    children = Path(f"/proc/{workers[1].pid}/task/{workers[1].pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    start = time.monotonic()
+    _, errors = command.communicate(timeout=30)
+    assert time.monotonic() - start < 5
+    assert command.returncode == 1
+    assert f"node 1 ({cable.addresses[1]}:{PORT})" in errors
