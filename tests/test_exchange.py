@@ -1,31 +1,18 @@
-"""The native exchange: the same bytes over every link, and every failure has a name and an end."""
+"""The native exchange: the same bytes over every link, and numbers out of range fail every node."""
 
 from __future__ import annotations
 
 import os
-import random
-import socket
 import threading
 import time
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bandweave.engine.executor import Step, StepError
-from tests.helpers.linked_nodes import (
-    BYE,
-    DATA,
-    HEADER,
-    LINKS,
-    PROGRESS,
-    STEP,
-    LinkedNodes,
-    frame,
-    link_nodes,
-    read_frame,
-    step_payload,
-)
+from bandweave.checkpoints.source import TensorSource
+from bandweave.engine.executor import Step
+from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, link_nodes
 from tests.helpers.random_model import (
     F32,
     ODD_SPECS,
@@ -44,6 +31,10 @@ TOKENS = [3, 1, 4, 1, 5]
 
 def one_step(tokens: list[int] = TOKENS) -> Step:
     return Book(num_sequences=1, pages_each=1).step([(0, tokens)])
+
+
+def linked(count: int, source: TensorSource = SOURCE, **options: Any) -> LinkedNodes:
+    return link_nodes(options.pop("spec", SPEC), source, count, **options)
 
 
 def scaled(changes: dict[str, np.float32 | F32]) -> MemorySource:
@@ -77,8 +68,8 @@ WIDE = {
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("wide", WIDE)
 def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
-    alone = link_nodes(SPEC, WIDE[wide], 1).run(one_step())
-    nodes = link_nodes(SPEC, WIDE[wide], 3, link=link)
+    alone = linked(1, WIDE[wide]).run(one_step())
+    nodes = linked(3, WIDE[wide], link=link)
     logits: list[F32] = []
     threads = [threading.Thread(target=nodes.node(node).follow) for node in (1, 2)]
     for thread in threads:
@@ -102,7 +93,7 @@ def test_wide_sums_are_those_of_the_reference() -> None:
         SPEC, WIDE["most"], weight_format="f32", kv_dtype="f32", num_pages=1
     ) as reference:
         expected = reference.run(one_step())
-    assert link_nodes(SPEC, WIDE["most"], 1).run(one_step()).tobytes() == expected.tobytes()
+    assert linked(1, WIDE["most"]).run(one_step()).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("spin", [False, True])
@@ -111,8 +102,8 @@ def test_frames_larger_than_any_buffer_get_through(link: str, spin: bool) -> Non
     spec = tiny_spec(hidden_size=4000, intermediate_size=64, num_layers=1, vocab_size=64)
     source = random_source(spec, 1)
     step = one_step([i % 64 for i in range(60)])  # sums of 960 KB
-    alone = link_nodes(spec, source, 1, weight_format="q4").run(step)
-    nodes = link_nodes(spec, source, 2, link=link, spin=spin, weight_format="q4")
+    alone = linked(1, source, spec=spec, weight_format="q4").run(step)
+    nodes = linked(2, source, spec=spec, link=link, spin=spin, weight_format="q4")
     thread = threading.Thread(target=nodes.node(1).follow)
     thread.start()
     assert nodes.run(step).tobytes() == alone.tobytes()
@@ -130,7 +121,7 @@ def test_frames_larger_than_any_buffer_get_through(link: str, spin: bool) -> Non
         ("layers.1.down_proj", 1e9, "layers.1.down_proj: a sum is not finite or too large for "),
         ("layers.2.o_proj", 1e12, "layers.2.o_proj: a sum is not finite or too large for the gri"),
         ("layers.1.up_proj", 1e38, "layers.1.down_proj: a"),
-        ("layers.1.k_proj", 1e38, "layers.1.attention.kv: a key or value is not finite in the KV"),
+        ("layers.1.input_norm", 1e38, "layers.1.attention.kv: a key or value is not finite in th"),
         ("norm", 1e38, "lm_head: a"),
     ],
 )
@@ -138,9 +129,10 @@ def test_numbers_out_of_range_fail_the_step_on_every_node(
     name: str, factor: float, message: str, count: int, link: str
 ) -> None:
     scale = {name: np.float32(factor)}
-    if factor == 1e38:  # beyond float32 with the values that it meets
-        scale[name.replace("up_proj", "gate_proj")] = np.float32(factor)
-    nodes = link_nodes(SPEC, scaled(scale), count, link=link, weight_format="f32")
+    beyond = {"layers.1.up_proj": "layers.1.gate_proj", "layers.1.input_norm": "layers.1.v_proj"}
+    if name in beyond:  # their product leaves float32
+        scale[beyond[name]] = np.float32(1e3 if "norm" in name else factor)
+    nodes = linked(count, scaled(scale), link=link)
     errors = nodes.run_all(one_step())
     assert sorted(errors) == list(range(count)), errors
     for error in errors.values():
@@ -152,7 +144,7 @@ def test_numbers_out_of_range_fail_the_step_on_every_node(
 def test_embeddings_that_are_not_finite_name_the_first_layer(
     weight_format: str, value: float
 ) -> None:
-    nodes = link_nodes(SPEC, SOURCE, 3, weight_format=weight_format)
+    nodes = linked(3, weight_format=weight_format)
     nodes.embeddings = nodes.embeddings.copy()
     nodes.embeddings[TOKENS[0], 7] = value
     errors = nodes.run_all(one_step())
@@ -160,199 +152,12 @@ def test_embeddings_that_are_not_finite_name_the_first_layer(
     assert all(error.startswith("layers.0.") for error in errors.values()), errors
 
 
-# --- peers that go or stall ---
-
-
-def test_a_peer_that_closes_within_a_step_is_named_on_all_others() -> None:
-    nodes = link_nodes(SPEC, SOURCE, 3, played=[2])
-
-    def close() -> None:
-        assert read_frame(nodes.sockets[2, 0])[0] == STEP
-        for sock in nodes.sockets.values():
-            sock.close()
-
-    thread = threading.Thread(target=close)
-    thread.start()
-    errors = nodes.run_all(one_step())
-    thread.join()
-    assert sorted(errors) == [0, 1]
-    for error in errors.values():
-        assert error.startswith("node 2 closed its connection to node "), errors
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_a_node_that_never_follows_is_named_in_time(link: str) -> None:
-    nodes = link_nodes(SPEC, SOURCE, 3, link=link, stall_seconds=0.5)
-    start = time.monotonic()
-    errors = nodes.run_all(one_step(), quiet=[2])
-    took = time.monotonic() - start
-    assert sorted(errors) == [0, 1]
-    for error in errors.values():
-        assert error.startswith("node 2 made no progress for "), errors
-    assert 0.5 <= took < 2.5
-
-
-def test_a_stalled_stage_is_named_by_the_node_that_waits_for_it_at_second_hand() -> None:
-    spec = ODD_SPECS["qk_norm_window"]
-    nodes = link_nodes(spec, random_source(spec, 8), 3, stages=3, stall_seconds=0.5)
-    start = time.monotonic()
-    errors = nodes.run_all(one_step(), quiet=[1])
-    assert sorted(errors) == [0, 2]
-    for error in errors.values():
-        assert error.startswith("node 1 made no progress for "), errors
-    assert time.monotonic() - start < 4.0
-
-
-def test_node_0_that_stalls_within_a_step_is_named() -> None:
-    nodes = link_nodes(SPEC, SOURCE, 2, played=[0], stall_seconds=0.4)
-    nodes.sockets[0, 1].sendall(frame(STEP, step_payload(TOKENS), node=0))
-    with pytest.raises(StepError, match="^node 0 made no progress for 0"):
-        nodes.node(1).follow()
-
-
-def played_by(act: Callable[[socket.socket], None]) -> tuple[str, float]:
-    """Node 0's error, and after how long, where ``act`` plays node 1 once the step is open."""
-    nodes = link_nodes(SPEC, SOURCE, 2, played=[1], stall_seconds=0.6)
-    sock = nodes.sockets[1, 0]
-
-    def play() -> None:
-        assert read_frame(sock)[0] == STEP
-        act(sock)
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    start = time.monotonic()
-    with pytest.raises(StepError) as caught:
-        nodes.run(one_step())
-    took = time.monotonic() - start
-    thread.join()
-    return str(caught.value), took
-
-
-def report(sock: socket.socket, marks: list[int]) -> None:
-    for mark in marks:
-        sock.sendall(frame(PROGRESS, node=1, op=mark))
-        time.sleep(0.1)
-
-
-def test_a_slow_node_that_reports_progress_is_waited_for() -> None:
-    def act(sock: socket.socket) -> None:
-        report(sock, list(range(1, 16)))
-        sock.close()
-
-    error, took = played_by(act)
-    assert error == "node 1 closed its connection to node 0"
-    assert took >= 1.4
-
-
-def test_reports_without_progress_do_not_put_off_a_stall() -> None:
-    def act(sock: socket.socket) -> None:
-        report(sock, [1] * 25)
-        sock.close()
-
-    error, took = played_by(act)
-    assert error.startswith("node 1 made no progress for ")
-    assert took < 2.0
-
-
-# --- frames that make no sense ---
-
-FOREIGN = "node 1 sent a frame that does not belong to this mesh"
-WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
-    "garbage": (bytes(range(7, 207)), FOREIGN),
-    "zeros": (bytes(64), FOREIGN),
-    "http": (b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n", FOREIGN),
-    "magic": (frame(DATA, node=1, magic=1), FOREIGN),
-    "generation": (frame(DATA, node=1, generation=2), FOREIGN),
-    "sender": (frame(DATA, node=0), FOREIGN),
-    "oversized": (frame(DATA, node=1, size=(1 << 30) + 1), FOREIGN),
-    "most oversized": (frame(DATA, node=1, size=(1 << 32) - 1), FOREIGN),
-    "kind": (frame(9, b"x", node=1), "node 1 sent a frame of an unknown kind"),
-    "step": (frame(DATA, b"x", node=1, step=2, op=6), "node 1 is at step 2 operation 6 while "),
-    "operation": (frame(DATA, b"x", node=1, op=9999), "node 1 is at step 1 operation 9999 while "),
-    "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0 while "),
-    "goodbye": (frame(BYE, node=1), "node 1 closed its connection to node 0"),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG_FROM_1)
-def test_wrong_frames_fail_the_step(wrong: str) -> None:
-    data, message = WRONG_FROM_1[wrong]
-
-    def act(sock: socket.socket) -> None:
-        sock.sendall(data)
-        time.sleep(0.2)
-
-    error, took = played_by(act)
-    assert error.startswith(message)
-    assert took < 0.5
-
-
-@pytest.mark.parametrize("size", [0, 100, 5 * 80 * 8 + 7])
-def test_a_sum_of_the_wrong_size_is_refused(size: int) -> None:
-    def act(sock: socket.socket) -> None:
-        while True:  # the embedding rows, then the first sum
-            kind, step, op, _ = read_frame(sock)
-            if kind == DATA and op:
-                break
-        sock.sendall(frame(DATA, bytes([4]) * 8 + bytes(size), node=1, step=step, op=op))
-
-    error, _ = played_by(act)
-    assert error.startswith("layers.0.o_proj.reduce: node 1 sent ")
-
-
-WRONG_FROM_0: dict[str, tuple[bytes, str]] = {
-    "garbage": (bytes(range(7, 207)), "node 0 sent a frame that does not belong to this mesh"),
-    "data first": (frame(DATA, b"x", node=0), "node 0 sent data before it opened a step"),
-    "empty": (frame(STEP, node=0), "node 0 opened a step with a header that makes no sense"),
-    "short": (
-        frame(STEP, step_payload(TOKENS)[:-4], node=0),
-        "node 0 opened a step with a header that makes no sense",
-    ),
-    "rows": (
-        frame(STEP, np.array([1 << 30, 1, 1, 0], np.int32).tobytes(), node=0),
-        "node 0 opened a step with a header that makes no sense",
-    ),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG_FROM_0)
-def test_wrong_steps_are_refused_by_followers(wrong: str) -> None:
-    data, message = WRONG_FROM_0[wrong]
-    nodes = link_nodes(SPEC, SOURCE, 2, played=[0], stall_seconds=0.5)
-    nodes.sockets[0, 1].sendall(data)
-    with pytest.raises(StepError, match=f"^{message}"):
-        nodes.node(1).follow()
-
-
-def test_steps_with_random_faults_never_crash_or_hang_a_follower() -> None:
-    rng = random.Random(1)
-    whole = frame(STEP, step_payload(TOKENS), node=0)
-    for _ in range(150):
-        data = bytearray(whole)
-        for _ in range(rng.choice([1, 1, 2, 5])):
-            data[rng.randrange(len(data))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
-        nodes = follower()
-        sock = nodes.sockets[0, 1]
-        sock.sendall(data + frame(DATA, bytes(4 * 80 * 5), node=0)[: rng.choice([0, 40, 5000])])
-        sock.close()
-        try:
-            while nodes.node(1).follow() == "ran":
-                pass
-        except StepError as error:
-            assert str(error)
-
-
-def follower() -> LinkedNodes:
-    return link_nodes(SPEC, SOURCE, 2, played=[0], stall_seconds=0.5)
-
-
 # --- followers ---
 
 
 @pytest.mark.parametrize("link", LINKS)
 def test_a_follower_is_woken_by_its_descriptor_and_goes_on(link: str) -> None:
-    nodes = link_nodes(SPEC, SOURCE, 2, link=link)
+    nodes = linked(2, link=link)
     reading, writing = os.pipe()
     timer = threading.Timer(0.2, lambda: os.write(writing, b"x"))
     timer.start()
@@ -361,7 +166,7 @@ def test_a_follower_is_woken_by_its_descriptor_and_goes_on(link: str) -> None:
     assert 0.1 < time.monotonic() - start < 2.0
     assert nodes.node(1).follow(reading) == "woken"
     os.read(reading, 1)
-    assert nodes.run_all(one_step()) == {}
+    assert nodes.run_all(one_step(), once=True) == {}
     timer.join()
     exchange = nodes.exchanges[0]
     assert exchange is not None
@@ -371,16 +176,8 @@ def test_a_follower_is_woken_by_its_descriptor_and_goes_on(link: str) -> None:
     os.close(writing)
 
 
-def test_a_follower_sees_that_node_0_has_gone() -> None:
-    nodes = follower()
-    timer = threading.Timer(0.1, nodes.sockets[0, 1].close)
-    timer.start()
-    assert nodes.node(1).follow() == "left"
-    timer.join()
-
-
 def test_reasons_to_give_up_reach_every_peer() -> None:
-    nodes = link_nodes(SPEC, SOURCE, 3)
+    nodes = linked(3)
     exchange = nodes.exchanges[2]
     assert exchange is not None
     exchange.abort("node 2 has had enough")

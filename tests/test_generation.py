@@ -168,9 +168,7 @@ def test_a_cancelled_answer_ends_and_the_others_go_on(make: Make) -> None:
     def cancelled() -> frozenset[int]:
         return frozenset({0, 99}) if count[0] >= 3 else frozenset()
 
-    results = make().generator.run(
-        REQUESTS, on_token=on_token, cancelled=cancelled, digest=True
-    )
+    results = make().generator.run(REQUESTS, on_token=on_token, cancelled=cancelled, digest=True)
     assert (results[0].tokens, results[0].reason) == (expected[0].tokens[:3], "cancelled")
     assert [heart(result) for result in results[1:]] == [heart(one) for one in expected[1:]]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import bandweave
 from bandweave import _native
 from bandweave.engine.reference_math import exp
 from bandweave.formats.packing import pack
@@ -87,3 +91,15 @@ def test_native_packs_like_the_oracle(
     matrix.pack(3, weights[3:])
     expected = pack(get_format(weight_format).quantise(weights, unit))
     assert matrix.panels.tobytes() == np.asarray(expected).tobytes()
+
+
+def test_the_stub_names_what_the_module_has() -> None:
+    stub = ast.parse((Path(bandweave.__file__).parent / "_native.pyi").read_text())
+    for node in stub.body:
+        if isinstance(node, ast.FunctionDef):
+            assert hasattr(_native, node.name), node.name
+        if isinstance(node, ast.ClassDef):
+            members = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+            there = vars(getattr(_native, node.name))
+            public = {name for name in there if not name.startswith("_")}
+            assert members - {"__init__"} == public or node.name == "StepError", node.name

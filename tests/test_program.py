@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bandweave.engine.program import Op, Part, Program, lower
+from bandweave.engine.lowering import lower
+from bandweave.engine.program import Op, Part, Program
 from bandweave.models.graph import COLUMN_UNIT, Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
@@ -215,9 +216,7 @@ def test_every_node_of_a_stage_but_the_first_receives_once(case: Lowered) -> Non
 def test_contributors_are_the_nodes_that_have_a_part_of_the_sum(case: Lowered) -> None:
     _, _, split, programs = case
     for nodes in split.stages:
-        own = [
-            {op.name: op for op in programs[n].ops if op.kind == "linear_grid"} for n in nodes
-        ]
+        own = [{op.name: op for op in programs[n].ops if op.kind == "linear_grid"} for n in nodes]
         for program in (programs[node] for node in nodes):
             for op in program.ops:
                 if op.kind != "all_reduce_add":

@@ -150,9 +150,7 @@ def test_every_odd_model_goes_on_up_to_its_units(name: str, num_nodes: int) -> N
     assert (split is not None) == (num_nodes <= total)
 
 
-@given(
-    total=st.integers(0, 500), shares=share_vectors(), minimum=st.integers(0, 3), data=st.data()
-)
+@given(total=st.integers(0, 500), shares=share_vectors(), minimum=st.integers(0, 3), data=st.data())
 @example(total=3, shares=[Fraction(1000), Fraction(1), Fraction(1)], minimum=1, data=None)
 def test_apportion(
     total: int, shares: list[Fraction], minimum: int, data: st.DataObject | None

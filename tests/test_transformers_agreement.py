@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import pytest
 
+from bandweave import _native
 from bandweave.checkpoints.source import TensorSource
 from bandweave.engine.executor import Step
 from bandweave.models.spec import ModelSpec
+from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import F32, MemorySource
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 from tests.transformers_reference import cases
@@ -38,7 +41,18 @@ def reference_engine(
     return ReferenceNodes(spec, source, weight_format="f32", kv_dtype="f32", num_pages=num_pages)
 
 
-ENGINES: dict[str, MakeEngine] = {"reference": reference_engine}
+def native_engine(
+    spec: ModelSpec, source: TensorSource, num_pages: int, *, isa: str
+) -> AbstractContextManager[Engine]:
+    return NativeNodes(
+        spec, source, weight_format="f32", kv_format="f32", num_pages=num_pages, isa=isa
+    )
+
+
+ENGINES: dict[str, MakeEngine] = {
+    "reference": reference_engine,
+    **{isa: partial(native_engine, isa=isa) for isa in _native.isa_variants()},
+}
 
 
 @pytest.fixture(params=ENGINES)

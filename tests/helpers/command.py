@@ -91,8 +91,7 @@ def environment(mark: str) -> dict[str, str]:
 @contextlib.contextmanager
 def start_command(*arguments: str | Path, **variables: str) -> Iterator[Command]:
     """Starts a command; whatever is left of it at the end is killed."""
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with _start(arguments, variables, streams) as command:
+    with _start(arguments, variables, subprocess.PIPE) as command:
         yield command
 
 
@@ -100,7 +99,7 @@ def start_command(*arguments: str | Path, **variables: str) -> Iterator[Command]
 def _start(
     arguments: Sequence[str | Path],
     variables: dict[str, str],
-    streams: dict[str, int],
+    streams: int,
     in_child: Callable[[], None] | None = None,
 ) -> Iterator[Command]:
     mark = uuid.uuid4().hex
@@ -110,7 +109,9 @@ def _start(
         env={**environment(mark), **variables},
         start_new_session=True,
         preexec_fn=in_child,
-        **streams,
+        stdin=streams,
+        stdout=streams,
+        stderr=streams,
     )
     with process:
         try:
@@ -153,9 +154,8 @@ class Terminal:
 def start_on_terminal(*arguments: str | Path, **variables: str) -> Iterator[Terminal]:
     """Starts a command on a terminal of its own, where Ctrl-C is a key."""
     master, slave = os.openpty()
-    streams = {"stdin": slave, "stdout": slave, "stderr": slave}
     try:
-        with _start(arguments, variables, streams, _take_terminal) as command:
+        with _start(arguments, variables, slave, _take_terminal) as command:
             os.close(slave)
             yield Terminal(command, master)
     finally:

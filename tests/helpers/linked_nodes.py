@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import Step, StepError
 from bandweave.engine.loading import load_weights
+from bandweave.engine.lowering import lower
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import lower
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
@@ -77,6 +77,11 @@ class LinkedNodes:
     sockets: dict[tuple[int, int], socket.socket]  # (played node, other): the played node's end
     embeddings: F32
 
+    def close(self) -> None:
+        """Closes the raw sockets; the nodes' own ends close with them."""
+        for sock in self.sockets.values():
+            sock.close()
+
     def node(self, node: int) -> NativeExecutor:
         executor = self.executors[node]
         assert executor is not None
@@ -85,9 +90,18 @@ class LinkedNodes:
     def run(self, step: Step) -> F32:
         return self.node(0).run(step, self.embeddings[step.tokens])
 
-    def run_all(self, step: Step, *, quiet: Sequence[int] = ()) -> dict[int, str]:
-        """Runs one step on every node but the quiet ones; the error of each that failed."""
+    def run_all(
+        self, step: Step, *, quiet: Sequence[int] = (), once: bool = False
+    ) -> dict[int, str]:
+        """Runs a step on every node but the quiet ones; the error of each that failed.
+
+        Followers go on until they fail or node 0 leaves, or follow ``once``.
+        """
         errors: dict[int, str] = {}
+
+        def follow(executor: NativeExecutor) -> None:
+            while executor.follow() == "ran" and not once:
+                pass
 
         def guarded(node: int, work: Callable[[], object]) -> None:
             try:
@@ -99,7 +113,7 @@ class LinkedNodes:
         for node, executor in enumerate(self.executors):
             if executor is None or node in quiet:
                 continue
-            work = executor.follow if node else lambda: self.run(step)
+            work = partial(follow, executor) if node else partial(self.run, step)
             threads.append(threading.Thread(target=guarded, args=(node, work), daemon=True))
             threads[-1].start()
         for thread in threads:
@@ -152,9 +166,7 @@ def link_nodes(
         )
         executors.append(NativeExecutor(program, weights, options, exchange if count > 1 else None))
     table = widen(source.read("embed_tokens", Range(start=0, stop=spec.vocab_size)))
-    return LinkedNodes(
-        executors=executors, exchanges=exchanges, sockets=sockets, embeddings=table
-    )
+    return LinkedNodes(executors=executors, exchanges=exchanges, sockets=sockets, embeddings=table)
 
 
 def read_frame(sock: socket.socket) -> tuple[int, int, int, bytes]:
@@ -182,10 +194,3 @@ def step_payload(tokens: Sequence[int]) -> bytes:
     rows = len(tokens)
     words = [rows, 1, 1, 0, *tokens, *([0] * rows), *range(rows), *([0] * (rows - 1)), 1, 0]
     return np.array(words, np.int32).tobytes()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long something took."""
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start

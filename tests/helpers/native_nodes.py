@@ -13,8 +13,8 @@ from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import Step, StepError
 from bandweave.engine.loading import load_weights
+from bandweave.engine.lowering import lower
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import lower
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import PAGE_SIZE, Step, StepError
-from bandweave.engine.program import lower
+from bandweave.engine.lowering import lower
 from bandweave.engine.reference import ReferenceExecutor
 from bandweave.engine.reference_exchange import ThreadMesh
 from bandweave.engine.reference_weights import load_reference

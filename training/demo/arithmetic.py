@@ -15,12 +15,17 @@ HELD_OUT_PERCENT = 10
 
 @dataclass(frozen=True)
 class Sum:
-    """One sum: its key (operation and operands), the chain as written, and the result."""
+    """One sum: its key (operation and operands), the chain as written, and the result.
+
+    `short` is a briefer way to write the chain, which the first part of the training uses.
+    """
 
     key: tuple[str, int, int]
     text: str
     result: str
     steps: int
+    short: str = ""
+    exact: bool = True
 
     @property
     def held_out(self) -> bool:
@@ -88,7 +93,7 @@ def multiplication(left: int, right: int) -> Sum:
 
 
 def can_divide(left: int, right: int) -> bool:
-    """Whether the quotient is written exactly in at most two steps."""
+    """Whether the quotient is a whole number (or ends in .5) found in at most two steps."""
     if is_power_of_ten(right) and left % right == 0:
         return True
     if right == 2 and left % 2 == 1:
@@ -106,17 +111,26 @@ def half(number: int) -> str:
 
 
 def division(left: int, right: int) -> Sum:
-    if not can_divide(left, right):
-        raise ValueError(f"{left} / {right} takes more than two steps")
+    """A quotient; where the division leaves something, a whole one and the remainder.
+
+    From ten on the multiple of ten comes first and what it leaves is worked out before it is
+    used: the network knows subtraction well, while it would learn remainders by heart.
+    """
     key = ("/", left, right)
     result = half(left) if right == 2 else str(left // right)
+    exact = right == 2 or left % right == 0
+    ending = result if exact else f"{result} remainder {left % right}"
     text = f"{left} / {right} = "
-    if is_power_of_ten(right):
-        return Sum(key, f"{text}{result}", result, 2 if left // right > 10 else 1)
+    if is_power_of_ten(right) or left < 10 * right:
+        steps = 2 if left // right > 10 or not exact else 1
+        return Sum(key, text + ending, result, steps, text + ending, exact)
     tens = left // (10 * right) * 10
     rest = left - tens * right
-    if left // right <= 10 or len(parts(left // right)) == 1 and left % right == 0:
-        return Sum(key, f"{text}{result}", result, 1)
+    first = f"{left} - {tens * right} = {rest}, so "
+    if rest == 0:
+        steps = 1 if len(parts(tens)) == 1 else 2
+        return Sum(key, first + text + ending, result, steps, text + ending)
     rest_result = half(rest) if right == 2 else str(rest // right)
-    steps = f"{tens * right} / {right} + {rest} / {right} = {tens} + {rest_result}"
-    return Sum(key, f"{text}{steps} = {result}", result, 2)
+    text += f"{tens * right} / {right} + {rest} / {right} = {tens} + {rest_result} = {ending}"
+    steps = 1 if left // right == 10 and exact else 2
+    return Sum(key, first + text, result, steps, text, exact)

@@ -49,10 +49,10 @@ def pool(tokenizer: Tokenizer, seed: int, number: int, chats_in_pool: int,
          budget: int) -> list[Batch]:
     """The batches of one pool of chats; the same seed and number always give the same ones."""
     random = Random(seed * 1_000_003 + number)
-    mix = chats.TRAINING_MIX if number < chats.LATE_FROM_POOL else chats.LATE_MIX
+    lesson = chats.lesson_for(number)
     rows = []
     for _ in range(chats_in_pool):
-        chat = chats.conversation(random, chats.chat_length(random), mix)
+        chat = chats.conversation(random, chats.chat_length(random), lesson)
         rows.append(vocabulary.encode_chat(tokenizer, chat))
     batches = cut(rows, budget, vocabulary.special_id(tokenizer, vocabulary.PADDING))
     random.shuffle(batches)

@@ -69,8 +69,14 @@ def quotient_pair(random: Random) -> tuple[int, int]:
     return divisor * random.randint(1, 9) * 100, divisor
 
 
+def remainder_pair(random: Random) -> tuple[int, int]:
+    """Any dividend up to a quotient of 99: no remainder, or some."""
+    divisor = random.randint(3, 9)
+    return random.randint(divisor, 100 * divisor - 1), divisor
+
+
 def divide(random: Random) -> Question:
-    left, right = quotient_pair(random)
+    left, right = (quotient_pair if random.random() < 0.5 else remainder_pair)(random)
     text = random.choice((
         "What is {a} / {b}?", "What is {a} divided by {b}?", "{a} / {b}", "{a}/{b}",
         "{a} / {b} = ?", "How much is {a} / {b}?", "How much is {a} divided by {b}?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from random import Random
 
 import arithmetic
@@ -13,20 +14,55 @@ from question import Question
 
 FOLLOW_UP = "follow-up"
 
-# How much of the training each kind gets; the harder to learn, the more.
-TRAINING_MIX: Mapping[str, float] = {
-    "addition": 20, "subtraction": 20, "multiplication": 9, "division": 9, "units": 9,
-    "model size": 7, "decode speed": 6, "joint bandwidth": 6, "node share": 5,
-    "cluster speed": 4, FOLLOW_UP: 7, "facts": 8,
-}
 
-# The second half: what is known by then makes room for what is not.
-LATE_MIX: Mapping[str, float] = {
-    "addition": 18, "subtraction": 24, "multiplication": 5, "division": 14, "units": 6,
-    "model size": 8, "decode speed": 6, "joint bandwidth": 6, "node share": 6,
-    "cluster speed": 5, FOLLOW_UP: 8, "facts": 4,
-}
-LATE_FROM_POOL = 65
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a part of the training is made of: how much of each kind, and how answers read."""
+
+    first_pool: int
+    mix: Mapping[str, float]
+    short: bool
+
+    def draw(self, random: Random) -> tuple[Question, ...]:
+        """One question of this lesson, with whatever has to come before it."""
+        while True:
+            kind = random.choices(list(self.mix), list(self.mix.values()))[0]
+            asked = turns(random, kind)
+            if not self.short or all(one.exact for turn in asked for one in turn.sums):
+                return asked
+
+    def answer(self, asked: Question) -> str:
+        answer = asked.answer
+        if self.short:
+            for one in asked.sums:
+                answer = answer.replace(one.text, one.short or one.text)
+        return answer
+
+
+# The harder to learn, the more. What is known by then makes room for what is not.
+LESSONS = (
+    Lesson(0, {
+        "addition": 20, "subtraction": 20, "multiplication": 9, "division": 9, "units": 9,
+        "model size": 7, "decode speed": 6, "joint bandwidth": 6, "node share": 5,
+        "cluster speed": 4, FOLLOW_UP: 7, "facts": 8,
+    }, short=True),
+    Lesson(65, {
+        "addition": 18, "subtraction": 24, "multiplication": 5, "division": 14, "units": 6,
+        "model size": 8, "decode speed": 6, "joint bandwidth": 6, "node share": 6,
+        "cluster speed": 5, FOLLOW_UP: 8, "facts": 4,
+    }, short=True),
+    Lesson(90, {
+        "addition": 22, "subtraction": 28, "multiplication": 6, "division": 14, "units": 6,
+        "model size": 6, "decode speed": 5, "joint bandwidth": 5, "node share": 5,
+        "cluster speed": 4, FOLLOW_UP: 8, "facts": 4,
+    }, short=False),
+)
+KINDS = tuple(LESSONS[0].mix)
+
+
+def lesson_for(pool: int) -> Lesson:
+    return [lesson for lesson in LESSONS if lesson.first_pool <= pool][-1]
 
 
 def respell(random: Random, text: str) -> str:
@@ -112,15 +148,11 @@ def turns(random: Random, kind: str, held_out: bool = False) -> tuple[Question, 
     return (questions.ask(random, kind, held_out),)
 
 
-def conversation(
-    random: Random, length: int, mix: Mapping[str, float] = TRAINING_MIX
-) -> list[tuple[str, str]]:
+def conversation(random: Random, length: int, lesson: Lesson) -> list[tuple[str, str]]:
     """At least `length` turns of (question, answer) for training."""
-    kinds, weights = list(mix), list(mix.values())
     chat: list[tuple[str, str]] = []
     while len(chat) < length:
-        kind = random.choices(kinds, weights)[0]
-        chat.extend((respell(random, one.text), one.answer) for one in turns(random, kind))
+        chat.extend((respell(random, one.text), lesson.answer(one)) for one in lesson.draw(random))
     return chat
 
 

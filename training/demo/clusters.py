@@ -10,7 +10,7 @@ from random import Random
 
 import arithmetic
 from arithmetic import Sum
-from calculations import quotient_pair
+from calculations import quotient_pair, remainder_pair
 from question import Question, number, plain
 
 BYTES_PER_PARAMETER = {4: "half a byte each", 8: "one byte each", 16: "2 bytes each"}
@@ -52,11 +52,12 @@ def model_size(random: Random) -> Question:
 
 def speed_answer(gigabytes: int, bandwidth: int) -> tuple[str, Sum]:
     one = arithmetic.division(bandwidth, gigabytes)
-    return f"Each token reads {gigabytes} GB: {one.text} tokens per second at most.", one
+    found = one.text if one.exact else f"{one.text}, so {one.result}"
+    return f"Each token reads {gigabytes} GB: {found} tokens per second at most.", one
 
 
 def decode_speed(random: Random) -> Question:
-    bandwidth, gigabytes = quotient_pair(random)
+    bandwidth, gigabytes = (quotient_pair if random.random() < 0.6 else remainder_pair)(random)
     text = random.choice((
         "A model reads {g} GB per token and the memory gives {w} GB/s. How many tokens per second "
         "at most?",

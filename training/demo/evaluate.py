@@ -115,7 +115,7 @@ def main() -> None:
     print("| kind | questions | bf16 | q4 |")
     print("|---|---:|---:|---:|")
     wrong: list[str] = []
-    for kind in chats.TRAINING_MIX:
+    for kind in chats.KINDS:
         asked = held_out_chats(kind, options.count, options.seed)
         total += len(asked)
         cells = []

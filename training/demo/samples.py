@@ -70,7 +70,7 @@ def entry(turns: Sequence[Question]) -> dict[str, object]:
 def many(count: int, seed: int) -> list[Sequence[Question]]:
     """Different held-out questions, the kinds in turn."""
     random = Random(f"{seed} samples")
-    kinds = [kind for kind in chats.TRAINING_MIX if kind != "facts"]
+    kinds = [kind for kind in chats.KINDS if kind != "facts"]
     found: dict[str, Sequence[Question]] = {}
     while len(found) < count:
         turns = chats.turns(random, kinds[len(found) % len(kinds)], held_out=True)

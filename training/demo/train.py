@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Points (pool, learning rate) joined by straight lines: up, level, down, ever more slowly.
-LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (65.0, 1.41e-3), (115.0, 2e-5))
+LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (90.0, 0.73e-3),
+                 (92.0, 1e-3), (145.0, 2e-5))
 # From this pool on the roundings of the 4-bit format are imitated.
 QUANTISED_FROM = 57
 
@@ -49,7 +50,7 @@ def make_tokenizer(work: Path, size: int, seed: int) -> Tokenizer:
     path = work / "tokenizer.json"
     if not path.exists():
         random = Random(f"{seed} vocabulary")
-        texts = [text for _ in range(20000) for turn in chats.conversation(random, 1)
+        texts = [text for _ in range(20000) for turn in chats.conversation(random, 1, chats.LESSONS[0])
                  for text in turn]
         vocabulary.train_tokenizer(texts, size).save(str(path))
     return Tokenizer.from_file(str(path))
@@ -117,7 +118,7 @@ def train(options: argparse.Namespace) -> None:
     model = DemoModel(Shape(vocab_size=options.vocabulary))
     optimiser = make_optimiser(model)
     tests = {kind: batches.held_out(tokenizer, options.seed, kind, 50)
-             for kind in chats.TRAINING_MIX}
+             for kind in chats.KINDS}
     checkpoint, first, seconds = options.work / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)

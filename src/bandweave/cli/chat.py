@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -107,7 +106,7 @@ class _Chat:
                     turns = output.count(dropped, "turn")
                     output.say(f"(the context is full: forgot the oldest {turns})")
                 answer = session.answer(
-                    tokens, self._params, on_text=_write, cancelled=interrupted.is_set
+                    tokens, self._params, on_text=output.write_answer, cancelled=interrupted.is_set
                 )
         except ValueError as error:  # of this question alone
             conversation.take_back()
@@ -116,7 +115,7 @@ class _Chat:
             output.say(str(error))
             return
         conversation.answer(answer.text)
-        _write("" if answer.text.endswith("\n") else "\n")
+        output.write_answer("" if answer.text.endswith("\n") else "\n")
         if answer.finish_reason == "cancelled":
             output.say("(stopped)")
         elif answer.finish_reason == "length":
@@ -154,8 +153,3 @@ def _interruptible(engine: Engine) -> Iterator[threading.Event]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,8 +159,7 @@ class _Show(_Silent):
 
 
 def _write(piece: str) -> None:
-    sys.stdout.write(piece.replace("\n", "\n  "))
-    sys.stdout.flush()
+    output.write_answer(piece.replace("\n", "\n  "))
 
 
 def _compare(first: _Run, second: _Run) -> None:

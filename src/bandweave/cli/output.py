@@ -14,6 +14,8 @@ from typing import Any
 
 MAX_WIDTH = 100  # longer lines are hard to read
 _TABLE_WIDTH = 80
+_CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
+_SHOWN = dict.fromkeys(_CONTROLS, "\ufffd")
 
 
 def is_terminal() -> bool:
@@ -68,6 +70,16 @@ def print_pairs(pairs: Sequence[tuple[str, str]], *, stderr: bool = False) -> No
 def print_text(text: str = "", *, stderr: bool = False) -> None:
     """Text as it is, at once."""
     print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+
+
+def write_answer(piece: str) -> None:
+    """A piece of an answer, to standard output at once.
+
+    On a terminal control characters are shown as U+FFFD: a model must not move the cursor or set
+    the clipboard.
+    """
+    sys.stdout.write(piece.translate(_SHOWN) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
 
 
 def size(count: float) -> str:

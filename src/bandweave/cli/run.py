@@ -67,13 +67,16 @@ def command(
             output.say()
         before = session.engine.statistics()
         answer = session.answer(
-            tokens, params, on_text=(lambda piece: None) if as_json else _write, digest=as_json
+            tokens,
+            params,
+            on_text=(lambda piece: None) if as_json else output.write_answer,
+            digest=as_json,
         )
         bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
         if as_json:
             output.print_json(_json(session, answer, plan, bill))
             return
-        _write("" if answer.text.endswith("\n") else "\n")
+        output.write_answer("" if answer.text.endswith("\n") else "\n")
         _summarise(session, answer)
         if verbose and answer.timing.decode_tokens:
             output.say()
@@ -113,11 +116,6 @@ def _tokens(session: Session, text: str, chat: bool | None, system: str | None) 
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     return session.encode_chat(messages)
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
 
 
 def _summarise(session: Session, answer: Answer) -> None:

@@ -25,10 +25,10 @@ from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
 from bandweave.engine.loading import load_weights
+from bandweave.engine.lowering import lower
 from bandweave.engine.machine import available_memory_bytes, peak_rss_bytes, usable_cpus
 from bandweave.engine.memory import check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import lower
 from bandweave.engine.request import Request
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.rendezvous import connect_mesh

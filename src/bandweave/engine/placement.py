@@ -14,11 +14,11 @@ from bandweave.engine.assignment import Assignment
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
+from bandweave.engine.lowering import lower
 from bandweave.engine.machine import available_memory_bytes, usable_cpus
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
 from bandweave.engine.native import ExecutorOptions
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
-from bandweave.engine.program import lower
 from bandweave.models.registry import build_graph
 from bandweave.planning.fit import fitting_shares
 from bandweave.planning.split import Split, make_split

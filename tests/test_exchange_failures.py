@@ -1,0 +1,253 @@
+"""The native exchange among peers that die, stall or talk nonsense: every failure has a name and
+an end."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bandweave.checkpoints.source import TensorSource
+from bandweave.engine.executor import Step, StepError
+from tests.helpers.linked_nodes import (
+    BYE,
+    DATA,
+    LINKS,
+    PROGRESS,
+    STEP,
+    LinkedNodes,
+    frame,
+    link_nodes,
+    read_frame,
+    step_payload,
+)
+from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.reference_nodes import Book
+
+SPEC = ODD_SPECS["ten_heads_of_8"]
+SOURCE = random_source(SPEC, 8)
+TOKENS = [3, 1, 4, 1, 5]
+
+
+def one_step() -> Step:
+    return Book(num_sequences=1, pages_each=1).step([(0, TOKENS)])
+
+
+Link = Callable[..., LinkedNodes]
+
+
+@pytest.fixture
+def linked() -> Iterator[Link]:
+    """``link_nodes`` whose raw sockets are closed in the end; by default on SPEC and SOURCE."""
+    with ExitStack() as stack:
+
+        def linked(count: int, source: TensorSource = SOURCE, **options: Any) -> LinkedNodes:
+            nodes = link_nodes(options.pop("spec", SPEC), source, count, **options)
+            stack.callback(nodes.close)
+            return nodes
+
+        yield linked
+
+
+# --- peers that go or stall ---
+
+
+def test_a_peer_that_closes_within_a_step_is_named_on_all_others(linked: Link) -> None:
+    nodes = linked(3, played=[2])
+
+    def close() -> None:
+        assert read_frame(nodes.sockets[2, 0])[0] == STEP
+        for sock in nodes.sockets.values():
+            sock.close()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    errors = nodes.run_all(one_step())
+    thread.join()
+    assert sorted(errors) == [0, 1]
+    for error in errors.values():
+        assert error.startswith("node 2 closed its connection to node "), errors
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_node_that_never_follows_is_named_in_time(linked: Link, link: str) -> None:
+    nodes = linked(3, link=link, stall_seconds=0.5)
+    start = time.monotonic()
+    errors = nodes.run_all(one_step(), quiet=[2])
+    took = time.monotonic() - start
+    assert sorted(errors) == [0, 1]
+    for error in errors.values():
+        assert error.startswith("node 2 made no progress for "), errors
+    assert 0.5 <= took < 2.5
+
+
+def test_a_stalled_stage_is_named_by_the_node_that_waits_for_it_at_second_hand(
+    linked: Link,
+) -> None:
+    spec = ODD_SPECS["qk_norm_window"]
+    nodes = linked(3, random_source(spec, 8), spec=spec, stages=3, stall_seconds=0.5)
+    start = time.monotonic()
+    errors = nodes.run_all(one_step(), quiet=[1])
+    assert sorted(errors) == [0, 2]
+    for error in errors.values():
+        assert error.startswith("node 1 made no progress for "), errors
+    assert time.monotonic() - start < 4.0
+
+
+def test_node_0_that_stalls_within_a_step_is_named(linked: Link) -> None:
+    nodes = linked(2, played=[0], stall_seconds=0.4)
+    nodes.sockets[0, 1].sendall(frame(STEP, step_payload(TOKENS), node=0))
+    with pytest.raises(StepError, match="^node 0 made no progress for 0"):
+        nodes.node(1).follow()
+
+
+def played_by(linked: Link, act: Callable[[socket.socket], None]) -> tuple[str, float]:
+    """Node 0's error, and after how long, where ``act`` plays node 1 once the step is open."""
+    nodes = linked(2, played=[1], stall_seconds=0.6)
+    sock = nodes.sockets[1, 0]
+
+    def play() -> None:
+        assert read_frame(sock)[0] == STEP
+        act(sock)
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(StepError) as caught:
+        nodes.run(one_step())
+    took = time.monotonic() - start
+    thread.join()
+    return str(caught.value), took
+
+
+def report(sock: socket.socket, marks: list[int]) -> None:
+    for mark in marks:
+        sock.sendall(frame(PROGRESS, node=1, op=mark))
+        time.sleep(0.1)
+
+
+def test_a_slow_node_that_reports_progress_is_waited_for(linked: Link) -> None:
+    def act(sock: socket.socket) -> None:
+        report(sock, list(range(1, 16)))
+        sock.close()
+
+    error, took = played_by(linked, act)
+    assert error == "node 1 closed its connection to node 0"
+    assert took >= 1.4
+
+
+def test_reports_without_progress_do_not_put_off_a_stall(linked: Link) -> None:
+    def act(sock: socket.socket) -> None:
+        report(sock, [1] * 25)
+        sock.close()
+
+    error, took = played_by(linked, act)
+    assert error.startswith("node 1 made no progress for ")
+    assert took < 2.0
+
+
+# --- frames that make no sense ---
+
+FOREIGN = "node 1 sent a frame that does not belong to this mesh"
+WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
+    "garbage": (bytes(range(7, 207)), FOREIGN),
+    "zeros": (bytes(64), FOREIGN),
+    "http": (b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n", FOREIGN),
+    "magic": (frame(DATA, node=1, magic=1), FOREIGN),
+    "generation": (frame(DATA, node=1, generation=2), FOREIGN),
+    "sender": (frame(DATA, node=0), FOREIGN),
+    "oversized": (frame(DATA, node=1, size=(1 << 30) + 1), FOREIGN),
+    "most oversized": (frame(DATA, node=1, size=(1 << 32) - 1), FOREIGN),
+    "kind": (frame(9, b"x", node=1), "node 1 sent a frame of an unknown kind"),
+    "step": (frame(DATA, b"x", node=1, step=2, op=6), "node 1 is at step 2 operation 6 while "),
+    "operation": (frame(DATA, b"x", node=1, op=9999), "node 1 is at step 1 operation 9999 while "),
+    "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0 while "),
+    "goodbye": (frame(BYE, node=1), "node 1 closed its connection to node 0"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FROM_1)
+def test_wrong_frames_fail_the_step(linked: Link, wrong: str) -> None:
+    data, message = WRONG_FROM_1[wrong]
+
+    def act(sock: socket.socket) -> None:
+        sock.sendall(data)
+        time.sleep(0.2)
+
+    error, took = played_by(linked, act)
+    assert error.startswith(message)
+    assert took < 0.5
+
+
+@pytest.mark.parametrize("size", [0, 100, 5 * 80 * 8 + 7])
+def test_a_sum_of_the_wrong_size_is_refused(linked: Link, size: int) -> None:
+    def act(sock: socket.socket) -> None:
+        while True:  # the embedding rows, then the first sum
+            kind, step, op, _ = read_frame(sock)
+            if kind == DATA and op:
+                break
+        sock.sendall(frame(DATA, bytes([4]) * 8 + bytes(size), node=1, step=step, op=op))
+
+    error, _ = played_by(linked, act)
+    assert error.startswith("layers.0.o_proj.reduce: node 1 sent ")
+
+
+WRONG_FROM_0: dict[str, tuple[bytes, str]] = {
+    "garbage": (bytes(range(7, 207)), "node 0 sent a frame that does not belong to this mesh"),
+    "data first": (frame(DATA, b"x", node=0), "node 0 sent data before it opened a step"),
+    "empty": (frame(STEP, node=0), "node 0 opened a step with a header that makes no sense"),
+    "short": (
+        frame(STEP, step_payload(TOKENS)[:-4], node=0),
+        "node 0 opened a step with a header that makes no sense",
+    ),
+    "rows": (
+        frame(STEP, np.array([1 << 30, 1, 1, 0], np.int32).tobytes(), node=0),
+        "node 0 opened a step with a header that makes no sense",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FROM_0)
+def test_wrong_steps_are_refused_by_followers(linked: Link, wrong: str) -> None:
+    data, message = WRONG_FROM_0[wrong]
+    nodes = linked(2, played=[0], stall_seconds=0.5)
+    nodes.sockets[0, 1].sendall(data)
+    with pytest.raises(StepError, match=f"^{message}"):
+        nodes.node(1).follow()
+
+
+def test_steps_with_random_faults_never_crash_or_hang_a_follower(linked: Link) -> None:
+    rng = random.Random(1)
+    whole = frame(STEP, step_payload(TOKENS), node=0)
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            data[rng.randrange(len(data))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        nodes = follower(linked)
+        sock = nodes.sockets[0, 1]
+        sock.sendall(data + frame(DATA, bytes(4 * 80 * 5), node=0)[: rng.choice([0, 40, 5000])])
+        sock.close()
+        try:
+            while nodes.node(1).follow() == "ran":
+                pass
+        except StepError as error:
+            assert str(error)
+
+
+def follower(linked: Link) -> LinkedNodes:
+    return linked(2, played=[0], stall_seconds=0.5)
+
+
+def test_a_follower_sees_that_node_0_has_gone(linked: Link) -> None:
+    nodes = follower(linked)
+    timer = threading.Timer(0.1, nodes.sockets[0, 1].close)
+    timer.start()
+    assert nodes.node(1).follow() == "left"
+    timer.join()
