@@ -421,6 +421,7 @@ def test_chat_outlives_an_interrupted_answer(long_model: Path, tmp_path: Path) -
         terminal.wait_for(b"> ")
         terminal.type(b"\x03")
         terminal.wait_for(b"(Ctrl-D leaves)")
+        terminal.wait_for(b"> ")
         terminal.type(b"\x04")
         assert terminal.command.process.wait(10) == 0
         assert terminal.command.none_left()

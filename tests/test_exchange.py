@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def linked(count: int, source: TensorSource = SOURCE, **options: Any) -> LinkedN
     return link_nodes(options.pop("spec", SPEC), source, count, **options)
 
 
-def scaled(changes: dict[str, np.float32 | F32]) -> MemorySource:
+def scaled(changes: Mapping[str, np.floating | F32]) -> MemorySource:
     """The source with some tensors multiplied."""
     tensors = random_tensors(SPEC, 8)
     return MemorySource(

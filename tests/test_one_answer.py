@@ -21,6 +21,7 @@ from tests.exhaustive.cases import (
     ALONE,
     SPLITS,
     Case,
+    Pair,
     Value,
     all_cases,
     all_pairs,
@@ -73,6 +74,19 @@ def test_the_cases_hold_every_pair_that_can_be() -> None:
     assert set(CASES) <= set(all_cases())
 
 
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("model", [DEMO, "llama3_rope"])
+def test_greedy_tokens_are_the_same_where_no_logits_are_asked_for(
+    runner: Runner, model: str, split: str
+) -> None:
+    case = Case(
+        model=model, weights="q4", kv="f16", split=split, isa=str(dimensions()["isa"][-1]),
+        threads=1, company=ALONE, chunk=0,
+    )  # fmt: skip
+    greedy = runner.baseline(case).tokens[0]
+    assert runner.best_tokens(case) == greedy
+
+
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=2, max_size=6),
     forbidden=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), max_size=4),
@@ -80,7 +94,7 @@ def test_the_cases_hold_every_pair_that_can_be() -> None:
 def test_covering_arrays_cover(sizes: Sequence[int], forbidden: list[tuple[int, int]]) -> None:
     # Value 0 goes with everything, so that a row can always be completed.
     choices: dict[str, Sequence[Value]] = {f"d{i}": range(size) for i, size in enumerate(sizes)}
-    impossible = {("d0", a, "d1", b) for a, b in forbidden}
+    impossible: set[Pair] = {("d0", a, "d1", b) for a, b in forbidden}
     rows = covering_array(choices, impossible)
     assert {p for row in rows for p in pairs_of(row)} == set(all_pairs(choices)) - impossible
     assert rows == covering_array(choices, impossible)

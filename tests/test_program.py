@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ from bandweave.models.graph import COLUMN_UNIT, Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Split, make_split
+from bandweave.planning.split import Range, Split, make_split
 from tests.helpers.random_model import tiny_spec
 from tests.helpers.split_strategies import requests, specs
 
 Lowered = tuple[ModelSpec, Graph, Split, list[Program]]
+
+Owners = tuple[tuple[int, int, int], ...]
 
 EXCHANGES = ("embed", "send", "recv", "all_reduce_add", "gather_logits")
 
@@ -87,8 +90,8 @@ def test_the_nodes_parts_cover_every_tensor(case: Lowered) -> None:
             assert (held == 1).all(), name
 
 
-def _indices(r: object) -> range:
-    return range(r.start, r.stop)  # type: ignore[attr-defined]
+def _indices(r: Range) -> range:
+    return range(r.start, r.stop)
 
 
 @properties
@@ -132,24 +135,28 @@ def test_operations_read_what_was_written_and_stay_inside_buffers(case: Lowered)
                 assert 0 <= view.offset < view.offset + view.width
                 assert view.offset + view.width <= program.buffers[view.buffer].width
             for view in op.inputs:
-                idle = view.buffer == "grid" and share.node not in op.attributes["contributors"]
+                idle = view.buffer == "grid" and share.node not in nodes_of(op, "contributors")
                 assert idle or view.buffer in written, op
             written |= {view.buffer for view in op.outputs}
             assert op.weight is None or op.weight in program.weights
             assert op.vector is None or op.vector in program.vectors
             if op.kind == "attention":
                 heads = range(share.heads.start, share.heads.stop)
-                read = [place + share.kv_heads.start for place in op.attributes["kv_map"]]
+                read = [place + share.kv_heads.start for place in nodes_of(op, "kv_map")]
                 assert read == [head // spec.heads_per_kv_head for head in heads]
         assert Counter(op.kind for op in program.ops)["attention"] == (
             len(share.layers) if len(share.heads) else 0
         )
 
 
+def nodes_of(op: Op, attribute: str) -> tuple[int, ...]:
+    return cast(tuple[int, ...], op.attributes[attribute])
+
+
 def exchanges(program: Program) -> dict[int, Op]:
     """A program's exchanges by tag; no tag is used twice."""
     found = [op for op in program.ops if op.kind in EXCHANGES]
-    by_tag = {int(op.attributes["tag"]): op for op in found}
+    by_tag = {cast(int, op.attributes["tag"]): op for op in found}
     assert len(by_tag) == len(found)
     return by_tag
 
@@ -167,7 +174,7 @@ def test_exchanges_exist_on_all_nodes_that_take_part(case: Lowered) -> None:
         elif kind == "gather_logits":
             _check_gather(split, having)
         else:
-            (group,) = {op.attributes["group"] for op in having.values()}
+            (group,) = {nodes_of(op, "group") for op in having.values()}
             assert tuple(having) == group
             assert group == tuple(split.stages[split.shares[group[0]].stage])
     for left in by_node:  # nobody waits for what the other sends later
@@ -180,16 +187,16 @@ def _check_pipe(having: dict[int, Op]) -> None:
         (node, peer)
         for node, op in having.items()
         if op.kind == "send"
-        for peer in op.attributes["peers"]
+        for peer in nodes_of(op, "peers")
     )
     received = sorted(
-        (op.attributes["peers"][0], node) for node, op in having.items() if op.kind == "recv"
+        (nodes_of(op, "peers")[0], node) for node, op in having.items() if op.kind == "recv"
     )
     assert sent == received and sent
 
 
 def _check_gather(split: Split, having: dict[int, Op]) -> None:
-    (owners,) = {op.attributes["owners"] for op in having.values()}
+    (owners,) = {cast(Owners, op.attributes["owners"]) for op in having.values()}
     ranges = [(s.node, s.vocabulary.start, s.vocabulary.stop) for s in split.shares if s.vocabulary]
     assert list(owners) == ranges
     assert set(having) == {0} | {node for node, _, _ in ranges}
@@ -223,7 +230,7 @@ def test_contributors_are_the_nodes_that_have_a_part_of_the_sum(case: Lowered) -
                     continue
                 name = op.name.removesuffix(".reduce")
                 having = tuple(n for n, ops in zip(nodes, own, strict=True) if name in ops)
-                assert op.attributes["contributors"] == having != ()
+                assert nodes_of(op, "contributors") == having != ()
 
 
 @pytest.mark.parametrize(("shares", "stages"), [((1,), 1), ((3, 2, 1), 1), ((1, 1, 1), 2)])

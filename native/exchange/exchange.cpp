@@ -19,6 +19,7 @@ constexpr size_t kMaxPayload = size_t{1} << 30;
 constexpr size_t kReadAhead = 64 << 10;
 constexpr double kReportEvery = 0.2;
 constexpr double kSpinSeconds = 0.002;
+constexpr double kAbortSeconds = 0.2;
 // A peer that itself waits for a third node reports later than that node's neighbours notice.
 constexpr double kSecondHandGrace = 1.5;
 }  // namespace
@@ -100,6 +101,9 @@ void Exchange::parse(Link& link) {
             throw StepError(names_[static_cast<size_t>(link.node)] +
                             " sent a frame that does not belong to this mesh");
         const size_t whole = sizeof h + h.bytes;
+        const auto kind = static_cast<FrameKind>(h.kind);
+        // Data on its way is progress; what a progress frame is worth it says itself.
+        if (kind == FrameKind::data || kind == FrameKind::step) link.heard = now();
         if (link.end - link.begin < whole) {
             if (link.in.size() - link.begin < whole) {
                 std::memmove(link.in.data(), link.in.data() + link.begin, link.end - link.begin);
@@ -109,7 +113,7 @@ void Exchange::parse(Link& link) {
             }
             return;
         }
-        switch (static_cast<FrameKind>(h.kind)) {
+        switch (kind) {
             case FrameKind::progress: {
                 uint64_t mark = (static_cast<uint64_t>(h.step) << 32) | h.op;
                 double since = now();
@@ -161,7 +165,6 @@ void Exchange::pump(Link& link) {
             return;
         }
         link.end += static_cast<size_t>(moved);
-        link.heard = now();
         parse(link);
     }
 }
@@ -406,8 +409,13 @@ void Exchange::abort(const std::string& reason) noexcept {
     FrameHeader h = header(FrameKind::abort, op_, reason.size());
     std::memcpy(frame.data(), &h, sizeof h);
     std::memcpy(frame.data() + sizeof h, reason.data(), reason.size());
-    for (auto& link : links_)
-        if (link) post(*link, frame.data(), frame.size());
+    // A frame that is half sent goes first, if its reader takes it soon.
+    const double deadline = now() + kAbortSeconds;
+    for (auto& link : links_) {
+        if (!link) continue;
+        while (!flush(*link) && !link->closed && now() < deadline) usleep(200);
+        post(*link, frame.data(), frame.size());
+    }
 }
 
 void Exchange::leave() noexcept {

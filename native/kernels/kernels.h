@@ -14,21 +14,27 @@ constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3 };
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
 
+// In headers that every variant compiles: a copy kept out of line could come from a variant that
+// this processor can't run.
+#define BW_INLINE inline __attribute__((always_inline))
+
 // How k is cut: units of `unit` columns (the last may be short), groups of 32 in each.
 struct Layout {
     int k = 0;
     int unit = 0;
 
-    int units() const { return k == 0 ? 0 : (k + unit - 1) / unit; }
-    int unit_size(int u) const { return u + 1 < units() ? unit : k - (units() - 1) * unit; }
-    int unit_groups(int u) const { return (unit_size(u) + kGroup - 1) / kGroup; }
-    int groups() const {
+    BW_INLINE int units() const { return k == 0 ? 0 : (k + unit - 1) / unit; }
+    BW_INLINE int unit_size(int u) const {
+        return u + 1 < units() ? unit : k - (units() - 1) * unit;
+    }
+    BW_INLINE int unit_groups(int u) const { return (unit_size(u) + kGroup - 1) / kGroup; }
+    BW_INLINE int groups() const {
         return k == 0 ? 0
                       : (units() - 1) * ((unit + kGroup - 1) / kGroup) + unit_groups(units() - 1);
     }
 };
 
-inline size_t panel_bytes(Format format, const Layout& layout) {
+BW_INLINE size_t panel_bytes(Format format, const Layout& layout) {
     switch (format) {
         case Format::f32:
             return static_cast<size_t>(layout.k) * kPanel * 4;
@@ -43,7 +49,7 @@ inline size_t panel_bytes(Format format, const Layout& layout) {
 }
 
 // Bytes of one quantised row of activations: per group 64 bytes of integers, a scale and a sum.
-inline size_t activation_bytes(const Layout& layout) {
+BW_INLINE size_t activation_bytes(const Layout& layout) {
     return static_cast<size_t>(layout.groups()) * 72;
 }
 
@@ -96,8 +102,8 @@ struct Kernels {
 };
 
 // KV page of one head: keys as 4 blocks of [dim][16 positions], then values [64][padded dim].
-inline int padded(int n) { return (n + 15) / 16 * 16; }
-inline size_t kv_head_bytes(int dim, bool half) {
+BW_INLINE int padded(int n) { return (n + 15) / 16 * 16; }
+BW_INLINE size_t kv_head_bytes(int dim, bool half) {
     size_t elements = static_cast<size_t>(kPage) * (static_cast<size_t>(dim) + padded(dim));
     return elements * (half ? 2 : 4);
 }

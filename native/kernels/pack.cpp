@@ -9,10 +9,18 @@
 
 namespace bw {
 
+// Plain loops that a compiler turns into vectors; no rounding depends on the width.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define BW_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define BW_CLONES
+#endif
+
 namespace {
 
 constexpr float kSmallest = 0x1p-100f;
 constexpr uint16_t kHalfInfinity = 0x7c00;
+using Bits [[gnu::may_alias]] = uint32_t;
 
 void widen(Source source, const void* values, size_t offset, int count, float* out) {
     switch (source) {
@@ -36,59 +44,86 @@ void widen(Source source, const void* values, size_t offset, int count, float* o
     }
 }
 
-bool all_finite(const float* x, int count) {
+BW_CLONES bool all_finite(const float* x, int count) {
+    const auto* bits = reinterpret_cast<const Bits*>(x);
     uint32_t worst = 0;
     for (int i = 0; i < count; i++) {
-        uint32_t bits;
-        std::memcpy(&bits, x + i, sizeof bits);
-        bits &= 0x7fffffff;
-        worst = bits > worst ? bits : worst;
+        const uint32_t size = bits[i] & 0x7fffffffu;
+        worst = size > worst ? size : worst;
     }
     return worst < 0x7f800000u;
 }
 
-// Scale and integers of one group; false where the scale overflows a half.
-bool quantise_q4(const float* w, int n, uint16_t* scale, uint8_t* q) {
-    float amax = 0.0f, top = 0.0f;
-    for (int i = 0; i < n; i++)
-        if (std::fabs(w[i]) > amax) {
-            amax = std::fabs(w[i]);
-            top = w[i];
-        }
-    for (int i = 0; i < kGroup; i++) q[i] = 8;
-    *scale = 0;
-    if (amax < kSmallest) return true;
-    const float s = top / -8.0f, r = 1.0f / s;
-    for (int i = 0; i < n; i++) {
-        const int v = static_cast<int>(w[i] * r + 8.5f);
-        q[i] = static_cast<uint8_t>(v < 15 ? v : 15);
+// The largest magnitude of 32 elements, as bits.
+BW_CLONES uint32_t largest(const float* w) {
+    const auto* bits = reinterpret_cast<const Bits*>(w);
+    uint32_t amax = 0;
+    for (int i = 0; i < kGroup; i++) {
+        const uint32_t size = bits[i] & 0x7fffffffu;
+        amax = size > amax ? size : amax;
     }
+    return amax;
+}
+
+BW_CLONES void round_q4(const float* w, float r, uint8_t* q) {
+    int32_t whole[kGroup];
+    for (int i = 0; i < kGroup; i++) {
+        const int32_t v = static_cast<int32_t>(w[i] * r + 8.5f);
+        whole[i] = v < 15 ? v : 15;
+    }
+    for (int i = 0; i < kGroup; i++) q[i] = static_cast<uint8_t>(whole[i]);
+}
+
+BW_CLONES void round_q8(const float* w, float r, uint8_t* q) {
+    int32_t whole[kGroup];
+    for (int i = 0; i < kGroup; i++) {
+        // Half away from zero, without the double rounding of adding a float half.
+        const double v = static_cast<double>(w[i] * r);
+        whole[i] = static_cast<int32_t>(v + (v < 0 ? -0.5 : 0.5)) + 128;
+    }
+    for (int i = 0; i < kGroup; i++) q[i] = static_cast<uint8_t>(whole[i]);
+}
+
+float from_bits(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// Scale and integers of one group, padded to 32 with zeros; false where the scale overflows a half.
+bool quantise_q4(const float* w, uint16_t* scale, uint8_t* q) {
+    const float amax = from_bits(largest(w));
+    *scale = 0;
+    if (amax < kSmallest) {
+        std::memset(q, 8, kGroup);
+        return true;
+    }
+    int first = 0;
+    while (std::fabs(w[first]) != amax) first++;
+    const float s = w[first] / -8.0f;
+    round_q4(w, 1.0f / s, q);
     *scale = portable::float_to_half(s);
     return (*scale & 0x7fff) < kHalfInfinity;
 }
 
-bool quantise_q8(const float* w, int n, uint16_t* scale, uint8_t* q) {
-    float amax = 0.0f;
-    for (int i = 0; i < n; i++) amax = std::fabs(w[i]) > amax ? std::fabs(w[i]) : amax;
-    for (int i = 0; i < kGroup; i++) q[i] = 128;
+bool quantise_q8(const float* w, uint16_t* scale, uint8_t* q) {
+    const float amax = from_bits(largest(w));
     *scale = 0;
-    if (amax < kSmallest) return true;
-    const float s = amax / 127.0f, r = 1.0f / s;
-    for (int i = 0; i < n; i++) {
-        // Half away from zero, without the double rounding of adding a float half.
-        const double v = static_cast<double>(w[i] * r);
-        q[i] = static_cast<uint8_t>(static_cast<int>(v + (v < 0 ? -0.5 : 0.5)) + 128);
+    if (amax < kSmallest) {
+        std::memset(q, 128, kGroup);
+        return true;
     }
+    const float s = amax / 127.0f;
+    round_q8(w, 1.0f / s, q);
     *scale = portable::float_to_half(s);
     return (*scale & 0x7fff) < kHalfInfinity;
 }
 
 void put_q4(uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
     std::memcpy(block + 2 * r, &scale, 2);
-    for (int j = 0; j < 4; j++)
-        for (int b = 0; b < 4; b++)
-            block[32 + 64 * j + 4 * r + b] =
-                static_cast<uint8_t>(q[4 * j + b] | (q[16 + 4 * j + b] << 4));
+    uint8_t both[16];
+    for (int i = 0; i < 16; i++) both[i] = static_cast<uint8_t>(q[i] | (q[16 + i] << 4));
+    for (int j = 0; j < 4; j++) std::memcpy(block + 32 + 64 * j + 4 * r, both + 4 * j, 4);
 }
 
 void put_q8(uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
@@ -101,14 +136,16 @@ bool pack_quantised(Format format, const Layout& layout, uint8_t* panel, int r, 
     for (int u = 0; u < layout.units(); u++) {
         for (int left = layout.unit_size(u); left > 0; left -= kGroup) {
             const int n = left < kGroup ? left : kGroup;
+            float group[kGroup] = {};
+            std::memcpy(group, w, sizeof(float) * static_cast<size_t>(n));
             uint16_t scale;
             uint8_t q[kGroup];
             if (format == Format::q4) {
-                if (!quantise_q4(w, n, &scale, q)) return false;
+                if (!quantise_q4(group, &scale, q)) return false;
                 put_q4(block, r, scale, q);
                 block += 288;
             } else {
-                if (!quantise_q8(w, n, &scale, q)) return false;
+                if (!quantise_q8(group, &scale, q)) return false;
                 put_q8(block, r, scale, q);
                 block += 544;
             }

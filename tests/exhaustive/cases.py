@@ -37,7 +37,7 @@ SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One way to compute an answer; ``chunk`` is prompt tokens a step, ``company`` alone or batch."""
+    """One way to compute an answer; ``chunk`` in prompt tokens, ``company`` is alone or batch."""
 
     model: str
     weights: str

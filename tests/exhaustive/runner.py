@@ -75,11 +75,7 @@ class Runner:
 
     def answer(self, case: Case) -> Answer:
         """The answer of one case. ``StepError`` where its nodes fail."""
-        if case.mesh != self._mesh:
-            self.close()
-            self._open(case)
-            self._mesh = case.mesh
-        assert self._generator is not None
+        self._open(case)
         requests = requests_for(self._model(case.model)[0].vocab_size)
         chunk = None if case.chunk == WHOLE else case.chunk
         try:
@@ -100,6 +96,13 @@ class Runner:
         isa = _native.isa_variants()[0]
         simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE}
         return self.answer(replace(case, **simple))  # type: ignore[arg-type]
+
+    def best_tokens(self, case: Case) -> tuple[int, ...]:
+        """The tokens of the greedy request, from nodes that send candidates instead of logits."""
+        self._open(case)
+        assert self._generator is not None
+        request = requests_for(self._model(case.model)[0].vocab_size)[0]
+        return self._generator.run([request], reuse=False)[0].tokens
 
     def close(self) -> None:
         nodes, self._nodes, self._generator, self._mesh = self._nodes, None, None, ()
@@ -131,6 +134,10 @@ class Runner:
         return self._models[name]
 
     def _open(self, case: Case) -> None:
+        """Puts the case's mesh in the place of the one before, if it is another."""
+        if case.mesh == self._mesh:
+            return
+        self.close()
         spec, source = self._model(case.model)
         shares, stages = SPLITS[case.split]
         nodes = NativeNodes(
@@ -144,7 +151,7 @@ class Runner:
             threads=case.threads,
             isa=case.isa,
         )
-        self._nodes = nodes
+        self._nodes, self._mesh = nodes, case.mesh
         self._generator = Generator(
             nodes.nodes[0],
             lambda tokens: nodes.embeddings[tokens],

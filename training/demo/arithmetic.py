@@ -1,8 +1,8 @@
 """Worked sums. Knows how a result is written out and which sums are held out, no English.
 
-Every sum is written as a chain that ends in `= result`. Products and quotients that do not
-fit a basic table are cut into two steps that do, for a small network learns two easy steps
-more surely than one hard one, and a reader can follow them.
+Every sum is written as a chain that ends in `= result`. Sums that do not fit a basic table
+are cut into steps that do, for a small network learns several easy steps more surely than
+one hard one, and a reader can follow them.
 """
 
 from __future__ import annotations
@@ -50,19 +50,32 @@ def is_power_of_ten(number: int) -> bool:
     return str(number).strip("0") == "1"
 
 
+def steps_of(left: int, sign: str, right: int) -> list[str]:
+    """Adding or taking away digit by digit: 57 + 25 gives 57 + 25, 77 + 5, 82."""
+    written = [f"{left} {sign} {right}"]
+    if sign == "-" and left == right:
+        return [*written, "0"]
+    for piece in parts(right):
+        left += piece if sign == "+" else -piece
+        right -= piece
+        written.append(f"{left} {sign} {right}" if right else str(left))
+    return written if len(written) > 1 else [*written, str(left)]
+
+
 def addition(left: int, right: int) -> Sum:
-    result = left + right
+    steps = steps_of(left, "+", right)
     # The key is sorted so that 25 + 17 in training cannot give away 17 + 25.
     key = ("+", min(left, right), max(left, right))
-    return Sum(key, f"{left} + {right} = {result}", str(result), 2 if result > 20 else 1)
+    return Sum(key, " = ".join(steps), steps[-1], 2 if left + right > 20 else 1,
+               f"{steps[0]} = {steps[-1]}")
 
 
 def subtraction(left: int, right: int) -> Sum:
     if right > left:
         raise ValueError("the demo model knows no negative numbers")
-    result = left - right
-    return Sum(("-", left, right), f"{left} - {right} = {result}", str(result),
-               2 if left > 20 else 1)
+    steps = steps_of(left, "-", right)
+    return Sum(("-", left, right), " = ".join(steps), steps[-1], 2 if left > 20 else 1,
+               f"{steps[0]} = {steps[-1]}")
 
 
 def can_multiply(left: int, right: int) -> bool:
@@ -88,8 +101,8 @@ def multiplication(left: int, right: int) -> Sum:
     pieces = parts(cut)
     if len(pieces) == 1:
         return Sum(key, f"{text}{result}", str(result), 1)
-    steps = " + ".join(str(piece * whole) for piece in pieces)
-    return Sum(key, f"{text}{steps} = {result}", str(result), 2)
+    total = addition(pieces[0] * whole, pieces[1] * whole)
+    return Sum(key, text + total.text, str(result), 2, text + total.short)
 
 
 def can_divide(left: int, right: int) -> bool:
@@ -114,7 +127,7 @@ def division(left: int, right: int) -> Sum:
     """A quotient; where the division leaves something, a whole one and the remainder.
 
     From ten on the multiple of ten comes first and what it leaves is worked out before it is
-    used: the network knows subtraction well, while it would learn remainders by heart.
+    used: the network knows subtraction, while it would learn what is left by heart.
     """
     key = ("/", left, right)
     result = half(left) if right == 2 else str(left // right)
@@ -126,7 +139,7 @@ def division(left: int, right: int) -> Sum:
         return Sum(key, text + ending, result, steps, text + ending, exact)
     tens = left // (10 * right) * 10
     rest = left - tens * right
-    first = f"{left} - {tens * right} = {rest}, so "
+    first = f"{subtraction(left, tens * right).text}, so "
     if rest == 0:
         steps = 1 if len(parts(tens)) == 1 else 2
         return Sum(key, first + text + ending, result, steps, text + ending)

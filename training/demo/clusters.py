@@ -124,7 +124,7 @@ def joint_bandwidth(random: Random) -> Question:
 
 def share_answer(gigabytes: int, nodes: int) -> tuple[str, Sum]:
     one = arithmetic.division(gigabytes, nodes)
-    return f"Each node holds {one.text} GB.", one
+    return f"Each node: {one.text} GB.", one
 
 
 def node_share(random: Random) -> Question:

@@ -19,7 +19,7 @@ from model import PLAIN, Q4, DemoModel, Precision
 from question import Question, check
 from tokenizers import Tokenizer
 
-LONGEST_ANSWER = 96
+LONGEST_ANSWER = 128
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
         "initializer_range": 0.02, "use_cache": True, **model.shape.as_dict(), **ids,
     })
     write_json(folder / "generation_config.json", {
-        "do_sample": False, "max_new_tokens": 96, **ids,
+        "do_sample": False, "max_new_tokens": 160, **ids,
     })
     write_json(folder / "tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 # Points (pool, learning rate) joined by straight lines: up, level, down, ever more slowly.
 LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (90.0, 0.73e-3),
-                 (92.0, 1e-3), (145.0, 2e-5))
+                 (92.0, 1e-3), (140.0, 2e-5))
 # From this pool on the roundings of the 4-bit format are imitated.
 QUANTISED_FROM = 57
 
@@ -50,8 +50,8 @@ def make_tokenizer(work: Path, size: int, seed: int) -> Tokenizer:
     path = work / "tokenizer.json"
     if not path.exists():
         random = Random(f"{seed} vocabulary")
-        texts = [text for _ in range(20000) for turn in chats.conversation(random, 1, chats.LESSONS[0])
-                 for text in turn]
+        texts = [text for _ in range(20000)
+                 for turn in chats.conversation(random, 1, chats.LESSONS[0]) for text in turn]
         vocabulary.train_tokenizer(texts, size).save(str(path))
     return Tokenizer.from_file(str(path))
 

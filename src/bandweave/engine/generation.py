@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine.executor import Executor, Step
+from bandweave.engine.executor import PAGE_SIZE, Executor, Step
 from bandweave.engine.pages import Cached, PagePool
 from bandweave.engine.request import Request, Result, Timing
 from bandweave.engine.sampling import sample
@@ -30,8 +30,8 @@ Cancelled = Callable[[], frozenset[int]]  # indices of requests to end now
 class _Running:
     index: int
     request: Request
-    cached: Cached
     limit: int  # tokens of the answer at most
+    cached: Cached = field(default_factory=Cached)
     answer: list[int] = field(default_factory=list)
     digest: Any = None
     reused: int = 0
@@ -44,6 +44,10 @@ class _Running:
     @property
     def length(self) -> int:
         return len(self.request.tokens) + len(self.answer)
+
+    @property
+    def most_tokens(self) -> int:
+        return len(self.request.tokens) + self.limit
 
     @property
     def needs_best_only(self) -> bool:
@@ -101,6 +105,11 @@ class Generator:
                 f"the prompt has {count} tokens, but the context holds {self._context}, the "
                 "answer included; shorten the prompt or raise --context"
             )
+        if -(-self._context // PAGE_SIZE) > self._pool.num_pages:
+            raise ValueError(
+                f"{self._pool.num_pages} KV pages of {PAGE_SIZE} tokens do not hold one context "
+                f"of {self._context} tokens"
+            )
         for token in request.tokens:
             if not 0 <= token < self._vocab_size:
                 raise ValueError(
@@ -124,37 +133,54 @@ class Generator:
         """
         for request in requests:
             self.check(request)
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         if not reuse:
             self._pool.forget()
-        start = time.perf_counter()
-        running = [self._admit(i, request, start, digest) for i, request in enumerate(requests)]
-        everyone = list(running)
+        waiting = [self._admit(i, request, digest) for i, request in enumerate(requests)]
+        everyone, running = list(waiting), []
         try:
-            while running:
-                for index in cancelled():
-                    for one in running:
-                        if one.index == index:
-                            one.reason = "cancelled"
-                running = [one for one in running if not one.reason]
+            while waiting or running:
+                ended = cancelled()
+                for one in (*waiting, *running):
+                    if one.index in ended:
+                        one.reason = "cancelled"
+                running = self._release_ended(running)
+                waiting = [one for one in waiting if not one.reason]
+                while waiting and self._has_room(waiting[0], running):
+                    running.append(self._start(waiting.pop(0)))
                 if running:
                     self._step(running, chunk or self._max_rows, on_token)
         finally:
-            for one in everyone:
+            for one in running:
                 self._pool.release(one.cached)
         return [_result(one) for one in everyone]
 
-    def _admit(self, index: int, request: Request, start: float, digest: bool) -> _Running:
-        cached = self._pool.claim(request.tokens)
+    def _has_room(self, one: _Running, running: list[_Running]) -> bool:
+        """Whether there are pages for a whole answer beside those that run already."""
+        pages = sum(-(-other.most_tokens // PAGE_SIZE) for other in (one, *running))
+        return pages <= self._pool.num_pages
+
+    def _release_ended(self, running: list[_Running]) -> list[_Running]:
+        for one in running:
+            if one.reason:
+                self._pool.release(one.cached)
+        return [one for one in running if not one.reason]
+
+    def _start(self, one: _Running) -> _Running:
+        one.cached = self._pool.claim(one.request.tokens)
+        one.reused = len(one.cached.tokens)
+        one.started = time.perf_counter()
+        return one
+
+    def _admit(self, index: int, request: Request, digest: bool) -> _Running:
         room = self._context - len(request.tokens)
         wanted = request.params.max_tokens
         return _Running(
             index=index,
             request=request,
-            cached=cached,
             limit=room if wanted is None else min(room, wanted),
             digest=hashlib.sha256() if digest else None,
-            reused=len(cached.tokens),
-            started=start,
         )
 
     def _step(self, running: list[_Running], chunk: int, on_token: OnToken) -> None:

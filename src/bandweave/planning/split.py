@@ -170,10 +170,11 @@ def _stage_shares(
             vocabulary=vocabulary[rank] if last else Range(start=0, stop=0),
         )
         if not (len(share.heads) or len(share.columns) or len(share.vocabulary)):
+            rows = f" and {vocabulary_units} vocabulary units" if last else ""
             raise ValueError(
                 f"share {shares[rank]} leaves node {node} with nothing: {spec.num_heads} heads, "
-                f"{column_units} column units and {vocabulary_units} vocabulary units are split "
-                f"over {len(nodes)} nodes; give it a larger share or leave it out"
+                f"{column_units} column units{rows} are split over {len(nodes)} nodes; give it a "
+                "larger share or leave it out"
             )
         result.append(share)
     return result
