@@ -422,9 +422,11 @@ def test_chat_outlives_an_interrupted_answer(long_model: Path, tmp_path: Path) -
         terminal.type(b"/help\n")
         terminal.wait_for(b"/reset")
         terminal.wait_for(b"> ")
+        time.sleep(0.3)  # between prompt and reading, Python's line editing is deaf to signals
         terminal.type(b"\x03")
         terminal.wait_for(b"(Ctrl-D leaves)")
         terminal.wait_for(b"> ")
+        time.sleep(0.3)
         terminal.type(b"\x04")
         assert terminal.command.process.wait(10) == 0
         assert terminal.command.none_left()

@@ -30,7 +30,7 @@ def billions_of_parameters(random: Random) -> int:
         return random.choice((1, 2, 3, 4, 7, 8, 9, 12, 13, 14, 20, 24, 27, 30, 32, 34, 70, 72))
     if draw < 0.9:
         return random.randint(1, 99)
-    return random.choice((100, 110, 120, 130, 140, 160, 180))
+    return 10 * random.randint(10, 19)
 
 
 def model_size(random: Random) -> Question:

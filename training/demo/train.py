@@ -27,7 +27,7 @@ from torch.nn import functional as F
 # Points (pool, learning rate) joined by straight lines: up, level, and down in two strokes, the
 # second from where the last lessons bring longer answers.
 LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (90.0, 0.73e-3),
-                 (92.0, 1e-3), (100.0, 0.86e-3), (128.0, 2e-5))
+                 (92.0, 1e-3), (100.0, 0.86e-3), (115.0, 0.41e-3), (132.0, 2e-5))
 # From this pool on the roundings of the 4-bit format are imitated.
 QUANTISED_FROM = 57
 
