@@ -336,7 +336,7 @@ def test_a_stopped_node_is_named(long_model: Path, which: int) -> None:
         os.kill(victim, signal.SIGSTOP)
         done = command.finish(timeout=20)
         assert command.none_left()
-    assert done.status == 1 and done.seconds < 13
+    assert done.status == 1 and done.seconds < 9
     (line,) = lines_of(done.err)
     assert f"(pid {victim})" in line
 
