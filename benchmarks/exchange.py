@@ -1,0 +1,151 @@
+"""How long two pinned nodes on loopback take to add up one row of grid values.
+
+Runs the native executor on a program that holds nothing but exchanges: the opening of a step and
+``all_reduce_add`` over and over. A step with many of them less a step with none, over their
+number, is one exchange: encode, send, receive, check, add, and add to the residual. Knows
+programs and sockets; knows no models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from bandweave import _native
+from bandweave.engine.executor import Step
+from bandweave.engine.loading import Weights
+from bandweave.engine.machine import usable_cpus
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
+
+WIDTH = 2048
+_EXCHANGES = 64  # of a step
+_NAMES = ("node 0", "node 1")
+_SECONDS = 120.0
+_ARRAY = np.zeros(1, np.int32)
+
+
+def measure(width: int = WIDTH, steps: int = 400) -> list[float]:
+    """Seconds of one exchange of ``width`` values, for each of ``steps`` steps."""
+    cpus = usable_cpus()
+    if len(cpus) < 2:
+        raise ValueError(f"{len(cpus)} usable processor; two pinned nodes need 2")
+    empty = _steps(0, width, steps, cpus)
+    full = _steps(_EXCHANGES, width, steps, cpus)
+    rest = float(np.median(empty))
+    return [(seconds - rest) / _EXCHANGES for seconds in full]
+
+
+def _steps(exchanges: int, width: int, steps: int, cpus: tuple[int, ...]) -> list[float]:
+    """Seconds of each step on node 0; node 1 is a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = [sys.executable, "-m", "benchmarks.exchange", "--follow", str(port)]
+        command += ["--width", str(width), "--exchanges", str(exchanges), "--cpu", str(cpus[1])]
+        follower = subprocess.Popen(command)
+        try:
+            server.settimeout(_SECONDS)
+            link, _ = server.accept()
+            seconds = _lead(link, exchanges, width, steps, cpus[0])
+            follower.wait(timeout=_SECONDS)
+        finally:
+            follower.kill()
+            follower.wait()
+    return seconds
+
+
+def _lead(link: socket.socket, exchanges: int, width: int, steps: int, cpu: int) -> list[float]:
+    executor, exchange = _node(0, link, exchanges, width, cpu)
+    step = Step(
+        tokens=_ARRAY,
+        slots=_ARRAY,
+        positions=_ARRAY,
+        wants_logits=np.zeros(1, np.bool_),
+        page_tables=np.zeros((1, 1), np.int32),
+    )
+    embeddings = np.zeros((1, width), np.float32)
+    seconds = []
+    for _ in range(steps + steps // 4):
+        start = time.perf_counter()
+        executor.run(step, embeddings)
+        seconds.append(time.perf_counter() - start)
+    exchange.leave()
+    return seconds[-steps:]
+
+
+def _follow(port: int, exchanges: int, width: int, cpu: int) -> None:
+    link = socket.create_connection(("127.0.0.1", port))
+    executor, _ = _node(1, link, exchanges, width, cpu)
+    while executor.follow() == "ran":
+        pass
+
+
+def _node(
+    node: int, link: socket.socket, exchanges: int, width: int, cpu: int
+) -> tuple[NativeExecutor, _native.Exchange]:
+    exchange = _native.Exchange(node, _NAMES, 1, 5.0, True)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    exchange.add_tcp(1 - node, link.detach())
+    weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
+    options = ExecutorOptions(num_pages=1, max_pages=1, max_rows=1, cpus=(cpu,))
+    program = _program(node, exchanges, width)
+    return NativeExecutor(program, weights, options, exchange), exchange
+
+
+def _program(node: int, exchanges: int, width: int) -> Program:
+    x = View(buffer="x", offset=0, width=width)
+    grid = View(buffer="grid", offset=0, width=width)
+    group = (0, 1)
+    first = Op(kind="embed", name="embed", outputs=(x,), attributes={"tag": 1, "group": group})
+    adds = [
+        Op(
+            kind="all_reduce_add",
+            name=f"reduce {number}",
+            inputs=(grid, x),
+            outputs=(x,),
+            attributes={"tag": 2 + number, "group": group, "contributors": group},
+        )
+        for number in range(exchanges)
+    ]
+    return Program(
+        node=node,
+        num_nodes=2,
+        hidden_size=width,
+        vocab_size=1,
+        buffers={
+            "x": Buffer(name="x", width=width),
+            "grid": Buffer(name="grid", width=width, dtype="grid"),
+        },
+        weights={},
+        vectors={},
+        cache=CacheShape(layers=1, kv_heads=1, head_dim=64),
+        inv_freq=(),
+        ops=(first, *adds),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=WIDTH)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--follow", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    parser.add_argument("--exchanges", type=int, default=_EXCHANGES, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.follow:
+        _follow(arguments.follow, arguments.exchanges, arguments.width, arguments.cpu)
+        return
+    seconds = measure(arguments.width, arguments.steps)
+    json.dump({"width": arguments.width, "exchange_seconds": seconds}, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()
