@@ -175,6 +175,9 @@ NB_MODULE(_native, m) {
         },
         "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
 
+    m.def("shared_transport_bytes", &shared_transport_bytes,
+          "Bytes of memory that two nodes of one host share.");
+
     nb::class_<Arena>(m, "Arena")
         .def(nb::init<size_t>(), "bytes"_a)
         .def_prop_ro("size", &Arena::size)
@@ -289,6 +292,13 @@ NB_MODULE(_native, m) {
                 self.add_link(peer, tcp_transport(descriptor));
             },
             "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
+        .def(
+            "add_shared",
+            [](Exchange& self, int peer, int descriptor, int memory, bool first) {
+                self.add_link(peer, shared_transport(descriptor, memory, first));
+            },
+            "peer"_a, "descriptor"_a, "memory"_a, "first"_a,
+            "Takes over a stream socket and a descriptor of memory that both ends have.")
         .def("abort", &Exchange::abort, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("leave", &Exchange::leave, nb::call_guard<nb::gil_scoped_release>());
     m.def(

@@ -32,6 +32,7 @@ from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.request import Request
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.rendezvous import connect_mesh
+from bandweave.mesh.shared import share_memory
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range, make_split
 
@@ -132,8 +133,14 @@ class _Node:
             context.session,
             _MESH_SECONDS,
         )
+        shared = share_memory(
+            context.node, sockets, _native.shared_transport_bytes(), _MESH_SECONDS
+        )
         for peer, sock in sockets.items():
-            exchange.add_tcp(peer, sock.detach())
+            if peer in shared:
+                exchange.add_shared(peer, sock.detach(), shared[peer], context.node < peer)
+            else:
+                exchange.add_tcp(peer, sock.detach())
         return exchange
 
     def _report_progress(self, done: int, total: int) -> None:
