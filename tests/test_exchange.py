@@ -164,7 +164,7 @@ def test_a_follower_is_woken_by_its_descriptor_and_goes_on(link: str) -> None:
     timer.start()
     start = time.monotonic()
     assert nodes.node(1).follow(reading) == "woken"
-    assert 0.1 < time.monotonic() - start < 2.0
+    assert 0.1 < time.monotonic() - start < 5.0
     assert nodes.node(1).follow(reading) == "woken"
     os.read(reading, 1)
     assert nodes.run_all(one_step(), once=True) == {}

@@ -3,6 +3,7 @@ an end."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -85,7 +86,7 @@ def test_a_node_that_never_follows_is_named_in_time(linked: Link, link: str) -> 
     assert sorted(errors) == [0, 1]
     for error in errors.values():
         assert error.startswith("node 2 made no progress for "), errors
-    assert 0.5 <= took < 2.5
+    assert 0.5 <= took < 4.0
 
 
 def test_a_stalled_stage_is_named_by_the_node_that_waits_for_it_at_second_hand(
@@ -108,9 +109,11 @@ def test_node_0_that_stalls_within_a_step_is_named(linked: Link) -> None:
         nodes.node(1).follow()
 
 
-def played_by(linked: Link, act: Callable[[socket.socket], None]) -> tuple[str, float]:
+def played_by(
+    linked: Link, act: Callable[[socket.socket], None], stall_seconds: float = 10.0
+) -> tuple[str, float]:
     """Node 0's error, and after how long, where ``act`` plays node 1 once the step is open."""
-    nodes = linked(2, played=[1], stall_seconds=0.6)
+    nodes = linked(2, played=[1], stall_seconds=stall_seconds)
     sock = nodes.sockets[1, 0]
 
     def play() -> None:
@@ -135,22 +138,23 @@ def report(sock: socket.socket, marks: list[int]) -> None:
 
 def test_a_slow_node_that_reports_progress_is_waited_for(linked: Link) -> None:
     def act(sock: socket.socket) -> None:
-        report(sock, list(range(1, 16)))
+        report(sock, list(range(1, 21)))
         sock.close()
 
-    error, took = played_by(linked, act)
+    error, took = played_by(linked, act, stall_seconds=1.0)
     assert error == "node 1 closed its connection to node 0"
-    assert took >= 1.4
+    assert took >= 1.9
 
 
 def test_reports_without_progress_do_not_put_off_a_stall(linked: Link) -> None:
     def act(sock: socket.socket) -> None:
-        report(sock, [1] * 25)
+        with contextlib.suppress(OSError):
+            report(sock, [1] * 30)
         sock.close()
 
-    error, took = played_by(linked, act)
+    error, took = played_by(linked, act, stall_seconds=0.5)
     assert error.startswith("node 1 made no progress for ")
-    assert took < 2.0
+    assert took < 2.5
 
 
 # --- frames that make no sense ---
@@ -183,7 +187,7 @@ def test_wrong_frames_fail_the_step(linked: Link, wrong: str) -> None:
 
     error, took = played_by(linked, act)
     assert error.startswith(message)
-    assert took < 0.5
+    assert took < 5.0
 
 
 @pytest.mark.parametrize("size", [0, 100, 5 * 80 * 8 + 7])

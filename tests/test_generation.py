@@ -253,6 +253,33 @@ def test_answers_wait_for_pages(make: Make) -> None:
         assert heart(result) == heart(alone(make, asked(5, 130)))
 
 
+def test_a_waiting_answer_can_be_cancelled_and_those_behind_it_go_on(make: Make) -> None:
+    requests = [asked(0, 70), asked(1, 70), asked(2, 70), asked(3, 5)]
+    told: list[int] = []
+    results = make(num_pages=3).generator.run(
+        requests,
+        on_token=lambda index, token: told.append(index),
+        cancelled=lambda: frozenset({1}) if len(told) == 2 else frozenset(),
+        digest=True,
+    )
+    assert (results[1].tokens, results[1].reason) == ((), "cancelled")
+    for i in (0, 2, 3):
+        assert heart(results[i]) == heart(alone(make, requests[i]))
+    assert told[:8] == [0] * 8  # whoever waits for pages is not overtaken
+    assert 1 not in told
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_chunks_of_nothing_are_refused(make: Make, chunk: int) -> None:
+    with pytest.raises(ValueError, match=f"^prompt chunks of {chunk} tokens; "):
+        make().generator.run([REQUESTS[0]], chunk=chunk)
+
+
+def test_pages_that_do_not_hold_one_context_are_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="^2 KV pages of 64 tokens do not hold one context of 192"):
+        make(num_pages=2).generator.run([REQUESTS[2]])
+
+
 def test_a_failed_step_leaves_nothing_behind() -> None:
     fake = PrefixExecutor(num_pages=6, vocab_size=SPEC.vocab_size)
     fake.failing = {3}

@@ -105,12 +105,6 @@ void Exchange::parse(Link& link) {
         // Data on its way is progress; what a progress frame is worth it says itself.
         if (kind == FrameKind::data || kind == FrameKind::step) link.heard = now();
         if (link.end - link.begin < whole) {
-            if (link.in.size() - link.begin < whole) {
-                std::memmove(link.in.data(), link.in.data() + link.begin, link.end - link.begin);
-                link.end -= link.begin;
-                link.begin = 0;
-                if (link.in.size() < whole) link.in.resize(whole + kReadAhead);
-            }
             return;
         }
         switch (kind) {
@@ -155,7 +149,9 @@ void Exchange::pump(Link& link) {
                 link.end -= link.begin;
                 link.begin = 0;
             }
-            if (link.in.size() - link.end < kReadAhead) link.in.resize(link.end + kReadAhead);
+            // Grows with what has come, not with what a header claims.
+            if (link.in.size() - link.end < kReadAhead)
+                link.in.resize(std::max(link.end + kReadAhead, 2 * link.end));
         }
         int64_t moved =
             link.transport->receive(link.in.data() + link.end, link.in.size() - link.end);

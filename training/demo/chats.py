@@ -57,6 +57,11 @@ LESSONS = (
         "model size": 6, "decode speed": 5, "joint bandwidth": 5, "node share": 5,
         "cluster speed": 4, FOLLOW_UP: 8, "facts": 4,
     }, short=False),
+    Lesson(100, {
+        "addition": 14, "subtraction": 13, "multiplication": 5, "division": 24, "units": 6,
+        "model size": 12, "decode speed": 8, "joint bandwidth": 5, "node share": 6,
+        "cluster speed": 5, FOLLOW_UP: 11, "facts": 3,
+    }, short=False),
 )
 KINDS = tuple(LESSONS[0].mix)
 

@@ -16,8 +16,15 @@ def round_q4(weight: Tensor) -> Tensor:
     """
     # The engine reads bfloat16 from disk, so the rounding starts from bfloat16.
     groups = weight.to(torch.bfloat16).float().reshape(-1, GROUP)
-    place = groups.abs().argmax(dim=1, keepdim=True)
-    scale = groups.gather(1, place) / -8.0
+    low, high = groups.amin(dim=1, keepdim=True), groups.amax(dim=1, keepdim=True)
+    extreme = torch.where(high > -low, high, low)
+    # Of two extremes of one magnitude the first counts. Few groups have them, so only those
+    # pay for the search.
+    tied = (high == -low).squeeze(1).nonzero().squeeze(1)
+    if len(tied):
+        place = groups[tied].abs().argmax(dim=1, keepdim=True)
+        extreme[tied] = groups[tied].gather(1, place)
+    scale = extreme / -8.0
     # The codes come from the full-precision scale, the values from the stored one.
     inverse = torch.where(scale == 0, torch.zeros_like(scale), 1.0 / scale)
     codes = (groups * inverse + 8.5).floor_().clamp_(0, 15)

@@ -24,9 +24,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Points (pool, learning rate) joined by straight lines: up, level, down, ever more slowly.
+# Points (pool, learning rate) joined by straight lines: up, level, and down in two strokes, the
+# second from where the last lessons bring longer answers.
 LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (90.0, 0.73e-3),
-                 (92.0, 1e-3), (140.0, 2e-5))
+                 (92.0, 1e-3), (100.0, 0.86e-3), (128.0, 2e-5))
 # From this pool on the roundings of the 4-bit format are imitated.
 QUANTISED_FROM = 57
 
@@ -77,7 +78,7 @@ def precision_for(random: Random, pool: float) -> Precision:
     """Late in the training most steps are rounded, some stay plain: both uses must work."""
     if pool < QUANTISED_FROM:
         return PLAIN
-    return random.choices((PLAIN, Q4_WEIGHTS, Q4), (0.25, 0.45, 0.30))[0]
+    return random.choices((PLAIN, Q4_WEIGHTS, Q4), (0.25, 0.65, 0.10))[0]
 
 
 def loss_of(model: DemoModel, batch: Batch, precision: Precision) -> Tensor:

@@ -53,7 +53,7 @@ class _Measured:
         return None if self.bandwidth is None else self.weight_rate / self.bandwidth
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure a model's speed, and what bounds it.")
 @click.argument("model")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=128, metavar="P",
               show_default=True, help="Tokens of the prompt.")  # fmt: skip
@@ -158,7 +158,8 @@ def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, A
         "prefill_tokens_per_s": statistics.median(measured.prefill),
         "decode_rounds": measured.decode,
         "prefill_rounds": measured.prefill,
-        "weight_bytes_per_token": {"sum": sum(bill.weight_bytes), "nodes": bill.weight_bytes},
+        "weight_bytes_per_token": sum(bill.weight_bytes),
+        "weight_bytes_per_token_by_node": bill.weight_bytes,
         "wire_bytes_per_token": bill.wire_bytes,
         "read_bandwidth_gb_s": None if bandwidth is None else bandwidth / 1e9,
         "bandwidth_utilisation": measured.utilisation,

@@ -34,7 +34,7 @@ _HELP = """\
 A line that ends in \\ goes on in the next one. Ctrl-C stops an answer."""
 
 
-@click.command("chat")
+@click.command("chat", short_help="Talk with a model.")
 @click.argument("model")
 @click.option("--system", metavar="TEXT", help="The system message.")
 @sampling_options

@@ -54,7 +54,9 @@ class _Run:
         return tokens / decode if decode > 0 else 0.0
 
 
-@click.command("demo")
+@click.command(
+    "demo", short_help="Split a small model over two nodes, and see that it is the same."
+)
 @click.option("--question", "own", multiple=True, metavar="TEXT",
               help="Ask this. May be given several times.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(1), default=96, metavar="N", show_default=True,

@@ -22,7 +22,7 @@ _LITTLE_MEMORY = 2e9
 _SLOW_VARIANTS = ("portable",)
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Say what this machine has and lacks.")
 @click.option("--bandwidth/--no-bandwidth", default=True,
               help="Measure how fast the memory is read, which takes a second.")  # fmt: skip
 @json_option

@@ -39,17 +39,24 @@ class _Commands(click.Group):
         return importlib.import_module(f"bandweave.cli.{cmd_name}").command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(
     __version__, message=f"bandweave %(version)s (numerics version {NUMERICS_VERSION})"
 )
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Weaves the memory bandwidth of several machines into one, and runs a language model on them
     that none could run alone.
 
     MODEL is a folder in Hugging Face layout, or `demo` for the small model that comes with
     bandweave. Try `bandweave demo` first.
     """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -5,6 +5,7 @@ Knows the spelling of options; opens no files but the token file, and starts not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bandweave.engine.sampling import SamplingParams
 
 _MAX_NODES = 1024
-_MAX_SHARE_LETTERS = 20
+_SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,15 +134,12 @@ def parse_shares(text: str) -> tuple[Fraction, ...]:
     shares = []
     for part in text.split(","):
         letters = part.strip()
-        try:
-            if len(letters) > _MAX_SHARE_LETTERS:
-                raise ValueError(letters)
-            shares.append(Fraction(letters))
-        except (ValueError, ZeroDivisionError):
+        if not _SHARE.fullmatch(letters):
             raise ValueError(
                 f"--shares {text}: {letters!r} is not a number; write one number for each node, "
                 "for example 3,2,1"
-            ) from None
+            )
+        shares.append(Fraction(letters))
     return tuple(shares)
 
 

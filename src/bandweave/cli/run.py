@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_PROMPT_BYTES = 64_000_000
 
 
-@click.command("run")
+@click.command("run", short_help="Answer one prompt.")
 @click.argument("model")
 @click.option("--prompt", metavar="TEXT", help="What to answer. Default: standard input.")
 @click.option("--prompt-file", type=click.Path(path_type=Path), metavar="FILE",
@@ -121,15 +121,14 @@ def _tokens(session: Session, text: str, chat: bool | None, system: str | None) 
 def _summarise(session: Session, answer: Answer) -> None:
     timing = answer.timing
     nodes = output.count(len(session.engine.nodes), "node")
-    cut = ""
-    if answer.finish_reason == "length":
-        context = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
-        cut = f"; cut at {'--context' if context else '--max-tokens'}"
     output.say(
         f"[{output.count(len(answer.tokens), 'token')}, "
         f"{output.rate(timing.decode_tokens_per_s)} tokens/s on {nodes}; prompt "
-        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s{cut}]"
+        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s]"
     )
+    if answer.finish_reason == "length":
+        full = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
+        output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")
 
 
 def _json(session: Session, answer: Answer, plan: dict[str, Any], bill: Bill) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def _size_options(function: Any) -> Any:
     return function
 
 
-@click.command("synth")
+@click.command("synth", short_help="Write a model of random weights, to measure with.")
 @click.argument("shape", required=False)
 @click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))
 @click.option("--list", "show_list", is_flag=True, help="Show the shapes there are, and leave.")

@@ -10,7 +10,7 @@ import click
 from bandweave.cli import output
 
 
-@click.command("worker")
+@click.command("worker", short_help="Offer this machine as a node.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",

@@ -148,7 +148,7 @@ class Generator:
                 running = self._release_ended(running)
                 waiting = [one for one in waiting if not one.reason]
                 while waiting and self._has_room(waiting[0], running):
-                    running.append(self._start(waiting.pop(0)))
+                    running.append(self._start(waiting.pop(0), reuse))
                 if running:
                     self._step(running, chunk or self._max_rows, on_token)
         finally:
@@ -167,8 +167,9 @@ class Generator:
                 self._pool.release(one.cached)
         return [one for one in running if not one.reason]
 
-    def _start(self, one: _Running) -> _Running:
-        one.cached = self._pool.claim(one.request.tokens)
+    def _start(self, one: _Running, reuse: bool) -> _Running:
+        if reuse:
+            one.cached = self._pool.claim(one.request.tokens)
         one.reused = len(one.cached.tokens)
         one.started = time.perf_counter()
         return one
