@@ -6,80 +6,16 @@ Stops at nothing: what fails is counted and named at the end. Exit status 1 wher
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
-from bandweave.engine.executor import StepError
 from tests.exhaustive.cases import Case, all_cases, dimensions
-from tests.exhaustive.runner import Answer, Runner
+from tests.exhaustive.compare import Tally, grouped, run_group, sampled
 
 _SHOWN = 20  # differences that are named
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """Counts of one group of cases, or of several."""
-
-    cases: int = 0
-    equal: int = 0
-    different: int = 0
-    seconds: float = 0.0
-    complaints: list[str] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        self.cases += other.cases
-        self.equal += other.equal
-        self.different += other.different
-        self.seconds += other.seconds
-        self.complaints += other.complaints
-
-
-def sampled(cases: Sequence[Case], fraction: float) -> list[Case]:
-    """All cases of a fraction of the meshes, the same ones every time."""
-    meshes = sorted(set(case.mesh for case in cases), key=str)
-    count = max(1, round(fraction * len(meshes)))
-    kept = set(random.Random(0).sample(meshes, count))
-    return [case for case in cases if case.mesh in kept]
-
-
-def grouped(cases: Sequence[Case]) -> list[list[Case]]:
-    """Cases with one answer together, in order."""
-    groups: dict[tuple[str, ...], list[Case]] = {}
-    for case in cases:
-        groups.setdefault(case.group, []).append(case)
-    return list(groups.values())
-
-
-def run_group(cases: Sequence[Case]) -> tuple[str, Tally]:
-    """Compares every case of a group with one node; the model's name and what came out."""
-    start = time.perf_counter()
-    tally = Tally(cases=len(cases))
-    with Runner() as runner:
-        expected = runner.baseline(cases[0])
-        for case in cases:
-            complaint = _complaint(runner, case, expected)
-            if complaint:
-                tally.different += 1
-                tally.complaints.append(f"{case}: {complaint}")
-            else:
-                tally.equal += 1
-    tally.seconds = time.perf_counter() - start
-    return cases[0].model, tally
-
-
-def _complaint(runner: Runner, case: Case, expected: Answer) -> str:
-    try:
-        answer = runner.answer(case)
-    except (StepError, ValueError, MemoryError) as error:
-        return str(error)
-    if answer == expected:
-        return ""
-    what = "logits" if answer.tokens == expected.tokens else "tokens"
-    return f"{what} differ from those of one node"
 
 
 def run_all(cases: Sequence[Case], jobs: int) -> dict[str, Tally]:
@@ -105,8 +41,10 @@ def _results(groups: list[list[Case]], jobs: int) -> Iterator[tuple[str, Tally]]
     if jobs == 1:
         yield from map(run_group, groups)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(run_group, groups)
+    # Unlike multiprocessing's pool it says so when a process dies.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for task in as_completed([pool.submit(run_group, group) for group in groups]):
+            yield task.result()
 
 
 def print_table(tallies: dict[str, Tally]) -> None:

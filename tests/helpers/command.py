@@ -25,7 +25,7 @@ from typing import IO, Any
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
 _MARK = "BANDWEAVE_TEST_MARK"
 _NODE = b"bandweave.engine.process"
-SECONDS = 12.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

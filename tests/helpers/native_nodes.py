@@ -45,8 +45,7 @@ class NativeNodes:
         count = split.num_nodes
         names = [f"node {node}" for node in range(count)]
         exchanges = [
-            _native.Exchange(node, names, 1, stall_seconds, False) if count > 1 else None
-            for node in range(count)
+            _native.Exchange(node, names, 1, stall_seconds, False) for node in range(count)
         ]
         for high in range(count):
             for low in range(high):
@@ -63,7 +62,8 @@ class NativeNodes:
         for node in range(count):
             program = lower(graph, split, node)
             weights = load_weights(program, source, weight_format)
-            self.nodes.append(NativeExecutor(program, weights, options, exchanges[node]))
+            exchange = exchanges[node] if count > 1 else None
+            self.nodes.append(NativeExecutor(program, weights, options, exchange))
         self._exchanges = exchanges
         self.errors: list[StepError] = []
         self._threads = [
@@ -92,8 +92,7 @@ class NativeNodes:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._exchanges[0] is not None:
-            self._exchanges[0].leave()
+        self._exchanges[0].leave()
         for thread in self._threads:
             thread.join(timeout=60)
             assert not thread.is_alive()

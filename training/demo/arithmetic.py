@@ -42,8 +42,11 @@ class Sum:
 def parts(number: int) -> list[int]:
     """The number as a sum of digits times powers of ten, without the zeros: 405 -> [400, 5]."""
     digits = str(number)
-    return [int(digit) * 10 ** (len(digits) - 1 - place)
-            for place, digit in enumerate(digits) if digit != "0"]
+    return [
+        int(digit) * 10 ** (len(digits) - 1 - place)
+        for place, digit in enumerate(digits)
+        if digit != "0"
+    ]
 
 
 def is_power_of_ten(number: int) -> bool:
@@ -66,16 +69,26 @@ def addition(left: int, right: int) -> Sum:
     steps = steps_of(left, "+", right)
     # The key is sorted so that 25 + 17 in training cannot give away 17 + 25.
     key = ("+", min(left, right), max(left, right))
-    return Sum(key, " = ".join(steps), steps[-1], 2 if left + right > 20 else 1,
-               f"{steps[0]} = {steps[-1]}")
+    return Sum(
+        key,
+        " = ".join(steps),
+        steps[-1],
+        2 if left + right > 20 else 1,
+        f"{steps[0]} = {steps[-1]}",
+    )
 
 
 def subtraction(left: int, right: int) -> Sum:
     if right > left:
         raise ValueError("the demo model knows no negative numbers")
     steps = steps_of(left, "-", right)
-    return Sum(("-", left, right), " = ".join(steps), steps[-1], 2 if left > 20 else 1,
-               f"{steps[0]} = {steps[-1]}")
+    return Sum(
+        ("-", left, right),
+        " = ".join(steps),
+        steps[-1],
+        2 if left > 20 else 1,
+        f"{steps[0]} = {steps[-1]}",
+    )
 
 
 def can_multiply(left: int, right: int) -> bool:

@@ -45,8 +45,9 @@ def cut(rows: list[tuple[list[int], list[bool]]], budget: int, padding: int) -> 
     return batches
 
 
-def pool(tokenizer: Tokenizer, seed: int, number: int, chats_in_pool: int,
-         budget: int) -> list[Batch]:
+def pool(
+    tokenizer: Tokenizer, seed: int, number: int, chats_in_pool: int, budget: int
+) -> list[Batch]:
     """The batches of one pool of chats; the same seed and number always give the same ones."""
     random = Random(seed * 1_000_003 + number)
     lesson = chats.lesson_for(number)

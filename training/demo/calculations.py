@@ -13,13 +13,23 @@ from question import Question, number, plain
 
 def add(random: Random) -> Question:
     left, right = number(random), number(random)
-    text = random.choice((
-        "What is {a} + {b}?", "What is {a} plus {b}?", "{a} + {b}", "{a} + {b} = ?", "{a}+{b}",
-        "How much is {a} + {b}?", "How much is {a} plus {b}?", "Add {a} and {b}.",
-        "Compute {a} + {b}.", "Calculate {a} + {b}.", "What is the sum of {a} and {b}?",
-        "I have {a} files and get {b} more. How many do I have?",
-        "One node holds {a} slices and another {b}. How many slices is that?",
-    )).format(a=left, b=right)
+    text = random.choice(
+        (
+            "What is {a} + {b}?",
+            "What is {a} plus {b}?",
+            "{a} + {b}",
+            "{a} + {b} = ?",
+            "{a}+{b}",
+            "How much is {a} + {b}?",
+            "How much is {a} plus {b}?",
+            "Add {a} and {b}.",
+            "Compute {a} + {b}.",
+            "Calculate {a} + {b}.",
+            "What is the sum of {a} and {b}?",
+            "I have {a} files and get {b} more. How many do I have?",
+            "One node holds {a} slices and another {b}. How many slices is that?",
+        )
+    ).format(a=left, b=right)
     one = arithmetic.addition(left, right)
     return plain("addition", text, f"{one.text}.", one)
 
@@ -28,13 +38,23 @@ def subtract(random: Random) -> Question:
     right, left = sorted((number(random), number(random)))
     if random.random() < 0.15:
         left, right = left + right, left
-    text = random.choice((
-        "What is {a} - {b}?", "What is {a} minus {b}?", "{a} - {b}", "{a} - {b} = ?", "{a}-{b}",
-        "How much is {a} - {b}?", "How much is {a} minus {b}?", "Subtract {b} from {a}.",
-        "Compute {a} - {b}.", "Calculate {a} - {b}.", "Take {b} away from {a}.",
-        "I have {a} files and delete {b}. How many are left?",
-        "A machine has {a} GB and {b} GB are in use. How many GB are free?",
-    )).format(a=left, b=right)
+    text = random.choice(
+        (
+            "What is {a} - {b}?",
+            "What is {a} minus {b}?",
+            "{a} - {b}",
+            "{a} - {b} = ?",
+            "{a}-{b}",
+            "How much is {a} - {b}?",
+            "How much is {a} minus {b}?",
+            "Subtract {b} from {a}.",
+            "Compute {a} - {b}.",
+            "Calculate {a} - {b}.",
+            "Take {b} away from {a}.",
+            "I have {a} files and delete {b}. How many are left?",
+            "A machine has {a} GB and {b} GB are in use. How many GB are free?",
+        )
+    ).format(a=left, b=right)
     one = arithmetic.subtraction(left, right)
     return plain("subtraction", text, f"{one.text}.", one)
 
@@ -46,12 +66,23 @@ def multiply(random: Random) -> Question:
         left, right = random.randint(11, 99), random.randint(2, 10)
         if random.random() < 0.4:
             left, right = right, left
-    text = random.choice((
-        "What is {a} x {b}?", "What is {a} times {b}?", "{a} x {b}", "{a} * {b}", "{a}*{b}",
-        "{a} x {b} = ?", "How much is {a} x {b}?", "How much is {a} times {b}?",
-        "Multiply {a} by {b}.", "Compute {a} x {b}.", "Calculate {a} * {b}.",
-        "What is the product of {a} and {b}?", "What is {a} * {b}?",
-    )).format(a=left, b=right)
+    text = random.choice(
+        (
+            "What is {a} x {b}?",
+            "What is {a} times {b}?",
+            "{a} x {b}",
+            "{a} * {b}",
+            "{a}*{b}",
+            "{a} x {b} = ?",
+            "How much is {a} x {b}?",
+            "How much is {a} times {b}?",
+            "Multiply {a} by {b}.",
+            "Compute {a} x {b}.",
+            "Calculate {a} * {b}.",
+            "What is the product of {a} and {b}?",
+            "What is {a} * {b}?",
+        )
+    ).format(a=left, b=right)
     one = arithmetic.multiplication(left, right)
     return plain("multiplication", text, f"{one.text}.", one)
 
@@ -77,22 +108,42 @@ def remainder_pair(random: Random) -> tuple[int, int]:
 
 def divide(random: Random) -> Question:
     left, right = (quotient_pair if random.random() < 0.5 else remainder_pair)(random)
-    text = random.choice((
-        "What is {a} / {b}?", "What is {a} divided by {b}?", "{a} / {b}", "{a}/{b}",
-        "{a} / {b} = ?", "How much is {a} / {b}?", "How much is {a} divided by {b}?",
-        "Divide {a} by {b}.", "Compute {a} / {b}.", "Calculate {a} / {b}.",
-    )).format(a=left, b=right)
+    text = random.choice(
+        (
+            "What is {a} / {b}?",
+            "What is {a} divided by {b}?",
+            "{a} / {b}",
+            "{a}/{b}",
+            "{a} / {b} = ?",
+            "How much is {a} / {b}?",
+            "How much is {a} divided by {b}?",
+            "Divide {a} by {b}.",
+            "Compute {a} / {b}.",
+            "Calculate {a} / {b}.",
+        )
+    ).format(a=left, b=right)
     one = arithmetic.division(left, right)
     return plain("division", text, f"{one.text}.", one)
 
 
 # One entry: large unit, small unit, how many small ones make a large one.
 UNITS: tuple[tuple[str, str, int], ...] = (
-    ("km", "m", 1000), ("kilometres", "metres", 1000), ("kg", "g", 1000),
-    ("kilograms", "grams", 1000), ("GB", "MB", 1000), ("gigabytes", "megabytes", 1000),
-    ("TB", "GB", 1000), ("seconds", "milliseconds", 1000), ("m", "cm", 100),
-    ("metres", "centimetres", 100), ("hours", "minutes", 60), ("minutes", "seconds", 60),
-    ("days", "hours", 24), ("weeks", "days", 7), ("bytes", "bits", 8), ("GB/s", "Gbit/s", 8),
+    ("km", "m", 1000),
+    ("kilometres", "metres", 1000),
+    ("kg", "g", 1000),
+    ("kilograms", "grams", 1000),
+    ("GB", "MB", 1000),
+    ("gigabytes", "megabytes", 1000),
+    ("TB", "GB", 1000),
+    ("seconds", "milliseconds", 1000),
+    ("m", "cm", 100),
+    ("metres", "centimetres", 100),
+    ("hours", "minutes", 60),
+    ("minutes", "seconds", 60),
+    ("days", "hours", 24),
+    ("weeks", "days", 7),
+    ("bytes", "bits", 8),
+    ("GB/s", "Gbit/s", 8),
     ("gigabytes", "gigabits", 8),
 )
 
@@ -110,9 +161,16 @@ def convert(random: Random) -> Question:
         if not arithmetic.can_divide(given, factor):
             given = factor * random.randint(2, 9)
         one = arithmetic.division(given, factor)
-    text = random.choice((
-        "How many {w} are {n} {u}?", "How many {w} are in {n} {u}?", "Convert {n} {u} to {w}.",
-        "What is {n} {u} in {w}?", "{n} {u} in {w}", "How many {w} is {n} {u}?",
-        "Express {n} {u} in {w}.", "{n} {u} to {w}",
-    )).format(n=given, u=unit, w=wanted)
+    text = random.choice(
+        (
+            "How many {w} are {n} {u}?",
+            "How many {w} are in {n} {u}?",
+            "Convert {n} {u} to {w}.",
+            "What is {n} {u} in {w}?",
+            "{n} {u} in {w}",
+            "How many {w} is {n} {u}?",
+            "Express {n} {u} in {w}.",
+            "{n} {u} to {w}",
+        )
+    ).format(n=given, u=unit, w=wanted)
     return plain("units", text, f"{given} {unit}: {one.text} {wanted}.", one)

@@ -15,7 +15,6 @@ from question import Question
 FOLLOW_UP = "follow-up"
 
 
-
 @dataclass(frozen=True)
 class Lesson:
     """What a part of the training is made of: how much of each kind, and how answers read."""
@@ -42,26 +41,78 @@ class Lesson:
 
 # The harder to learn, the more. What is known by then makes room for what is not.
 LESSONS = (
-    Lesson(0, {
-        "addition": 20, "subtraction": 20, "multiplication": 9, "division": 9, "units": 9,
-        "model size": 7, "decode speed": 6, "joint bandwidth": 6, "node share": 5,
-        "cluster speed": 4, FOLLOW_UP: 7, "facts": 8,
-    }, short=True),
-    Lesson(65, {
-        "addition": 18, "subtraction": 24, "multiplication": 5, "division": 14, "units": 6,
-        "model size": 8, "decode speed": 6, "joint bandwidth": 6, "node share": 6,
-        "cluster speed": 5, FOLLOW_UP: 8, "facts": 4,
-    }, short=True),
-    Lesson(90, {
-        "addition": 22, "subtraction": 28, "multiplication": 6, "division": 14, "units": 6,
-        "model size": 6, "decode speed": 5, "joint bandwidth": 5, "node share": 5,
-        "cluster speed": 4, FOLLOW_UP: 8, "facts": 4,
-    }, short=False),
-    Lesson(100, {
-        "addition": 14, "subtraction": 13, "multiplication": 5, "division": 24, "units": 6,
-        "model size": 12, "decode speed": 8, "joint bandwidth": 5, "node share": 6,
-        "cluster speed": 5, FOLLOW_UP: 11, "facts": 3,
-    }, short=False),
+    Lesson(
+        0,
+        {
+            "addition": 20,
+            "subtraction": 20,
+            "multiplication": 9,
+            "division": 9,
+            "units": 9,
+            "model size": 7,
+            "decode speed": 6,
+            "joint bandwidth": 6,
+            "node share": 5,
+            "cluster speed": 4,
+            FOLLOW_UP: 7,
+            "facts": 8,
+        },
+        short=True,
+    ),
+    Lesson(
+        65,
+        {
+            "addition": 18,
+            "subtraction": 24,
+            "multiplication": 5,
+            "division": 14,
+            "units": 6,
+            "model size": 8,
+            "decode speed": 6,
+            "joint bandwidth": 6,
+            "node share": 6,
+            "cluster speed": 5,
+            FOLLOW_UP: 8,
+            "facts": 4,
+        },
+        short=True,
+    ),
+    Lesson(
+        90,
+        {
+            "addition": 22,
+            "subtraction": 28,
+            "multiplication": 6,
+            "division": 14,
+            "units": 6,
+            "model size": 6,
+            "decode speed": 5,
+            "joint bandwidth": 5,
+            "node share": 5,
+            "cluster speed": 4,
+            FOLLOW_UP: 8,
+            "facts": 4,
+        },
+        short=False,
+    ),
+    Lesson(
+        100,
+        {
+            "addition": 14,
+            "subtraction": 13,
+            "multiplication": 5,
+            "division": 24,
+            "units": 6,
+            "model size": 12,
+            "decode speed": 8,
+            "joint bandwidth": 5,
+            "node share": 6,
+            "cluster speed": 5,
+            FOLLOW_UP: 11,
+            "facts": 3,
+        },
+        short=False,
+    ),
 )
 KINDS = tuple(LESSONS[0].mix)
 
@@ -89,13 +140,21 @@ def sum_follow_up(random: Random) -> tuple[Question, Question]:
     if random.random() < 0.5:
         more = question.number(random, (1, 2, 2, 3))
         one = arithmetic.addition(start, more)
-        text = random.choice(("Add {b} to that.", "And plus {b}?", "Plus {b}?",
-                              "And {b} more?", "Now add {b}."))
+        text = random.choice(
+            ("Add {b} to that.", "And plus {b}?", "Plus {b}?", "And {b} more?", "Now add {b}.")
+        )
     else:
         more = random.randint(0, min(start, 99))
         one = arithmetic.subtraction(start, more)
-        text = random.choice(("Subtract {b} from that.", "And minus {b}?", "Minus {b}?",
-                              "And {b} less?", "Now subtract {b}."))
+        text = random.choice(
+            (
+                "Subtract {b} from that.",
+                "And minus {b}?",
+                "Minus {b}?",
+                "And {b} less?",
+                "Now subtract {b}.",
+            )
+        )
     text = text.format(b=more)
     return first, question.plain(FOLLOW_UP, text, f"{one.text}.", one)
 
@@ -105,8 +164,14 @@ def size_follow_up(random: Random) -> tuple[Question, Question]:
     # The answer begins with the count of parameters.
     billions = int(first.answer.split()[0])
     bits = random.choice((4, 8, 16))
-    text = random.choice(("And in {b} bits?", "And at {b} bits?", "What about {b} bits?",
-                          "How big is it in {b} bits?")).format(b=bits)
+    text = random.choice(
+        (
+            "And in {b} bits?",
+            "And at {b} bits?",
+            "What about {b} bits?",
+            "How big is it in {b} bits?",
+        )
+    ).format(b=bits)
     answer, one = clusters.size_answer(billions, bits)
     return first, question.plain(FOLLOW_UP, text, answer, one)
 
@@ -115,8 +180,14 @@ def speed_follow_up(random: Random) -> tuple[Question, Question]:
     first = questions.ask(random, "decode speed")
     gigabytes = first.sums[-1].key[2]
     bandwidth = gigabytes * random.randint(1, 9 if gigabytes >= 10 else 99)
-    text = random.choice(("And with {w} GB/s?", "And at {w} GB/s?", "What about {w} GB/s?",
-                          "How fast is it with {w} GB/s?")).format(w=bandwidth)
+    text = random.choice(
+        (
+            "And with {w} GB/s?",
+            "And at {w} GB/s?",
+            "What about {w} GB/s?",
+            "How fast is it with {w} GB/s?",
+        )
+    ).format(w=bandwidth)
     answer, one = clusters.speed_answer(gigabytes, bandwidth)
     return first, question.plain(FOLLOW_UP, text, answer, one)
 
@@ -125,13 +196,22 @@ def share_follow_up(random: Random) -> tuple[Question, Question]:
     while True:
         first = questions.ask(random, "node share")
         gigabytes = first.sums[-1].key[1]
-        choices = [count for count in clusters.COUNTS
-                   if gigabytes % count == 0 and arithmetic.can_divide(gigabytes, count)]
+        choices = [
+            count
+            for count in clusters.COUNTS
+            if gigabytes % count == 0 and arithmetic.can_divide(gigabytes, count)
+        ]
         if choices:
             break
     nodes = random.choice(choices)
-    text = random.choice(("And over {n} nodes?", "And with {n} machines?", "What about {n} nodes?",
-                          "And on {n} nodes?")).format(n=clusters.count_word(random, nodes))
+    text = random.choice(
+        (
+            "And over {n} nodes?",
+            "And with {n} machines?",
+            "What about {n} nodes?",
+            "And on {n} nodes?",
+        )
+    ).format(n=clusters.count_word(random, nodes))
     answer, one = clusters.share_answer(gigabytes, nodes)
     return first, question.plain(FOLLOW_UP, text, answer, one)
 
@@ -139,8 +219,9 @@ def share_follow_up(random: Random) -> tuple[Question, Question]:
 def follow_up(random: Random, held_out: bool = False) -> tuple[Question, Question]:
     """Two turns of which the second needs the first; the first never is held out."""
     while True:
-        make = random.choice((sum_follow_up, sum_follow_up, size_follow_up, speed_follow_up,
-                              share_follow_up))
+        make = random.choice(
+            (sum_follow_up, sum_follow_up, size_follow_up, speed_follow_up, share_follow_up)
+        )
         first, second = make(random)
         if second.held_out == held_out:
             return first, second

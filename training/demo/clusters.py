@@ -30,22 +30,26 @@ def billions_of_parameters(random: Random) -> int:
         return random.choice((1, 2, 3, 4, 7, 8, 9, 12, 13, 14, 20, 24, 27, 30, 32, 34, 70, 72))
     if draw < 0.9:
         return random.randint(1, 99)
-    return random.choice((100, 110, 120, 130, 140, 160, 180))
+    return 10 * random.randint(10, 19)
 
 
 def model_size(random: Random) -> Question:
     billions, bits = billions_of_parameters(random), random.choice((4, 4, 8, 16))
-    text = random.choice((
-        "How many gigabytes do {p} billion parameters take in {b} bits?",
-        "How many GB do {p} billion parameters take in {b} bits?",
-        "How big is a model with {p} billion parameters in {b} bits?",
-        "How large is a {p} billion parameter model at {b} bits?",
-        "How much memory does a {p}B model need in {b} bits?",
-        "How big is a {p}B model in {b} bits?", "How many GB is a {p}B model at {b} bits?",
-        "Size of {p} billion parameters in {b} bits?", "{p}B in {b} bits",
-        "A model has {p} billion parameters of {b} bits. How big is it?",
-        "I want to load {p} billion parameters in {b} bits. How much memory is that?",
-    )).format(p=billions, b=bits)
+    text = random.choice(
+        (
+            "How many gigabytes do {p} billion parameters take in {b} bits?",
+            "How many GB do {p} billion parameters take in {b} bits?",
+            "How big is a model with {p} billion parameters in {b} bits?",
+            "How large is a {p} billion parameter model at {b} bits?",
+            "How much memory does a {p}B model need in {b} bits?",
+            "How big is a {p}B model in {b} bits?",
+            "How many GB is a {p}B model at {b} bits?",
+            "Size of {p} billion parameters in {b} bits?",
+            "{p}B in {b} bits",
+            "A model has {p} billion parameters of {b} bits. How big is it?",
+            "I want to load {p} billion parameters in {b} bits. How much memory is that?",
+        )
+    ).format(p=billions, b=bits)
     answer, one = size_answer(billions, bits)
     return plain("model size", text, answer, one)
 
@@ -58,17 +62,21 @@ def speed_answer(gigabytes: int, bandwidth: int) -> tuple[str, Sum]:
 
 def decode_speed(random: Random) -> Question:
     bandwidth, gigabytes = (quotient_pair if random.random() < 0.6 else remainder_pair)(random)
-    text = random.choice((
-        "A model reads {g} GB per token and the memory gives {w} GB/s. How many tokens per second "
-        "at most?",
-        "The memory gives {w} GB/s and a model reads {g} GB per token. How fast is it?",
-        "How many tokens per second can a {g} GB model make with {w} GB/s?",
-        "How fast is a {g} GB model at {w} GB/s?", "How fast does a {g} GB model run at {w} GB/s?",
-        "A model of {g} GB runs on a machine with {w} GB/s. How many tokens per second?",
-        "With {w} GB/s, how many tokens per second does a {g} GB model make?",
-        "My machine has {w} GB/s. How fast is a {g} GB model?",
-        "What speed does a {g} GB model reach with {w} GB/s?", "Speed of {g} GB at {w} GB/s?",
-    )).format(g=gigabytes, w=bandwidth)
+    text = random.choice(
+        (
+            "A model reads {g} GB per token and the memory gives {w} GB/s. How many tokens per second "
+            "at most?",
+            "The memory gives {w} GB/s and a model reads {g} GB per token. How fast is it?",
+            "How many tokens per second can a {g} GB model make with {w} GB/s?",
+            "How fast is a {g} GB model at {w} GB/s?",
+            "How fast does a {g} GB model run at {w} GB/s?",
+            "A model of {g} GB runs on a machine with {w} GB/s. How many tokens per second?",
+            "With {w} GB/s, how many tokens per second does a {g} GB model make?",
+            "My machine has {w} GB/s. How fast is a {g} GB model?",
+            "What speed does a {g} GB model reach with {w} GB/s?",
+            "Speed of {g} GB at {w} GB/s?",
+        )
+    ).format(g=gigabytes, w=bandwidth)
     answer, one = speed_answer(gigabytes, bandwidth)
     return plain("decode speed", text, answer, one)
 
@@ -101,22 +109,26 @@ def joint_bandwidth(random: Random) -> Question:
     if random.random() < 0.35:
         left, right = number(random, (2, 3, 3)), number(random, (2, 3, 3))
         one = arithmetic.addition(left, right)
-        text = random.choice((
-            "One machine has {a} GB/s and another {b} GB/s. What bandwidth together?",
-            "What bandwidth do {a} GB/s and {b} GB/s give together?",
-            "I link a machine with {a} GB/s to one with {b} GB/s. What bandwidth is that?",
-            "A node with {a} GB/s and a node with {b} GB/s: what bandwidth together?",
-        )).format(a=left, b=right)
+        text = random.choice(
+            (
+                "One machine has {a} GB/s and another {b} GB/s. What bandwidth together?",
+                "What bandwidth do {a} GB/s and {b} GB/s give together?",
+                "I link a machine with {a} GB/s to one with {b} GB/s. What bandwidth is that?",
+                "A node with {a} GB/s and a node with {b} GB/s: what bandwidth together?",
+            )
+        ).format(a=left, b=right)
         return plain("joint bandwidth", text, f"Together: {one.text} GB/s.", one)
     count, each, one = linked_machines(random)
-    text = random.choice((
-        "{N} machines with {w} GB/s each: what bandwidth together?",
-        "{N} nodes with {w} GB/s each. What bandwidth do they have together?",
-        "What bandwidth do {n} machines with {w} GB/s each give?",
-        "I link {n} machines of {w} GB/s. What bandwidth is that?",
-        "How much bandwidth do {n} nodes of {w} GB/s have?",
-        "Each of my {n} machines has {w} GB/s. What do they give together?",
-    ))
+    text = random.choice(
+        (
+            "{N} machines with {w} GB/s each: what bandwidth together?",
+            "{N} nodes with {w} GB/s each. What bandwidth do they have together?",
+            "What bandwidth do {n} machines with {w} GB/s each give?",
+            "I link {n} machines of {w} GB/s. What bandwidth is that?",
+            "How much bandwidth do {n} nodes of {w} GB/s have?",
+            "Each of my {n} machines has {w} GB/s. What do they give together?",
+        )
+    )
     word = count_word(random, count)
     text = text.format(n=word, N=word.capitalize(), w=each)
     return plain("joint bandwidth", text, f"Together: {one.text} GB/s.", one)
@@ -130,14 +142,17 @@ def share_answer(gigabytes: int, nodes: int) -> tuple[str, Sum]:
 def node_share(random: Random) -> Question:
     nodes = random.choice((2, 2, 3, 4, 5, 6, 7, 8))
     gigabytes = nodes * random.randint(1, 10 if random.random() < 0.3 else 99)
-    text = random.choice((
-        "How much of a {g} GB model does each of {n} nodes hold?",
-        "A {g} GB model is spread over {n} nodes. How much does each hold?",
-        "A {g} GB model runs on {n} machines. How much does each node hold?",
-        "I split {g} GB over {n} nodes. How much is on each?",
-        "How many GB does each node hold of a {g} GB model over {n} nodes?",
-        "Split a {g} GB model over {n} machines.", "{g} GB over {n} nodes",
-    )).format(g=gigabytes, n=count_word(random, nodes))
+    text = random.choice(
+        (
+            "How much of a {g} GB model does each of {n} nodes hold?",
+            "A {g} GB model is spread over {n} nodes. How much does each hold?",
+            "A {g} GB model runs on {n} machines. How much does each node hold?",
+            "I split {g} GB over {n} nodes. How much is on each?",
+            "How many GB does each node hold of a {g} GB model over {n} nodes?",
+            "Split a {g} GB model over {n} machines.",
+            "{g} GB over {n} nodes",
+        )
+    ).format(g=gigabytes, n=count_word(random, nodes))
     answer, one = share_answer(gigabytes, nodes)
     return plain("node share", text, answer, one)
 
@@ -146,18 +161,24 @@ def cluster_speed(random: Random) -> Question:
     """Two sums in a row: the joint bandwidth, and what it gives in tokens per second."""
     while True:
         count, each, joint = linked_machines(random)
-        choices = [size for size in (2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50)
-                   if count * each % size == 0 and arithmetic.can_divide(count * each, size)
-                   and count * each < 1000]
+        choices = [
+            size
+            for size in (2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50)
+            if count * each % size == 0
+            and arithmetic.can_divide(count * each, size)
+            and count * each < 1000
+        ]
         if choices:
             break
     gigabytes = random.choice(choices)
-    text = random.choice((
-        "{N} machines with {w} GB/s each run a {g} GB model. How many tokens per second?",
-        "How fast is a {g} GB model on {n} machines with {w} GB/s each?",
-        "A {g} GB model runs on {n} nodes of {w} GB/s. How many tokens per second at most?",
-        "I have {n} machines with {w} GB/s each. How fast is a {g} GB model?",
-    ))
+    text = random.choice(
+        (
+            "{N} machines with {w} GB/s each run a {g} GB model. How many tokens per second?",
+            "How fast is a {g} GB model on {n} machines with {w} GB/s each?",
+            "A {g} GB model runs on {n} nodes of {w} GB/s. How many tokens per second at most?",
+            "I have {n} machines with {w} GB/s each. How fast is a {g} GB model?",
+        )
+    )
     word = count_word(random, count)
     text = text.format(n=word, N=word.capitalize(), w=each, g=gigabytes)
     speed = arithmetic.division(count * each, gigabytes)

@@ -1,6 +1,6 @@
 """Held-out accuracy of a finished model. Knows greedy decoding and the checks, no training.
 
-    python evaluate.py ../../src/bandweave/assets/demo --count 200
+python evaluate.py ../../src/bandweave/assets/demo --count 200
 """
 
 from __future__ import annotations
@@ -58,13 +58,16 @@ def replies(
 
 
 def answer_all(
-    model: DemoModel, tokenizer: Tokenizer, asked: Sequence[tuple[Question, ...]],
+    model: DemoModel,
+    tokenizer: Tokenizer,
+    asked: Sequence[tuple[Question, ...]],
     precision: Precision,
 ) -> list[str]:
     """The replies to the last question of each chat; the turns before it are given."""
     prompts = [
-        vocabulary.encode_prompt(tokenizer, [(one.text, one.answer) for one in turns[:-1]],
-                                 turns[-1].text)
+        vocabulary.encode_prompt(
+            tokenizer, [(one.text, one.answer) for one in turns[:-1]], turns[-1].text
+        )
         for turns in asked
     ]
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -72,7 +75,8 @@ def answer_all(
     for start in range(0, len(order), 100):
         part = order[start : start + 100]
         for place, reply in zip(
-            part, replies(model, tokenizer, [prompts[one] for one in part], precision),
+            part,
+            replies(model, tokenizer, [prompts[one] for one in part], precision),
             strict=True,
         ):
             found[place] = reply
@@ -121,10 +125,12 @@ def main() -> None:
         cells = []
         for name, precision in (("bf16", PLAIN), ("q4", Q4)):
             said = answer_all(model, tokenizer, asked, precision)
-            right = [check(turns[-1], reply)
-                     for turns, reply in zip(asked, said, strict=True)]
-            wrong += [f"{name}: {turns[-1].text} -> {reply} (not {turns[-1].expected})"
-                      for turns, reply, good in zip(asked, said, right, strict=True) if not good]
+            right = [check(turns[-1], reply) for turns, reply in zip(asked, said, strict=True)]
+            wrong += [
+                f"{name}: {turns[-1].text} -> {reply} (not {turns[-1].expected})"
+                for turns, reply, good in zip(asked, said, right, strict=True)
+                if not good
+            ]
             rights[name] += sum(right)
             cells.append(f"{100 * sum(right) / len(right):.1f} %")
         print(f"| {kind} | {len(asked)} | {cells[0]} | {cells[1]} |", flush=True)

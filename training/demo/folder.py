@@ -22,29 +22,57 @@ def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
     end = vocabulary.special_id(tokenizer, vocabulary.END)
     padding = vocabulary.special_id(tokenizer, vocabulary.PADDING)
     ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": padding}
-    write_json(folder / "config.json", {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
-        "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-        "attention_dropout": 0.0, "tie_word_embeddings": True, "rope_scaling": None,
-        "initializer_range": 0.02, "use_cache": True, **model.shape.as_dict(), **ids,
-    })
-    write_json(folder / "generation_config.json", {
-        "do_sample": False, "max_new_tokens": 160, **ids,
-    })
-    write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": vocabulary.BEGIN, "eos_token": vocabulary.END,
-        "pad_token": vocabulary.PADDING, "unk_token": None,
-        "add_bos_token": False, "clean_up_tokenization_spaces": False,
-        "model_max_length": model.shape.max_position_embeddings,
-        "added_tokens_decoder": {
-            str(vocabulary.special_id(tokenizer, token)): {
-                "content": token, "special": True, "normalized": False,
-                "lstrip": False, "rstrip": False, "single_word": False,
-            } for token in vocabulary.SPECIAL
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "torch_dtype": "bfloat16",
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+            "rope_scaling": None,
+            "initializer_range": 0.02,
+            "use_cache": True,
+            **model.shape.as_dict(),
+            **ids,
         },
-        "chat_template": vocabulary.CHAT_TEMPLATE,
-    })
+    )
+    write_json(
+        folder / "generation_config.json",
+        {
+            "do_sample": False,
+            "max_new_tokens": 160,
+            **ids,
+        },
+    )
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": vocabulary.BEGIN,
+            "eos_token": vocabulary.END,
+            "pad_token": vocabulary.PADDING,
+            "unk_token": None,
+            "add_bos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": model.shape.max_position_embeddings,
+            "added_tokens_decoder": {
+                str(vocabulary.special_id(tokenizer, token)): {
+                    "content": token,
+                    "special": True,
+                    "normalized": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "single_word": False,
+                }
+                for token in vocabulary.SPECIAL
+            },
+            "chat_template": vocabulary.CHAT_TEMPLATE,
+        },
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     tensors = {
         PREFIX + name: tensor.detach().to(torch.bfloat16).contiguous()

@@ -108,8 +108,9 @@ class Attention(nn.Module):
         query = rotate(query.transpose(1, 2), *rotary)
         key = rotate(key.transpose(1, 2), *rotary)
         mixed = attend(query, key, value.transpose(1, 2))
-        return product(mixed.transpose(1, 2).reshape(batch, length, -1), self.o_proj.weight,
-                       precision)
+        return product(
+            mixed.transpose(1, 2).reshape(batch, length, -1), self.o_proj.weight, precision
+        )
 
 
 class FeedForward(nn.Module):

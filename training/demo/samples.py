@@ -39,19 +39,44 @@ def chosen() -> list[Question]:
         plain("addition", "What is 157 + 355?", f"{total.text}.", total),
         plain("subtraction", "Subtract 128 from 512.", f"{left.text}.", left),
         plain("multiplication", "How much is 48 times 8?", f"{times.text}.", times),
-        plain("units", "How many minutes are in 14 hours?", f"14 hours: {minutes.text} minutes.",
-             minutes),
-        plain("model size", "How many gigabytes do 32 billion parameters take in 4 bits?",
-             size_answer, size),
-        plain("decode speed", "A model reads 8 GB per token and the memory gives 384 GB/s. "
-             "How many tokens per second at most?", speed_answer, speed),
-        plain("joint bandwidth", "Two machines with 819 GB/s each: what bandwidth together?",
-             f"Together: {joint.text} GB/s.", joint),
-        plain("node share", "A 128 GB model is spread over 8 nodes. How much does each hold?",
-             share_answer, share),
-        plain("cluster speed", "How fast is a 6 GB model on two machines with 264 GB/s each?",
-             f"Together: {pair.text} GB/s. Speed: {fast.text} tokens per second at most.",
-             pair, fast),
+        plain(
+            "units",
+            "How many minutes are in 14 hours?",
+            f"14 hours: {minutes.text} minutes.",
+            minutes,
+        ),
+        plain(
+            "model size",
+            "How many gigabytes do 32 billion parameters take in 4 bits?",
+            size_answer,
+            size,
+        ),
+        plain(
+            "decode speed",
+            "A model reads 8 GB per token and the memory gives 384 GB/s. "
+            "How many tokens per second at most?",
+            speed_answer,
+            speed,
+        ),
+        plain(
+            "joint bandwidth",
+            "Two machines with 819 GB/s each: what bandwidth together?",
+            f"Together: {joint.text} GB/s.",
+            joint,
+        ),
+        plain(
+            "node share",
+            "A 128 GB model is spread over 8 nodes. How much does each hold?",
+            share_answer,
+            share,
+        ),
+        plain(
+            "cluster speed",
+            "How fast is a 6 GB model on two machines with 264 GB/s each?",
+            f"Together: {pair.text} GB/s. Speed: {fast.text} tokens per second at most.",
+            pair,
+            fast,
+        ),
     ]
 
 
@@ -63,8 +88,12 @@ def entry(turns: Sequence[Question]) -> dict[str, object]:
         messages.append({"role": "assistant", "content": earlier.answer})
     last = turns[-1]
     messages.append({"role": "user", "content": last.text})
-    return {"kind": last.kind, "messages": messages, "expected": last.expected,
-            "answer": last.answer}
+    return {
+        "kind": last.kind,
+        "messages": messages,
+        "expected": last.expected,
+        "answer": last.answer,
+    }
 
 
 def many(count: int, seed: int) -> list[Sequence[Question]]:
@@ -90,10 +119,13 @@ def main() -> None:
         if not one.held_out or not check(one, one.answer):
             raise SystemExit(f"not held out, or not consistent: {one.text}")
     write_json(options.demo, {"check": NUMBER_RULE, "questions": [entry([one]) for one in shown]})
-    write_json(options.all, {
-        "check": NUMBER_RULE,
-        "questions": [entry(turns) for turns in many(options.count, options.seed)],
-    })
+    write_json(
+        options.all,
+        {
+            "check": NUMBER_RULE,
+            "questions": [entry(turns) for turns in many(options.count, options.seed)],
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,16 @@ from torch.nn import functional as F
 
 # Points (pool, learning rate) joined by straight lines: up, level, and down in two strokes, the
 # second from where the last lessons bring longer answers.
-LEARNING_RATE = ((0.0, 2e-6), (1.8, 2e-3), (52.25, 2e-3), (90.0, 0.73e-3),
-                 (92.0, 1e-3), (100.0, 0.86e-3), (128.0, 2e-5))
+LEARNING_RATE = (
+    (0.0, 2e-6),
+    (1.8, 2e-3),
+    (52.25, 2e-3),
+    (90.0, 0.73e-3),
+    (92.0, 1e-3),
+    (100.0, 0.86e-3),
+    (115.0, 0.41e-3),
+    (132.0, 2e-5),
+)
 # From this pool on the roundings of the 4-bit format are imitated.
 QUANTISED_FROM = 57
 
@@ -36,8 +44,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--output", type=Path, help="folder for the model in HF layout")
-    parser.add_argument("--pools", type=int, default=int(LEARNING_RATE[-1][0]),
-                        help="stop after so many pools")
+    parser.add_argument(
+        "--pools", type=int, default=int(LEARNING_RATE[-1][0]), help="stop after so many pools"
+    )
     parser.add_argument("--chats-in-pool", type=int, default=2048)
     parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument("--vocabulary", type=int, default=640)
@@ -51,8 +60,12 @@ def make_tokenizer(work: Path, size: int, seed: int) -> Tokenizer:
     path = work / "tokenizer.json"
     if not path.exists():
         random = Random(f"{seed} vocabulary")
-        texts = [text for _ in range(20000)
-                 for turn in chats.conversation(random, 1, chats.LESSONS[0]) for text in turn]
+        texts = [
+            text
+            for _ in range(20000)
+            for turn in chats.conversation(random, 1, chats.LESSONS[0])
+            for text in turn
+        ]
         vocabulary.train_tokenizer(texts, size).save(str(path))
     return Tokenizer.from_file(str(path))
 
@@ -62,7 +75,9 @@ def make_optimiser(model: DemoModel) -> torch.optim.AdamW:
     gains = [one for one in model.parameters() if one.dim() < 2]
     return torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}],
-        betas=(0.9, 0.98), eps=1e-9, fused=True,
+        betas=(0.9, 0.98),
+        eps=1e-9,
+        fused=True,
     )
 
 
@@ -118,21 +133,23 @@ def train(options: argparse.Namespace) -> None:
     tokenizer = make_tokenizer(options.work, options.vocabulary, options.seed)
     model = DemoModel(Shape(vocab_size=options.vocabulary))
     optimiser = make_optimiser(model)
-    tests = {kind: batches.held_out(tokenizer, options.seed, kind, 50)
-             for kind in chats.KINDS}
+    tests = {kind: batches.held_out(tokenizer, options.seed, kind, 50) for kind in chats.KINDS}
     checkpoint, first, seconds = options.work / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["pool"], state["seconds"]
-    print(f"{sum(one.numel() for one in model.parameters())} parameters, from pool {first}",
-          flush=True)
+    print(
+        f"{sum(one.numel() for one in model.parameters())} parameters, from pool {first}",
+        flush=True,
+    )
     for number in range(first, options.pools):
         started, losses, tokens = time.monotonic(), [], 0
         random = Random(f"{options.seed} precision {number}")
-        queue = batches.pool(tokenizer, options.seed, number, options.chats_in_pool,
-                             options.batch_tokens)
+        queue = batches.pool(
+            tokenizer, options.seed, number, options.chats_in_pool, options.batch_tokens
+        )
         for place, batch in enumerate(queue):
             now = number + place / len(queue)
             for group in optimiser.param_groups:
@@ -146,14 +163,21 @@ def train(options: argparse.Namespace) -> None:
             tokens += batch.tokens.numel()
         passed = time.monotonic() - started
         seconds += passed
-        print(f"pool {number + 1} of {options.pools}, {seconds / 60:.1f} min: "
-              f"loss {sum(losses) / len(losses):.4f}, {tokens / passed:.0f} tokens/s", flush=True)
+        print(
+            f"pool {number + 1} of {options.pools}, {seconds / 60:.1f} min: "
+            f"loss {sum(losses) / len(losses):.4f}, {tokens / passed:.0f} tokens/s",
+            flush=True,
+        )
         if (number + 1) % options.export_every == 0 or number + 1 == options.pools:
             print(f"  held out, plain {report(model, tests, PLAIN)}", flush=True)
             if number >= QUANTISED_FROM:
                 print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(),
-                     "pool": number + 1, "seconds": seconds}
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "pool": number + 1,
+                "seconds": seconds,
+            }
             partial = checkpoint.with_suffix(".partial")
             torch.save(state, partial)
             partial.replace(checkpoint)

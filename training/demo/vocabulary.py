@@ -36,10 +36,12 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     """A byte-level BPE tokenizer: any UTF-8 text can be written and read back."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -80,5 +82,10 @@ def encode_prompt(
     """Token ids up to the place where the model has to answer."""
     ids, _ = encode_chat(tokenizer, history)
     asked = tokenizer.encode(question, add_special_tokens=False).ids
-    return [*ids, special_id(tokenizer, USER), *asked, special_id(tokenizer, END),
-            special_id(tokenizer, ASSISTANT)]
+    return [
+        *ids,
+        special_id(tokenizer, USER),
+        *asked,
+        special_id(tokenizer, END),
+        special_id(tokenizer, ASSISTANT),
+    ]

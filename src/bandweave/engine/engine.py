@@ -29,7 +29,8 @@ from bandweave.engine.placement import (
 from bandweave.engine.request import Request, Result, Timing
 from bandweave.planning.split import NodeShare, Split, make_split
 
-_GRACE_SECONDS = 1.0
+_GRACE_SECONDS = 0.5
+_BROKEN_PATIENCE = 0.3
 _SECOND_HAND_SECONDS = 2.0
 _LOAD_PATIENCE = 60.0  # between two signs of progress while loading
 
@@ -189,7 +190,10 @@ class Engine:
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""
-        self._launcher.stop()
+        if self._broken:  # a node that is stuck does not listen
+            self._launcher.stop(patience=_BROKEN_PATIENCE)
+        else:
+            self._launcher.stop()
 
     def __enter__(self) -> Self:
         return self

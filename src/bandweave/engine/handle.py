@@ -103,20 +103,21 @@ class Launcher(ABC):
             self.stop()
             raise
 
-    def stop(self) -> None:
-        """Ends all nodes: asks them, terminates those that do not answer, kills the rest.
+    def stop(self, *, patience: float = _POLITE_SECONDS) -> None:
+        """Ends all nodes: asks them, terminates those that do not answer within ``patience``
+        seconds, kills the rest.
 
-        Takes at most about five seconds. May be called more than once and from any thread.
+        Takes at most about three seconds more. May be called more than once and from any thread.
         """
         with self._stopping:
             for handle in self._handles:
                 with contextlib.suppress(OSError):
                     handle.channel.send({"type": "shutdown"}, timeout=_FIRM_SECONDS)
-            running = _wait_all(self._handles, _POLITE_SECONDS)
+            running = _wait_all(self._handles, patience)
             for act in (NodeHandle.terminate.__name__, NodeHandle.kill.__name__):
                 for handle in running:
                     getattr(handle, act)()
-                running = _wait_all(running, _FIRM_SECONDS)
+                running = _wait_all(running, min(patience, _FIRM_SECONDS))
             for handle in self._handles:
                 handle.close()
             self._handles = []
