@@ -124,9 +124,7 @@ def load_weights(
     return Weights(arena=arena, matrices=matrices, vectors=vectors, fresh=fresh)
 
 
-def keep_weights(
-    weights: Weights, cache: PanelCache, *, model: str, weight_format: str
-) -> None:
+def keep_weights(weights: Weights, cache: PanelCache, *, model: str, weight_format: str) -> None:
     """Puts what had to be packed into a cache. Takes as long as the disk does."""
     for name, key in weights.fresh.items():
         matrix = weights.matrices[name]

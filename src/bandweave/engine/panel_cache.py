@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bandweave import NUMERICS_VERSION, _native
+from bandweave.cache_folder import default_folder
 
 LAYOUT_VERSION = 1  # of the packed panels and of the entries' header
 DEFAULT_QUOTA_BYTES = 64 * 10**9
@@ -37,6 +38,13 @@ class Entry:
     weight_format: str
     num_bytes: int
     used_at: float  # seconds since the epoch
+
+
+def open_cache(folder: str) -> PanelCache | None:
+    """A cache by an assignment's word: a path, ``"default"``, or empty for none."""
+    if not folder:
+        return None
+    return PanelCache(default_folder() if folder == "default" else Path(folder))
 
 
 class PanelCache:
