@@ -87,6 +87,7 @@ def test_native_packs_like_the_oracle(
     weights[1, 0] = 1e30 if weight_format in ("f32", "bf16") else 1e3
     size = _native.matrix_bytes(weight_format, outputs, inputs, unit)
     matrix = _native.Matrix(_native.Arena(size), weight_format, outputs, inputs, unit)
+    matrix.clear()
     matrix.pack(0, weights[:3])
     matrix.pack(3, weights[3:])
     expected = pack(get_format(weight_format).quantise(weights, unit))

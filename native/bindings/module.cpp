@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "core/arena.h"
+#include "core/checksum.h"
 #include "exchange/exchange.h"
 #include "executor/executor.h"
 #include "kernels/isa.h"
@@ -59,7 +60,6 @@ struct PackedMatrix {
             throw nb::value_error("a matrix needs outputs, inputs and a unit of at least 1");
         panels = arena->take(matrix.bytes());
         matrix.panels = panels;
-        clear_panels(matrix.format, matrix.layout, matrix.num_panels(), panels);
     }
 
     void pack(int first, nb::ndarray<nb::ndim<2>, nb::device::cpu, nb::ro> values) {
@@ -175,6 +175,16 @@ NB_MODULE(_native, m) {
         },
         "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
 
+    m.def(
+        "checksum",
+        [](nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu> data) {
+            nb::gil_scoped_release released;
+            return checksum(data.data(), data.size());
+        },
+        "data"_a, "64 bits that tell damaged bytes, at the speed of memory; not for secrets.");
+    m.def("shared_transport_bytes", &shared_transport_bytes,
+          "Bytes of memory that two nodes of one host share.");
+
     nb::class_<Arena>(m, "Arena")
         .def(nb::init<size_t>(), "bytes"_a)
         .def_prop_ro("size", &Arena::size)
@@ -185,6 +195,14 @@ NB_MODULE(_native, m) {
              "format"_a, "outputs"_a, "inputs"_a, "unit"_a)
         .def("pack", &PackedMatrix::pack, "first_output"_a, "values"_a,
              "Packs rows [n, inputs]; ValueError says what is wrong with the values.")
+        .def(
+            "clear",
+            [](PackedMatrix& self) {
+                nb::gil_scoped_release released;
+                clear_panels(self.matrix.format, self.matrix.layout, self.matrix.num_panels(),
+                             self.panels);
+            },
+            "Fills the padding; before the first rows are packed.")
         .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.matrix.bytes(); })
         .def_prop_ro(
             "panels",
@@ -289,6 +307,13 @@ NB_MODULE(_native, m) {
                 self.add_link(peer, tcp_transport(descriptor));
             },
             "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
+        .def(
+            "add_shared",
+            [](Exchange& self, int peer, int descriptor, int memory, bool first) {
+                self.add_link(peer, shared_transport(descriptor, memory, first));
+            },
+            "peer"_a, "descriptor"_a, "memory"_a, "first"_a,
+            "Takes over a stream socket and a descriptor of memory that both ends have.")
         .def("abort", &Exchange::abort, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("leave", &Exchange::leave, nb::call_guard<nb::gil_scoped_release>());
     m.def(

@@ -246,27 +246,38 @@ void Exchange::wait(const std::vector<int>& targets, const std::vector<int>& sou
             return;
         }
     }
-    std::vector<pollfd> polled;
-    bool timed = false;
-    auto watch = [&](int node, short events) {
-        int descriptor = links_[static_cast<size_t>(node)]->transport->descriptor();
-        if (descriptor < 0)
-            timed = true;
-        else
-            polled.push_back({descriptor, events, 0});
-    };
+    std::vector<Link*> awaited;
     for (int node : sources)
-        if (!links_[static_cast<size_t>(node)]->ready) watch(node, POLLIN);
+        if (!links_[static_cast<size_t>(node)]->ready)
+            awaited.push_back(links_[static_cast<size_t>(node)].get());
     for (int node : targets) {
-        const Link& link = *links_[static_cast<size_t>(node)];
-        if (link.out_left > 0) watch(node, link.ready ? POLLOUT : POLLOUT | POLLIN);
+        Link* link = links_[static_cast<size_t>(node)].get();
+        const bool known = std::find(awaited.begin(), awaited.end(), link) != awaited.end();
+        if (link->out_left > 0 && !known) awaited.push_back(link);
     }
-    if (timed) {
+    doze(awaited, -1, 50);
+}
+
+// Gives the processor away until one of the links may move, `extra` is readable, or time is up.
+// True where `extra` was the reason.
+bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds) {
+    std::vector<pollfd> polled = {{extra, POLLIN, 0}};
+    bool moved = false, timed = false;
+    for (Link* link : links) {
+        const short events = link->transport->prepare_wait(link->out_left > 0);
+        const bool due = !link->ready || link->out_left > 0;
+        moved |= events == 0 && due;
+        timed |= link->transport->descriptor() < 0;
+        polled.push_back({link->transport->descriptor(), events, 0});
+    }
+    if (timed && !moved) {
         sched_yield();
         if (!spin_) usleep(20);
-    } else {
-        poll(polled.data(), static_cast<nfds_t>(polled.size()), 50);
+        milliseconds = 0;
     }
+    poll(polled.data(), static_cast<nfds_t>(polled.size()), moved ? 0 : milliseconds);
+    for (Link* link : links) link->transport->finish_wait();
+    return polled[0].revents != 0;
 }
 
 const std::vector<Exchange::Received>& Exchange::transfer(FrameKind kind, uint32_t op,
@@ -377,15 +388,8 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
             cpu_pause();
             continue;
         }
-        pollfd polled[2] = {{link.transport->descriptor(), POLLIN, 0},
-                            {wake_descriptor, POLLIN, 0}};
-        int wait_ms = 1000;
-        if (polled[0].fd < 0) {
-            wait_ms = 0;
-            usleep(++idle < 200 ? 50 : 1000);
-        }
-        poll(polled, 2, wait_ms);
-        if (polled[1].revents != 0) {
+        if (link.transport->descriptor() < 0 && ++idle > 200) usleep(1000);
+        if (doze({&link}, wake_descriptor, 1000)) {
             *woken = true;
             return nullptr;
         }

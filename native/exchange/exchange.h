@@ -92,6 +92,7 @@ class Exchange {
     void parse(Link& link);
     bool flush(Link& link);
     void wait(const std::vector<int>& targets, const std::vector<int>& sources, double* spin_until);
+    bool doze(const std::vector<Link*>& links, int extra, int milliseconds);
     void check_stalls(const std::vector<int>& targets, const std::vector<int>& sources);
     void send_progress(uint32_t op, int waiting_for, double stalled);
     void post(Link& link, const uint8_t* data, size_t bytes);

@@ -1,5 +1,7 @@
 #include "exchange/transport.h"
 
+#include "exchange/ring.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -7,10 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cstring>
-#include <vector>
 
 namespace bw {
 
@@ -51,45 +49,13 @@ class TcpTransport final : public Transport {
     int descriptor_;
 };
 
-// One direction of a local pipe: a ring with one writer and one reader.
-struct Ring {
-    explicit Ring(size_t capacity) : bytes(capacity) {}
-    std::vector<uint8_t> bytes;
-    std::atomic<size_t> head{0}, tail{0};  // read and written so far
-    std::atomic<bool> closed{false};
-
-    int64_t write(const uint8_t* data, size_t wanted) {
-        if (closed.load(std::memory_order_acquire)) return -1;
-        size_t at = tail.load(std::memory_order_relaxed);
-        size_t room = bytes.size() - (at - head.load(std::memory_order_acquire));
-        size_t n = std::min(room, wanted), offset = at % bytes.size();
-        size_t first = std::min(n, bytes.size() - offset);
-        std::memcpy(bytes.data() + offset, data, first);
-        std::memcpy(bytes.data(), data + first, n - first);
-        tail.store(at + n, std::memory_order_release);
-        return static_cast<int64_t>(n);
-    }
-    int64_t read(uint8_t* data, size_t wanted) {
-        // The order matters: what was written before closing is still read.
-        bool ended = closed.load(std::memory_order_acquire);
-        size_t at = head.load(std::memory_order_relaxed);
-        size_t n = std::min(tail.load(std::memory_order_acquire) - at, wanted);
-        if (n == 0) return ended ? -1 : 0;
-        size_t offset = at % bytes.size(), first = std::min(n, bytes.size() - offset);
-        std::memcpy(data, bytes.data() + offset, first);
-        std::memcpy(data + first, bytes.data(), n - first);
-        head.store(at + n, std::memory_order_release);
-        return static_cast<int64_t>(n);
-    }
-};
-
 class LocalTransport final : public Transport {
   public:
     LocalTransport(std::shared_ptr<Ring> in, std::shared_ptr<Ring> out)
         : in_(std::move(in)), out_(std::move(out)) {}
     ~LocalTransport() override {
-        in_->closed.store(true, std::memory_order_release);
-        out_->closed.store(true, std::memory_order_release);
+        in_->closed.store(1, std::memory_order_release);
+        out_->closed.store(1, std::memory_order_release);
     }
     int64_t send(const void* data, size_t bytes) override {
         return out_->write(static_cast<const uint8_t*>(data), bytes);
@@ -108,8 +74,8 @@ std::unique_ptr<Transport> tcp_transport(int descriptor) {
     return std::make_unique<TcpTransport>(descriptor);
 }
 
-std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport(size_t capacity) {
-    auto there = std::make_shared<Ring>(capacity), back = std::make_shared<Ring>(capacity);
+std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport() {
+    auto there = std::make_shared<Ring>(), back = std::make_shared<Ring>();
     return {std::make_unique<LocalTransport>(back, there),
             std::make_unique<LocalTransport>(there, back)};
 }

@@ -1,5 +1,7 @@
 // Transport: moves bytes between two nodes without blocking. Knows no frames.
 #pragma once
+#include <poll.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,13 +17,22 @@ class Transport {
     virtual int64_t receive(void* data, size_t bytes) = 0;
     // For poll(2); -1 where there is nothing to wait on but time.
     virtual int descriptor() const { return -1; }
+    // Around a wait on the descriptor, for what is to come and, if `writing`, for room to send.
+    // Gives poll's events, or 0 where something has moved already: don't wait then.
+    virtual short prepare_wait(bool writing) { return writing ? POLLIN | POLLOUT : POLLIN; }
+    virtual void finish_wait() {}
 };
 
 // Takes over a connected stream socket.
 std::unique_ptr<Transport> tcp_transport(int descriptor);
 
-// Both ends of a pipe inside one process, `capacity` bytes each way.
-std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport(
-    size_t capacity = size_t{1} << 20);
+// Two rings in memory that both ends of a socket on one host have mapped; the socket wakes a
+// sleeping end and tells when the other is gone. `memory` is a descriptor of at least
+// shared_transport_bytes(); both are taken over. One end is `first`.
+std::unique_ptr<Transport> shared_transport(int descriptor, int memory, bool first);
+size_t shared_transport_bytes();
+
+// Both ends of a pipe inside one process.
+std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport();
 
 }  // namespace bw

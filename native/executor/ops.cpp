@@ -121,10 +121,17 @@ void Executor::attention(const Op& op, int member) {
     args.scale = attention_scale_;
     args.scratch = reinterpret_cast<float*>(
         scratch + (sizeof(void*) * static_cast<size_t>(options_.max_slots_pages) + 63) / 64 * 64);
+    // Heads that share a KV head go together, as long as every member has something to do.
+    int together = kHeadsTogether;
+    while (together > 1 && step_.rows * op.heads / together < team_.members()) together /= 2;
     const Span own = part(step_.rows * op.heads, member, team_.members());
     int row_at = -1, kv_at = -1;
-    for (int i = own.from; i < own.to; i++) {
+    for (int i = own.from; i < own.to; i += args.heads) {
         const int r = i / op.heads, h = i % op.heads, kv = op.kv_map[static_cast<size_t>(h)];
+        const int most = std::min({own.to - i, op.heads - h, together});
+        args.heads = 1;
+        while (args.heads < most && op.kv_map[static_cast<size_t>(h + args.heads)] == kv)
+            args.heads++;
         args.position = step_.positions[r];
         if (r != row_at || kv != kv_at) {
             const int32_t* table = step_.tables + step_.slot_of[r] * step_.pages;
@@ -133,7 +140,7 @@ void Executor::attention(const Op& op, int member) {
             row_at = r;
             kv_at = kv;
         }
-        if ((i - own.from) % 64 == 63) tick(member);
+        tick(member);
         args.q = row(op.a, r) + h * op.dim;
         args.out = row(op.out, r) + h * op.dim;
         kernels_.attention(args);

@@ -1,4 +1,4 @@
-// KV storage and attention of one query head. One text for every ISA variant.
+// KV storage, and attention of the query heads that share a KV head. One text for every ISA variant.
 #include "kernels/math.h"
 #include "kernels/variant.h"
 
@@ -10,29 +10,103 @@ inline VecF load_element(const float* p) { return load(p); }
 
 constexpr float kLowest = -__builtin_inff();
 
-// out[d] = fma(e[j], v[j][d], out[d]) over the visible j, for N vectors of d at a time.
-template <int N, typename T>
-inline void values_block(const float* e, const T* v, int from, int to, int stride, float* out) {
-    VecF acc[N];
-    for (int i = 0; i < N; i++) acc[i] = zero();
-    for (int j = from; j < to; j++) {
-        VecF weight = set1(e[j]);
-        const T* row = v + static_cast<size_t>(j) * stride;
-        for (int i = 0; i < N; i++) acc[i] = fma(weight, load_element(row + 16 * i), acc[i]);
-    }
-    for (int i = 0; i < N; i++) store(out + 16 * i, acc[i]);
+// How many sums a kernel keeps in registers: heads times blocks of keys, or times vectors of d.
+#if defined(BW_ISA_AVX512)
+constexpr int kSums = 16;
+constexpr int kMostHeads = 8;
+#else
+constexpr int kSums = 4;
+constexpr int kMostHeads = 4;
+#endif
+
+// Visible places [from, to) of a chunk, cut to block b of 16 keys.
+struct Lanes {
+    int from, to;
+};
+inline Lanes lanes_of(int from, int to, int b) {
+    const int first = from > 16 * b ? from - 16 * b : 0;
+    const int stop = to - 16 * b < 16 ? to - 16 * b : 16;
+    return {first < 16 ? first : 16, stop > 0 ? stop : 0};
 }
 
-template <typename T>
-void attend(const AttentionArgs& args) {
+// scores[h][16 b ...] = q[h] . k over d ascending, for B blocks of keys from block b on.
+template <int H, int B, typename T>
+inline void score_blocks(const float* q, int dim, const T* keys, int b, VecF scale, float* scores) {
+    VecF sums[H][B];
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < B; i++) sums[h][i] = zero();
+    for (int d = 0; d < dim; d++) {
+        VecF k[B];
+        for (int i = 0; i < B; i++)
+            k[i] = load_element(keys + (static_cast<size_t>(b + i) * dim + d) * 16);
+        for (int h = 0; h < H; h++) {
+            const VecF element = set1(q[h * dim + d]);
+            for (int i = 0; i < B; i++) sums[h][i] = fma(element, k[i], sums[h][i]);
+        }
+    }
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < B; i++)
+            store(scores + h * kPage + (b + i) * 16, mul(sums[h][i], scale));
+}
+
+// out[h][d] = fma(e[h][j], v[j][d], out[h][d]) over the visible j, for N vectors of d at a time.
+template <int H, int N, typename T>
+inline void value_vectors(const float* e, const T* v, int from, int to, int stride, float* out,
+                          int out_stride) {
+    VecF acc[H][N];
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < N; i++) acc[h][i] = zero();
+    for (int j = from; j < to; j++) {
+        const T* row = v + static_cast<size_t>(j) * stride;
+        VecF value[N];
+        for (int i = 0; i < N; i++) value[i] = load_element(row + 16 * i);
+        for (int h = 0; h < H; h++) {
+            const VecF weight = set1(e[h * kPage + j]);
+            for (int i = 0; i < N; i++) acc[h][i] = fma(weight, value[i], acc[h][i]);
+        }
+    }
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < N; i++) store(out + h * out_stride + 16 * i, acc[h][i]);
+}
+
+// Softmax weights of one head's chunk, in place of its scores; returns their largest score and sum.
+inline float weigh(float* scores, int from, int to, float* sum) {
+    VecF top = set1(kLowest);
+    for (int b = from / 16; b < (to + 15) / 16; b++) {
+        const Lanes lanes = lanes_of(from, to, b);
+        const VecF s = select_range(load(scores + 16 * b), set1(kLowest), lanes.from, lanes.to);
+        top = max(s, top);
+    }
+    const float m = reduce_max(top);
+    VecF total = zero();
+    for (int b = 0; b < 4; b++) {
+        const Lanes lanes = lanes_of(from, to, b);
+        VecF weight = zero();
+        if (lanes.from < lanes.to) {
+            weight = exp(sub(load(scores + 16 * b), set1(m)));
+            if (lanes.from > 0 || lanes.to < 16)
+                weight = select_range(weight, zero(), lanes.from, lanes.to);
+        }
+        store(scores + 16 * b, weight);
+        total = add(total, weight);
+    }
+    *sum = reduce_add(total);
+    return m;
+}
+
+// H query heads that read one KV head.
+template <int H, typename T>
+void attend(const AttentionArgs& args, const float* q, float* out) {
+    constexpr int kBlocks = kSums / H >= 4 ? 4 : (kSums / H > 0 ? kSums / H : 1);
+    constexpr int kVectors = kBlocks;
     const int dim = args.dim, wide = padded(dim);
-    float* total = args.scratch;         // O, unnormalised
-    float* part = args.scratch + wide;   // a chunk's o
-    float* e = args.scratch + 2 * wide;  // 64 weights
+    float* total = args.scratch;         // [H, wide]: O, unnormalised
+    float* part = total + H * wide;      // [H, wide]: a chunk's o
+    float* scores = part + H * wide;     // [H, 64]
     const int last = args.position;
     const int first = args.window > 0 && last - args.window + 1 > 0 ? last - args.window + 1 : 0;
     const VecF scale = set1(args.scale);
-    float best = 0.0f, sum = 0.0f;
+    float best[H] = {}, sum[H] = {};
     bool started = false;
     for (int chunk = first / kPage; chunk <= last / kPage; chunk++) {
         const int base = chunk * kPage;
@@ -40,67 +114,70 @@ void attend(const AttentionArgs& args) {
         const int to = last - base + 1 < kPage ? last - base + 1 : kPage;
         const T* keys = static_cast<const T*>(args.pages[chunk]);
         const T* values = keys + static_cast<size_t>(kPage) * dim;
-        const int block_from = from / 16, block_to = (to + 15) / 16;
-        VecF scores[4];
-        for (int b = 0; b < 4; b++) scores[b] = zero();
-        if (block_from == 0 && block_to == 4) {
-            for (int d = 0; d < dim; d++) {
-                VecF q = set1(args.q[d]);
-                for (int b = 0; b < 4; b++)
-                    scores[b] = fma(q, load_element(keys + (b * dim + d) * 16), scores[b]);
-            }
-        } else {
-            for (int b = block_from; b < block_to; b++)
-                for (int d = 0; d < dim; d++)
-                    scores[b] =
-                        fma(set1(args.q[d]), load_element(keys + (b * dim + d) * 16), scores[b]);
-        }
-        VecF top = set1(kLowest);
-        for (int b = block_from; b < block_to; b++) {
-            int lane_from = from > 16 * b ? from - 16 * b : 0;
-            int lane_to = to - 16 * b < 16 ? to - 16 * b : 16;
-            scores[b] = select_range(mul(scores[b], scale), set1(kLowest), lane_from, lane_to);
-            top = max(scores[b], top);
-        }
-        const float m = reduce_max(top);
-        VecF lanes = zero();
-        for (int b = 0; b < 4; b++) {
-            VecF weight = zero();
-            if (b >= block_from && b < block_to) {
-                int lane_from = from > 16 * b ? from - 16 * b : 0;
-                int lane_to = to - 16 * b < 16 ? to - 16 * b : 16;
-                weight = select_range(exp(sub(scores[b], set1(m))), zero(), lane_from, lane_to);
-            }
-            store(e + 16 * b, weight);
-            lanes = add(lanes, weight);
-        }
-        const float l = reduce_add(lanes);
-        float* out = started ? part : total;
+        int b = from / 16;
+        const int block_to = (to + 15) / 16;
+        for (; b + kBlocks <= block_to; b += kBlocks)
+            score_blocks<H, kBlocks>(q, dim, keys, b, scale, scores);
+        for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, b, scale, scores);
+        float m[H], l[H];
+        for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
+        float* o = started ? part : total;
         int d = 0;
-        for (; d + 64 <= wide; d += 64) values_block<4>(e, values + d, from, to, wide, out + d);
-        if (wide - d == 48) values_block<3>(e, values + d, from, to, wide, out + d);
-        if (wide - d == 32) values_block<2>(e, values + d, from, to, wide, out + d);
-        if (wide - d == 16) values_block<1>(e, values + d, from, to, wide, out + d);
+        for (; d + 16 * kVectors <= wide; d += 16 * kVectors)
+            value_vectors<H, kVectors>(scores, values + d, from, to, wide, o + d, wide);
+        for (; d < wide; d += 16)
+            value_vectors<H, 1>(scores, values + d, from, to, wide, o + d, wide);
         if (!started) {
-            best = m;
-            sum = l;
+            for (int h = 0; h < H; h++) {
+                best[h] = m[h];
+                sum[h] = l[h];
+            }
             started = true;
             continue;
         }
-        const float joined = m > best ? m : best;
-        float factors[16];
-        float differences[16] = {best - joined, m - joined};
+        float joined[16] = {}, differences[16] = {}, factors[16];
+        static_assert(2 * H <= 16);
+        for (int h = 0; h < H; h++) {
+            joined[h] = m[h] > best[h] ? m[h] : best[h];
+            differences[2 * h] = best[h] - joined[h];
+            differences[2 * h + 1] = m[h] - joined[h];
+        }
         store(factors, exp(load(differences)));
-        const VecF a = set1(factors[0]), b = set1(factors[1]);
-        sum = fma1(sum, factors[0], l * factors[1]);
-        best = joined;
-        for (int i = 0; i < wide; i += 16)
-            store(total + i, fma(load(total + i), a, mul(load(part + i), b)));
+        for (int h = 0; h < H; h++) {
+            const VecF a = set1(factors[2 * h]), c = set1(factors[2 * h + 1]);
+            sum[h] = fma1(sum[h], factors[2 * h], l[h] * factors[2 * h + 1]);
+            best[h] = joined[h];
+            float *have = total + h * wide, *add_to = part + h * wide;
+            for (int i = 0; i < wide; i += 16)
+                store(have + i, fma(load(have + i), a, mul(load(add_to + i), c)));
+        }
     }
-    const VecF denominator = set1(sum);
-    int d = 0;
-    for (; d + 16 <= dim; d += 16) store(args.out + d, div(load(total + d), denominator));
-    if (d < dim) store_first(args.out + d, div(load(total + d), denominator), dim - d);
+    for (int h = 0; h < H; h++) {
+        const VecF denominator = set1(sum[h]);
+        const float* have = total + h * wide;
+        float* to = out + h * dim;
+        int d = 0;
+        for (; d + 16 <= dim; d += 16) store(to + d, div(load(have + d), denominator));
+        if (d < dim) store_first(to + d, div(load(have + d), denominator), dim - d);
+    }
+}
+
+template <typename T>
+void attend_all(const AttentionArgs& args) {
+    const float* q = args.q;
+    float* out = args.out;
+    int left = args.heads;
+    auto take = [&](auto run, int heads) {
+        for (; left >= heads; left -= heads) {
+            run(q, out);
+            q += heads * args.dim;
+            out += heads * args.dim;
+        }
+    };
+    if (kMostHeads >= 8) take([&](auto* x, auto* y) { attend<8, T>(args, x, y); }, 8);
+    take([&](auto* x, auto* y) { attend<4, T>(args, x, y); }, 4);
+    take([&](auto* x, auto* y) { attend<2, T>(args, x, y); }, 2);
+    take([&](auto* x, auto* y) { attend<1, T>(args, x, y); }, 1);
 }
 
 inline void store_elements(uint16_t* out, VecF v) { store_half(out, v); }
@@ -143,9 +220,9 @@ bool kv_store(void* head_page, const float* k, const float* v, int place, int di
 
 void attention(const AttentionArgs& args) {
     if (args.half)
-        attend<uint16_t>(args);
+        attend_all<uint16_t>(args);
     else
-        attend<float>(args);
+        attend_all<float>(args);
 }
 
 }  // namespace bw::BW_ISA_NAME

@@ -71,14 +71,17 @@ struct ProductArgs {
     bool bad;  // out: a grid value out of range
 };
 
+// Most heads that one call of the attention kernel keeps in registers together.
+constexpr int kHeadsTogether = 8;
+
 struct AttentionArgs {
-    const float* q;            // one row's query head [dim]
+    const float* q;            // one row's query heads [heads, dim], which read the same KV head
     const void* const* pages;  // page p: this KV head's keys, then values (see kv_head_bytes)
-    int position, window, dim;
+    int heads, position, window, dim;
     float scale;
     bool half;       // f16 cache, else f32
-    float* out;      // [dim]
-    float* scratch;  // 2 * padded dim + 64 floats
+    float* out;      // [heads, dim]
+    float* scratch;  // 8 * (2 * padded dim + 64) floats
 };
 
 struct Kernels {

@@ -52,6 +52,7 @@ class SafetensorsFile:
     header_sha256: bytes  # of the header with its length field
     tensors: Mapping[str, TensorEntry]
     descriptor: int
+    changed_ns: int  # when the file was last written
 
     @classmethod
     def open(cls, path: Path) -> SafetensorsFile:
@@ -61,7 +62,8 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
         try:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            size = status.st_size
             header = _header_bytes(path, descriptor, size)
             return cls(
                 path=path,
@@ -69,6 +71,7 @@ class SafetensorsFile:
                 header_sha256=hashlib.sha256(header).digest(),
                 tensors=_entries(path, _parsed(path, header[8:]), len(header), size),
                 descriptor=descriptor,
+                changed_ns=status.st_mtime_ns,
             )
         except BaseException:
             os.close(descriptor)

@@ -26,6 +26,10 @@ class TensorSource(Protocol):
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         ...
 
+    def content(self, name: str) -> str:
+        """Changes whenever the tensor's values may have changed; names its file and place."""
+        ...
+
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored: float32, float16, or uint16 holding bf16 bits; C order.
 

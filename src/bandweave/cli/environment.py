@@ -6,16 +6,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from bandweave.cache_folder import default_folder
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """``debug``: show tracebacks (``BANDWEAVE_DEBUG``). ``isa``: the kernel variant to use in the
     place of the fastest (``BANDWEAVE_ISA``). ``state``: where a command may keep what it remembers
-    (``XDG_STATE_HOME``), None where there is no home folder."""
+    (``XDG_STATE_HOME``), None where there is no home folder. ``cache``: where packed weights are
+    kept (``BANDWEAVE_CACHE``, a folder or ``off``; else under ``XDG_CACHE_HOME``), None for not at
+    all."""
 
     debug: bool
     isa: str
     state: Path | None
+    cache: Path | None
 
 
 def read_environment() -> Environment:
@@ -24,6 +29,9 @@ def read_environment() -> Environment:
         debug=os.environ.get("BANDWEAVE_DEBUG", "") not in ("", "0"),
         isa=os.environ.get("BANDWEAVE_ISA", ""),
         state=_state_folder(os.environ.get("XDG_STATE_HOME", "")),
+        cache=_cache_folder(
+            os.environ.get("BANDWEAVE_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
+        ),
     )
 
 
@@ -32,5 +40,16 @@ def _state_folder(home: str) -> Path | None:
         return Path(home) / "bandweave"
     try:
         return Path.home() / ".local" / "state" / "bandweave"
+    except RuntimeError:
+        return None
+
+
+def _cache_folder(own: str, home: str) -> Path | None:
+    if own:
+        return None if own == "off" else Path(own)
+    if home:
+        return Path(home) / "bandweave" / "panels"
+    try:
+        return default_folder()
     except RuntimeError:
         return None

@@ -43,6 +43,7 @@ _SPLIT = (
                  help="Keys and values in memory: f16 or f32. Default f16."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
+    click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
 )  # fmt: skip
 
@@ -116,6 +117,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         kv_format=values["kv_format"],
         context=values["context"],
         isa=_isa(values["isa"]),
+        cache="" if values["no_cache"] else str(read_environment().cache or ""),
     )
 
 

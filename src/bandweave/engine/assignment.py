@@ -20,7 +20,8 @@ KV_FORMATS = ("f16", "f32")
 class Assignment:
     """``context`` tokens of one sequence, ``streams`` sequences at once; ``max_rows`` rows of a
     step; ``threads`` 0 for the node's own choice; ``addresses`` empty for nodes of one process;
-    ``stall_seconds``: how long a peer may make no progress."""
+    ``stall_seconds``: how long a peer may make no progress; ``cache``: a folder for packed weights,
+    ``"default"`` for the node's own, or empty for none."""
 
     model: str
     fingerprint: str
@@ -38,6 +39,7 @@ class Assignment:
     cpus: tuple[int, ...] = ()
     spin: bool = True
     isa: str = ""
+    cache: str = ""
 
     def to_message(self) -> dict[str, Any]:
         fields = dict(vars(self))

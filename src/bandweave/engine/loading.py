@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
+from bandweave.engine.panel_cache import PanelCache
 from bandweave.engine.program import Part, Program, Weight
 from bandweave.planning.split import Range
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
+
+_CACHED_BYTES = 32 << 20  # smaller models pack in no time
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
 
@@ -29,6 +32,7 @@ class Weights:
     arena: _native.Arena
     matrices: dict[str, _native.Matrix]
     vectors: dict[str, npt.NDArray[np.float32]]
+    fresh: dict[str, str] = field(default_factory=dict)  # cache keys of what had to be packed
 
     @property
     def num_bytes(self) -> int:
@@ -58,27 +62,51 @@ def load_weights(
     weight_format: str,
     on_progress: Progress = lambda done, total: None,
     threads: int = 1,
+    cache: PanelCache | None = None,
 ) -> Weights:
-    """Reads and packs what the program names, ``threads`` panels at a time.
+    """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
+    a cache.
 
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
-    arena = _native.Arena(packed_bytes(program, weight_format))
+    size = packed_bytes(program, weight_format)
+    arena = _native.Arena(size)
     matrices = {
         weight.name: _native.Matrix(
             arena, weight_format, weight.outputs, weight.inputs, weight.unit
         )
         for weight in program.weights.values()
     }
-    panels = [
-        panel
-        for weight in program.weights.values()
-        for panel in _panels(weight, matrices[weight.name], source, PANEL_BYTES // threads)
-    ]
-    total = sum(_panel_bytes(panel, source) for panel in panels)
+    keys: dict[str, str] = {}
+    if cache is not None and size >= _CACHED_BYTES:
+        keys = {
+            weight.name: cache.key(
+                [source.content(part.tensor) for part in weight.parts],
+                weight_format,
+                f"{weight.parts} {weight.unit}",
+            )
+            for weight in program.weights.values()
+        }
+    total = sum(_weight_bytes(weight, source) for weight in program.weights.values())
     done = 0
     with ThreadPoolExecutor(threads) as pool:
+        found = dict(
+            zip(
+                keys,
+                pool.map(lambda name: cache.load(keys[name], matrices[name]), keys),
+                strict=True,
+            )
+        ) if cache is not None else {}  # fmt: skip
+        panels: list[_Panel] = []
+        for weight in program.weights.values():
+            if found.get(weight.name):
+                done += _weight_bytes(weight, source)
+                on_progress(done, total)
+            else:
+                matrix = matrices[weight.name]
+                matrix.clear()
+                panels += _panels(weight, matrix, source, PANEL_BYTES // threads)
         tasks = {pool.submit(_load, panel, source): panel for panel in panels}
         try:
             for task in as_completed(tasks):
@@ -92,7 +120,21 @@ def load_weights(
         vector.name: np.concatenate([_vector(source, part) for part in vector.parts])
         for vector in program.vectors.values()
     }
-    return Weights(arena=arena, matrices=matrices, vectors=vectors)
+    fresh = {name: key for name, key in keys.items() if not found[name]}
+    return Weights(arena=arena, matrices=matrices, vectors=vectors, fresh=fresh)
+
+
+def keep_weights(weights: Weights, cache: PanelCache, *, model: str, weight_format: str) -> None:
+    """Puts what had to be packed into a cache. Takes as long as the disk does."""
+    for name, key in weights.fresh.items():
+        matrix = weights.matrices[name]
+        cache.store(key, matrix, model=model, weight=name, weight_format=weight_format)
+    if weights.fresh:
+        cache.trim()
+
+
+def _weight_bytes(weight: Weight, source: TensorSource) -> int:
+    return sum(len(part.rows) * _row_bytes(part, source) for part in weight.parts)
 
 
 def _load(panel: _Panel, source: TensorSource) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,16 @@ from bandweave.engine.context import NodeContext, ThreadGroup
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
-from bandweave.engine.loading import load_weights
+from bandweave.engine.loading import keep_weights, load_weights
 from bandweave.engine.lowering import lower
 from bandweave.engine.machine import available_memory_bytes, peak_rss_bytes, usable_cpus
 from bandweave.engine.memory import check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.panel_cache import open_cache
 from bandweave.engine.request import Request
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.rendezvous import connect_mesh
+from bandweave.mesh.shared import share_memory
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range, make_split
 
@@ -83,12 +87,14 @@ class _Node:
         if assignment.addresses:  # threads of one process were checked together
             check_memory(context.name, memory, available_memory_bytes())
         self._exchange = self._join_mesh(options.spin)
+        cache = open_cache(assignment.cache)
         weights = load_weights(
             program,
             folder,
             assignment.weight_format,
             on_progress=self._report_progress,
             threads=threads,
+            cache=cache,
         )
         self._executor = NativeExecutor(program, weights, options, self._exchange)
         self._channel.send(
@@ -102,6 +108,16 @@ class _Node:
                 "peak_rss_bytes": peak_rss_bytes(),
             }
         )
+        if cache is not None and weights.fresh:
+            # After "loaded": the first answer need not wait for the disk.
+            keeping = partial(
+                keep_weights,
+                weights,
+                cache,
+                model=assignment.model,
+                weight_format=assignment.weight_format,
+            )
+            threading.Thread(target=keeping, name="cache", daemon=True).start()
         self._generator = Generator(
             self._executor,
             self._embed,
@@ -132,8 +148,14 @@ class _Node:
             context.session,
             _MESH_SECONDS,
         )
+        shared = share_memory(
+            context.node, sockets, _native.shared_transport_bytes(), _MESH_SECONDS
+        )
         for peer, sock in sockets.items():
-            exchange.add_tcp(peer, sock.detach())
+            if peer in shared:
+                exchange.add_shared(peer, sock.detach(), shared[peer], context.node < peer)
+            else:
+                exchange.add_tcp(peer, sock.detach())
         return exchange
 
     def _report_progress(self, done: int, total: int) -> None:

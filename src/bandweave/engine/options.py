@@ -16,8 +16,9 @@ class EngineOptions:
     """How a model is split and run. ``shares`` has one entry a node; ``hosts`` (``host:port`` of
     workers, with their ``secret``) replaces local processes; ``in_process`` makes nodes threads of
     this process, for tests. With ``fit`` the shares may shrink on hosts whose memory is short.
-    ``threads`` a node (None: the processors shared out); ``context`` tokens
-    a sequence (None: the model's, at most 4096); ``isa`` a kernel variant by name."""
+    ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
+    model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
+    weights, ``"default"``, or empty for none."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -33,6 +34,7 @@ class EngineOptions:
     isa: str = ""
     stall_seconds: float = STALL_SECONDS
     in_process: bool = False
+    cache: str = ""
 
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:

@@ -77,6 +77,8 @@ def make_assignment(
         cpus=cpus,
         spin=spin,
         isa=options.isa,
+        # A path of this machine means nothing on another.
+        cache="default" if options.hosts and options.cache else options.cache,
     )
 
 
