@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -40,7 +40,6 @@ class Contestant:
     threads: int = 1
     format: str = ""
     model: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> Running:
         return Running(self)
