@@ -167,17 +167,13 @@ def llama_cpp(
     )  # fmt: skip
     stored = {"q4": "Q4_0", "q8": "Q8_0"}[format]
     name = f"llama.cpp {stored}, {threads} thread{'s' if threads > 1 else ''}"
-    return Contestant(
-        name=name, command=command, threads=threads, format=stored, model=gguf.stem
-    )
+    return Contestant(name=name, command=command, threads=threads, format=stored, model=gguf.stem)
 
 
 def torch_bf16(folder: Path, *, threads: int = 1) -> Contestant:
     command = _python("torch_bf16", folder, "--threads", threads, "--cpus", _cpus(threads))
     name = f"PyTorch bf16, {threads} thread{'s' if threads > 1 else ''}"
-    return Contestant(
-        name=name, command=command, threads=threads, format="bf16", model=folder.name
-    )
+    return Contestant(name=name, command=command, threads=threads, format="bf16", model=folder.name)
 
 
 def plain_read(threads: int) -> Contestant:

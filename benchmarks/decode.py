@@ -106,9 +106,7 @@ def _against_llama(
 def _long_context(store: Store, scale: Scale) -> _Found:
     """What of a token's time is no weight product, around a context of 512 tokens."""
     half = scale.new_tokens // 2
-    work = Work(
-        prompt_tokens=scale.share_context - half, new_tokens=scale.new_tokens, keep=True
-    )
+    work = Work(prompt_tokens=scale.share_context - half, new_tokens=scale.new_tokens, keep=True)
     one = contestant.bandweave(store.folder(scale.model), context=work.context)
 
     def figures(rounds: Rounds) -> list[Figure]:

@@ -99,7 +99,9 @@ def _check(spec: ModelSpec) -> None:
     if spec.family != "llama" or spec.sliding_window:
         raise ValueError(f"only plain Llama models can be exported, not {spec.family}")
     if spec.rope.scaling is not None:
-        raise ValueError(f"rope scaling {spec.rope.scaling.kind} is not exported; use another shape")
+        raise ValueError(
+            f"rope scaling {spec.rope.scaling.kind} is not exported; use another shape"
+        )
 
 
 def _write_header(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, format: str) -> None:
@@ -157,8 +159,7 @@ def _quantised(folder: Folder, name: str, rows: Range, weight_format: str, unit:
 def _pieces(shape: tuple[int, ...]) -> list[Range]:
     count = max(1, _PANEL_WEIGHTS // shape[1])
     return [
-        Range(start=start, stop=min(start + count, shape[0]))
-        for start in range(0, shape[0], count)
+        Range(start=start, stop=min(start + count, shape[0])) for start in range(0, shape[0], count)
     ]
 
 

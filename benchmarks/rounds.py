@@ -60,9 +60,7 @@ class Rounds:
         """These rounds and then those of ``other``, of the same entries."""
         assert self.entries == other.entries
         samples = {name: [*self.samples[name], *other.samples[name]] for name in self.samples}
-        return Rounds(
-            entries=self.entries, samples=samples, descriptions=dict(other.descriptions)
-        )
+        return Rounds(entries=self.entries, samples=samples, descriptions=dict(other.descriptions))
 
     def to_json(self) -> list[dict[str, Any]]:
         return [
@@ -129,9 +127,7 @@ def run_rounds(
     times as many), until ``settled`` says that the intervals are narrow enough."""
     most = 3 * rounds if most is None else most
     result: Rounds | None = None
-    while result is None or result.count < rounds or not (
-        settled(result) or result.count >= most
-    ):
+    while result is None or result.count < rounds or not (settled(result) or result.count >= most):
         done = 0 if result is None else result.count
         left = (rounds if done < rounds else most) - done
         with started([entry.contestant for entry in entries]) as running:

@@ -44,9 +44,7 @@ class LlamaCpp:
         self._batch_size = int(params.n_batch)
         self._batch = low.llama_batch_init(self._batch_size, 0, 1)
         self._kept: list[list[int]] = [[] for _ in range(streams)]  # tokens in the memory
-        self.vocab_size = int(
-            low.llama_vocab_n_tokens(low.llama_model_get_vocab(self._model))
-        )
+        self.vocab_size = int(low.llama_vocab_n_tokens(low.llama_model_get_vocab(self._model)))
 
     def measure(self, work: Work) -> dict[str, Any]:
         """One sample; see ``protocol``."""

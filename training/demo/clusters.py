@@ -64,8 +64,8 @@ def decode_speed(random: Random) -> Question:
     bandwidth, gigabytes = (quotient_pair if random.random() < 0.6 else remainder_pair)(random)
     text = random.choice(
         (
-            "A model reads {g} GB per token and the memory gives {w} GB/s. How many tokens per second "
-            "at most?",
+            "A model reads {g} GB per token and the memory gives {w} GB/s. How many tokens per "
+            "second at most?",
             "The memory gives {w} GB/s and a model reads {g} GB per token. How fast is it?",
             "How many tokens per second can a {g} GB model make with {w} GB/s?",
             "How fast is a {g} GB model at {w} GB/s?",

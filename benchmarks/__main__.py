@@ -1,0 +1,111 @@
+"""``python -m benchmarks``: runs experiments, prints tables, writes JSON, charts and the document.
+
+Knows the experiments by name; measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import decode, document, latency, links, machine, prefill, scaling, table
+from benchmarks.contestant import ROOT
+from benchmarks.models import FULL, QUICK, Scale, Store
+from benchmarks.result import Figure, Result
+from benchmarks.rounds import say
+
+Experiment = Callable[[Store, Scale], Result]
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "decode": decode.run,
+    "prefill": prefill.run,
+    "exchange": latency.exchange,
+    "start": latency.start,
+    "links": links.run,
+    "context": scaling.context,
+    "rows": scaling.rows,
+    "size": scaling.size,
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    scale = QUICK if arguments.quick else FULL
+    if arguments.rounds:
+        scale = dataclasses.replace(scale, rounds=arguments.rounds)
+    out: Path = arguments.out
+    # Small models say nothing about speed: they must not overwrite what does.
+    docs = out / "docs" if arguments.quick else ROOT / "docs"
+    results = out / ("quick" if arguments.quick else "results")
+    names = list(EXPERIMENTS) if "all" in arguments.experiments else arguments.experiments
+    store = Store(path=out / "models")
+    failed = []
+    for name in names:
+        begin = time.monotonic()
+        try:
+            result = EXPERIMENTS[name](store, scale)
+        except (OSError, RuntimeError, ValueError) as error:
+            if len(names) == 1:
+                raise
+            say(f"{name} failed: {error}")
+            failed.append(name)
+            continue
+        print(f"\n{table.terminal(result)}\n", flush=True)
+        found = machine.describe()
+        _save(results / f"{name}.json", result, found)
+        _publish(docs, result, found, results)
+        say(f"{name} took {time.monotonic() - begin:.0f} s")
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "experiments", nargs="+", choices=[*EXPERIMENTS, "all"], metavar="EXPERIMENT",
+        help=f"{', '.join(EXPERIMENTS)} or all",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="rounds at least; scaling takes a third")
+    parser.add_argument("--quick", action="store_true", help="tiny models: does it all run?")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "benchmarks",
+        help="models, JSON, and with --quick the document; default build/benchmarks",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def _save(path: Path, result: Result, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": found, **result.to_json()}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _publish(docs: Path, result: Result, found: dict[str, Any], results: Path) -> None:
+    from benchmarks import chart
+
+    target = docs / "performance.md"
+    charts = chart.draw(result, docs / "images")
+    document.write(target, result, found, charts)
+    document.write_summary(target, _all_figures(results))
+
+
+def _all_figures(results: Path) -> list[Figure]:
+    """Those of all experiments that have been run, in the order of ``EXPERIMENTS``."""
+    figures: list[Figure] = []
+    for name in EXPERIMENTS:
+        path = results / f"{name}.json"
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            figures += Result.from_json(content).figures
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""When linking pays: decoding on two nodes joined by links of several kinds, beside one machine.
+
+Lays a cable of each kind, runs a worker at both of its ends and a controller at the first; ends
+them all. Both nodes and the cable share this machine's processors: what the table shows is what
+latency costs, on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import cable, contestant
+from benchmarks.cable import Cable, Link
+from benchmarks.contestant import ROOT, Contestant
+from benchmarks.models import Scale, Store
+from benchmarks.peers.protocol import Work
+from benchmarks.result import Figure, Point, Result, Series
+from benchmarks.rounds import Entry, Rounds, run_rounds, say
+from benchmarks.statistics import estimate, ratios
+
+LINKS = (
+    Link(name="veth, nothing added"),
+    Link(name="10 GbE", round_trip_us=50, gbit=10),
+    Link(name="1 GbE", round_trip_us=120, gbit=1),
+    Link(name="Thunderbolt, TCP", round_trip_us=300, gbit=20),
+    Link(name="Wi-Fi", round_trip_us=2000, jitter_us=300, gbit=0.3),
+)
+_PORT = 7412
+_SPEED = "decode_tokens_per_s"
+_END_SECONDS = 20.0
+
+
+def run(store: Store, scale: Scale) -> Result:
+    work = Work(prompt_tokens=scale.prompt_tokens, new_tokens=scale.new_tokens // 2, keep=True)
+    folder = store.folder(scale.model)
+    alone = contestant.bandweave(folder, context=work.context, name="alone, 1 thread")
+    whole = contestant.bandweave(folder, context=work.context, threads=2, name="alone, 2 threads")
+    loop = contestant.bandweave(folder, context=work.context, nodes=2, name="loopback")
+    entrants = [alone, whole, loop]
+    notes = [
+        "The worth of linking is the speed over one machine's (1 node, 1 thread); 2 threads of one "
+        "node are what no link could beat by much."
+    ]
+    why_not = cable.why_not()
+    with ExitStack() as stack:
+        if why_not:
+            notes.append(f"No links but loopback here: {why_not}.")
+        for link in () if why_not else LINKS:
+            say(f"laying a cable: {link.name}")
+            laid = stack.enter_context(cable.lay(link))
+            round_trip = laid.round_trip_us()
+            notes.append(
+                f"{link.name}: round trip of a small TCP message {round_trip:.0f} us measured, "
+                f"{link.round_trip_us:.0f} us asked for, by {laid.by}."
+            )
+            entrants.append(stack.enter_context(_linked(laid, folder, work)))
+        entries = [Entry(contestant=one, work=work) for one in entrants]
+        measured = run_rounds(entries, max(2, scale.rounds // 2), title="links")
+    return Result(
+        experiment="links",
+        title=f"Links, {scale.model.name}, q4, 2 nodes of 1 thread",
+        figures=_figures(measured, alone, [one for one in entrants if one.nodes > 1]),
+        series=(_series(measured),),
+        notes=tuple(notes),
+        rounds=[measured.to_json()],
+    )
+
+
+def _figures(measured: Rounds, alone: Contestant, linked: list[Contestant]) -> list[Figure]:
+    base = measured.values(alone.name, _SPEED)
+    return [
+        Figure(
+            title=f"2 nodes over {one.name}, over 1 node of 1 thread",
+            estimate=estimate(ratios(measured.values(one.name, _SPEED), base)),
+        )
+        for one in linked
+    ]
+
+
+def _series(measured: Rounds) -> Series:
+    points = [
+        Point(name="decoding", x=entry.name, estimate=estimate(measured.values(entry.name, _SPEED)))
+        for entry in measured.entries
+    ]
+    return Series(
+        title="Decoding over links", axis="nodes and link", unit="tokens/s", points=tuple(points)
+    )
+
+
+@contextlib.contextmanager
+def _linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
+    """A contestant whose two nodes are workers at the ends of the cable."""
+    with TemporaryDirectory() as secret, ExitStack() as stack:
+        token = Path(secret) / "token"
+        _bandweave("worker", "--make-token", str(token))
+        for end in (0, 1):
+            stack.enter_context(_worker(laid, end, token))
+        yield contestant.bandweave(
+            folder,
+            context=work.context,
+            nodes=2,
+            name=laid.link.name,
+            before=laid.inside(0),
+            hosts=[f"{address}:{_PORT}" for address in laid.addresses],
+            token_file=token,
+        )
+
+
+@contextlib.contextmanager
+def _worker(laid: Cable, end: int, token: Path) -> Iterator[None]:
+    command = [*laid.inside(end), sys.executable, "-m", "bandweave", "worker", "--threads", "1"]
+    command += ["--listen", f"{laid.addresses[end]}:{_PORT}", "--token-file", str(token)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            if "listening" not in line:
+                raise RuntimeError(f"the worker at {laid.addresses[end]} did not start: {line}")
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _bandweave(*arguments: str) -> None:
+    command = [sys.executable, "-m", "bandweave", *arguments]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
