@@ -1,1 +1,1 @@
-"""Benchmarks: bandweave beside its peers on one machine, in turns. ``python -m benchmarks --help``."""
+"""Benchmarks: bandweave beside its peers on one machine, in turns (``python -m benchmarks``)."""

@@ -50,7 +50,8 @@ class Running:
 
     def __init__(self, contestant: Contestant) -> None:
         self.contestant = contestant
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        # Closed by close(); a pipe could fill up while nobody reads it.
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             contestant.command,
             stdin=subprocess.PIPE,

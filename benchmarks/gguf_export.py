@@ -99,9 +99,7 @@ def _check(spec: ModelSpec) -> None:
     if spec.family != "llama" or spec.sliding_window:
         raise ValueError(f"only plain Llama models can be exported, not {spec.family}")
     if spec.rope.scaling is not None:
-        raise ValueError(
-            f"rope scaling {spec.rope.scaling.kind} is not exported; use another shape"
-        )
+        raise ValueError(f"rope scaling {spec.rope.scaling.kind} cannot be exported yet")
 
 
 def _write_header(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, format: str) -> None:

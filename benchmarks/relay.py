@@ -8,6 +8,7 @@ Knows packets; knows nothing of what they carry.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -61,10 +62,9 @@ class Direction:
     def give(self, now: float) -> None:
         """Packets whose time has come leave it."""
         while self._waiting and self._waiting[0][0] <= now:
-            try:
-                os.write(self._target, self._waiting.popleft()[1])
-            except BlockingIOError:
-                pass  # the receiver's queue is full: lost, as on a cable
+            packet = self._waiting.popleft()[1]
+            with contextlib.suppress(BlockingIOError):  # a full queue loses it, as cables do
+                os.write(self._target, packet)
 
     @property
     def next_due(self) -> float:

@@ -50,8 +50,7 @@ struct Ring {
         return written.load(std::memory_order_seq_cst) != consumed.load(std::memory_order_relaxed);
     }
     bool writable() const {
-        return written.load(std::memory_order_relaxed) -
-                   consumed.load(std::memory_order_seq_cst) !=
+        return written.load(std::memory_order_relaxed) - consumed.load(std::memory_order_seq_cst) !=
                kCapacity;
     }
 };

@@ -84,12 +84,12 @@ class SharedTransport final : public Transport {
 size_t shared_transport_bytes() { return 2 * sizeof(Ring); }
 
 std::unique_ptr<Transport> shared_transport(int descriptor, int memory, bool first) {
-    struct stat status {};
+    struct stat status{};
     void* mapped = MAP_FAILED;
     if (fstat(memory, &status) == 0 &&
         static_cast<size_t>(status.st_size) >= shared_transport_bytes())
-        mapped = mmap(nullptr, shared_transport_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, memory,
-                      0);
+        mapped =
+            mmap(nullptr, shared_transport_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     close(memory);
     if (mapped == MAP_FAILED) {
         close(descriptor);

@@ -36,9 +36,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         if (matrix.format == Format::q8 || matrix.format == Format::q4)
             widest = std::max(widest, (activation_bytes(matrix.layout) + 63) / 64 * 64);
     activations_ = Zeroed<uint8_t>(rows * widest);
-    const size_t attention_scratch =
-        sizeof(float) * kHeadsTogether *
-        (2 * static_cast<size_t>(padded(program_.cache.dim)) + kPage);
+    const size_t attention_scratch = sizeof(float) * kHeadsTogether *
+                                     (2 * static_cast<size_t>(padded(program_.cache.dim)) + kPage);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < options_.threads; t++)
         scratch_.emplace_back(std::max(widest, attention_scratch + pointers + 64));

@@ -1,4 +1,5 @@
-// KV storage, and attention of the query heads that share a KV head. One text for every ISA variant.
+// KV storage, and attention of the query heads that share a KV head. One text for every ISA
+// variant.
 #include "kernels/math.h"
 #include "kernels/variant.h"
 
@@ -100,9 +101,9 @@ void attend(const AttentionArgs& args, const float* q, float* out) {
     constexpr int kBlocks = kSums / H >= 4 ? 4 : (kSums / H > 0 ? kSums / H : 1);
     constexpr int kVectors = kBlocks;
     const int dim = args.dim, wide = padded(dim);
-    float* total = args.scratch;         // [H, wide]: O, unnormalised
-    float* part = total + H * wide;      // [H, wide]: a chunk's o
-    float* scores = part + H * wide;     // [H, 64]
+    float* total = args.scratch;      // [H, wide]: O, unnormalised
+    float* part = total + H * wide;   // [H, wide]: a chunk's o
+    float* scores = part + H * wide;  // [H, 64]
     const int last = args.position;
     const int first = args.window > 0 && last - args.window + 1 > 0 ? last - args.window + 1 : 0;
     const VecF scale = set1(args.scale);

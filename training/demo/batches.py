@@ -9,8 +9,12 @@ from random import Random
 import chats
 import torch
 import vocabulary
+from question import Question
 from tokenizers import Tokenizer
 from torch import Tensor
+
+# Token ids, and which of them the model has to say.
+Row = tuple[list[int], list[bool]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Batch:
     spoken: Tensor
 
 
-def stack(rows: Sequence[tuple[list[int], list[bool]]], padding: int) -> Batch:
+def stack(rows: Sequence[Row], padding: int) -> Batch:
     """Rows of unequal length, padded at the end."""
     length = max(len(ids) for ids, _ in rows)
     tokens = torch.full((len(rows), length), padding, dtype=torch.long)
@@ -32,10 +36,10 @@ def stack(rows: Sequence[tuple[list[int], list[bool]]], padding: int) -> Batch:
     return Batch(tokens, spoken)
 
 
-def cut(rows: list[tuple[list[int], list[bool]]], budget: int, padding: int) -> list[Batch]:
+def cut(rows: list[Row], budget: int, padding: int) -> list[Batch]:
     """Rows of like length together, so that hardly any computing goes into padding."""
     batches: list[Batch] = []
-    group: list[tuple[list[int], list[bool]]] = []
+    group: list[Row] = []
     for row in sorted(rows, key=lambda row: len(row[0])):
         if group and (len(group) + 1) * len(row[0]) > budget:
             batches.append(stack(group, padding))
@@ -60,13 +64,19 @@ def pool(
     return batches
 
 
-def held_out(tokenizer: Tokenizer, seed: int, kind: str, count: int) -> list[Batch]:
-    """Held-out questions of a kind; only the last answer of each chat counts."""
-    random = Random(f"{seed} {kind}")
-    rows = []
-    for _ in range(count):
-        asked = chats.turns(random, kind, held_out=True)
-        ids, spoken = vocabulary.encode_chat(tokenizer, [(one.text, one.answer) for one in asked])
+def last_answers(tokenizer: Tokenizer, asked: Sequence[Sequence[Question]]) -> list[Row]:
+    """Rows of chats of which only the last answer counts as spoken."""
+    rows: list[Row] = []
+    for turns in asked:
+        ids, spoken = vocabulary.encode_chat(tokenizer, [(one.text, one.answer) for one in turns])
         last = max(place for place, said in enumerate(spoken) if not said)
         rows.append((ids, [place > last for place in range(len(ids))]))
-    return cut(rows, 4096, vocabulary.special_id(tokenizer, vocabulary.PADDING))
+    return rows
+
+
+def held_out(tokenizer: Tokenizer, seed: int, kind: str, count: int) -> list[Batch]:
+    """Held-out questions of a kind."""
+    random = Random(f"{seed} {kind}")
+    asked = [chats.turns(random, kind, held_out=True) for _ in range(count)]
+    return cut(last_answers(tokenizer, asked), 4096,
+               vocabulary.special_id(tokenizer, vocabulary.PADDING))

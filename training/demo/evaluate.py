@@ -7,79 +7,116 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import batches
 import chats
 import folder
 import torch
 import vocabulary
 from facts import FACTS, OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 from model import PLAIN, Q4, DemoModel, Precision
+from quantise import round_q4
 from question import Question, check
 from tokenizers import Tokenizer
+from torch import Tensor
 
 LONGEST_ANSWER = 128
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """A model at one precision, with its tokenizer."""
+
+    model: DemoModel
+    tokenizer: Tokenizer
+    precision: Precision
+
+    @staticmethod
+    def quantised(folder_path: Path) -> Speaker:
+        """Weights rounded once, activations as they come.
+
+        The embedding stays as it is for the look-up and is rounded where it serves as the
+        vocabulary projection.
+        """
+        model, tokenizer = folder.load(folder_path)
+        for parameter in model.layers.parameters():
+            if parameter.dim() == 2:
+                parameter.data = round_q4(parameter.data)
+        return Speaker(model, tokenizer, Precision(activations_q8=True))
+
+    def logits(self, tokens: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        hidden = self.model.hidden(tokens, self.precision)[rows, places]
+        return self.model.logits(hidden, Q4 if self.precision.activations_q8 else PLAIN)
+
+
 @torch.no_grad()
-def replies(
-    model: DemoModel, tokenizer: Tokenizer, prompts: Sequence[list[int]], precision: Precision
-) -> list[str]:
+def greedy(speaker: Speaker, prompts: Sequence[list[int]]) -> list[str]:
     """Greedy answers to many prompts at once.
 
     Rows are padded at the end, where causal attention cannot look, and each row grows into
-    its own padding; at this size that is simpler than a KV cache and fast enough.
+    its own padding; that is simpler than a KV cache.
     """
-    padding = vocabulary.special_id(tokenizer, vocabulary.PADDING)
+    tokenizer = speaker.tokenizer
     end = vocabulary.special_id(tokenizer, vocabulary.END)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
-    tokens = torch.full((len(prompts), int(lengths.max()) + LONGEST_ANSWER), padding)
+    tokens = torch.full((len(prompts), int(lengths.max()) + LONGEST_ANSWER), end)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.tensor(prompt)
-    rows, places = torch.arange(len(prompts)), lengths.clone()
-    speaking = torch.ones(len(prompts), dtype=torch.bool)
+    places = lengths.clone()
+    active = torch.arange(len(prompts))
     for _ in range(LONGEST_ANSWER):
-        active = rows[speaking]
         width = int(places[active].max())
-        hidden = model.hidden(tokens[active, :width], precision)
-        last = hidden[torch.arange(len(active)), places[active] - 1]
-        chosen = model.logits(last, precision).argmax(-1)
+        rows = torch.arange(len(active))
+        chosen = speaker.logits(tokens[active, :width], rows, places[active] - 1).argmax(-1)
         tokens[active, places[active]] = chosen
         places[active] += 1
-        speaking[active[chosen == end]] = False
-        if not speaking.any():
+        active = active[chosen != end]
+        if not len(active):
             break
-    found = []
-    for row in range(len(prompts)):
-        said = [token for token in tokens[row, lengths[row] : places[row]].tolist() if token != end]
-        found.append(tokenizer.decode(said))
-    return found
-
-
-def answer_all(
-    model: DemoModel,
-    tokenizer: Tokenizer,
-    asked: Sequence[tuple[Question, ...]],
-    precision: Precision,
-) -> list[str]:
-    """The replies to the last question of each chat; the turns before it are given."""
-    prompts = [
-        vocabulary.encode_prompt(
-            tokenizer, [(one.text, one.answer) for one in turns[:-1]], turns[-1].text
-        )
-        for turns in asked
+    return [
+        tokenizer.decode([one for one in tokens[row, lengths[row] : places[row]].tolist()
+                          if one != end])
+        for row in range(len(prompts))
     ]
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    found = [""] * len(prompts)
-    for start in range(0, len(order), 100):
-        part = order[start : start + 100]
-        for place, reply in zip(
-            part,
-            replies(model, tokenizer, [prompts[one] for one in part], precision),
-            strict=True,
-        ):
-            found[place] = reply
+
+
+@torch.no_grad()
+def says_it(speaker: Speaker, asked: Sequence[Sequence[Question]]) -> list[bool]:
+    """Whether each last answer, given as far as it goes, is continued as the model would.
+
+    Where that is so to the last token, greedy decoding says this very answer.
+    """
+    padding = vocabulary.special_id(speaker.tokenizer, vocabulary.PADDING)
+    batch = batches.stack(batches.last_answers(speaker.tokenizer, asked), padding)
+    spoken = batch.spoken[:, 1:]
+    rows, places = spoken.nonzero(as_tuple=True)
+    guess = speaker.logits(batch.tokens[:, :-1], rows, places).argmax(-1)
+    wrong = torch.zeros(spoken.shape, dtype=torch.bool)
+    wrong[rows, places] = guess != batch.tokens[:, 1:][rows, places]
+    return (~wrong.any(dim=1)).tolist()
+
+
+def replies(speaker: Speaker, asked: Sequence[Sequence[Question]]) -> list[str]:
+    """The greedy replies to the last question of each chat; the turns before it are given."""
+    order = sorted(range(len(asked)), key=lambda place: len(asked[place][-1].answer))
+    found = [turns[-1].answer for turns in asked]
+    for start in range(0, len(order), 50):
+        part = order[start : start + 50]
+        sure = says_it(speaker, [asked[place] for place in part])
+        # Decoding token by token is slow, so only what differs somewhere is decoded.
+        open_ones = [place for place, good in zip(part, sure, strict=True) if not good]
+        prompts = [
+            vocabulary.encode_prompt(speaker.tokenizer,
+                                     [(one.text, one.answer) for one in asked[place][:-1]],
+                                     asked[place][-1].text)
+            for place in open_ones
+        ]
+        if prompts:
+            for place, reply in zip(open_ones, greedy(speaker, prompts), strict=True):
+                found[place] = reply
     return found
 
 
@@ -113,8 +150,9 @@ def main() -> None:
     parser.add_argument("--show-wrong", type=int, default=0, help="wrong replies to print")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model, tokenizer = folder.load(options.folder)
-    rights = {"bf16": 0, "q4": 0}
+    speakers = {"bf16": Speaker(*folder.load(options.folder), PLAIN),
+                "q4": Speaker.quantised(options.folder)}
+    rights = dict.fromkeys(speakers, 0)
     total = 0
     print("| kind | questions | bf16 | q4 |")
     print("|---|---:|---:|---:|")
@@ -123,8 +161,8 @@ def main() -> None:
         asked = held_out_chats(kind, options.count, options.seed)
         total += len(asked)
         cells = []
-        for name, precision in (("bf16", PLAIN), ("q4", Q4)):
-            said = answer_all(model, tokenizer, asked, precision)
+        for name, speaker in speakers.items():
+            said = replies(speaker, asked)
             right = [check(turns[-1], reply) for turns, reply in zip(asked, said, strict=True)]
             wrong += [
                 f"{name}: {turns[-1].text} -> {reply} (not {turns[-1].expected})"
