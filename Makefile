@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test check format exhaustive transformers clean
+.PHONY: demo test check format exhaustive transformers bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -35,6 +35,12 @@ exhaustive: $(VENV)/.dev
 transformers: $(VENV)-transformers/.installed
 	PYTHONPATH=src $(VENV)-transformers/bin/python -m tests.transformers_reference.make --check
 
+# bandweave beside llama.cpp and PyTorch on this machine, for docs/performance.md; hours, on a quiet
+# machine. EXPERIMENTS="decode links" BENCH_FLAGS="--rounds 20" choose.
+EXPERIMENTS ?= all
+bench: $(VENV)-bench/.installed
+	$(VENV)-bench/bin/python -m benchmarks $(EXPERIMENTS) $(BENCH_FLAGS)
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("bandweave needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.x" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -52,5 +58,15 @@ $(VENV)-transformers/.installed: tests/transformers_reference/requirements.txt
 	$(VENV)-transformers/bin/pip install --quiet -r tests/transformers_reference/requirements.txt
 	@touch $@
 
+# llama.cpp is compiled here, for this processor.
+$(VENV)-bench/.peers: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(VENV)-bench/bin/pip install --quiet --no-binary llama-cpp-python -r $<
+	@touch $@
+
+$(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE)
+	$(VENV)-bench/bin/pip install --quiet --editable . --config-settings=build-dir=build/bench
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-transformers build
+	rm -rf $(VENV) $(VENV)-transformers $(VENV)-bench build

@@ -67,12 +67,9 @@ def blocks(matrix: QuantisedMatrix) -> Bytes:
     inputs = matrix.q_NK.shape[1]
     if inputs % GROUP or (matrix.unit % GROUP and matrix.unit < inputs):
         raise ValueError(f"{inputs} inputs in units of {matrix.unit} are no whole groups of 32")
-    q_NG32 = matrix.q_NK.reshape(len(matrix.q_NK), -1, GROUP)
+    body_NGX: Bytes = matrix.q_NK.reshape(len(matrix.q_NK), -1, GROUP).view(np.uint8)
     if matrix.format == "q4":  # elements 0..15 in the low nibbles, 16..31 in the high ones
-        q_NG32 = q_NG32.astype(np.uint8)
-        body_NGX = q_NG32[..., :16] | q_NG32[..., 16:] << 4
-    else:
-        body_NGX = q_NG32.view(np.uint8)
+        body_NGX = body_NGX[..., :16] | np.left_shift(body_NGX[..., 16:], 4, dtype=np.uint8)
     scales_NG2 = np.ascontiguousarray(matrix.d_NG[..., None], "<f2").view(np.uint8)
     return np.concatenate([scales_NG2, body_NGX], axis=2).reshape(len(matrix.q_NK), -1)
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bandweave.engine.machine import usable_cpus
 from benchmarks import cable, contestant
 from benchmarks.cable import Cable, Link
 from benchmarks.contestant import ROOT, Contestant
@@ -115,7 +116,10 @@ def _linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
 
 @contextlib.contextmanager
 def _worker(laid: Cable, end: int, token: Path) -> Iterator[None]:
-    command = [*laid.inside(end), sys.executable, "-m", "bandweave", "worker", "--threads", "1"]
+    # Machines of their own do not share a processor either.
+    cpus = usable_cpus()
+    command = ["taskset", "-c", str(cpus[end % len(cpus)]), *laid.inside(end)]
+    command += [sys.executable, "-m", "bandweave", "worker", "--threads", "1"]
     command += ["--listen", f"{laid.addresses[end]}:{_PORT}", "--token-file", str(token)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from pathlib import Path
@@ -25,10 +24,6 @@ from bandweave.checkpoints.synth import synthesise
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.packing import unpack
 from bandweave.planning.split import Range
-
-needs_gguf = pytest.mark.skipif(
-    importlib.util.find_spec("gguf") is None, reason="the package gguf is not installed"
-)
 
 # --- statistics ---
 
@@ -123,11 +118,18 @@ def test_prompts_of_one_seed_continue_each_other() -> None:
 # --- results ---
 
 
-def figure(median: float, *, low: float, **bounds: float) -> Figure:
+def figure(
+    median: float,
+    *,
+    low: float,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Figure:
     return Figure(
         title="a over b",
         estimate=Estimate(median=median, low=low, high=median * 1.2, count=9),
-        **bounds,
+        at_least=at_least,
+        at_most=at_most,
     )
 
 
@@ -196,12 +198,11 @@ def packed(values: np.ndarray, weight_format: str, unit: int) -> QuantisedMatrix
     return unpacked
 
 
-@needs_gguf
 @pytest.mark.parametrize("weight_format", ["q4", "q8"])
 def test_gguf_has_the_bytes_that_bandweave_computes_with(
     folder: Path, tmp_path: Path, weight_format: str
 ) -> None:
-    import gguf
+    gguf = pytest.importorskip("gguf")
     from benchmarks.gguf_export import blocks, export, gguf_name, rope_order
 
     path = export(folder, tmp_path / "tiny.gguf", weight_format)
@@ -223,9 +224,8 @@ def test_gguf_has_the_bytes_that_bandweave_computes_with(
         assert np.array_equal(found.data, theirs), name
 
 
-@needs_gguf
 def test_gguf_keeps_embeddings_and_norms(folder: Path, tmp_path: Path) -> None:
-    import gguf
+    gguf = pytest.importorskip("gguf")
     from benchmarks.gguf_export import export
 
     path = export(folder, tmp_path / "tiny.gguf", "q4")
@@ -238,8 +238,8 @@ def test_gguf_keeps_embeddings_and_norms(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(stored["output_norm.weight"].data, norm)
 
 
-@needs_gguf
 def test_rows_turn_with_their_neighbours() -> None:
+    pytest.importorskip("gguf")
     from benchmarks.gguf_export import rope_order
 
     assert rope_order(8, 4).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
