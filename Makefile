@@ -64,7 +64,7 @@ $(VENV)-bench/.peers: benchmarks/requirements.txt
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(VENV)-bench/bin/pip install --quiet --no-binary llama-cpp-python -r $<
 	@touch $@
 
-$(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE)
+$(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE) $(shell find src -name "*.py")
 	$(VENV)-bench/bin/pip install --quiet --editable . --config-settings=build-dir=build/bench
 	@touch $@
 

@@ -44,13 +44,21 @@ def _draw_ratios(figures: list[Figure], title: str, path: Path) -> None:
         one = figure.estimate
         errors = [[max(0.0, one.median - one.low)], [max(0.0, one.high - one.median)]]
         axes.barh(place, one.median, xerr=errors, color=_COLOURS[0], height=0.6, capsize=3)
+        axes.text(0.02, place, f" {one.median:.2f}", color="white", va="center", weight="bold")
         if figure.at_least is not None:
             axes.plot([figure.at_least] * 2, [place - 0.4, place + 0.4], color=_COLOURS[1], lw=3)
     axes.axvline(1.0, color="black", lw=0.8, ls=":")
+    most = max(max(f.estimate.median, f.at_least or 0.0) for f in figures if _fits(f, figures))
+    axes.set_xlim(0, 1.3 * most)
     axes.set_yticks(range(len(figures)), [figure.title for figure in reversed(figures)])
     axes.set_xlabel("ratio; median and 95% interval; the tick is what is asked")
     axes.set_title(title)
     _save(chart, path)
+
+
+def _fits(figure: Figure, figures: list[Figure]) -> bool:
+    """Whether the axis must hold it: all bars of which something is asked, or all."""
+    return figure.at_least is not None or all(other.at_least is None for other in figures)
 
 
 def _draw_lines(series: Series, path: Path) -> None:
@@ -85,6 +93,8 @@ def _draw_bars(series: Series, path: Path) -> None:
                 place + (index - (len(names) - 1) / 2) * width, one.median, width, yerr=errors,
                 color=_COLOURS[index % len(_COLOURS)], capsize=3, label=None if place else name,
             )  # fmt: skip
+    if len(names) == 1 and (first := series.at(names[0], places[0])):
+        axes.axhline(first.median, color="black", lw=0.8, ls=":")
     axes.set_xticks(range(len(places)), list(map(str, places)), rotation=20, ha="right")
     _finish(axes, series)
     _save(chart, path)

@@ -1,4 +1,4 @@
-"""How long two pinned nodes on loopback take to add up one row of grid values.
+"""How long two pinned nodes of one machine take to add up one row of grid values.
 
 Runs the native executor on a program that holds nothing but exchanges: the opening of a step and
 ``all_reduce_add`` over and over. A step with many of them less a step with none, over their
@@ -23,6 +23,7 @@ from bandweave.engine.loading import Weights
 from bandweave.engine.machine import usable_cpus
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
+from bandweave.mesh.shared import share_memory
 
 WIDTH = 2048
 _EXCHANGES = 64  # of a step
@@ -31,28 +32,33 @@ _SECONDS = 120.0
 _ARRAY = np.zeros(1, np.int32)
 
 
-def measure(width: int = WIDTH, steps: int = 400) -> list[float]:
-    """Seconds of one exchange of ``width`` values, for each of ``steps`` steps."""
+def measure(transport: str, width: int = WIDTH, steps: int = 400) -> list[float]:
+    """Seconds of one exchange of ``width`` values, for each of ``steps`` steps; ``transport`` is
+    ``"tcp"`` (loopback) or ``"shared"`` (memory)."""
     cpus = usable_cpus()
     if len(cpus) < 2:
         raise ValueError(f"{len(cpus)} usable processor; two pinned nodes need 2")
-    empty = _steps(0, width, steps, cpus)
-    full = _steps(_EXCHANGES, width, steps, cpus)
+    empty = _steps(transport, 0, width, steps, cpus)
+    full = _steps(transport, _EXCHANGES, width, steps, cpus)
     rest = float(np.median(empty))
     return [(seconds - rest) / _EXCHANGES for seconds in full]
 
 
-def _steps(exchanges: int, width: int, steps: int, cpus: tuple[int, ...]) -> list[float]:
+def _steps(
+    transport: str, exchanges: int, width: int, steps: int, cpus: tuple[int, ...]
+) -> list[float]:
     """Seconds of each step on node 0; node 1 is a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         command = [sys.executable, "-m", "benchmarks.exchange", "--follow", str(port)]
         command += ["--width", str(width), "--exchanges", str(exchanges), "--cpu", str(cpus[1])]
+        command += ["--transport", transport]
         follower = subprocess.Popen(command)
         try:
             server.settimeout(_SECONDS)
             link, _ = server.accept()
-            seconds = _lead(link, exchanges, width, steps, cpus[0])
+            ends = _node(0, link, transport, exchanges, width, cpus[0])
+            seconds = _lead(*ends, width, steps)
             follower.wait(timeout=_SECONDS)
         finally:
             follower.kill()
@@ -60,8 +66,9 @@ def _steps(exchanges: int, width: int, steps: int, cpus: tuple[int, ...]) -> lis
     return seconds
 
 
-def _lead(link: socket.socket, exchanges: int, width: int, steps: int, cpu: int) -> list[float]:
-    executor, exchange = _node(0, link, exchanges, width, cpu)
+def _lead(
+    executor: NativeExecutor, exchange: _native.Exchange, width: int, steps: int
+) -> list[float]:
     step = Step(
         tokens=_ARRAY,
         slots=_ARRAY,
@@ -79,19 +86,24 @@ def _lead(link: socket.socket, exchanges: int, width: int, steps: int, cpu: int)
     return seconds[-steps:]
 
 
-def _follow(port: int, exchanges: int, width: int, cpu: int) -> None:
+def _follow(port: int, transport: str, exchanges: int, width: int, cpu: int) -> None:
     link = socket.create_connection(("127.0.0.1", port))
-    executor, _ = _node(1, link, exchanges, width, cpu)
+    executor, _ = _node(1, link, transport, exchanges, width, cpu)
     while executor.follow() == "ran":
         pass
 
 
 def _node(
-    node: int, link: socket.socket, exchanges: int, width: int, cpu: int
+    node: int, link: socket.socket, transport: str, exchanges: int, width: int, cpu: int
 ) -> tuple[NativeExecutor, _native.Exchange]:
     exchange = _native.Exchange(node, _NAMES, 1, 5.0, True)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    exchange.add_tcp(1 - node, link.detach())
+    peer = 1 - node
+    if transport == "shared":
+        memory = share_memory(node, {peer: link}, _native.shared_transport_bytes(), _SECONDS)
+        exchange.add_shared(peer, link.detach(), memory[peer], node < peer)
+    else:
+        exchange.add_tcp(peer, link.detach())
     weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
     options = ExecutorOptions(num_pages=1, max_pages=1, max_rows=1, cpus=(cpu,))
     program = _program(node, exchanges, width)
@@ -132,6 +144,7 @@ def _program(node: int, exchanges: int, width: int) -> Program:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transport", choices=("tcp", "shared"), default="tcp")
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--follow", type=int, metavar="PORT", help=argparse.SUPPRESS)
@@ -139,9 +152,15 @@ def main() -> None:
     parser.add_argument("--cpu", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.follow:
-        _follow(arguments.follow, arguments.exchanges, arguments.width, arguments.cpu)
+        _follow(
+            arguments.follow,
+            arguments.transport,
+            arguments.exchanges,
+            arguments.width,
+            arguments.cpu,
+        )
         return
-    seconds = measure(arguments.width, arguments.steps)
+    seconds = measure(arguments.transport, arguments.width, arguments.steps)
     json.dump({"width": arguments.width, "exchange_seconds": seconds}, sys.stdout)
     print()
 

@@ -21,27 +21,37 @@ _SECONDS = 600.0
 
 def exchange(store: Store, scale: Scale) -> Result:
     """The median exchange of every round, each round with nodes of its own."""
-    medians = []
+    names = {"tcp": "TCP on loopback", "shared": "shared memory"}
+    medians: dict[str, list[float]] = {transport: [] for transport in names}
     for number in range(scale.rounds):
         say(f"exchange: round {number + 1} of {scale.rounds}")
-        command = [sys.executable, "-m", "benchmarks.exchange", "--width", str(WIDTH)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=_SECONDS, cwd=ROOT
+        for transport in names:
+            medians[transport].append(1e6 * _exchange_once(transport))
+    figures = [
+        Figure(
+            title=f"exchange of {WIDTH} grid values, 2 pinned nodes, {name}",
+            estimate=estimate(medians[transport]),
+            unit="us",
+            at_most=15.0,
         )
-        medians.append(1e6 * statistics.median(json.loads(done.stdout)["exchange_seconds"]))
-    figure = Figure(
-        title=f"exchange of {WIDTH} grid values, 2 pinned nodes on loopback",
-        estimate=estimate(medians),
-        unit="us",
-        at_most=15.0,
-    )
+        for transport, name in names.items()
+    ]
     note = (
         "One exchange is a step of 64 of them, run by the native executor, less a step of none, "
-        "over 64: it counts encoding, both ways over TCP, checking and adding."
+        "over 64: it counts encoding, both ways over the link, checking and adding."
     )
     return Result(
-        experiment="exchange", title="Exchange", figures=(figure,), notes=(note,), rounds=[medians]
+        experiment="exchange", title="Exchange", figures=figures, notes=(note,), rounds=[medians]
     )
+
+
+def _exchange_once(transport: str) -> float:
+    """Seconds, the median of many steps."""
+    command = [sys.executable, "-m", "benchmarks.exchange", "--transport", transport]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=_SECONDS, cwd=ROOT
+    )
+    return statistics.median(json.loads(done.stdout)["exchange_seconds"])
 
 
 def start(store: Store, scale: Scale) -> Result:

@@ -43,25 +43,22 @@ def run(store: Store, scale: Scale) -> Result:
     folder = store.folder(scale.model)
     alone = contestant.bandweave(folder, context=work.context, name="alone, 1 thread")
     whole = contestant.bandweave(folder, context=work.context, threads=2, name="alone, 2 threads")
-    loop = contestant.bandweave(folder, context=work.context, nodes=2, name="loopback")
+    loop = contestant.bandweave(folder, context=work.context, nodes=2, name="1 host, 2 nodes")
     entrants = [alone, whole, loop]
     notes = [
         "The worth of linking is the speed over one machine's (1 node, 1 thread); 2 threads of one "
-        "node are what no link could beat by much."
+        "node are what no link could beat by much. Nodes of one host share memory; the others talk "
+        "over TCP."
     ]
     why_not = cable.why_not()
     with ExitStack() as stack:
         if why_not:
-            notes.append(f"No links but loopback here: {why_not}.")
+            notes.append(f"No links between hosts here: {why_not}.")
         for link in () if why_not else LINKS:
             say(f"laying a cable: {link.name}")
             laid = stack.enter_context(cable.lay(link))
-            round_trip = laid.round_trip_us()
-            notes.append(
-                f"{link.name}: round trip of a small TCP message {round_trip:.0f} us measured, "
-                f"{link.round_trip_us:.0f} us asked for, by {laid.by}."
-            )
-            entrants.append(stack.enter_context(_linked(laid, folder, work)))
+            notes.append(_about(laid))
+            entrants.append(stack.enter_context(linked(laid, folder, work)))
         entries = [Entry(contestant=one, work=work) for one in entrants]
         measured = run_rounds(entries, max(2, scale.rounds // 2), title="links")
     return Result(
@@ -71,6 +68,14 @@ def run(store: Store, scale: Scale) -> Result:
         series=(_series(measured),),
         notes=tuple(notes),
         rounds=[measured.to_json()],
+    )
+
+
+def _about(laid: Cable) -> str:
+    found, asked = laid.round_trip_us(), laid.link.round_trip_us
+    return (
+        f"{laid.link.name}: a small TCP message goes and comes in {found:.0f} us (by {laid.by}"
+        + (f"; {asked:.0f} asked for)." if asked else ").")
     )
 
 
@@ -96,7 +101,7 @@ def _series(measured: Rounds) -> Series:
 
 
 @contextlib.contextmanager
-def _linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
+def linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
     """A contestant whose two nodes are workers at the ends of the cable."""
     with TemporaryDirectory() as secret, ExitStack() as stack:
         token = Path(secret) / "token"

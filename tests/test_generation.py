@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from bandweave import _native
-from bandweave.engine import reference_math
 from bandweave.engine.executor import StepError
 from bandweave.engine.generation import Generator
+from bandweave.engine.reference import math as reference_math
 from bandweave.engine.request import Request, Result
 from bandweave.engine.sampling import SamplingParams
 from tests.helpers.native_nodes import NativeNodes

@@ -10,7 +10,7 @@ import pytest
 
 import bandweave
 from bandweave import _native
-from bandweave.engine.reference_math import exp
+from bandweave.engine.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
 from tests.helpers.native_nodes import NativeNodes

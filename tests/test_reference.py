@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bandweave.engine.executor import StepError
-from bandweave.engine.reference_weights import load_reference
+from bandweave.engine.reference.weights import load_reference
 from bandweave.formats.registry import FORMAT_NAMES
 from tests.helpers.random_model import F32, ODD_SPECS, MemorySource, random_source, random_tensors
 from tests.helpers.reference_nodes import Book, ReferenceNodes

@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bandweave.engine import reference_math
-from bandweave.engine.reference_attention import LayerCache, attention
-from bandweave.engine.reference_products import (
+from bandweave.engine.reference import math as reference_math
+from bandweave.engine.reference.attention import LayerCache, attention
+from bandweave.engine.reference.products import (
     NumbersError,
     add_grid,
     linear_grid,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.engine import reference_math, sampling
+from bandweave.engine import sampling
 from bandweave.engine.executor import StepError
 from bandweave.engine.philox import philox4x32, uniform
+from bandweave.engine.reference import math as reference_math
 from bandweave.engine.sampling import SamplingParams, sample
 
 FULL = 0xFFFFFFFF

@@ -14,6 +14,7 @@ from typing import Any
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.checkpoints.folder import Folder
 from bandweave.cli import report
+from bandweave.cli.environment import read_environment
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request
@@ -80,6 +81,7 @@ def main() -> None:
             weight_format=arguments.format,
             context=arguments.context,
             streams=arguments.streams,
+            cache=str(read_environment().cache or ""),
         )
         peer = Bandweave(arguments.model, options)
         description = {

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import PAGE_SIZE, Step, StepError
 from bandweave.engine.lowering import lower
-from bandweave.engine.reference import ReferenceExecutor
-from bandweave.engine.reference_exchange import ThreadMesh
-from bandweave.engine.reference_weights import load_reference
+from bandweave.engine.reference.exchange import ThreadMesh
+from bandweave.engine.reference.executor import ReferenceExecutor
+from bandweave.engine.reference.weights import load_reference
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split

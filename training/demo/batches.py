@@ -78,5 +78,6 @@ def held_out(tokenizer: Tokenizer, seed: int, kind: str, count: int) -> list[Bat
     """Held-out questions of a kind."""
     random = Random(f"{seed} {kind}")
     asked = [chats.turns(random, kind, held_out=True) for _ in range(count)]
-    return cut(last_answers(tokenizer, asked), 4096,
-               vocabulary.special_id(tokenizer, vocabulary.PADDING))
+    return cut(
+        last_answers(tokenizer, asked), 4096, vocabulary.special_id(tokenizer, vocabulary.PADDING)
+    )

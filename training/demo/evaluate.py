@@ -16,10 +16,11 @@ import chats
 import folder
 import torch
 import vocabulary
-from facts import FACTS, OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
+from facts import FACTS
 from model import PLAIN, Q4, DemoModel, Precision
 from quantise import round_q4
 from question import Question, check
+from refusals import OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -77,8 +78,9 @@ def greedy(speaker: Speaker, prompts: Sequence[list[int]]) -> list[str]:
         if not len(active):
             break
     return [
-        tokenizer.decode([one for one in tokens[row, lengths[row] : places[row]].tolist()
-                          if one != end])
+        tokenizer.decode(
+            [one for one in tokens[row, lengths[row] : places[row]].tolist() if one != end]
+        )
         for row in range(len(prompts))
     ]
 
@@ -109,9 +111,11 @@ def replies(speaker: Speaker, asked: Sequence[Sequence[Question]]) -> list[str]:
         # Decoding token by token is slow, so only what differs somewhere is decoded.
         open_ones = [place for place, good in zip(part, sure, strict=True) if not good]
         prompts = [
-            vocabulary.encode_prompt(speaker.tokenizer,
-                                     [(one.text, one.answer) for one in asked[place][:-1]],
-                                     asked[place][-1].text)
+            vocabulary.encode_prompt(
+                speaker.tokenizer,
+                [(one.text, one.answer) for one in asked[place][:-1]],
+                asked[place][-1].text,
+            )
             for place in open_ones
         ]
         if prompts:
@@ -150,8 +154,10 @@ def main() -> None:
     parser.add_argument("--show-wrong", type=int, default=0, help="wrong replies to print")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    speakers = {"bf16": Speaker(*folder.load(options.folder), PLAIN),
-                "q4": Speaker.quantised(options.folder)}
+    speakers = {
+        "bf16": Speaker(*folder.load(options.folder), PLAIN),
+        "q4": Speaker.quantised(options.folder),
+    }
     rights = dict.fromkeys(speakers, 0)
     total = 0
     print("| kind | questions | bf16 | q4 |")

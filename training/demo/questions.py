@@ -11,8 +11,9 @@ from random import Random
 
 import calculations
 import clusters
-from facts import FACTS, OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
+from facts import FACTS
 from question import Question
+from refusals import OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 
 
 def fact(random: Random) -> Question:

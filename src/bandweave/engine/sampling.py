@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine import reference_math
 from bandweave.engine.executor import StepError
 from bandweave.engine.philox import uniform
+from bandweave.engine.reference import math as reference_math
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine.reference_math import F32, F64, add_product, fma
+from bandweave.engine.reference.math import F32, F64, add_product, fma
 from bandweave.formats.groups import Groups
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
 from bandweave.formats.q4 import ZERO

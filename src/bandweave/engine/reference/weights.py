@@ -12,7 +12,7 @@ import numpy as np
 
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.program import Part, Program
-from bandweave.engine.reference_math import F32
+from bandweave.engine.reference.math import F32
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.registry import get_format
 

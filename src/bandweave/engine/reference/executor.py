@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bandweave.engine import reference_math as math
 from bandweave.engine.executor import Step, StepError
 from bandweave.engine.program import Op, Program, View
-from bandweave.engine.reference_attention import LayerCache, attention
-from bandweave.engine.reference_exchange import ThreadExchange
-from bandweave.engine.reference_math import F32
-from bandweave.engine.reference_products import (
+from bandweave.engine.reference import math
+from bandweave.engine.reference.attention import LayerCache, attention
+from bandweave.engine.reference.exchange import ThreadExchange
+from bandweave.engine.reference.math import F32
+from bandweave.engine.reference.products import (
     Grid,
     NumbersError,
     add_grid,
     linear,
     linear_grid,
 )
-from bandweave.engine.reference_weights import ReferenceWeights
+from bandweave.engine.reference.weights import ReferenceWeights
 
 
 class ReferenceExecutor:

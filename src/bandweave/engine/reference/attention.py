@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.engine.executor import PAGE_SIZE, Step
-from bandweave.engine.reference_math import F32, exp, fma, lane_sum
-from bandweave.engine.reference_products import NumbersError
+from bandweave.engine.reference.math import F32, exp, fma, lane_sum
+from bandweave.engine.reference.products import NumbersError
 
 
 class LayerCache:

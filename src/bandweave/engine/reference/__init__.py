@@ -1,0 +1,1 @@
+"""The reference executor: docs/numerics.md in numpy, one readable function an operation."""
