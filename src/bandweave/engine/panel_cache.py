@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bandweave import NUMERICS_VERSION, _native
 from bandweave.cache_folder import default_folder
@@ -103,7 +104,7 @@ class PanelCache:
                 return
             with open(partial, "wb", buffering=0) as file:
                 file.write(text.ljust(_HEADER_BYTES, b"\0"))
-                view = memoryview(panels)
+                view = panels.data
                 while view:
                     view = view[file.write(view[: 64 << 20]) or 0 :]
             partial.rename(path)
@@ -161,8 +162,8 @@ class PanelCache:
         return self.folder / key[:2] / f"{key}{_SUFFIX}"
 
 
-def _read_into(descriptor: int, target: np.ndarray) -> bool:
-    view = memoryview(target)
+def _read_into(descriptor: int, target: npt.NDArray[np.uint8]) -> bool:
+    view = target.data
     offset = _HEADER_BYTES
     while view:
         count = os.preadv(descriptor, [view[: 64 << 20]], offset)
