@@ -41,13 +41,15 @@ def main() -> int:
         scale = dataclasses.replace(scale, rounds=arguments.rounds)
     out: Path = arguments.out
     # Small models say nothing about speed: they must not overwrite what does.
-    docs = out / "docs" if arguments.quick else ROOT / "docs"
+    docs = arguments.docs or (out / "docs" if arguments.quick else ROOT / "docs")
     results = out / ("quick" if arguments.quick else "results")
     names = list(EXPERIMENTS) if "all" in arguments.experiments else arguments.experiments
     store = Store(path=out / "models")
     failed = []
     for name in names:
-        begin = time.monotonic()
+        begin, busy = time.monotonic(), machine.busy_share()
+        if busy > machine.QUIET:
+            say(f"other programs use {busy:.0%} of the processors: end them, or believe nothing")
         try:
             result = EXPERIMENTS[name](store, scale)
         except (OSError, RuntimeError, ValueError) as error:
@@ -56,6 +58,9 @@ def main() -> int:
             say(f"{name} failed: {error}")
             failed.append(name)
             continue
+        if busy > machine.QUIET:
+            note = f"Other programs used {busy:.0%} of the processors when this was measured."
+            result = dataclasses.replace(result, notes=(*result.notes, note))
         print(f"\n{table.terminal(result)}\n", flush=True)
         found = machine.describe()
         _save(results / f"{name}.json", result, found)
@@ -78,6 +83,7 @@ def _arguments() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "build" / "benchmarks",
         help="models, JSON, and with --quick the document; default build/benchmarks",
     )  # fmt: skip
+    parser.add_argument("--docs", type=Path, help="where performance.md and images/ are; docs")
     return parser.parse_args()
 
 

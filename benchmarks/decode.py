@@ -55,7 +55,8 @@ def _two_threads(store: Store, scale: Scale) -> _Found:
     """Two threads against llama.cpp's, and two linked nodes of one thread against both."""
     with ExitStack() as stack:
         folder, work = store.folder(scale.model), _work(scale)
-        pairs = [contestant.bandweave(folder, context=work.context, nodes=2)]
+        name = "2 nodes x 1 thread, shared memory"
+        pairs = [contestant.bandweave(folder, context=work.context, nodes=2, name=name)]
         if not cable.why_not():
             laid = stack.enter_context(cable.lay(Link(name="2 nodes x 1 thread, TCP over veth")))
             pairs.append(stack.enter_context(links.linked(laid, folder, work)))
@@ -97,7 +98,7 @@ def _against_llama(
         ]  # fmt: skip
         found += [
             Figure(
-                title=f"decode {format}, {pair.name}, over 1 node x {threads}",
+                title=f"decode {format}, {pair.name}, over 1 node x {threads} threads",
                 estimate=estimate(ratios(rounds.values(pair.name, _SPEED), speed)),
                 at_least=0.93,
             )

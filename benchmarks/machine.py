@@ -7,12 +7,16 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contestant import ROOT
 
 _PEERS = ("llama-cpp-python", "torch", "transformers")
 _SECONDS = 120.0
+_STAT = Path("/proc/stat")
+QUIET = 0.05  # the share of the processors that others may use
 
 
 def describe() -> dict[str, Any]:
@@ -29,6 +33,22 @@ def describe() -> dict[str, Any]:
         "peers": {name: _version(name) for name in _PEERS},
         "doctor": json.loads(doctor.stdout),
     }
+
+
+def busy_share(seconds: float = 2.0) -> float:
+    """The share of the processors' time that others take at the moment; 0 where unknown."""
+    if not _STAT.exists():
+        return 0.0
+    idle_before, all_before = _times()
+    time.sleep(seconds)
+    idle, total = _times()
+    return 1.0 - (idle - idle_before) / max(1, total - all_before)
+
+
+def _times() -> tuple[int, int]:
+    """Ticks of all processors since the start: idle ones, and all."""
+    ticks = list(map(int, _STAT.read_text().split("\n", 1)[0].split()[1:9]))
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def sentences(machine: dict[str, Any]) -> str:
