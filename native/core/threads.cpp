@@ -9,13 +9,16 @@ namespace bw {
 
 namespace {
 constexpr int kSpins = 20000;  // about half a millisecond of pauses
-constexpr int kNoSpins = 20;
+constexpr int kYields = 50;    // where threads outnumber processors: who waits lets others work
 }  // namespace
 
 void Gate::wait_change(uint32_t seen) {
     for (int i = 0; i < spins_; i++) {
         if (value() != seen) return;
-        cpu_pause();
+        if (yields_)
+            std::this_thread::yield();
+        else
+            cpu_pause();
     }
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
@@ -48,8 +51,8 @@ void pin_to_cpu(int cpu) {
 ThreadTeam::ThreadTeam(int members, const std::vector<int>& cpus, bool spin)
     : members_(members),
       cpus_(cpus),
-      start_(spin ? kSpins : kNoSpins),
-      barrier_(spin ? kSpins : kNoSpins) {
+      start_(spin ? kSpins : kYields, !spin),
+      barrier_(spin ? kSpins : kYields, !spin) {
     for (int member = 1; member < members_; member++)
         threads_.emplace_back([this, member] { loop(member); });
 }

@@ -18,16 +18,17 @@ inline void cpu_pause() {
 #endif
 }
 
-// Waits until a value changes: spins `spins` times, then sleeps on a condition variable.
+// Waits until a value changes: looks `spins` times, then sleeps on a condition variable.
 class Gate {
   public:
-    explicit Gate(int spins) : spins_(spins) {}
+    Gate(int spins, bool yields) : spins_(spins), yields_(yields) {}
     uint32_t value() const { return value_.load(std::memory_order_acquire); }
     void wait_change(uint32_t seen);
     void advance();
 
   private:
     const int spins_;
+    const bool yields_;  // give the processor away while spinning
     std::atomic<uint32_t> value_{0};
     std::atomic<int> sleepers_{0};
     std::mutex mutex_;

@@ -19,6 +19,7 @@ constexpr size_t kMaxPayload = size_t{1} << 30;
 constexpr size_t kReadAhead = 64 << 10;
 constexpr double kReportEvery = 0.2;
 constexpr double kSpinSeconds = 0.002;
+constexpr int kBlindYields = 100;
 constexpr double kAbortSeconds = 0.2;
 // A peer that itself waits for a third node reports later than that node's neighbours notice.
 constexpr double kSecondHandGrace = 1.5;
@@ -271,8 +272,9 @@ bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds
         polled.push_back({link->transport->descriptor(), events, 0});
     }
     if (timed && !moved) {
+        // Nothing to sleep on: let others work, and after a while sleep blindly.
         sched_yield();
-        if (!spin_) usleep(20);
+        if (!spin_ && ++blind_ > kBlindYields) usleep(20);
         milliseconds = 0;
     }
     poll(polled.data(), static_cast<nfds_t>(polled.size()), moved ? 0 : milliseconds);
@@ -312,6 +314,7 @@ const std::vector<Exchange::Received>& Exchange::transfer(FrameKind kind, uint32
     }
     for (int node : sources) links_[static_cast<size_t>(node)]->heard = start;
     counters.exchanges++;
+    blind_ = 0;
     double sent_at = 0, spin_until = 0;
     for (uint32_t round = 0;; round++) {
         bool sending = false, receiving = false;

@@ -107,6 +107,7 @@ class Exchange {
     uint32_t step_ = 0, op_ = 0;
     double last_report_ = 0;
     bool left_ = false;
+    int blind_ = 0;
     std::vector<std::unique_ptr<Link>> links_;  // by node; null for this one
     std::vector<uint8_t> frame_;
     std::vector<Received> received_;
