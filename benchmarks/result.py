@@ -12,6 +12,7 @@ from typing import Any, Self
 from benchmarks.statistics import Estimate
 
 SETTLED = 0.05  # an interval's bad end may lie so far from the median, relative to it
+_FEWEST = 5  # rounds; the interval of fewer says little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,11 @@ class Figure:
 
     @property
     def settled(self) -> bool:
-        """Whether the interval's bad end lies within 5% of the median."""
+        """Whether the interval, of enough rounds, has its bad end within 5% of the median."""
         median = self.estimate.median
         worst = self.estimate.high if self.at_most is not None else self.estimate.low
-        return abs(worst - median) <= SETTLED * abs(median)
+        near = abs(worst - median) <= SETTLED * abs(median)
+        return near and self.estimate.count >= _FEWEST
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -80,7 +80,10 @@ def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
         thread.join(timeout=30)
     assert logits[0].tobytes() == alone.tobytes()
     # All six sums of 5 rows of 80 values in blocks of 64, to two nodes, as int32 or as int64.
-    sent = nodes.node(1).bill(decode=True)["activation_bytes"]
+    bill = nodes.node(1).bill(decode=True)
+    kinds = ("activation_bytes", "logit_bytes", "control_bytes")
+    assert bill["all_wire_bytes"] == sum(bill[kind] for kind in kinds)  # and nothing else
+    sent = bill["activation_bytes"]
     blocks = -(-len(TOKENS) * SPEC.hidden_size // BLOCK)
     narrow = 2 * 6 * (HEADER.size + 8 + blocks * BLOCK * 4)
     extra = sent - narrow

@@ -407,9 +407,11 @@ NB_MODULE(_native, m) {
                 d["steps"] = b.steps;
                 d["rows"] = b.rows;
                 d["weight_bytes"] = b.weight_bytes;
-                d["activation_bytes"] = b.activation_bytes;
-                d["logit_bytes"] = b.logit_bytes;
-                d["control_bytes"] = b.control_bytes;
+                const char* const kinds[kTraffics] = {"activation_bytes", "logit_bytes",
+                                                      "control_bytes", "weight_wire_bytes",
+                                                      "kv_wire_bytes"};
+                for (size_t i = 0; i < kTraffics; i++) d[kinds[i]] = b.wire_bytes[i];
+                d["all_wire_bytes"] = b.all_wire_bytes;
                 d["exchanges"] = b.exchanges;
                 return d;
             },

@@ -171,6 +171,7 @@ bool Exchange::flush(Link& link) {
         int64_t moved = link.transport->send(link.pending.data(), link.pending.size());
         if (moved < 0) link.closed = true;
         if (moved <= 0) return false;
+        counters.all_bytes += static_cast<uint64_t>(moved);
         link.pending.erase(link.pending.begin(), link.pending.begin() + moved);
     }
     while (link.out_left > 0) {
@@ -180,6 +181,7 @@ bool Exchange::flush(Link& link) {
             return false;
         }
         if (moved == 0) return false;
+        counters.all_bytes += static_cast<uint64_t>(moved);
         link.out += moved;
         link.out_left -= static_cast<size_t>(moved);
     }
@@ -189,6 +191,7 @@ bool Exchange::flush(Link& link) {
 // Control frames never split a data frame: with one half sent they wait behind it.
 void Exchange::post(Link& link, const uint8_t* data, size_t bytes) {
     if (link.closed || link.out_left > 0 || link.pending.size() > 65536) return;
+    counters.bytes[static_cast<size_t>(Traffic::control)] += bytes;
     link.pending.insert(link.pending.end(), data, data + bytes);
     flush(link);
 }
@@ -294,17 +297,7 @@ const std::vector<Exchange::Received>& Exchange::transfer(FrameKind kind, uint32
         h = header(kind, op, h.bytes);
         std::memcpy(frame_.data(), &h, sizeof h);
         const uint64_t bytes = (sizeof h + h.bytes) * static_cast<uint64_t>(targets.size());
-        switch (traffic) {
-            case Traffic::activations:
-                counters.activation_bytes += bytes;
-                break;
-            case Traffic::logits:
-                counters.logit_bytes += bytes;
-                break;
-            case Traffic::control:
-                counters.control_bytes += bytes;
-                break;
-        }
+        counters.bytes[static_cast<size_t>(traffic)] += bytes;
         for (int node : targets) {
             Link& link = *links_[static_cast<size_t>(node)];
             link.out = frame_.data();

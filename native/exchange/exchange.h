@@ -32,13 +32,16 @@ struct FrameHeader {
 };
 static_assert(sizeof(FrameHeader) == 32);
 
+// What frames carry. Nothing sends weights or KV yet; whoever will is counted.
+enum class Traffic { activations, logits, control, weights, kv };
+constexpr int kTraffics = 5;
+
 struct WireCounters {
-    uint64_t activation_bytes = 0, logit_bytes = 0, control_bytes = 0;
+    uint64_t bytes[kTraffics] = {};  // by Traffic, frames' headers included
+    uint64_t all_bytes = 0;          // as the transports took them
     uint64_t exchanges = 0;
     double wait_seconds = 0, wire_seconds = 0;
 };
-
-enum class Traffic { activations, logits, control };
 
 class Exchange {
   public:

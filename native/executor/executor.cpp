@@ -219,9 +219,8 @@ int Executor::follow(int wake_descriptor) {
 
 void Executor::count_wire(const WireCounters& before) {
     const WireCounters& after = exchange_->counters;
-    bill_->activation_bytes += after.activation_bytes - before.activation_bytes;
-    bill_->logit_bytes += after.logit_bytes - before.logit_bytes;
-    bill_->control_bytes += after.control_bytes - before.control_bytes;
+    for (size_t i = 0; i < kTraffics; i++) bill_->wire_bytes[i] += after.bytes[i] - before.bytes[i];
+    bill_->all_wire_bytes += after.all_bytes - before.all_bytes;
     bill_->exchanges += after.exchanges - before.exchanges;
 }
 

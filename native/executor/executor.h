@@ -44,7 +44,7 @@ struct StepRows {
 struct Bill {
     double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
     uint64_t steps = 0, rows = 0, weight_bytes = 0;
-    uint64_t activation_bytes = 0, logit_bytes = 0, control_bytes = 0, exchanges = 0;
+    uint64_t wire_bytes[kTraffics] = {}, all_wire_bytes = 0, exchanges = 0;
 };
 
 class Executor {

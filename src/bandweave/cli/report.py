@@ -16,11 +16,12 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Timing
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
-WIRE_KINDS = ("activations", "logits", "control", "weights", "kv")
 _COUNTERS = {
     "activations": "activation_bytes",
     "logits": "logit_bytes",
     "control": "control_bytes",
+    "weights": "weight_wire_bytes",
+    "kv": "kv_wire_bytes",
 }
 
 # --- the plan ---
@@ -124,8 +125,7 @@ def make_bill(
     wall = sum(timing.decode for timing in timings) / max(1, tokens)
     sampling = sum(timing.sampling for timing in timings) / max(1, tokens)
     seconds = []
-    # No frame of the exchange carries weights or KV: those two stay at zero.
-    wire: dict[str, float] = dict.fromkeys(WIRE_KINDS, 0.0)
+    wire: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
     weight_bytes = []
     for node, (old, new) in enumerate(zip(before, after, strict=True)):
         spent = {key: value - old.decode[key] for key, value in new.decode.items()}
@@ -159,8 +159,10 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
         for node, items in enumerate(bill.seconds)
     ]
     output.print_table(headings, rows, stderr=stderr)
-    paid = ", ".join(f"{kind} {output.size(bill.wire_bytes[kind])}" for kind in _COUNTERS)
-    output.print_text(f"wire: {paid} a token; weights 0, KV 0", stderr=stderr)
+    paid = {kind: output.size(count) for kind, count in bill.wire_bytes.items()}
+    crossed = ", ".join(f"{kind} {paid[kind]}" for kind in ("activations", "logits", "control"))
+    rest = f"weights {paid['weights']}, KV {paid['kv']}"
+    output.print_text(f"wire: {crossed} a token; {rest}", stderr=stderr)
 
 
 def _figure(value: float) -> str:
