@@ -5,9 +5,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml
+# An editable install knows the Python files that there were: a new one needs a new install.
+MODULES := build/modules.txt
+NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test check format exhaustive transformers bench clean
+.PHONY: demo test check format exhaustive transformers bench clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -16,15 +18,15 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
-	$(BIN)/ruff format --check src tests training
-	$(BIN)/ruff check src tests training
+	$(BIN)/ruff format --check src tests training benchmarks
+	$(BIN)/ruff check src tests training benchmarks
 	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.h' -o -name '*.cpp')
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
 format: $(VENV)/.dev
-	$(BIN)/ruff format src tests training
-	$(BIN)/ruff check --fix src tests training
+	$(BIN)/ruff format src tests training benchmarks
+	$(BIN)/ruff check --fix src tests training benchmarks
 	$(BIN)/clang-format -i $$(find native -name '*.h' -o -name '*.cpp')
 
 # The full product of splits, formats, variants and models; long.
@@ -40,6 +42,10 @@ transformers: $(VENV)-transformers/.installed
 EXPERIMENTS ?= all
 bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -m benchmarks $(EXPERIMENTS) $(BENCH_FLAGS)
+
+$(MODULES): FORCE
+	@mkdir -p $(@D)
+	@find src -name '*.py' | sort | cmp -s - $@ || find src -name '*.py' | sort > $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("bandweave needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.x" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -64,7 +70,7 @@ $(VENV)-bench/.peers: benchmarks/requirements.txt
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(VENV)-bench/bin/pip install --quiet --no-binary llama-cpp-python -r $<
 	@touch $@
 
-$(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE) $(shell find src -name "*.py")
+$(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE)
 	$(VENV)-bench/bin/pip install --quiet --editable . --config-settings=build-dir=build/bench
 	@touch $@
 
