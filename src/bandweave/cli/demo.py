@@ -59,7 +59,7 @@ class _Run:
 )
 @click.option("--question", "own", multiple=True, metavar="TEXT",
               help="Ask this. May be given several times.")  # fmt: skip
-@click.option("--max-tokens", type=click.IntRange(1), default=96, metavar="N", show_default=True,
+@click.option("--max-tokens", type=click.IntRange(1), default=160, metavar="N", show_default=True,
               help="Ends an answer after N tokens.")  # fmt: skip
 @split_options
 @json_option
