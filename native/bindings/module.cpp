@@ -11,6 +11,7 @@
 
 #include "core/arena.h"
 #include "core/checksum.h"
+#include "core/float_mode.h"
 #include "exchange/exchange.h"
 #include "executor/executor.h"
 #include "kernels/isa.h"
@@ -82,6 +83,7 @@ struct PackedMatrix {
         std::string wrong;
         {
             nb::gil_scoped_release released;
+            const FloatMode mode;
             wrong = pack_rows(matrix.format, matrix.layout, panels, first, source, values.data(),
                               static_cast<size_t>(values.stride(0)), rows);
         }
@@ -169,6 +171,7 @@ NB_MODULE(_native, m) {
         "exp",
         [](Floats x, const std::string& isa) {
             std::vector<float> y(x.size());
+            const FloatMode mode;
             find_kernels(isa).exp(x.data(), y.data(), y.size());
             const size_t n = y.size();
             return to_numpy(std::move(y), 1, n);

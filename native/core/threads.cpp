@@ -53,14 +53,22 @@ ThreadTeam::ThreadTeam(int members, const std::vector<int>& cpus, bool spin)
       cpus_(cpus),
       start_(spin ? kSpins : kYields, !spin),
       barrier_(spin ? kSpins : kYields, !spin) {
-    for (int member = 1; member < members_; member++)
-        threads_.emplace_back([this, member] { loop(member); });
+    try {
+        for (int member = 1; member < members_; member++)
+            threads_.emplace_back([this, member] { loop(member); });
+    } catch (...) {
+        end();
+        throw;
+    }
 }
 
-ThreadTeam::~ThreadTeam() {
+ThreadTeam::~ThreadTeam() { end(); }
+
+void ThreadTeam::end() {
     ending_ = true;
     start_.advance();
     for (auto& thread : threads_) thread.join();
+    threads_.clear();
 }
 
 void ThreadTeam::pin(int member) const {

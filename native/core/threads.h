@@ -52,6 +52,7 @@ class ThreadTeam {
 
   private:
     void loop(int member);
+    void end();
     void pin(int member) const;
 
     const int members_;

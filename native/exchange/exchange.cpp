@@ -19,10 +19,32 @@ constexpr size_t kMaxPayload = size_t{1} << 30;
 constexpr size_t kReadAhead = 64 << 10;
 constexpr double kReportEvery = 0.2;
 constexpr double kSpinSeconds = 0.002;
+constexpr int kLastFrames = 64;
+constexpr size_t kLongestReason = 2000;
 constexpr int kBlindYields = 100;
 constexpr double kAbortSeconds = 0.2;
 // A peer that itself waits for a third node reports later than that node's neighbours notice.
 constexpr double kSecondHandGrace = 1.5;
+size_t most_bytes(FrameKind kind) {
+    switch (kind) {
+        case FrameKind::step:
+        case FrameKind::data:
+            return kMaxPayload;
+        case FrameKind::abort:
+            return 64 << 10;
+        default:
+            return 0;
+    }
+}
+
+// A peer's words as ASCII: they go into sentences and terminals.
+std::string printable(const char* text, size_t bytes) {
+    std::string words(text, bytes);
+    for (char& c : words)
+        if (c < 32 || c > 126) c = '?';
+    return words;
+}
+
 }  // namespace
 
 struct Exchange::Link {
@@ -87,7 +109,28 @@ void Exchange::shrink(size_t bytes) {
     std::memcpy(frame_.data(), &h, sizeof h);
 }
 
-void Exchange::gone(const Link& link) const {
+void Exchange::hear(Link& link, double time) {
+    link.heard = std::max(link.heard, time);
+    activity_.store(activity_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+// Throws the reason that the peer gave for leaving, if it gave one.
+void Exchange::gone(Link& link) {
+    if (!link.ended) {
+        if (link.ready) {  // its words may stand behind a frame that nobody will read any more
+            link.begin += sizeof(FrameHeader) + link.front.bytes;
+            link.ready = false;
+            parse(link);
+        }
+        link.closed = false;
+        for (int i = 0; i < kLastFrames && !link.closed; i++) {
+            pump(link);
+            if (!link.ready) break;
+            link.begin += sizeof(FrameHeader) + link.front.bytes;
+            link.ready = false;
+            parse(link);
+        }
+    }
     throw StepError(names_[static_cast<size_t>(link.node)] + " closed its connection to " +
                     names_[static_cast<size_t>(node_)]);
 }
@@ -97,14 +140,17 @@ void Exchange::parse(Link& link) {
     while (!link.ready && link.end - link.begin >= sizeof(FrameHeader)) {
         FrameHeader h;
         std::memcpy(&h, link.in.data() + link.begin, sizeof h);
+        if (h.magic == kMagic && (h.kind < 1 || h.kind > static_cast<uint16_t>(FrameKind::bye)))
+            throw StepError(names_[static_cast<size_t>(link.node)] +
+                            " sent a frame of an unknown kind");
         if (h.magic != kMagic || h.node != link.node || h.generation != generation_ ||
-            h.bytes > kMaxPayload)
+            h.bytes > most_bytes(static_cast<FrameKind>(h.kind)))
             throw StepError(names_[static_cast<size_t>(link.node)] +
                             " sent a frame that does not belong to this mesh");
         const size_t whole = sizeof h + h.bytes;
         const auto kind = static_cast<FrameKind>(h.kind);
         // Data on its way is progress; what a progress frame is worth it says itself.
-        if (kind == FrameKind::data || kind == FrameKind::step) link.heard = now();
+        if (kind == FrameKind::data || kind == FrameKind::step) hear(link, now());
         if (link.end - link.begin < whole) {
             return;
         }
@@ -114,15 +160,15 @@ void Exchange::parse(Link& link) {
                 double since = now();
                 link.second_hand = h.waiting != 0 && h.waiting != static_cast<uint32_t>(node_) + 1;
                 if (mark != link.mark)
-                    link.heard = since;
-                else if (link.second_hand)
-                    link.heard = std::max(link.heard, since - 1e-3 * h.stalled_ms);
+                    hear(link, since);
+                else if (link.second_hand && since - 1e-3 * h.stalled_ms > link.heard)
+                    hear(link, since - 1e-3 * h.stalled_ms);
                 link.mark = mark;
                 break;
             }
             case FrameKind::abort: {
                 auto* text = reinterpret_cast<const char*>(link.in.data() + link.begin + sizeof h);
-                throw StepError(std::string(text, std::min<size_t>(h.bytes, 2000)));
+                throw StepError(printable(text, std::min<size_t>(h.bytes, kLongestReason)));
             }
             case FrameKind::bye:
                 link.ended = true;
@@ -132,9 +178,6 @@ void Exchange::parse(Link& link) {
                 link.front = h;
                 link.ready = true;
                 return;
-            default:
-                throw StepError(names_[static_cast<size_t>(link.node)] +
-                                " sent a frame of an unknown kind");
         }
         link.begin += whole;
     }
@@ -182,6 +225,7 @@ bool Exchange::flush(Link& link) {
         }
         if (moved == 0) return false;
         counters.all_bytes += static_cast<uint64_t>(moved);
+        hear(link, now());  // the reader takes bytes; buffers in between are bounded
         link.out += moved;
         link.out_left -= static_cast<size_t>(moved);
     }
@@ -398,7 +442,8 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
     return &step_frame_;
 }
 
-void Exchange::abort(const std::string& reason) noexcept {
+void Exchange::abort(const std::string& whole_reason) noexcept {
+    const std::string reason = whole_reason.substr(0, kLongestReason);
     if (left_) return;
     left_ = true;
     std::vector<uint8_t> frame(sizeof(FrameHeader) + reason.size());

@@ -1,6 +1,7 @@
 // Exchange: frames between the nodes of one mesh, with bounded waits. One computing thread uses it.
 // Knows no programs: an operation is a number here.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -87,6 +88,8 @@ class Exchange {
     void leave() noexcept;
 
     uint32_t step() const { return step_; }
+    // Goes up with every sign of a peer's progress; any thread may look.
+    uint32_t activity() const { return activity_.load(std::memory_order_relaxed); }
     WireCounters counters;
 
   private:
@@ -99,7 +102,8 @@ class Exchange {
     void check_stalls(const std::vector<int>& targets, const std::vector<int>& sources);
     void send_progress(uint32_t op, int waiting_for, double stalled);
     void post(Link& link, const uint8_t* data, size_t bytes);
-    [[noreturn]] void gone(const Link& link) const;
+    void hear(Link& link, double time);
+    [[noreturn]] void gone(Link& link);
     FrameHeader header(FrameKind kind, uint32_t op, size_t bytes) const;
 
     const int node_;
@@ -111,6 +115,7 @@ class Exchange {
     double last_report_ = 0;
     bool left_ = false;
     int blind_ = 0;
+    std::atomic<uint32_t> activity_{0};
     std::vector<std::unique_ptr<Link>> links_;  // by node; null for this one
     std::vector<uint8_t> frame_;
     std::vector<Received> received_;

@@ -15,6 +15,8 @@ namespace bw {
 
 namespace {
 
+constexpr int kMostBells = 64;  // drained at a time; a peer can't hold us here
+
 class SharedTransport final : public Transport {
   public:
     SharedTransport(int descriptor, void* memory, bool first)
@@ -54,11 +56,12 @@ class SharedTransport final : public Transport {
         in_->reader_sleeps.store(0, std::memory_order_relaxed);
         out_->writer_sleeps.store(0, std::memory_order_relaxed);
         uint8_t bells[256];
-        ssize_t moved;
-        while ((moved = ::recv(descriptor_, bells, sizeof bells, 0)) > 0) {
-        }
+        ssize_t moved = 1;
+        for (int i = 0; i < kMostBells && moved > 0; i++)
+            moved = ::recv(descriptor_, bells, sizeof bells, 0);
         // The end of the socket tells of a process that died without closing its ring.
-        if (moved == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) gone_ = true;
+        if (moved == 0 || (moved < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+            gone_ = true;
     }
 
   private:

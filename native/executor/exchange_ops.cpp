@@ -210,7 +210,9 @@ void Executor::add_grid(const Exchange::Received& frame, int blocks, Span own, i
         if (frame.payload[b] == 4) {
             int32_t block[kBlock];
             std::memcpy(block, at, sizeof block);
-            for (int i = 0; i < kBlock; i++) out[i] += block[i];
+            for (int i = 0; i < kBlock; i++)
+                out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) +
+                                              static_cast<uint64_t>(int64_t{block[i]}));
             at += sizeof block;
         } else {
             int64_t block[kBlock];

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "core/clock.h"
+#include "core/float_mode.h"
 #include "executor/angles.h"
 #include "executor/span.h"
 
@@ -227,7 +228,10 @@ void Executor::count_wire(const WireCounters& before) {
 // `start`: when the step began on this node, the header's way included.
 void Executor::execute(double start) {
     const WireCounters before = exchange_ ? exchange_->counters : WireCounters{};
-    team_.run([this](int member) { work(member); });
+    team_.run([this](int member) {
+        const FloatMode mode;
+        work(member);
+    });
     if (exchange_) count_wire(before);
     bill_->wall += now() - start;
     bill_->steps++;

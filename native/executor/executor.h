@@ -65,7 +65,9 @@ class Executor {
     const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
     const Program& program() const { return program_; }
     // Goes up while the executor gets on with its work; any thread may look.
-    uint32_t progress() const { return progress_.load(std::memory_order_relaxed); }
+    uint32_t progress() const {
+        return progress_.load(std::memory_order_relaxed) + (exchange_ ? exchange_->activity() : 0);
+    }
     size_t work_bytes() const;
 
   private:

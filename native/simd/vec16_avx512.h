@@ -125,8 +125,8 @@ inline void grid_accumulate(int64_t* p, const Grid16& g) {
 inline VecF grid_to_float(const int64_t* p, bool* bad) {
     __m512i low = _mm512_loadu_si512(p), high = _mm512_loadu_si512(p + 8);
     const __m512i bound = _mm512_set1_epi64(int64_t{1} << 51);
-    __mmask8 out = _mm512_cmpge_epi64_mask(_mm512_abs_epi64(low), bound) |
-                   _mm512_cmpge_epi64_mask(_mm512_abs_epi64(high), bound);
+    __mmask8 out = _mm512_cmpge_epu64_mask(_mm512_abs_epi64(low), bound) |
+                   _mm512_cmpge_epu64_mask(_mm512_abs_epi64(high), bound);
     if (out) *bad = true;
     __m512 f = _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtepi64_ps(low)),
                                   _mm512_cvtepi64_ps(high), 1);

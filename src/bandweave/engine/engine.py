@@ -140,6 +140,8 @@ class Engine:
         prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
         names the node or layer that failed, after which the engine can only be closed.
         """
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         with self._lock:
             self._number += 1
             number, self._count = self._number, len(requests)
@@ -154,12 +156,29 @@ class Engine:
                     "reuse": reuse,
                 },
             )
+            caught: list[BaseException] = []
+
+            def guarded(index: int, token: int) -> bool | None:
+                """An error of the caller's must not leave node 0 at work on what nobody wants."""
+                if caught:
+                    return None
+                try:
+                    return on_token(index, token)
+                except BaseException as error:
+                    caught.append(error)
+                    self._cancel(number, range(len(requests)))
+                    return None
+
             try:
-                return self._collect(number, on_token)
+                results = self._collect(number, guarded)
             except KeyboardInterrupt:
-                self._cancel(number, range(len(requests)))
+                if not caught:
+                    self._cancel(number, range(len(requests)))
                 self._collect(number, lambda index, token: None)
                 raise
+            if caught:
+                raise caught[0]
+            return results
 
     def cancel(self) -> None:
         """Ends the answers under way, from any thread; they come back as ``"cancelled"``.

@@ -7,10 +7,11 @@ command line.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ class _Node:
                 model=assignment.model,
                 weight_format=assignment.weight_format,
             )
-            threading.Thread(target=keeping, name="cache", daemon=True).start()
+            threading.Thread(target=_unpinned, args=(keeping,), name="cache", daemon=True).start()
         self._generator = Generator(
             self._executor,
             self._embed,
@@ -204,7 +205,13 @@ class _Node:
 
     def _generate(self, message: dict[str, Any]) -> None:
         number = message["number"]
-        requests = [Request.from_message(request) for request in message["requests"]]
+        try:
+            requests = [Request.from_message(request) for request in message["requests"]]
+            for request in requests:
+                self._generator.check(request)
+        except ValueError as error:
+            self._channel.send({"type": "refused", "number": number, "reason": str(error)})
+            return
 
         def on_token(index: int, token: int) -> None:
             self._channel.send({"type": "token", "number": number, "index": index, "token": token})
@@ -220,9 +227,8 @@ class _Node:
                     reuse=message["reuse"],
                 )
         except (ValueError, MemoryError) as error:
-            refused = {"type": "refused", "number": number, "reason": str(error)}
-            self._channel.send(refused)
-            return
+            # Past the checks it is no mistake of the user's, and the other nodes are in mid-step.
+            raise StepError(f"{self._context.name}: {error}") from error
         answers = [
             {
                 "tokens": list(result.tokens),
@@ -264,6 +270,13 @@ class _Node:
     def abort(self, reason: str) -> None:
         if self._exchange is not None:
             self._exchange.abort(reason)
+
+
+def _unpinned(work: Callable[[], None]) -> None:
+    """Runs in a thread that would share the pinned processor of the one that started it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    work()
 
 
 def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:

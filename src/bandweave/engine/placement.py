@@ -57,7 +57,9 @@ def make_assignment(
         threads = local_threads(options)
         usable = usable_cpus()
         spin = threads * len(handles) <= len(usable)
-        if spin and not options.in_process:
+        # Pinned only where the nodes take every processor: two commands that share a machine
+        # would else meet on the same ones.
+        if threads * len(handles) == len(usable) and not options.in_process:
             cpus = usable[node * threads : (node + 1) * threads]
     addresses = tuple(handle.address for handle in handles if handle.address is not None)
     return Assignment(
