@@ -27,6 +27,8 @@ from bandweave.models.registry import build_graph, spec_from_config
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range
 
+_SAMPLE_BYTES = 4096
+
 # The stored dtypes that can be read: bandweave's name, and the array that holds them.
 _DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "F32": ("f32", np.float32),
@@ -153,10 +155,11 @@ class Folder:
         return sum(entry.stop - entry.start for _, entry in self._tensors.values())
 
     def fingerprint(self) -> str:
-        """A hex SHA-256 of config.json and of every weight file's name, size and header.
+        """A hex SHA-256 of config.json, of every weight file's name, size and header, and of 4 KiB
+        at the start, the middle and the end of every tensor.
 
-        Equal on machines that hold the same layout. The weights themselves are not read, so two
-        trainings of one model may share it.
+        Equal on machines that hold the same checkpoint, different for another training of the same
+        model; reading all of it would take minutes.
         """
         digest = hashlib.sha256(struct.pack("<Q", len(self._config_bytes)))
         digest.update(self._config_bytes)
@@ -164,6 +167,13 @@ class Folder:
             encoded = name.encode()
             digest.update(struct.pack("<QQ", len(encoded), file.size))
             digest.update(encoded + file.header_sha256)
+        for _, (file, entry) in sorted(self._tensors.items()):
+            size = entry.stop - entry.start
+            count = min(size, _SAMPLE_BYTES)
+            sample = bytearray(count)
+            for offset in sorted({0, (size - count) // 2, size - count}):
+                file.read_into(memoryview(sample), entry.start + offset)
+                digest.update(sample)
         return digest.hexdigest()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
 _INTRO = (
     "A small language model, woven over {nodes}. Each node holds its own part of every layer in "
-    "its own memory and reads only that. For each token they swap a few kilobytes of numbers; "
+    "its own memory and reads only that. For each token they swap small vectors of numbers; "
     "weights and KV cache stay where they are."
 )
 _WIDTH = 78

@@ -15,7 +15,7 @@ from bandweave.cli import output
 from bandweave.cli.environment import read_environment
 from bandweave.cli.options import json_option
 
-_PACKAGES = ("click", "jinja2", "numpy", "rich", "safetensors", "tokenizers")
+_PACKAGES = ("click", "jinja2", "numpy", "rich", "tokenizers")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _QUICK_BYTES = 256 << 20
 _LITTLE_MEMORY = 2e9

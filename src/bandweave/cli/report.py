@@ -159,7 +159,7 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
         for node, items in enumerate(bill.seconds)
     ]
     output.print_table(headings, rows, stderr=stderr)
-    paid = {kind: output.size(count) for kind, count in bill.wire_bytes.items()}
+    paid = {kind: output.size(count) if count else "0" for kind, count in bill.wire_bytes.items()}
     crossed = ", ".join(f"{kind} {paid[kind]}" for kind in ("activations", "logits", "control"))
     rest = f"weights {paid['weights']}, KV {paid['kv']}"
     output.print_text(f"wire: {crossed} a token; {rest}", stderr=stderr)

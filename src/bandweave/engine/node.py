@@ -70,6 +70,7 @@ class _Node:
     def __init__(self, context: NodeContext, assignment: Assignment, folder: Folder) -> None:
         self._context, self._assignment, self._folder = context, assignment, folder
         self._channel = context.channel
+        cpus = usable_cpus()  # before any thread is pinned
         split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
         program = lower(build_graph(folder.spec), split, context.node)
         threads = assignment.threads or context.threads or len(usable_cpus())
@@ -118,7 +119,9 @@ class _Node:
                 model=assignment.model,
                 weight_format=assignment.weight_format,
             )
-            threading.Thread(target=_unpinned, args=(keeping,), name="cache", daemon=True).start()
+            threading.Thread(
+                target=_unpinned, args=(keeping, cpus), name="cache", daemon=True
+            ).start()
         self._generator = Generator(
             self._executor,
             self._embed,
@@ -272,10 +275,10 @@ class _Node:
             self._exchange.abort(reason)
 
 
-def _unpinned(work: Callable[[], None]) -> None:
+def _unpinned(work: Callable[[], None], cpus: tuple[int, ...]) -> None:
     """Runs in a thread that would share the pinned processor of the one that started it."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        os.sched_setaffinity(0, cpus)
     work()
 
 
@@ -295,9 +298,13 @@ def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:
 
 def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
     """This node's own copy of the model: the controller's path, or a folder under the roots."""
-    candidates = [Path(assignment.model)]
+    given = Path(assignment.model)
+    candidates = [given]
     for root in roots:
-        candidates += [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
+        if root.is_dir():
+            inside = [path for path in root.iterdir() if path.is_dir()]
+            # Its namesake first: another may hold the same layout.
+            candidates += sorted([root, *inside], key=lambda path: (path.name != given.name, path))
     different: Path | None = None
     for path in candidates:
         if not (path / "config.json").is_file():

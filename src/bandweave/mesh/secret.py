@@ -40,12 +40,13 @@ def read_secret(path: str | Path) -> bytes:
     """
     try:
         with open(path, "rb") as file:
-            secret = file.read(MAX_SECRET_BYTES + 1).strip()
+            content = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
         raise ValueError(f"the token file {path} cannot be read: {error.strerror}") from error
+    secret = content.strip()
     if not secret:
         raise ValueError(f"the token file {path} is empty; put at least 16 random characters in it")
-    if len(secret) > MAX_SECRET_BYTES:
+    if len(content) > MAX_SECRET_BYTES:
         raise ValueError(f"the token file {path} is longer than {MAX_SECRET_BYTES} bytes")
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(
