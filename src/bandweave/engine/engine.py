@@ -294,10 +294,13 @@ class Engine:
                     self._broken = f"{handle.name} {cause}"
                     raise StepError(self._broken)
             time.sleep(0.02)
-        reason = reason or "closed its connection"
         # What one node says of another names that one already.
         named = any(handle.name in reason for handle in self._handles)
-        self._broken = reason if named else f"{self._handles[node].name}: {reason}"
+        name = self._handles[node].name
+        if not reason:
+            self._broken = f"{name} closed its connection"
+        else:
+            self._broken = reason if named else f"{name}: {reason}"
         raise StepError(self._broken)
 
     def _available_memories(self) -> list[int]:

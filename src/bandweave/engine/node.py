@@ -306,6 +306,7 @@ def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
             # Its namesake first: another may hold the same layout.
             candidates += sorted([root, *inside], key=lambda path: (path.name != given.name, path))
     different: Path | None = None
+    damaged: CheckpointError | None = None
     for path in candidates:
         if not (path / "config.json").is_file():
             continue
@@ -313,11 +314,13 @@ def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
             with Folder.open(path) as folder:
                 if folder.fingerprint() == assignment.fingerprint:
                     return path
-        except CheckpointError:
-            if path == candidates[0] and not roots:
-                raise
+        except CheckpointError as error:
+            if path.name == given.name and damaged is None:
+                damaged = error
             continue
-        different = path if path.name == candidates[0].name else different
+        different = path if path.name == given.name else different
+    if damaged is not None:
+        raise damaged
     host = socket.gethostname()
     if different is not None:
         raise CheckpointError(
