@@ -9,6 +9,12 @@ namespace {
 inline VecF load_element(const uint16_t* p) { return load_half(p); }
 inline VecF load_element(const float* p) { return load(p); }
 
+// Fetches what lies `ahead` bytes from here: the same place of the next chunk's page.
+template <typename T>
+inline void prefetch(const T* here, ptrdiff_t ahead) {
+    __builtin_prefetch(reinterpret_cast<const char*>(here) + ahead);
+}
+
 constexpr float kLowest = -__builtin_inff();
 
 // How many sums a kernel keeps in registers: heads times blocks of keys, or times vectors of d.
@@ -32,14 +38,18 @@ inline Lanes lanes_of(int from, int to, int b) {
 
 // scores[h][16 b ...] = q[h] . k over d ascending, for B blocks of keys from block b on.
 template <int H, int B, typename T>
-inline void score_blocks(const float* q, int dim, const T* keys, int b, VecF scale, float* scores) {
+inline void score_blocks(const float* q, int dim, const T* keys, ptrdiff_t ahead, int b, VecF scale,
+                         float* scores) {
     VecF sums[H][B];
     for (int h = 0; h < H; h++)
         for (int i = 0; i < B; i++) sums[h][i] = zero();
     for (int d = 0; d < dim; d++) {
         VecF k[B];
-        for (int i = 0; i < B; i++)
-            k[i] = load_element(keys + (static_cast<size_t>(b + i) * dim + d) * 16);
+        for (int i = 0; i < B; i++) {
+            const T* at = keys + (static_cast<size_t>(b + i) * dim + d) * 16;
+            prefetch(at, ahead);
+            k[i] = load_element(at);
+        }
         for (int h = 0; h < H; h++) {
             const VecF element = set1(q[h * dim + d]);
             for (int i = 0; i < B; i++) sums[h][i] = fma(element, k[i], sums[h][i]);
@@ -52,8 +62,8 @@ inline void score_blocks(const float* q, int dim, const T* keys, int b, VecF sca
 
 // out[h][d] = fma(e[h][j], v[j][d], out[h][d]) over the visible j, for N vectors of d at a time.
 template <int H, int N, typename T>
-inline void value_vectors(const float* e, const T* v, int from, int to, int stride, float* out,
-                          int out_stride) {
+inline void value_vectors(const float* e, const T* v, ptrdiff_t ahead, int from, int to, int stride,
+                          float* out, int out_stride) {
     VecF acc[H][N];
     for (int h = 0; h < H; h++)
         for (int i = 0; i < N; i++) acc[h][i] = zero();
@@ -61,6 +71,7 @@ inline void value_vectors(const float* e, const T* v, int from, int to, int stri
         const T* row = v + static_cast<size_t>(j) * stride;
         VecF value[N];
         for (int i = 0; i < N; i++) value[i] = load_element(row + 16 * i);
+        prefetch(row, ahead);
         for (int h = 0; h < H; h++) {
             const VecF weight = set1(e[h * kPage + j]);
             for (int i = 0; i < N; i++) acc[h][i] = fma(weight, value[i], acc[h][i]);
@@ -114,20 +125,24 @@ void attend(const AttentionArgs& args, const float* q, float* out) {
         const int from = first > base ? first - base : 0;
         const int to = last - base + 1 < kPage ? last - base + 1 : kPage;
         const T* keys = static_cast<const T*>(args.pages[chunk]);
+        const ptrdiff_t ahead = chunk < last / kPage
+                                    ? static_cast<const char*>(args.pages[chunk + 1]) -
+                                          static_cast<const char*>(args.pages[chunk])
+                                    : 0;
         const T* values = keys + static_cast<size_t>(kPage) * dim;
         int b = from / 16;
         const int block_to = (to + 15) / 16;
         for (; b + kBlocks <= block_to; b += kBlocks)
-            score_blocks<H, kBlocks>(q, dim, keys, b, scale, scores);
-        for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, b, scale, scores);
+            score_blocks<H, kBlocks>(q, dim, keys, ahead, b, scale, scores);
+        for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, ahead, b, scale, scores);
         float m[H], l[H];
         for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
         float* o = started ? part : total;
         int d = 0;
         for (; d + 16 * kVectors <= wide; d += 16 * kVectors)
-            value_vectors<H, kVectors>(scores, values + d, from, to, wide, o + d, wide);
+            value_vectors<H, kVectors>(scores, values + d, ahead, from, to, wide, o + d, wide);
         for (; d < wide; d += 16)
-            value_vectors<H, 1>(scores, values + d, from, to, wide, o + d, wide);
+            value_vectors<H, 1>(scores, values + d, ahead, from, to, wide, o + d, wide);
         if (!started) {
             for (int h = 0; h < H; h++) {
                 best[h] = m[h];

@@ -7,7 +7,6 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr size_t kScaleBytes = 32;
-constexpr size_t kPrefetchAhead = 16;  // group blocks; hides a memory latency behind streaming
 
 inline int32_t four(const uint8_t* p) {
     int32_t word;
@@ -19,6 +18,7 @@ inline int32_t four(const uint8_t* p) {
 
 struct DotQ4 {
     static constexpr size_t kBlock = 288;
+    static constexpr int kMostRows = 8;  // whose accumulators fit the registers
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
@@ -30,6 +30,16 @@ struct DotQ4 {
             high[j] = _mm512_and_si512(_mm512_srli_epi16(q, 4), mask);
         }
         for (int r = 0; r < R; r++) {
+            // Enough rows hide the latency of one chain; few need two.
+            if (R >= 4) {
+                __m512i s = _mm512_set1_epi32(sum[r]);
+                for (int j = 0; j < 4; j++)
+                    s = _mm512_dpbusd_epi32(s, low[j], _mm512_set1_epi32(four(a[r] + 4 * j)));
+                for (int j = 0; j < 4; j++)
+                    s = _mm512_dpbusd_epi32(s, high[j], _mm512_set1_epi32(four(a[r] + 16 + 4 * j)));
+                dot[r] = {s};
+                continue;
+            }
             __m512i s0 = _mm512_set1_epi32(sum[r]), s1 = _mm512_setzero_si512();
             for (int j = 0; j < 4; j++) {
                 s0 = _mm512_dpbusd_epi32(s0, low[j], _mm512_set1_epi32(four(a[r] + 4 * j)));
@@ -42,6 +52,7 @@ struct DotQ4 {
 
 struct DotQ8 {
     static constexpr size_t kBlock = 544;
+    static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
@@ -66,6 +77,7 @@ struct DotQ8 {
 
 struct DotQ4 {
     static constexpr size_t kBlock = 288;
+    static constexpr int kMostRows = 8;  // whose accumulators fit the registers
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
@@ -98,6 +110,7 @@ struct DotQ4 {
 
 struct DotQ8 {
     static constexpr size_t kBlock = 544;
+    static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,
                              VecI* dot) {
@@ -132,6 +145,7 @@ struct DotQ8 {
 
 struct DotQ4 {
     static constexpr size_t kBlock = 288;
+    static constexpr int kMostRows = 8;  // whose accumulators fit the registers
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
@@ -150,6 +164,7 @@ struct DotQ4 {
 
 struct DotQ8 {
     static constexpr size_t kBlock = 544;
+    static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,
                              VecI* dot) {

@@ -1,17 +1,23 @@
 // Products of packed weight panels with rows, in the order of docs/numerics.md section 4.
 // One text for every ISA variant; integer dots come from dot.h.
 #include "kernels/dot.h"
+#include "kernels/units.h"
 #include "kernels/variant.h"
 
 namespace bw::BW_ISA_NAME {
 namespace {
+
+constexpr size_t kPrefetchAhead = 4608;  // bytes; hides a memory latency behind streaming
+constexpr int kRowBlock = 64;
 
 // Where a panel's outputs go.
 struct Target {
     ProductArgs& args;
     int first_output;
 
-    inline void put(int row, VecF acc) const {
+    template <int N>
+    inline void put(int row, const NoUnits<N>& sums, int i) const {
+        VecF acc = sums.sum[i];
         if (args.bias) acc = add(acc, load(args.bias + first_output));
         float* y = args.y + static_cast<size_t>(row) * args.ldy + first_output;
         int left = args.outputs - first_output;
@@ -20,15 +26,17 @@ struct Target {
         else
             store_first(y, acc, left);
     }
-    inline void put(int row, const Grid16& grid) const {
-        if (grid_bad(grid)) args.bad = true;
-        grid_store(args.grid + static_cast<size_t>(row) * args.ldy + first_output, grid);
+    template <class Units>
+    inline void put(int row, const Units& sums, int i) const {
+        if (!sums.put(i, args.grid + static_cast<size_t>(row) * args.ldy + first_output))
+            args.bad = true;
     }
 };
 
 // Quantised formats: R rows of one panel. The group's weights are unpacked once for all rows.
-template <class Dot, int R, bool kOnGrid>
-inline void quantised_panel(const ProductArgs& args, const uint8_t* w, int row, Target target) {
+// False where the sums did not fit; nothing is written then.
+template <class Dot, int R, class Units>
+inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, int row, Target target) {
     const int groups = args.layout.groups(), units = args.layout.units();
     const uint8_t* a[R];
     const float* scales[R];
@@ -39,16 +47,14 @@ inline void quantised_panel(const ProductArgs& args, const uint8_t* w, int row, 
         sums[r] = reinterpret_cast<const int32_t*>(scales[r] + groups);
     }
     VecF acc[R];
-    Grid16 grid[R];
-    for (int r = 0; r < R; r++) {
-        acc[r] = zero();
-        if (kOnGrid) grid[r] = grid_zero();
-    }
+    Units total;
+    total.start();
+    for (int r = 0; r < R; r++) acc[r] = zero();
     int group = 0;
     for (int u = 0; u < units; u++) {
         for (const int end = group + args.layout.unit_groups(u); group < end; group++) {
             for (size_t line = 0; line < Dot::kBlock; line += 64)
-                __builtin_prefetch(w + Dot::kBlock * kPrefetchAhead + line);
+                __builtin_prefetch(w + kPrefetchAhead + line);
             VecI dot[R];
             int32_t sum[R];
             const uint8_t* at[R];
@@ -62,35 +68,44 @@ inline void quantised_panel(const ProductArgs& args, const uint8_t* w, int row, 
                 acc[r] = fma(to_float(dot[r]), mul(scale, set1(scales[r][group])), acc[r]);
             w += Dot::kBlock;
         }
-        if (kOnGrid) {
-            for (int r = 0; r < R; r++) {
-                grid[r] = grid_add(grid[r], acc[r]);
-                acc[r] = zero();
-            }
-        }
+        total.end_unit(acc);
     }
-    for (int r = 0; r < R; r++) {
-        if (kOnGrid)
-            target.put(row + r, grid[r]);
-        else
-            target.put(row + r, acc[r]);
+    total.end(acc);
+    if (!total.fits()) return false;
+    for (int r = 0; r < R; r++) target.put(row + r, total, r);
+    return true;
+}
+
+// Does R rows at a time, from `row` on; on the grid in int64 lanes where int32 lanes won't do.
+template <class Dot, int R, bool kOnGrid>
+inline void quantised_rows(const ProductArgs& args, const uint8_t* w, int& row, int stop,
+                           Target target) {
+    for (; row + R <= stop; row += R) {
+        if constexpr (!kOnGrid) {
+            quantised_panel<Dot, R, NoUnits<R>>(args, w, row, target);
+        } else if (args.layout.units() > NarrowUnits<R>::kMostUnits ||
+                   !quantised_panel<Dot, R, NarrowUnits<R>>(args, w, row, target)) {
+            for (int r = row; r < row + R; r++)
+                quantised_panel<Dot, 1, WideUnits<1>>(args, w, r, target);
+        }
     }
 }
 
 template <class Dot, bool kOnGrid>
 void quantised(ProductArgs& args) {
-    const uint8_t* w = args.panels;
-    for (int panel = 0; panel < args.num_panels; panel++, w += args.panel_stride) {
-        Target target{args, panel * kPanel};
-        int row = 0;
-        if (!kOnGrid)
-            for (; row + 8 <= args.rows; row += 8)
-                quantised_panel<Dot, 8, kOnGrid>(args, w, row, target);
-        for (; row + 4 <= args.rows; row += 4)
-            quantised_panel<Dot, 4, kOnGrid>(args, w, row, target);
-        for (; row + 2 <= args.rows; row += 2)
-            quantised_panel<Dot, 2, kOnGrid>(args, w, row, target);
-        for (; row < args.rows; row++) quantised_panel<Dot, 1, kOnGrid>(args, w, row, target);
+    // Rows in blocks whose activations stay in the second-level cache beside the panels.
+    for (int from = 0; from < args.rows; from += kRowBlock) {
+        const int stop = from + kRowBlock < args.rows ? from + kRowBlock : args.rows;
+        const uint8_t* w = args.panels;
+        for (int panel = 0; panel < args.num_panels; panel++, w += args.panel_stride) {
+            Target target{args, panel * kPanel};
+            int row = from;
+            if constexpr (Dot::kMostRows >= 8)
+                quantised_rows<Dot, 8, kOnGrid>(args, w, row, stop, target);
+            quantised_rows<Dot, 4, kOnGrid>(args, w, row, stop, target);
+            quantised_rows<Dot, 2, kOnGrid>(args, w, row, stop, target);
+            quantised_rows<Dot, 1, kOnGrid>(args, w, row, stop, target);
+        }
     }
 }
 
@@ -98,19 +113,16 @@ inline VecF load_weight(const float* p) { return load(p); }
 inline VecF load_weight(const uint16_t* p) { return load_bf16(p); }
 
 // Float formats: P panels of R rows at a time, so that R * P chains hide the fma's latency.
-template <typename T, int R, int P, bool kOnGrid>
-inline void float_panels(ProductArgs& args, int panel, int row) {
+template <typename T, int R, int P, class Units>
+inline bool float_panels(ProductArgs& args, int panel, int row) {
     const T* w[P];
     for (int p = 0; p < P; p++)
         w[p] = reinterpret_cast<const T*>(args.panels +
                                           static_cast<size_t>(panel + p) * args.panel_stride);
-    VecF acc[R][P];
-    Grid16 grid[R][P];
-    for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++) {
-            acc[r][p] = zero();
-            if (kOnGrid) grid[r][p] = grid_zero();
-        }
+    VecF acc[R * P];
+    Units total;
+    total.start();
+    for (int i = 0; i < R * P; i++) acc[i] = zero();
     const float* x = args.x + static_cast<size_t>(row) * args.ldx;
     int k = 0;
     for (int u = 0; u < args.layout.units(); u++) {
@@ -118,40 +130,46 @@ inline void float_panels(ProductArgs& args, int panel, int row) {
             for (int p = 0; p < P; p++) {
                 VecF weight = load_weight(w[p] + static_cast<size_t>(k) * kPanel);
                 for (int r = 0; r < R; r++)
-                    acc[r][p] = fma(weight, set1(x[r * args.ldx + k]), acc[r][p]);
+                    acc[r * P + p] = fma(weight, set1(x[r * args.ldx + k]), acc[r * P + p]);
             }
         }
-        if (kOnGrid) {
-            for (int r = 0; r < R; r++)
-                for (int p = 0; p < P; p++) {
-                    grid[r][p] = grid_add(grid[r][p], acc[r][p]);
-                    acc[r][p] = zero();
-                }
-        }
+        total.end_unit(acc);
     }
-    for (int p = 0; p < P; p++) {
-        Target target{args, (panel + p) * kPanel};
-        for (int r = 0; r < R; r++) {
-            if (kOnGrid)
-                target.put(row + r, grid[r][p]);
-            else
-                target.put(row + r, acc[r][p]);
+    total.end(acc);
+    if (!total.fits()) return false;
+    for (int p = 0; p < P; p++)
+        for (int r = 0; r < R; r++)
+            Target{args, (panel + p) * kPanel}.put(row + r, total, r * P + p);
+    return true;
+}
+
+template <typename T, int R, int P, bool kOnGrid>
+inline void float_rows(ProductArgs& args, int panel, int& row) {
+    for (; row + R <= args.rows; row += R) {
+        if constexpr (!kOnGrid) {
+            float_panels<T, R, P, NoUnits<R * P>>(args, panel, row);
+        } else if (args.layout.units() > NarrowUnits<1>::kMostUnits ||
+                   !float_panels<T, R, P, NarrowUnits<R * P>>(args, panel, row)) {
+            for (int r = row; r < row + R; r++)
+                for (int p = panel; p < panel + P; p++)
+                    float_panels<T, 1, 1, WideUnits<1>>(args, p, r);
         }
     }
 }
 
 template <typename T, int P, bool kOnGrid>
-inline void float_rows(ProductArgs& args, int panel) {
+inline void float_all_rows(ProductArgs& args, int panel) {
     int row = 0;
-    for (; row + 4 <= args.rows; row += 4) float_panels<T, 4, P, kOnGrid>(args, panel, row);
-    for (; row < args.rows; row++) float_panels<T, 1, P, kOnGrid>(args, panel, row);
+    float_rows<T, 4, P, kOnGrid>(args, panel, row);
+    float_rows<T, 2, P, kOnGrid>(args, panel, row);
+    float_rows<T, 1, P, kOnGrid>(args, panel, row);
 }
 
 template <typename T, bool kOnGrid>
 void floating(ProductArgs& args) {
     int panel = 0;
-    for (; panel + 4 <= args.num_panels; panel += 4) float_rows<T, 4, kOnGrid>(args, panel);
-    for (; panel < args.num_panels; panel++) float_rows<T, 1, kOnGrid>(args, panel);
+    for (; panel + 4 <= args.num_panels; panel += 4) float_all_rows<T, 4, kOnGrid>(args, panel);
+    for (; panel < args.num_panels; panel++) float_all_rows<T, 1, kOnGrid>(args, panel);
 }
 
 }  // namespace

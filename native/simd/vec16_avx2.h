@@ -82,6 +82,13 @@ inline VecI isub(VecI x, VecI y) {
 inline VecI iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline VecI half_floor(VecI x) { return {_mm256_srai_epi32(x.a, 1), _mm256_srai_epi32(x.b, 1)}; }
 inline VecI shift_right_8(VecI x) { return {_mm256_srai_epi32(x.a, 8), _mm256_srai_epi32(x.b, 8)}; }
+inline VecI shift_right_16(VecI x) {
+    return {_mm256_srai_epi32(x.a, 16), _mm256_srai_epi32(x.b, 16)};
+}
+inline VecI low_16(VecI x) {
+    const __m256i mask = _mm256_set1_epi32(0xffff);
+    return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+}
 inline VecI shift_left_8(VecI x) { return {_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)}; }
 inline VecF power_of_two(VecI n) {
     const __m256i bias = _mm256_set1_epi32(127);

@@ -74,6 +74,8 @@ inline void store_int16(int16_t* p, VecI a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
 }
 inline VecI shift_right_8(VecI a) { return {_mm512_srai_epi32(a.v, 8)}; }
+inline VecI shift_right_16(VecI a) { return {_mm512_srai_epi32(a.v, 16)}; }
+inline VecI low_16(VecI a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(0xffff))}; }
 inline VecI shift_left_8(VecI a) { return {_mm512_slli_epi32(a.v, 8)}; }
 
 // The fixed tree of docs/numerics.md section 5.

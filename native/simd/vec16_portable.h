@@ -160,6 +160,14 @@ inline VecI shift_right_8(VecI a) {
     BW_LANES(a.v[i] = a.v[i] >> 8);
     return a;
 }
+inline VecI shift_right_16(VecI a) {
+    BW_LANES(a.v[i] = a.v[i] >> 16);
+    return a;
+}
+inline VecI low_16(VecI a) {
+    BW_LANES(a.v[i] = a.v[i] & 0xffff);
+    return a;
+}
 inline VecI shift_left_8(VecI a) {
     BW_LANES(a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << 8));
     return a;
