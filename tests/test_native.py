@@ -14,7 +14,7 @@ from bandweave.engine.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
 from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.random_model import ODD_SPECS, MemorySource, random_source, random_tensors
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 
 FORMATS = ("f32", "bf16", "q8", "q4")
@@ -65,6 +65,22 @@ def test_native_gives_the_reference_bytes(name: str, weight_format: str, isa: st
         got = conversation(engine, 6, spec.vocab_size)
     expected = reference(name, weight_format, kv)
     assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", _native.isa_variants())
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_sums_of_any_size_are_exact(weight_format: str, isa: str) -> None:
+    """Some outputs' units exceed 2^31 grid steps, so that int32 lanes do not hold them."""
+    spec = ODD_SPECS["ten_heads_of_8"]
+    tensors = random_tensors(spec, 3, bf16=True)
+    for name, values in tensors.items():
+        if name.endswith(("down_proj", "o_proj")):
+            values[::3] *= np.float32(4096)
+    source = MemorySource(tensors=tensors, stored="bf16")
+    with ReferenceNodes(spec, source, weight_format=weight_format, num_pages=6) as oracle:
+        expected = conversation(oracle, 6, spec.vocab_size)
+    with NativeNodes(spec, source, weight_format=weight_format, num_pages=6, isa=isa) as engine:
+        assert conversation(engine, 6, spec.vocab_size).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("isa", _native.isa_variants())
