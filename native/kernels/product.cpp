@@ -7,7 +7,6 @@
 namespace bw::BW_ISA_NAME {
 namespace {
 
-constexpr size_t kPrefetchAhead = 4608;  // bytes; hides a memory latency behind streaming
 constexpr int kRowBlock = 64;
 
 // Where a panel's outputs go.
@@ -34,6 +33,8 @@ struct Target {
 };
 
 // Quantised formats: R rows of one panel. The group's weights are unpacked once for all rows.
+// No prefetch by hand: the processor's own follows the panels, and hints only take its place
+// (measured: 5 to 15 % of the read bandwidth lost).
 // False where the sums did not fit; nothing is written then.
 template <class Dot, int R, class Units>
 inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, int row, Target target) {
@@ -53,8 +54,6 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, int row, 
     int group = 0;
     for (int u = 0; u < units; u++) {
         for (const int end = group + args.layout.unit_groups(u); group < end; group++) {
-            for (size_t line = 0; line < Dot::kBlock; line += 64)
-                __builtin_prefetch(w + kPrefetchAhead + line);
             VecI dot[R];
             int32_t sum[R];
             const uint8_t* at[R];
