@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/checksum.h"
+#include "core/numerics.h"
 #include "kernels/pack.h"
 
 namespace bw {
@@ -112,7 +113,7 @@ std::vector<uint8_t> read_description(File& file) {
     file.read(0, head, sizeof head);
     if (std::memcmp(head, kMagic, sizeof kMagic) != 0)
         throw DumpError("this is no dump of bandweave's, or one that was not finished");
-    uint32_t versions[2];
+    int32_t versions[2];
     uint64_t words[3];  // offset, bytes, checksum
     std::memcpy(versions, head + 8, sizeof versions);
     std::memcpy(words, head + 16, sizeof words);

@@ -11,8 +11,7 @@
 
 namespace bw {
 
-constexpr uint32_t kDumpVersion = 1;  // of the file's layout; the same number as in dump.py
-constexpr uint32_t kNumericsVersion = 1;
+constexpr int kDumpVersion = 1;  // of the file's layout; the same number as in dump.py
 
 // A file that cannot be used; the message says why.
 struct DumpError : std::runtime_error {

@@ -6,6 +6,7 @@
 #include <exception>
 #include <stdexcept>
 
+#include "core/numerics.h"
 #include "kernels/isa.h"
 #include "runner/generate.h"
 #include "verify/golden.h"
@@ -75,7 +76,7 @@ int run(int count, char** arguments) {
     for (size_t i = 0; i < answer.tokens.size(); i++)
         std::printf("%s%d", i ? ", " : "", static_cast<int>(answer.tokens[i]));
     std::printf(
-        "], \"logits_digest\": \"%s\", \"numerics_version\": %u, \"isa\": \"%s\", "
+        "], \"logits_digest\": \"%s\", \"numerics_version\": %d, \"isa\": \"%s\", "
         "\"threads\": %d, \"prefill_seconds\": %.6f, \"decode_seconds\": %.6f}\n",
         answer.logits_digest.c_str(), kNumericsVersion, options.kernels->name, options.threads,
         answer.prefill_seconds, answer.decode_seconds);

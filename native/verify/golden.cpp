@@ -4,12 +4,15 @@
 
 #include "core/checksum.h"
 #include "core/float_mode.h"
+#include "core/numerics.h"
 #include "executor/angles.h"
 #include "kernels/pack.h"
 
 namespace bw {
 
 namespace {
+
+static_assert(kNumericsVersion == 1, "the digests below belong to version 1 of the numerics");
 
 // The stored digests, in the order of golden().
 struct Expected {
