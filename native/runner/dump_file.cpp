@@ -171,11 +171,12 @@ DumpFile read_dump(const std::string& path) {
     Program& program = dump.program;
     program.hidden_size = in.size();
     program.vocab_size = in.size();
-    program.cache.layers = in.size();
-    program.cache.kv_heads = in.size();
-    program.cache.dim = in.number(1, 1 << 16);
+    // These bounds keep the size of the KV cache inside 64 bits.
+    program.cache.layers = in.number(1, 1 << 12);
+    program.cache.kv_heads = in.number(1, 1 << 12);
+    program.cache.dim = in.number(1, 1 << 13);
     dump.half_kv = in.flag();
-    dump.context = in.size();
+    dump.context = in.number(1, 1 << 23);
     dump.max_rows = in.number(1, 1 << 20);
     program.inv_freq.resize(in.count(8));
     for (double& frequency : program.inv_freq) frequency = in.take<double>();
