@@ -23,6 +23,7 @@ from bandweave.engine.request import Request
 from bandweave.engine.sampling import SamplingParams
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range, make_split
+from tests.helpers.command import start_command
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.runner_builds import build_runner, run_runner
 
@@ -114,9 +115,7 @@ def _dump(path: Path, name: str, weight_format: str) -> Dumped:
     params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
     request = Request(tokens=tuple(prompt), params=params, end_tokens=frozenset())
     result = generator.run([request], digest=True)[0]
-    return Dumped(
-        path=path, prompt=prompt, tokens=list(result.tokens), digest=result.logits_digest
-    )
+    return Dumped(path=path, prompt=prompt, tokens=list(result.tokens), digest=result.logits_digest)
 
 
 @pytest.mark.parametrize(("build", "processor", "variants"), PROCESSORS)
@@ -170,6 +169,21 @@ def test_kernels_give_the_golden_digests_here(build: str, runners: dict[str, Pat
     assert set(_native.isa_variants()) <= variants | {"avx2_vnni"}
     if build == "x86" and "avx512" in variants:
         assert "avx2_vnni" in variants
+
+
+def test_a_dumped_model_gives_the_command_s_answer(
+    runners: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = ("run", "demo", "--prompt", "What is 17 + 25?", "--max-tokens", "24", "--json")
+    with start_command(*asked) as command:
+        expected = command.finish().json
+    with start_command("dump", "demo", tmp_path / "demo") as command:
+        assert command.finish().status == 0
+    prompt = ",".join(map(str, expected["prompt_token_ids"]))
+    arguments = ("run", tmp_path / "demo", "--tokens", prompt, "--max-tokens", "24")
+    answer = json.loads(run_runner(_runner(runners, "x86"), *arguments).out)
+    assert answer["tokens"] == expected["tokens"]  # up to the end token
+    assert answer["logits_digest"] == expected["logits_digest"]
 
 
 @pytest.mark.parametrize("isa", _native.isa_variants())

@@ -15,6 +15,7 @@
 #include "core/numerics.h"
 #include "exchange/exchange.h"
 #include "executor/executor.h"
+#include "executor/place.h"
 #include "kernels/isa.h"
 #include "kernels/pack.h"
 #include "probe/bandwidth.h"
@@ -161,7 +162,8 @@ NB_MODULE(_native, m) {
             return found;
         },
         "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
-        "What every kernel of a variant makes of fixed numbers: name, digest, and what it must be.");
+        "What every kernel of a variant makes of fixed numbers: name, digest, and what it must "
+        "be.");
     m.def(
         "numerics_version", [] { return kNumericsVersion; },
         "The version of the numerics that the kernels follow.");
@@ -229,6 +231,18 @@ NB_MODULE(_native, m) {
                     self.panels, {self.matrix.bytes()}, nb::find(self));
             },
             "The packed bytes.");
+
+    m.def(
+        "place",
+        [](const std::vector<std::shared_ptr<PackedMatrix>>& matrices,
+           const std::vector<int>& cpus) {
+            std::vector<Matrix> plain;
+            for (const auto& matrix : matrices) plain.push_back(matrix->matrix);
+            nb::gil_scoped_release released;
+            place_panels(plain, cpus);
+        },
+        "matrices"_a, "cpus"_a,
+        "Puts the pages of matrices that are still empty where these processors' threads read.");
 
     nb::class_<ProgramBuilder>(m, "Program")
         .def(

@@ -1,7 +1,7 @@
 // Golden digests: what every kernel makes of fixed numbers, as 64 bits, beside the digest that
-// docs/numerics.md's rules give. They differ only where a processor, a compiler or a kernel does not
-// do what the rules say, or after a change of the rules: then the numerics version changes too, and
-// the stored digests belong to the new one.
+// docs/numerics.md's rules give. They differ only where a processor, a compiler or a kernel does
+// not do what the rules say, or after a change of the rules: then the numerics version changes too,
+// and the stored digests belong to the new one.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -61,7 +61,7 @@ def build_runner(name: str) -> Path:
 def run_runner(
     runner: Path, *arguments: str | Path, build: str = "", processor: str = ""
 ) -> Outcome:
-    """Runs the runner, on an emulated processor if one is named; skips where there is no emulator."""
+    """Runs the runner, on an emulated processor if one is named; skips where none emulates it."""
     command = [str(runner), *map(str, arguments)]
     if processor:
         emulator = _EMULATORS[build]
@@ -74,4 +74,6 @@ def run_runner(
 
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, (
+        f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )

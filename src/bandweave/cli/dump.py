@@ -14,12 +14,26 @@ from bandweave.cli.options import json_option
 @click.command("dump", short_help="Write a model into one file for bandweave-runner.")
 @click.argument("model")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--format", "weight_format", default="q4", metavar="FORMAT",
-              help="Weights: q4, q8, bf16 or f32. Default q4.")
-@click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
-              help="Keys and values in memory: f16 or f32. Default f16.")
-@click.option("--context", type=int, metavar="N",
-              help="Tokens of prompt and answer. Default: the model's, at most 4096.")
+@click.option(
+    "--format",
+    "weight_format",
+    default="q4",
+    metavar="FORMAT",
+    help="Weights: q4, q8, bf16 or f32. Default q4.",
+)
+@click.option(
+    "--kv",
+    "kv_format",
+    default="f16",
+    metavar="FORMAT",
+    help="Keys and values in memory: f16 or f32. Default f16.",
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="N",
+    help="Tokens of prompt and answer. Default: the model's, at most 4096.",
+)
 @json_option
 def command(
     model: str,
