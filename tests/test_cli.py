@@ -18,9 +18,10 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from bandweave import NUMERICS_VERSION, __version__
+from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli.main import COMMANDS, cli
+from bandweave.engine import machine
 from tests.helpers.command import Outcome, bandweave, lines_of, start_command, start_on_terminal
 
 QUESTION = "What is 17 + 25?"
@@ -499,6 +500,51 @@ def test_doctor() -> None:
     assert shown.status == 0 and "kernels" in shown.out
     wrong = bandweave("doctor", "--no-bandwidth", BANDWEAVE_ISA="mmx")
     assert wrong.status == 1 and "unset it" in wrong.out
+
+
+def test_doctor_verifies_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = bandweave("doctor", "--no-bandwidth", "--verify", "--json").json
+    assert set(found["verified"]) == set(found["isa_variants"])
+    assert all(one["same"] and len(one["kernels"]) >= 16 for one in found["verified"].values())
+    shown = bandweave("doctor", "--no-bandwidth", "--verify")
+    assert shown.status == 0 and "portable same" in shown.out
+
+    right = _native.golden
+
+    def wrong(isa: str) -> list[tuple[str, int, int]]:
+        return [(name, digest ^ (name == "exp"), must) for name, digest, must in right(isa)]
+
+    monkeypatch.setattr(_native, "golden", wrong)
+    done = CliRunner().invoke(cli, ["doctor", "--no-bandwidth", "--verify"])
+    assert done.exit_code == 1
+    assert "portable DIFFERENT" in done.output and "other bits than they must: exp" in done.output
+
+
+def test_doctor_tells_of_several_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for node in range(2):
+        (tmp_path / f"node{node}").mkdir()
+        (tmp_path / f"node{node}" / "cpulist").write_text("0-3\n" if node == 0 else "4-7\n")
+    monkeypatch.setattr(machine, "_NUMA", tmp_path)
+    monkeypatch.setattr(machine, "allowed_cpus", lambda: tuple(range(8)))
+    done = CliRunner().invoke(cli, ["doctor", "--no-bandwidth", "--json"])
+    found = json.loads(done.output)
+    assert found["numa_nodes"] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert any("--nodes 2" in lack["mend"] for lack in found["lacks"]) and found["can_run"]
+
+
+def test_threads_beyond_the_processors_are_left_out(alone: Any) -> None:
+    done = bandweave("run", "demo", *SHORT, "--threads", "999", "--json")
+    (node,) = done.json["plan"]["nodes"]
+    assert node["threads"] == len(machine.usable_cpus())
+    assert done.json["logits_digest"] == alone["logits_digest"]
+    assert "--threads 999" in done.err and "can be used here" in done.err
+
+
+def test_dump(tmp_path: Path) -> None:
+    found = bandweave("dump", "demo", tmp_path / "file", "--format", "q8", "--json").json
+    assert found["bytes"] == (tmp_path / "file").stat().st_size > 1e6
+    assert "is unknown" in sentence(bandweave("dump", "demo", tmp_path / "x", "--format", "q3"), 2)
+    assert "No such file" in sentence(bandweave("dump", "demo", tmp_path / "no" / "x"), 2)
 
 
 # --- worker ---

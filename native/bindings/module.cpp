@@ -12,11 +12,14 @@
 #include "core/arena.h"
 #include "core/checksum.h"
 #include "core/float_mode.h"
+#include "core/numerics.h"
 #include "exchange/exchange.h"
 #include "executor/executor.h"
+#include "executor/place.h"
 #include "kernels/isa.h"
 #include "kernels/pack.h"
 #include "probe/bandwidth.h"
+#include "verify/golden.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -150,6 +153,20 @@ NB_MODULE(_native, m) {
             return names;
         },
         "The ISA variants that this processor can run, the fastest first.");
+    m.def(
+        "golden",
+        [](const std::string& isa) {
+            std::vector<std::tuple<std::string, uint64_t, uint64_t>> found;
+            for (const Golden& one : golden(find_kernels(isa)))
+                found.emplace_back(one.what, one.digest, one.expected);
+            return found;
+        },
+        "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "What every kernel of a variant makes of fixed numbers: name, digest, and what it must "
+        "be.");
+    m.def(
+        "numerics_version", [] { return kNumericsVersion; },
+        "The version of the numerics that the kernels follow.");
     m.def("read_bandwidth", &read_bandwidth, "threads"_a, "bytes"_a, "rounds"_a = 5,
           "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>(),
           "Bytes per second of a plain read by `threads` threads together.");
@@ -214,6 +231,18 @@ NB_MODULE(_native, m) {
                     self.panels, {self.matrix.bytes()}, nb::find(self));
             },
             "The packed bytes.");
+
+    m.def(
+        "place",
+        [](const std::vector<std::shared_ptr<PackedMatrix>>& matrices,
+           const std::vector<int>& cpus) {
+            std::vector<Matrix> plain;
+            for (const auto& matrix : matrices) plain.push_back(matrix->matrix);
+            nb::gil_scoped_release released;
+            place_panels(plain, cpus);
+        },
+        "matrices"_a, "cpus"_a,
+        "Puts the pages of matrices that are still empty where these processors' threads read.");
 
     nb::class_<ProgramBuilder>(m, "Program")
         .def(

@@ -1,33 +1,87 @@
 #include "kernels/isa.h"
 
+#include <stdexcept>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
-
-#include <stdexcept>
 
 namespace bw {
 
-#if defined(__x86_64__)
 namespace {
-// Older clangs don't know the name "f16c".
+
+#if defined(__x86_64__)
+
+// Older compilers don't know the names "f16c" and "avxvnni".
 bool has_f16c() {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
-}  // namespace
+
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+#if defined(BW_VNNI_AS_AVX512)
+bool has_avx_vnni() { return has_avx512(); }
+#else
+bool has_avx_vnni() {
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
+}
 #endif
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+bool feature(const char* name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return feature("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && feature("hw.optional.arm.FEAT_I8MM"); }
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+// The kernel's numbers; older headers lack the names.
+constexpr unsigned long kDotprod = 1ul << 20;  // HWCAP_ASIMDDP
+constexpr unsigned long kI8mm = 1ul << 13;     // HWCAP2_I8MM
+
+bool has_dotprod() { return (getauxval(AT_HWCAP) & kDotprod) != 0; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & kI8mm) != 0; }
+
+#elif defined(__aarch64__)
+
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+
+#endif
+
+}  // namespace
 
 std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
-        usable.push_back(&avx512::kernels());
-    if (avx2) usable.push_back(&avx2::kernels());
+    if (has_avx512()) usable.push_back(&avx512::kernels());
+#if defined(BW_HAS_AVX_VNNI)
+    if (has_avx_vnni()) usable.push_back(&avx2_vnni::kernels());
+#endif
+    if (has_avx2()) usable.push_back(&avx2::kernels());
+#elif defined(__aarch64__)
+    if (has_i8mm()) usable.push_back(&neon_i8mm::kernels());
+    if (has_dotprod()) usable.push_back(&neon_dotprod::kernels());
+    usable.push_back(&neon::kernels());
 #endif
     usable.push_back(&portable::kernels());
     return usable;

@@ -111,14 +111,19 @@ BW_INLINE size_t kv_head_bytes(int dim, bool half) {
     return elements * (half ? 2 : 4);
 }
 
-namespace avx512 {
-const Kernels& kernels();
-}
-namespace avx2 {
-const Kernels& kernels();
-}
-namespace portable {
-const Kernels& kernels();
-}
+// The variants; CMakeLists.txt says which are compiled for a processor family, isa.cpp which of
+// them a processor can run.
+#define BW_DECLARE_VARIANT(name) \
+    namespace name {             \
+    const Kernels& kernels();    \
+    }
+BW_DECLARE_VARIANT(avx512)
+BW_DECLARE_VARIANT(avx2_vnni)
+BW_DECLARE_VARIANT(avx2)
+BW_DECLARE_VARIANT(neon_i8mm)
+BW_DECLARE_VARIANT(neon_dotprod)
+BW_DECLARE_VARIANT(neon)
+BW_DECLARE_VARIANT(portable)
+#undef BW_DECLARE_VARIANT
 
 }  // namespace bw

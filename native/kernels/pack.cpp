@@ -9,8 +9,10 @@
 
 namespace bw {
 
-// Plain loops that a compiler turns into vectors; no rounding depends on the width.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+// Plain loops that a compiler turns into vectors; no rounding depends on the width. Choosing
+// between them when the program starts needs glibc's loader (musl's can't).
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && \
+    (!defined(__clang__) || __clang_major__ >= 14)
 #define BW_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define BW_CLONES
@@ -21,28 +23,6 @@ namespace {
 constexpr float kSmallest = 0x1p-100f;
 constexpr uint16_t kHalfInfinity = 0x7c00;
 using Bits [[gnu::may_alias]] = uint32_t;
-
-void widen(Source source, const void* values, size_t offset, int count, float* out) {
-    switch (source) {
-        case Source::f32:
-            std::memcpy(out, static_cast<const float*>(values) + offset,
-                        sizeof(float) * static_cast<size_t>(count));
-            return;
-        case Source::bf16: {
-            const uint16_t* in = static_cast<const uint16_t*>(values) + offset;
-            for (int i = 0; i < count; i++) {
-                uint32_t bits = static_cast<uint32_t>(in[i]) << 16;
-                std::memcpy(out + i, &bits, sizeof bits);
-            }
-            return;
-        }
-        case Source::f16: {
-            const uint16_t* in = static_cast<const uint16_t*>(values) + offset;
-            for (int i = 0; i < count; i++) out[i] = portable::half_to_float(in[i]);
-            return;
-        }
-    }
-}
 
 BW_CLONES bool all_finite(const float* x, int count) {
     const auto* bits = reinterpret_cast<const Bits*>(x);
@@ -174,6 +154,28 @@ bool pack_floats(Format format, const Layout& layout, uint8_t* panel, int r, con
 }
 
 }  // namespace
+
+void widen(Source source, const void* values, size_t offset, int count, float* out) {
+    switch (source) {
+        case Source::f32:
+            std::memcpy(out, static_cast<const float*>(values) + offset,
+                        sizeof(float) * static_cast<size_t>(count));
+            return;
+        case Source::bf16: {
+            const uint16_t* in = static_cast<const uint16_t*>(values) + offset;
+            for (int i = 0; i < count; i++) {
+                uint32_t bits = static_cast<uint32_t>(in[i]) << 16;
+                std::memcpy(out + i, &bits, sizeof bits);
+            }
+            return;
+        }
+        case Source::f16: {
+            const uint16_t* in = static_cast<const uint16_t*>(values) + offset;
+            for (int i = 0; i < count; i++) out[i] = portable::half_to_float(in[i]);
+            return;
+        }
+    }
+}
 
 void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* panels) {
     const size_t bytes = panel_bytes(format, layout) * static_cast<size_t>(num_panels);

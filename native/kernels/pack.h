@@ -7,6 +7,9 @@
 
 namespace bw {
 
+// `count` values from `offset` on, as floats; exact.
+void widen(Source source, const void* values, size_t offset, int count, float* out);
+
 // Fills the panels with the padding that rows and short groups leave.
 void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* panels);
 

@@ -1,7 +1,7 @@
 // Norm, gate, rope, residual and quantisation of activations. One text for every ISA variant.
-#include "kernels/variant.h"
-
+#include "kernels/dot.h"
 #include "kernels/math.h"
+#include "kernels/variant.h"
 
 namespace bw::BW_ISA_NAME {
 
@@ -125,22 +125,21 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
         *sum = -8 * total;
         return true;
     }
-#if defined(BW_ISA_AVX512)
-    // Two balanced int8 planes for the byte dot product.
-    auto* high = reinterpret_cast<int8_t*>(integers);
-    int8_t* rest = high + 32;
-    VecI ha = shift_right_8(iadd(qa, iset1(128))), hb = shift_right_8(iadd(qb, iset1(128)));
-    store_int8(high, ha);
-    store_int8(high + 16, hb);
-    store_int8(rest, isub(qa, shift_left_8(ha)));
-    store_int8(rest + 16, isub(qb, shift_left_8(hb)));
-    *sum = -128 * total;
-#else
+    if (kBytePlanes) {
+        auto* high = reinterpret_cast<int8_t*>(integers);
+        int8_t* rest = high + 32;
+        VecI ha = shift_right_8(iadd(qa, iset1(128))), hb = shift_right_8(iadd(qb, iset1(128)));
+        store_int8(high, ha);
+        store_int8(high + 16, hb);
+        store_int8(rest, isub(qa, shift_left_8(ha)));
+        store_int8(rest + 16, isub(qb, shift_left_8(hb)));
+        *sum = -128 * total;
+        return true;
+    }
     auto* out = reinterpret_cast<int16_t*>(integers);
     store_int16(out, qa);
     store_int16(out + 16, qb);
     *sum = 0;
-#endif
     return true;
 }
 

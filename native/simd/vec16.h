@@ -5,10 +5,12 @@
 
 #if defined(BW_ISA_AVX512)
 #include "simd/vec16_avx512.h"
-#elif defined(BW_ISA_AVX2)
+#elif defined(BW_ISA_AVX2) || defined(BW_ISA_AVX_VNNI)
 #include "simd/vec16_avx2.h"
+#elif defined(BW_ISA_NEON)
+#include "simd/vec16_neon.h"
 #elif defined(BW_ISA_PORTABLE)
 #include "simd/vec16_portable.h"
 #else
-#error "compile kernels with one of BW_ISA_AVX512, BW_ISA_AVX2, BW_ISA_PORTABLE"
+#error "compile kernels with one of BW_ISA_AVX512, _AVX_VNNI, _AVX2, _NEON, _PORTABLE"
 #endif

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace bw::avx2 {
+namespace bw::BW_ISA_NAME {
 
 struct VecF {
     __m256 a, b;
@@ -198,4 +198,4 @@ inline VecF grid_to_float(const int64_t* p, bool* bad) {
     return mul(load(out), set1(0x1p-24f));
 }
 
-}  // namespace bw::avx2
+}  // namespace bw::BW_ISA_NAME

@@ -25,13 +25,20 @@ _SLOW_VARIANTS = ("portable",)
 @click.command("doctor", short_help="Say what this machine has and lacks.")
 @click.option("--bandwidth/--no-bandwidth", default=True,
               help="Measure how fast the memory is read, which takes a second.")  # fmt: skip
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check that every kernel variant computes the very bits that it must.",
+)
 @json_option
-def command(bandwidth: bool, as_json: bool) -> None:
+def command(bandwidth: bool, verify: bool, as_json: bool) -> None:  # fmt: skip
     """Says what this machine offers to bandweave, what is missing, and how to mend it.
 
-    The exit status is 1 where bandweave cannot run here.
+    The exit status is 1 where bandweave cannot run here, or where --verify finds a difference.
     """
     found, lacks = _examine()
+    if verify and found["isa_variants"]:
+        found["verified"] = _verify(found["isa_variants"], lacks)
     if bandwidth and found["isa_variants"]:
         found["read_bandwidth_gb_s"] = _bandwidth(len(found["cpus"]))
     found["lacks"] = lacks
@@ -75,6 +82,11 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     total, available, cpus = _memory_and_cpus() if variants else (None, None, ())
     if available is not None and available < _LITTLE_MEMORY:
         lack(f"only {output.size(available)} of memory are free", "end other programs")
+    numa = _numa_nodes() if variants else []
+    if len(numa) > 1:
+        lack(f"memory is in {len(numa)} parts, each fast for its own processors only",
+             f"--nodes {len(numa)}: every node then keeps its share in one part")  # fmt: skip
+    quota = _cpu_quota() if variants else None
     return {
         "bandweave": __version__,
         "numerics_version": NUMERICS_VERSION,
@@ -83,6 +95,8 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "packages": packages,
         "processor": _processor(),
         "cpus": list(cpus),
+        "cpu_quota": quota,
+        "numa_nodes": numa,
         "isa_variants": variants,
         "isa": chosen or (variants[0] if variants else None),
         "memory_total_bytes": total,
@@ -90,7 +104,26 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "transparent_huge_pages": huge_pages,
         "demo_model": demo,
         "read_bandwidth_gb_s": None,
+        "verified": None,
     }, lacks
+
+
+def _verify(variants: list[str], lacks: list[dict[str, Any]]) -> dict[str, Any]:
+    """By variant, which kernels give the stored digests; a difference is a fatal lack."""
+    from bandweave.engine.verification import verify_kernels
+
+    found: dict[str, Any] = {}
+    for isa in variants:
+        result = verify_kernels(isa)
+        found[isa] = {"same": not result.different, "kernels": list(result.kernels),
+                      "different": list(result.different)}  # fmt: skip
+        if result.different:
+            what = f"kernels of {isa} compute other bits than they must: " + ", ".join(
+                result.different
+            )
+            mend = "don't use this machine with others; build bandweave again, and check memory"
+            lacks.append({"what": what, "mend": mend, "fatal": True})
+    return found
 
 
 def _version(package: str) -> str | None:
@@ -113,6 +146,18 @@ def _memory_and_cpus() -> tuple[int | None, int | None, tuple[int, ...]]:
     from bandweave.engine import machine
 
     return machine.total_memory_bytes(), machine.available_memory_bytes(), machine.usable_cpus()
+
+
+def _numa_nodes() -> list[list[int]]:
+    from bandweave.engine import machine
+
+    return [list(cpus) for cpus in machine.numa_nodes()]
+
+
+def _cpu_quota() -> float | None:
+    from bandweave.engine import machine
+
+    return machine.cpu_quota()
 
 
 def _processor() -> str:
@@ -156,6 +201,15 @@ def _bandwidth(num_cpus: int) -> dict[str, float]:
     return {str(n): round(value / 1e9, 2) for n, value in zip(threads, found, strict=True)}
 
 
+def _cpu_words(found: dict[str, Any]) -> str:
+    words = [found["processor"], output.count(len(found["cpus"]), "usable CPU")]
+    if found["cpu_quota"] is not None:
+        words.append(f"a quota of {found['cpu_quota']:.3g}")
+    if len(found["numa_nodes"]) > 1:
+        words.append(f"{len(found['numa_nodes'])} memory nodes")
+    return ", ".join(words)
+
+
 def _print(found: dict[str, Any]) -> None:
     total, available = found["memory_total_bytes"], found["memory_available_bytes"]
     memory = "unknown"
@@ -169,12 +223,16 @@ def _print(found: dict[str, Any]) -> None:
         ("bandweave", f"{found['bandweave']} (numerics version {found['numerics_version']})"),
         ("Python", f"{found['python']} on {found['system']}"),
         ("packages", packages),
-        ("processor", f"{found['processor']}, {output.count(len(found['cpus']), 'usable CPU')}"),
+        ("processor", _cpu_words(found)),
         ("kernels", used),
         ("memory", memory),
         ("huge pages", found["transparent_huge_pages"] or "unknown"),
         ("demo model", "installed" if found["demo_model"] else "missing"),
     ]
+    if found["verified"]:
+        words = (f"{isa} {'same' if one['same'] else 'DIFFERENT'}"
+                 for isa, one in found["verified"].items())  # fmt: skip
+        pairs.append(("verified bits", ", ".join(words)))
     if bandwidth := found["read_bandwidth_gb_s"]:
         words = (f"{output.count(int(n), 'thread')} {gbs:.1f}" for n, gbs in bandwidth.items())
         pairs.append(("memory reads", f"GB/s: {', '.join(words)}"))

@@ -112,13 +112,28 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         stages=values["stages"],
         hosts=hosts,
         secret=None if token_file is None else read_secret(token_file),
-        threads=values["threads"],
+        threads=values["threads"] if hosts else usable_threads(values["threads"]),
         weight_format=values["weight_format"],
         kv_format=values["kv_format"],
         context=values["context"],
         isa=_isa(values["isa"]),
         cache="" if values["no_cache"] else str(read_environment().cache or ""),
     )
+
+
+def usable_threads(asked: int | None) -> int | None:
+    """As many threads of one node as were asked for, or as this machine has processors for, with a
+    remark where those are fewer: more would only wait for each other."""
+    from bandweave.cli import output
+    from bandweave.engine.machine import usable_cpus
+
+    most = len(usable_cpus())
+    if asked is None or asked <= most:
+        return asked
+    output.say(
+        f"(--threads {asked}: {output.count(most, 'processor')} can be used here, so {most})"
+    )
+    return most
 
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:

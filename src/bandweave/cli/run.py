@@ -74,7 +74,7 @@ def command(
         )
         bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
         if as_json:
-            output.print_json(_json(session, answer, plan, bill))
+            output.print_json(_json(session, tokens, answer, plan, bill))
             return
         output.write_answer("" if answer.text.endswith("\n") else "\n")
         _summarise(session, answer)
@@ -131,7 +131,9 @@ def _summarise(session: Session, answer: Answer) -> None:
         output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")
 
 
-def _json(session: Session, answer: Answer, plan: dict[str, Any], bill: Bill) -> dict[str, Any]:
+def _json(
+    session: Session, tokens: list[int], answer: Answer, plan: dict[str, Any], bill: Bill
+) -> dict[str, Any]:
     from bandweave.cli import report
 
     return {
@@ -139,6 +141,7 @@ def _json(session: Session, answer: Answer, plan: dict[str, Any], bill: Bill) ->
         "tokens": list(answer.tokens),
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
+        "prompt_token_ids": tokens,
         "logits_digest": answer.logits_digest,
         **report.versions(),
         "model": session.name,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bandweave.cli import output
+from bandweave.cli.options import usable_threads
 
 
 @click.command("worker", short_help="Offer this machine as a node.")
@@ -75,7 +76,12 @@ def command(
     from bandweave.mesh.secret import read_secret
 
     run_worker(
-        listen, read_secret(token_file), models, once=once, advertise=advertise, threads=threads
+        listen,
+        read_secret(token_file),
+        models,
+        once=once,
+        advertise=advertise,
+        threads=usable_threads(threads),
     )
 
 

@@ -19,9 +19,10 @@ KV_FORMATS = ("f16", "f32")
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """``context`` tokens of one sequence, ``streams`` sequences at once; ``max_rows`` rows of a
-    step; ``threads`` 0 for the node's own choice; ``addresses`` empty for nodes of one process;
-    ``stall_seconds``: how long a peer may make no progress; ``cache``: a folder for packed weights,
-    ``"default"`` for the node's own, or empty for none."""
+    step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
+    ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
+    long a peer may make no progress; ``cache``: a folder for packed weights, ``"default"`` for the
+    node's own, or empty for none."""
 
     model: str
     fingerprint: str
@@ -37,6 +38,7 @@ class Assignment:
     stall_seconds: float
     threads: int = 0
     cpus: tuple[int, ...] = ()
+    home: tuple[int, ...] = ()
     spin: bool = True
     isa: str = ""
     cache: str = ""
@@ -53,4 +55,5 @@ class Assignment:
         fields["addresses"] = tuple((str(host), int(port)) for host, port in fields["addresses"])
         fields["names"] = tuple(fields["names"])
         fields["cpus"] = tuple(fields["cpus"])
+        fields["home"] = tuple(fields["home"])
         return cls(**fields)

@@ -5,7 +5,7 @@ Knows programs, tensor sources and the native packer; knows no nodes but its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
@@ -63,11 +63,13 @@ def load_weights(
     on_progress: Progress = lambda done, total: None,
     threads: int = 1,
     cache: PanelCache | None = None,
+    readers: Sequence[int] = (),
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
 
-    Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
+    ``readers``: the processors of the threads that will compute, where they have memories of their
+    own. Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
     size = packed_bytes(program, weight_format)
@@ -78,6 +80,8 @@ def load_weights(
         )
         for weight in program.weights.values()
     }
+    if readers:
+        _native.place(list(matrices.values()), readers)
     keys: dict[str, str] = {}
     if cache is not None and size >= _CACHED_BYTES:
         keys = {

@@ -23,13 +23,20 @@ from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.engine.assignment import Assignment
+from bandweave.engine.binding import spans_memories
 from bandweave.engine.context import NodeContext, ThreadGroup
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
 from bandweave.engine.loading import keep_weights, load_weights
 from bandweave.engine.lowering import lower
-from bandweave.engine.machine import available_memory_bytes, peak_rss_bytes, usable_cpus
+from bandweave.engine.machine import (
+    allowed_cpus,
+    available_memory_bytes,
+    numa_nodes,
+    peak_rss_bytes,
+    usable_cpus,
+)
 from bandweave.engine.memory import check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.panel_cache import open_cache
@@ -70,7 +77,9 @@ class _Node:
     def __init__(self, context: NodeContext, assignment: Assignment, folder: Folder) -> None:
         self._context, self._assignment, self._folder = context, assignment, folder
         self._channel = context.channel
-        cpus = usable_cpus()  # before any thread is pinned
+        cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
+        if assignment.home:
+            _keep_to(assignment.home)
         split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
         program = lower(build_graph(folder.spec), split, context.node)
         threads = assignment.threads or context.threads or len(usable_cpus())
@@ -97,6 +106,7 @@ class _Node:
             on_progress=self._report_progress,
             threads=threads,
             cache=cache,
+            readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         )
         self._executor = NativeExecutor(program, weights, options, self._exchange)
         self._channel.send(
@@ -277,9 +287,14 @@ class _Node:
 
 def _unpinned(work: Callable[[], None], cpus: tuple[int, ...]) -> None:
     """Runs in a thread that would share the pinned processor of the one that started it."""
+    _keep_to(cpus)
+    work()
+
+
+def _keep_to(cpus: tuple[int, ...]) -> None:
+    """This thread, and those that it starts, run on these processors alone."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
-    work()
 
 
 def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:

@@ -11,11 +11,17 @@ from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
+from bandweave.engine.binding import Binding, bind_node
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
 from bandweave.engine.lowering import lower
-from bandweave.engine.machine import available_memory_bytes, usable_cpus
+from bandweave.engine.machine import (
+    allowed_cpus,
+    available_memory_bytes,
+    numa_nodes,
+    usable_cpus,
+)
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
 from bandweave.engine.native import ExecutorOptions
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
@@ -51,16 +57,21 @@ def make_assignment(
     folder: Folder, options: EngineOptions, handles: list[NodeHandle], node: int, context: int
 ) -> Assignment:
     """Local nodes are pinned side by side where there are processors enough for all threads."""
-    cpus: tuple[int, ...] = ()
+    binding = Binding()
     threads, spin = options.threads or 0, True
     if not options.hosts:
         threads = local_threads(options)
         usable = usable_cpus()
         spin = threads * len(handles) <= len(usable)
-        # Pinned only where the nodes take every processor: two commands that share a machine
-        # would else meet on the same ones.
-        if threads * len(handles) == len(usable) and not options.in_process:
-            cpus = usable[node * threads : (node + 1) * threads]
+        if not options.in_process:
+            binding = bind_node(
+                node,
+                len(handles),
+                threads,
+                usable=usable,
+                allowed=allowed_cpus(),
+                numa=numa_nodes(),
+            )
     addresses = tuple(handle.address for handle in handles if handle.address is not None)
     return Assignment(
         model=str(folder.path.resolve()),
@@ -76,7 +87,8 @@ def make_assignment(
         addresses=addresses,
         stall_seconds=options.stall_seconds,
         threads=threads,
-        cpus=cpus,
+        cpus=binding.pinned,
+        home=binding.home,
         spin=spin,
         isa=options.isa,
         # A path of this machine means nothing on another.

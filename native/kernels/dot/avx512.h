@@ -1,0 +1,67 @@
+// Integer dots on AVX-512 VNNI: unsigned weights times signed activations, 4 k an instruction.
+#pragma once
+#include "kernels/dot/block.h"
+#include "simd/vec16.h"
+
+namespace bw::BW_ISA_NAME {
+
+constexpr bool kBytePlanes = true;
+
+struct DotQ4 {
+    static constexpr size_t kBlock = kQ4Block;
+    static constexpr int kMostRows = 8;
+    template <int R>
+    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
+                             VecI* dot) {
+        const __m512i mask = _mm512_set1_epi8(15);
+        __m512i low[4], high[4];
+        for (int j = 0; j < 4; j++) {
+            __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
+            low[j] = _mm512_and_si512(q, mask);
+            high[j] = _mm512_and_si512(_mm512_srli_epi16(q, 4), mask);
+        }
+        for (int r = 0; r < R; r++) {
+            // Enough rows hide the latency of one chain; few need two.
+            if (R >= 4) {
+                __m512i s = _mm512_set1_epi32(sum[r]);
+                for (int j = 0; j < 4; j++)
+                    s = _mm512_dpbusd_epi32(s, low[j], _mm512_set1_epi32(four(a[r] + 4 * j)));
+                for (int j = 0; j < 4; j++)
+                    s = _mm512_dpbusd_epi32(s, high[j], _mm512_set1_epi32(four(a[r] + 16 + 4 * j)));
+                dot[r] = {s};
+                continue;
+            }
+            __m512i s0 = _mm512_set1_epi32(sum[r]), s1 = _mm512_setzero_si512();
+            for (int j = 0; j < 4; j++) {
+                s0 = _mm512_dpbusd_epi32(s0, low[j], _mm512_set1_epi32(four(a[r] + 4 * j)));
+                s1 = _mm512_dpbusd_epi32(s1, high[j], _mm512_set1_epi32(four(a[r] + 16 + 4 * j)));
+            }
+            dot[r] = {_mm512_add_epi32(s0, s1)};
+        }
+    }
+};
+
+struct DotQ8 {
+    static constexpr size_t kBlock = kQ8Block;
+    static constexpr int kMostRows = 4;
+    template <int R>
+    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
+                             VecI* dot) {
+        __m512i high[R], low[R];
+        for (int r = 0; r < R; r++) {
+            high[r] = _mm512_setzero_si512();
+            low[r] = _mm512_set1_epi32(sum[r]);
+        }
+        for (int j = 0; j < 8; j++) {
+            __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
+            for (int r = 0; r < R; r++) {
+                high[r] = _mm512_dpbusd_epi32(high[r], q, _mm512_set1_epi32(four(a[r] + 4 * j)));
+                low[r] = _mm512_dpbusd_epi32(low[r], q, _mm512_set1_epi32(four(a[r] + 32 + 4 * j)));
+            }
+        }
+        for (int r = 0; r < R; r++)
+            dot[r] = {_mm512_add_epi32(_mm512_slli_epi32(high[r], 8), low[r])};
+    }
+};
+
+}  // namespace bw::BW_ISA_NAME

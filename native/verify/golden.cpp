@@ -1,0 +1,249 @@
+#include "verify/golden.h"
+
+#include <cstring>
+
+#include "core/checksum.h"
+#include "core/float_mode.h"
+#include "core/numerics.h"
+#include "executor/angles.h"
+#include "kernels/pack.h"
+
+namespace bw {
+
+namespace {
+
+static_assert(kNumericsVersion == 1, "the digests below belong to version 1 of the numerics");
+
+// The stored digests, in the order of golden().
+struct Expected {
+    const char* what;
+    uint64_t digest;
+};
+constexpr Expected kExpected[] = {
+    {"linear f32", 0xe93f8a22d2a362ec},    {"linear_grid f32", 0x0cb1c1af5728aec8},
+    {"linear bf16", 0x16f3096fdc6a389e},   {"linear_grid bf16", 0xe7c283fb5128a502},
+    {"linear q8", 0x8e8262a2126a1471},     {"linear_grid q8", 0xb78dd40e43f6fcf7},
+    {"linear q4", 0xac778da4fe4535d4},     {"linear_grid q4", 0x3c389e8a2993e427},
+    {"rms_norm", 0xfcd130f27d3c49df},      {"silu_mul", 0xc8ee86c65eba9e26},
+    {"rope", 0xfc8159407aa4e305},          {"residual_add", 0x9468d60ce738b12e},
+    {"exp", 0xc5e0bb26762fde77},           {"argmax", 0xba39d974076ca28f},
+    {"attention f16", 0x8bb7243dfca15147}, {"attention f32", 0x9f0becf45ff1901a},
+};
+
+// Numbers from integers alone (splitmix64), the same on every machine.
+class Numbers {
+  public:
+    explicit Numbers(uint64_t seed) : state_(seed) {}
+
+    uint64_t bits() {
+        uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+        return z ^ (z >> 31);
+    }
+    // Magnitudes from 2^-12 to 2^(reach + 1), few of them near the top, and both signs.
+    float next(int reach) {
+        const uint64_t word = bits();
+        const auto fraction = static_cast<float>(0x800000 + (word & 0x7fffff));  // exact
+        const int exponent = static_cast<int>((word >> 32) % static_cast<uint64_t>(12 + reach));
+        const float size = fraction * 0x1p-35f * static_cast<float>(1u << exponent);
+        return (word >> 63) ? -size : size;
+    }
+    std::vector<float> many(size_t count, int reach) {
+        std::vector<float> values(count);
+        for (float& value : values) value = next(reach);
+        return values;
+    }
+
+  private:
+    uint64_t state_;
+};
+
+template <typename T>
+uint64_t digest(const std::vector<T>& values) {
+    return checksum(reinterpret_cast<const uint8_t*>(values.data()), sizeof(T) * values.size());
+}
+
+// A product of 15 rows (8 + 4 + 2 + 1 together) with six panels, the last of them short; k ends in
+// a short group, and for the grid in a short unit.
+uint64_t product(const Kernels& kernels, Format format, bool on_grid) {
+    constexpr int kRows = 15, kOutputs = 85, kPanels = 6;
+    const Layout layout = {300, on_grid ? 40 : 300};
+    Numbers numbers(on_grid ? 11 : 7);
+    const std::vector<float> weights = numbers.many(size_t{kOutputs} * 300, 4);
+    std::vector<float> x = numbers.many(size_t{kRows} * 300, 6);
+    for (int i = 0; i < 32; i++) x[static_cast<size_t>(i)] = 0.0f;  // a group of zeros
+    const std::vector<float> bias = numbers.many(size_t{kPanels} * 16, 4);
+    const size_t stride = panel_bytes(format, layout);
+    // Kernels prefetch beyond the end but read nothing there.
+    std::vector<uint8_t> panels(stride * kPanels);
+    clear_panels(format, layout, kPanels, panels.data());
+    pack_rows(format, layout, panels.data(), 0, Source::f32, weights.data(), 300, kOutputs);
+
+    ProductArgs args{};
+    args.panels = panels.data();
+    args.panel_stride = stride;
+    args.layout = layout;
+    args.outputs = kOutputs;
+    args.num_panels = kPanels;
+    args.rows = kRows;
+    args.x = x.data();
+    args.ldx = 300;
+    args.ldy = size_t{kPanels} * kPanel;
+    std::vector<uint8_t> activations;
+    if (format == Format::q8 || format == Format::q4) {
+        args.activation_stride = (activation_bytes(layout) + 63) / 64 * 64;
+        activations.resize(args.activation_stride * kRows);
+        for (size_t r = 0; r < kRows; r++)
+            kernels.quantize(format, x.data() + r * 300, layout,
+                             activations.data() + r * args.activation_stride);
+        args.activations = activations.data();
+    }
+    if (on_grid) {
+        std::vector<int64_t> grid(kRows * args.ldy);
+        args.grid = grid.data();
+        kernels.linear_grid[static_cast<int>(format)](args);
+        grid.push_back(args.bad ? 1 : 0);
+        return digest(grid);
+    }
+    std::vector<float> y(kRows * args.ldy);
+    args.y = y.data();
+    args.bias = bias.data();
+    kernels.linear[static_cast<int>(format)](args);
+    return digest(y);
+}
+
+uint64_t rms_norm(const Kernels& kernels) {
+    Numbers numbers(13);
+    const auto x = numbers.many(77, 6), weight = numbers.many(77, 2);
+    std::vector<float> y(77);
+    kernels.rms_norm(x.data(), weight.data(), y.data(), 77, 1e-5f);
+    return digest(y);
+}
+
+uint64_t silu_mul(const Kernels& kernels) {
+    Numbers numbers(17);
+    const auto gate = numbers.many(77, 6), up = numbers.many(77, 6);
+    std::vector<float> y(77);
+    kernels.silu_mul(gate.data(), up.data(), y.data(), 77);
+    return digest(y);
+}
+
+uint64_t rope(const Kernels& kernels) {
+    constexpr int kHalf = 20;
+    Numbers numbers(19);
+    std::vector<double> frequencies(kHalf);
+    for (size_t i = 0; i < kHalf; i++) frequencies[i] = 1.0 / static_cast<double>(1 + 37 * i * i);
+    std::vector<float> cosine(kHalf), sine(kHalf), all;
+    for (int position : {0, 1, 63, 4095, 131071}) {
+        auto head = numbers.many(2 * kHalf + 3, 4);
+        rope_angles(position, frequencies.data(), kHalf, cosine.data(), sine.data());
+        kernels.rope(head.data(), cosine.data(), sine.data(), 2 * kHalf);
+        all.insert(all.end(), head.begin(), head.end());
+    }
+    return digest(all);
+}
+
+uint64_t residual_add(const Kernels& kernels) {
+    Numbers numbers(23);
+    std::vector<int64_t> grid(77);
+    for (int64_t& value : grid) {
+        const uint64_t word = numbers.bits();
+        value = static_cast<int64_t>(word >> (14 + word % 40));
+        if (word & 1) value = -value;
+    }
+    auto x = numbers.many(77, 6);
+    const auto bias = numbers.many(77, 4);
+    bool good = kernels.residual_add(grid.data(), bias.data(), x.data(), 77);
+    good &= kernels.residual_add(grid.data(), nullptr, x.data(), 77);
+    grid[40] = -(int64_t{1} << 51);
+    std::vector<float> unused(77);
+    good &= !kernels.residual_add(grid.data(), nullptr, unused.data(), 77);
+    x.push_back(good ? 1.0f : 0.0f);
+    return digest(x);
+}
+
+uint64_t exponential(const Kernels& kernels) {
+    std::vector<float> x, y;
+    // Every 1/16 over the whole range, results that are subnormal and beyond it included, and
+    // numbers in between.
+    for (int i = -110 * 16; i <= 95 * 16; i++) x.push_back(static_cast<float>(i) * 0.0625f);
+    Numbers numbers(29);
+    for (int i = 0; i < 3001; i++) x.push_back(numbers.next(10));
+    y.resize(x.size());
+    kernels.exp(x.data(), y.data(), x.size());
+    return digest(y);
+}
+
+uint64_t argmax(const Kernels& kernels) {
+    Numbers numbers(31);
+    auto x = numbers.many(1003, 6);
+    std::vector<int32_t> found = {kernels.argmax(x.data(), 1003), kernels.argmax(x.data(), 5)};
+    x[700] = x[80] = x[1001] = 1e6f;
+    found.push_back(kernels.argmax(x.data(), 1003));
+    x[3] = -__builtin_inff();
+    found.push_back(kernels.argmax(x.data(), 1003));
+    return digest(found);
+}
+
+// Eleven query heads (8 + 2 + 1, or 4 + 4 + 2 + 1 together) on one KV head of odd size, with and
+// without a window, over three chunks.
+uint64_t attention(const Kernels& kernels, bool half) {
+    constexpr int kDim = 40, kHeads = 11, kLast = 150, kPages = 3;
+    Numbers numbers(37);
+    const size_t bytes = (kv_head_bytes(kDim, half) + 63) / 64 * 64;
+    std::vector<uint8_t> cache(bytes * kPages);
+    std::vector<const void*> pages;
+    for (int p = 0; p < kPages; p++) pages.push_back(cache.data() + bytes * static_cast<size_t>(p));
+    bool good = true;
+    for (int j = 0; j <= kLast; j++) {
+        const auto k = numbers.many(kDim, 2), v = numbers.many(kDim, 4);
+        uint8_t* page = cache.data() + bytes * static_cast<size_t>(j / kPage);
+        good &= kernels.kv_store(page, k.data(), v.data(), j % kPage, kDim, half);
+    }
+    std::vector<float> scratch(kHeadsTogether * (2 * padded(kDim) + kPage));
+    std::vector<float> all = {good ? 1.0f : 0.0f};
+    for (int window : {0, 100}) {
+        const auto q = numbers.many(size_t{kHeads} * kDim, 4);
+        std::vector<float> out(size_t{kHeads} * kDim);
+        AttentionArgs args{};
+        args.q = q.data();
+        args.pages = pages.data();
+        args.heads = kHeads;
+        args.position = kLast;
+        args.window = window;
+        args.dim = kDim;
+        args.scale = 0.15811388f;
+        args.half = half;
+        args.out = out.data();
+        args.scratch = scratch.data();
+        kernels.attention(args);
+        all.insert(all.end(), out.begin(), out.end());
+    }
+    return digest(all);
+}
+
+}  // namespace
+
+std::vector<Golden> golden(const Kernels& kernels) {
+    const FloatMode mode;
+    std::vector<uint64_t> digests;
+    for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4}) {
+        digests.push_back(product(kernels, format, false));
+        digests.push_back(product(kernels, format, true));
+    }
+    digests.push_back(rms_norm(kernels));
+    digests.push_back(silu_mul(kernels));
+    digests.push_back(rope(kernels));
+    digests.push_back(residual_add(kernels));
+    digests.push_back(exponential(kernels));
+    digests.push_back(argmax(kernels));
+    digests.push_back(attention(kernels, true));
+    digests.push_back(attention(kernels, false));
+    std::vector<Golden> results;
+    for (size_t i = 0; i < digests.size(); i++)
+        results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});
+    return results;
+}
+
+}  // namespace bw

@@ -1,0 +1,86 @@
+"""``bandweave dump``: a model, packed for one node, in one file that needs no Python to run."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import click
+
+from bandweave.cli import output
+from bandweave.cli.options import json_option
+
+
+@click.command("dump", short_help="Write a model into one file for bandweave-runner.")
+@click.argument("model")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--format",
+    "weight_format",
+    default="q4",
+    metavar="FORMAT",
+    help="Weights: q4, q8, bf16 or f32. Default q4.",
+)
+@click.option(
+    "--kv",
+    "kv_format",
+    default="f16",
+    metavar="FORMAT",
+    help="Keys and values in memory: f16 or f32. Default f16.",
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="N",
+    help="Tokens of prompt and answer. Default: the model's, at most 4096.",
+)
+@json_option
+def command(
+    model: str,
+    file: Path,
+    weight_format: str,
+    kv_format: str,
+    context: int | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Writes MODEL, packed for one node, into FILE, which `bandweave-runner run FILE` runs.
+
+    The runner is a small C++ program without Python, for other processors, profilers and fuzzers.
+    It goes on with token ids (`bandweave run --json` tells a prompt's) and gives the same bits.
+    """
+    from bandweave.checkpoints.folder import Folder
+    from bandweave.checkpoints.resolve import resolve_model
+    from bandweave.engine.dump import DUMP_VERSION, DumpOptions, write_dump
+    from bandweave.engine.loading import load_weights
+    from bandweave.engine.lowering import lower
+    from bandweave.engine.options import EngineOptions
+    from bandweave.engine.placement import check_local_memory, resolve_context
+    from bandweave.models.registry import build_graph
+    from bandweave.planning.split import make_split
+
+    options = EngineOptions(weight_format=weight_format, kv_format=kv_format, context=context)
+    with Folder.open(resolve_model(model)) as folder:
+        split = make_split(folder.spec, (Fraction(1),), stages=1)
+        context = resolve_context(folder, options)
+        check_local_memory(folder, split, options, context)
+        program = lower(build_graph(folder.spec), split, 0)
+        weights = load_weights(program, folder, weight_format)
+        size = write_dump(
+            file,
+            program,
+            weights,
+            folder,
+            DumpOptions(
+                weight_format=weight_format,
+                kv_format=kv_format,
+                context=context,
+                max_rows=options.max_rows,
+                end_tokens=tuple(folder.eos_token_ids),
+            ),
+        )
+    if as_json:
+        output.print_json({"path": str(file), "bytes": size, "version": DUMP_VERSION,
+                           "format": weight_format, "kv_format": kv_format,
+                           "context": context})  # fmt: skip
+    else:
+        output.say(f"wrote {file} ({output.size(size)}); run it with bandweave-runner")

@@ -1,0 +1,79 @@
+"""Builds of ``bandweave-runner`` for processors that this machine may not have, and emulators that
+run them. What is missing is a reason to skip, with the package that brings it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TOOLCHAIN = _ROOT / "cmake" / "aarch64-linux-gnu.cmake"
+_STATIC = "-DCMAKE_EXE_LINKER_FLAGS=-static"  # an emulator needs no libraries then
+
+# By build: the compiler, its package, and what CMake is told.
+_BUILDS = {
+    "x86": ("g++", "g++", (_STATIC, "-DCMAKE_CXX_COMPILER=g++", "-DBANDWEAVE_VNNI_AS_AVX512=ON")),
+    # Less optimised: what counts is that it compiles, and to the same bits.
+    "clang": (
+        "clang++",
+        "clang",
+        ("-DCMAKE_CXX_COMPILER=clang++", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"),
+    ),
+    "aarch64": (
+        "aarch64-linux-gnu-g++",
+        "g++-aarch64-linux-gnu",
+        (f"-DCMAKE_TOOLCHAIN_FILE={_TOOLCHAIN}",),
+    ),
+}
+_EMULATORS = {"x86": "qemu-x86_64-static", "aarch64": "qemu-aarch64-static"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of the runner ended; a negative status is a signal."""
+
+    status: int
+    out: str
+    err: str
+
+
+def build_runner(name: str) -> Path:
+    """The runner's file, built anew where sources have changed; skips where tools are missing."""
+    if name != "aarch64" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("this machine's own processor is not x86-64")
+    compiler, package, settings = _BUILDS[name]
+    for tool, brought_by in (("cmake", "cmake"), ("make", "make"), (compiler, package)):
+        if shutil.which(tool) is None:
+            pytest.skip(f"there is no {tool}; Debian's package {brought_by} brings it")
+    folder = _ROOT / "build" / "processors" / name
+    options = ("-DBANDWEAVE_PYTHON=OFF", "-DBANDWEAVE_RUNNER=ON", "-DCMAKE_CXX_FLAGS=-Werror")
+    _run("cmake", "-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles", *options, *settings)
+    _run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+    return folder / "native" / "runner" / "bandweave-runner"
+
+
+def run_runner(
+    runner: Path, *arguments: str | Path, build: str = "", processor: str = ""
+) -> Outcome:
+    """Runs the runner, on an emulated processor if one is named; skips where none emulates it."""
+    command = [str(runner), *map(str, arguments)]
+    if processor:
+        emulator = _EMULATORS[build]
+        if shutil.which(emulator) is None:
+            pytest.skip(f"there is no {emulator}; Debian's package qemu-user-static brings it")
+        command = [emulator, "-cpu", processor, *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return Outcome(status=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, (
+        f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
