@@ -49,8 +49,8 @@ class Capacity:
 def capacity(deployment: Deployment, workload: Workload) -> Capacity:
     """Weights of each node's part, ``streams`` caches of ``context + prompt`` tokens, work space.
 
-    The embedding table lies with the first stage's first node, whole; a tied table only once
-    where that node also holds the head.
+    Where the engine keeps the embedding table in memory it lies with the first node, whole; a tied
+    table only once where that node also holds the head.
     """
     result: list[NodeCapacity | None] = [None] * len(deployment.nodes)
     model, weights = deployment.model, deployment.weights
@@ -60,7 +60,8 @@ def capacity(deployment: Deployment, workload: Workload) -> Capacity:
         held = [0.0] * len(stage.nodes)
         cached = [0.0] * len(stage.nodes)
         widest = model.hidden
-        for layer in model.layers[stage.layers.start : stage.layers.stop]:
+        kinds = model.distinct_layers(stage.layers.start, stage.layers.stop)
+        for layer, count in kinds:
             sizes = {role: weights.of(role) * count for role, count in
                      layer.total_by_role().items()}  # fmt: skip
             attention = layer.attention
@@ -69,18 +70,20 @@ def capacity(deployment: Deployment, workload: Workload) -> Capacity:
             cache += attention.state_elements * 4
             for rank, part in enumerate(fractions(deployment, stage, layer)):
                 shared = part.expert if layer.experts else part.dense
-                held[rank] += (
+                held[rank] += count * (
                     sizes["attention"] * part.attention + sizes["dense"] * part.dense
                     + sizes["expert"] * part.expert + sizes["shared"] * shared
                     + sizes["router"] + sizes["norm"]
                 )  # fmt: skip
-                cached[rank] += workload.streams * cache * part.kv
+                cached[rank] += count * workload.streams * cache * part.kv
             widest = max(widest, layer.dense_width, layer.expert_width * layer.top_k)
         head = fractions(deployment, stage, model.layers[stage.layers.start])
         for rank, node in enumerate(stage.nodes):
             if last:
                 held[rank] += weights.of("head") * model.head_parameters * head[rank].vocabulary
-            if first and rank == 0 and not (model.tied and last and len(stage.nodes) == 1):
+            tied_here = model.tied and last and len(stage.nodes) == 1
+            holds = deployment.engine.embedding_in_memory and first and rank == 0
+            if holds and not tied_here:
                 held[rank] += weights.of("embedding") * model.embedding_parameters
             rows = deployment.engine.chunk_rows + workload.streams
             values = _WORK_VALUES * model.hidden + 3 * widest

@@ -8,7 +8,6 @@ Items of a layer are those of its slowest node, so that they add up to the wall 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -106,7 +105,8 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
     """``workload.prompt`` tokens of one stream behind ``context`` cached ones, in chunks.
 
     Attention is quadratic: ``pairs`` counts them exactly. Chunks follow each other through the
-    stages at once where the engine overlaps stages: ``all stages once + (chunks - 1) slowest``.
+    stages at once where the engine overlaps stages: of every ``chunks_in_flight`` of them the first
+    takes the time of all stages, each other one that of the slowest.
     """
     _check(deployment, workload, case)
     if workload.prompt < 1:
@@ -117,15 +117,15 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
     runs = [(whole, chunk, workload.context, whole * chunk)]
     if rest:
         runs.append((1, rest, workload.context + whole * chunk, rest))
-    for number, (count, rows, start, span) in enumerate(runs):
+    for count, rows, start, span in runs:
         batch = RowBatch(rows=rows, streams=1, start=start, decoding=False, span=span)
-        last = number == len(runs) - 1
         parts = [_stage(deployment, stage, batch, case) for stage in deployment.stages]
         for part in parts:
             items = items.plus(part.items.times(count))
         slowest = max(part.items.total_s for part in parts)
         through = sum(part.items.total_s for part in parts)
-        overlapped += slowest * (count - 1) + (through if last else slowest)
+        waves = -(-count // deployment.engine.chunks_in_flight)
+        overlapped += waves * through + (count - waves) * slowest
     total = items.total_s
     if deployment.engine.overlaps_stages:
         total = min(total, overlapped)
@@ -155,9 +155,9 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
     first, last = stage is deployment.stages[0], stage is deployment.stages[-1]
     items = Items()
     busy = dict.fromkeys(stage.nodes, 0.0)
-    kinds = Counter(deployment.model.layers[stage.layers.start : stage.layers.stop])
+    kinds = deployment.model.distinct_layers(stage.layers.start, stage.layers.stop)
     crossing = _layer_exchange(deployment, stage, batch, case)
-    for layer, count in kinds.items():
+    for layer, count in kinds:
         by_node = layer_items(deployment, stage, layer, batch, case)
         slowest = max(by_node, key=lambda node: node.total_s)
         items = items.plus(slowest.times(count))
@@ -177,8 +177,12 @@ def _layer_exchange(
     deployment: Deployment, stage: Stage, batch: RowBatch, case: str
 ) -> ExchangeTime:
     size = batch.rows * deployment.model.hidden * deployment.engine.wire_bytes_per_value
-    return exchange(deployment.network, stage.nodes, size, case,
+    time = exchange(deployment.network, stage.nodes, size, case,
                     two_step=deployment.engine.two_step_exchange)  # fmt: skip
+    if len(stage.nodes) < 2:
+        return time
+    latency = time.latency_s + deployment.engine.exchange_s * (len(stage.nodes) - 1)
+    return ExchangeTime(latency_s=latency, bytes_s=time.bytes_s)
 
 
 def _exchanged(time: ExchangeTime, count: int) -> Items:

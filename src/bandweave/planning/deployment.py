@@ -20,8 +20,10 @@ from bandweave.planning.weight_bytes import WeightBytes
 class EngineTraits:
     """How an engine runs a split, as far as time goes.
 
-    ``hop_s``: what a pipeline handover costs the engine beside the link. ``sharded_overhead``: the
-    part of a layer's fixed time that a tensor split divides (0: none).
+    ``hop_s``: what a pipeline handover costs the engine beside the link; ``exchange_s``: what an
+    exchange costs it for every peer. ``sharded_overhead``: the part of a layer's fixed time that a
+    tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go through the stages
+    before the engine waits for the last of them.
     """
 
     name: str
@@ -31,13 +33,16 @@ class EngineTraits:
     overlaps_stages: bool = False  # several groups of streams, or prefill chunks, in flight
     two_step_exchange: bool = True  # large messages reduce-scatter and all-gather
     chunk_rows: int = 512  # of prefill
+    chunks_in_flight: int = 4
     hop_s: float = 0.0
+    exchange_s: float = 0.0
+    embedding_in_memory: bool = True
     sharded_overhead: float = 0.0
 
 
 #: bandweave as it is: int32 grid values on the wire, everybody sends to everybody, absorbed latent
-#: attention, one step at a time.
-BANDWEAVE = EngineTraits(name="bandweave", two_step_exchange=False)
+#: attention, one step at a time, embedding rows read from the file.
+BANDWEAVE = EngineTraits(name="bandweave", two_step_exchange=False, embedding_in_memory=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ class Hardware:
     flop_per_s: Mapping[str, float] = field(default_factory=dict)
     sparse_factor: float = 1.0  # by which data sheets like to multiply
     cpu_bytes_per_s: float | None = None  # what its processor can read
+    sockets: int = 1
     cpu_cores: int | None = None
     cpu_flop_per_s: float | None = None  # fp32: cores x clock x FLOPs a cycle
     host: str | None = None  # the machine that a card is assumed to sit in
@@ -76,13 +77,29 @@ def find_hardware(name: str) -> Hardware:
         asked = int(size) * GB
         if asked in found.memory_options_bytes:
             return dataclasses.replace(
-                found, name=key, title=f"{found.title}, {size} GB", memory_bytes=asked
+                found,
+                name=key,
+                title=f"{found.title}, {size} GB",
+                memory_bytes=asked,
+                price_usd=_price(_row(base), asked),
             )
         sizes = ", ".join(str(option // GB) for option in found.memory_options_bytes)
         raise ValueError(f"{base} does not come with {size} GB of memory; it comes with {sizes}")
     near = difflib.get_close_matches(key, catalogue, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"no hardware is called {name!r}{hint}")
+
+
+def _row(name: str) -> Row:
+    return next(row for row in rows("hardware") if row["name"] == name)
+
+
+def _price(row: Row, memory_bytes: int) -> float | None:
+    """The price, unless the table says that it is that of another memory size."""
+    of_size = re.search(r"\((\d+) GB\)", row["price_usd"])
+    if of_size is not None and int(of_size[1]) * GB != memory_bytes:
+        return None
+    return number(row, "price_usd")
 
 
 @lru_cache(maxsize=1)
@@ -109,12 +126,13 @@ def _hardware(row: Row) -> Hardware:
         flop_per_s={kind: rate * 1e12 for kind, rate in rates.items() if rate is not None},
         sparse_factor=number(row, "sparse_factor") or 1.0,
         cpu_bytes_per_s=None if cpu is None else cpu * GB,
+        sockets=int(required(row, "sockets")),
         cpu_cores=None if cores is None else int(cores),
         cpu_flop_per_s=flops,
         host=row["host"] or None,
         watts=number(row, "watts"),
         measured_watts=number(row, "measured_watts"),
-        price_usd=number(row, "price_usd"),
+        price_usd=_price(row, max(sizes)),
         confidence=row["confidence"],
         source=row["source"],
     )

@@ -119,7 +119,7 @@ def _node_items(
         # Rows that an expert sees: all routed rows over the experts that there are to read.
         distinct = distinct_experts(layer.experts, layer.top_k, rows, routing=ROUTING[case])
         work = 2 * routed * layer.expert_parameters * experts_read / distinct
-        rate = node.compute_rate(weights.name, max(routed / distinct, 1.0), case)
+        rate = _expert_rate(node, weights.name, max(routed / distinct, 1.0), case)
         read += expert_read
         busy += max(expert_read, work / rate)
     overhead = node.overhead(bool(layer.experts), case)
@@ -130,6 +130,12 @@ def _node_items(
         attention_s=_attention(deployment, node, attention, part, batch, case),
         overhead_s=overhead,
     )
+
+
+def _expert_rate(node: NodeRates, format_name: str, rows: float, case: str) -> float:
+    if node.expert_compute is not None:
+        return node.expert_compute.rate(rows, case)
+    return node.compute_rate(format_name, rows, case)
 
 
 def _attention(

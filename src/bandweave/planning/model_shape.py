@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 #: What a weight is for: formats may store roles differently, and splits cut them differently.
 ROLES = (
@@ -133,6 +134,20 @@ class ModelShape:
         result["embedding"] += 0 if self.tied else self.embedding_parameters
         result["norm"] += self.final_norm_parameters
         return dict(result)
+
+    @cached_property
+    def _distinct(self) -> tuple[LayerShape, ...]:
+        return tuple(dict.fromkeys(self.layers))
+
+    @cached_property
+    def _kinds(self) -> tuple[int, ...]:
+        number = {layer: index for index, layer in enumerate(self._distinct)}
+        return tuple(number[layer] for layer in self.layers)
+
+    def distinct_layers(self, start: int, stop: int) -> list[tuple[LayerShape, int]]:
+        """The different layers among ``[start, stop)``, each with how many there are."""
+        counts = Counter(self._kinds[start:stop])
+        return [(self._distinct[kind], count) for kind, count in counts.items()]
 
     def kv_elements(self, context: int) -> int:
         """Elements of the cache of one stream at ``context`` tokens, windows respected."""

@@ -22,8 +22,9 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(.*?)\s*", re.IGN
 
 
 def quantity(value: Any, unit: str, *, what: str) -> float:
-    """A positive number in ``unit`` (``B``, ``B/s``, ``FLOP/s``, ``W``, ``USD``, ``s``), from a
-    plain number or text. Bits are divided by eight: ``80Gbit/s`` is 1e10 B/s."""
+    """A positive number in ``unit`` (``B``, ``B/s``, ``FLOP/s``, ``W``, ``USD``, ``s``), from
+    text; watts and prices may be plain numbers. Bits are divided by eight: ``80Gbit/s`` is 1e10
+    B/s."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number, suffix = float(value), ""
     else:
@@ -38,8 +39,8 @@ def quantity(value: Any, unit: str, *, what: str) -> float:
 
 
 def _factor(suffix: str, unit: str) -> float | None:
-    if not suffix:
-        return 1.0
+    if not suffix:  # 204 of what?
+        return 1.0 if unit in ("W", "USD") else None
     if unit == "s":
         return _SECONDS.get(suffix.lower())
     lowered = suffix.lower().replace(" ", "")

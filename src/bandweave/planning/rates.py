@@ -100,6 +100,7 @@ class NodeRates:
     compute: Mapping[str, ComputeRate]
     kv_bytes_per_s: Estimate  # at which attention reads the cache while decoding
     attention_flop_per_s: Estimate  # of attention over many rows (prefill)
+    expert_compute: ComputeRate | None = None  # of routed experts' products; None: as the others
     layer_overhead_s: Estimate = NOTHING  # a layer's fixed time: launches, norms, barriers
     expert_layer_overhead_s: Estimate | None = None  # the same where a layer routes; None: equal
     step_overhead_s: Estimate = NOTHING  # a step's fixed time: sampling, scheduling
