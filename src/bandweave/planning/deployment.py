@@ -21,9 +21,9 @@ class EngineTraits:
     """How an engine runs a split, as far as time goes.
 
     ``hop_s``: what a pipeline handover costs the engine beside the link; ``exchange_s``: what an
-    exchange costs it for every peer. ``sharded_overhead``: the part of a layer's fixed time that a
-    tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go through the stages
-    before the engine waits for the last of them.
+    exchange costs it for every doubling of the nodes. ``sharded_overhead``: the part of a layer's
+    fixed time that a tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go
+    through the stages before the engine waits for the last of them.
     """
 
     name: str
