@@ -71,6 +71,7 @@ def test_energy_and_price() -> None:
     step = decode_step(one, Workload())
     found = economy(one, step, usd_per_kwh=0.36)
     assert found.watts == pytest.approx(480)  # the whole machine's, as measured
+    assert found.joules_per_token is not None
     assert found.joules_per_token == pytest.approx(480 / step.tokens_per_s)
     # A million tokens at 10 J are 10 MJ, 2.78 kWh, one dollar at 0.36.
     assert found.usd_per_million_tokens == pytest.approx(found.joules_per_token / 10)

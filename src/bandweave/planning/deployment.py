@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 
 from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.planning.model_shape import LayerShape, ModelShape
@@ -132,9 +133,9 @@ def fractions(deployment: Deployment, stage: Stage, layer: LayerShape) -> tuple[
                       vocabulary=float(last)),
         )  # fmt: skip
     attention = layer.attention
-    heads = apportion(attention.heads, stage.shares)
+    heads = _counts(attention.heads, stage.shares)
     columns = _parts(layer.dense_width, COLUMN_UNIT, stage.shares)
-    whole = apportion(layer.experts, stage.shares) if layer.experts else [0] * len(heads)
+    whole = _counts(layer.experts, stage.shares) if layer.experts else (0,) * len(heads)
     if deployment.whole_experts and layer.experts:
         expert = [count / layer.experts for count in whole]
     else:
@@ -172,10 +173,15 @@ def pipeline_split(model: ModelShape, shares: Sequence[Fraction | int]) -> tuple
     )
 
 
+@lru_cache(maxsize=4096)
+def _counts(total: int, shares: tuple[Fraction, ...]) -> tuple[int, ...]:
+    return tuple(apportion(total, shares))  # exact fractions are slow, and layers are alike
+
+
 def _parts(size: int, unit: int, shares: Sequence[Fraction]) -> list[float]:
     if not size:
         return [0.0] * len(shares)
-    counts = apportion(units(size, unit), shares)
+    counts = _counts(units(size, unit), tuple(shares))
     return [len(part) / size for part in ranges(counts, unit=unit, size=size)]
 
 
