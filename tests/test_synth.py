@@ -43,8 +43,8 @@ def test_known_shapes(name: str, millions: float) -> None:
     assert found == pytest.approx(millions, rel=0.002, abs=0.01)
 
 
-def test_shape_names_are_all_tested() -> None:
-    assert len(shape_names()) == 10
+def test_shapes_all_have_specs() -> None:
+    assert len(shape_names()) >= 20  # counted in test_known_models.py
     for name in shape_names():
         find_shape(name).spec()
 

@@ -1,7 +1,6 @@
-"""Shape: the configuration of a well-known model by name, as data, and changes of it.
+"""Shape: the configuration of a well-known model that the engine runs, and changes of it.
 
-Values are those of the config.json that the model's makers publish. Knows no files and no
-weights.
+The values come from ``planning/known_models``, the one home of models by name. Knows no weights.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import ModelSpec
+from bandweave.planning.known_models import known_config, known_model, model_names
 
 _LLAMA = "LlamaForCausalLM"
 _QWEN3 = "Qwen3ForCausalLM"
@@ -74,7 +75,7 @@ class Shape:
 
 def shape_names() -> tuple[str, ...]:
     """The names that ``find_shape`` knows."""
-    return tuple(_SHAPES)
+    return tuple(_shapes())
 
 
 def find_shape(
@@ -93,11 +94,12 @@ def find_shape(
 
     ``ValueError`` for an unknown name, for a value below 1 and for sizes that do not fit together.
     """
-    shape = _SHAPES.get(name)
+    shapes = _shapes()
+    shape = shapes.get(name)
     if shape is None:
-        close = difflib.get_close_matches(name, _SHAPES, n=1)
+        close = difflib.get_close_matches(name, shapes, n=1)
         hint = f"did you mean {close[0]}? Known" if close else "known"
-        raise ValueError(f"no shape is called {name!r}; {hint} are {', '.join(_SHAPES)}")
+        raise ValueError(f"no shape is called {name!r}; {hint} are {', '.join(shapes)}")
     changes = {
         "layers": layers,
         "hidden": hidden,
@@ -123,56 +125,29 @@ def find_shape(
     return shape
 
 
-def _llama3_scaling(factor: float) -> dict[str, float | int | str]:
+@lru_cache(maxsize=1)
+def _shapes() -> Mapping[str, Shape]:
     return {
-        "rope_type": "llama3",
-        "factor": factor,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
+        name: _shape(name, known_config(name))
+        for name in model_names()
+        if known_model(name).runs_on_bandweave
     }
 
 
-def _qwen3(name: str, **sizes: Any) -> Shape:
+def _shape(name: str, config: Mapping[str, Any]) -> Shape:
     return Shape(
-        name=name, architecture=_QWEN3, kv_heads=8, head_dim=128, vocab=151936, context=40960,
-        norm_eps=1e-6, rope_theta=1e6, **sizes,
-    )  # fmt: skip
-
-
-_SHAPES: Mapping[str, Shape] = {
-    shape.name: shape
-    for shape in (
-        Shape(
-            name="tiny", architecture=_LLAMA, layers=2, hidden=128, heads=4, kv_heads=2,
-            intermediate=320, vocab=512, context=1024,
-        ),
-        Shape(
-            name="smollm2-135m", architecture=_LLAMA, layers=30, hidden=576, heads=9, kv_heads=3,
-            intermediate=1536, vocab=49152, context=8192, rope_theta=1e5, tied=True,
-        ),
-        _qwen3("qwen3-0.6b", layers=28, hidden=1024, heads=16, intermediate=3072, tied=True),
-        Shape(
-            name="tinyllama-1.1b", architecture=_LLAMA, layers=22, hidden=2048, heads=32,
-            kv_heads=4, intermediate=5632, vocab=32000, context=2048,
-        ),
-        Shape(
-            name="llama-3.2-1b", architecture=_LLAMA, layers=16, hidden=2048, heads=32, kv_heads=8,
-            head_dim=64, intermediate=8192, vocab=128256, context=131072, rope_theta=5e5,
-            rope_scaling=_llama3_scaling(32.0), tied=True,
-        ),
-        _qwen3("qwen3-1.7b", layers=28, hidden=2048, heads=16, intermediate=6144, tied=True),
-        _qwen3("qwen3-4b", layers=36, hidden=2560, heads=32, intermediate=9728, tied=True),
-        Shape(  # version 0.3, the one without a sliding window
-            name="mistral-7b", architecture="MistralForCausalLM", layers=32, hidden=4096, heads=32,
-            kv_heads=8, head_dim=128, intermediate=14336, vocab=32768, context=32768,
-            rope_theta=1e6,
-        ),
-        Shape(
-            name="llama-3.1-8b", architecture=_LLAMA, layers=32, hidden=4096, heads=32, kv_heads=8,
-            intermediate=14336, vocab=128256, context=131072, rope_theta=5e5,
-            rope_scaling=_llama3_scaling(8.0),
-        ),
-        _qwen3("qwen3-8b", layers=36, hidden=4096, heads=32, intermediate=12288),
+        name=name,
+        architecture=config["architectures"][0],
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        intermediate=config["intermediate_size"],
+        vocab=config["vocab_size"],
+        context=config["max_position_embeddings"],
+        head_dim=config.get("head_dim"),
+        norm_eps=config["rms_norm_eps"],
+        rope_theta=config["rope_theta"],
+        rope_scaling=config["rope_scaling"],
+        tied=config["tie_word_embeddings"],
     )
-}  # fmt: skip
