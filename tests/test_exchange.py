@@ -79,16 +79,14 @@ def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
     for thread in threads:
         thread.join(timeout=30)
     assert logits[0].tobytes() == alone.tobytes()
-    # All six sums of 5 rows of 80 values in blocks of 64, to two nodes, as int32 or as int64.
+    # All six sums of 5 rows of 80 values in blocks of 64 and 16, to two nodes, as int32 or int64.
     bill = nodes.node(1).bill(decode=True)
-    kinds = ("activation_bytes", "logit_bytes", "control_bytes")
-    assert bill["all_wire_bytes"] == sum(bill[kind] for kind in kinds)  # and nothing else
     sent = bill["activation_bytes"]
-    blocks = -(-len(TOKENS) * SPEC.hidden_size // BLOCK)
-    narrow = 2 * 6 * (HEADER.size + 8 + blocks * BLOCK * 4)
-    extra = sent - narrow
-    assert extra % (2 * BLOCK * 4) == 0
-    most = 2 * 6 * blocks * BLOCK * 4
+    values = len(TOKENS) * SPEC.hidden_size
+    tags = -(-len(TOKENS) * -(-SPEC.hidden_size // BLOCK) // 8) * 8
+    extra = sent - 2 * 6 * (HEADER.size + tags + values * 4)
+    assert extra % (2 * 16 * 4) == 0
+    most = 2 * 6 * values * 4
     assert {"none": extra == 0, "a row": 0 < extra <= most / 6, "most": extra == most}[wide]
 
 

@@ -83,6 +83,9 @@ class Executor:
         cpus: Sequence[int],
         spin: bool,
         isa: str,
+        wire: str,
+        hop_bytes: int,
+        overlap_rows: int,
         exchange: Exchange | None,
     ) -> None: ...
     def run(

@@ -26,7 +26,7 @@ from bandweave.planning.split import Range, make_split
 from tests.helpers.random_model import F32
 
 HEADER = struct.Struct("<IHHIIIIII")  # native/exchange/exchange.h, FrameHeader
-MAGIC = 0x31565742
+MAGIC = 0x32565742
 STEP, DATA, PROGRESS, ABORT, BYE = 1, 2, 3, 4, 5
 GENERATION = 1
 

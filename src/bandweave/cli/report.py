@@ -52,8 +52,15 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
         "stages": options.stages,
         "format": options.weight_format,
         "kv_format": options.kv_format,
+        "wire": options.wire,
+        "exact": _exact(engine, options),
         "context": engine.context,
     }
+
+
+def _exact(engine: Engine, options: EngineOptions) -> bool:
+    """Whether the answer is that of one node: nothing that crosses is rounded."""
+    return options.wire == "exact" or len(engine.nodes) == 1
 
 
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
@@ -86,6 +93,10 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['format']} weights, {plan['kv_format']} KV cache, context {plan['context']}, "
         f"{'-'.join(map(str, threads))} {each} a node, {' and '.join(kernels)} kernels"
     ]
+    if not plan["exact"]:
+        lines.append(
+            f"activations cross as {plan['wire']}: not exact, another split gives another answer"
+        )
     # "node 1 (10.0.0.2:9000)"; where a process of this machine runs is no news.
     return lines + [node["name"] for node in nodes if ":" in node["name"]]
 
