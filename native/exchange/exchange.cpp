@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kMaxPayload = size_t{1} << 30;
 constexpr size_t kLongestReason = 2000;
 // Seconds.
-constexpr double kReportEvery = 0.2;
+constexpr double kReportEvery = 0.2;  // or five times within the bound for stalls
 constexpr double kSpin = 0.002;
 constexpr double kListenEvery = 50e-6;  // to peers that nothing is due from
 constexpr double kCheckEvery = 0.02;    // for stalls
@@ -28,7 +28,10 @@ constexpr int kDozeMilliseconds = 50, kIdleMilliseconds = 1000;
 
 Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation,
                    double stall_seconds, bool spin)
-    : stall_seconds_(stall_seconds), spin_(spin), links_(names.size()) {
+    : stall_seconds_(stall_seconds),
+      report_every_(std::min(kReportEvery, stall_seconds / 5)),
+      spin_(spin),
+      links_(names.size()) {
     context_.node = node;
     context_.names = std::move(names);
     context_.generation = generation;
@@ -259,7 +262,7 @@ void Exchange::report_progress() noexcept {
             link->flush();
             link->read_ahead();
         }
-        if (!peers_.empty() && now() - last_report_ > kReportEvery) send_progress(-1);
+        if (!peers_.empty() && now() - last_report_ > report_every_) send_progress(-1);
     } catch (const std::exception& error) {
         trouble_ = error.what();
     }
@@ -308,7 +311,7 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
         std::snprintf(text, sizeof text, " made no progress for %.1f s", worst);
         throw StepError(context_.names[static_cast<size_t>(culprit)] + text);
     }
-    if (time - last_report_ > kReportEvery) send_progress(awaited);
+    if (time - last_report_ > report_every_) send_progress(awaited);
 }
 
 // --- the end ---

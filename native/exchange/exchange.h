@@ -89,7 +89,7 @@ class Exchange {
     FrameHeader header(FrameKind kind, uint32_t op, size_t bytes) const;
 
     LinkContext context_;
-    const double stall_seconds_;
+    const double stall_seconds_, report_every_;
     const bool spin_;
     uint32_t step_ = 0;
     double last_report_ = 0;

@@ -17,9 +17,10 @@ import numpy as np
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import Step, StepError
-from bandweave.engine.loading import load_weights
+from bandweave.engine.loading import Weights, load_weights
 from bandweave.engine.lowering import lower
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
@@ -38,13 +39,14 @@ def frame(
     node: int,
     step: int = 1,
     op: int = 0,
+    part: int = 0,
     magic: int = MAGIC,
     generation: int = GENERATION,
     size: int | None = None,
 ) -> bytes:
     """A frame as node ``node`` would send it; ``size`` in the header may be a lie."""
     claimed = len(payload) if size is None else size
-    return HEADER.pack(magic, kind, node, generation, step, op, 0, 0, claimed) + payload
+    return HEADER.pack(magic, kind, node, generation, step, op, part, 0, claimed) + payload
 
 
 def local_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
@@ -133,6 +135,7 @@ def link_nodes(
     weight_format: str = "f32",
     stall_seconds: float = 10.0,
     spin: bool = False,
+    isa: str = "",
 ) -> LinkedNodes:
     """``count`` nodes in equal shares; the ``played`` ones are raw sockets."""
     names = [f"node {node}" for node in range(count)]
@@ -162,11 +165,48 @@ def link_nodes(
         program = lower(graph, split, node)
         weights = load_weights(program, source, weight_format)
         options = ExecutorOptions(
-            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128
+            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128, isa=isa
         )
         executors.append(NativeExecutor(program, weights, options, exchange if count > 1 else None))
     table = widen(source.read("embed_tokens", Range(start=0, stop=spec.vocab_size)))
     return LinkedNodes(executors=executors, exchanges=exchanges, sockets=sockets, embeddings=table)
+
+
+def circle(count: int, *, stall_seconds: float) -> LinkedNodes:
+    """Nodes each of whose programs begins by receiving from the next: none can ever go on."""
+    names = [f"node {node}" for node in range(count)]
+    exchanges = [
+        _native.Exchange(node, names, GENERATION, stall_seconds, False) for node in range(count)
+    ]
+    for high in range(count):
+        for low in range(high):
+            pair_link(exchanges[low], exchanges[high], low, high)
+    x = View(buffer="x", offset=0, width=64)
+    options = ExecutorOptions(num_pages=1, max_pages=1)
+    executors: list[NativeExecutor | None] = []
+    for node, exchange in enumerate(exchanges):
+        peers = ((node + 1) % count,)
+        receive = Op(kind="recv", name="recv", outputs=(x,), attributes={"tag": 1, "peers": peers})
+        program = Program(
+            node=node,
+            num_nodes=count,
+            hidden_size=64,
+            vocab_size=64,
+            buffers={"x": Buffer(name="x", width=64)},
+            weights={},
+            vectors={},
+            cache=CacheShape(layers=1, kv_heads=1, head_dim=64),
+            inv_freq=(),
+            ops=(receive,),
+        )
+        weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
+        executors.append(NativeExecutor(program, weights, options, exchange))
+    return LinkedNodes(
+        executors=executors,
+        exchanges=list(exchanges),
+        sockets={},
+        embeddings=np.zeros((64, 64), np.float32),
+    )
 
 
 def read_frame(sock: socket.socket) -> tuple[int, int, int, bytes]:
