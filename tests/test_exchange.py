@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bandweave._native import Exchange
 from bandweave.checkpoints.source import TensorSource
 from bandweave.engine.executor import Step
-from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, link_nodes
+from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, Relay, link_nodes
 from tests.helpers.random_model import (
     F32,
     ODD_SPECS,
@@ -110,6 +111,40 @@ def test_frames_larger_than_any_buffer_get_through(link: str, spin: bool) -> Non
     thread.start()
     assert nodes.run(step).tobytes() == alone.tobytes()
     thread.join(timeout=30)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_bytes_by_kind_are_what_the_sockets_carried(stages: int) -> None:
+    """Every link goes through a relay that counts."""
+    spec = ODD_SPECS["qk_norm_window"]
+    source = random_source(spec, 8)
+    relays: list[Relay] = []
+
+    def link(a: Exchange, b: Exchange, low: int, high: int) -> None:
+        relays.append(Relay(a, b, low, high))
+
+    nodes = link_nodes(spec, source, 3, link=link, stages=stages)
+    threads = [
+        threading.Thread(target=lambda node=node: [nodes.node(node).follow() for _ in range(3)])
+        for node in (1, 2)
+    ]
+    for thread in threads:
+        thread.start()
+    book = Book(num_sequences=1, pages_each=1)
+    nodes.run(book.step([(0, TOKENS)]))
+    nodes.node(0).best(step := book.step([(0, [7])]), nodes.embeddings[step.tokens])
+    nodes.run(book.step([(0, [1, 2])], all_logits=False))
+    for thread in threads:
+        thread.join(timeout=30)
+    kinds = ("activation_bytes", "logit_bytes", "control_bytes", "weight_wire_bytes",
+             "kv_wire_bytes")  # fmt: skip
+    for node in range(3):
+        bills = [nodes.node(node).bill(decode=decode) for decode in (False, True)]
+        counted = sum(int(bill[kind]) for bill in bills for kind in kinds)
+        carried = sum(relay.carried.get(node, 0) for relay in relays)
+        assert counted == carried > 0, node
+    for relay in relays:
+        relay.close()
 
 
 # --- numbers out of range ---

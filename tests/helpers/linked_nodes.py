@@ -5,6 +5,7 @@ Unlike ``NativeNodes`` it lets a test leave a link out, hold its other end, and 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -67,7 +68,35 @@ def loopback_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int)
     b.add_tcp(low, right.detach())
 
 
+class Relay:
+    """A link of two nodes whose bytes pass through this process, which counts them by sender."""
+
+    def __init__(self, a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+        self.carried = {low: 0, high: 0}
+        left, near = socket.socketpair()
+        far, right = socket.socketpair()
+        a.add_tcp(high, left.detach())
+        b.add_tcp(low, right.detach())
+        self._ends = (near, far)
+        for source, target, sender in ((near, far, low), (far, near, high)):
+            threading.Thread(target=self._pass, args=(source, target, sender), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, sender: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.carried[sender] += len(data)
+                target.sendall(data)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
 LINKS = {"local": local_link, "pair": pair_link, "loopback": loopback_link}
+
+
+LinkMaker = Callable[[_native.Exchange, _native.Exchange, int, int], None]
 
 
 @dataclass(kw_only=True)
@@ -129,7 +158,7 @@ def link_nodes(
     source: TensorSource,
     count: int,
     *,
-    link: str = "pair",
+    link: str | LinkMaker = "pair",
     stages: int = 1,
     played: Sequence[int] = (),
     weight_format: str = "f32",
@@ -148,7 +177,8 @@ def link_nodes(
         for low in range(high):
             a, b = exchanges[low], exchanges[high]
             if a is not None and b is not None:
-                LINKS[link](a, b, low, high)
+                make = LINKS[link] if isinstance(link, str) else link
+                make(a, b, low, high)
                 continue
             for node, peer, exchange in ((low, high, a), (high, low, b)):
                 if exchange is not None:
