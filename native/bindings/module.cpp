@@ -192,6 +192,8 @@ NB_MODULE(_native, m) {
             return checksum(data.data(), data.size());
         },
         "data"_a, "64 bits that tell damaged bytes, at the speed of memory; not for secrets.");
+    m.def("reduction_bytes", &reduction_bytes, "rows"_a, "width"_a, "nodes"_a,
+          "Bytes of the messages that a node makes for one all_reduce_add at most.");
     m.def("shared_transport_bytes", &shared_transport_bytes,
           "Bytes of memory that two nodes of one host share.");
 
