@@ -91,6 +91,20 @@ def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
     assert {"none": extra == 0, "a row": 0 < extra <= most / 6, "most": extra == most}[wide]
 
 
+@pytest.mark.parametrize("overlap_rows", [1, 100])
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("wide", WIDE)
+def test_wide_sums_cross_unchanged_in_slices(wide: str, count: int, overlap_rows: int) -> None:
+    alone = linked(1, WIDE[wide]).run(one_step())
+    nodes = linked(count, WIDE[wide], hop_bytes=0, overlap_rows=overlap_rows)
+    threads = [threading.Thread(target=nodes.node(node).follow) for node in range(1, count)]
+    for thread in threads:
+        thread.start()
+    assert nodes.run(one_step()).tobytes() == alone.tobytes()
+    for thread in threads:
+        thread.join(timeout=30)
+
+
 def test_wide_sums_are_those_of_the_reference() -> None:
     with ReferenceNodes(
         SPEC, WIDE["most"], weight_format="f32", kv_dtype="f32", num_pages=1
@@ -150,6 +164,7 @@ def test_bytes_by_kind_are_what_the_sockets_carried(stages: int) -> None:
 # --- numbers out of range ---
 
 
+@pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
@@ -163,13 +178,14 @@ def test_bytes_by_kind_are_what_the_sockets_carried(stages: int) -> None:
     ],
 )
 def test_numbers_out_of_range_fail_the_step_on_every_node(
-    name: str, factor: float, message: str, count: int, link: str
+    name: str, factor: float, message: str, count: int, link: str, scattered: bool
 ) -> None:
     scale = {name: np.float32(factor)}
     beyond = {"layers.1.up_proj": "layers.1.gate_proj", "layers.1.input_norm": "layers.1.v_proj"}
     if name in beyond:  # their product leaves float32
         scale[beyond[name]] = np.float32(1e3 if "norm" in name else factor)
-    nodes = linked(count, scaled(scale), link=link)
+    way = {"hop_bytes": 0, "overlap_rows": 2} if scattered else {}
+    nodes = linked(count, scaled(scale), link=link, **way)
     errors = nodes.run_all(one_step())
     assert sorted(errors) == list(range(count)), errors
     for error in errors.values():

@@ -109,9 +109,7 @@ def test_a_slow_stage_is_waited_for_by_those_who_wait_for_it_at_second_hand(
 ) -> None:
     """Nodes 0 and 2 go on waiting while node 1 works, five times as long as the bound."""
     spec = ODD_SPECS["qk_norm_window"]
-    nodes = linked(
-        3, random_source(spec, 8), spec=spec, stages=3, stall_seconds=0.4, played=[1]
-    )
+    nodes = linked(3, random_source(spec, 8), spec=spec, stages=3, stall_seconds=0.4, played=[1])
 
     def work() -> None:
         for mark in range(1, 21):
@@ -165,9 +163,7 @@ def test_an_abort_of_a_node_that_nothing_is_due_from_is_heard(linked: Link) -> N
     spec = ODD_SPECS["qk_norm_window"]
     nodes = linked(3, random_source(spec, 8), spec=spec, stages=3, played=[1, 2])
     reason = b"node 1 has had enough"
-    timer = threading.Timer(
-        0.3, nodes.sockets[1, 0].sendall, [frame(ABORT, reason, node=1)]
-    )
+    timer = threading.Timer(0.3, nodes.sockets[1, 0].sendall, [frame(ABORT, reason, node=1)])
     timer.start()
     start = time.monotonic()
     with pytest.raises(StepError, match="^node 1 has had enough$"):
@@ -275,7 +271,10 @@ WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
     "another message": (frame(DATA, b"x", node=1, op=6, part=1), "node 1 is at step 1 operation 6"),
     "kind": (frame(9, b"x", node=1), "node 1 sent a frame of an unknown kind"),
     "step": (frame(DATA, b"x", node=1, step=2, op=6), "node 1 is at step 2 operation 6.0 while "),
-    "operation": (frame(DATA, b"x", node=1, op=9999), "node 1 is at step 1 operation 9999.0 while "),
+    "operation": (
+        frame(DATA, b"x", node=1, op=9999),
+        "node 1 is at step 1 operation 9999.0 while ",
+    ),
     "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0.0 while "),
     "goodbye": (frame(BYE, node=1), "node 1 closed its connection to node 0"),
 }

@@ -88,7 +88,7 @@ def test_only_memory_of_the_right_name_and_size_is_opened(lie: str, tmp_path: Pa
     name = "bandweave-" + ("f" * 32 if lie == "token" else token)
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, size)
-    number: object = descriptor
+    number = other = descriptor
     if lie == "another file":
         other = os.open(tmp_path / f"memfd:{name}", os.O_RDWR | os.O_CREAT)
         os.ftruncate(other, size)
@@ -107,7 +107,7 @@ def test_only_memory_of_the_right_name_and_size_is_opened(lie: str, tmp_path: Pa
         assert answer["shared"] is False
         channel.close()
     os.close(descriptor)
-    if lie == "another file":
+    if other != descriptor:
         os.close(other)
 
 

@@ -26,7 +26,7 @@ WAYS = {
     "usual": {},
     "scattered": {"hop_bytes": 0, "overlap_rows": 1000},
     "chunked": {"hop_bytes": 0, "overlap_rows": 5},
-    "one hop in chunks": {"hop_bytes": 600, "overlap_rows": 3},
+    "one hop in chunks": {"hop_bytes": 5000, "overlap_rows": 3},
 }
 
 Nodes = NativeNodes | ReferenceNodes
@@ -69,6 +69,42 @@ def test_native_gives_the_reference_bytes(split: str, wire: str, way: str, threa
     ) as nodes:  # fmt: skip
         got = conversation(nodes)
     assert got == expected("1" if wire == "exact" else split, wire)
+
+
+@pytest.mark.parametrize(
+    ("way", "split", "each"),
+    [
+        ("usual", "3", 1),  # exchanges a sum
+        ("scattered", "2", 1),  # two nodes would send as much, in two hops
+        ("scattered", "3", 2),
+        ("one hop in chunks", "3", 4),
+        ("chunked", "3", 8),
+        ("chunked", "2", 4),
+    ],
+)
+def test_sums_cross_the_way_they_should(way: str, split: str, each: int) -> None:
+    shares, _ = SPLITS[split]
+    with NativeNodes(SPEC, SOURCE, num_pages=4, shares=shares, **WAYS[way]) as nodes:
+        book = Book(num_sequences=1, pages_each=2)
+        nodes.run(book.step([(0, list(range(40)))]))
+        bill = nodes.nodes[0].bill(decode=True)
+    # The step's header, the embedding rows, the logits; and two sums a layer.
+    assert bill["exchanges"] == 3 + each * 2 * SPEC.num_layers
+
+
+@pytest.mark.parametrize(("nodes", "factor"), [(2, 1.0), (3, 0.75), (7, 0.45)])
+def test_scattering_saves_what_the_formula_says(nodes: int, factor: float) -> None:
+    sent = []
+    for way in ("usual", "scattered"):
+        with NativeNodes(
+            SPEC, SOURCE, num_pages=4, shares=(1,) * nodes, **WAYS[way]
+        ) as engine:  # fmt: skip
+            book = Book(num_sequences=1, pages_each=2)
+            engine.run(book.step([(0, list(range(40)))], all_logits=False))
+            sent.append(engine.nodes[1].bill(decode=False)["activation_bytes"])
+    # 2 / N, but for headers and tags, which weigh much at this size.
+    assert sent[1] <= factor * sent[0]
+    assert sent[1] >= 2 / nodes * sent[0] * 0.99
 
 
 def test_rounding_shows_and_depends_on_the_split() -> None:

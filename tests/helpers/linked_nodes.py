@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -164,9 +165,10 @@ def link_nodes(
     weight_format: str = "f32",
     stall_seconds: float = 10.0,
     spin: bool = False,
-    isa: str = "",
+    **more: Any,
 ) -> LinkedNodes:
-    """``count`` nodes in equal shares; the ``played`` ones are raw sockets."""
+    """``count`` nodes in equal shares; the ``played`` ones are raw sockets. ``more`` goes to
+    ``ExecutorOptions``."""
     names = [f"node {node}" for node in range(count)]
     exchanges = [
         None if node in played else _native.Exchange(node, names, GENERATION, stall_seconds, spin)
@@ -195,7 +197,7 @@ def link_nodes(
         program = lower(graph, split, node)
         weights = load_weights(program, source, weight_format)
         options = ExecutorOptions(
-            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128, isa=isa
+            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128, **more
         )
         executors.append(NativeExecutor(program, weights, options, exchange if count > 1 else None))
     table = widen(source.read("embed_tokens", Range(start=0, stop=spec.vocab_size)))

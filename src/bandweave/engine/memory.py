@@ -36,7 +36,8 @@ def node_memory(program: Program, weight_format: str, options: ExecutorOptions) 
     return NodeMemory(
         weight_bytes=weights,
         kv_bytes=kv_page_bytes(program, options.kv_format) * options.num_pages,
-        work_bytes=_step_bytes(program, options.max_rows) + _exchange_bytes(program, options.max_rows),
+        work_bytes=_step_bytes(program, options.max_rows)
+        + _exchange_bytes(program, options.max_rows),
         base_bytes=BASE_BYTES + min(weights * 4, PANEL_BYTES),
     )
 
