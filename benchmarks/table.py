@@ -35,7 +35,8 @@ def series_rows(series: Series) -> Rows:
         row = [str(place), *(_interval(one) if one else "-" for one in found)]
         if compare:
             first, second = found[:2]
-            row.append(number(first.median / second.median) if first and second else "-")
+            some = first and second and second.median
+            row.append(number(first.median / second.median) if some else "-")
         rows.append(row)
     return rows
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bandweave._native import Exchange
 from bandweave.checkpoints.source import TensorSource
 from bandweave.engine.executor import Step
-from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, link_nodes
+from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, Relay, link_nodes
 from tests.helpers.random_model import (
     F32,
     ODD_SPECS,
@@ -79,17 +80,29 @@ def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
     for thread in threads:
         thread.join(timeout=30)
     assert logits[0].tobytes() == alone.tobytes()
-    # All six sums of 5 rows of 80 values in blocks of 64, to two nodes, as int32 or as int64.
+    # All six sums of 5 rows of 80 values in blocks of 64 and 16, to two nodes, as int32 or int64.
     bill = nodes.node(1).bill(decode=True)
-    kinds = ("activation_bytes", "logit_bytes", "control_bytes")
-    assert bill["all_wire_bytes"] == sum(bill[kind] for kind in kinds)  # and nothing else
     sent = bill["activation_bytes"]
-    blocks = -(-len(TOKENS) * SPEC.hidden_size // BLOCK)
-    narrow = 2 * 6 * (HEADER.size + 8 + blocks * BLOCK * 4)
-    extra = sent - narrow
-    assert extra % (2 * BLOCK * 4) == 0
-    most = 2 * 6 * blocks * BLOCK * 4
+    values = len(TOKENS) * SPEC.hidden_size
+    tags = -(-len(TOKENS) * -(-SPEC.hidden_size // BLOCK) // 8) * 8
+    extra = sent - 2 * 6 * (HEADER.size + tags + values * 4)
+    assert extra % (2 * 16 * 4) == 0
+    most = 2 * 6 * values * 4
     assert {"none": extra == 0, "a row": 0 < extra <= most / 6, "most": extra == most}[wide]
+
+
+@pytest.mark.parametrize("overlap_rows", [1, 100])
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("wide", WIDE)
+def test_wide_sums_cross_unchanged_in_slices(wide: str, count: int, overlap_rows: int) -> None:
+    alone = linked(1, WIDE[wide]).run(one_step())
+    nodes = linked(count, WIDE[wide], hop_bytes=0, overlap_rows=overlap_rows)
+    threads = [threading.Thread(target=nodes.node(node).follow) for node in range(1, count)]
+    for thread in threads:
+        thread.start()
+    assert nodes.run(one_step()).tobytes() == alone.tobytes()
+    for thread in threads:
+        thread.join(timeout=30)
 
 
 def test_wide_sums_are_those_of_the_reference() -> None:
@@ -114,9 +127,44 @@ def test_frames_larger_than_any_buffer_get_through(link: str, spin: bool) -> Non
     thread.join(timeout=30)
 
 
+@pytest.mark.parametrize("stages", [1, 3])
+def test_bytes_by_kind_are_what_the_sockets_carried(stages: int) -> None:
+    """Every link goes through a relay that counts."""
+    spec = ODD_SPECS["qk_norm_window"]
+    source = random_source(spec, 8)
+    relays: list[Relay] = []
+
+    def link(a: Exchange, b: Exchange, low: int, high: int) -> None:
+        relays.append(Relay(a, b, low, high))
+
+    nodes = link_nodes(spec, source, 3, link=link, stages=stages)
+    threads = [
+        threading.Thread(target=lambda node=node: [nodes.node(node).follow() for _ in range(3)])
+        for node in (1, 2)
+    ]
+    for thread in threads:
+        thread.start()
+    book = Book(num_sequences=1, pages_each=1)
+    nodes.run(book.step([(0, TOKENS)]))
+    nodes.node(0).best(step := book.step([(0, [7])]), nodes.embeddings[step.tokens])
+    nodes.run(book.step([(0, [1, 2])], all_logits=False))
+    for thread in threads:
+        thread.join(timeout=30)
+    kinds = ("activation_bytes", "logit_bytes", "control_bytes", "weight_wire_bytes",
+             "kv_wire_bytes")  # fmt: skip
+    for node in range(3):
+        bills = [nodes.node(node).bill(decode=decode) for decode in (False, True)]
+        counted = sum(int(bill[kind]) for bill in bills for kind in kinds)
+        carried = sum(relay.carried.get(node, 0) for relay in relays)
+        assert counted == carried > 0, node
+    for relay in relays:
+        relay.close()
+
+
 # --- numbers out of range ---
 
 
+@pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
@@ -130,13 +178,14 @@ def test_frames_larger_than_any_buffer_get_through(link: str, spin: bool) -> Non
     ],
 )
 def test_numbers_out_of_range_fail_the_step_on_every_node(
-    name: str, factor: float, message: str, count: int, link: str
+    name: str, factor: float, message: str, count: int, link: str, scattered: bool
 ) -> None:
     scale = {name: np.float32(factor)}
     beyond = {"layers.1.up_proj": "layers.1.gate_proj", "layers.1.input_norm": "layers.1.v_proj"}
     if name in beyond:  # their product leaves float32
         scale[beyond[name]] = np.float32(1e3 if "norm" in name else factor)
-    nodes = linked(count, scaled(scale), link=link)
+    way = {"hop_bytes": 0, "overlap_rows": 2} if scattered else {}
+    nodes = linked(count, scaled(scale), link=link, **way)
     errors = nodes.run_all(one_step())
     assert sorted(errors) == list(range(count)), errors
     for error in errors.values():

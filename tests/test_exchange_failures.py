@@ -18,18 +18,20 @@ import pytest
 from bandweave.checkpoints.source import TensorSource
 from bandweave.engine.executor import Step, StepError
 from tests.helpers.linked_nodes import (
+    ABORT,
     BYE,
     DATA,
     LINKS,
     PROGRESS,
     STEP,
     LinkedNodes,
+    circle,
     frame,
     link_nodes,
     read_frame,
     step_payload,
 )
-from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.random_model import ODD_SPECS, random_source, tiny_spec
 from tests.helpers.reference_nodes import Book
 
 SPEC = ODD_SPECS["ten_heads_of_8"]
@@ -102,6 +104,101 @@ def test_a_stalled_stage_is_named_by_the_node_that_waits_for_it_at_second_hand(
     assert time.monotonic() - start < 4.0
 
 
+def test_a_slow_stage_is_waited_for_by_those_who_wait_for_it_at_second_hand(
+    linked: Link,
+) -> None:
+    """Nodes 0 and 2 go on waiting while node 1 works, five times as long as the bound."""
+    spec = ODD_SPECS["qk_norm_window"]
+    nodes = linked(3, random_source(spec, 8), spec=spec, stages=3, stall_seconds=0.4, played=[1])
+
+    def work() -> None:
+        for mark in range(1, 21):
+            for peer in (0, 2):
+                nodes.sockets[1, peer].sendall(frame(PROGRESS, node=1, op=mark))
+            time.sleep(0.1)
+        for peer in (0, 2):
+            nodes.sockets[1, peer].close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    start = time.monotonic()
+    errors = nodes.run_all(one_step())
+    took = time.monotonic() - start
+    thread.join()
+    assert sorted(errors) == [0, 2]
+    for error in errors.values():
+        assert error.startswith("node 1 closed its connection to node "), errors
+    assert took >= 1.9
+
+
+def test_a_slow_stage_that_computes_is_waited_for(linked: Link) -> None:
+    """Real nodes: every stage takes longer than the bound, in pieces that are shorter."""
+    spec = tiny_spec(num_layers=6, hidden_size=256, intermediate_size=256, vocab_size=64)
+    nodes = linked(
+        3, random_source(spec, 1), spec=spec, stages=3, stall_seconds=0.4,
+        weight_format="f32", isa="portable",
+    )  # fmt: skip
+    step = Book(num_sequences=1, pages_each=2).step([(0, [i % 64 for i in range(128)])])
+    start = time.monotonic()
+    assert nodes.run_all(step, once=True) == {}
+    if time.monotonic() - start < 1.2:
+        pytest.skip("this processor is too fast to show anything")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_nodes_that_wait_in_a_circle_time_out(count: int) -> None:
+    """Each receives from the next: nobody works, however much they all report."""
+    nodes = circle(count, stall_seconds=0.5)
+    start = time.monotonic()
+    errors = nodes.run_all(one_step())
+    took = time.monotonic() - start
+    assert sorted(errors) == list(range(count))
+    for error in errors.values():
+        assert "made no progress for " in error, errors
+    assert 0.5 <= took < 3.0
+
+
+def test_an_abort_of_a_node_that_nothing_is_due_from_is_heard(linked: Link) -> None:
+    """Node 0 waits for node 2's logits while node 1, which owes it nothing, gives up."""
+    spec = ODD_SPECS["qk_norm_window"]
+    nodes = linked(3, random_source(spec, 8), spec=spec, stages=3, played=[1, 2])
+    reason = b"node 1 has had enough"
+    timer = threading.Timer(0.3, nodes.sockets[1, 0].sendall, [frame(ABORT, reason, node=1)])
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(StepError, match="^node 1 has had enough$"):
+        nodes.run(one_step())
+    assert 0.2 < time.monotonic() - start < 1.0
+    timer.join()
+
+
+def test_waiting_to_send_to_a_node_that_is_ahead_is_no_busy_loop() -> None:
+    """Node 1's message is here and more behind it, but node 1 does not read ours."""
+    spec = tiny_spec(hidden_size=4000, intermediate_size=64, num_layers=1, vocab_size=64)
+    nodes = link_nodes(spec, random_source(spec, 1), 2, played=[1], stall_seconds=1.0)
+    sock = nodes.sockets[1, 0]
+    step = Book(num_sequences=1, pages_each=1).step([(0, [i % 64 for i in range(60)])])
+
+    def play() -> None:
+        while True:  # up to the embedding rows; the sum that follows is never read
+            kind, number, op, _ = read_frame(sock)
+            if kind == DATA:
+                break
+        tags = bytes([4]) * (60 * 63 // 8 * 8 + 8)
+        whole = frame(DATA, tags[:3784] + bytes(60 * 4000 * 4), node=1, step=number, op=6)
+        with contextlib.suppress(OSError):
+            sock.sendall(whole + frame(PROGRESS, node=1, op=1))
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    spent = time.process_time()
+    with pytest.raises(StepError, match="made no progress"):
+        nodes.run(step)
+    assert time.process_time() - spent < 0.7
+    thread.join()
+    nodes.close()
+
+
 def test_node_0_that_stalls_within_a_step_is_named(linked: Link) -> None:
     nodes = linked(2, played=[0], stall_seconds=0.4)
     nodes.sockets[0, 1].sendall(frame(STEP, step_payload(TOKENS), node=0))
@@ -160,6 +257,7 @@ def test_reports_without_progress_do_not_put_off_a_stall(linked: Link) -> None:
 # --- frames that make no sense ---
 
 FOREIGN = "node 1 sent a frame that does not belong to this mesh"
+TOO_LARGE = "node 1 sent a frame of "
 WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
     "garbage": (bytes(range(7, 207)), FOREIGN),
     "zeros": (bytes(64), FOREIGN),
@@ -167,12 +265,17 @@ WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
     "magic": (frame(DATA, node=1, magic=1), FOREIGN),
     "generation": (frame(DATA, node=1, generation=2), FOREIGN),
     "sender": (frame(DATA, node=0), FOREIGN),
-    "oversized": (frame(DATA, node=1, size=(1 << 30) + 1), FOREIGN),
-    "most oversized": (frame(DATA, node=1, size=(1 << 32) - 1), FOREIGN),
+    "oversized": (frame(DATA, node=1, size=(1 << 30) + 1), TOO_LARGE),
+    "most oversized": (frame(DATA, node=1, size=(1 << 32) - 1), TOO_LARGE),
+    "larger than needed": (frame(DATA, node=1, size=1 << 20), TOO_LARGE),
+    "another message": (frame(DATA, b"x", node=1, op=6, part=1), "node 1 is at step 1 operation 6"),
     "kind": (frame(9, b"x", node=1), "node 1 sent a frame of an unknown kind"),
-    "step": (frame(DATA, b"x", node=1, step=2, op=6), "node 1 is at step 2 operation 6 while "),
-    "operation": (frame(DATA, b"x", node=1, op=9999), "node 1 is at step 1 operation 9999 while "),
-    "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0 while "),
+    "step": (frame(DATA, b"x", node=1, step=2, op=6), "node 1 is at step 2 operation 6.0 while "),
+    "operation": (
+        frame(DATA, b"x", node=1, op=9999),
+        "node 1 is at step 1 operation 9999.0 while ",
+    ),
+    "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0.0 while "),
     "goodbye": (frame(BYE, node=1), "node 1 closed its connection to node 0"),
 }
 

@@ -78,7 +78,7 @@ def test_a_node_keeps_its_share_and_200_mb_at_most(
         vectors = 4 * (folder.spec.hidden_size * (2 * folder.spec.num_layers + 1))
         assert node.weight_bytes == need.weight_bytes + vectors
         assert node.kv_bytes == need.kv_bytes
-        assert node.work_bytes <= need.work_bytes + need.base_bytes
+        assert node.work_bytes <= need.work_bytes
     total = sum(node.weight_bytes for node in nodes)
     for node, share in zip(nodes, shares, strict=True):
         assert node.weight_bytes / total == pytest.approx(share / sum(shares), rel=0.1)

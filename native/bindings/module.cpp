@@ -38,6 +38,13 @@ Format format_of(const std::string& name) {
     throw nb::value_error("weight formats are f32, bf16, q8 and q4");
 }
 
+WireFormat wire_format_of(const std::string& name) {
+    if (name == "exact") return WireFormat::exact;
+    if (name == "bf16") return WireFormat::bf16;
+    if (name == "q8") return WireFormat::q8;
+    throw nb::value_error("wire formats are exact, bf16 and q8");
+}
+
 const char* kOpNames[] = {"embed",          "recv",      "send",         "rms_norm", "linear",
                           "rope",           "kv_append", "attention",    "silu_mul", "linear_grid",
                           "all_reduce_add", "take_rows", "gather_logits"};
@@ -202,6 +209,8 @@ NB_MODULE(_native, m) {
             return checksum(data.data(), data.size());
         },
         "data"_a, "64 bits that tell damaged bytes, at the speed of memory; not for secrets.");
+    m.def("reduction_bytes", &reduction_bytes, "rows"_a, "width"_a, "nodes"_a,
+          "Bytes of the messages that a node makes for one all_reduce_add at most.");
     m.def("shared_transport_bytes", &shared_transport_bytes,
           "Bytes of memory that two nodes of one host share.");
 
@@ -336,7 +345,7 @@ NB_MODULE(_native, m) {
         .def(
             "add_tcp",
             [](Exchange& self, int peer, int descriptor) {
-                self.add_link(peer, tcp_transport(descriptor));
+                self.add_link(peer, tcp_transport(descriptor, self.spin()));
             },
             "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
         .def(
@@ -362,7 +371,8 @@ NB_MODULE(_native, m) {
             "__init__",
             [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
-               const std::string& isa, std::shared_ptr<Exchange> exchange) {
+               const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
+               std::shared_ptr<Exchange> exchange) {
                 new (self) PyExecutor();
                 ExecutorOptions options;
                 options.max_rows = max_rows;
@@ -373,12 +383,16 @@ NB_MODULE(_native, m) {
                 options.cpus = std::move(cpus);
                 options.spin = spin;
                 options.kernels = &find_kernels(isa);
+                options.wire = wire_format_of(wire);
+                options.hop_bytes = hop_bytes;
+                options.overlap_rows = overlap_rows;
                 self->matrices = program.matrices;
                 self->exchange = exchange;
                 self->executor = std::make_unique<Executor>(program.program, options, exchange);
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
-            "cpus"_a, "spin"_a, "isa"_a, "exchange"_a.none())
+            "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a,
+            "exchange"_a.none())
         .def(
             "run",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
@@ -443,8 +457,8 @@ NB_MODULE(_native, m) {
                                                       "control_bytes", "weight_wire_bytes",
                                                       "kv_wire_bytes"};
                 for (size_t i = 0; i < kTraffics; i++) d[kinds[i]] = b.wire_bytes[i];
-                d["all_wire_bytes"] = b.all_wire_bytes;
                 d["exchanges"] = b.exchanges;
+                d["barriers"] = b.barriers;
                 return d;
             },
             "decode"_a, "Seconds by item since the start, as thread 0 saw them, and counts.");

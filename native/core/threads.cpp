@@ -1,5 +1,7 @@
 #include "core/threads.h"
 
+#include "core/clock.h"
+
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
@@ -8,18 +10,22 @@
 namespace bw {
 
 namespace {
-constexpr int kSpins = 20000;  // about half a millisecond of pauses
-constexpr int kYields = 50;    // where threads outnumber processors: who waits lets others work
+constexpr double kSpin = 500e-6;   // seconds
+constexpr double kYield = 100e-6;  // where threads outnumber processors: who waits lets others work
+constexpr int kLooks = 32;         // between two looks at the clock
 }  // namespace
 
 void Gate::wait_change(uint32_t seen) {
-    for (int i = 0; i < spins_; i++) {
-        if (value() != seen) return;
-        if (yields_)
-            std::this_thread::yield();
-        else
-            cpu_pause();
-    }
+    const double until = now() + spin_seconds_;
+    do {
+        for (int i = 0; i < (yields_ ? 1 : kLooks); i++) {
+            if (value() != seen) return;
+            if (yields_)
+                std::this_thread::yield();
+            else
+                cpu_pause();
+        }
+    } while (now() < until);
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
     wake_.wait(lock, [&] { return value_.load() != seen; });
@@ -51,8 +57,8 @@ void pin_to_cpu(int cpu) {
 ThreadTeam::ThreadTeam(int members, const std::vector<int>& cpus, bool spin)
     : members_(members),
       cpus_(cpus),
-      start_(spin ? kSpins : kYields, !spin),
-      barrier_(spin ? kSpins : kYields, !spin) {
+      start_(spin ? kSpin : kYield, !spin),
+      barrier_(spin ? kSpin : kYield, !spin) {
     try {
         for (int member = 1; member < members_; member++)
             threads_.emplace_back([this, member] { loop(member); });
@@ -103,6 +109,7 @@ void ThreadTeam::barrier() {
     uint32_t seen = barrier_.value();
     if (arrived_.fetch_add(1) + 1 == members_) {
         arrived_.store(0);
+        barriers_++;
         barrier_.advance();
     } else {
         barrier_.wait_change(seen);

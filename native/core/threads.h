@@ -3,6 +3,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -18,16 +19,16 @@ inline void cpu_pause() {
 #endif
 }
 
-// Waits until a value changes: looks `spins` times, then sleeps on a condition variable.
+// Waits until a value changes: looks for `spin_seconds`, then sleeps on a condition variable.
 class Gate {
   public:
-    Gate(int spins, bool yields) : spins_(spins), yields_(yields) {}
+    Gate(double spin_seconds, bool yields) : spin_seconds_(spin_seconds), yields_(yields) {}
     uint32_t value() const { return value_.load(std::memory_order_acquire); }
     void wait_change(uint32_t seen);
     void advance();
 
   private:
-    const int spins_;
+    const double spin_seconds_;
     const bool yields_;  // give the processor away while spinning
     std::atomic<uint32_t> value_{0};
     std::atomic<int> sleepers_{0};
@@ -49,6 +50,8 @@ class ThreadTeam {
     void run(const std::function<void(int)>& work);
     // All members of the running work meet here.
     void barrier();
+    // How often they have met; read between two barriers.
+    uint64_t barriers() const { return barriers_; }
 
   private:
     void loop(int member);
@@ -60,6 +63,7 @@ class ThreadTeam {
     const std::function<void(int)>* work_ = nullptr;
     bool ending_ = false;
     std::atomic<int> arrived_{0};
+    uint64_t barriers_ = 0;  // written by the last to arrive, before it lets the others go
     Gate start_, barrier_;
     std::vector<std::thread> threads_;
 };

@@ -14,448 +14,323 @@
 namespace bw {
 
 namespace {
-constexpr uint32_t kMagic = 0x31565742;  // "BWV1"
 constexpr size_t kMaxPayload = size_t{1} << 30;
-constexpr size_t kReadAhead = 64 << 10;
-constexpr double kReportEvery = 0.2;
-constexpr double kSpinSeconds = 0.002;
-constexpr int kLastFrames = 64;
 constexpr size_t kLongestReason = 2000;
-constexpr int kBlindYields = 100;
-constexpr double kAbortSeconds = 0.2;
-// A peer that itself waits for a third node reports later than that node's neighbours notice.
-constexpr double kSecondHandGrace = 1.5;
-size_t most_bytes(FrameKind kind) {
-    switch (kind) {
-        case FrameKind::step:
-        case FrameKind::data:
-            return kMaxPayload;
-        case FrameKind::abort:
-            return 64 << 10;
-        default:
-            return 0;
-    }
-}
-
-// A peer's words as ASCII: they go into sentences and terminals.
-std::string printable(const char* text, size_t bytes) {
-    std::string words(text, bytes);
-    for (char& c : words)
-        if (c < 32 || c > 126) c = '?';
-    return words;
-}
-
+// Seconds.
+constexpr double kReportEvery = 0.2;  // or five times within the bound for stalls
+constexpr double kSpin = 0.002;
+constexpr double kListenEvery = 50e-6;  // to peers that nothing is due from
+constexpr double kCheckEvery = 0.02;    // for stalls
+constexpr double kBlindYields = 100e-6;
+constexpr double kAbort = 0.2;
+constexpr int kDozeMilliseconds = 50, kIdleMilliseconds = 1000;
 }  // namespace
-
-struct Exchange::Link {
-    int node = 0;
-    std::unique_ptr<Transport> transport;
-    // Received bytes [begin, end); a complete data or step frame at the front stays until taken.
-    std::vector<uint8_t> in;
-    size_t begin = 0, end = 0;
-    bool ready = false, taken = false, closed = false, ended = false;
-    FrameHeader front{};
-    // Bytes of control frames that did not fit the socket yet; they go before anything else.
-    std::vector<uint8_t> pending;
-    // The frame at hand.
-    const uint8_t* out = nullptr;
-    size_t out_left = 0;
-    // Progress as last heard.
-    double heard = 0;
-    uint64_t mark = 0;
-    bool second_hand = false;
-};
 
 Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation,
                    double stall_seconds, bool spin)
-    : node_(node),
-      names_(std::move(names)),
-      generation_(generation),
-      stall_seconds_(stall_seconds),
+    : stall_seconds_(stall_seconds),
+      report_every_(std::min(kReportEvery, stall_seconds / 5)),
       spin_(spin),
-      links_(names_.size()) {}
+      links_(names.size()) {
+    context_.node = node;
+    context_.names = std::move(names);
+    context_.generation = generation;
+    context_.most_step_bytes = context_.most_data_bytes = kMaxPayload;
+}
 
 Exchange::~Exchange() { leave(); }
 
 void Exchange::add_link(int peer, std::unique_ptr<Transport> transport) {
-    auto link = std::make_unique<Link>();
-    link->node = peer;
-    link->transport = std::move(transport);
+    auto link = std::make_unique<Link>(context_, peer, std::move(transport));
+    peers_.push_back(link.get());
     links_.at(static_cast<size_t>(peer)) = std::move(link);
 }
 
+void Exchange::limit(size_t step_bytes, size_t data_bytes) {
+    context_.most_step_bytes = std::min(step_bytes, kMaxPayload);
+    context_.most_data_bytes = std::min(data_bytes, kMaxPayload);
+}
+
+size_t Exchange::buffer_bytes() const {
+    size_t bytes = frame_.size();
+    for (const Link* link : peers_) bytes += link->buffer_bytes();
+    return bytes;
+}
+
 FrameHeader Exchange::header(FrameKind kind, uint32_t op, size_t bytes) const {
-    return {kMagic,
-            static_cast<uint16_t>(kind),
-            static_cast<uint16_t>(node_),
-            generation_,
-            step_,
-            op,
-            0,
-            0,
-            static_cast<uint32_t>(bytes)};
+    FrameHeader h{};
+    h.magic = kMagic;
+    h.kind = static_cast<uint16_t>(kind);
+    h.node = static_cast<uint16_t>(context_.node);
+    h.generation = context_.generation;
+    h.step = step_;
+    h.op = op;
+    h.bytes = static_cast<uint32_t>(bytes);
+    return h;
+}
+
+// --- messages ---
+
+void Exchange::send(uint8_t* payload, size_t bytes, FrameKind kind, uint32_t op, uint32_t part,
+                    const std::vector<int>& targets, Traffic traffic) {
+    if (bytes > kMaxPayload) throw StepError("a message of more than 1 GiB is too large to send");
+    FrameHeader h = header(kind, op, bytes);
+    h.part = part;
+    uint8_t* frame = payload - sizeof h;
+    std::memcpy(frame, &h, sizeof h);
+    for (int node : targets) {
+        link(node).queue(frame, sizeof h + bytes, traffic);
+        link(node).flush();
+    }
+}
+
+const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint32_t part,
+                                                         const std::vector<int>& sources) {
+    release();
+    context_.counters.exchanges++;
+    settle(sources, false);
+    received_.clear();
+    for (int node : sources) {
+        Link& from = link(node);
+        const FrameHeader& h = from.front;
+        if (h.kind != static_cast<uint16_t>(FrameKind::data) || h.step != step_ || h.op != op ||
+            h.part != part) {
+            char text[200];
+            std::snprintf(text, sizeof text,
+                          " is at step %u operation %u.%u while this node is at step %u operation "
+                          "%u.%u",
+                          h.step, h.op, h.part, step_, op, part);
+            throw StepError(context_.names[static_cast<size_t>(node)] + text);
+        }
+        from.taken = true;
+        received_.push_back({node, from.payload(), h.bytes});
+    }
+    return received_;
+}
+
+void Exchange::drain() { settle({}, true); }
+
+void Exchange::release() {
+    for (Link* link : peers_)
+        if (link->taken) link->drop_front();
 }
 
 uint8_t* Exchange::prepare(size_t bytes) {
     if (bytes > kMaxPayload) throw StepError("a message of more than 1 GiB is too large to send");
-    if (frame_.size() < sizeof(FrameHeader) + bytes) frame_.resize(sizeof(FrameHeader) + bytes);
-    FrameHeader h = header(FrameKind::data, 0, bytes);
-    std::memcpy(frame_.data(), &h, sizeof h);
-    return frame_.data() + sizeof h;
-}
-
-void Exchange::shrink(size_t bytes) {
-    FrameHeader h = header(FrameKind::data, 0, bytes);
-    std::memcpy(frame_.data(), &h, sizeof h);
-}
-
-void Exchange::hear(Link& link, double time) {
-    link.heard = std::max(link.heard, time);
-    activity_.store(activity_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-}
-
-// Throws the reason that the peer gave for leaving, if it gave one.
-void Exchange::gone(Link& link) {
-    if (!link.ended) {
-        if (link.ready) {  // its words may stand behind a frame that nobody will read any more
-            link.begin += sizeof(FrameHeader) + link.front.bytes;
-            link.ready = false;
-            parse(link);
-        }
-        link.closed = false;
-        for (int i = 0; i < kLastFrames && !link.closed; i++) {
-            pump(link);
-            if (!link.ready) break;
-            link.begin += sizeof(FrameHeader) + link.front.bytes;
-            link.ready = false;
-            parse(link);
-        }
-    }
-    throw StepError(names_[static_cast<size_t>(link.node)] + " closed its connection to " +
-                    names_[static_cast<size_t>(node_)]);
-}
-
-// Takes control frames off the front; stops at a data or step frame, complete or not.
-void Exchange::parse(Link& link) {
-    while (!link.ready && link.end - link.begin >= sizeof(FrameHeader)) {
-        FrameHeader h;
-        std::memcpy(&h, link.in.data() + link.begin, sizeof h);
-        if (h.magic == kMagic && (h.kind < 1 || h.kind > static_cast<uint16_t>(FrameKind::bye)))
-            throw StepError(names_[static_cast<size_t>(link.node)] +
-                            " sent a frame of an unknown kind");
-        if (h.magic != kMagic || h.node != link.node || h.generation != generation_ ||
-            h.bytes > most_bytes(static_cast<FrameKind>(h.kind)))
-            throw StepError(names_[static_cast<size_t>(link.node)] +
-                            " sent a frame that does not belong to this mesh");
-        const size_t whole = sizeof h + h.bytes;
-        const auto kind = static_cast<FrameKind>(h.kind);
-        // Data on its way is progress; what a progress frame is worth it says itself.
-        if (kind == FrameKind::data || kind == FrameKind::step) hear(link, now());
-        if (link.end - link.begin < whole) {
-            return;
-        }
-        switch (kind) {
-            case FrameKind::progress: {
-                uint64_t mark = (static_cast<uint64_t>(h.step) << 32) | h.op;
-                double since = now();
-                link.second_hand = h.waiting != 0 && h.waiting != static_cast<uint32_t>(node_) + 1;
-                if (mark != link.mark)
-                    hear(link, since);
-                else if (link.second_hand && since - 1e-3 * h.stalled_ms > link.heard)
-                    hear(link, since - 1e-3 * h.stalled_ms);
-                link.mark = mark;
-                break;
-            }
-            case FrameKind::abort: {
-                auto* text = reinterpret_cast<const char*>(link.in.data() + link.begin + sizeof h);
-                throw StepError(printable(text, std::min<size_t>(h.bytes, kLongestReason)));
-            }
-            case FrameKind::bye:
-                link.ended = true;
-                break;
-            case FrameKind::step:
-            case FrameKind::data:
-                link.front = h;
-                link.ready = true;
-                return;
-        }
-        link.begin += whole;
-    }
-    if (link.begin == link.end) link.begin = link.end = 0;
-}
-
-// Receives what there is, up to one complete data frame.
-void Exchange::pump(Link& link) {
-    while (!link.ready) {
-        if (link.in.size() - link.end < kReadAhead / 2) {
-            if (link.begin > 0) {
-                std::memmove(link.in.data(), link.in.data() + link.begin, link.end - link.begin);
-                link.end -= link.begin;
-                link.begin = 0;
-            }
-            // Grows with what has come, not with what a header claims.
-            if (link.in.size() - link.end < kReadAhead)
-                link.in.resize(std::max(link.end + kReadAhead, 2 * link.end));
-        }
-        int64_t moved =
-            link.transport->receive(link.in.data() + link.end, link.in.size() - link.end);
-        if (moved == 0) return;
-        if (moved < 0) {
-            link.closed = true;
-            return;
-        }
-        link.end += static_cast<size_t>(moved);
-        parse(link);
-    }
-}
-
-bool Exchange::flush(Link& link) {
-    while (!link.pending.empty()) {
-        int64_t moved = link.transport->send(link.pending.data(), link.pending.size());
-        if (moved < 0) link.closed = true;
-        if (moved <= 0) return false;
-        counters.all_bytes += static_cast<uint64_t>(moved);
-        link.pending.erase(link.pending.begin(), link.pending.begin() + moved);
-    }
-    while (link.out_left > 0) {
-        int64_t moved = link.transport->send(link.out, link.out_left);
-        if (moved < 0) {
-            link.closed = true;
-            return false;
-        }
-        if (moved == 0) return false;
-        counters.all_bytes += static_cast<uint64_t>(moved);
-        hear(link, now());  // the reader takes bytes; buffers in between are bounded
-        link.out += moved;
-        link.out_left -= static_cast<size_t>(moved);
-    }
-    return true;
-}
-
-// Control frames never split a data frame: with one half sent they wait behind it.
-void Exchange::post(Link& link, const uint8_t* data, size_t bytes) {
-    if (link.closed || link.out_left > 0 || link.pending.size() > 65536) return;
-    counters.bytes[static_cast<size_t>(Traffic::control)] += bytes;
-    link.pending.insert(link.pending.end(), data, data + bytes);
-    flush(link);
-}
-
-void Exchange::send_progress(uint32_t op, int waiting_for, double stalled) {
-    FrameHeader h = header(FrameKind::progress, op, 0);
-    h.waiting = static_cast<uint32_t>(waiting_for + 1);
-    h.stalled_ms = static_cast<uint32_t>(std::min(stalled, 1e6) * 1e3);
-    for (auto& link : links_)
-        if (link) post(*link, reinterpret_cast<const uint8_t*>(&h), sizeof h);
-    last_report_ = now();
-}
-
-void Exchange::report_progress(uint32_t op) {
-    op_ = op;
-    if (names_.size() > 1 && now() - last_report_ > kReportEvery) send_progress(op, -1, 0.0);
-}
-
-void Exchange::begin_step(uint32_t step) {
-    step_ = step;
-    op_ = 0;
-}
-
-void Exchange::check_stalls(const std::vector<int>& targets, const std::vector<int>& sources) {
-    const double time = now();
-    double worst = 0;
-    int culprit = -1;
-    auto look = [&](int node, bool done) {
-        if (done) return;
-        Link& link = *links_[static_cast<size_t>(node)];
-        if (link.closed) gone(link);
-        double quiet = time - link.heard - (link.second_hand ? kSecondHandGrace : 0.0);
-        if (culprit < 0 || quiet > worst) {
-            worst = quiet;
-            culprit = node;
-        }
-    };
-    for (int node : sources) look(node, links_[static_cast<size_t>(node)]->ready);
-    for (int node : targets) look(node, links_[static_cast<size_t>(node)]->out_left == 0);
-    if (culprit < 0) return;
-    if (worst > stall_seconds_) {
-        char text[64];
-        std::snprintf(text, sizeof text, " made no progress for %.1f s", worst);
-        throw StepError(names_[static_cast<size_t>(culprit)] + text);
-    }
-    if (time - last_report_ > kReportEvery) send_progress(op_, culprit, std::max(worst, 0.0));
-}
-
-// Spins for a bounded time, then gives the processor away until something may move.
-void Exchange::wait(const std::vector<int>& targets, const std::vector<int>& sources,
-                    double* spin_until) {
-    if (spin_) {
-        if (*spin_until == 0) *spin_until = now() + kSpinSeconds;
-        if (now() < *spin_until) {
-            cpu_pause();
-            return;
-        }
-    }
-    std::vector<Link*> awaited;
-    for (int node : sources)
-        if (!links_[static_cast<size_t>(node)]->ready)
-            awaited.push_back(links_[static_cast<size_t>(node)].get());
-    for (int node : targets) {
-        Link* link = links_[static_cast<size_t>(node)].get();
-        const bool known = std::find(awaited.begin(), awaited.end(), link) != awaited.end();
-        if (link->out_left > 0 && !known) awaited.push_back(link);
-    }
-    doze(awaited, -1, 50);
-}
-
-// Gives the processor away until one of the links may move, `extra` is readable, or time is up.
-// True where `extra` was the reason.
-bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds) {
-    std::vector<pollfd> polled = {{extra, POLLIN, 0}};
-    bool moved = false, timed = false;
-    for (Link* link : links) {
-        const short events = link->transport->prepare_wait(link->out_left > 0);
-        const bool due = !link->ready || link->out_left > 0;
-        moved |= events == 0 && due;
-        timed |= link->transport->descriptor() < 0;
-        polled.push_back({link->transport->descriptor(), events, 0});
-    }
-    if (timed && !moved) {
-        // Nothing to sleep on: let others work, and after a while sleep blindly.
-        sched_yield();
-        if (!spin_ && ++blind_ > kBlindYields) usleep(20);
-        milliseconds = 0;
-    }
-    poll(polled.data(), static_cast<nfds_t>(polled.size()), moved ? 0 : milliseconds);
-    for (Link* link : links) link->transport->finish_wait();
-    return polled[0].revents != 0;
+    frame_.resize(std::max(frame_.size(), sizeof(FrameHeader) + bytes));
+    prepared_ = bytes;
+    return frame_.data() + sizeof(FrameHeader);
 }
 
 const std::vector<Exchange::Received>& Exchange::transfer(FrameKind kind, uint32_t op,
                                                           const std::vector<int>& targets,
                                                           const std::vector<int>& sources,
                                                           Traffic traffic) {
-    const double start = now();
-    op_ = op;
-    if (!targets.empty()) {
-        FrameHeader h;
-        std::memcpy(&h, frame_.data(), sizeof h);
-        h = header(kind, op, h.bytes);
-        std::memcpy(frame_.data(), &h, sizeof h);
-        const uint64_t bytes = (sizeof h + h.bytes) * static_cast<uint64_t>(targets.size());
-        counters.bytes[static_cast<size_t>(traffic)] += bytes;
-        for (int node : targets) {
-            Link& link = *links_[static_cast<size_t>(node)];
-            link.out = frame_.data();
-            link.out_left = sizeof h + h.bytes;
-            link.heard = start;
-        }
-    }
-    for (int node : sources) links_[static_cast<size_t>(node)]->heard = start;
-    counters.exchanges++;
-    blind_ = 0;
-    double sent_at = 0, spin_until = 0;
-    for (uint32_t round = 0;; round++) {
-        bool sending = false, receiving = false;
-        for (int node : targets) {
-            Link& link = *links_[static_cast<size_t>(node)];
-            if (link.out_left == 0) continue;
-            if (!flush(link)) sending = true;
-            if (link.closed) gone(link);
-            // A peer that computes may not read yet; its control frames still count.
-            if (link.out_left > 0 && (round & 15) == 15) pump(link);
-        }
-        if (!sending && sent_at == 0) sent_at = now();
-        for (int node : sources) {
-            Link& link = *links_[static_cast<size_t>(node)];
-            if (link.ready) continue;
-            pump(link);
-            if (link.ready) continue;
-            if (link.closed || link.ended) gone(link);
-            receiving = true;
-        }
-        if (!sending && !receiving) break;
-        if ((round & 255) == 255 || !spin_) {
-            for (auto& link : links_)
-                if (link && !link->ready && (round & 1023) == 1023) pump(*link);
-            check_stalls(targets, sources);
-        }
-        wait(targets, sources, &spin_until);
-        if (spin_until != 0 && now() > spin_until) check_stalls(targets, sources);
-    }
-    received_.clear();
-    for (int node : sources) {
-        Link& link = *links_[static_cast<size_t>(node)];
-        const FrameHeader& h = link.front;
-        if (h.kind != static_cast<uint16_t>(FrameKind::data) || h.step != step_ || h.op != op) {
-            char text[160];
-            std::snprintf(text, sizeof text,
-                          " is at step %u operation %u while this node is at step %u operation %u",
-                          h.step, h.op, step_, op);
-            throw StepError(names_[static_cast<size_t>(node)] + text);
-        }
-        link.taken = true;
-        received_.push_back({node, link.in.data() + link.begin + sizeof h, h.bytes});
-    }
-    const double end = now();
-    if (sources.empty()) {
-        counters.wire_seconds += end - start;
-    } else {
-        counters.wire_seconds += sent_at - start;
-        counters.wait_seconds += end - sent_at;
-    }
-    return received_;
-}
-
-void Exchange::release() {
-    for (auto& link : links_) {
-        if (!link || !link->taken) continue;
-        link->begin += sizeof(FrameHeader) + link->front.bytes;
-        link->ready = link->taken = false;
-        if (link->begin == link->end) link->begin = link->end = 0;
-        parse(*link);
-    }
+    if (!targets.empty())
+        send(frame_.data() + sizeof(FrameHeader), prepared_, kind, op, 0, targets, traffic);
+    const auto& received = receive(op, 0, sources);
+    drain();
+    return received;
 }
 
 const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken) {
     *woken = false;
-    Link& link = *links_[0];
-    const double spin_until = now() + kSpinSeconds;
-    uint32_t idle = 0;
+    release();
+    Link& leader = link(0);
+    const double start = now();
     for (;;) {
-        pump(link);
-        if (link.ready) break;
-        if (link.ended || link.closed) return nullptr;
-        if (spin_ && now() < spin_until) {
+        leader.pump();
+        if (leader.ready) break;
+        if (leader.ended || leader.closed) return nullptr;
+        const double time = now();
+        if (spin_ && time < start + kSpin) {
             cpu_pause();
             continue;
         }
-        if (link.transport->descriptor() < 0 && ++idle > 200) usleep(1000);
-        if (doze({&link}, wake_descriptor, 1000)) {
+        // A pipe inside the process has nothing to sleep on.
+        if (leader.transport->descriptor() < 0 && time > start + kSpin) usleep(1000);
+        if (doze({&leader}, wake_descriptor, kIdleMilliseconds)) {
             *woken = true;
             return nullptr;
         }
     }
-    if (link.front.kind != static_cast<uint16_t>(FrameKind::step))
-        throw StepError(names_[0] + " sent data before it opened a step");
-    step_ = link.front.step;
-    link.taken = true;
-    step_frame_ = {0, link.in.data() + link.begin + sizeof(FrameHeader), link.front.bytes};
+    if (leader.front.kind != static_cast<uint16_t>(FrameKind::step))
+        throw StepError(context_.names[0] + " sent data before it opened a step");
+    step_ = leader.front.step;
+    leader.taken = true;
+    step_frame_ = {0, leader.payload(), leader.front.bytes};
     return &step_frame_;
 }
+
+void Exchange::begin_step(uint32_t step) { step_ = step; }
+
+// --- waiting ---
+
+// Reads what peers have to say while nothing is due from them: an abort, or progress.
+void Exchange::listen() {
+    for (Link* link : peers_) {
+        link->pump();
+        if (link->closed && !link->ended) link->gone();
+    }
+}
+
+void Exchange::settle(const std::vector<int>& sources, bool drained) {
+    if (!trouble_.empty()) throw StepError(trouble_);
+    const double start = now();
+    double sent_at = 0, listened = start, checked = start;
+    blind_since_ = 0;
+    for (;;) {
+        bool sending = false, receiving = false;
+        for (Link* link : peers_) {
+            if (!link->sending_data()) continue;
+            link->flush();
+            if (link->closed) link->gone();
+            sending |= link->sending_data();
+        }
+        if (!sending && sent_at == 0) sent_at = now();
+        for (int node : sources) {
+            Link& from = link(node);
+            from.pump();
+            if (from.ready) continue;
+            if (from.closed || from.ended) from.gone();
+            receiving = true;
+        }
+        if (!receiving && !(drained && sending)) break;
+        const double time = now();
+        const bool spinning = spin_ && time < start + kSpin;
+        if (!spinning || time - listened > kListenEvery) {
+            listened = time;
+            listen();
+        }
+        if (time - checked > kCheckEvery) {
+            checked = time;
+            check_stalls(sources, start);
+        }
+        if (spinning)
+            cpu_pause();
+        else
+            doze(peers_, -1, kDozeMilliseconds);
+    }
+    const double end = now();
+    if (sent_at == 0) sent_at = end;
+    context_.counters.wire_seconds += sent_at - start;
+    context_.counters.wait_seconds += end - sent_at;
+}
+
+// Gives the processor away until one of the links may move, `extra` is readable, or time is up.
+// True where `extra` was the reason.
+bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds) {
+    std::vector<pollfd> polled = {{extra, POLLIN, 0}};
+    std::vector<Link*> asleep;
+    bool moved = false, timed = false;
+    for (Link* link : links) {
+        // What lies behind a complete frame is not for now.
+        const bool reading = !link->ready, writing = link->sending();
+        if (link->closed || (!reading && !writing)) continue;
+        const short events = link->transport->prepare_wait(reading, writing);
+        asleep.push_back(link);
+        moved |= events == 0;
+        timed |= link->transport->descriptor() < 0;
+        polled.push_back({link->transport->descriptor(), events, 0});
+    }
+    if (timed && !moved) {
+        // Nothing to sleep on: let others work, and after a while sleep blindly.
+        if (blind_since_ == 0) blind_since_ = now();
+        sched_yield();
+        if (!spin_ && now() - blind_since_ > kBlindYields) usleep(20);
+        milliseconds = 0;
+    }
+    poll(polled.data(), static_cast<nfds_t>(polled.size()), moved ? 0 : milliseconds);
+    for (Link* link : asleep) link->transport->finish_wait();
+    return polled[0].revents != 0;
+}
+
+// --- progress ---
+
+void Exchange::send_progress(int waiting_for) {
+    FrameHeader h = header(FrameKind::progress, context_.work, 0);
+    h.waiting = static_cast<uint32_t>(waiting_for + 1);
+    for (Link* link : peers_) link->post(reinterpret_cast<const uint8_t*>(&h), sizeof h);
+    last_report_ = now();
+}
+
+void Exchange::report_progress() noexcept {
+    context_.work++;
+    try {
+        for (Link* link : peers_) {
+            if (!link->sending_data()) continue;
+            link->flush();
+            link->read_ahead();
+        }
+        if (!peers_.empty() && now() - last_report_ > report_every_) send_progress(-1);
+    } catch (const std::exception& error) {
+        trouble_ = error.what();
+    }
+}
+
+// How long nobody has done any work whom a wait for `node` depends on: the node, the one that it
+// says it waits for, and so on. The last of them is to blame; in a circle, the first.
+double Exchange::quiet(int node, double since, double time, int* culprit) const {
+    double latest = since;
+    int at = node;
+    for (int hops = 0; hops < num_nodes(); hops++) {
+        latest = std::max(latest, link(at).heard);
+        const int next = link(at).waits_for;
+        if (next < 0 || next >= num_nodes()) {
+            *culprit = at;
+            return time - latest;
+        }
+        if (next == context_.node) break;
+        at = next;
+    }
+    *culprit = node;
+    return time - latest;
+}
+
+// Waiting is no work: nodes that wait for each other in a circle all go quiet, while a node that
+// computes keeps everyone patient who waits for it, at whatever remove.
+void Exchange::check_stalls(const std::vector<int>& sources, double since) {
+    const double time = now();
+    double worst = -1;
+    int awaited = -1, culprit = -1;
+    auto look = [&](int node) {
+        int end = node;
+        const double seconds = quiet(node, since, time, &end);
+        if (seconds <= worst) return;
+        worst = seconds;
+        awaited = node;
+        culprit = end;
+    };
+    for (int node : sources)
+        if (!link(node).ready) look(node);
+    for (const Link* link : peers_)
+        if (link->sending_data()) look(link->node);
+    if (awaited < 0) return;
+    if (worst > stall_seconds_) {
+        char text[64];
+        std::snprintf(text, sizeof text, " made no progress for %.1f s", worst);
+        throw StepError(context_.names[static_cast<size_t>(culprit)] + text);
+    }
+    if (time - last_report_ > report_every_) send_progress(awaited);
+}
+
+// --- the end ---
 
 void Exchange::abort(const std::string& whole_reason) noexcept {
     const std::string reason = whole_reason.substr(0, kLongestReason);
     if (left_) return;
     left_ = true;
     std::vector<uint8_t> frame(sizeof(FrameHeader) + reason.size());
-    FrameHeader h = header(FrameKind::abort, op_, reason.size());
+    FrameHeader h = header(FrameKind::abort, 0, reason.size());
     std::memcpy(frame.data(), &h, sizeof h);
     std::memcpy(frame.data() + sizeof h, reason.data(), reason.size());
     // A frame that is half sent goes first, if its reader takes it soon.
-    const double deadline = now() + kAbortSeconds;
-    for (auto& link : links_) {
-        if (!link) continue;
-        while (!flush(*link) && !link->closed && now() < deadline) usleep(200);
-        post(*link, frame.data(), frame.size());
+    const double deadline = now() + kAbort;
+    for (Link* link : peers_) {
+        link->forget_unsent(false);
+        link->post(frame.data(), frame.size());
+        while (!link->flush() && !link->closed && now() < deadline) usleep(200);
+        link->forget_unsent(true);
     }
 }
 
@@ -463,8 +338,14 @@ void Exchange::leave() noexcept {
     if (left_) return;
     left_ = true;
     FrameHeader h = header(FrameKind::bye, 0, 0);
-    for (auto& link : links_)
-        if (link) post(*link, reinterpret_cast<const uint8_t*>(&h), sizeof h);
+    for (Link* link : peers_) {
+        link->forget_unsent(true);
+        link->post(reinterpret_cast<const uint8_t*>(&h), sizeof h);
+    }
+}
+
+void Exchange::forget_unsent() noexcept {
+    for (Link* link : peers_) link->forget_unsent(true);
 }
 
 }  // namespace bw

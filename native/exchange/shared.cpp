@@ -45,11 +45,11 @@ class SharedTransport final : public Transport {
     }
     int descriptor() const override { return descriptor_; }
 
-    short prepare_wait(bool writing) override {
-        in_->reader_sleeps.store(1, std::memory_order_seq_cst);
-        out_->writer_sleeps.store(1, std::memory_order_seq_cst);
+    short prepare_wait(bool reading, bool writing) override {
+        if (reading) in_->reader_sleeps.store(1, std::memory_order_seq_cst);
+        if (writing) out_->writer_sleeps.store(1, std::memory_order_seq_cst);
         // What came before the flags were up rang no bell.
-        const bool moved = in_->readable() || (writing && out_->writable());
+        const bool moved = (reading && in_->readable()) || (writing && out_->writable());
         return moved || in_->closed.load() || gone_ ? 0 : POLLIN;
     }
     void finish_wait() override {

@@ -13,13 +13,23 @@ namespace bw {
 
 namespace {
 
+#if defined(SO_BUSY_POLL)
+constexpr int kBusyPoll = 50;  // microseconds
+#endif
+
 class TcpTransport final : public Transport {
   public:
-    explicit TcpTransport(int descriptor) : descriptor_(descriptor) {
+    TcpTransport(int descriptor, bool busy) : descriptor_(descriptor) {
         int one = 1;
         fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
         // Fails harmlessly on socket pairs.
         setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+#if defined(SO_BUSY_POLL)
+        // Refused where it needs a privilege; then the card's interrupts tell.
+        if (busy) setsockopt(descriptor, SOL_SOCKET, SO_BUSY_POLL, &kBusyPoll, sizeof kBusyPoll);
+#else
+        (void)busy;
+#endif
 #if defined(SO_NOSIGPIPE)
         setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
 #endif
@@ -69,8 +79,8 @@ class LocalTransport final : public Transport {
 
 }  // namespace
 
-std::unique_ptr<Transport> tcp_transport(int descriptor) {
-    return std::make_unique<TcpTransport>(descriptor);
+std::unique_ptr<Transport> tcp_transport(int descriptor, bool busy) {
+    return std::make_unique<TcpTransport>(descriptor, busy);
 }
 
 std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport() {

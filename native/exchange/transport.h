@@ -17,14 +17,17 @@ class Transport {
     virtual int64_t receive(void* data, size_t bytes) = 0;
     // For poll(2); -1 where there is nothing to wait on but time.
     virtual int descriptor() const { return -1; }
-    // Around a wait on the descriptor, for what is to come and, if `writing`, for room to send.
-    // Gives poll's events, or 0 where something has moved already: don't wait then.
-    virtual short prepare_wait(bool writing) { return writing ? POLLIN | POLLOUT : POLLIN; }
+    // Around a wait on the descriptor for something to read, for room to write, or for both.
+    // Gives poll's events, or 0 where one of them is there already: don't wait then.
+    virtual short prepare_wait(bool reading, bool writing) {
+        return static_cast<short>((reading ? POLLIN : 0) | (writing ? POLLOUT : 0));
+    }
     virtual void finish_wait() {}
 };
 
-// Takes over a connected stream socket.
-std::unique_ptr<Transport> tcp_transport(int descriptor);
+// Takes over a connected stream socket. `busy` lets the system poll the network card itself while
+// it looks for data, where it allows that.
+std::unique_ptr<Transport> tcp_transport(int descriptor, bool busy);
 
 // Two rings in memory that both ends of a socket on one host have mapped; the socket wakes a
 // sleeping end and tells when the other is gone. `memory` is a descriptor of at least

@@ -8,31 +8,11 @@ namespace bw {
 
 namespace {
 
-constexpr int kBlock = 64;  // grid values that share a width on the wire
-
 std::vector<int> without(const std::vector<int>& nodes, int node) {
     std::vector<int> others;
     for (int other : nodes)
         if (other != node) others.push_back(other);
     return others;
-}
-
-bool contains(const std::vector<int>& nodes, int node) {
-    return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
-}
-
-// A grid message: a byte for each block (4 or 8), padded to 8 bytes, then the blocks.
-size_t tag_bytes(int blocks) { return (static_cast<size_t>(blocks) + 7) / 8 * 8; }
-
-bool encode_narrow(const int64_t* values, uint8_t* out) {
-    auto* narrow = reinterpret_cast<int32_t*>(out);
-    int64_t excess = 0;
-    for (int i = 0; i < kBlock; i++) {
-        const int64_t v = values[i];
-        narrow[i] = static_cast<int32_t>(v);
-        excess |= v ^ static_cast<int64_t>(narrow[i]);
-    }
-    return excess == 0;
 }
 
 bool all_finite(const float* values, int count) {
@@ -45,14 +25,14 @@ bool all_finite(const float* values, int count) {
     return worst < 0x7f800000u;
 }
 
+}  // namespace
+
 void check_size(const Exchange::Received& frame, size_t expected, const std::string& op) {
     if (frame.bytes != expected)
         throw StepError(op + ": node " + std::to_string(frame.node) + " sent " +
                         std::to_string(frame.bytes) + " bytes where " + std::to_string(expected) +
                         " were due");
 }
-
-}  // namespace
 
 void Executor::embed(const Op& op, int member) {
     const int node = program_.node;
@@ -82,13 +62,13 @@ void Executor::embed(const Op& op, int member) {
 void Executor::receive_rows(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
-        const auto hidden = static_cast<size_t>(program_.hidden_size);
+        const size_t bytes = row_bytes(options_.wire, program_.hidden_size);
         const auto& got =
             exchange_->transfer(FrameKind::data, op.tag, {}, op.nodes, Traffic::activations);
-        check_size(got[0], sizeof(float) * hidden * static_cast<size_t>(step_.rows), op.name);
+        check_size(got[0], bytes * static_cast<size_t>(step_.rows), op.name);
         for (int r = 0; r < step_.rows; r++)
-            std::memcpy(row(op.out, r), got[0].payload + sizeof(float) * hidden * r,
-                        sizeof(float) * hidden);
+            decode_row(options_.wire, got[0].payload + bytes * static_cast<size_t>(r),
+                       program_.hidden_size, row(op.out, r));
         exchange_->release();
     });
 }
@@ -96,133 +76,14 @@ void Executor::receive_rows(const Op& op, int member) {
 void Executor::send_rows(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
-        const auto hidden = static_cast<size_t>(program_.hidden_size);
-        uint8_t* out = exchange_->prepare(sizeof(float) * hidden * static_cast<size_t>(step_.rows));
+        const size_t bytes = row_bytes(options_.wire, program_.hidden_size);
+        uint8_t* out = exchange_->prepare(bytes * static_cast<size_t>(step_.rows));
         for (int r = 0; r < step_.rows; r++)
-            std::memcpy(out + sizeof(float) * hidden * static_cast<size_t>(r), row(op.a, r),
-                        sizeof(float) * hidden);
+            if (!encode_row(options_.wire, row(op.a, r), program_.hidden_size,
+                            out + bytes * static_cast<size_t>(r)))
+                throw StepError(op.name + ": an activation is not finite");
         exchange_->transfer(FrameKind::data, op.tag, op.nodes, {}, Traffic::activations);
     });
-}
-
-void Executor::all_reduce_add(const Op& op, int member) {
-    const auto ld = stride(op.a);
-    Storage& grid = storage_[static_cast<size_t>(op.a.buffer)];
-    const int node = program_.node;
-    const bool alone = op.nodes.size() == 1;
-    const size_t count = ld * static_cast<size_t>(step_.rows);
-    const int blocks = static_cast<int>((count + kBlock - 1) / kBlock);
-    const Span own = part(blocks, member, team_.members());
-    const bool contributes = contains(op.contributors, node);
-    // Blocks past the last row are zeros on every node.
-    if (member == 0) {
-        std::fill(grid.grid.begin() + static_cast<ptrdiff_t>(count),
-                  grid.grid.begin() + static_cast<ptrdiff_t>(blocks) * kBlock, 0);
-        if (!contributes)
-            std::fill(grid.grid.begin(), grid.grid.begin() + static_cast<ptrdiff_t>(count), 0);
-    }
-    if (!alone) {
-        if (contributes) {
-            on_first(op, member, [&] {
-                wide_.store(false);
-                wire_ = exchange_->prepare(tag_bytes(blocks) +
-                                           sizeof(int64_t) * kBlock * static_cast<size_t>(blocks));
-            });
-            if (first_failed_) return;
-            uint8_t* data = wire_ + tag_bytes(blocks);
-            bool fits = true;
-            for (int b = own.from; b < own.to; b++)
-                fits &= encode_narrow(grid.grid.data() + static_cast<size_t>(b) * kBlock,
-                                      data + static_cast<size_t>(b) * kBlock * 4);
-            if (!fits) wide_.store(true);
-        }
-        on_first(op, member, [&] {
-            if (contributes) send_size_ = encode(grid.grid.data(), blocks);
-            if (contributes) exchange_->shrink(send_size_);
-            received_ = &exchange_->transfer(
-                FrameKind::data, op.tag, contributes ? without(op.nodes, node) : std::vector<int>{},
-                without(op.contributors, node), Traffic::activations);
-            for (const auto& frame : *received_) check_grid(frame, blocks, op);
-        });
-        if (first_failed_) return;
-        for (const auto& frame : *received_) add_grid(frame, blocks, own, grid.grid.data());
-    } else {
-        barrier();
-    }
-    const float* bias =
-        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].data() : nullptr;
-    // The member's values [from, to) of the rows laid end to end.
-    const size_t from = static_cast<size_t>(own.from) * kBlock;
-    const size_t to = std::min(count, static_cast<size_t>(own.to) * kBlock);
-    const auto width = static_cast<size_t>(op.out.width);
-    for (size_t at = from; at < to;) {
-        const size_t r = at / ld, column = at % ld;
-        const size_t stop = std::min(ld, column + (to - at));
-        if (column < width) {
-            const auto n = static_cast<int>(std::min(stop, width) - column);
-            if (!kernels_.residual_add(grid.grid.data() + at, bias ? bias + column : nullptr,
-                                       row(op.out, static_cast<int>(r)) + column, n))
-                fail(op, op.name + ": a sum is too large for the grid");
-        }
-        at += stop - column;
-    }
-    if (!alone) on_first(op, member, [&] { exchange_->release(); });
-}
-
-// Completes the message whose narrow blocks are in place; returns its size.
-size_t Executor::encode(const int64_t* values, int blocks) {
-    const size_t tags = tag_bytes(blocks);
-    std::memset(wire_, 0, tags);
-    std::memset(wire_, 4, static_cast<size_t>(blocks));
-    if (!wide_.load()) return tags + static_cast<size_t>(blocks) * kBlock * 4;
-    uint8_t* at = wire_ + tags;
-    for (int b = 0; b < blocks; b++) {
-        const int64_t* block = values + static_cast<size_t>(b) * kBlock;
-        if (encode_narrow(block, at)) {
-            at += kBlock * 4;
-        } else {
-            wire_[b] = 8;
-            std::memcpy(at, block, kBlock * 8);
-            at += kBlock * 8;
-        }
-    }
-    return static_cast<size_t>(at - wire_);
-}
-
-void Executor::check_grid(const Exchange::Received& frame, int blocks, const Op& op) const {
-    const size_t tags = tag_bytes(blocks);
-    size_t expected = tags;
-    if (frame.bytes >= tags)
-        for (int b = 0; b < blocks; b++) {
-            if (frame.payload[b] != 4 && frame.payload[b] != 8)
-                throw StepError(op.name + ": node " + std::to_string(frame.node) +
-                                " sent a block of an unknown width");
-            expected += static_cast<size_t>(frame.payload[b]) * kBlock;
-        }
-    check_size(frame, expected, op.name);
-}
-
-void Executor::add_grid(const Exchange::Received& frame, int blocks, Span own, int64_t* values) {
-    const uint8_t* at = frame.payload + tag_bytes(blocks);
-    for (int b = 0; b < own.from; b++) at += static_cast<size_t>(frame.payload[b]) * kBlock;
-    for (int b = own.from; b < own.to; b++) {
-        int64_t* out = values + static_cast<size_t>(b) * kBlock;
-        if (frame.payload[b] == 4) {
-            int32_t block[kBlock];
-            std::memcpy(block, at, sizeof block);
-            for (int i = 0; i < kBlock; i++)
-                out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) +
-                                              static_cast<uint64_t>(int64_t{block[i]}));
-            at += sizeof block;
-        } else {
-            int64_t block[kBlock];
-            std::memcpy(block, at, sizeof block);
-            for (int i = 0; i < kBlock; i++)
-                out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) +
-                                              static_cast<uint64_t>(block[i]));
-            at += sizeof block;
-        }
-    }
 }
 
 void Executor::gather_logits(const Op& op, int member) {

@@ -53,11 +53,37 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     attention_scale_ =
         static_cast<float>(1.0 / std::sqrt(static_cast<double>(std::max(1, program_.cache.dim))));
     logit_row_of_.reserve(rows);
+    size_t messages = 0;
+    for (const Op& op : program_.ops)
+        if (op.kind == OpKind::all_reduce_add && op.nodes.size() > 1)
+            messages = std::max(messages, reduction_bytes(options_.max_rows, op.a.width,
+                                                          static_cast<int>(op.nodes.size())));
+    wire_ = Zeroed<uint8_t>(messages);
+    if (exchange_) limit_frames();
     if (options_.threads > 0 && !options_.cpus.empty()) pin_to_cpu(options_.cpus[0]);
 }
 
+Executor::~Executor() {
+    if (exchange_) exchange_->forget_unsent();
+}
+
+// What a peer may send: nothing is larger than the rows of a whole step.
+void Executor::limit_frames() {
+    const auto rows = static_cast<size_t>(options_.max_rows);
+    size_t data = sizeof(float) * rows * static_cast<size_t>(program_.hidden_size);
+    for (const Op& op : program_.ops) {
+        if (op.kind == OpKind::all_reduce_add)
+            data = std::max(data, most_message_bytes(options_.max_rows, op.a.width));
+        if (op.kind == OpKind::gather_logits && program_.node == 0)
+            data = std::max(data, rows * std::max(sizeof(float) * static_cast<size_t>(op.out.width),
+                                                  size_t{8}));
+    }
+    exchange_->limit(4 * (4 + rows * (4 + static_cast<size_t>(options_.max_slots_pages))), data);
+}
+
 size_t Executor::work_bytes() const {
-    size_t bytes = activations_.size() + 4 * (cosine_.size() + sine_.size());
+    size_t bytes = activations_.size() + 4 * (cosine_.size() + sine_.size()) + wire_.size();
+    if (exchange_) bytes += exchange_->buffer_bytes();
     for (const Storage& s : storage_) bytes += 4 * s.floats.size() + 8 * s.grid.size();
     return bytes;
 }
@@ -98,7 +124,7 @@ void Executor::tick(int member) {
     if (member != 0) return;
     const uint32_t count = progress_.load(std::memory_order_relaxed) + 1;
     progress_.store(count, std::memory_order_relaxed);
-    if (exchange_) exchange_->report_progress(count);
+    if (exchange_) exchange_->report_progress();
 }
 
 void Executor::fail(const Op& op, const std::string& what) {
@@ -136,6 +162,8 @@ void Executor::prepare(const StepRows& rows) {
     bill_ = &bills_[logit_rows_ == rows.rows ? 1 : 0];
     failed_at_.store(INT_MAX);
     first_failed_ = false;
+    wide_.store(false);
+    overlapped_ = 0;
     failure_.clear();
 }
 
@@ -145,7 +173,7 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
     embeddings_ = embeddings;
     prepare(rows);
     if (exchange_) {
-        const WireCounters before = exchange_->counters;
+        const WireCounters before = exchange_->counters();
         const auto t = static_cast<size_t>(rows.rows);
         const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
         exchange_->begin_step(exchange_->step() + 1);
@@ -219,20 +247,21 @@ int Executor::follow(int wake_descriptor) {
 }
 
 void Executor::count_wire(const WireCounters& before) {
-    const WireCounters& after = exchange_->counters;
+    const WireCounters& after = exchange_->counters();
     for (size_t i = 0; i < kTraffics; i++) bill_->wire_bytes[i] += after.bytes[i] - before.bytes[i];
-    bill_->all_wire_bytes += after.all_bytes - before.all_bytes;
     bill_->exchanges += after.exchanges - before.exchanges;
 }
 
 // `start`: when the step began on this node, the header's way included.
 void Executor::execute(double start) {
-    const WireCounters before = exchange_ ? exchange_->counters : WireCounters{};
+    const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
+    const uint64_t met = team_.barriers();
     team_.run([this](int member) {
         const FloatMode mode;
         work(member);
     });
     if (exchange_) count_wire(before);
+    bill_->barriers += team_.barriers() - met;
     bill_->wall += now() - start;
     bill_->steps++;
     bill_->rows += static_cast<uint64_t>(step_.rows);
@@ -277,15 +306,20 @@ void Executor::work(int member) {
     }
     double waited = 0, wired = 0;
     for (size_t i = 0; i < program_.ops.size(); i++) {
+        const bool overlapped = overlaps(i);
+        const Op* product_op = overlapped ? &program_.ops[i++] : nullptr;
         const Op& op = program_.ops[i];
         tick(member);
         if (member == 0) {
             if (exchange_) {
-                waited = exchange_->counters.wait_seconds;
-                wired = exchange_->counters.wire_seconds;
+                waited = exchange_->counters().wait_seconds;
+                wired = exchange_->counters().wire_seconds;
             }
         }
-        run_op(op, member);
+        if (overlapped)
+            all_reduce_add(product_op, op, member);
+        else
+            run_op(op, member);
         barrier();
         // Stable here: whoever is ahead already can only have failed in a later operation.
         if (failed_at_.load() <= static_cast<int>(i)) return;
@@ -305,13 +339,15 @@ void Executor::work(int member) {
                     break;
                 case Item::exchange:
                     if (exchange_) {
-                        double wait = exchange_->counters.wait_seconds - waited;
-                        double wire = exchange_->counters.wire_seconds - wired;
+                        double wait = exchange_->counters().wait_seconds - waited;
+                        double wire = exchange_->counters().wire_seconds - wired;
                         bill_->exchange_wait += wait;
                         bill_->wire += wire;
                         spent -= wait + wire;
                     }
-                    bill_->other += spent;
+                    bill_->weights += overlapped_;
+                    bill_->other += spent - overlapped_;
+                    overlapped_ = 0;
                     break;
             }
         }
@@ -329,7 +365,7 @@ void Executor::run_op(const Op& op, int member) {
         case OpKind::rms_norm:
             return rms_norm(op, member);
         case OpKind::linear:
-            return product(op, member, false);
+            return product(op, member, false, {0, rows_of(op.a)});
         case OpKind::rope:
             return rope(op, member);
         case OpKind::kv_append:
@@ -339,9 +375,9 @@ void Executor::run_op(const Op& op, int member) {
         case OpKind::silu_mul:
             return silu_mul(op, member);
         case OpKind::linear_grid:
-            return product(op, member, true);
+            return product(op, member, true, {0, step_.rows});
         case OpKind::all_reduce_add:
-            return all_reduce_add(op, member);
+            return all_reduce_add(nullptr, op, member);
         case OpKind::take_rows:
             return take_rows(op, member);
         case OpKind::gather_logits:

@@ -13,6 +13,7 @@
 #include "exchange/exchange.h"
 #include "executor/program.h"
 #include "executor/span.h"
+#include "executor/wire.h"
 #include "kernels/kernels.h"
 
 namespace bw {
@@ -25,6 +26,12 @@ struct ExecutorOptions {
     int threads = 1;
     std::vector<int> cpus;  // where to pin the threads, or empty
     bool spin = true;
+    WireFormat wire = WireFormat::exact;
+    // When all_reduce_add scatters sums (reduce.cpp): bytes that a link carries in the time of one
+    // hop, between those of 1 Gbit/s and of shared memory. And the rows of a chunk at least, so
+    // that reading the weights once a chunk is little beside multiplying them.
+    size_t hop_bytes = 64 << 10;
+    int overlap_rows = 64;
     const Kernels* kernels = nullptr;
 };
 
@@ -44,12 +51,18 @@ struct StepRows {
 struct Bill {
     double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
     uint64_t steps = 0, rows = 0, weight_bytes = 0;
-    uint64_t wire_bytes[kTraffics] = {}, all_wire_bytes = 0, exchanges = 0;
+    uint64_t wire_bytes[kTraffics] = {}, exchanges = 0, barriers = 0;
 };
+
+// StepError where a frame's size is not what was due.
+void check_size(const Exchange::Received& frame, size_t expected, const std::string& op);
+// Bytes that the messages of one all_reduce_add take at most.
+size_t reduction_bytes(int rows, int width, int nodes);
 
 class Executor {
   public:
     Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange);
+    ~Executor();
 
     // Node 0: runs a step; logits() then holds [logit_rows(), vocab_size].
     void run(const StepRows& rows, const float* embeddings);
@@ -77,6 +90,18 @@ class Executor {
         size_t stride = 0;
     };
     enum class Item { weights, attention, exchange, other };
+    // How the nodes of an all_reduce_add share its work; the same on all of them.
+    struct Reduction {
+        int nodes = 1, rank = 0, width = 0;
+        bool contributes = true, scattered = false;
+        int chunks = 1;
+    };
+    // Some rows of it, and where its messages lie.
+    struct Chunk {
+        int first_row = 0;
+        Blocks blocks{};
+        uint8_t* wire = nullptr;
+    };
 
     void check(const StepRows& rows) const;
     void prepare(const StepRows& rows);
@@ -90,7 +115,12 @@ class Executor {
     template <typename F>
     void on_first(const Op& op, int member, F&& work) {
         barrier();
-        if (member == 0) first_failed_ = !guarded(op, work);
+        on_first_met(op, member, work);
+    }
+    // The same where the others have nothing under way that the work could meet.
+    template <typename F>
+    void on_first_met(const Op& op, int member, F&& work) {
+        if (member == 0 && !first_failed_) first_failed_ = !guarded(op, work);
         barrier();
     }
     template <typename F>
@@ -103,22 +133,40 @@ class Executor {
             return false;
         }
     }
-    size_t encode(const int64_t* values, int blocks);
-    void check_grid(const Exchange::Received& frame, int blocks, const Op& op) const;
-    static void add_grid(const Exchange::Received& frame, int blocks, Span own, int64_t* values);
+    // all_reduce_add, in reduce.cpp.
+    Reduction reduction(const Op&) const;
+    bool overlaps(size_t index) const;
+    Chunk chunk(const Reduction&, int index);
+    Span slice(const Reduction&, const Blocks&, int rank) const;
+    size_t room(const Reduction&, const Blocks&) const;
+    size_t slice_room(const Blocks&, Span) const;
+    uint8_t* message(const Reduction&, const Chunk&, int rank) const;
+    int64_t* block_values(const View& grid, const Chunk&, int block);
+    void encode(const Op&, const Chunk&, Span whole, Span blocks, WireFormat, uint8_t* payload);
+    size_t finish(const Op&, const Chunk&, Span whole, WireFormat, uint8_t* payload);
+    void check_message(const Exchange::Received&, const Op&, const Chunk&, Span whole,
+                       WireFormat) const;
+    void decode(const Exchange::Received&, const Op&, const Chunk&, Span whole, Span blocks,
+                bool add);
+    void contribute(const Op&, const Reduction&, int index, int member);
+    bool sum_slice(const Op&, const Reduction&, int index, int member);
+    bool collect(const Op&, const Reduction&, int index, int member);
+    void add_to_residual(const Op&, const Chunk&, int member);
+    void all_reduce_add(const Op* product_op, const Op&, int member);
+    void limit_frames();
     Item item(OpKind kind) const;
 
     void embed(const Op&, int member);
     void receive_rows(const Op&, int member);
     void send_rows(const Op&, int member);
     void rms_norm(const Op&, int member);
-    void product(const Op&, int member, bool on_grid);
-    void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, bool on_grid);
+    void product(const Op&, int member, bool on_grid, Span rows);
+    void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, Span rows,
+                        bool on_grid);
     void rope(const Op&, int member);
     void kv_append(const Op&, int member);
     void attention(const Op&, int member);
     void silu_mul(const Op&, int member);
-    void all_reduce_add(const Op&, int member);
     void take_rows(const Op&, int member);
     void gather_logits(const Op&, int member);
     void gather_best(const Op&);
@@ -156,8 +204,8 @@ class Executor {
     std::mutex failure_mutex_;
     std::atomic<bool> wide_{false};
     const std::vector<Exchange::Received>* received_ = nullptr;
-    uint8_t* wire_ = nullptr;
-    size_t send_size_ = 0;
+    Zeroed<uint8_t> wire_;   // the messages of one all_reduce_add
+    double overlapped_ = 0;  // seconds of products while exchanges were under way
 
     Bill bills_[2];
     Bill* bill_ = &bills_[0];

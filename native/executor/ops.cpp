@@ -21,9 +21,10 @@ void Executor::rms_norm(const Op& op, int member) {
     }
 }
 
-void Executor::product(const Op& op, int member, bool on_grid) {
+// The product of some of the step's rows.
+void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
     const Matrix& matrix = program_.matrices[static_cast<size_t>(op.matrix)];
-    const int rows = rows_of(op.a);
+    const int rows = chosen.to - chosen.from;
     const bool quantised = matrix.format == Format::q8 || matrix.format == Format::q4;
     ProductArgs args{};
     args.rows = rows;
@@ -32,7 +33,7 @@ void Executor::product(const Op& op, int member, bool on_grid) {
         if (quantised) barrier();
         return;
     }
-    args.x = row(op.a, 0);
+    args.x = row(op.a, chosen.from);
     args.ldx = stride(op.a);
     if (quantised) {
         const size_t bytes = (activation_bytes(matrix.layout) + 63) / 64 * 64;
@@ -46,8 +47,9 @@ void Executor::product(const Op& op, int member, bool on_grid) {
         } else {
             const Span own = part(rows, member, team_.members());
             for (int r = own.from; r < own.to; r++)
-                finite &= kernels_.quantize(matrix.format, row(op.a, r), matrix.layout,
-                                            activations_.data() + static_cast<size_t>(r) * bytes);
+                finite &=
+                    kernels_.quantize(matrix.format, row(op.a, chosen.from + r), matrix.layout,
+                                      activations_.data() + static_cast<size_t>(r) * bytes);
             args.activations = activations_.data();
         }
         if (!finite) fail(op, op.name + ": an activation is not finite");
@@ -60,13 +62,14 @@ void Executor::product(const Op& op, int member, bool on_grid) {
         static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
     for (int from = panels.from; from < panels.to; from += piece) {
         tick(member);
-        product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, on_grid);
+        product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, chosen,
+                       on_grid);
     }
     if (member == 0) bill_->weight_bytes += matrix.bytes();
 }
 
 void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs args, Span panels,
-                              bool on_grid) {
+                              Span rows, bool on_grid) {
     args.num_panels = panels.to - panels.from;
     args.panel_stride = panel_bytes(matrix.format, matrix.layout);
     args.panels = matrix.panels + static_cast<size_t>(panels.from) * args.panel_stride;
@@ -75,11 +78,12 @@ void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs ar
     const auto format = static_cast<size_t>(matrix.format);
     if (on_grid) {
         Storage& storage = storage_[static_cast<size_t>(op.out.buffer)];
-        args.grid = storage.grid.data() + panels.from * kPanel;
+        args.grid = storage.grid.data() + static_cast<size_t>(rows.from) * storage.stride +
+                    panels.from * kPanel;
         kernels_.linear_grid[format](args);
         if (args.bad) fail(op, op.name + ": a sum is not finite or too large for the grid");
     } else {
-        args.y = row(op.out, 0) + panels.from * kPanel;
+        args.y = row(op.out, rows.from) + panels.from * kPanel;
         if (op.vector >= 0)
             args.bias =
                 program_.vectors[static_cast<size_t>(op.vector)].data() + panels.from * kPanel;

@@ -20,6 +20,7 @@ Pair = tuple[str, Value, str, Value]  # two dimensions with a value each
 
 WHOLE = 0  # a chunk that takes the prompt in one piece
 ALONE, BATCH = "alone", "batch"
+DIRECT, SCATTERED = "direct", "scattered"  # sums: as usual at these sizes; in slices and chunks
 
 SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
     "1": ((1,), 1),
@@ -47,6 +48,7 @@ class Case:
     threads: int
     company: str
     chunk: int
+    sums: str = DIRECT
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
@@ -59,7 +61,7 @@ class Case:
     @property
     def mesh(self) -> tuple[Value, ...]:
         """Cases of one mesh can share its loaded nodes."""
-        return *self.group, self.split, self.isa, self.threads
+        return *self.group, self.split, self.isa, self.threads, self.sums
 
 
 def spec_of(model: str) -> ModelSpec:
@@ -81,6 +83,7 @@ def dimensions() -> dict[str, tuple[Value, ...]]:
         "threads": (1, 2),
         "company": (ALONE, BATCH),
         "chunk": (WHOLE, 1, 7, 64),
+        "sums": (DIRECT, SCATTERED),
     }
 
 

@@ -21,7 +21,7 @@ from bandweave.engine.generation import Generator
 from bandweave.engine.request import Request, Result
 from bandweave.engine.sampling import SamplingParams
 from bandweave.models.spec import ModelSpec
-from tests.exhaustive.cases import ALONE, SPLITS, WHOLE, Case, Value
+from tests.exhaustive.cases import ALONE, DIRECT, SPLITS, WHOLE, Case, Value
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, random_source
 
@@ -94,7 +94,8 @@ class Runner:
     def baseline(self, case: Case) -> Answer:
         """The answer that the case must give: one node, one thread, alone, in one piece."""
         isa = _native.isa_variants()[0]
-        simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE}
+        simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE,
+                  "sums": DIRECT}  # fmt: skip
         return self.answer(replace(case, **simple))  # type: ignore[arg-type]
 
     def best_tokens(self, case: Case) -> tuple[int, ...]:
@@ -150,6 +151,7 @@ class Runner:
             stages=stages,
             threads=case.threads,
             isa=case.isa,
+            **({} if case.sums == DIRECT else {"hop_bytes": 0, "overlap_rows": 6}),
         )
         self._nodes, self._mesh = nodes, case.mesh
         self._generator = Generator(

@@ -5,28 +5,31 @@ Unlike ``NativeNodes`` it lets a test leave a link out, hold its other end, and 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.engine.executor import Step, StepError
-from bandweave.engine.loading import load_weights
+from bandweave.engine.loading import Weights, load_weights
 from bandweave.engine.lowering import lower
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
 from tests.helpers.random_model import F32
 
 HEADER = struct.Struct("<IHHIIIIII")  # native/exchange/exchange.h, FrameHeader
-MAGIC = 0x31565742
+MAGIC = 0x32565742
 STEP, DATA, PROGRESS, ABORT, BYE = 1, 2, 3, 4, 5
 GENERATION = 1
 
@@ -38,13 +41,14 @@ def frame(
     node: int,
     step: int = 1,
     op: int = 0,
+    part: int = 0,
     magic: int = MAGIC,
     generation: int = GENERATION,
     size: int | None = None,
 ) -> bytes:
     """A frame as node ``node`` would send it; ``size`` in the header may be a lie."""
     claimed = len(payload) if size is None else size
-    return HEADER.pack(magic, kind, node, generation, step, op, 0, 0, claimed) + payload
+    return HEADER.pack(magic, kind, node, generation, step, op, part, 0, claimed) + payload
 
 
 def local_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
@@ -65,7 +69,35 @@ def loopback_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int)
     b.add_tcp(low, right.detach())
 
 
+class Relay:
+    """A link of two nodes whose bytes pass through this process, which counts them by sender."""
+
+    def __init__(self, a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+        self.carried = {low: 0, high: 0}
+        left, near = socket.socketpair()
+        far, right = socket.socketpair()
+        a.add_tcp(high, left.detach())
+        b.add_tcp(low, right.detach())
+        self._ends = (near, far)
+        for source, target, sender in ((near, far, low), (far, near, high)):
+            threading.Thread(target=self._pass, args=(source, target, sender), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, sender: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.carried[sender] += len(data)
+                target.sendall(data)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
 LINKS = {"local": local_link, "pair": pair_link, "loopback": loopback_link}
+
+
+LinkMaker = Callable[[_native.Exchange, _native.Exchange, int, int], None]
 
 
 @dataclass(kw_only=True)
@@ -127,14 +159,16 @@ def link_nodes(
     source: TensorSource,
     count: int,
     *,
-    link: str = "pair",
+    link: str | LinkMaker = "pair",
     stages: int = 1,
     played: Sequence[int] = (),
     weight_format: str = "f32",
     stall_seconds: float = 10.0,
     spin: bool = False,
+    **more: Any,
 ) -> LinkedNodes:
-    """``count`` nodes in equal shares; the ``played`` ones are raw sockets."""
+    """``count`` nodes in equal shares; the ``played`` ones are raw sockets. ``more`` goes to
+    ``ExecutorOptions``."""
     names = [f"node {node}" for node in range(count)]
     exchanges = [
         None if node in played else _native.Exchange(node, names, GENERATION, stall_seconds, spin)
@@ -145,7 +179,8 @@ def link_nodes(
         for low in range(high):
             a, b = exchanges[low], exchanges[high]
             if a is not None and b is not None:
-                LINKS[link](a, b, low, high)
+                make = LINKS[link] if isinstance(link, str) else link
+                make(a, b, low, high)
                 continue
             for node, peer, exchange in ((low, high, a), (high, low, b)):
                 if exchange is not None:
@@ -162,11 +197,48 @@ def link_nodes(
         program = lower(graph, split, node)
         weights = load_weights(program, source, weight_format)
         options = ExecutorOptions(
-            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128
+            num_pages=4, max_pages=4, kv_format="f32", spin=spin, max_rows=128, **more
         )
         executors.append(NativeExecutor(program, weights, options, exchange if count > 1 else None))
     table = widen(source.read("embed_tokens", Range(start=0, stop=spec.vocab_size)))
     return LinkedNodes(executors=executors, exchanges=exchanges, sockets=sockets, embeddings=table)
+
+
+def circle(count: int, *, stall_seconds: float) -> LinkedNodes:
+    """Nodes each of whose programs begins by receiving from the next: none can ever go on."""
+    names = [f"node {node}" for node in range(count)]
+    exchanges = [
+        _native.Exchange(node, names, GENERATION, stall_seconds, False) for node in range(count)
+    ]
+    for high in range(count):
+        for low in range(high):
+            pair_link(exchanges[low], exchanges[high], low, high)
+    x = View(buffer="x", offset=0, width=64)
+    options = ExecutorOptions(num_pages=1, max_pages=1)
+    executors: list[NativeExecutor | None] = []
+    for node, exchange in enumerate(exchanges):
+        peers = ((node + 1) % count,)
+        receive = Op(kind="recv", name="recv", outputs=(x,), attributes={"tag": 1, "peers": peers})
+        program = Program(
+            node=node,
+            num_nodes=count,
+            hidden_size=64,
+            vocab_size=64,
+            buffers={"x": Buffer(name="x", width=64)},
+            weights={},
+            vectors={},
+            cache=CacheShape(layers=1, kv_heads=1, head_dim=64),
+            inv_freq=(),
+            ops=(receive,),
+        )
+        weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
+        executors.append(NativeExecutor(program, weights, options, exchange))
+    return LinkedNodes(
+        executors=executors,
+        exchanges=list(exchanges),
+        sockets={},
+        embeddings=np.zeros((64, 64), np.float32),
+    )
 
 
 def read_frame(sock: socket.socket) -> tuple[int, int, int, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,10 @@ F32 = npt.NDArray[np.float32]
 
 
 class NativeNodes:
-    """A model on ``len(shares)`` native nodes of this process; a context manager."""
+    """A model on ``len(shares)`` native nodes of this process; a context manager.
+
+    ``more`` goes to ``ExecutorOptions``.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class NativeNodes:
         threads: int = 1,
         isa: str = "",
         stall_seconds: float = 30.0,
+        **more: Any,
     ) -> None:
         table = Range(start=0, stop=spec.vocab_size)
         self.embeddings = widen(source.read("embed_tokens", table))
@@ -57,6 +62,7 @@ class NativeNodes:
             threads=threads,
             spin=False,
             isa=isa,
+            **more,
         )
         self.nodes: list[NativeExecutor] = []
         for node in range(count):

@@ -33,6 +33,7 @@ class ReferenceNodes:
         *,
         weight_format: str = "q4",
         kv_dtype: str = "f16",
+        wire: str = "exact",
         num_pages: int = 16,
         shares: Sequence[int] = (1,),
         stages: int = 1,
@@ -52,6 +53,7 @@ class ReferenceNodes:
                     load_reference(program, source, weight_format),
                     num_pages=num_pages,
                     kv_dtype=kv_dtype,
+                    wire=wire,
                     exchange=mesh.exchange(node) if split.num_nodes > 1 else None,
                 )
             )

@@ -164,6 +164,9 @@ def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, A
         "read_bandwidth_gb_s": None if bandwidth is None else bandwidth / 1e9,
         "bandwidth_utilisation": measured.utilisation,
         "predicted": None,
+        "exchanges_per_token": bill.exchanges,
+        "barriers_per_token": bill.barriers,
+        **report.per_layer(bill, measured.plan),
         "bill": bill.to_json(),
         "peak_rss_bytes": bill.peak_rss_bytes,
         "plan": measured.plan,
@@ -188,6 +191,7 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
             ("decode", _rates(measured.decode)),
             ("prefill", _rates(measured.prefill)),
             ("weights read", reads),
+            ("meetings", _meetings(bill, plan)),
             ("peak memory", ", ".join(map(output.size, bill.peak_rss_bytes)) + ", by node"),
         ]
     )
@@ -195,6 +199,18 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
     report.print_bill(bill)
     print()
     report.print_plan(plan)
+
+
+def _meetings(bill: Bill, plan: dict[str, Any]) -> str:
+    """How often nodes and threads wait for each other, on the node where they do most."""
+    from bandweave.cli import report
+
+    layer = report.per_layer(bill, plan)
+    exchanges, barriers = layer["exchanges_per_layer"], layer["barriers_per_layer"]
+    return (
+        f"{max(bill.exchanges):.0f} exchanges and {max(bill.barriers):.0f} barriers a token, "
+        f"{max(exchanges):.1f} and {max(barriers):.1f} a layer"
+    )
 
 
 def _rates(values: Sequence[float]) -> str:

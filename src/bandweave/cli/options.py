@@ -41,6 +41,9 @@ _SPLIT = (
                  help="Weights in memory: q4, q8, bf16 or f32. Default q4."),
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
                  help="Keys and values in memory: f16 or f32. Default f16."),
+    click.option("--wire", default="exact", metavar="FORMAT",
+                 help="What crosses between nodes: exact; or bf16 or q8 for slow links, rounded, "
+                      "which changes the answer. Default exact."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
@@ -117,6 +120,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         kv_format=values["kv_format"],
         context=values["context"],
         isa=_isa(values["isa"]),
+        wire=values["wire"],
         cache="" if values["no_cache"] else str(read_environment().cache or ""),
     )
 

@@ -52,8 +52,15 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
         "stages": options.stages,
         "format": options.weight_format,
         "kv_format": options.kv_format,
+        "wire": options.wire,
+        "exact": _exact(engine, options),
         "context": engine.context,
     }
+
+
+def _exact(engine: Engine, options: EngineOptions) -> bool:
+    """Whether the answer is that of one node: nothing that crosses is rounded."""
+    return options.wire == "exact" or len(engine.nodes) == 1
 
 
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
@@ -86,6 +93,10 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['format']} weights, {plan['kv_format']} KV cache, context {plan['context']}, "
         f"{'-'.join(map(str, threads))} {each} a node, {' and '.join(kernels)} kernels"
     ]
+    if not plan["exact"]:
+        lines.append(
+            f"activations cross as {plan['wire']}: not exact, another split gives another answer"
+        )
     # "node 1 (10.0.0.2:9000)"; where a process of this machine runs is no news.
     return lines + [node["name"] for node in nodes if ":" in node["name"]]
 
@@ -96,13 +107,16 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
 @dataclass(frozen=True, kw_only=True)
 class Bill:
     """What one token of decoding cost. ``seconds``: by node, by item and ``"wall"``, which is the
-    sum of the items; ``wire_bytes``: by kind, over all nodes; ``weight_bytes``: read, by node."""
+    sum of the items; ``wire_bytes``: by kind, over all nodes; ``weight_bytes``: read, by node;
+    ``exchanges`` with other nodes and ``barriers`` of threads, by node."""
 
     names: tuple[str, ...]
     seconds: tuple[dict[str, float], ...]
     wire_bytes: dict[str, float]
     weight_bytes: tuple[float, ...]
     peak_rss_bytes: tuple[int, ...]
+    exchanges: tuple[float, ...]
+    barriers: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
         nodes = [
@@ -126,7 +140,7 @@ def make_bill(
     sampling = sum(timing.sampling for timing in timings) / max(1, tokens)
     seconds = []
     wire: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
-    weight_bytes = []
+    weight_bytes, exchanges, barriers = [], [], []
     for node, (old, new) in enumerate(zip(before, after, strict=True)):
         spent = {key: value - old.decode[key] for key, value in new.decode.items()}
         steps = max(1.0, spent["steps"])
@@ -137,6 +151,8 @@ def make_bill(
         items["other" if node == 0 else "exchange_wait"] += unseen
         seconds.append({**items, "wall": sum(items.values())})
         weight_bytes.append(spent["weight_bytes"] / steps)
+        exchanges.append(spent["exchanges"] / steps)
+        barriers.append(spent["barriers"] / steps)
         for kind, counter in _COUNTERS.items():
             wire[kind] += spent[counter] / steps
     return Bill(
@@ -145,6 +161,8 @@ def make_bill(
         wire_bytes=wire,
         weight_bytes=tuple(weight_bytes),
         peak_rss_bytes=tuple(one.peak_rss_bytes for one in after),
+        exchanges=tuple(exchanges),
+        barriers=tuple(barriers),
     )
 
 
@@ -163,6 +181,16 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
     crossed = ", ".join(f"{kind} {paid[kind]}" for kind in ("activations", "logits", "control"))
     rest = f"weights {paid['weights']}, KV {paid['kv']}"
     output.print_text(f"wire: {crossed} a token; {rest}", stderr=stderr)
+
+
+def per_layer(bill: Bill, plan: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Exchanges and barriers of a token over the node's layers, by node; those before and after
+    the layers are shared out among them."""
+    layers = [max(1, node["layers"][1] - node["layers"][0]) for node in plan["nodes"]]
+    return {
+        "exchanges_per_layer": [n / of for n, of in zip(bill.exchanges, layers, strict=True)],
+        "barriers_per_layer": [n / of for n, of in zip(bill.barriers, layers, strict=True)],
+    }
 
 
 def _figure(value: float) -> str:

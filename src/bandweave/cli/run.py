@@ -78,6 +78,8 @@ def command(
             return
         output.write_answer("" if answer.text.endswith("\n") else "\n")
         _summarise(session, answer)
+        if not plan["exact"]:
+            output.say(f"(not the exact answer: activations crossed as {plan['wire']})")
         if verbose and answer.timing.decode_tokens:
             output.say()
             report.print_bill(bill, stderr=True)

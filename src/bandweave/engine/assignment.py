@@ -14,6 +14,7 @@ from bandweave.mesh.address import Address
 
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")
+WIRE_FORMATS = ("exact", "bf16", "q8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Assignment:
     step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
     ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
     long a peer may make no progress; ``cache``: a folder for packed weights, ``"default"`` for the
-    node's own, or empty for none."""
+    node's own, or empty for none; ``wire``: how activations cross."""
 
     model: str
     fingerprint: str
@@ -42,6 +43,7 @@ class Assignment:
     spin: bool = True
     isa: str = ""
     cache: str = ""
+    wire: str = "exact"
 
     def to_message(self) -> dict[str, Any]:
         fields = dict(vars(self))

@@ -18,11 +18,13 @@ from bandweave.engine.program import Op, Program, View
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorOptions:
-    """How a node runs its program; none of it changes an answer but ``kv_format``.
+    """How a node runs its program; none of it changes an answer but ``kv_format`` and ``wire``.
 
     ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``cpus`` to pin the
     threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
-    fastest variant.
+    fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
+    ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
+    these must be the same on every node.
     """
 
     num_pages: int
@@ -33,6 +35,9 @@ class ExecutorOptions:
     cpus: tuple[int, ...] = ()
     spin: bool = True
     isa: str = ""
+    wire: str = "exact"
+    hop_bytes: int = 64 << 10
+    overlap_rows: int = 64
 
 
 class NativeExecutor:
@@ -55,6 +60,9 @@ class NativeExecutor:
             cpus=list(options.cpus),
             spin=options.spin,
             isa=options.isa,
+            wire=options.wire,
+            hop_bytes=options.hop_bytes,
+            overlap_rows=options.overlap_rows,
             exchange=exchange,
         )
 

@@ -93,6 +93,7 @@ class _Node:
             cpus=assignment.cpus,
             spin=assignment.spin and threads <= len(usable_cpus()),
             isa=assignment.isa,
+            wire=assignment.wire,
         )
         memory = node_memory(program, assignment.weight_format, options)
         if assignment.addresses:  # threads of one process were checked together

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS, WIRE_FORMATS
 
 DEFAULT_CONTEXT = 4096
 STALL_SECONDS = 5.0
@@ -18,7 +18,8 @@ class EngineOptions:
     this process, for tests. With ``fit`` the shares may shrink on hosts whose memory is short.
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
     model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
-    weights, ``"default"``, or empty for none."""
+    weights, ``"default"``, or empty for none; ``wire``: activations cross ``"exact"``, or rounded
+    to ``"bf16"`` or ``"q8"``, which changes the answer."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -35,6 +36,7 @@ class EngineOptions:
     stall_seconds: float = STALL_SECONDS
     in_process: bool = False
     cache: str = ""
+    wire: str = "exact"
 
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:
@@ -45,6 +47,10 @@ class EngineOptions:
         if self.kv_format not in KV_FORMATS:
             raise ValueError(
                 f"KV format {self.kv_format!r} is unknown; choose {', '.join(KV_FORMATS)}"
+            )
+        if self.wire not in WIRE_FORMATS:
+            raise ValueError(
+                f"wire format {self.wire!r} is unknown; choose {', '.join(WIRE_FORMATS)}"
             )
         for name in ("stages", "streams", "max_rows"):
             if getattr(self, name) < 1:

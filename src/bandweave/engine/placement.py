@@ -93,6 +93,7 @@ def make_assignment(
         isa=options.isa,
         # A path of this machine means nothing on another.
         cache="default" if options.hosts and options.cache else options.cache,
+        wire=options.wire,
     )
 
 

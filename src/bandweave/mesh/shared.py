@@ -1,21 +1,23 @@
 """Shared memory between nodes of one host, agreed on over their sockets.
 
-Knows sockets and files; what the memory carries is the exchange's business.
+The memory has no name in any file system: a node that dies leaves nothing behind. Its peer opens it
+through the maker's entry in ``/proc``. Knows sockets and descriptors; what the memory carries is
+the exchange's business.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 from bandweave.mesh.channel import Channel
 
-_FOLDER = Path("/dev/shm")
 _PREFIX = "bandweave-"
+_TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def share_memory(
@@ -24,24 +26,32 @@ def share_memory(
     """Descriptors of ``size`` zeroed bytes shared with each peer on this host, by peer.
 
     ``sockets`` are fresh mesh sockets; every node of the mesh calls this at the same point. A peer
-    without an entry is on another host, or one of the two has no memory to share. The file's name
-    is gone when this returns. Errors of a socket are ``OSError``.
+    without an entry is on another host, or one of the two has no memory to share. Errors of a
+    socket are ``OSError``.
     """
     local = {peer: sock for peer, sock in sockets.items() if _same_host(sock)}
     channels = {peer: Channel(sock.dup(), f"node {peer}") for peer, sock in local.items()}
-    made: dict[int, tuple[int, Path]] = {}
+    made: dict[int, int] = {}
     shared: dict[int, int] = {}
     try:
         for peer, channel in channels.items():
             if peer > node:
-                file = _make(size)
-                if file is not None:
-                    made[peer] = file
-                channel.send({"type": "memory", "name": file[1].name if file else ""})
+                token = secrets.token_hex(16)
+                descriptor = _make(token, size)
+                if descriptor is not None:
+                    made[peer] = descriptor
+                channel.send(
+                    {
+                        "type": "memory",
+                        "process": os.getpid(),
+                        "descriptor": -1 if descriptor is None else descriptor,
+                        "token": token,
+                    }
+                )
         for peer, channel in channels.items():
             if peer < node:
                 message, _ = channel.receive(timeout)
-                descriptor = _open(str(message.get("name", "")), size)
+                descriptor = _open(message, size)
                 if descriptor is not None:
                     shared[peer] = descriptor
                 channel.send({"type": "memory", "shared": descriptor is not None})
@@ -49,13 +59,15 @@ def share_memory(
             if peer > node:
                 message, _ = channel.receive(timeout)
                 if peer in made and message.get("shared") is True:
-                    shared[peer] = os.dup(made[peer][0])
+                    shared[peer] = os.dup(made[peer])
         return shared
-    finally:
-        for descriptor, path in made.values():
+    except BaseException:
+        for descriptor in shared.values():
             os.close(descriptor)
-            with contextlib.suppress(OSError):
-                path.unlink()
+        raise
+    finally:
+        for descriptor in made.values():
+            os.close(descriptor)
         for peer, channel in channels.items():
             channel.detach().close()  # the original stays open
             sockets[peer].setblocking(True)
@@ -66,32 +78,51 @@ def _same_host(sock: socket.socket) -> bool:
     return sock.getsockname()[0] == sock.getpeername()[0]
 
 
-def _make(size: int) -> tuple[int, Path] | None:
-    path = _FOLDER / f"{_PREFIX}{secrets.token_hex(16)}"
+def _make(token: str, size: int) -> int | None:
+    if not hasattr(os, "memfd_create"):
+        return None
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.memfd_create(_PREFIX + token, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         return None
     try:
-        # Reserved now: memory that is missing later would be a SIGBUS.
+        # Memory that is missing later, or that a peer takes away, would be a SIGBUS.
         os.posix_fallocate(descriptor, 0, size)
-    except (OSError, AttributeError):
-        os.close(descriptor)
-        path.unlink()
-        return None
-    return descriptor, path
-
-
-def _open(name: str, size: int) -> int | None:
-    token = name.removeprefix(_PREFIX)
-    if len(token) != 32 or not set(token) <= set("0123456789abcdef"):
-        return None
-    try:
-        descriptor = os.open(_FOLDER / f"{_PREFIX}{token}", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     except OSError:
-        return None
-    status = os.fstat(descriptor)
-    if status.st_size < size or status.st_uid != os.geteuid():
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _open(message: Mapping[str, object], size: int) -> int | None:
+    """The memory that a peer speaks of; None where it cannot be had, as in a container beside it.
+
+    Only memory with the peer's own random name is opened, whatever the numbers point to.
+    """
+    process, number, token = (message.get(key) for key in ("process", "descriptor", "token"))
+    if not isinstance(process, int) or not isinstance(number, int) or number < 0:
+        return None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        return None
+    path = f"/proc/{process}/fd/{number}"
+    try:
+        if not _is_ours(path, token):
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        fits = status.st_size >= size and status.st_uid == os.geteuid() and sealed
+        if fits and _is_ours(f"/proc/self/fd/{descriptor}", token):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _is_ours(path: str, token: str) -> bool:
+    return os.readlink(path).startswith(f"/memfd:{_PREFIX}{token}")

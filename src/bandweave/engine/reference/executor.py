@@ -26,6 +26,7 @@ from bandweave.engine.reference.products import (
     linear_grid,
 )
 from bandweave.engine.reference.weights import ReferenceWeights
+from bandweave.engine.reference.wire import round_grid, round_rows
 
 
 class ReferenceExecutor:
@@ -38,14 +39,17 @@ class ReferenceExecutor:
         *,
         num_pages: int,
         kv_dtype: str = "f16",
+        wire: str = "exact",
         exchange: ThreadExchange | None = None,
     ) -> None:
-        """``kv_dtype`` is ``"f16"`` or ``"f32"``; one node alone needs no ``exchange``."""
+        """``kv_dtype`` is ``"f16"`` or ``"f32"``; ``wire`` is ``"exact"``, ``"bf16"`` or ``"q8"``;
+        one node alone needs no ``exchange``."""
         if exchange is None and program.num_nodes > 1:
             raise ValueError(f"{program.num_nodes} nodes need an exchange")
         self.program = program
         self._weights = weights
         self._exchange = exchange
+        self._wire = wire
         self._inv_freq = np.array(program.inv_freq, dtype=np.float64)
         shape = program.cache
         self._caches = [
@@ -145,7 +149,7 @@ class ReferenceExecutor:
     def _send(self, op: Op, step: Step) -> None:
         (x,) = op.inputs
         assert self._exchange is not None
-        self._exchange.send(_nodes(op, "peers"), "stage", self._get(x))
+        self._exchange.send(_nodes(op, "peers"), "stage", round_rows(self._get(x), self._wire))
 
     def _rms_norm(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
@@ -196,6 +200,8 @@ class ReferenceExecutor:
         (grid, residual), (target,) = op.inputs, op.outputs
         node, contributors = self.program.node, _nodes(op, "contributors")
         own_TN = self._grids[grid.buffer]
+        if len(_nodes(op, "group")) > 1:
+            own_TN = round_grid(own_TN, self._wire)
         if self._exchange is not None and node in contributors:
             self._exchange.send(_nodes(op, "group"), op.name, own_TN)
         total_TN = np.zeros_like(own_TN)

@@ -1,0 +1,41 @@
+// Frames: what crosses a link, and what is counted of it. Plain data.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+
+namespace bw {
+
+// A step that cannot go on; the message names the node or the layer.
+struct StepError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+enum class FrameKind : uint16_t { step = 1, data = 2, progress = 3, abort = 4, bye = 5 };
+
+constexpr uint32_t kMagic = 0x32565742;  // "BWV2"
+
+struct FrameHeader {
+    uint32_t magic;
+    uint16_t kind;
+    uint16_t node;        // the sender
+    uint32_t generation;  // of the mesh
+    uint32_t step;
+    uint32_t op;       // data: the operation; progress: goes up with the sender's work
+    uint32_t part;     // data: which message of the operation, from 0
+    uint32_t waiting;  // progress: 1 + the node that the sender waits for, 0 while computing
+    uint32_t bytes;    // of the payload
+};
+static_assert(sizeof(FrameHeader) == 32);
+
+// What frames carry. Nothing sends weights or KV yet; whoever will is counted.
+enum class Traffic { activations, logits, control, weights, kv };
+constexpr int kTraffics = 5;
+
+struct WireCounters {
+    uint64_t bytes[kTraffics] = {};  // by Traffic as the transports took them, headers included
+    uint64_t exchanges = 0;
+    double wait_seconds = 0, wire_seconds = 0;
+};
+
+}  // namespace bw

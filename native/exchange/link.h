@@ -1,0 +1,90 @@
+// Link: frames to and from one peer over a transport. Knows the frames' order and whom they are
+// from; knows no deadlines and no other peers.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "exchange/frame.h"
+#include "exchange/transport.h"
+
+namespace bw {
+
+// What the links of a node share.
+struct LinkContext {
+    int node;
+    std::vector<std::string> names;
+    uint32_t generation;
+    // The largest payloads that a peer may send.
+    size_t most_step_bytes, most_data_bytes;
+    WireCounters counters;
+    uint32_t work = 0;                  // goes up with what this node computes, sends and receives
+    std::atomic<uint32_t> activity{0};  // goes up with every sign of a peer's work
+};
+
+class Link {
+  public:
+    Link(LinkContext& context, int node, std::unique_ptr<Transport> transport)
+        : node(node), transport(std::move(transport)), context_(context) {}
+
+    // --- receiving ---
+    // Takes what there is up to one complete data or step frame, which stays at the front.
+    void pump();
+    // Takes what there is behind that frame too, within bounds. Only while nobody reads payload().
+    void read_ahead();
+    const uint8_t* payload() const { return in_.data() + begin_ + sizeof(FrameHeader); }
+    // Takes the frame off the front and looks at the next.
+    void drop_front();
+    // Throws the reason that the peer gave for leaving, if it gave one.
+    [[noreturn]] void gone();
+
+    bool ready = false;   // a complete data or step frame is at the front: `front`
+    bool taken = false;   // and somebody reads it
+    bool closed = false;  // the transport has ended
+    bool ended = false;   // the peer has said goodbye
+    FrameHeader front{};
+
+    // --- sending ---
+    // A frame that stays where it is until it has left.
+    void queue(const uint8_t* frame, size_t bytes, Traffic traffic);
+    // A control frame, copied; goes before queued frames that have not begun to leave.
+    void post(const uint8_t* frame, size_t bytes);
+    // True once everything has left.
+    bool flush();
+    bool sending() const { return !out_.empty() || !control_.empty(); }
+    bool sending_data() const { return !out_.empty(); }
+    // Drops queued frames that have not begun to leave; with `all`, the rest of that one too.
+    void forget_unsent(bool all);
+    size_t buffer_bytes() const { return in_.size(); }
+
+    const int node;
+    const std::unique_ptr<Transport> transport;
+    double heard = 0;    // when the peer last showed work
+    int waits_for = -1;  // whom it says that it waits for
+
+  private:
+    struct Outgoing {
+        const uint8_t* data;
+        size_t left;
+        Traffic traffic;
+        bool begun;
+    };
+    void parse();
+    bool receive();
+    void make_room();
+    void hear();
+    int64_t push(const uint8_t* data, size_t bytes, Traffic traffic);
+
+    LinkContext& context_;
+    // Received bytes [begin, end).
+    std::vector<uint8_t> in_;
+    size_t begin_ = 0, end_ = 0;
+    std::vector<uint8_t> control_;
+    std::deque<Outgoing> out_;
+    uint64_t mark_ = 0;  // of the last progress frame
+};
+
+}  // namespace bw

@@ -1,0 +1,324 @@
+// all_reduce_add: every node of a group gets the sum of its contributors' grid values.
+//
+// A small sum takes one hop: every contributor sends all of it to everybody, and everybody adds. Of
+// a large one each node adds up its own slice of the blocks and sends the result on: two hops and
+// fewer bytes. With N nodes, n values and b bytes a value a node sends
+//     directly            (N - 1) n b
+//     scattered           (N - 1) n (b + 4) / N     (slices as b, sums as int32)
+// so that the second pays where the difference is more than what a link carries in the time of one
+// hop. For two nodes and exact sums both are the same, and one hop wins.
+//
+// Many rows are cut in chunks: while the first chunk's sums cross, the product that makes the next
+// ones is computed. Integer sums: nothing of this shows in the answer.
+#include <algorithm>
+#include <cstring>
+
+#include "core/clock.h"
+#include "executor/executor.h"
+#include "executor/span.h"
+
+namespace bw {
+
+namespace {
+
+constexpr int kMostChunks = 4;
+constexpr size_t kFrameRoom = (sizeof(FrameHeader) + 63) / 64 * 64;
+
+std::vector<int> without(const std::vector<int>& nodes, int node) {
+    std::vector<int> others;
+    for (int other : nodes)
+        if (other != node) others.push_back(other);
+    return others;
+}
+
+int rank_of(const std::vector<int>& nodes, int node) {
+    return static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
+}
+
+double bytes_a_value(WireFormat format) {
+    return static_cast<double>(block_bytes(wire_tag(format), kBlock)) / kBlock;
+}
+
+size_t message_room(int rows, int width) {
+    return kFrameRoom + (most_message_bytes(rows, width) + 63) / 64 * 64;
+}
+
+}  // namespace
+
+size_t reduction_bytes(int rows, int width, int nodes) {
+    // Slices are messages of their own, each with its room and its ends rounded up.
+    const size_t ends = static_cast<size_t>(kMostChunks) * static_cast<size_t>(nodes + 1);
+    return message_room(rows, width) + ends * (kFrameRoom + 256);
+}
+
+// A pure function of what every node of the group knows.
+Executor::Reduction Executor::reduction(const Op& op) const {
+    Reduction r;
+    r.nodes = static_cast<int>(op.nodes.size());
+    r.rank = rank_of(op.nodes, program_.node);
+    r.contributes = std::find(op.contributors.begin(), op.contributors.end(), program_.node) !=
+                    op.contributors.end();
+    r.width = op.a.width;
+    if (r.nodes == 1) return r;
+    const size_t bytes =
+        sizeof(int32_t) * static_cast<size_t>(step_.rows) * static_cast<size_t>(r.width);
+    const int chunk_rows = std::max(1, options_.overlap_rows);
+    if (step_.rows >= 2 * chunk_rows && bytes >= 2 * options_.hop_bytes)
+        r.chunks = std::min(kMostChunks, step_.rows / chunk_rows);
+    const double values = static_cast<double>(r.width) * (step_.rows / r.chunks);
+    const double own = bytes_a_value(options_.wire);
+    const double saved = (r.nodes - 1) * values * (own - (own + 4) / r.nodes);
+    r.scattered = saved > static_cast<double>(options_.hop_bytes);
+    return r;
+}
+
+bool Executor::overlaps(size_t index) const {
+    if (step_.rows < 2 * options_.overlap_rows || index + 1 >= program_.ops.size()) return false;
+    const Op& product = program_.ops[index];
+    const Op& reduce = program_.ops[index + 1];
+    return product.kind == OpKind::linear_grid && reduce.kind == OpKind::all_reduce_add &&
+           product.out.buffer == reduce.a.buffer && reduction(reduce).chunks > 1;
+}
+
+Executor::Chunk Executor::chunk(const Reduction& r, int index) {
+    const Span rows = part(step_.rows, index, r.chunks);
+    Chunk c;
+    c.first_row = rows.from;
+    c.blocks = {rows.to - rows.from, r.width};
+    // Messages lie one after the other: per chunk one for all, or a slice for each node.
+    size_t at = 0;
+    for (int i = 0; i < index; i++) {
+        const Span before = part(step_.rows, i, r.chunks);
+        at += room(r, {before.to - before.from, r.width});
+    }
+    c.wire = wire_.data() + at;
+    return c;
+}
+
+Span Executor::slice(const Reduction& r, const Blocks& blocks, int rank) const {
+    return r.scattered ? part(blocks.count(), rank, r.nodes) : Span{0, blocks.count()};
+}
+
+size_t Executor::room(const Reduction& r, const Blocks& blocks) const {
+    if (!r.scattered) return message_room(blocks.rows, blocks.width);
+    size_t bytes = 0;
+    for (int rank = 0; rank < r.nodes; rank++) bytes += slice_room(blocks, slice(r, blocks, rank));
+    return bytes;
+}
+
+size_t Executor::slice_room(const Blocks& blocks, Span own) const {
+    const size_t most = tag_bytes(own.to - own.from) + blocks_bytes(blocks, 8, own.from, own.to);
+    return kFrameRoom + (most + 63) / 64 * 64;
+}
+
+// Where the payload of a slice begins.
+uint8_t* Executor::message(const Reduction& r, const Chunk& c, int rank) const {
+    uint8_t* at = c.wire + kFrameRoom;
+    for (int before = 0; r.scattered && before < rank; before++)
+        at += slice_room(c.blocks, slice(r, c.blocks, before));
+    return at;
+}
+
+int64_t* Executor::block_values(const View& grid, const Chunk& c, int block) {
+    Storage& storage = storage_[static_cast<size_t>(grid.buffer)];
+    return storage.grid.data() +
+           static_cast<size_t>(c.first_row + c.blocks.row(block)) * storage.stride +
+           c.blocks.column(block);
+}
+
+// Encodes blocks [from, to), which lie in `whole`, in the message of it.
+void Executor::encode(const Op& op, const Chunk& c, Span whole, Span blocks, WireFormat format,
+                      uint8_t* payload) {
+    const int tag = wire_tag(format);
+    uint8_t* at = payload + tag_bytes(whole.to - whole.from) +
+                  blocks_bytes(c.blocks, tag, whole.from, blocks.from);
+    bool fits = true;
+    for (int b = blocks.from; b < blocks.to; b++) {
+        const int size = c.blocks.size(b);
+        fits &= encode_block(format, block_values(op.a, c, b), size, at);
+        at += block_bytes(tag, size);
+    }
+    if (!fits) wide_.store(true);
+}
+
+// Completes the message of blocks `whole`, whose blocks are in place where none is wide.
+size_t Executor::finish(const Op& op, const Chunk& c, Span whole, WireFormat format,
+                        uint8_t* payload) {
+    const int tag = wire_tag(format), count = whole.to - whole.from;
+    const size_t tags = tag_bytes(count);
+    std::memset(payload, 0, tags);
+    std::memset(payload, tag, static_cast<size_t>(count));
+    if (!wide_.load()) return tags + blocks_bytes(c.blocks, tag, whole.from, whole.to);
+    uint8_t* at = payload + tags;
+    for (int b = whole.from; b < whole.to; b++) {
+        int64_t* values = block_values(op.a, c, b);
+        const int size = c.blocks.size(b);
+        int own = tag;
+        if (!encode_block(format, values, size, at)) {
+            own = 8;
+            encode_wide(values, size, at);
+        }
+        payload[b - whole.from] = static_cast<uint8_t>(own);
+        at += block_bytes(own, size);
+    }
+    return static_cast<size_t>(at - payload);
+}
+
+void Executor::check_message(const Exchange::Received& frame, const Op& op, const Chunk& c,
+                             Span whole, WireFormat format) const {
+    const size_t tags = tag_bytes(whole.to - whole.from);
+    size_t expected = tags;
+    for (int b = whole.from; frame.bytes >= tags && b < whole.to; b++) {
+        const int tag = frame.payload[b - whole.from];
+        if (!tag_fits(format, tag))
+            throw StepError(op.name + ": node " + std::to_string(frame.node) +
+                            " sent a block of an unknown width");
+        expected += block_bytes(tag, c.blocks.size(b));
+    }
+    check_size(frame, expected, op.name);
+}
+
+// Adds blocks [from, to) of the message of `whole` to the grid, or puts them there.
+void Executor::decode(const Exchange::Received& frame, const Op& op, const Chunk& c, Span whole,
+                      Span blocks, bool add) {
+    const uint8_t* at = frame.payload + tag_bytes(whole.to - whole.from);
+    for (int b = whole.from; b < blocks.from; b++)
+        at += block_bytes(frame.payload[b - whole.from], c.blocks.size(b));
+    bool sane = true;
+    for (int b = blocks.from; b < blocks.to; b++) {
+        const int tag = frame.payload[b - whole.from], size = c.blocks.size(b);
+        sane &= decode_block(tag, at, size, block_values(op.a, c, b), add);
+        at += block_bytes(tag, size);
+    }
+    if (!sane)
+        fail(op, op.name + ": node " + std::to_string(frame.node) +
+                     " sent a sum that is too large for the grid");
+}
+
+// The node's own sums of a chunk, on their way to the others.
+void Executor::contribute(const Op& op, const Reduction& r, int index, int member) {
+    const Chunk c = chunk(r, index);
+    const Span own = part(c.blocks.count(), member, team_.members());
+    if (!r.contributes) {
+        for (int b = own.from; b < own.to; b++)
+            std::fill_n(block_values(op.a, c, b), c.blocks.size(b), 0);
+        return;
+    }
+    for (int rank = 0; rank < (r.scattered ? r.nodes : 1); rank++) {
+        const Span whole = slice(r, c.blocks, rank);
+        const Span mine{std::max(own.from, whole.from), std::min(own.to, whole.to)};
+        if (mine.from < mine.to) encode(op, c, whole, mine, options_.wire, message(r, c, rank));
+    }
+    barrier();
+    if (member != 0) return;
+    if (first_failed_) return;
+    first_failed_ = !guarded(op, [&] {
+        const auto part_number = static_cast<uint32_t>(2 * index);
+        for (int rank = 0; rank < (r.scattered ? r.nodes : 1); rank++) {
+            if (r.scattered && rank == r.rank) continue;
+            uint8_t* payload = message(r, c, rank);
+            const size_t bytes = finish(op, c, slice(r, c.blocks, rank), options_.wire, payload);
+            exchange_->send(payload, bytes, FrameKind::data, op.tag, part_number,
+                            r.scattered ? std::vector<int>{op.nodes[static_cast<size_t>(rank)]}
+                                        : without(op.nodes, program_.node),
+                            Traffic::activations);
+        }
+        wide_.store(false);
+    });
+}
+
+// Adds up the node's own slice of a chunk and sends the sums on, exact.
+bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member) {
+    const Chunk c = chunk(r, index);
+    const Span whole = slice(r, c.blocks, r.rank);
+    on_first(op, member, [&] {
+        received_ = &exchange_->receive(op.tag, static_cast<uint32_t>(2 * index),
+                                        without(op.contributors, program_.node));
+        for (const auto& frame : *received_) check_message(frame, op, c, whole, options_.wire);
+    });
+    if (first_failed_) return false;
+    Span mine = part(whole.to - whole.from, member, team_.members());
+    mine = {whole.from + mine.from, whole.from + mine.to};
+    for (const auto& frame : *received_) decode(frame, op, c, whole, mine, true);
+    uint8_t* payload = message(r, c, r.rank);
+    encode(op, c, whole, mine, WireFormat::exact, payload);
+    on_first(op, member, [&] {
+        const size_t bytes = finish(op, c, whole, WireFormat::exact, payload);
+        wide_.store(false);
+        exchange_->send(payload, bytes, FrameKind::data, op.tag,
+                        static_cast<uint32_t>(2 * index + 1), without(op.nodes, program_.node),
+                        Traffic::activations);
+    });
+    return !first_failed_;
+}
+
+// Brings the others' sums of a chunk into the grid.
+bool Executor::collect(const Op& op, const Reduction& r, int index, int member) {
+    const Chunk c = chunk(r, index);
+    const bool last = index == r.chunks - 1;
+    // All have met since the last frames were read: after the operation before, or to send.
+    const bool met = r.chunks == 1 && !r.scattered;
+    if (!met) barrier();
+    on_first_met(op, member, [&] {
+        const auto number = static_cast<uint32_t>(2 * index + (r.scattered ? 1 : 0));
+        const auto& senders = r.scattered ? op.nodes : op.contributors;
+        received_ = &exchange_->receive(op.tag, number, without(senders, program_.node));
+        if (last) exchange_->drain();
+        for (const auto& frame : *received_)
+            check_message(frame, op, c, slice(r, c.blocks, rank_of(op.nodes, frame.node)),
+                          r.scattered ? WireFormat::exact : options_.wire);
+    });
+    if (first_failed_) return false;
+    const Span own = part(c.blocks.count(), member, team_.members());
+    for (const auto& frame : *received_) {
+        const Span whole = slice(r, c.blocks, rank_of(op.nodes, frame.node));
+        const Span mine{std::max(own.from, whole.from), std::min(own.to, whole.to)};
+        if (mine.from < mine.to) decode(frame, op, c, whole, mine, !r.scattered);
+    }
+    return true;
+}
+
+void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
+    const float* bias =
+        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].data() : nullptr;
+    const Span own = part(c.blocks.count(), member, team_.members());
+    bool sane = true;
+    for (int b = own.from; b < own.to;) {
+        // As far as the row goes.
+        const int column = c.blocks.column(b);
+        const int stop = std::min(own.to, b - column / kBlock + c.blocks.per_row());
+        const int count = std::min(c.blocks.width, column + (stop - b) * kBlock) - column;
+        sane &= kernels_.residual_add(block_values(op.a, c, b), bias ? bias + column : nullptr,
+                                      row(op.out, c.first_row + c.blocks.row(b)) + column, count);
+        b = stop;
+    }
+    if (!sane) fail(op, op.name + ": a sum is too large for the grid");
+}
+
+// `product`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
+void Executor::all_reduce_add(const Op* product_op, const Op& op, int member) {
+    const Reduction r = reduction(op);
+    if (r.nodes == 1) return add_to_residual(op, chunk(r, 0), member);
+    const double start = now();
+    for (int index = 0; index < r.chunks; index++) {
+        if (product_op) {
+            product(*product_op, member, true, part(step_.rows, index, r.chunks));
+            barrier();
+            // Stable here: a send can only have failed the next operation.
+            if (failed_at_.load() < static_cast<int>(&op - program_.ops.data()) || first_failed_)
+                return;
+        }
+        // Whoever is still sending has yet to lower the flag of wide sums.
+        if (!product_op && index > 0) barrier();
+        contribute(op, r, index, member);
+    }
+    if (member == 0 && product_op) overlapped_ += now() - start;
+    for (int index = 0; r.scattered && index < r.chunks; index++)
+        if (!sum_slice(op, r, index, member)) return;
+    for (int index = 0; index < r.chunks; index++) {
+        if (!collect(op, r, index, member)) return;
+        add_to_residual(op, chunk(r, index), member);
+    }
+}
+
+}  // namespace bw
