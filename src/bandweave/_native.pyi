@@ -84,6 +84,7 @@ class Executor:
         spin: bool,
         isa: str,
         exchange: Exchange | None,
+        team_of: Executor | None = None,
     ) -> None: ...
     def run(
         self,
@@ -93,6 +94,7 @@ class Executor:
         wants: Ints,
         tables: Ints,
         embeddings: Floats,
+        prefill: bool = False,
     ) -> Floats: ...
     def best(
         self,
@@ -102,6 +104,7 @@ class Executor:
         wants: Ints,
         tables: Ints,
         embeddings: Floats,
+        prefill: bool = False,
     ) -> list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def bill(self, decode: bool) -> dict[str, float]: ...

@@ -20,6 +20,7 @@ Pair = tuple[str, Value, str, Value]  # two dimensions with a value each
 
 WHOLE = 0  # a chunk that takes the prompt in one piece
 ALONE, BATCH = "alone", "batch"
+PLAIN, DRAFTS = "plain", "drafts"
 
 SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
     "1": ((1,), 1),
@@ -37,7 +38,8 @@ SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One way to compute an answer; ``chunk`` in prompt tokens, ``company`` is alone or batch."""
+    """One way to compute an answer; ``chunk`` in prompt tokens, ``company`` is alone or batch,
+    ``speculation`` is plain, or drafts of which some are right."""
 
     model: str
     weights: str
@@ -47,6 +49,7 @@ class Case:
     threads: int
     company: str
     chunk: int
+    speculation: str
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
@@ -81,6 +84,7 @@ def dimensions() -> dict[str, tuple[Value, ...]]:
         "threads": (1, 2),
         "company": (ALONE, BATCH),
         "chunk": (WHOLE, 1, 7, 64),
+        "speculation": (PLAIN, DRAFTS),
     }
 
 
