@@ -130,8 +130,10 @@ class _Chat:
                 f"[{output.count(len(answer.tokens), 'token')}"
                 + (f", {rate} tokens/s" if timing.decode_tokens else "")
                 + f"; prompt {answer.prompt_tokens}, of which {timing.reused_tokens} were known"
-                + (f"; {drafts}]" if drafts else "]")
+                + "]"
             )
+            if drafts:
+                output.say(f"[{drafts}]")
 
     def _room(self) -> int:
         """Tokens that a prompt may have, so that there is room to answer."""

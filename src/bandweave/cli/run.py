@@ -128,9 +128,10 @@ def _summarise(session: Session, answer: Answer) -> None:
     drafts = report.drafts_text([timing])
     output.say(
         f"[{output.count(len(answer.tokens), 'token')}{rate} on {nodes}; prompt "
-        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s"
-        + (f"; {drafts}]" if drafts else "]")
+        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s]"
     )
+    if drafts:
+        output.say(f"[{drafts}]")
     if answer.finish_reason == "length":
         full = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
         output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")

@@ -84,8 +84,9 @@ class Speculation:
         if not self._adaptive:
             return _as_offered(offers, most_rows)
         pace, plain = self._pace, len(answers)
-        if not pace.costs.known(plain):
-            return [0] * plain  # a plain step first: without it no draft can be judged
+        # A plain step first: without it no draft can be judged.
+        if not pace.costs.known(plain) or not any(offer.count for offer in offers):
+            return [0] * plain
         known = [
             pace.acceptance(one.index, offer.kind)
             for one, offer in zip(answers, offers, strict=True)
