@@ -14,7 +14,8 @@ from statistics import median
 
 _SAMPLES = 5  # of which the median counts: a step that was interrupted says nothing
 _FORGET_STEPS = 256  # estimates that old are made again
-_SLOPE = 0.02  # of a step's time for a row more, as long as nothing was measured
+_SLOPE = 0.15  # of a step's time for a row more, as long as nothing was measured
+_LEAST_SLOPE = 0.01
 _PRIOR, _PRIOR_WEIGHT = 0.6, 2.0  # how often a draft is right, before anything is known
 _FADE_SEEN, _FADE_UNUSED = 0.95, 0.99  # what is left of the evidence after a step
 
@@ -81,8 +82,8 @@ class Costs:
         return rows in self._samples
 
     def seconds(self, rows: int) -> float:
-        """Measured; else between its neighbours; else little more than the next smaller one, so
-        that it is tried. Something must have been measured."""
+        """Measured; else between its neighbours; else from the next smaller one, each row as dear
+        as those measured, or so cheap that drafts are tried. Something must have been measured."""
         assert self._samples, "nothing was measured yet"
         below = max((n for n in self._samples if n <= rows), default=None)
         above = min((n for n in self._samples if n >= rows), default=None)
@@ -91,11 +92,19 @@ class Costs:
             return median(self._samples[above])
         low = median(self._samples[below])
         if above is None:
-            return low * (1 + _SLOPE * (rows - below))
+            return low + self._row_seconds(below) * (rows - below)
         if above == below:
             return low
         high = median(self._samples[above])
         return low + (high - low) * (rows - below) / (above - below)
+
+    def _row_seconds(self, most: int) -> float:
+        """Of one row more than the ``most`` that were measured."""
+        least = min(self._samples)
+        low, high = median(self._samples[least]), median(self._samples[most])
+        if least == most:
+            return _SLOPE * high
+        return max((high - low) / (most - least), _LEAST_SLOPE * low)
 
 
 @dataclass

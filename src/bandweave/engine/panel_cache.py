@@ -212,7 +212,7 @@ def _next(needed: Range, found: list[Range], held: list[Range]) -> tuple[Range, 
 
 
 def _names(path: Path) -> dict[str, str]:
-    names = dict.fromkeys(("model", "weight", "weight_format"), "")
+    names: dict[str, str] = {"model": "", "weight": "", "weight_format": ""}
     with contextlib.suppress(DamagedError), open(path, "rb", buffering=0) as file:
         header = Header.read(file.fileno())
         names = {name: str(getattr(header, name)) for name in names}
