@@ -1,4 +1,4 @@
-"""One answer: nodes, shares, stages, threads, chunks, company and variants never show in it.
+"""One answer: nodes, shares, stages, threads, chunks, company, drafts and variants never show.
 
 A pairwise covering array of the dimensions in ``tests.exhaustive.cases``, on nodes that are threads
 of this process; then a few set-ups of real processes linked by TCP. The full product is
@@ -8,6 +8,7 @@ of this process; then a few set-ups of real processes linked by TCP. The full pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -19,6 +20,8 @@ from bandweave.checkpoints.resolve import DEMO, resolve_model
 from bandweave.engine.engine import Engine, EngineOptions
 from tests.exhaustive.cases import (
     ALONE,
+    DRAFTS,
+    PLAIN,
     SPLITS,
     Case,
     Pair,
@@ -81,10 +84,11 @@ def test_greedy_tokens_are_the_same_where_no_logits_are_asked_for(
 ) -> None:
     case = Case(
         model=model, weights="q4", kv="f16", split=split, isa=str(dimensions()["isa"][-1]),
-        threads=1, company=ALONE, chunk=0,
+        threads=1, company=ALONE, chunk=0, speculation=PLAIN,
     )  # fmt: skip
     greedy = runner.baseline(case).tokens[0]
     assert runner.best_tokens(case) == greedy
+    assert runner.best_tokens(replace(case, speculation=DRAFTS)) == greedy
 
 
 @given(
@@ -110,8 +114,9 @@ def test_processes_linked_by_tcp_give_the_answer_of_one_node(
     shares, stages = SPLITS[split]
     isa = str(dimensions()["isa"][0])
     case = Case(
-        model=DEMO, weights="q4", kv="f16", split="1", isa=isa, threads=1, company=ALONE, chunk=0
-    )
+        model=DEMO, weights="q4", kv="f16", split="1", isa=isa, threads=1, company=ALONE, chunk=0,
+        speculation=PLAIN,
+    )  # fmt: skip
     options = EngineOptions(
         shares=tuple(Fraction(share) for share in shares),
         stages=stages,

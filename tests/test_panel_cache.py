@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.shapes import find_shape
+from bandweave.checkpoints.source import TensorSource
 from bandweave.checkpoints.synth import synthesise
-from bandweave.engine import loading
+from bandweave.engine import loading, panel_cache
 from bandweave.engine.loading import Weights, keep_weights, load_weights
 from bandweave.engine.lowering import lower
-from bandweave.engine.panel_cache import PanelCache
+from bandweave.engine.panel_cache import PanelCache, _next
+from bandweave.engine.panel_sections import missing
 from bandweave.engine.program import Program
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.models.spec import ModelSpec
+from bandweave.planning.split import Range, make_split
+from tests.helpers.random_model import ODD_SPECS, random_source
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +38,41 @@ def small_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_CACHED_BYTES", 0)
 
 
-def program_of(folder: Folder, shares: tuple[int, ...] = (1,), node: int = 0) -> Program:
-    return lower(build_graph(folder.spec), make_split(folder.spec, shares), node)
+def program_of(
+    spec: ModelSpec, shares: tuple[int, ...] = (1,), node: int = 0, stages: int = 1
+) -> Program:
+    return lower(build_graph(spec), make_split(spec, shares, stages=stages), node)
 
 
-def load(
-    model: Path, cache: PanelCache | None, weight_format: str = "q4", shares: tuple[int, ...] = (1,)
-) -> Weights:
-    with Folder.open(model) as folder:
-        weights = load_weights(program_of(folder, shares), folder, weight_format, cache=cache)
+def load_from(
+    source: TensorSource, program: Program, cache: PanelCache | None, weight_format: str = "q4",
+    threads: int = 1,
+) -> Weights:  # fmt: skip
+    weights = load_weights(program, source, weight_format, cache=cache, threads=threads)
     if cache is not None:
-        keep_weights(weights, cache, model=str(model), weight_format=weight_format)
+        keep_weights(weights, cache, model="model", weight_format=weight_format)
     return weights
 
 
+def load(
+    model: Path, cache: PanelCache | None, weight_format: str = "q4",
+    shares: tuple[int, ...] = (1,), node: int = 0,
+) -> Weights:  # fmt: skip
+    with Folder.open(model) as folder:
+        return load_from(folder, program_of(folder.spec, shares, node), cache, weight_format)
+
+
 def same(one: Weights, other: Weights) -> bool:
+    assert one.matrices.keys() == other.matrices.keys()
     return all(
         np.array_equal(matrix.panels, other.matrices[name].panels)
         for name, matrix in one.matrices.items()
     )
+
+
+def packed(weights: Weights) -> set[str]:
+    """The matrices of which anything had to be packed."""
+    return {one.weight for one in weights.fresh}
 
 
 @pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
@@ -55,16 +80,107 @@ def test_a_second_start_packs_nothing(model: Path, tmp_path: Path, weight_format
     cache = PanelCache(tmp_path)
     first = load(model, cache, weight_format)
     again = load(model, cache, weight_format)
-    assert len(first.fresh) == len(first.matrices) and not again.fresh
+    assert packed(first) == first.matrices.keys() and not again.fresh
     assert same(first, again) and same(first, load(model, None, weight_format))
 
 
-def test_formats_and_splits_do_not_meet(model: Path, tmp_path: Path) -> None:
+def test_formats_do_not_meet(model: Path, tmp_path: Path) -> None:
     cache = PanelCache(tmp_path)
     load(model, cache)
-    assert load(model, cache, "q8").fresh
-    split = load(model, cache, shares=(1, 1))
-    assert split.fresh and same(split, load(model, None, shares=(1, 1)))
+    assert packed(load(model, cache, "q8")) == load(model, None).matrices.keys()
+
+
+# --- another split ---
+
+SPLITS: list[tuple[tuple[int, ...], int]] = [
+    ((1,), 1), ((1, 1), 1), ((3, 2, 1), 1), ((1, 1), 2), ((5, 1), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("before", SPLITS)
+def test_another_split_finds_all_that_any_split_packed(
+    model: Path, tmp_path: Path, weight_format: str, before: tuple[tuple[int, ...], int]
+) -> None:
+    cache = PanelCache(tmp_path)
+    with Folder.open(model) as folder:
+        for node in range(len(before[0])):
+            program = program_of(folder.spec, before[0], node, before[1])
+            load_from(folder, program, cache, weight_format)
+        kept = sum(entry.num_bytes for entry in cache.entries())
+        for shares, stages in SPLITS:
+            for node in range(len(shares)):
+                program = program_of(folder.spec, shares, node, stages)
+                found = load_from(folder, program, cache, weight_format, threads=2)
+                assert not found.fresh
+                assert same(found, load_from(folder, program, None, weight_format))
+    assert sum(entry.num_bytes for entry in cache.entries()) == kept
+
+
+@pytest.mark.parametrize("weight_format", ["q4", "f32"])
+def test_only_what_is_missing_is_packed(model: Path, tmp_path: Path, weight_format: str) -> None:
+    cache = PanelCache(tmp_path)
+    load(model, cache, weight_format, (3, 2, 1), 1)  # what lies in the middle
+    whole = load(model, cache, weight_format)
+    assert whole.fresh and same(whole, load(model, None, weight_format))
+    with Folder.open(model) as folder:
+        middle = make_split(folder.spec, (3, 2, 1)).shares[1]
+    for one in whole.fresh:
+        if one.weight.endswith("down_proj"):
+            assert one.part.stop <= middle.columns.start or one.part.start >= middle.columns.stop
+    assert sum("down_proj" in one.weight for one in whole.fresh) == 2 * sum(
+        "down_proj" in name for name in whole.matrices
+    )
+    assert not load(model, cache, weight_format).fresh
+    # Three entries together serve one that straddles them.
+    straddling = load(model, cache, weight_format, (1, 4, 1), 1)
+    assert not straddling.fresh
+    assert same(straddling, load(model, None, weight_format, (1, 4, 1), 1))
+
+
+@pytest.mark.parametrize("name", ODD_SPECS)
+@pytest.mark.parametrize("weight_format", ["q4", "bf16"])
+def test_awkward_sizes_are_never_taken_for_others(
+    tmp_path: Path, name: str, weight_format: str
+) -> None:
+    spec, cache = ODD_SPECS[name], PanelCache(tmp_path)
+    source = random_source(spec, 3)
+    for shares in ((1, 1, 1), (1,), (2, 1), (1, 2), (5, 1), (1, 1, 1)):
+        for node in range(len(shares)):
+            program = program_of(spec, shares, node)
+            found = load_from(source, program, cache, weight_format)
+            assert same(found, load_from(source, program, None, weight_format))
+            assert not load_from(source, program, cache, weight_format).fresh
+
+
+RANGES = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(
+    lambda pair: Range(start=pair[0], stop=pair[0] + pair[1])
+)
+
+
+@given(RANGES, st.lists(RANGES, max_size=5))
+def test_what_is_missing_is_what_no_entry_holds(needed: Range, held: list[Range]) -> None:
+    read: list[Range] = []
+    while (step := _next(needed, read, held)) is not None:
+        source, part = step
+        assert source.start <= part.start < part.stop <= source.stop
+        assert not set(places(part)) & {place for one in read for place in places(one)}
+        read.append(part)
+    there = {place for one in read for place in places(one)}
+    possible = {place for one in held for place in places(one)}
+    assert there == set(places(needed)) & possible
+    gaps = missing(needed, read)
+    assert [place for gap in gaps for place in places(gap)] == [
+        place for place in places(needed) if place not in possible
+    ]
+    assert all(a.stop < b.start for a, b in pairwise(gaps))
+
+
+def places(one: Range) -> range:
+    return range(one.start, one.stop)
+
+
+# --- what may go wrong ---
 
 
 def test_changed_weights_are_packed_anew(model: Path, tmp_path: Path) -> None:
@@ -92,6 +208,36 @@ def test_damage_is_noticed(model: Path, tmp_path: Path) -> None:
     assert not load(model, cache).fresh
 
 
+@pytest.mark.parametrize("weight_format", ["q4", "bf16"])
+@pytest.mark.parametrize("place", [0, 100, 4095, 4096, 4100, 8192, -1])
+def test_another_split_notices_damage_where_it_reads(
+    model: Path, tmp_path: Path, weight_format: str, place: int
+) -> None:
+    cache = PanelCache(tmp_path)
+    load(model, cache, weight_format)
+    for entry in cache.entries():
+        data = bytearray(entry.path.read_bytes())
+        data[place] ^= 0x10
+        entry.path.write_bytes(data)
+    for node in range(2):
+        found = load(model, cache, weight_format, (1, 1), node)
+        assert same(found, load(model, None, weight_format, (1, 1), node))
+        # The last byte is none of node 0's.
+        assert packed(found) == (found.matrices.keys() if place != -1 or node else set())
+
+
+def test_entries_under_a_wrong_name_are_not_believed(model: Path, tmp_path: Path) -> None:
+    cache = PanelCache(tmp_path)
+    load(model, cache, shares=(1, 1))
+    for entry in cache.entries():
+        start, stop = entry.path.stem.split(".")[1].split("-")
+        moved = f"{entry.path.stem.split('.')[0]}.{stop}-{2 * int(stop) - int(start)}.panels"
+        entry.path.rename(entry.path.with_name(moved))
+    found = load(model, cache, shares=(1, 1), node=1)
+    assert packed(found) == found.matrices.keys()
+    assert same(found, load(model, None, shares=(1, 1), node=1))
+
+
 def test_the_quota_forgets_what_was_used_longest_ago(model: Path, tmp_path: Path) -> None:
     cache = PanelCache(tmp_path)
     load(model, cache, "q4")
@@ -100,6 +246,53 @@ def test_the_quota_forgets_what_was_used_longest_ago(model: Path, tmp_path: Path
     small.trim()
     assert 0 < sum(entry.num_bytes for entry in small.entries()) <= size // 2
     assert small.clear() > 0 and small.entries() == []
+
+
+def test_a_small_disk_is_never_filled(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = PanelCache(tmp_path)
+    load(model, cache, "f32")
+    size = sum(entry.num_bytes for entry in cache.entries())
+    cache.clear()
+    disk = size  # all that there is
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=disk - sum(entry.num_bytes for entry in cache.entries()))
+
+    monkeypatch.setattr(panel_cache.shutil, "disk_usage", usage)
+    for weight_format in ("f32", "q4", "f32", "bf16"):
+        load(model, cache, weight_format)
+        kept = sum(entry.num_bytes for entry in cache.entries())
+        assert 0 < kept <= disk // 2
+    assert {entry.weight_format for entry in cache.entries()} >= {"bf16"}
+    disk //= 8
+    cache.trim()
+    assert sum(entry.num_bytes for entry in cache.entries()) <= disk // 2
+
+
+def test_one_start_does_not_forget_its_own_entries_for_others(model: Path, tmp_path: Path) -> None:
+    load(model, PanelCache(tmp_path), "f32")
+    whole = sum(entry.num_bytes for entry in PanelCache(tmp_path).entries())
+    PanelCache(tmp_path).clear()
+    small = PanelCache(tmp_path, quota_bytes=whole // 2)
+    load(model, small, "f32")
+    first = {entry.path for entry in small.entries()}
+    load(model, small, "f32")
+    assert first and {entry.path for entry in small.entries()} == first
+
+
+def test_leftovers_of_dead_writers_and_of_other_versions_go(model: Path, tmp_path: Path) -> None:
+    cache = PanelCache(tmp_path)
+    load(model, cache)
+    (tmp_path / "ab").mkdir(exist_ok=True)
+    partial, old = tmp_path / "ab" / "x.partial", tmp_path / "ab" / ("0" * 64 + ".panels")
+    partial.write_bytes(b"x")
+    old.write_bytes(b"{}")
+    assert len([entry for entry in cache.entries() if not entry.model]) == 1
+    os.utime(partial, (0, 0))
+    cache.clear()
+    assert not partial.exists() and not old.exists() and not cache.entries()
 
 
 def test_a_folder_that_cannot_be_written_only_keeps_nothing(model: Path, tmp_path: Path) -> None:

@@ -372,7 +372,7 @@ NB_MODULE(_native, m) {
             [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
-               std::shared_ptr<Exchange> exchange) {
+               std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
                 new (self) PyExecutor();
                 ExecutorOptions options;
                 options.max_rows = max_rows;
@@ -388,17 +388,20 @@ NB_MODULE(_native, m) {
                 options.overlap_rows = overlap_rows;
                 self->matrices = program.matrices;
                 self->exchange = exchange;
-                self->executor = std::make_unique<Executor>(program.program, options, exchange);
+                self->executor =
+                    std::make_unique<Executor>(program.program, options, exchange,
+                                               team_of ? team_of->executor->team() : nullptr);
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a,
-            "exchange"_a.none())
+            "exchange"_a.none(), "team_of"_a.none() = nb::none())
         .def(
             "run",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings) {
+               Floats embeddings, bool prefill) {
                 Executor& executor = *self.executor;
                 StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                step.prefill = prefill;
                 check_embeddings(executor, tokens, embeddings);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
@@ -414,13 +417,15 @@ NB_MODULE(_native, m) {
                 return to_numpy(std::move(logits), static_cast<size_t>(executor.logit_rows()),
                                 width);
             },
-            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a)
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
+            "prefill"_a = false)
         .def(
             "best",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings) {
+               Floats embeddings, bool prefill) {
                 Executor& executor = *self.executor;
                 StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                step.prefill = prefill;
                 step.best_only = true;
                 check_embeddings(executor, tokens, embeddings);
                 nb::gil_scoped_release released;
@@ -428,7 +433,7 @@ NB_MODULE(_native, m) {
                 return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "Like run, but returns each wanting row's best token.")
+            "prefill"_a = false, "Like run, but returns each wanting row's best token.")
         .def_prop_ro("progress", [](PyExecutor& self) { return self.executor->progress(); })
         .def(
             "follow",

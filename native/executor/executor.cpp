@@ -14,12 +14,21 @@
 
 namespace bw {
 
-Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange)
+namespace {
+// Flags of a step's header.
+constexpr int32_t kBestOnly = 1, kPrefill = 2;
+}  // namespace
+
+Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange,
+                   std::shared_ptr<ThreadTeam> team)
     : program_(std::move(program)),
       options_(std::move(options)),
       kernels_(*options_.kernels),
       exchange_(std::move(exchange)),
-      team_(options_.threads, options_.cpus, options_.spin) {
+      own_team_(team
+                    ? std::move(team)
+                    : std::make_shared<ThreadTeam>(options_.threads, options_.cpus, options_.spin)),
+      team_(*own_team_) {
     const auto rows = static_cast<size_t>(options_.max_rows);
     for (const Buffer& buffer : program_.buffers) {
         Storage storage;
@@ -40,7 +49,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     const size_t attention_scratch = sizeof(float) * kHeadsTogether *
                                      (2 * static_cast<size_t>(padded(program_.cache.dim)) + kPage);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
-    for (int t = 0; t < options_.threads; t++)
+    for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention_scratch + pointers + 64));
     const size_t angles = rows * program_.inv_freq.size() + 16;
     cosine_.resize(angles);
@@ -159,7 +168,7 @@ void Executor::prepare(const StepRows& rows) {
     for (int i = 0; i < rows.rows; i++)
         if (rows.wants[i]) logit_row_of_.push_back(i);
     logit_rows_ = static_cast<int>(logit_row_of_.size());
-    bill_ = &bills_[logit_rows_ == rows.rows ? 1 : 0];
+    bill_ = &bills_[logit_rows_ == rows.rows && !rows.prefill ? 1 : 0];
     failed_at_.store(INT_MAX);
     first_failed_ = false;
     wide_.store(false);
@@ -177,7 +186,8 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
         const auto t = static_cast<size_t>(rows.rows);
         const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
         exchange_->begin_step(exchange_->step() + 1);
-        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, rows.best_only ? 1 : 0};
+        const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0);
+        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
         uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
         auto put = [&at](const int32_t* values, size_t count) {
             std::memcpy(at, values, 4 * count);
@@ -208,6 +218,7 @@ int Executor::follow(int wake_descriptor) {
     bool woken = false;
     const Exchange::Received* frame = exchange_->await_step(wake_descriptor, &woken);
     if (!frame) return woken ? 2 : 0;
+    const double start = now();
     // Copied: the frame's buffer is reused by the exchanges of the step.
     std::vector<int32_t> words(frame->bytes / 4);
     std::memcpy(words.data(), frame->payload, words.size() * 4);
@@ -217,7 +228,8 @@ int Executor::follow(int wake_descriptor) {
         rows.rows = words[0];
         rows.slots = words[1];
         rows.pages = words[2];
-        rows.best_only = words[3] == 1;
+        rows.best_only = (words[3] & kBestOnly) != 0;
+        rows.prefill = (words[3] & kPrefill) != 0;
     }
     const bool sane = rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
                       rows.slots <= rows.rows && rows.pages > 0 &&
@@ -232,7 +244,6 @@ int Executor::follow(int wake_descriptor) {
     rows.positions = rows.slot_of + t;
     rows.wants = rows.positions + t;
     rows.tables = rows.wants + t;
-    const double start = now();
     exchange_->begin_step(exchange_->step());
     try {
         check(rows);
@@ -242,6 +253,11 @@ int Executor::follow(int wake_descriptor) {
     }
     embeddings_ = nullptr;
     prepare(rows);
+    if (bill_ == &bills_[1] && ended_at_ > 0) {
+        bill_->exchange_wait += start - ended_at_;
+        bill_->wall += start - ended_at_;
+    }
+    bill_->other += now() - start;
     execute(start);
     return 1;
 }
@@ -256,13 +272,16 @@ void Executor::count_wire(const WireCounters& before) {
 void Executor::execute(double start) {
     const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
     const uint64_t met = team_.barriers();
+    mark_ = now();
     team_.run([this](int member) {
         const FloatMode mode;
         work(member);
     });
     if (exchange_) count_wire(before);
     bill_->barriers += team_.barriers() - met;
-    bill_->wall += now() - start;
+    ended_at_ = now();
+    bill_->other += ended_at_ - mark_;
+    bill_->wall += ended_at_ - start;
     bill_->steps++;
     bill_->rows += static_cast<uint64_t>(step_.rows);
     if (failed_at_.load() != INT_MAX) {
@@ -291,7 +310,7 @@ Executor::Item Executor::item(OpKind kind) const {
 }
 
 void Executor::work(int member) {
-    double mark = now();
+    double& mark = mark_;  // of member 0 alone
     const int half = static_cast<int>(program_.inv_freq.size());
     const Span own = part(step_.rows, member, team_.members());
     for (int r = own.from; r < own.to; r++)

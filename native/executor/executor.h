@@ -44,10 +44,12 @@ struct StepRows {
     const int32_t* wants = nullptr;
     const int32_t* tables = nullptr;  // [slots, pages]
     bool best_only = false;           // the best token of each row instead of its logits
+    bool prefill = false;             // has rows of a prompt: no step of decoding
 };
 
 // Seconds by item since the start, as thread 0 saw them, and what was counted. The items add up to
-// the wall time.
+// the wall time, each measured on its own. On nodes other than 0 the way from a step to the next
+// one of decoding counts as exchange wait.
 struct Bill {
     double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
     uint64_t steps = 0, rows = 0, weight_bytes = 0;
@@ -61,7 +63,9 @@ size_t reduction_bytes(int rows, int width, int nodes);
 
 class Executor {
   public:
-    Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange);
+    // `team`: of another executor, whose steps never run at the same time; null for an own one.
+    Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange,
+             std::shared_ptr<ThreadTeam> team = nullptr);
     ~Executor();
 
     // Node 0: runs a step; logits() then holds [logit_rows(), vocab_size].
@@ -74,9 +78,11 @@ class Executor {
     // After a step with best_only, on node 0: the best token's id of each row.
     const std::vector<int32_t>& best() const { return best_; }
     size_t logits_stride() const;
-    // Of steps in which every row asks for logits (decoding), and of all others (prefill).
+    // Of steps in which every row asks for logits and none is a prompt's (decoding), and of all
+    // others (prefill).
     const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
     const Program& program() const { return program_; }
+    const std::shared_ptr<ThreadTeam>& team() const { return own_team_; }
     // Goes up while the executor gets on with its work; any thread may look.
     uint32_t progress() const {
         return progress_.load(std::memory_order_relaxed) + (exchange_ ? exchange_->activity() : 0);
@@ -209,7 +215,9 @@ class Executor {
 
     Bill bills_[2];
     Bill* bill_ = &bills_[0];
-    ThreadTeam team_;
+    double mark_ = 0, ended_at_ = 0;  // up to where time is billed; the end of the last step
+    std::shared_ptr<ThreadTeam> own_team_;
+    ThreadTeam& team_;
 };
 
 }  // namespace bw

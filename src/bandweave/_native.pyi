@@ -91,6 +91,7 @@ class Executor:
         hop_bytes: int,
         overlap_rows: int,
         exchange: Exchange | None,
+        team_of: Executor | None = None,
     ) -> None: ...
     def run(
         self,
@@ -100,6 +101,7 @@ class Executor:
         wants: Ints,
         tables: Ints,
         embeddings: Floats,
+        prefill: bool = False,
     ) -> Floats: ...
     def best(
         self,
@@ -109,6 +111,7 @@ class Executor:
         wants: Ints,
         tables: Ints,
         embeddings: Floats,
+        prefill: bool = False,
     ) -> list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def bill(self, decode: bool) -> dict[str, float]: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
+from zlib import crc32
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
@@ -21,6 +22,7 @@ Pair = tuple[str, Value, str, Value]  # two dimensions with a value each
 WHOLE = 0  # a chunk that takes the prompt in one piece
 ALONE, BATCH = "alone", "batch"
 DIRECT, SCATTERED = "direct", "scattered"  # sums: as usual at these sizes; in slices and chunks
+PLAIN, DRAFTS = "plain", "drafts"
 
 SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
     "1": ((1,), 1),
@@ -38,7 +40,8 @@ SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One way to compute an answer; ``chunk`` in prompt tokens, ``company`` is alone or batch."""
+    """One way to compute an answer; ``chunk`` in prompt tokens, ``company`` is alone or batch,
+    ``speculation`` is plain, or drafts of which some are right."""
 
     model: str
     weights: str
@@ -49,6 +52,7 @@ class Case:
     company: str
     chunk: int
     sums: str = DIRECT
+    speculation: str
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
@@ -84,6 +88,7 @@ def dimensions() -> dict[str, tuple[Value, ...]]:
         "company": (ALONE, BATCH),
         "chunk": (WHOLE, 1, 7, 64),
         "sums": (DIRECT, SCATTERED),
+        "speculation": (PLAIN, DRAFTS),
     }
 
 
@@ -99,10 +104,25 @@ def clashes() -> set[Pair]:
 
 
 def all_cases() -> list[Case]:
-    """The full product, cases of one mesh side by side."""
-    names, impossible = list(dimensions()), clashes()
-    rows = (dict(zip(names, values, strict=True)) for values in product(*dimensions().values()))
-    return [_case(row) for row in rows if impossible.isdisjoint(pairs_of(row))]
+    """The product of the dimensions, cases of one mesh side by side. How sums travel, by mesh, and
+    speculation, by case, take one of their two values each, as by lot: all of both would make four
+    times as many cases."""
+    choices, impossible = dimensions(), clashes()
+    lots = {name: choices.pop(name) for name in ("sums", "speculation")}
+    rows = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
+    cases = []
+    for row in rows:
+        if not impossible.isdisjoint(pairs_of(row)):
+            continue
+        of_mesh = [row[name] for name in choices if name not in ("company", "chunk")]
+        row["sums"] = _draw(lots["sums"], of_mesh)
+        row["speculation"] = _draw(lots["speculation"], list(row.values()))
+        cases.append(_case(row))
+    return cases
+
+
+def _draw(values: Sequence[Value], key: Sequence[Value]) -> Value:
+    return values[crc32(repr(key).encode()) % len(values)]
 
 
 def pairwise_cases() -> list[Case]:

@@ -20,10 +20,21 @@ from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.request import Request, Result
 from bandweave.engine.sampling import SamplingParams
+from bandweave.engine.speculation import Speculation
 from bandweave.models.spec import ModelSpec
-from tests.exhaustive.cases import ALONE, DIRECT, SPLITS, WHOLE, Case, Value
+from tests.exhaustive.cases import (
+    ALONE,
+    DIRECT,
+    DRAFTS,
+    PLAIN,
+    SPLITS,
+    WHOLE,
+    Case,
+    Value,
+)
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.scripted_drafter import ScriptedDrafter
 
 SEED = 20
 CONTEXT = 2 * PAGE_SIZE
@@ -71,18 +82,23 @@ class Runner:
         self._models: dict[str, tuple[ModelSpec, TensorSource]] = {}
         self._nodes: NativeNodes | None = None
         self._generator: Generator | None = None
+        self._drafter: ScriptedDrafter | None = None
         self._mesh: tuple[Value, ...] = ()
+        self._scripts: dict[tuple[str, ...], list[tuple[int, ...]]] = {}  # every request's tokens
 
     def answer(self, case: Case) -> Answer:
         """The answer of one case. ``StepError`` where its nodes fail."""
+        script = self._script(case) if case.speculation == DRAFTS else None
         self._open(case)
         requests = requests_for(self._model(case.model)[0].vocab_size)
         chunk = None if case.chunk == WHOLE else case.chunk
         try:
             if case.company == ALONE:
-                results = [self._run([one], chunk)[0] for one in requests[:2]]
+                results = [
+                    self._run([requests[i]], chunk, script and script[i : i + 1])[0] for i in (0, 1)
+                ]
             else:
-                results = self._run(requests, chunk)[:2]
+                results = self._run(requests, chunk, script)[:2]
         except StepError:
             self.close()
             raise
@@ -95,15 +111,15 @@ class Runner:
         """The answer that the case must give: one node, one thread, alone, in one piece."""
         isa = _native.isa_variants()[0]
         simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE,
-                  "sums": DIRECT}  # fmt: skip
+                  "sums": DIRECT, "speculation": PLAIN}  # fmt: skip
         return self.answer(replace(case, **simple))  # type: ignore[arg-type]
 
     def best_tokens(self, case: Case) -> tuple[int, ...]:
         """The tokens of the greedy request, from nodes that send candidates instead of logits."""
+        script = self._script(case)[:1] if case.speculation == DRAFTS else None
         self._open(case)
-        assert self._generator is not None
         request = requests_for(self._model(case.model)[0].vocab_size)[0]
-        return self._generator.run([request], reuse=False)[0].tokens
+        return self._run([request], None, script, digest=False)[0].tokens
 
     def close(self) -> None:
         nodes, self._nodes, self._generator, self._mesh = self._nodes, None, None, ()
@@ -121,9 +137,26 @@ class Runner:
     ) -> None:
         self.close()
 
-    def _run(self, requests: Sequence[Request], chunk: int | None) -> list[Result]:
-        assert self._generator is not None
-        return self._generator.run(requests, chunk=chunk, digest=True, reuse=False)
+    def _run(
+        self,
+        requests: Sequence[Request],
+        chunk: int | None,
+        script: Sequence[Sequence[int]] | None = None,
+        *,
+        digest: bool = True,
+    ) -> list[Result]:
+        """``script``: what the requests will say, for whoever drafts; None for plain decoding."""
+        assert self._generator is not None and self._drafter is not None
+        self._drafter.answers = dict(enumerate(script or ()))
+        return self._generator.run(requests, chunk=chunk, digest=digest, reuse=False)
+
+    def _script(self, case: Case) -> list[tuple[int, ...]]:
+        if case.group not in self._scripts:
+            self.baseline(case)
+            requests = requests_for(self._model(case.model)[0].vocab_size)
+            results = [self._run([one], None)[0] for one in requests]
+            self._scripts[case.group] = [result.tokens for result in results]
+        return self._scripts[case.group]
 
     def _model(self, name: str) -> tuple[ModelSpec, TensorSource]:
         if name not in self._models:
@@ -154,6 +187,7 @@ class Runner:
             **({} if case.sums == DIRECT else {"hop_bytes": 0, "overlap_rows": 6}),
         )
         self._nodes, self._mesh = nodes, case.mesh
+        self._drafter = ScriptedDrafter({}, vocab_size=spec.vocab_size)
         self._generator = Generator(
             nodes.nodes[0],
             lambda tokens: nodes.embeddings[tokens],
@@ -162,4 +196,5 @@ class Runner:
             max_rows=MAX_ROWS,
             vocab_size=spec.vocab_size,
             exp=lambda values: _native.exp(values, case.isa).reshape(-1),
+            speculation=Speculation(self._drafter, draft_tokens=4, adaptive=False),
         )

@@ -158,6 +158,8 @@ def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, A
         "prefill_tokens_per_s": statistics.median(measured.prefill),
         "decode_rounds": measured.decode,
         "prefill_rounds": measured.prefill,
+        "drafted_tokens": sum(timing.drafted_tokens for timing in measured.timings),
+        "accepted_tokens": sum(timing.accepted_tokens for timing in measured.timings),
         "weight_bytes_per_token": sum(bill.weight_bytes),
         "weight_bytes_per_token_by_node": bill.weight_bytes,
         "wire_bytes_per_token": bill.wire_bytes,
@@ -178,6 +180,7 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
 
     bill, plan = measured.bill, measured.plan
     nodes = output.count(len(plan["nodes"]), "node")
+    drafts = report.drafts_text(measured.timings)
     reads = f"{output.size(sum(bill.weight_bytes))} a token, {measured.weight_rate / 1e9:.3g} GB/s"
     if measured.bandwidth is not None:
         threads = output.count(sum(node["threads"] for node in plan["nodes"]), "thread")
@@ -192,6 +195,7 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
             ("prefill", _rates(measured.prefill)),
             ("weights read", reads),
             ("meetings", _meetings(bill, plan)),
+            *([("drafts", drafts)] if drafts else []),
             ("peak memory", ", ".join(map(output.size, bill.peak_rss_bytes)) + ", by node"),
         ]
     )

@@ -123,12 +123,19 @@ class _Chat:
         elif answer.finish_reason == "length":
             output.say("(cut: the answer reached --max-tokens or the end of --context)")
         if self._verbose:
+            from bandweave.cli import report
+
             timing = answer.timing
+            rate = output.rate(timing.decode_tokens_per_s)
+            drafts = report.drafts_text([timing])
             output.say(
-                f"[{output.count(len(answer.tokens), 'token')}, "
-                f"{output.rate(timing.decode_tokens_per_s)} tokens/s; prompt "
-                f"{answer.prompt_tokens}, of which {timing.reused_tokens} were known]"
+                f"[{output.count(len(answer.tokens), 'token')}"
+                + (f", {rate} tokens/s" if timing.decode_tokens else "")
+                + f"; prompt {answer.prompt_tokens}, of which {timing.reused_tokens} were known"
+                + "]"
             )
+            if drafts:
+                output.say(f"[{drafts}]")
 
     def _room(self) -> int:
         """Tokens that a prompt may have, so that there is room to answer."""

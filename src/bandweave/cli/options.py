@@ -47,6 +47,14 @@ _SPLIT = (
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
+    click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[ngram|draft|off]",
+                 help="Guess the next tokens and check several in a step; the answer is the same. "
+                      "ngram (also --speculate alone): what followed the last words before. "
+                      "draft: what a smaller model says."),
+    click.option("--draft", metavar="MODEL",
+                 help="The smaller model for --speculate draft, of the same vocabulary."),
+    click.option("--draft-tokens", type=int, metavar="K",
+                 help="Guess at most K tokens at a time. Default 8; fewer where it pays more."),
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
 )  # fmt: skip
 
@@ -122,6 +130,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         isa=_isa(values["isa"]),
         wire=values["wire"],
         cache="" if values["no_cache"] else str(read_environment().cache or ""),
+        **_speculation(values),
     )
 
 
@@ -180,6 +189,29 @@ def _shares(
     if shares is not None:
         return shares
     return (Fraction(1),) * next(iter(given.values()), default)
+
+
+def _speculation(values: dict[str, Any]) -> dict[str, Any]:
+    """``--draft`` alone says enough; ``ValueError`` where the options contradict each other."""
+    from bandweave.checkpoints.resolve import resolve_model
+    from bandweave.engine.options import SPECULATORS
+
+    draft, tokens = values["draft"], values["draft_tokens"]
+    kind = values["speculate"] or ("off" if draft is None else "draft")
+    if kind not in SPECULATORS:
+        raise ValueError(f"--speculate {kind}: it must be {', '.join(SPECULATORS)}")
+    if kind == "draft" and draft is None:
+        raise ValueError("--speculate draft needs --draft MODEL, a smaller model of the same kind")
+    if kind != "draft" and draft is not None:
+        raise ValueError(f"--draft is for --speculate draft, not for --speculate {kind}")
+    if kind == "off" and tokens is not None:
+        raise ValueError("--draft-tokens is for --speculate; give both, or neither")
+    chosen: dict[str, Any] = {"speculate": kind}
+    if draft is not None:
+        chosen["draft"] = str(resolve_model(draft))
+    if tokens is not None:
+        chosen["draft_tokens"] = tokens
+    return chosen
 
 
 def _isa(name: str | None) -> str:

@@ -106,9 +106,10 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:
-    """What one token of decoding cost. ``seconds``: by node, by item and ``"wall"``, which is the
-    sum of the items; ``wire_bytes``: by kind, over all nodes; ``weight_bytes``: read, by node;
-    ``exchanges`` with other nodes and ``barriers`` of threads, by node."""
+    """What one token of decoding cost. ``seconds``: by node, by item and ``"wall"``, from one token
+    to the next, with an item ``"drafting"`` only where tokens were drafted; ``wire_bytes``: by
+    kind, over all nodes; ``weight_bytes``: read, by node; ``exchanges`` with other nodes and
+    ``barriers`` of threads, by node."""
 
     names: tuple[str, ...]
     seconds: tuple[dict[str, float], ...]
@@ -131,30 +132,40 @@ def make_bill(
 ) -> Bill:
     """The bill of the answers between two looks at the nodes' accounts.
 
-    The wall time of a token is node 0's, from one token to the next. What its executor did not
-    see is sampling and, under other, the way from a token to the next step; what another node's
-    did not see is that node waiting for node 0 and so under exchange wait.
+    The wall time of a token is node 0's, from one token to the next. Every item is measured on its
+    own: by the nodes' executors inside a step and, on other nodes than 0, from one step to the
+    next; by node 0's generator around it. On node 0 they add up to the wall time; another node does
+    not see how long node 0 takes over the last token, which is a wait for node 0. Answers that were
+    computed together are billed as one stream each: per step that they shared.
     """
-    tokens = sum(timing.decode_tokens for timing in timings)
-    wall = sum(timing.decode for timing in timings) / max(1, tokens)
-    sampling = sum(timing.sampling for timing in timings) / max(1, tokens)
+    tokens = max(1, sum(timing.decode_tokens for timing in timings))
+    total = {
+        name: sum(getattr(timing, name) for timing in timings) / tokens
+        for name in ("decode", "computing", "sampling", "drafting", "between")
+    }
+    # A step gives one token of each stream, or several where drafts were right.
+    steps_a_token = sum(timing.decode_steps for timing in timings) / tokens
     seconds = []
     wire: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
     weight_bytes, exchanges, barriers = [], [], []
     for node, (old, new) in enumerate(zip(before, after, strict=True)):
         spent = {key: value - old.decode[key] for key, value in new.decode.items()}
-        steps = max(1.0, spent["steps"])
-        items = {item: spent[item] / steps if item in spent else 0.0 for item in ITEMS}
+        share = steps_a_token / max(1.0, spent["steps"])  # from all steps to a token
+        items = {item: spent.get(item, 0.0) * share for item in ITEMS}
         if node == 0:
-            items["sampling"] = sampling
-        unseen = max(0.0, wall - sum(items.values()))
-        items["other" if node == 0 else "exchange_wait"] += unseen
-        seconds.append({**items, "wall": sum(items.values())})
-        weight_bytes.append(spent["weight_bytes"] / steps)
-        exchanges.append(spent["exchanges"] / steps)
-        barriers.append(spent["barriers"] / steps)
+            items["sampling"] = total["sampling"]
+            call = max(0.0, total["computing"] - spent["wall"] * share)
+            items["other"] += total["between"] + call
+            if total["drafting"]:
+                items["drafting"] = total["drafting"]
+        else:
+            items["exchange_wait"] += max(0.0, total["decode"] - sum(items.values()))
+        seconds.append({**items, "wall": total["decode"]})
+        weight_bytes.append(spent["weight_bytes"] * share)
+        exchanges.append(spent["exchanges"] * share)
+        barriers.append(spent["barriers"] * share)
         for kind, counter in _COUNTERS.items():
-            wire[kind] += spent[counter] / steps
+            wire[kind] += spent[counter] * share
     return Bill(
         names=tuple(one.name for one in after),
         seconds=tuple(seconds),
@@ -170,10 +181,12 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
     """Time by node and item, then bytes on the wire by kind."""
     largest = max(items["wall"] for items in bill.seconds)
     unit, scale = ("ms", 1e3) if largest >= 0.01 else ("us", 1e6)
-    headings = [f"{unit} a token", "weights", "attention", "exch.wait", "wire", "sampling",
-                "other", "wall"]  # fmt: skip
+    drafting = ("drafting",) if "drafting" in bill.seconds[0] else ()
+    names = (*ITEMS[:-1], *drafting, "other", "wall")
+    headings = [f"{unit} a token", *("exch.wait" if name == "exchange_wait" else name
+                                     for name in names)]  # fmt: skip
     rows = [
-        [f"node {node}", *(_figure(items[item] * scale) for item in (*ITEMS, "wall"))]
+        [f"node {node}", *(_figure(items.get(name, 0.0) * scale) for name in names)]
         for node, items in enumerate(bill.seconds)
     ]
     output.print_table(headings, rows, stderr=stderr)
@@ -208,12 +221,24 @@ def timing_json(timing: Timing, load_seconds: float | None = None) -> dict[str, 
         "prefill_seconds": timing.prefill,
         "decode_seconds": timing.decode,
         "sampling_seconds": timing.sampling,
+        "drafting_seconds": timing.drafting,
         "prefill_tokens_per_s": timing.prefill_tokens_per_s,
-        "decode_tokens_per_s": timing.decode_tokens_per_s,
+        # One token comes with the prompt; a rate takes two.
+        "decode_tokens_per_s": timing.decode_tokens_per_s if timing.decode_tokens else None,
         "prompt_tokens": timing.prompt_tokens,
         "reused_tokens": timing.reused_tokens,
         "decode_tokens": timing.decode_tokens,
+        "decode_steps": timing.decode_steps,
+        "drafted_tokens": timing.drafted_tokens,
+        "accepted_tokens": timing.accepted_tokens,
     }
+
+
+def drafts_text(timings: Sequence[Timing]) -> str:
+    """``"12 of 20 drafted tokens right"``, or empty where none were drafted."""
+    drafted = sum(timing.drafted_tokens for timing in timings)
+    accepted = sum(timing.accepted_tokens for timing in timings)
+    return f"{accepted} of {output.count(drafted, 'drafted token')} right" if drafted else ""
 
 
 def versions() -> dict[str, Any]:

@@ -122,12 +122,18 @@ def _tokens(session: Session, text: str, chat: bool | None, system: str | None) 
 
 def _summarise(session: Session, answer: Answer) -> None:
     timing = answer.timing
+    from bandweave.cli import report
+
     nodes = output.count(len(session.engine.nodes), "node")
+    # One token comes with the prompt: it has no rate of its own.
+    rate = f", {output.rate(timing.decode_tokens_per_s)} tokens/s" if timing.decode_tokens else ""
+    drafts = report.drafts_text([timing])
     output.say(
-        f"[{output.count(len(answer.tokens), 'token')}, "
-        f"{output.rate(timing.decode_tokens_per_s)} tokens/s on {nodes}; prompt "
+        f"[{output.count(len(answer.tokens), 'token')}{rate} on {nodes}; prompt "
         f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s]"
     )
+    if drafts:
+        output.say(f"[{drafts}]")
     if answer.finish_reason == "length":
         full = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
         output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")

@@ -7,6 +7,7 @@ progress bar of loading.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,15 +91,15 @@ class Session:
                 over = stream.finished
             return over
 
-        request = self.request(tokens, params)
+        end_tokens = frozenset(self.tokenizer.eos_token_ids)
+        request = Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
         result = self.engine.generate([request], on_token=on_token, digest=digest)[0]
         show(stream.flush())
         reason = "stop" if stream.finished else result.reason
         logits_digest = result.logits_digest
-        if digest and kept and kept < len(result.tokens):
+        if digest and kept < len(result.tokens):
             # The nodes went on for a while after the stop string; how far depends on the clock.
-            exact = self.request(tokens, params, max_tokens=kept)
-            logits_digest = self.engine.generate([exact], digest=True)[0].logits_digest
+            logits_digest = result.digests[kept - 1] if kept else hashlib.sha256().hexdigest()
         return Answer(
             text="".join(pieces),
             tokens=result.tokens[:kept],
@@ -107,15 +108,6 @@ class Session:
             logits_digest=logits_digest,
             timing=result.timing,
         )
-
-    def request(
-        self, tokens: Sequence[int], params: SamplingParams, *, max_tokens: int | None = None
-    ) -> Request:
-        """What the engine is asked."""
-        if max_tokens is not None:
-            params = SamplingParams(**{**vars(params), "max_tokens": max_tokens})
-        end_tokens = frozenset(self.tokenizer.eos_token_ids)
-        return Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
 
 
 @contextlib.contextmanager

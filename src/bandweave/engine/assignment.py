@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS
 from bandweave.mesh.address import Address
 
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
@@ -23,7 +24,8 @@ class Assignment:
     step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
     ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
     long a peer may make no progress; ``cache``: a folder for packed weights, ``"default"`` for the
-    node's own, or empty for none; ``wire``: how activations cross."""
+    node's own, or empty for none; ``wire``, ``speculate``, ``draft`` and ``draft_tokens`` as in
+    ``EngineOptions``."""
 
     model: str
     fingerprint: str
@@ -44,6 +46,10 @@ class Assignment:
     isa: str = ""
     cache: str = ""
     wire: str = "exact"
+    speculate: str = "off"
+    draft: str = ""
+    draft_fingerprint: str = ""
+    draft_tokens: int = DEFAULT_DRAFT_TOKENS
 
     def to_message(self) -> dict[str, Any]:
         fields = dict(vars(self))

@@ -339,5 +339,6 @@ def _result(message: dict[str, Any]) -> Result:
         tokens=tuple(message["tokens"]),
         reason=message["reason"],
         logits_digest=message["logits_digest"],
+        digests=tuple(message["digests"]),
         timing=Timing(**message["timing"]),
     )

@@ -28,6 +28,7 @@ class Step:
     positions: npt.NDArray[np.int32]  # [T], from 0
     wants_logits: npt.NDArray[np.bool_]  # [T]
     page_tables: npt.NDArray[np.int32]  # [S, P], ids of KV pages in order, -1 beyond the last
+    prefill: bool = False  # has rows of a prompt: whoever keeps accounts, here is no decoding
 
 
 class StepError(RuntimeError):

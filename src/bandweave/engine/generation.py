@@ -1,25 +1,27 @@
 """Generation: turns requests into steps and steps into tokens, on node 0.
 
 A step mixes one decoding row of every running answer with a chunk of a prompt, so that any number
-of answers share the weights' way through the memory. Knows executors and sampling; knows no text,
-no sockets and no nodes.
+of answers share the weights' way through the memory; where all decode, rows of drafted tokens may
+join them. Knows executors, sampling and speculation; knows no text, no sockets and no nodes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine.executor import PAGE_SIZE, Executor, Step
-from bandweave.engine.pages import Cached, PagePool
-from bandweave.engine.request import Request, Result, Timing
+from bandweave.engine.answering import Answering
+from bandweave.engine.executor import PAGE_SIZE, Executor
+from bandweave.engine.pages import PagePool
+from bandweave.engine.pieces import Piece, make_step
+from bandweave.engine.request import Request, Result
 from bandweave.engine.sampling import sample
+from bandweave.engine.speculation import Drafts, Speculation
 
 F32 = npt.NDArray[np.float32]
 OnToken = Callable[[int, int], None]  # index of the request, token
@@ -27,53 +29,32 @@ Cancelled = Callable[[], frozenset[int]]  # indices of requests to end now
 
 
 @dataclass(eq=False, kw_only=True)
-class _Running:
-    index: int
-    request: Request
-    limit: int  # tokens of the answer at most
-    cached: Cached = field(default_factory=Cached)
-    answer: list[int] = field(default_factory=list)
-    digest: Any = None
-    reused: int = 0
-    reason: str = ""
-    started: float = 0.0
-    first_at: float = 0.0
-    last_at: float = 0.0
-    sampling: float = 0.0
+class _Rows:
+    """An answer's rows of a step: its next tokens, the last ``wants`` of which ask for logits; all
+    of those but the first are drafted. ``right``: tokens that turned out to be the answer's."""
 
-    @property
-    def length(self) -> int:
-        return len(self.request.tokens) + len(self.answer)
+    one: Answering
+    tokens: list[int]
+    wants: int
+    right: int = 0
 
-    @property
-    def most_tokens(self) -> int:
-        return len(self.request.tokens) + self.limit
+    def __post_init__(self) -> None:
+        self.right = len(self.tokens)
 
-    @property
-    def needs_best_only(self) -> bool:
-        """Whether the best token alone decides: greedy, nothing changes or hashes the logits."""
-        params = self.request.params
-        return params.temperature == 0 and not params.has_penalties and self.digest is None
-
-    def append(self, token: int, *, computed_at: float, chosen_at: float) -> None:
-        """The next token of the answer; the times are those of its logits and of its choice."""
-        if not self.answer:
-            self.first_at = computed_at
-        self.last_at = chosen_at
-        self.sampling += chosen_at - computed_at
-        self.answer.append(token)
-        if token in self.request.end_tokens:
-            self.reason = "stop"
-        elif len(self.answer) >= self.limit:
-            self.reason = "length"
-
-    def todo(self) -> list[int]:
-        """Tokens whose keys and values are not in the cache yet."""
-        known = len(self.cached.tokens)
-        prompt = self.request.tokens
-        if known < len(prompt):
-            return list(prompt[known:])
-        return self.answer[known - len(prompt) :]
+    def follow(self, choices: Iterable[int]) -> list[int]:
+        """Appends the tokens chosen from the rows, lazily, for as long as they are what the draft
+        said and the answer goes on."""
+        first = len(self.tokens) - self.wants + 1
+        drafted = self.tokens[first:]
+        new: list[int] = []
+        for token in choices:
+            self.one.append(token)
+            new.append(token)
+            place = len(new) - 1
+            if self.one.reason or place == len(drafted) or token != drafted[place]:
+                break
+        self.right = first + len(new) - 1
+        return new
 
 
 class Generator:
@@ -90,8 +71,10 @@ class Generator:
         max_rows: int,
         vocab_size: int,
         exp: Callable[[F32], F32],
+        speculation: Speculation | None = None,
     ) -> None:
         self._executor, self._embed, self._exp = executor, embed, exp
+        self._speculation = speculation
         self._pool = PagePool(num_pages)
         self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
 
@@ -137,6 +120,8 @@ class Generator:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         if not reuse:
             self._pool.forget()
+            if self._speculation is not None:
+                self._speculation.drafter.forget()
         waiting = [self._admit(i, request, digest) for i, request in enumerate(requests)]
         everyone, running = list(waiting), []
         try:
@@ -153,60 +138,87 @@ class Generator:
                     self._step(running, chunk or self._max_rows, on_token)
         finally:
             for one in running:
-                self._pool.release(one.cached)
-        return [_result(one) for one in everyone]
+                self._release(one)
+        return [one.result() for one in everyone]
 
-    def _has_room(self, one: _Running, running: list[_Running]) -> bool:
+    def _has_room(self, one: Answering, running: list[Answering]) -> bool:
         """Whether there are pages for a whole answer beside those that run already."""
         pages = sum(-(-other.most_tokens // PAGE_SIZE) for other in (one, *running))
         return pages <= self._pool.num_pages
 
-    def _release_ended(self, running: list[_Running]) -> list[_Running]:
+    def _release_ended(self, running: list[Answering]) -> list[Answering]:
         for one in running:
             if one.reason:
-                self._pool.release(one.cached)
+                self._release(one)
         return [one for one in running if not one.reason]
 
-    def _start(self, one: _Running, reuse: bool) -> _Running:
+    def _release(self, one: Answering) -> None:
+        self._pool.release(one.cached)
+        if self._speculation is not None:
+            self._speculation.end(one.index)
+
+    def _start(self, one: Answering, reuse: bool) -> Answering:
         if reuse:
             one.cached = self._pool.claim(one.request.tokens)
         one.reused = len(one.cached.tokens)
         one.started = time.perf_counter()
         return one
 
-    def _admit(self, index: int, request: Request, digest: bool) -> _Running:
+    def _admit(self, index: int, request: Request, digest: bool) -> Answering:
         room = self._context - len(request.tokens)
         wanted = request.params.max_tokens
-        return _Running(
+        return Answering(
             index=index,
             request=request,
             limit=room if wanted is None else min(room, wanted),
             digest=hashlib.sha256() if digest else None,
         )
 
-    def _step(self, running: list[_Running], chunk: int, on_token: OnToken) -> None:
-        rows = self._rows(running, chunk)
-        step = self._make_step(rows)
+    def _step(self, running: list[Answering], chunk: int, on_token: OnToken) -> None:
+        rows, drafts = self._rows(running, chunk)
+        step = make_step(
+            self._pool,
+            [Piece(cached=row.one.cached, tokens=row.tokens, wants=row.wants) for row in rows],
+            prefill=any(not row.one.answer for row in rows),
+        )
         embeddings = self._embed(step.tokens)
-        wanting = [one for one, _, wants in rows if wants]
-        if all(one.needs_best_only for one in wanting):
-            tokens = self._executor.best(step, embeddings)
-            before = time.perf_counter()
+        wanting = [row for row in rows if row.wants]
+        begun = time.perf_counter()
+        if all(row.one.needs_best_only for row in wanting):
+            best = iter(self._executor.best(step, embeddings))
+            computed = time.perf_counter()
+            chosen = [self._take(row, best) for row in wanting]
         else:
-            logits = self._executor.run(step, embeddings)
-            before = time.perf_counter()
-            tokens = [self._choose(one, logits[i]) for i, one in enumerate(wanting)]
+            logits = iter(self._executor.run(step, embeddings))
+            computed = time.perf_counter()
+            chosen = [self._sample(row, logits) for row in wanting]
         now = time.perf_counter()
-        for one, piece, _ in rows:
-            one.cached.tokens += piece
-        for one, token in zip(wanting, tokens, strict=True):
-            one.append(token, computed_at=before, chosen_at=now)
-            on_token(one.index, token)
+        for row in rows:
+            # Keys and values behind the last token that was right are overwritten by the next step,
+            # and nothing reads beyond its own position.
+            row.one.cached.tokens += row.tokens[: row.right]
+        for row in wanting:
+            drafting = 0.0 if drafts is None else drafts.seconds
+            row.one.account(drafting=drafting, begun=begun, computed=computed, chosen=now)
+        if self._speculation is not None and drafts is not None:
+            accepted = [len(tokens) - 1 for tokens in chosen]
+            ones = [row.one for row in wanting]
+            self._speculation.observe(ones, drafts, accepted, computed - begun)
+        for row, tokens in zip(wanting, chosen, strict=True):
+            for token in tokens:
+                on_token(row.one.index, token)
 
-    def _rows(self, running: list[_Running], chunk: int) -> list[tuple[_Running, list[int], bool]]:
-        """Whose tokens the step computes: decoding answers first, then prompts while room is."""
+    def _rows(self, running: list[Answering], chunk: int) -> tuple[list[_Rows], Drafts | None]:
+        """Whose tokens the step computes: decoding answers first, with their drafts where nobody
+        else is waiting, then prompts while room is."""
         decoding = [one for one in running if one.answer][: self._max_rows]
-        rows = [(one, one.todo(), True) for one in decoding]
+        rows = [_Rows(one=one, tokens=one.todo(), wants=1) for one in decoding]
+        drafts = None
+        if self._speculation is not None and len(decoding) == len(running):
+            drafts = self._speculation.plan(decoding, self._max_rows)
+            for row, tokens in zip(rows, drafts.tokens, strict=True):
+                row.tokens += tokens
+                row.wants += len(tokens)
         room = min(chunk, self._max_rows - len(rows))
         for one in running:
             if one.answer or room <= 0:
@@ -214,34 +226,20 @@ class Generator:
             todo = one.todo()
             piece = todo[:room]
             room -= len(piece)
-            rows.append((one, piece, len(piece) == len(todo)))
-        return rows
+            rows.append(_Rows(one=one, tokens=piece, wants=int(len(piece) == len(todo))))
+        return rows, drafts
 
-    def _make_step(self, rows: list[tuple[_Running, list[int], bool]]) -> Step:
-        tokens: list[int] = []
-        slots: list[int] = []
-        positions: list[int] = []
-        wants: list[bool] = []
-        for slot, (one, piece, wanted) in enumerate(rows):
-            known = len(one.cached.tokens)
-            self._pool.grow(one.cached, known + len(piece))
-            tokens += piece
-            slots += [slot] * len(piece)
-            positions += range(known, known + len(piece))
-            wants += [False] * (len(piece) - 1) + [wanted]
-        longest = max(len(one.cached.pages) for one, _, _ in rows)
-        tables = np.full((len(rows), longest), -1, np.int32)
-        for slot, (one, _, _) in enumerate(rows):
-            tables[slot, : len(one.cached.pages)] = one.cached.pages
-        return Step(
-            tokens=np.array(tokens, np.int32),
-            slots=np.array(slots, np.int32),
-            positions=np.array(positions, np.int32),
-            wants_logits=np.array(wants, np.bool_),
-            page_tables=tables,
-        )
+    def _take(self, row: _Rows, best: Iterator[int]) -> list[int]:
+        """The answer's new tokens, from the best token of each of its rows."""
+        return row.follow([next(best) for _ in range(row.wants)])
 
-    def _choose(self, one: _Running, logits: F32) -> int:
+    def _sample(self, row: _Rows, logits: Iterator[F32]) -> list[int]:
+        """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
+        as if those before it had come one at a time."""
+        own = [next(logits) for _ in range(row.wants)]
+        return row.follow(self._choose(row.one, one) for one in own)
+
+    def _choose(self, one: Answering, logits: F32) -> int:
         if one.digest is not None:
             one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
         request = one.request
@@ -254,20 +252,3 @@ class Generator:
             request.choice,
             self._exp,
         )
-
-
-def _result(one: _Running) -> Result:
-    timing = Timing(
-        prefill=one.first_at - one.started if one.answer else 0.0,
-        decode=one.last_at - one.first_at if one.answer else 0.0,
-        sampling=one.sampling,
-        prompt_tokens=len(one.request.tokens),
-        reused_tokens=one.reused,
-        decode_tokens=max(0, len(one.answer) - 1),
-    )
-    return Result(
-        tokens=tuple(one.answer),
-        reason=one.reason,
-        logits_digest="" if one.digest is None else one.digest.hexdigest(),
-        timing=timing,
-    )

@@ -5,9 +5,10 @@ Knows programs, tensor sources and the native packer; knows no nodes but its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
 from bandweave.engine.panel_cache import PanelCache
+from bandweave.engine.panel_sections import WHOLE, Section, sections
+from bandweave.engine.panel_work import row_bytes, work
 from bandweave.engine.program import Part, Program, Weight
 from bandweave.planning.split import Range
 
@@ -32,7 +35,8 @@ class Weights:
     arena: _native.Arena
     matrices: dict[str, _native.Matrix]
     vectors: dict[str, npt.NDArray[np.float32]]
-    fresh: dict[str, str] = field(default_factory=dict)  # cache keys of what had to be packed
+    fresh: tuple[Fresh, ...] = ()  # what had to be packed and a cache may keep
+    since: float = 0.0  # when loading began, in seconds since the epoch
 
     @property
     def num_bytes(self) -> int:
@@ -47,13 +51,13 @@ def packed_bytes(program: Program, weight_format: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Panel:
-    """Rows of one tensor, and where they go."""
+class Fresh:
+    """A part of a section that had to be packed, and the key by which a cache may keep it."""
 
-    matrix: _native.Matrix
-    first_output: int
-    part: Part
-    rows: Range
+    weight: str
+    key: str
+    section: Section
+    part: Range
 
 
 def load_weights(
@@ -72,7 +76,7 @@ def load_weights(
     own. Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
-    size = packed_bytes(program, weight_format)
+    since, size = time.time(), packed_bytes(program, weight_format)
     arena = _native.Arena(size)
     matrices = {
         weight.name: _native.Matrix(
@@ -82,40 +86,37 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    keys: dict[str, str] = {}
-    if cache is not None and size >= _CACHED_BYTES:
-        keys = {
-            weight.name: cache.key(
-                [source.content(part.tensor) for part in weight.parts],
-                weight_format,
-                f"{weight.parts} {weight.unit}",
-            )
-            for weight in program.weights.values()
-        }
-    total = sum(_weight_bytes(weight, source) for weight in program.weights.values())
+    if size < _CACHED_BYTES:
+        cache = None
+    weights = list(program.weights.values())
+    total = sum(_weight_bytes(weight, source) for weight in weights)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
-        found = dict(
-            zip(
-                keys,
-                pool.map(lambda name: cache.load(keys[name], matrices[name]), keys),
-                strict=True,
-            )
-        ) if cache is not None else {}  # fmt: skip
-        panels: list[_Panel] = []
-        for weight in program.weights.values():
-            if found.get(weight.name):
-                done += _weight_bytes(weight, source)
-                on_progress(done, total)
-            else:
-                matrix = matrices[weight.name]
-                matrix.clear()
-                panels += _panels(weight, matrix, source, PANEL_BYTES // threads)
-        tasks = {pool.submit(_load, panel, source): panel for panel in panels}
+        found = pool.map(
+            lambda weight: _gaps(weight, matrices[weight.name], source, weight_format, cache),
+            weights,
+        )
+        tasks: dict[Future[None], int] = {}
+        fresh: list[Fresh] = []
         try:
+            for weight, gaps in zip(weights, found, strict=True):
+                left = 0
+                for piece in work(
+                    weight,
+                    matrices[weight.name],
+                    [(one.section, one.part) for one in gaps],
+                    source,
+                    weight_format,
+                    PANEL_BYTES // threads,
+                ):
+                    tasks[pool.submit(piece.run, source)] = piece.bytes(source)
+                    left += piece.bytes(source)
+                fresh += gaps
+                done += _weight_bytes(weight, source) - left
+                on_progress(done, total)
             for task in as_completed(tasks):
                 task.result()
-                done += _panel_bytes(tasks[task], source)
+                done += tasks[task]
                 on_progress(done, total)
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -124,29 +125,56 @@ def load_weights(
         vector.name: np.concatenate([_vector(source, part) for part in vector.parts])
         for vector in program.vectors.values()
     }
-    fresh = {name: key for name, key in keys.items() if not found[name]}
-    return Weights(arena=arena, matrices=matrices, vectors=vectors, fresh=fresh)
+    return Weights(
+        arena=arena,
+        matrices=matrices,
+        vectors=vectors,
+        fresh=() if cache is None else tuple(fresh),
+        since=since,
+    )
 
 
 def keep_weights(weights: Weights, cache: PanelCache, *, model: str, weight_format: str) -> None:
     """Puts what had to be packed into a cache. Takes as long as the disk does."""
-    for name, key in weights.fresh.items():
-        matrix = weights.matrices[name]
-        cache.store(key, matrix, model=model, weight=name, weight_format=weight_format)
+    for one in weights.fresh:
+        cache.store(
+            one.key,
+            one.section,
+            one.part,
+            weights.matrices[one.weight].panels,
+            model=model,
+            weight=one.weight,
+            weight_format=weight_format,
+            since=weights.since,  # what this start has found there is not forgotten for it
+        )
     if weights.fresh:
         cache.trim()
 
 
+def _gaps(
+    weight: Weight,
+    matrix: _native.Matrix,
+    source: TensorSource,
+    weight_format: str,
+    cache: PanelCache | None,
+) -> list[Fresh]:
+    """What a cache does not have of a matrix; the rest is in its place."""
+    gaps = []
+    for section in sections(weight, source.shape):
+        if cache is None:
+            key, left = "", [section.range]
+        else:
+            tensors = [part.tensor for part in weight.parts]
+            tensors = tensors if section.axis == WHOLE else [tensors[section.part]]
+            content = " ".join(source.content(tensor) for tensor in tensors)
+            key = cache.key(section, content, weight_format)
+            left = cache.load(key, section, matrix.panels, weight_format)
+        gaps += [Fresh(weight=weight.name, key=key, section=section, part=part) for part in left]
+    return gaps
+
+
 def _weight_bytes(weight: Weight, source: TensorSource) -> int:
-    return sum(len(part.rows) * _row_bytes(part, source) for part in weight.parts)
-
-
-def _load(panel: _Panel, source: TensorSource) -> None:
-    values = source.read(panel.part.tensor, panel.rows, panel.part.columns)
-    try:
-        panel.matrix.pack(panel.first_output, values)
-    except ValueError as error:
-        raise CheckpointError(f"tensor {panel.part.tensor} {error}") from error
+    return sum(len(part.rows) * row_bytes(part, source) for part in weight.parts)
 
 
 def _vector(source: TensorSource, part: Part) -> npt.NDArray[np.float32]:
@@ -162,27 +190,3 @@ def _matrix_bytes(weight: Weight, weight_format: str) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // 64) * 64
-
-
-def _row_bytes(part: Part, source: TensorSource) -> int:
-    assert part.columns is not None
-    return len(part.columns) * (4 if source.dtype(part.tensor) == "f32" else 2)
-
-
-def _panel_bytes(panel: _Panel, source: TensorSource) -> int:
-    return len(panel.rows) * _row_bytes(panel.part, source)
-
-
-def _panels(
-    weight: Weight, matrix: _native.Matrix, source: TensorSource, most_bytes: int
-) -> Iterator[_Panel]:
-    """All rows of a weight. Panels of 16 outputs are not shared between threads' pieces unless
-    parts meet there; bytes of different outputs never overlap, so that it does not matter."""
-    output = 0
-    for part in weight.parts:
-        count = max(1, most_bytes // _row_bytes(part, source))
-        for start in range(part.rows.start, part.rows.stop, count):
-            rows = Range(start=start, stop=min(start + count, part.rows.stop))
-            yield _Panel(matrix=matrix, first_output=output, part=part, rows=rows)
-            output += len(rows)
-    assert output == weight.outputs, (weight.name, output)

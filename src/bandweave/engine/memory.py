@@ -25,6 +25,9 @@ class NodeMemory:
     work_bytes: int
     base_bytes: int
 
+    def __add__(self, other: NodeMemory) -> NodeMemory:
+        return NodeMemory(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
     @property
     def total_bytes(self) -> int:
         return self.weight_bytes + self.kv_bytes + self.work_bytes + self.base_bytes

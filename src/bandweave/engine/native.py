@@ -49,7 +49,10 @@ class NativeExecutor:
         weights: Weights,
         options: ExecutorOptions,
         exchange: _native.Exchange | None = None,
+        *,
+        team_of: NativeExecutor | None = None,
     ) -> None:
+        """``team_of``: an executor whose threads are used, in turn with its own steps."""
         self._executor = _native.Executor(
             _native_program(program, weights),
             max_rows=options.max_rows,
@@ -64,17 +67,18 @@ class NativeExecutor:
             hop_bytes=options.hop_bytes,
             overlap_rows=options.overlap_rows,
             exchange=exchange,
+            team_of=None if team_of is None else team_of._executor,
         )
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
-            return self._executor.run(*_arrays(step), embeddings)
+            return self._executor.run(*_arrays(step), embeddings, step.prefill)
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
     def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
         try:
-            return self._executor.best(*_arrays(step), embeddings)
+            return self._executor.best(*_arrays(step), embeddings, step.prefill)
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
@@ -97,7 +101,7 @@ class NativeExecutor:
 
     def bill(self, *, decode: bool) -> dict[str, float]:
         """Seconds by item as thread 0 saw them, and counts, since the start (executor.h): of steps
-        in which every row asks for logits, or of all others."""
+        in which every row asks for logits and none is a prompt's, or of all others."""
         return self._executor.bill(decode)
 
 

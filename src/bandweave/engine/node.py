@@ -12,6 +12,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import spans_memories
 from bandweave.engine.context import NodeContext, ThreadGroup
+from bandweave.engine.drafting import Drafter
+from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
@@ -39,8 +42,10 @@ from bandweave.engine.machine import (
 )
 from bandweave.engine.memory import check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.ngram import NgramDrafter
 from bandweave.engine.panel_cache import open_cache
 from bandweave.engine.request import Request
+from bandweave.engine.speculation import Speculation
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.rendezvous import connect_mesh
 from bandweave.mesh.shared import share_memory
@@ -62,8 +67,14 @@ def serve(context: NodeContext) -> None:
     if message.get("type") == "shutdown":
         return
     assignment = Assignment.from_message(message)
-    with Folder.open(_find_model(assignment, context.model_roots)) as folder:
-        node = _Node(context, assignment, folder)
+    with ExitStack() as stack:
+        roots = context.model_roots
+        path = _find_model(assignment.model, assignment.fingerprint, roots)
+        folder, draft = stack.enter_context(Folder.open(path)), None
+        if assignment.draft and context.node == 0:
+            path = _find_model(assignment.draft, assignment.draft_fingerprint, roots)
+            draft = stack.enter_context(Folder.open(path))
+        node = _Node(context, assignment, folder, draft)
         try:
             node.run()
         except ChannelClosed:
@@ -74,7 +85,9 @@ def serve(context: NodeContext) -> None:
 
 
 class _Node:
-    def __init__(self, context: NodeContext, assignment: Assignment, folder: Folder) -> None:
+    def __init__(
+        self, context: NodeContext, assignment: Assignment, folder: Folder, draft: Folder | None
+    ) -> None:
         self._context, self._assignment, self._folder = context, assignment, folder
         self._channel = context.channel
         cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
@@ -96,6 +109,10 @@ class _Node:
             wire=assignment.wire,
         )
         memory = node_memory(program, assignment.weight_format, options)
+        if draft is not None:
+            memory += draft_memory(
+                draft, assignment.weight_format, options, assignment.context, assignment.streams
+            )
         if assignment.addresses:  # threads of one process were checked together
             check_memory(context.name, memory, available_memory_bytes())
         self._exchange = self._join_mesh(options.spin)
@@ -110,6 +127,7 @@ class _Node:
             readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         )
         self._executor = NativeExecutor(program, weights, options, self._exchange)
+        self._drafter = self._make_drafter(options, draft)
         self._channel.send(
             {
                 "type": "loaded",
@@ -135,12 +153,15 @@ class _Node:
             ).start()
         self._generator = Generator(
             self._executor,
-            self._embed,
+            partial(_embed, folder),
             num_pages=options.num_pages,
             context=assignment.context,
             max_rows=assignment.max_rows,
             vocab_size=folder.spec.vocab_size,
             exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+            speculation=None
+            if self._drafter is None
+            else Speculation(self._drafter, draft_tokens=assignment.draft_tokens),
         )
 
     # --- start ---
@@ -179,14 +200,21 @@ class _Node:
             self._reported = done // part
             self._channel.send({"type": "progress", "done": done, "total": total})
 
-    def _embed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Rows of the embedding table, read where they are needed."""
-        unique, inverse = np.unique(tokens, return_inverse=True)
-        rows = [
-            self._folder.read("embed_tokens", Range(start=int(token), stop=int(token) + 1))
-            for token in unique
-        ]
-        return np.ascontiguousarray(widen(np.concatenate(rows))[inverse])
+    def _make_drafter(self, options: ExecutorOptions, draft: Folder | None) -> Drafter | None:
+        assignment = self._assignment
+        if assignment.speculate == "off" or self._context.node != 0:
+            return None
+        if draft is None:
+            return NgramDrafter()
+        return load_draft(
+            draft,
+            partial(_embed, draft),
+            weight_format=assignment.weight_format,
+            options=options,
+            context=assignment.context,
+            streams=assignment.streams,
+            team_of=self._executor,
+        )
 
     # --- work ---
 
@@ -231,7 +259,7 @@ class _Node:
             self._channel.send({"type": "token", "number": number, "index": index, "token": token})
 
         try:
-            with Heartbeat(self._channel, lambda: self._executor.progress):
+            with Heartbeat(self._channel, self._progress):
                 results = self._generator.run(
                     requests,
                     on_token=on_token,
@@ -248,11 +276,16 @@ class _Node:
                 "tokens": list(result.tokens),
                 "reason": result.reason,
                 "logits_digest": result.logits_digest,
+                "digests": list(result.digests),
                 "timing": vars(result.timing),
             }
             for result in results
         ]
         self._channel.send({"type": "done", "number": number, "results": answers})
+
+    def _progress(self) -> int:
+        drafter = self._drafter
+        return self._executor.progress + (0 if drafter is None else drafter.progress)
 
     def _cancelled(self, number: int) -> frozenset[int]:
         """Answers that the controller no longer wants; its other messages end all of them."""
@@ -286,6 +319,16 @@ class _Node:
             self._exchange.abort(reason)
 
 
+def _embed(folder: Folder, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """Rows of the embedding table, read where they are needed."""
+    unique, inverse = np.unique(tokens, return_inverse=True)
+    rows = [
+        folder.read("embed_tokens", Range(start=int(token), stop=int(token) + 1))
+        for token in unique
+    ]
+    return np.ascontiguousarray(widen(np.concatenate(rows))[inverse])
+
+
 def _unpinned(work: Callable[[], None], cpus: tuple[int, ...]) -> None:
     """Runs in a thread that would share the pinned processor of the one that started it."""
     _keep_to(cpus)
@@ -312,9 +355,9 @@ def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:
             raise StepError(f"the other nodes did not come within {_MESH_SECONDS:g} s")
 
 
-def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
-    """This node's own copy of the model: the controller's path, or a folder under the roots."""
-    given = Path(assignment.model)
+def _find_model(model: str, fingerprint: str, roots: Sequence[Path]) -> Path:
+    """This node's own copy of a model: the controller's path, or a folder under the roots."""
+    given = Path(model)
     candidates = [given]
     for root in roots:
         if root.is_dir():
@@ -328,7 +371,7 @@ def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
             continue
         try:
             with Folder.open(path) as folder:
-                if folder.fingerprint() == assignment.fingerprint:
+                if folder.fingerprint() == fingerprint:
                     return path
         except CheckpointError as error:
             if path.name == given.name and damaged is None:
@@ -341,10 +384,10 @@ def _find_model(assignment: Assignment, roots: Sequence[Path]) -> Path:
     if different is not None:
         raise CheckpointError(
             f"{different} on {host} is not the same checkpoint as the controller's "
-            f"{assignment.model}; copy the same files there"
+            f"{model}; copy the same files there"
         )
     raise CheckpointError(
-        f"{host} has no copy of {assignment.model}; put one at the same path, or start its worker "
+        f"{host} has no copy of {model}; put one at the same path, or start its worker "
         "with --models FOLDER"
     )
 

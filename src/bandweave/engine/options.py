@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS, WIRE_FORMATS
+from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 
 DEFAULT_CONTEXT = 4096
 STALL_SECONDS = 5.0
+SPECULATORS = ("off", "ngram", "draft")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,9 @@ class EngineOptions:
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
     model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
     weights, ``"default"``, or empty for none; ``wire``: activations cross ``"exact"``, or rounded
-    to ``"bf16"`` or ``"q8"``, which changes the answer."""
+    to ``"bf16"`` or ``"q8"``, which changes the answer; ``speculate``: who drafts tokens,
+    ``"off"``, ``"ngram"`` or ``"draft"``, the model in the folder ``draft``, at most
+    ``draft_tokens`` at a time."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -37,6 +41,9 @@ class EngineOptions:
     in_process: bool = False
     cache: str = ""
     wire: str = "exact"
+    speculate: str = "off"
+    draft: str = ""
+    draft_tokens: int = DEFAULT_DRAFT_TOKENS
 
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:
@@ -61,3 +68,13 @@ class EngineOptions:
             raise ValueError(f"{len(self.hosts)} hosts, but {len(self.shares)} shares")
         if self.hosts and self.secret is None:
             raise ValueError("hosts need the token that their workers have; give --token-file")
+        if self.speculate not in SPECULATORS:
+            raise ValueError(
+                f"speculation {self.speculate!r} is unknown; choose {', '.join(SPECULATORS)}"
+            )
+        if (self.speculate == "draft") != bool(self.draft):
+            raise ValueError("a draft model and --speculate draft belong together; give both")
+        if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise ValueError(
+                f"drafts of {self.draft_tokens} tokens; they may have 1 to {MAX_DRAFT_TOKENS}"
+            )

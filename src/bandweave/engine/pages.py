@@ -65,8 +65,14 @@ class PagePool:
             cached.pages.append(self._free.pop())
 
     def release(self, cached: Cached) -> None:
-        """A sequence has ended; its pages stay for a follow-up while nobody needs them."""
+        """A sequence has ended; its pages stay for a follow-up while nobody needs them.
+
+        Pages that hold none of its tokens, but drafts that were wrong, are free at once.
+        """
         self._clock += 1
+        keep = -(-len(cached.tokens) // PAGE_SIZE)
+        self._free += reversed(cached.pages[keep:])
+        del cached.pages[keep:]
         cached.last_used = self._clock
         if cached.pages:
             self._idle.append(cached)

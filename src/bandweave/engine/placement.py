@@ -12,6 +12,7 @@ from fractions import Fraction
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import Binding, bind_node
+from bandweave.engine.drafts import check_draft, draft_memory
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
@@ -73,6 +74,11 @@ def make_assignment(
                 numa=numa_nodes(),
             )
     addresses = tuple(handle.address for handle in handles if handle.address is not None)
+    draft = draft_fingerprint = ""
+    if options.draft and node == 0:
+        with Folder.open(options.draft) as opened:
+            check_draft(folder, opened)
+            draft, draft_fingerprint = str(opened.path.resolve()), opened.fingerprint()
     return Assignment(
         model=str(folder.path.resolve()),
         fingerprint=folder.fingerprint(),
@@ -94,6 +100,10 @@ def make_assignment(
         # A path of this machine means nothing on another.
         cache="default" if options.hosts and options.cache else options.cache,
         wire=options.wire,
+        speculate=options.speculate,
+        draft=draft,
+        draft_fingerprint=draft_fingerprint,
+        draft_tokens=options.draft_tokens,
     )
 
 
@@ -109,10 +119,15 @@ def node_needs(
         max_rows=options.max_rows,
         kv_format=options.kv_format,
     )
-    return [
+    needs = [
         node_memory(lower(graph, split, node), options.weight_format, sizes)
         for node in range(split.num_nodes)
     ]
+    if options.draft:
+        with Folder.open(options.draft) as draft:
+            check_draft(folder, draft)
+            needs[0] += draft_memory(draft, options.weight_format, sizes, context, options.streams)
+    return needs
 
 
 def check_local_memory(folder: Folder, split: Split, options: EngineOptions, context: int) -> None:

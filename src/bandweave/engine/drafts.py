@@ -1,0 +1,91 @@
+"""Drafts: the draft model's place on node 0: whether it fits, what it needs, how it is loaded.
+
+Joins a draft's checkpoint, its program and an executor. Knows no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.checkpoints.folder import Folder
+from bandweave.engine.draft_model import DraftModel
+from bandweave.engine.executor import PAGE_SIZE
+from bandweave.engine.loading import Progress, load_weights
+from bandweave.engine.lowering import lower
+from bandweave.engine.memory import NodeMemory, node_memory
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.program import Program
+from bandweave.models.registry import build_graph
+from bandweave.planning.split import make_split
+
+Embed = Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]
+
+
+def check_draft(folder: Folder, draft: Folder) -> None:
+    """``ValueError`` where a draft's tokens cannot be the model's."""
+    own, other = folder.spec.vocab_size, draft.spec.vocab_size
+    if own != other:
+        raise ValueError(
+            f"the draft model {draft.path.name} has a vocabulary of {other} tokens, "
+            f"{folder.path.name} one of {own}; a draft model needs the same vocabulary"
+        )
+
+
+def draft_context(draft: Folder, context: int) -> int:
+    """Tokens of a sequence that the draft model can follow."""
+    return min(context, draft.spec.context_length)
+
+
+def draft_memory(
+    draft: Folder, weight_format: str, options: ExecutorOptions, context: int, streams: int
+) -> NodeMemory:
+    """What the draft model adds to node 0; ``options`` are those of the node's own model."""
+    own = _options(draft, options, context, streams)
+    return node_memory(_program(draft), weight_format, own)
+
+
+def load_draft(
+    draft: Folder,
+    embed: Embed,
+    *,
+    weight_format: str,
+    options: ExecutorOptions,
+    context: int,
+    streams: int,
+    team_of: NativeExecutor,
+    on_progress: Progress = lambda done, total: None,
+) -> DraftModel:
+    """The draft model whole, on the threads of the node's own executor.
+
+    ``embed`` gives its embedding rows. The ``CheckpointError`` of loading names the tensor.
+    """
+    program = _program(draft)
+    own = _options(draft, options, context, streams)
+    # Not from the cache of packed weights: a draft model is small.
+    weights = load_weights(program, draft, weight_format, on_progress, threads=own.threads)
+    executor = NativeExecutor(program, weights, own, team_of=team_of)
+    return DraftModel(
+        executor,
+        embed,
+        num_pages=own.num_pages,
+        context=draft_context(draft, context),
+        max_rows=own.max_rows,
+        exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        progress=lambda: executor.progress,
+    )
+
+
+def _program(draft: Folder) -> Program:
+    return lower(build_graph(draft.spec), make_split(draft.spec, (1,)), 0)
+
+
+def _options(
+    draft: Folder, options: ExecutorOptions, context: int, streams: int
+) -> ExecutorOptions:
+    pages = -(-draft_context(draft, context) // PAGE_SIZE)
+    return replace(options, num_pages=pages * streams, max_pages=pages)
