@@ -1,0 +1,192 @@
+"""Prediction: how fast an answer will come, from profiles; and the shares that make it fastest.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from bandweave.models.graph import Graph
+from bandweave.planning.engine_cost import Bill, EngineNode, Links, predict_step
+from bandweave.planning.split import Split, make_split
+from bandweave.planning.work import Step
+
+_PAGE = 64  # positions of a KV page
+_PARTS = 64  # shares are sought in 64ths
+_WORTH = 0.01  # unequal shares must gain so much over equal ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is asked: ``streams`` answers at once of ``new_tokens`` tokens to prompts of
+    ``prompt_tokens``, of which ``reused_tokens`` are in the cache; ``max_rows`` rows of a step;
+    ``logits``: every choice looks at all logits (sampling, digests)."""
+
+    prompt_tokens: int
+    new_tokens: int
+    weight_format: str = "q4"
+    kv_format: str = "f16"
+    streams: int = 1
+    max_rows: int = 256
+    reused_tokens: int = 0
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.new_tokens < 1 or self.streams < 1 or self.max_rows < 1:
+            raise ValueError(
+                f"{self.streams} answers of {self.new_tokens} tokens to {self.prompt_tokens} in "
+                f"steps of {self.max_rows} rows are no load; each must be at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """``decode``: the bill of one step of decoding, at the middle of the answer; ``prefill``: the
+    bills of the prompt's steps."""
+
+    load: Load
+    decode: Bill
+    prefill: tuple[Bill, ...]
+
+    @property
+    def decode_seconds_per_token(self) -> float:
+        """Of one stream: the time from one of its tokens to its next."""
+        return self.decode.wall
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Of all streams together."""
+        return self.load.streams / self.decode.wall
+
+    @property
+    def prefill_seconds(self) -> float:
+        """Of one prompt alone."""
+        return sum(bill.wall for bill in self.prefill)
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        return (self.load.prompt_tokens - self.load.reused_tokens) / self.prefill_seconds
+
+
+def predict(
+    graph: Graph, split: Split, nodes: Sequence[EngineNode], links: Links, load: Load
+) -> Prediction:
+    """What an answer will take. ``ValueError`` where the profiles lack the format."""
+
+    def bill(step: Step) -> Bill:
+        return predict_step(
+            graph, split, nodes, links, step,
+            weight_format=load.weight_format, kv_format=load.kv_format,
+        )  # fmt: skip
+
+    middle = load.prompt_tokens + load.new_tokens / 2
+    decode = Step(
+        rows=load.streams,
+        keys=middle,
+        logit_rows=load.streams,
+        slots=load.streams,
+        pages=math.ceil(middle / _PAGE),
+        logits=load.logits,
+    )
+    return Prediction(
+        load=load, decode=bill(decode), prefill=tuple(bill(step) for step in prompt_steps(load))
+    )
+
+
+def prompt_steps(load: Load) -> list[Step]:
+    """The steps that read one prompt; the last row of the last asks for logits."""
+    steps, start = [], min(load.reused_tokens, load.prompt_tokens - 1)
+    while start < load.prompt_tokens:
+        stop = min(start + load.max_rows, load.prompt_tokens)
+        steps.append(
+            Step(
+                rows=stop - start,
+                keys=start + (stop - start + 1) / 2,
+                logit_rows=1 if stop == load.prompt_tokens else 0,
+                pages=math.ceil(stop / _PAGE),
+                logits=load.logits,
+            )
+        )
+        start = stop
+    return steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Shares that were chosen, and what decoding gains over equal ones (1: nothing)."""
+
+    shares: tuple[Fraction, ...]
+    gain: float
+
+
+def choose_shares(
+    graph: Graph,
+    nodes: Sequence[EngineNode],
+    links: Links,
+    load: Load,
+    *,
+    stages: int = 1,
+) -> Choice:
+    """The shares with the least predicted time a token: from what the nodes' memories give, one
+    64th at a time from one to another for as long as that helps. Equal ones where others gain next
+    to nothing."""
+
+    def seconds(parts: Sequence[int]) -> float:
+        try:
+            split = make_split(graph.spec, parts, stages=stages)
+        except ValueError:  # a node would own nothing
+            return math.inf
+        return predict(graph, split, nodes, links, load).decode.wall
+
+    equal = (1,) * len(nodes)
+    if len(nodes) == 1:
+        return Choice(shares=(Fraction(1),), gain=1.0)
+    at_equal = seconds(equal)
+    parts = _in_proportion([_speed(node, load) for node in nodes])
+    best, at_best = parts, seconds(parts)
+    improved = True
+    while improved:
+        improved = False
+        for candidate in _neighbours(best):
+            time = seconds(candidate)
+            if time < at_best * (1 - 1e-6):
+                best, at_best, improved = candidate, time, True
+                break
+    if not at_best < at_equal * (1 - _WORTH):
+        return Choice(shares=tuple(map(Fraction, equal)), gain=1.0)
+    common = math.gcd(*best)
+    return Choice(
+        shares=tuple(Fraction(part // common) for part in best), gain=at_equal / at_best
+    )
+
+
+def _speed(node: EngineNode, load: Load) -> float:
+    """Bytes of weights a second, while decoding."""
+    rate = node.machine.seconds_per_byte(
+        load.weight_format, on_grid=False, rows=load.streams, threads=node.threads
+    )
+    return 1 / rate
+
+
+def _in_proportion(speeds: Sequence[float]) -> tuple[int, ...]:
+    whole = sum(speeds)
+    return tuple(max(1, round(_PARTS * speed / whole)) for speed in speeds)
+
+
+def _neighbours(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """One part from one node to another."""
+    found = []
+    for giver in range(len(parts)):
+        for taker in range(len(parts)):
+            if giver != taker and parts[giver] > 1:
+                changed = list(parts)
+                changed[giver] -= 1
+                changed[taker] += 1
+                found.append(tuple(changed))
+    return found
+
+
