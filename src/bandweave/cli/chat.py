@@ -122,9 +122,14 @@ class _Chat:
             output.say("(cut: the answer reached --max-tokens or the end of --context)")
         if self._verbose:
             timing = answer.timing
+            predicted = ""
+            if timing.decode_tokens:
+                found = session.predict([timing], logits=self._params.temperature > 0)
+                if found is not None:
+                    predicted = f" ({output.rate(found.decode_tokens_per_s)} predicted)"
             output.say(
                 f"[{output.count(len(answer.tokens), 'token')}, "
-                f"{output.rate(timing.decode_tokens_per_s)} tokens/s; prompt "
+                f"{output.rate(timing.decode_tokens_per_s)} tokens/s{predicted}; prompt "
                 f"{answer.prompt_tokens}, of which {timing.reused_tokens} were known]"
             )
 

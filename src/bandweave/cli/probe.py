@@ -1,11 +1,11 @@
-"""``bandweave probe``: measures machines and the links between them, keeps and shows the profile."""
+"""``bandweave probe``: measures machines and the links between them; keeps and shows it all."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +16,7 @@ from bandweave.cli.options import hosts_and_secret, json_option
 if TYPE_CHECKING:
     from bandweave.planning.profile import LinkProfile, MachineProfile, Profile
 
-_SHOWN_ROWS = (1, 8, 128)
+_SHOWN_ROWS = (8, 128)
 _NOISY = 0.25  # a spread from which on other programs must have been at work
 
 
@@ -128,22 +128,30 @@ def _print_machine(name: str, machine: MachineProfile) -> None:
 
 
 def _print_products(machine: MachineProfile) -> None:
-    most = max(product.threads for product in machine.products)
-    counts = sorted({1, most})
-    headings = ["products"]
-    for rows in _SHOWN_ROWS:
-        for threads in counts:
-            headings.append(f"{rows}r {threads}t")
-    rows_of_table = []
+    """One row by the bytes that it reads, several by what they compute."""
+    from bandweave.formats.registry import get_format
+
+    counts = sorted({1, max(product.threads for product in machine.products)})
+    headings = ["products", *(f"1 row, {threads}t" for threads in counts)]
+    headings += [f"{rows} rows, {threads}t" for rows in _SHOWN_ROWS for threads in counts]
+    table = []
     for format in machine.formats:
-        cells = []
-        for rows in _SHOWN_ROWS:
-            for threads in counts:
-                rate = machine.seconds_per_byte(format, on_grid=False, rows=rows, threads=threads)
-                cells.append(f"{1e-9 / rate:.3g}")
-        rows_of_table.append([format, *cells])
-    output.print_table(headings, rows_of_table)
-    print("GB/s of weights, by rows of a step (r) and threads (t)")
+        per_byte = 1 / float(get_format(format).bytes_per_weight)
+
+        def rate(rows: int, threads: int, format: str = format) -> float:
+            return 1e-9 / machine.seconds_per_byte(
+                format, on_grid=False, rows=rows, threads=threads
+            )
+
+        reads = [f"{rate(1, threads):.3g}" for threads in counts]
+        flops = [
+            f"{2 * rows * per_byte * rate(rows, threads):.3g}"
+            for rows in _SHOWN_ROWS
+            for threads in counts
+        ]
+        table.append([format, *reads, *flops])
+    output.print_table(headings, table)
+    print("1 row: GB/s of weights; several: GFLOP/s; t: threads")
 
 
 def _print_attention(machine: MachineProfile) -> None:
@@ -160,7 +168,7 @@ def _print_attention(machine: MachineProfile) -> None:
                 rows.append([label, *(cells.get(group, "-") for group in (1, 4, 8))])
     headings = ["attention", "1 head a KV head", "4 heads", "8 heads"]
     output.print_table(headings, rows)
-    print("ns for each position, query head and dim / 1000, one thread")
+    print("ns for each position, query head and dim, one thread")
 
 
 def _print_links(profile: Profile) -> None:

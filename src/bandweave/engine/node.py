@@ -1,8 +1,8 @@
 """The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
 Joins a program, weights and a mesh. Messages from the controller: ``describe`` if it likes,
-``load`` (or ``probe``, see ``engine.probe``); then ``generate`` (node 0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no
-command line.
+``load`` (or ``probe``, see ``engine.probe``); then ``generate`` (node 0), ``cancel``,
+``statistics``, ``shutdown``. Knows no text and no command line.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from bandweave.planning.work import (
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
 WIRE_KINDS = ("activations", "logits", "control", "weights", "kv")
 _QUANTISED = ("q4", "q8")
+_CACHE_PART = 0.25  # of a cache may be counted on
 
 Links = Callable[[int, int], LinkProfile]  # between two nodes
 
@@ -74,8 +75,10 @@ def predict_step(
     """The bill of one step. ``ValueError`` where a profile lacks the format."""
     if len(nodes) != split.num_nodes:
         raise ValueError(f"{len(nodes)} machines for {split.num_nodes} nodes")
+    work = list(step_work(graph, split, step, format=weight_format))
     cost = _Cost(nodes, links, weight_format, kv_format)
-    for segment, times in step_work(graph, split, step, format=weight_format):
+    cost.cached = _fits_caches(nodes, work)
+    for segment, times in work:
         # Layers of a stage are alike; the first starts from other clocks, the rest from even ones.
         cost.run(segment, times)
     first = nodes[0].machine.step
@@ -93,10 +96,11 @@ class _Cost:
     ) -> None:
         self.nodes, self.links = nodes, links
         self.weight_format, self.kv_format = weight_format, kv_format
+        self.cached = False  # a step's weights stay in the processors' caches
         self.clock = [0.0] * len(nodes)
-        self.items = [dict.fromkeys(ITEMS, 0.0) for _ in nodes]
+        self.items: list[dict[str, float]] = [dict.fromkeys(ITEMS, 0.0) for _ in nodes]
         self.weight_bytes = [0] * len(nodes)
-        self.wire_bytes = dict.fromkeys(WIRE_KINDS, 0)
+        self.wire_bytes: dict[str, int] = dict.fromkeys(WIRE_KINDS, 0)
 
     def spend(self, node: int, item: str, seconds: float, times: int = 1) -> None:
         self.items[node][item] += seconds * times
@@ -157,7 +161,11 @@ class _Cost:
     def _product(self, node: int, work: Product) -> float:
         machine, threads = self.nodes[node].machine, self.nodes[node].threads
         rate = machine.seconds_per_byte(
-            self.weight_format, on_grid=work.on_grid, rows=work.rows, threads=threads
+            self.weight_format,
+            on_grid=work.on_grid,
+            rows=work.rows,
+            threads=threads,
+            cached=self.cached,
         )
         seconds = machine.op_seconds(threads) + rate * work.weight_bytes
         if self.weight_format in _QUANTISED:
@@ -175,7 +183,7 @@ class _Cost:
         each = machine.attention_seconds(
             self.kv_format,
             together=together,
-            streamed=work.rows == 1,
+            streamed=work.rows == 1 and not self.cached,
             threads=max(beside, threads),
         )
         elements = work.rows * work.keys * work.heads * work.dim
@@ -200,9 +208,7 @@ class _Cost:
             clock = 0.0
             while left:
                 reading = sum(self.nodes[node].threads for node in left)
-                slowed = {
-                    node: self._slowdown(node, reading, _rows(work[node])) for node in left
-                }
+                slowed = {node: self._slowdown(node, reading, _rows(work[node])) for node in left}
                 step = min(left[node] * slowed[node] for node in left)
                 clock += step
                 rest = {node: seconds - step / slowed[node] for node, seconds in left.items()}
@@ -221,7 +227,11 @@ class _Cost:
 
         def of(count: int) -> float:
             each = machine.seconds_per_byte(
-                self.weight_format, on_grid=False, rows=rows, threads=count
+                self.weight_format,
+                on_grid=False,
+                rows=rows,
+                threads=count,
+                cached=self.cached,
             )
             return each * count
 
@@ -269,9 +279,7 @@ class _Cost:
         )
         return wire, wait, self._codec(node, links, times)
 
-    def _codec(
-        self, node: int, links: Sequence[LinkProfile], times: Sequence[LinkTime]
-    ) -> float:
+    def _codec(self, node: int, links: Sequence[LinkProfile], times: Sequence[LinkTime]) -> float:
         """Encoding once and adding what each peer sent; long messages are shared by threads."""
         least = max(link.at(1).other_seconds for link in links)
         longer = sum(max(0.0, time.other_seconds - least) for time in times)
@@ -288,6 +296,17 @@ class _Cost:
             self.spend(target, "exchange_wait", late)
         assert self.clock[meeting.source] >= sent
         self.wire_bytes[meeting.kind] += times * size * len(meeting.targets)
+
+
+def _fits_caches(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]]) -> bool:
+    """Whether a step's weights surely stay in the cache of every host."""
+    sizes: dict[str, int] = {}
+    for segment, times in work:
+        for node, local in segment.local.items():
+            size = times * sum(one.weight_bytes for one in local if isinstance(one, Product))
+            sizes[nodes[node].host] = sizes.get(nodes[node].host, 0) + size
+    room = {node.host: node.machine.cache_bytes * _CACHE_PART for node in nodes}
+    return all(size <= room[host] for host, size in sizes.items())
 
 
 def _rows(work: Sequence[Local]) -> int:

@@ -51,6 +51,7 @@ class Prediction:
     load: Load
     decode: Bill
     prefill: tuple[Bill, ...]
+    read_bytes_per_s: float | None  # a plain read by all threads, where all are of one machine
 
     @property
     def decode_seconds_per_token(self) -> float:
@@ -92,8 +93,14 @@ def predict(
         pages=math.ceil(middle / _PAGE),
         logits=load.logits,
     )
+    read = None
+    if len({node.host for node in nodes}) == 1:
+        read = nodes[0].machine.read_bytes_per_s(sum(node.threads for node in nodes))
     return Prediction(
-        load=load, decode=bill(decode), prefill=tuple(bill(step) for step in prompt_steps(load))
+        load=load,
+        decode=bill(decode),
+        prefill=tuple(bill(step) for step in prompt_steps(load)),
+        read_bytes_per_s=read,
     )
 
 
@@ -159,9 +166,7 @@ def choose_shares(
     if not at_best < at_equal * (1 - _WORTH):
         return Choice(shares=tuple(map(Fraction, equal)), gain=1.0)
     common = math.gcd(*best)
-    return Choice(
-        shares=tuple(Fraction(part // common) for part in best), gain=at_equal / at_best
-    )
+    return Choice(shares=tuple(Fraction(part // common) for part in best), gain=at_equal / at_best)
 
 
 def _speed(node: EngineNode, load: Load) -> float:
@@ -188,5 +193,3 @@ def _neighbours(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
                 changed[taker] += 1
                 found.append(tuple(changed))
     return found
-
-

@@ -29,10 +29,12 @@ class ReadRate:
 @dataclass(frozen=True, kw_only=True)
 class ProductRate:
     """Products of packed weights in ``format`` with ``rows`` rows: seconds for each byte of weights
-    beyond the cost of the operation itself; ``on_grid``: of a ``linear_grid``."""
+    beyond the cost of the operation itself; ``on_grid``: of a ``linear_grid``; ``cached``: weights
+    that stay in the processor's caches from step to step."""
 
     format: str
     on_grid: bool
+    cached: bool
     rows: int
     threads: int
     seconds_per_byte: float
@@ -84,13 +86,15 @@ class StepCost:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineProfile:
-    """One machine. ``cpus`` as many threads as it was measured with at most; ``measured_at`` in UTC
-    (ISO 8601); ``quick``: only what a short look could see."""
+    """One machine. ``cpus`` as many threads as it was measured with at most; ``cache_bytes`` of its
+    largest cache, 0 where unknown; ``measured_at`` in UTC (ISO 8601); ``quick``: only what a short
+    look could see."""
 
     processor: str
     isa: str
     cpus: int
     memory_bytes: int
+    cache_bytes: int
     version: str
     numerics_version: int
     measured_at: str
@@ -125,7 +129,9 @@ class MachineProfile:
         points = {read.threads: read.bytes_per_s for read in self.reads}
         return interpolate(points, threads)
 
-    def seconds_per_byte(self, format: str, *, on_grid: bool, rows: int, threads: int) -> float:
+    def seconds_per_byte(
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool = False
+    ) -> float:
         """Of a product, as in ``ProductRate``, between what was measured. ``ValueError`` for a
         format that was not measured."""
         known = [p for p in self.products if p.format == format]
@@ -135,6 +141,11 @@ class MachineProfile:
                 "`bandweave probe` measures all of them"
             )
         known = [p for p in known if p.on_grid == on_grid] or known
+        if cached:
+            # Rows are many or weights are: more rows were measured from memory alone.
+            known = [p for p in known if p.cached or p.rows > 1] or known
+        else:
+            known = [p for p in known if not p.cached] or known
         by_threads = {}
         for count in {p.threads for p in known}:
             points = {p.rows: p.seconds_per_byte for p in known if p.threads == count}

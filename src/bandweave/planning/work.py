@@ -6,7 +6,7 @@ time in the place of what runs. Pure; knows no machines and no seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bandweave.formats.sizes import packed_bytes
@@ -98,7 +98,7 @@ class Segment:
     """What nodes compute until they meet: ``local`` work by node, then the ``meetings`` in
     order."""
 
-    local: dict[int, tuple[Local, ...]]
+    local: Mapping[int, tuple[Local, ...]]
     meetings: tuple[Meeting, ...]
 
 
@@ -197,9 +197,7 @@ class _Work:
                 keys = min(keys, float(spec.sliding_window))
             return [
                 self._elements("kv_append", kv_heads * spec.head_dim),
-                Attention(
-                    rows=rows, keys=keys, heads=heads, kv_heads=kv_heads, dim=spec.head_dim
-                ),
+                Attention(rows=rows, keys=keys, heads=heads, kv_heads=kv_heads, dim=spec.head_dim),
             ]
         assert op.kind == "linear_add", f"an operation of unknown cost: {op.kind}"
         unit = spec.head_dim if op.inputs[1].axis is Axis.HEADS else COLUMN_UNIT

@@ -95,9 +95,7 @@ def _executor(
     width: int,
     count: int,
 ) -> NativeExecutor:
-    program = programs.reduces(
-        width, count, node=node, num_nodes=schedule.num_nodes, pair=pair
-    )
+    program = programs.reduces(width, count, node=node, num_nodes=schedule.num_nodes, pair=pair)
     return NativeExecutor(program, vectors_of(program), setting.options(1), exchange)
 
 

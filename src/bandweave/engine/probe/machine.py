@@ -114,6 +114,7 @@ def probe_machine(
         isa=setting.isa or _native.isa_variants()[0],
         cpus=threads,
         memory_bytes=total_memory_bytes() or 0,
+        cache_bytes=_cache_bytes(),
         version=__version__,
         numerics_version=NUMERICS_VERSION,
         measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

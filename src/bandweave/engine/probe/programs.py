@@ -6,9 +6,10 @@ of a real step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bandweave.engine.program import (
+    Attribute,
     Buffer,
     CacheShape,
     Op,
@@ -63,8 +64,8 @@ def matrix(name: str, outputs: int, inputs: int, unit: int) -> Weight:
     return Weight(name=name, parts=(), outputs=outputs, inputs=inputs, unit=unit)
 
 
-def products(weights: Sequence[Weight], *, on_grid: bool) -> Program:
-    """One product with each of the weights, which have the same shape."""
+def products(weights: Sequence[Weight], *, on_grid: bool, turns: int = 1) -> Program:
+    """``turns`` products with each of the weights, which have the same shape."""
     first = weights[0]
     x = _view("x", first.inputs)
     y = _view("y", first.outputs)
@@ -75,7 +76,7 @@ def products(weights: Sequence[Weight], *, on_grid: bool) -> Program:
     ]
     dtype = "grid" if on_grid else "f32"
     return _program(
-        [_embed(first.inputs), *ops],
+        [_embed(first.inputs), *ops * turns],
         [
             Buffer(name="x", width=first.inputs),
             Buffer(name="y", width=first.outputs, dtype=dtype),
@@ -119,32 +120,24 @@ def ropes(heads: int, dim: int, count: int) -> Program:
     )
 
 
-def attention(heads: int, kv_heads: int, dim: int, layers: int, *, appends: bool = True) -> Program:
-    """Attention in ``layers`` layers, each with a cache of its own that ``appends`` fills."""
+def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:
+    """Attention in ``layers`` layers, each after an append to a cache of its own."""
     q, k, out = (
         _view("q", heads * dim),
         _view("k", kv_heads * dim),
         _view("out", heads * dim),
     )
+    kv_map = tuple(head * kv_heads // heads for head in range(heads))
     ops = []
     for layer in range(layers):
-        shape = {"cache": layer, "dim": dim}
-        if appends:
-            attributes = {**shape, "kv_heads": kv_heads}
-            ops.append(Op(kind="kv_append", name="kv", inputs=(k, k), attributes=attributes))
-        kv_map = tuple(head * kv_heads // heads for head in range(heads))
-        attributes: Mapping[str, int | tuple[int, ...]] = {
-            **shape, "heads": heads, "kv_map": kv_map, "window": 0,
+        append: dict[str, Attribute] = {"cache": layer, "dim": dim, "kv_heads": kv_heads}
+        attend: dict[str, Attribute] = {
+            "cache": layer, "dim": dim, "heads": heads, "kv_map": kv_map, "window": 0,
         }  # fmt: skip
-        ops.append(
-            Op(
-                kind="attention",
-                name="attention",
-                inputs=(q,),
-                outputs=(out,),
-                attributes=attributes,
-            )
-        )
+        ops += [
+            Op(kind="kv_append", name="kv", inputs=(k, k), attributes=append),
+            Op(kind="attention", name="attention", inputs=(q,), outputs=(out,), attributes=attend),
+        ]
     return _program(
         ops,
         [Buffer(name=view.buffer, width=view.width) for view in (q, k, out)],
