@@ -7,7 +7,7 @@ messages do, so that waiting shows as it does in the engine's bill. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bandweave.models.graph import Graph
 from bandweave.planning.profile import LinkProfile, LinkTime, MachineProfile
@@ -36,15 +36,29 @@ Links = Callable[[int, int], LinkProfile]  # between two nodes
 @dataclass(frozen=True, kw_only=True)
 class EngineNode:
     """One node: ``threads`` threads on a machine; nodes with the same ``host`` share its memory and
-    processors."""
+    processors. Remembers the rates that it was asked for."""
 
     machine: MachineProfile
     threads: int
     host: str
+    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"{self.threads} threads a node; it must be at least 1")
+
+    def seconds_per_byte(
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool
+    ) -> float:
+        """As the machine's profile says."""
+        key = (format, on_grid, rows, threads, cached)
+        if key not in self._rates:
+            self._rates[key] = self.machine.seconds_per_byte(
+                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
+            )
+        return self._rates[key]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +174,7 @@ class _Cost:
 
     def _product(self, node: int, work: Product) -> float:
         machine, threads = self.nodes[node].machine, self.nodes[node].threads
-        rate = machine.seconds_per_byte(
+        rate = self.nodes[node].seconds_per_byte(
             self.weight_format,
             on_grid=work.on_grid,
             rows=work.rows,
@@ -226,7 +240,7 @@ class _Cost:
             return 1.0
 
         def of(count: int) -> float:
-            each = machine.seconds_per_byte(
+            each = self.nodes[node].seconds_per_byte(
                 self.weight_format,
                 on_grid=False,
                 rows=rows,

@@ -16,7 +16,9 @@ from bandweave.planning.split import Split, make_split
 from bandweave.planning.work import Step
 
 _PAGE = 64  # positions of a KV page
-_PARTS = 64  # shares are sought in 64ths
+_PARTS = 64  # shares are sought in 64ths of a node's
+_STEPS = (16, 8, 4, 2, 1)  # parts that move at a time
+_MOST_TRIALS = 32
 _WORTH = 0.01  # unequal shares must gain so much over equal ones
 
 
@@ -84,23 +86,26 @@ def predict(
             weight_format=load.weight_format, kv_format=load.kv_format,
         )  # fmt: skip
 
+    read = None
+    if len({node.host for node in nodes}) == 1:
+        read = nodes[0].machine.read_bytes_per_s(sum(node.threads for node in nodes))
+    return Prediction(
+        load=load,
+        decode=bill(_decode_step(load)),
+        prefill=tuple(bill(step) for step in prompt_steps(load)),
+        read_bytes_per_s=read,
+    )
+
+
+def _decode_step(load: Load) -> Step:
     middle = load.prompt_tokens + load.new_tokens / 2
-    decode = Step(
+    return Step(
         rows=load.streams,
         keys=middle,
         logit_rows=load.streams,
         slots=load.streams,
         pages=math.ceil(middle / _PAGE),
         logits=load.logits,
-    )
-    read = None
-    if len({node.host for node in nodes}) == 1:
-        read = nodes[0].machine.read_bytes_per_s(sum(node.threads for node in nodes))
-    return Prediction(
-        load=load,
-        decode=bill(decode),
-        prefill=tuple(bill(step) for step in prompt_steps(load)),
-        read_bytes_per_s=read,
     )
 
 
@@ -138,35 +143,59 @@ def choose_shares(
     *,
     stages: int = 1,
 ) -> Choice:
-    """The shares with the least predicted time a token: from what the nodes' memories give, one
-    64th at a time from one to another for as long as that helps. Equal ones where others gain next
-    to nothing."""
+    """The shares with the least predicted time a token: from what the nodes' memories give, parts
+    move from the busiest node to the idlest, or from the slowest to the fastest, for as long as
+    that helps. Equal shares where others gain next to nothing. Takes some milliseconds."""
+    step = _decode_step(load)
 
-    def seconds(parts: Sequence[int]) -> float:
+    def bill(parts: Sequence[int]) -> Bill | None:
         try:
             split = make_split(graph.spec, parts, stages=stages)
         except ValueError:  # a node would own nothing
-            return math.inf
-        return predict(graph, split, nodes, links, load).decode.wall
+            return None
+        return predict_step(
+            graph, split, nodes, links, step,
+            weight_format=load.weight_format, kv_format=load.kv_format,
+        )  # fmt: skip
 
-    equal = (1,) * len(nodes)
-    if len(nodes) == 1:
-        return Choice(shares=(Fraction(1),), gain=1.0)
-    at_equal = seconds(equal)
-    parts = _in_proportion([_speed(node, load) for node in nodes])
-    best, at_best = parts, seconds(parts)
-    improved = True
-    while improved:
-        improved = False
-        for candidate in _neighbours(best):
-            time = seconds(candidate)
-            if time < at_best * (1 - 1e-6):
-                best, at_best, improved = candidate, time, True
-                break
-    if not at_best < at_equal * (1 - _WORTH):
-        return Choice(shares=tuple(map(Fraction, equal)), gain=1.0)
+    count = len(nodes)
+    equal = bill((1,) * count)
+    if equal is None:
+        raise ValueError(f"the model cannot be split over {count} nodes in equal shares")
+    best, at_best = (_PARTS,) * count, equal
+    start = _in_proportion([_speed(node, load) for node in nodes])
+    trials = [start]
+    for _ in range(_MOST_TRIALS if count > 1 else 0):
+        if not trials:
+            break
+        found = bill(parts := trials.pop(0))
+        if found is not None and found.wall < at_best.wall * (1 - 1e-6):
+            best, at_best = parts, found
+            trials = _moves(parts, found)
+        elif parts == start:
+            trials = _moves(best, at_best)
+    if not at_best.wall < equal.wall * (1 - _WORTH):
+        return Choice(shares=(Fraction(1),) * count, gain=1.0)
     common = math.gcd(*best)
-    return Choice(shares=tuple(Fraction(part // common) for part in best), gain=at_equal / at_best)
+    return Choice(
+        shares=tuple(Fraction(part // common) for part in best), gain=equal.wall / at_best.wall
+    )
+
+
+def _moves(parts: tuple[int, ...], bill: Bill) -> list[tuple[int, ...]]:
+    """What to try next: large moves first."""
+    busy = [items["wall"] - items["exchange_wait"] for items in bill.seconds]
+    each = [seconds / part for seconds, part in zip(busy, parts, strict=True)]
+    found = []
+    for step in _STEPS:
+        for load in (busy, each):
+            giver, taker = load.index(max(load)), load.index(min(load))
+            if giver != taker and parts[giver] > step:
+                moved = list(parts)
+                moved[giver] -= step
+                moved[taker] += step
+                found.append(tuple(moved))
+    return found
 
 
 def _speed(node: EngineNode, load: Load) -> float:
@@ -179,17 +208,4 @@ def _speed(node: EngineNode, load: Load) -> float:
 
 def _in_proportion(speeds: Sequence[float]) -> tuple[int, ...]:
     whole = sum(speeds)
-    return tuple(max(1, round(_PARTS * speed / whole)) for speed in speeds)
-
-
-def _neighbours(parts: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """One part from one node to another."""
-    found = []
-    for giver in range(len(parts)):
-        for taker in range(len(parts)):
-            if giver != taker and parts[giver] > 1:
-                changed = list(parts)
-                changed[giver] -= 1
-                changed[taker] += 1
-                found.append(tuple(changed))
-    return found
+    return tuple(max(1, round(_PARTS * len(speeds) * speed / whole)) for speed in speeds)

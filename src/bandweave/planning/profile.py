@@ -216,14 +216,15 @@ class LinkProfile:
         return last.payload_bytes / seconds if seconds > 0 else math.inf
 
     def at(self, payload_bytes: float) -> LinkTime:
-        """The times of a message of that size, between the sizes that were measured."""
+        """The times of a message of that size, on straight lines between the sizes that were
+        measured (a latency and a rate), in proportion beyond the largest."""
         size = max(float(payload_bytes), 1.0)
         largest = max(time.payload_bytes for time in self.times)
         scale = max(1.0, size / largest) if largest else 1.0
 
         def value(name: str) -> float:
             points = {time.payload_bytes: getattr(time, name) for time in self.times}
-            return interpolate(points, size) * scale
+            return interpolate(points, size, logarithmic=False) * scale
 
         return LinkTime(
             payload_bytes=round(size),
@@ -299,9 +300,10 @@ def stale_reason(
     return ""
 
 
-def interpolate(points: Mapping[int, float], x: float) -> float:
+def interpolate(points: Mapping[int, float], x: float, *, logarithmic: bool = True) -> float:
     """The value at ``x`` between measured points, on straight lines over logarithms (a power law
-    between neighbours); beyond the ends the end's value. A zero makes its line a plain one."""
+    between neighbours; a zero makes its line a plain one), or on plain lines; beyond the ends the
+    end's value."""
     xs = sorted(points)
     x = min(max(x, xs[0]), xs[-1])
     if x in points:
@@ -309,7 +311,7 @@ def interpolate(points: Mapping[int, float], x: float) -> float:
     high = next(i for i, value in enumerate(xs) if value > x)
     a, b = xs[high - 1], xs[high]
     first, last = points[a], points[b]
-    if min(first, last) <= 0 or a <= 0:
+    if not logarithmic or min(first, last) <= 0 or a <= 0:
         return first + (x - a) / (b - a) * (last - first)
     return first * (last / first) ** (math.log(x / a) / math.log(b / a))
 

@@ -24,9 +24,7 @@ from bandweave.planning.profile import (
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-_STREAMED_BYTES = 128 << 20
-_QUICK_STREAMED_BYTES = 64 << 20
-_LEAST_BYTES = 8 << 20
+_LEAST_BYTES = 1 << 20
 _MEMORY_PART = 8  # of the memory that is free the probe takes no more than 1/8 at a time
 
 OnProgress = Callable[[int, int], None]  # parts done, and in all
@@ -34,21 +32,29 @@ OnProgress = Callable[[int, int], None]  # parts done, and in all
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """How much is measured; the defaults take half a minute."""
+    """How much is measured; the defaults take half a minute. ``streamed_bytes`` of weights at
+    least, twice the largest cache where that is more (0: little, for tests)."""
 
     formats: tuple[str, ...] = products.FORMATS
     kv_formats: tuple[str, ...] = ("f16", "f32")
     rows: tuple[int, ...] = products.ROWS
     together: tuple[int, ...] = (1, 4, 8)
     rounds: int = 7
+    streamed_bytes: int = 128 << 20
     quick: bool = False
 
 
 def quick_scope(format: str, kv_format: str) -> Scope:
     """What a prediction for one format needs at least, in about two seconds."""
     return Scope(
-        formats=(format,), kv_formats=(kv_format,), rows=(1, 128), rounds=3, quick=True
-    )  # fmt: skip
+        formats=(format,),
+        kv_formats=(kv_format,),
+        rows=(1, 128),
+        together=(1, 8),
+        rounds=3,
+        streamed_bytes=64 << 20,
+        quick=True,
+    )
 
 
 def probe_machine(
@@ -61,7 +67,7 @@ def probe_machine(
     """Measures this machine with up to ``threads`` threads."""
     counts = thread_counts(threads)
     edges = tuple(sorted({1, threads}))
-    streamed = _streamed_bytes(_QUICK_STREAMED_BYTES if scope.quick else _STREAMED_BYTES)
+    streamed = _streamed_bytes(scope.streamed_bytes)
     parts = 4 + len(scope.formats) + len(scope.kv_formats)
     done = 0
 
@@ -165,7 +171,7 @@ def _probe_reads(
 
 def _streamed_bytes(wanted: int) -> int:
     """More than the caches hold, less than would hurt."""
-    size = max(wanted, 2 * _cache_bytes())
+    size = max(wanted, 2 * _cache_bytes()) if wanted else 0
     available = available_memory_bytes()
     if available is not None:
         size = min(size, available // _MEMORY_PART)
