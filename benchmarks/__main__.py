@@ -14,7 +14,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decode, document, latency, links, machine, prefill, scaling, table
+from benchmarks import (
+    decode,
+    document,
+    latency,
+    links,
+    machine,
+    prediction,
+    prefill,
+    scaling,
+    table,
+)
 from benchmarks.contestant import ROOT
 from benchmarks.models import FULL, QUICK, Scale, Store
 from benchmarks.result import Figure, Result
@@ -31,6 +41,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "context": scaling.context,
     "rows": scaling.rows,
     "size": scaling.size,
+    "prediction": prediction.run,
 }
 
 

@@ -30,6 +30,7 @@ _NOISY = 0.25  # a spread from which on other programs must have been at work
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
               help="Up to so many threads. Default: all processors.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="A few seconds instead of half a minute; q4 only.")
+@click.option("--links-only", is_flag=True, help="Of --hosts, measure the links alone.")
 @click.option("--show", is_flag=True, help="Show what is stored and measure nothing.")
 @json_option
 def command(
@@ -38,6 +39,7 @@ def command(
     token_file: Path | None,
     threads: int | None,
     quick: bool,
+    links_only: bool,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -51,6 +53,8 @@ def command(
     addresses, secret = hosts_and_secret(hosts, token_file)
     if addresses and nodes is not None:
         raise ValueError("--nodes is for this machine, --hosts for others; give one of them")
+    if links_only and len(addresses) < 2:
+        raise ValueError("--links-only is for --hosts with two addresses at least")
     path = read_environment().profile
     if show:
         _print(read_profile(path), path, as_json)
@@ -63,8 +67,9 @@ def command(
         if addresses:
             assert secret is not None
             found = session.probe_hosts(
-                addresses, secret, threads=threads, scope=scope, on_progress=on_progress
-            )
+                addresses, secret, threads=threads, scope=scope, links_only=links_only,
+                on_progress=on_progress,
+            )  # fmt: skip
         else:
             found = session.probe_here(
                 nodes=nodes or 2, threads=threads, scope=scope, on_progress=on_progress
@@ -83,7 +88,7 @@ def _print(profile: Profile, path: Path | None, as_json: bool) -> None:
     if as_json:
         output.print_json({"file": None if path is None else str(path), **profile.to_json()})
         return
-    if not profile.machines:
+    if not profile.machines and not profile.links:
         print("No machine was measured yet; `bandweave probe` does.")
     for name, machine in profile.machines.items():
         _print_machine(name, machine)
@@ -132,8 +137,8 @@ def _print_products(machine: MachineProfile) -> None:
     from bandweave.formats.registry import get_format
 
     counts = sorted({1, max(product.threads for product in machine.products)})
-    headings = ["products", *(f"1 row, {threads}t" for threads in counts)]
-    headings += [f"{rows} rows, {threads}t" for rows in _SHOWN_ROWS for threads in counts]
+    headings = ["products", *(f"1r {threads}t" for threads in counts)]
+    headings += [f"{rows}r {threads}t" for rows in _SHOWN_ROWS for threads in counts]
     table = []
     for format in machine.formats:
         per_byte = 1 / float(get_format(format).bytes_per_weight)
@@ -151,7 +156,7 @@ def _print_products(machine: MachineProfile) -> None:
         ]
         table.append([format, *reads, *flops])
     output.print_table(headings, table)
-    print("1 row: GB/s of weights; several: GFLOP/s; t: threads")
+    print("r rows of a step, t threads; 1 row: GB/s of weights, several: GFLOP/s")
 
 
 def _print_attention(machine: MachineProfile) -> None:
@@ -193,6 +198,7 @@ def _micro(seconds: float) -> str:
 
 def _print_noise(profile: Profile) -> None:
     spreads = [one.spread for machine in profile.machines.values() for one in machine.products]
+    spreads = spreads or [one.spread for link in profile.links.values() for one in link.times]
     if spreads:
         middle = sorted(spreads)[len(spreads) // 2]
         print(f"spread of the rounds: {100 * middle:.0f}% in the middle, {100 * max(spreads):.0f}% "

@@ -64,22 +64,26 @@ def probe_hosts(
     isa: str = "",
     scope: Scope | None = None,
     schedule: Schedule | None = None,
+    links_only: bool = False,
     on_progress: OnProgress = _quiet,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two. Errors as ``probe_here``; ``ValueError`` for addresses that make no sense."""
+    every two (``links_only``: these alone). Errors as ``probe_here``; ``ValueError`` for addresses
+    that make no sense."""
     machines: dict[str, MachineProfile] = {}
-    with HostLauncher(addresses, secret) as launcher:
-        names = [format_address(address) for address in launcher.addresses]
-        handles = launcher.start(len(names))
-        for wave in _waves([address[0] for address in launcher.addresses]):
-            for node in wave:
-                _ask_machine(handles[node], threads, isa, scope or Scope(), pin=False)
-            for node in wave:
-                machines[names[node]] = _await_machine(handles[node], names[node], on_progress)
     links: dict[str, LinkProfile] = {}
+    launcher = HostLauncher(addresses, secret)
+    names = [format_address(address) for address in launcher.addresses]
+    if not links_only:
+        with launcher:
+            handles = launcher.start(len(names))
+            for wave in _waves([address[0] for address in launcher.addresses]):
+                for node in wave:
+                    _ask_machine(handles[node], threads, isa, scope or Scope(), pin=False)
+                for node in wave:
+                    machines[names[node]] = _await_machine(handles[node], names[node], on_progress)
     if len(names) > 1:
-        with HostLauncher(addresses, secret) as launcher:
+        with launcher:
             found = _probe_links(
                 launcher, len(names), isa, schedule, shared=True, on_progress=on_progress
             )
