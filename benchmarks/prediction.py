@@ -42,6 +42,7 @@ LINKS = (
     Link(name="Thunderbolt, TCP", round_trip_us=300, gbit=20),
 )
 _LOCAL = ""
+_SHORT, _LONG = 128, 4096  # tokens of a prompt
 _NEAR = 0.95  # of the best speed: as good as the best
 _SECONDS = 300.0
 _SPEEDS = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s"}
@@ -57,7 +58,7 @@ class Combination:
     shares: tuple[int, ...] = (1,)
     stages: int = 1
     link: str = _LOCAL
-    prompt_tokens: int = 128
+    prompt_tokens: int = _SHORT
     lone: bool = False
 
     @property
@@ -89,7 +90,7 @@ class Combination:
 def combinations(scale: Scale) -> list[Combination]:
     """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts."""
     small, medium, large = _models(scale)
-    long = scale.contexts[-3] if len(scale.contexts) >= 3 else scale.contexts[-1]
+    long = next((tokens for tokens in scale.contexts if tokens >= _LONG), _SHORT)
     found = [
         *(Combination(model=model) for model in (small, medium, large)),
         *(Combination(model=model, shares=(1, 1)) for model in (small, medium, large)),
@@ -109,12 +110,13 @@ def combinations(scale: Scale) -> list[Combination]:
             Combination(model=medium, shares=(1, 1), link=link.name),
             Combination(model=large, shares=(1, 1), stages=2, link=link.name),
         ]
-    return found
+    return list({one.name: one for one in found}.values())  # small ones may be alike
 
 
-def _models(scale: Scale) -> Sequence[Model]:
-    if len(scale.sizes) < 3:
-        return (scale.sizes[0], scale.sizes[0], scale.sizes[-1])
+def _models(scale: Scale) -> tuple[Model, Model, Model]:
+    sizes: Sequence[Model] = scale.sizes
+    if len(sizes) < 3:  # quick
+        return sizes[0], sizes[0], sizes[-1]
     return (
         Model(shape="smollm2-135m"),
         Model(shape="qwen3-0.6b", changes={"context": 8192}),

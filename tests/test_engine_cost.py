@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,18 +28,25 @@ from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.engine_cost import ITEMS, EngineNode, predict_step
 from bandweave.planning.prediction import Load, choose_shares, predict, prompt_steps
-from bandweave.planning.profile import FREE_LINK, HERE, LinkProfile
+from bandweave.planning.profile import FREE_LINK, HERE, LinkProfile, MachineProfile
+from bandweave.planning.profile_rates import link_rates_from_profile, rates_from_profile
 from bandweave.planning.split import make_split
 from bandweave.planning.work import Product, Reduce, Step, step_work
 from tests.helpers.profiles import make_link, make_machine, make_nodes, recorded_profile
 from tests.helpers.split_strategies import requests, specs
 
 DECODE = Step(rows=1, keys=100.0, logit_rows=1, pages=2)
-ZERO_COSTS = {"element": 0.0, "overhead": 0.0, "attention": 0.0, "step": 0.0}
 
 
 def tinyllama() -> Graph:
     return build_graph(find_shape("tinyllama-1.1b").spec())
+
+
+def weights_only(**changes: Any) -> MachineProfile:
+    """A machine on which nothing but reading weights takes time."""
+    machine = make_machine(element=0.0, overhead=0.0, attention=0.0, step=0.0, **changes)
+    step = dataclasses.replace(machine.step, seconds_per_row=0.0)
+    return dataclasses.replace(machine, step=step)
 
 
 def same(link: LinkProfile):
@@ -229,8 +237,7 @@ def test_one_node_knows_no_network() -> None:
 def test_without_a_network_and_overheads_only_the_weights_count() -> None:
     """TinyLlama's sizes halve evenly: two nodes take half the time, stages all of it."""
     graph = tinyllama()
-    machine = make_machine(**ZERO_COSTS, bytes_per_s=20e9)
-    free = dataclasses.replace(machine, step=dataclasses.replace(machine.step, seconds_per_row=0.0))
+    free = weights_only(bytes_per_s=20e9)
     one = decode_wall(graph, (1,), make_nodes(free), FREE_LINK)
     split = make_split(graph.spec, (1,))
     sizes = predict_step(
@@ -243,7 +250,7 @@ def test_without_a_network_and_overheads_only_the_weights_count() -> None:
     assert two == pytest.approx(one / 2, rel=0.005)
     staged = decode_wall(graph, (1, 1), make_nodes(free, free), FREE_LINK, stages=2)
     assert staged == pytest.approx(one)
-    fast = dataclasses.replace(make_machine(**ZERO_COSTS, bytes_per_s=60e9), step=free.step)
+    fast = weights_only(bytes_per_s=60e9)
     uneven = decode_wall(graph, (3, 1), make_nodes(fast, free), FREE_LINK)
     assert uneven == pytest.approx(one / 4, rel=0.02)
 
@@ -271,7 +278,7 @@ def test_an_exchange_costs_what_the_link_does() -> None:
 
 def test_nodes_of_one_host_share_its_memory() -> None:
     graph = tinyllama()
-    machine = make_machine(**ZERO_COSTS, cpus=2, together_gain=1.2)
+    machine = weights_only(cpus=2, together_gain=1.2)
     apart = [EngineNode(machine=machine, threads=1, host=f"host {i}") for i in range(2)]
     beside = [EngineNode(machine=machine, threads=1, host="host") for _ in range(2)]
     alone = decode_wall(graph, (1,), apart[:1], FREE_LINK)
@@ -338,6 +345,24 @@ def test_the_choice_is_no_worse_than_any_other() -> None:
     best = min(wall((part, 32 - part)) for part in range(1, 32))
     assert wall(choice.shares) <= best * 1.02
     assert choice.gain == pytest.approx(wall((1, 1)) / wall(choice.shares))
+
+
+def test_a_profile_gives_the_planners_rates() -> None:
+    machine = make_machine(bytes_per_s=20e9, flop_per_s=1e12, together_gain=1.5)
+    both, one = rates_from_profile(machine), rates_from_profile(machine, threads=1)
+    assert one.weight_rate("q4", "likely") == pytest.approx(20e9)
+    assert both.weight_rate("q8", "likely") == pytest.approx(30e9)
+    assert one.compute_rate("q4", 128, "likely") == pytest.approx(1e12)
+    assert both.compute_rate("q4", 128, "likely") == pytest.approx(2e12)
+    assert one.compute_rate("q4", 1, "likely") == pytest.approx(2 * 20e9 * 32 / 18)
+    assert one.kv_bytes_per_s.likely == pytest.approx(1e10)
+    assert one.attention_flop_per_s.likely == pytest.approx(4e10)
+    assert one.weight_rate("q4", "slow") < 20e9 < one.weight_rate("q4", "fast")
+    assert one.overhead(False, "likely") == pytest.approx(1.1e-6)
+    link = link_rates_from_profile(make_link(latency=40e-6, bytes_per_s=1e9))
+    assert link.message_s.likely == pytest.approx(10e-6)
+    assert link.latency_s.likely == pytest.approx(31e-6, rel=0.01)
+    assert link.transfer_s(1 << 20, "likely") == pytest.approx(1.05e-3, rel=0.01)
 
 
 # --- a recorded machine ---
