@@ -114,7 +114,7 @@ def combinations(scale: Scale) -> list[Combination]:
 
 
 def _models(scale: Scale) -> tuple[Model, Model, Model]:
-    sizes: Sequence[Model] = scale.sizes
+    sizes = list(scale.sizes)
     if len(sizes) < 3:  # quick
         return sizes[0], sizes[0], sizes[-1]
     return (
