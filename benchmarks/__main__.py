@@ -14,7 +14,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decode, document, latency, links, machine, prefill, scaling, table, wire
+from benchmarks import (
+    decode,
+    document,
+    latency,
+    links,
+    machine,
+    prediction,
+    prefill,
+    scaling,
+    table,
+    wire,
+)
 from benchmarks.contestant import ROOT
 from benchmarks.models import FULL, QUICK, Scale, Store
 from benchmarks.result import Figure, Result
@@ -32,6 +43,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "rows": scaling.rows,
     "size": scaling.size,
     "wire": wire.run,
+    "prediction": prediction.run,
 }
 
 

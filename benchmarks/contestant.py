@@ -136,6 +136,8 @@ def bandweave(
     threads: int = 1,
     format: str = "q4",
     streams: int = 1,
+    shares: Sequence[int] = (),
+    stages: int = 1,
     name: str = "",
     before: Sequence[str] = (),
     hosts: Sequence[str] = (),
@@ -144,8 +146,10 @@ def bandweave(
     """bandweave; ``before`` is put in front of its command, to run it in a network namespace."""
     command = _python(
         "bandweave_engine", folder, "--nodes", nodes, "--threads", threads, "--format", format,
-        "--context", context, "--streams", streams,
+        "--context", context, "--streams", streams, "--stages", stages,
     )  # fmt: skip
+    if shares:
+        command += ("--shares", ",".join(map(str, shares)))
     if hosts:
         command += ("--hosts", ",".join(hosts), "--token-file", str(token_file))
     linked = f"{nodes} nodes x {threads}" if nodes > 1 else f"{threads}"

@@ -101,20 +101,27 @@ def _series(measured: Rounds) -> Series:
 
 
 @contextlib.contextmanager
-def linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
-    """A contestant whose two nodes are workers at the ends of the cable."""
+def workers(laid: Cable) -> Iterator[tuple[list[str], Path]]:
+    """The addresses of two workers at the ends of the cable, and the file with their secret."""
     with TemporaryDirectory() as secret, ExitStack() as stack:
         token = Path(secret) / "token"
         _bandweave("worker", "--make-token", str(token))
         for end in (0, 1):
             stack.enter_context(_worker(laid, end, token))
+        yield [f"{address}:{_PORT}" for address in laid.addresses], token
+
+
+@contextlib.contextmanager
+def linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
+    """A contestant whose two nodes are workers at the ends of the cable."""
+    with workers(laid) as (hosts, token):
         yield contestant.bandweave(
             folder,
             context=work.context,
             nodes=2,
             name=laid.link.name,
             before=laid.inside(0),
-            hosts=[f"{address}:{_PORT}" for address in laid.addresses],
+            hosts=hosts,
             token_file=token,
         )
 

@@ -63,6 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a folder in Hugging Face layout")
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--shares", default="", help="one for each node; default equal")
+    parser.add_argument("--stages", type=int, default=1)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--format", default="q4")
     parser.add_argument("--context", type=int, required=True)
@@ -74,7 +76,9 @@ def main() -> None:
     def make() -> tuple[dict[str, Any], Callable[[Work], dict[str, Any]]]:
         hosts = tuple(filter(None, arguments.hosts.split(",")))
         options = EngineOptions(
-            shares=(Fraction(1),) * (len(hosts) or arguments.nodes),
+            shares=tuple(map(Fraction, filter(None, arguments.shares.split(","))))
+            or (Fraction(1),) * (len(hosts) or arguments.nodes),
+            stages=arguments.stages,
             hosts=hosts,
             secret=read_secret(arguments.token_file) if arguments.token_file else None,
             threads=arguments.threads,

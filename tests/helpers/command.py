@@ -85,7 +85,8 @@ class Command:
 
 def environment(mark: str) -> dict[str, str]:
     """For a command from this source tree."""
-    return {**os.environ, "PYTHONPATH": str(_SOURCE), "COLUMNS": "80", _MARK: mark}
+    own = {"PYTHONPATH": str(_SOURCE), "COLUMNS": "80", "BANDWEAVE_PROFILE": "off", _MARK: mark}
+    return {**os.environ, **own}
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bandweave.engine.engine import Engine
     from bandweave.engine.options import EngineOptions
     from bandweave.engine.request import Timing
+    from bandweave.planning.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class _Measured:
     timings: list[Timing]
     bill: Bill
     bandwidth: float | None
+    predicted: Prediction | None
 
     @property
     def decode(self) -> list[float]:
@@ -117,14 +119,22 @@ def _measure(
 ) -> _Measured:
     from bandweave.cli import report
     from bandweave.cli.bandwidth import read_bandwidth
+    from bandweave.cli.prediction import (
+        find_predictor,
+        predict_answers,
+        quick_profile,
+        stored_profile,
+    )
     from bandweave.cli.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.engine.request import Request
     from bandweave.engine.sampling import SamplingParams
 
     bandwidth = None
+    predictor = find_predictor(stored_profile(), options)
     if not options.hosts:  # before the nodes take memory and processors
         bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
+        predictor = predictor or find_predictor(quick_profile(options), options)
     generator = random.Random(seed)
     request = Request(
         tokens=tuple(generator.randrange(folder.spec.vocab_size) for _ in range(prompt_tokens)),
@@ -139,6 +149,7 @@ def _measure(
             timings=timings,
             bill=report.make_bill(before, engine.statistics(), timings),
             bandwidth=bandwidth,
+            predicted=predict_answers(predictor, folder, engine, options, timings),
         )
 
 
@@ -165,13 +176,29 @@ def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, A
         "wire_bytes_per_token": bill.wire_bytes,
         "read_bandwidth_gb_s": None if bandwidth is None else bandwidth / 1e9,
         "bandwidth_utilisation": measured.utilisation,
-        "predicted": None,
+        "predicted": _predicted(measured),
         "exchanges_per_token": bill.exchanges,
         "barriers_per_token": bill.barriers,
         **report.per_layer(bill, measured.plan),
         "bill": bill.to_json(),
         "peak_rss_bytes": bill.peak_rss_bytes,
         "plan": measured.plan,
+    }
+
+
+def _predicted(measured: _Measured) -> dict[str, Any] | None:
+    """The measurement's fields, as predicted."""
+    from bandweave.cli.prediction import prediction_json
+
+    expected = prediction_json(measured.predicted)
+    if expected is None or measured.predicted is None:
+        return None
+    read = measured.predicted.read_bytes_per_s
+    rate = expected["weight_bytes_per_token"] * expected["decode_tokens_per_s"]
+    return {
+        **expected,
+        "read_bandwidth_gb_s": None if read is None else read / 1e9,
+        "bandwidth_utilisation": None if read is None else rate / read,
     }
 
 
@@ -188,11 +215,14 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
             f" of the {measured.bandwidth / 1e9:.3g} GB/s that {threads} can read: "
             f"{100 * (measured.utilisation or 0.0):.0f}%"
         )
+    expected = measured.predicted
+    decode = None if expected is None else expected.decode_tokens_per_s
+    prefill = None if expected is None else expected.prefill_tokens_per_s
     print(f"{model} on {nodes}, {prompt_tokens} prompt tokens and {new_tokens} new ones\n")
     output.print_pairs(
         [
-            ("decode", _rates(measured.decode)),
-            ("prefill", _rates(measured.prefill)),
+            ("decode", _rates(measured.decode, decode)),
+            ("prefill", _rates(measured.prefill, prefill)),
             ("weights read", reads),
             ("meetings", _meetings(bill, plan)),
             *([("drafts", drafts)] if drafts else []),
@@ -200,7 +230,7 @@ def _print(model: str, prompt_tokens: int, new_tokens: int, measured: _Measured)
         ]
     )
     print()
-    report.print_bill(bill)
+    report.print_bill(bill, expected)
     print()
     report.print_plan(plan)
 
@@ -217,8 +247,10 @@ def _meetings(bill: Bill, plan: dict[str, Any]) -> str:
     )
 
 
-def _rates(values: Sequence[float]) -> str:
-    median = f"{output.rate(statistics.median(values))} tokens/s"
+def _rates(values: Sequence[float], predicted: float | None) -> str:
+    text = f"{output.rate(statistics.median(values))} tokens/s"
+    if predicted is not None:
+        text += f", {output.rate(predicted)} predicted"
     if len(values) == 1:
-        return median
-    return f"{median} (rounds: {', '.join(map(output.rate, values))})"
+        return text
+    return f"{text} (rounds: {', '.join(map(output.rate, values))})"

@@ -126,13 +126,16 @@ class _Chat:
             from bandweave.cli import report
 
             timing = answer.timing
-            rate = output.rate(timing.decode_tokens_per_s)
+            rate = predicted = ""
+            if timing.decode_tokens:
+                rate = f", {output.rate(timing.decode_tokens_per_s)} tokens/s"
+                found = session.predict([timing], logits=self._params.temperature > 0)
+                if found is not None:
+                    predicted = f" ({output.rate(found.decode_tokens_per_s)} predicted)"
             drafts = report.drafts_text([timing])
             output.say(
-                f"[{output.count(len(answer.tokens), 'token')}"
-                + (f", {rate} tokens/s" if timing.decode_tokens else "")
-                + f"; prompt {answer.prompt_tokens}, of which {timing.reused_tokens} were known"
-                + "]"
+                f"[{output.count(len(answer.tokens), 'token')}{rate}{predicted}; prompt "
+                f"{answer.prompt_tokens}, of which {timing.reused_tokens} were known]"
             )
             if drafts:
                 output.say(f"[{drafts}]")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bandweave.cli.report import Bill
     from bandweave.cli.session import Answer, OnText
     from bandweave.engine.options import EngineOptions
+    from bandweave.planning.prediction import Prediction
 
 MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
@@ -41,6 +42,7 @@ class _Run:
     plan: dict[str, Any]
     answers: list[Answer]
     bill: Bill
+    predicted: Prediction | None
 
     @property
     def digest(self) -> str:
@@ -105,8 +107,10 @@ def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, sho
             on_text = show.question(question)
             answers.append(session.answer(tokens, params, on_text=on_text, digest=True))
             show.verdict(question, answers[-1])
-        bill = report.make_bill(before, engine.statistics(), [one.timing for one in answers])
-    return _Run(plan=plan, answers=answers, bill=bill)
+        timings = [one.timing for one in answers]
+        bill = report.make_bill(before, engine.statistics(), timings)
+        predicted = session.predict(timings, logits=True)  # for the digest
+    return _Run(plan=plan, answers=answers, bill=bill, predicted=predicted)
 
 
 def _other(options: EngineOptions) -> EngineOptions:
@@ -155,8 +159,11 @@ class _Show(_Silent):
     def bill(self, run: _Run) -> None:
         from bandweave.cli import report
 
-        print(f"What a token cost ({output.rate(run.tokens_per_s)} tokens/s):\n")
-        report.print_bill(run.bill)
+        predicted = ""
+        if run.predicted is not None:
+            predicted = f"; {output.rate(run.predicted.decode_tokens_per_s)} were predicted"
+        print(f"What a token cost ({output.rate(run.tokens_per_s)} tokens/s{predicted}):\n")
+        report.print_bill(run.bill, run.predicted)
         print(flush=True)
 
 
@@ -183,6 +190,7 @@ def _compare(first: _Run, second: _Run) -> None:
 
 def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any]:
     from bandweave.cli import report
+    from bandweave.cli.prediction import prediction_json
 
     return {
         **report.versions(),
@@ -203,6 +211,7 @@ def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any
         ],
         "decode_tokens_per_s": first.tokens_per_s,
         "bill": first.bill.to_json(),
+        "predicted": prediction_json(first.predicted),
         "wire_bytes_per_token": first.bill.wire_bytes,
         "weight_bytes_per_token": sum(first.bill.weight_bytes),
         "logits_digest": first.digest,

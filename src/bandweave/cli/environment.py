@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ class Environment:
     place of the fastest (``BANDWEAVE_ISA``). ``state``: where a command may keep what it remembers
     (``XDG_STATE_HOME``), None where there is no home folder. ``cache``: where packed weights are
     kept (``BANDWEAVE_CACHE``, a folder or ``off``; else under ``XDG_CACHE_HOME``), None for not at
-    all."""
+    all. ``profile``: the file with what was measured of machines and links (``BANDWEAVE_PROFILE``,
+    a file or ``off``; else under ``XDG_DATA_HOME``), None for none."""
 
     debug: bool
     isa: str
     state: Path | None
     cache: Path | None
+    profile: Path | None
 
 
 def read_environment() -> Environment:
@@ -31,6 +34,9 @@ def read_environment() -> Environment:
         state=_state_folder(os.environ.get("XDG_STATE_HOME", "")),
         cache=_cache_folder(
             os.environ.get("BANDWEAVE_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
+        ),
+        profile=_profile_file(
+            os.environ.get("BANDWEAVE_PROFILE", ""), os.environ.get("XDG_DATA_HOME", "")
         ),
     )
 
@@ -53,3 +59,17 @@ def _cache_folder(own: str, home: str) -> Path | None:
         return default_folder()
     except RuntimeError:
         return None
+
+
+def _profile_file(own: str, home: str) -> Path | None:
+    if own:
+        return None if own == "off" else Path(own)
+    if home:
+        return Path(home) / "bandweave" / "profile.json"
+    try:
+        user = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        return user / "Library" / "Application Support" / "bandweave" / "profile.json"
+    return user / ".local" / "share" / "bandweave" / "profile.json"

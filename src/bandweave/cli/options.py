@@ -105,24 +105,14 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
     ``ValueError`` where they contradict each other.
     """
     from bandweave.engine.options import EngineOptions
-    from bandweave.mesh.secret import read_secret
 
-    hosts = tuple(text.strip() for text in (values["hosts"] or "").split(",") if text.strip())
-    token_file: Path | None = values["token_file"]
-    if values["hosts"] is not None and not hosts:
-        raise ValueError("--hosts names no host; give host:port of every worker, with commas")
-    if hosts and token_file is None:
-        raise ValueError(
-            "--hosts needs --token-file, the file with the secret that the workers were given"
-        )
-    if token_file is not None and not hosts:
-        raise ValueError("--token-file is for --hosts; nodes of this machine need none")
+    hosts, secret = hosts_and_secret(values["hosts"], values["token_file"])
     return EngineOptions(
         shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
         fit=bool(hosts) and values["shares"] is None,
         stages=values["stages"],
         hosts=hosts,
-        secret=None if token_file is None else read_secret(token_file),
+        secret=secret,
         threads=values["threads"] if hosts else usable_threads(values["threads"]),
         weight_format=values["weight_format"],
         kv_format=values["kv_format"],
@@ -147,6 +137,24 @@ def usable_threads(asked: int | None) -> int | None:
         f"(--threads {asked}: {output.count(most, 'processor')} can be used here, so {most})"
     )
     return most
+
+
+def hosts_and_secret(
+    hosts: str | None, token_file: Path | None
+) -> tuple[tuple[str, ...], bytes | None]:
+    """The addresses of ``--hosts`` and the secret of ``--token-file``."""
+    from bandweave.mesh.secret import read_secret
+
+    addresses = tuple(text.strip() for text in (hosts or "").split(",") if text.strip())
+    if hosts is not None and not addresses:
+        raise ValueError("--hosts names no host; give host:port of every worker, with commas")
+    if addresses and token_file is None:
+        raise ValueError(
+            "--hosts needs --token-file, the file with the secret that the workers were given"
+        )
+    if token_file is not None and not addresses:
+        raise ValueError("--token-file is for --hosts; nodes of this machine need none")
+    return addresses, None if token_file is None else read_secret(token_file)
 
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:

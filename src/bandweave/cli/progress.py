@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for terminals only. Knows bytes, not what they are."""
+"""Progress bars on standard error, for terminals only. Knows bytes and parts, not what they are."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def part_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that is gone once done; call what it yields with what is done, parts done and in
+    all."""
+    columns = (TextColumn("measuring {task.description}"), BarColumn(bar_width=24))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(
+            task, description=what, completed=done, total=total
+        )

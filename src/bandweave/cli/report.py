@@ -14,6 +14,7 @@ from bandweave.cli import output
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Timing
+from bandweave.planning.prediction import Prediction
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
 _COUNTERS = {
@@ -177,8 +178,8 @@ def make_bill(
     )
 
 
-def print_bill(bill: Bill, *, stderr: bool = False) -> None:
-    """Time by node and item, then bytes on the wire by kind."""
+def print_bill(bill: Bill, predicted: Prediction | None = None, *, stderr: bool = False) -> None:
+    """Time by node and item, node 0's also as predicted, then bytes on the wire by kind."""
     largest = max(items["wall"] for items in bill.seconds)
     unit, scale = ("ms", 1e3) if largest >= 0.01 else ("us", 1e6)
     drafting = ("drafting",) if "drafting" in bill.seconds[0] else ()
@@ -189,6 +190,10 @@ def print_bill(bill: Bill, *, stderr: bool = False) -> None:
         [f"node {node}", *(_figure(items.get(name, 0.0) * scale) for name in names)]
         for node, items in enumerate(bill.seconds)
     ]
+    if predicted is not None:
+        expected = predicted.decode.seconds[0]
+        row = [_figure(expected[item] * scale) for item in (*ITEMS, "wall")]
+        rows.insert(1, ["predicted", *row])
     output.print_table(headings, rows, stderr=stderr)
     paid = {kind: output.size(count) if count else "0" for kind, count in bill.wire_bytes.items()}
     crossed = ", ".join(f"{kind} {paid[kind]}" for kind in ("activations", "logits", "control"))

@@ -20,6 +20,7 @@ from bandweave.cli.options import (
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
     from bandweave.cli.session import Answer, Session
+    from bandweave.planning.prediction import Prediction
 
 _MAX_PROMPT_BYTES = 64_000_000
 
@@ -73,16 +74,19 @@ def command(
             digest=as_json,
         )
         bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
+        predicted = None
+        if answer.timing.decode_tokens:
+            predicted = session.predict([answer.timing], logits=as_json or params.temperature > 0)
         if as_json:
-            output.print_json(_json(session, tokens, answer, plan, bill))
+            output.print_json(_json(session, tokens, answer, plan, bill, predicted))
             return
         output.write_answer("" if answer.text.endswith("\n") else "\n")
-        _summarise(session, answer)
+        _summarise(session, answer, predicted)
         if not plan["exact"]:
             output.say(f"(not the exact answer: activations crossed as {plan['wire']})")
         if verbose and answer.timing.decode_tokens:
             output.say()
-            report.print_bill(bill, stderr=True)
+            report.print_bill(bill, predicted, stderr=True)
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -120,17 +124,22 @@ def _tokens(session: Session, text: str, chat: bool | None, system: str | None) 
     return session.encode_chat(messages)
 
 
-def _summarise(session: Session, answer: Answer) -> None:
+def _summarise(session: Session, answer: Answer, predicted: Prediction | None) -> None:
     timing = answer.timing
     from bandweave.cli import report
 
     nodes = output.count(len(session.engine.nodes), "node")
     # One token comes with the prompt: it has no rate of its own.
     rate = f", {output.rate(timing.decode_tokens_per_s)} tokens/s" if timing.decode_tokens else ""
+    prefill = ""
+    if predicted is not None:
+        if rate:
+            rate += f" ({output.rate(predicted.decode_tokens_per_s)} predicted)"
+        prefill = f" ({output.rate(predicted.prefill_tokens_per_s)} predicted)"
     drafts = report.drafts_text([timing])
     output.say(
         f"[{output.count(len(answer.tokens), 'token')}{rate} on {nodes}; prompt "
-        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s]"
+        f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s{prefill}]"
     )
     if drafts:
         output.say(f"[{drafts}]")
@@ -140,9 +149,15 @@ def _summarise(session: Session, answer: Answer) -> None:
 
 
 def _json(
-    session: Session, tokens: list[int], answer: Answer, plan: dict[str, Any], bill: Bill
+    session: Session,
+    tokens: list[int],
+    answer: Answer,
+    plan: dict[str, Any],
+    bill: Bill,
+    predicted: Prediction | None,
 ) -> dict[str, Any]:
     from bandweave.cli import report
+    from bandweave.cli.prediction import prediction_json
 
     return {
         "text": answer.text,
@@ -156,6 +171,7 @@ def _json(
         "plan": plan,
         "timing": report.timing_json(answer.timing, session.load_seconds),
         "bill": bill.to_json(),
+        "predicted": prediction_json(predicted),
         "wire_bytes_per_token": bill.wire_bytes,
         "weight_bytes_per_token": sum(bill.weight_bytes),
         "peak_rss_bytes": list(bill.peak_rss_bytes),

@@ -15,10 +15,17 @@ from dataclasses import dataclass
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import resolve_model
 from bandweave.cli.output import count, is_terminal
+from bandweave.cli.prediction import (
+    choose_split,
+    find_predictor,
+    predict_answers,
+    stored_profile,
+)
 from bandweave.engine.engine import Engine, OnProgress
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
+from bandweave.planning.prediction import Prediction
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError, read_object
 from bandweave.text.tokenizer import Tokenizer
@@ -109,6 +116,13 @@ class Session:
             timing=result.timing,
         )
 
+    def predict(self, timings: Sequence[Timing], *, logits: bool = False) -> Prediction | None:
+        """What such answers were to be expected to take, None where no profile says."""
+        predictor = find_predictor(stored_profile(), self.options)
+        return predict_answers(
+            predictor, self.folder, self.engine, self.options, timings, logits=logits
+        )
+
 
 @contextlib.contextmanager
 def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
@@ -133,7 +147,9 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
 
 
 def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
-    """``Engine.start`` with a progress bar, where people watch."""
+    """``Engine.start`` with a progress bar, where people watch; shares that are left to us are
+    chosen by the stored profile."""
+    options = choose_split(folder, options)
     with _progress_bar(f"loading {name} on {count(len(options.shares), 'node')}") as on_progress:
         return Engine.start(folder, options, on_progress)
 

@@ -1,8 +1,8 @@
 """The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
 Joins a program, weights and a mesh. Messages from the controller: ``describe`` if it likes,
-``load``; then ``generate`` (node 0), ``cancel``, ``statistics``, ``shutdown``. Knows no text and no
-command line.
+``load`` (or ``probe``, see ``engine.probe``); then ``generate`` (node 0), ``cancel``,
+``statistics``, ``shutdown``. Knows no text and no command line.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import spans_memories
-from bandweave.engine.context import NodeContext, ThreadGroup
+from bandweave.engine.context import NodeContext
 from bandweave.engine.drafting import Drafter
 from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
+from bandweave.engine.joining import join_mesh
 from bandweave.engine.loading import keep_weights, load_weights
 from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
@@ -44,15 +45,13 @@ from bandweave.engine.memory import check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.ngram import NgramDrafter
 from bandweave.engine.panel_cache import open_cache
+from bandweave.engine.probe.node import serve_probe
 from bandweave.engine.request import Request
 from bandweave.engine.speculation import Speculation
 from bandweave.mesh.channel import ChannelClosed
-from bandweave.mesh.rendezvous import connect_mesh
-from bandweave.mesh.shared import share_memory
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range, make_split
 
-_MESH_SECONDS = 30.0
 _PROGRESS_PARTS = 200
 
 
@@ -64,6 +63,9 @@ def serve(context: NodeContext) -> None:
             {"type": "description", "available_memory_bytes": available_memory_bytes() or 0}
         )
         message, _ = context.channel.receive()
+    if message.get("type") == "probe":
+        serve_probe(context, message)
+        return
     if message.get("type") == "shutdown":
         return
     assignment = Assignment.from_message(message)
@@ -115,7 +117,13 @@ class _Node:
             )
         if assignment.addresses:  # threads of one process were checked together
             check_memory(context.name, memory, available_memory_bytes())
-        self._exchange = self._join_mesh(options.spin)
+        self._exchange = join_mesh(
+            context,
+            assignment.names,
+            assignment.addresses,
+            stall_seconds=assignment.stall_seconds,
+            spin=options.spin,
+        )
         cache = open_cache(assignment.cache)
         weights = load_weights(
             program,
@@ -165,34 +173,6 @@ class _Node:
         )
 
     # --- start ---
-
-    def _join_mesh(self, spin: bool) -> _native.Exchange | None:
-        assignment, context = self._assignment, self._context
-        names = list(assignment.names)
-        if len(names) == 1:
-            return None
-        exchange = _native.Exchange(context.node, names, 1, assignment.stall_seconds, spin)
-        if context.in_process_group is not None:
-            _meet(context.in_process_group, context.node, exchange)
-            return exchange
-        assert context.listener is not None
-        sockets = connect_mesh(
-            context.node,
-            assignment.addresses,
-            context.listener,
-            context.secret,
-            context.session,
-            _MESH_SECONDS,
-        )
-        shared = share_memory(
-            context.node, sockets, _native.shared_transport_bytes(), _MESH_SECONDS
-        )
-        for peer, sock in sockets.items():
-            if peer in shared:
-                exchange.add_shared(peer, sock.detach(), shared[peer], context.node < peer)
-            else:
-                exchange.add_tcp(peer, sock.detach())
-        return exchange
 
     def _report_progress(self, done: int, total: int) -> None:
         part = total // _PROGRESS_PARTS + 1
@@ -339,20 +319,6 @@ def _keep_to(cpus: tuple[int, ...]) -> None:
     """This thread, and those that it starts, run on these processors alone."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
-
-
-def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:
-    """Links the exchanges of nodes that are threads of one process; the last to come does it."""
-    with group.changed:
-        group.items[node] = exchange
-        if len(group.items) == group.num_nodes:
-            for high in range(group.num_nodes):
-                for low in range(high):
-                    _native.join_locally(group.items[low], group.items[high])
-            group.items["linked"] = True
-            group.changed.notify_all()
-        if not group.changed.wait_for(lambda: "linked" in group.items, _MESH_SECONDS):
-            raise StepError(f"the other nodes did not come within {_MESH_SECONDS:g} s")
 
 
 def _find_model(model: str, fingerprint: str, roots: Sequence[Path]) -> Path:

@@ -146,13 +146,14 @@ def check_local_memory(folder: Folder, split: Split, options: EngineOptions, con
 def fit_to_hosts(
     folder: Folder, options: EngineOptions, context: int, available: Sequence[int]
 ) -> tuple[Fraction, ...]:
-    """Shares that fit the hosts' available memories (bytes). ``MemoryError`` where none do."""
+    """The options' shares, or others that fit the hosts' available memories (bytes).
+    ``MemoryError`` where none do."""
 
     def needs(shares: Sequence[Fraction]) -> list[int]:
         split = make_split(folder.spec, shares, stages=options.stages)
         return [need.total_bytes for need in node_needs(folder, split, options, context)]
 
-    shares = fitting_shares(available, needs)
+    shares = fitting_shares(available, needs, options.shares)
     if shares is None:
         total = sum(needs(options.shares))
         raise MemoryError(

@@ -13,11 +13,13 @@ _ATTEMPTS = 12
 Needs = Callable[[Sequence[Fraction]], Sequence[int]]  # bytes that each node needs
 
 
-def fitting_shares(available: Sequence[int], needs: Needs) -> tuple[Fraction, ...] | None:
-    """Equal shares where every node's memory (bytes) holds one, else shares that shrink where
-    memory is short; None where no such shares were found."""
-    equal = tuple(Fraction(1) for _ in available)
-    shares = equal
+def fitting_shares(
+    available: Sequence[int], needs: Needs, wanted: Sequence[Fraction] | None = None
+) -> tuple[Fraction, ...] | None:
+    """The ``wanted`` shares (equal ones) where every node's memory (bytes) holds its own, else
+    shares that shrink where memory is short; None where no such shares were found."""
+    first = tuple(wanted or (Fraction(1) for _ in available))
+    shares = first
     for _ in range(_ATTEMPTS):
         try:
             needed = needs(shares)
@@ -25,7 +27,7 @@ def fitting_shares(available: Sequence[int], needs: Needs) -> tuple[Fraction, ..
             return None
         if all(need <= room for need, room in zip(needed, available, strict=True)):
             return shares
-        if shares == equal:
+        if shares == first:
             shares = tuple(Fraction(max(room, 1)) for room in available)
         else:
             # What does not depend on the share (KV replicas, buffers) makes plain proportion fail.

@@ -1,0 +1,326 @@
+"""Predicted beside measured: many combinations of model, format, split, link and context.
+
+Every round probes this machine and its links and then runs every combination, so that both see the
+machine as it is at the time. Knows what is combined; the predictions are those of the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.engine.machine import usable_cpus
+from bandweave.engine.probe.machine import Scope
+from bandweave.engine.probe.session import probe_here
+from bandweave.models.registry import build_graph
+from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.prediction import Load, Prediction, predict
+from bandweave.planning.profile import HERE, LinkProfile, Profile
+from bandweave.planning.split import make_split
+from benchmarks import cable, contestant
+from benchmarks.cable import Cable, Link
+from benchmarks.contestant import ROOT, Sample
+from benchmarks.links import workers
+from benchmarks.models import Model, Scale, Store
+from benchmarks.peers.protocol import Work
+from benchmarks.result import Figure, Point, Result, Series
+from benchmarks.rounds import say
+from benchmarks.statistics import estimate
+
+LINKS = (
+    Link(name="10 GbE", round_trip_us=50, gbit=10),
+    Link(name="Thunderbolt, TCP", round_trip_us=300, gbit=20),
+)
+_LOCAL = ""
+_SHORT, _LONG = 128, 4096  # tokens of a prompt
+_NEAR = 0.95  # of the best speed: as good as the best
+_SECONDS = 300.0
+_SPEEDS = {"decode": "decode_tokens_per_s", "prefill": "prefill_tokens_per_s"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """What runs: ``link`` is the name of a cable, empty for nodes of one host; ``nodes`` are as
+    many as there are ``shares``; a node alone has all threads unless ``lone``: then one."""
+
+    model: Model
+    format: str = "q4"
+    shares: tuple[int, ...] = (1,)
+    stages: int = 1
+    link: str = _LOCAL
+    prompt_tokens: int = _SHORT
+    lone: bool = False
+
+    @property
+    def name(self) -> str:
+        words = [self.model.shape, self.format]
+        if len(self.shares) == 1:
+            words.append("1 thread" if self.lone else "1 node")
+        else:
+            kind = "stages" if self.stages > 1 else "tensor"
+            words.append(f"{':'.join(map(str, self.shares))} {kind}")
+        if self.link:
+            words.append(self.link)
+        return f"{' '.join(words)}, {self.prompt_tokens}"
+
+    @property
+    def threads(self) -> int:
+        """Of each node."""
+        if self.link or self.lone:
+            return 1
+        return max(1, len(usable_cpus()) // len(self.shares))
+
+    def same_task(self, other: Combination) -> bool:
+        """Whether a planner chooses between the two: only the split differs."""
+        alike = replace(other, shares=self.shares, stages=self.stages, lone=self.lone)
+        linked = self.link == other.link or _LOCAL in (self.link, other.link)
+        return linked and replace(alike, link=self.link) == self
+
+
+def combinations(scale: Scale) -> list[Combination]:
+    """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts."""
+    small, medium, large = _models(scale)
+    long = next((tokens for tokens in scale.contexts if tokens >= _LONG), _SHORT)
+    found = [
+        *(Combination(model=model) for model in (small, medium, large)),
+        *(Combination(model=model, shares=(1, 1)) for model in (small, medium, large)),
+        Combination(model=large, shares=(3, 1)),
+        Combination(model=large, shares=(1, 1), stages=2),
+        Combination(model=medium, format="q8"),
+        Combination(model=medium, format="q8", shares=(1, 1)),
+        Combination(model=large, format="q8", shares=(3, 1), stages=2),
+        Combination(model=large, prompt_tokens=long),
+        Combination(model=large, shares=(1, 1), prompt_tokens=long),
+        Combination(model=medium, shares=(3, 1), prompt_tokens=long),
+        Combination(model=large, lone=True),
+    ]
+    for link in LINKS:
+        found += [
+            Combination(model=large, shares=(1, 1), link=link.name),
+            Combination(model=medium, shares=(1, 1), link=link.name),
+            Combination(model=large, shares=(1, 1), stages=2, link=link.name),
+        ]
+    return list({one.name: one for one in found}.values())  # small ones may be alike
+
+
+def _models(scale: Scale) -> tuple[Model, Model, Model]:
+    sizes = list(scale.sizes)
+    if len(sizes) < 3:  # quick
+        return sizes[0], sizes[0], sizes[-1]
+    return (
+        Model(shape="smollm2-135m"),
+        Model(shape="qwen3-0.6b", changes={"context": 8192}),
+        Model(shape="tinyllama-1.1b", changes={"context": 8192}),
+    )
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """``speeds[kind]`` and ``expected[kind]`` of every round; kinds as in ``_SPEEDS``."""
+
+    speeds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in _SPEEDS})
+    expected: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in _SPEEDS})
+
+    def add(self, sample: Sample, prediction: Prediction) -> None:
+        for kind, name in _SPEEDS.items():
+            self.speeds[kind].append(sample[name])
+            self.expected[kind].append(getattr(prediction, name))
+
+    def error(self, kind: str) -> float:
+        """Per cent by which the prediction misses the speed: the median over the rounds."""
+        pairs = zip(self.expected[kind], self.speeds[kind], strict=True)
+        return statistics.median(100 * abs(there / here - 1) for there, here in pairs)
+
+
+def run(store: Store, scale: Scale) -> Result:
+    chosen = combinations(scale)
+    notes = [
+        "A combination's error is the median over the rounds of |predicted / measured - 1|; every "
+        "round probes first and then runs. Nodes of one host talk over shared memory, cables are "
+        "TCP; all nodes and cables share this machine's processors."
+    ]
+    why_not = cable.why_not()
+    found = {one.name: _Found() for one in chosen}
+    rounds = []
+    with ExitStack() as stack:
+        cables: dict[str, Cable] = {}
+        if why_not:
+            notes.append(f"No links between hosts here: {why_not}.")
+            chosen = [one for one in chosen if not one.link]
+        for link in () if why_not else LINKS:
+            cables[link.name] = stack.enter_context(cable.lay(link))
+        ends = {name: stack.enter_context(workers(laid)) for name, laid in cables.items()}
+        count = max(2, scale.rounds // 3)
+        for number in range(count):
+            say(f"prediction: round {number + 1} of {count}: probing")
+            profile, links = _probe(cables, ends, quick=len(scale.sizes) < 3)
+            for one in chosen:
+                say(f"prediction: round {number + 1} of {count}: {one.name}")
+                sample = _measure(store, scale, one, cables, ends)
+                prediction = _predict(store, scale, one, profile, links)
+                found[one.name].add(sample, prediction)
+            rounds.append({"profile": profile.to_json()})
+    measured = {name: one for name, one in found.items() if one.speeds["decode"]}
+    picks = [_pick(task, measured) for task in _tasks(chosen)]
+    return Result(
+        experiment="prediction",
+        title="Predicted beside measured",
+        figures=[*_figures(measured), *([_picked(picks)] if picks else [])],
+        series=[_series(kind, measured) for kind in _SPEEDS],
+        notes=(*notes, *(words for words, _ in picks)),
+        rounds=[*rounds, {name: vars(one) for name, one in measured.items()}],
+    )
+
+
+# --- a round ---
+
+
+def _probe(
+    cables: Mapping[str, Cable], ends: Mapping[str, tuple[list[str], Path]], *, quick: bool
+) -> tuple[Profile, dict[str, LinkProfile]]:
+    """This machine's profile, and its links: between nodes of it, and over every cable."""
+    scope = Scope(formats=("q4", "q8"), kv_formats=("f16",))
+    profile = probe_here(nodes=2, scope=replace(scope, rounds=2) if quick else scope)
+    here = profile.link(HERE, HERE)
+    assert here is not None
+    links = {_LOCAL: here}
+    for name, laid in cables.items():
+        hosts, token = ends[name]
+        command = [*laid.inside(0), sys.executable, "-m", "bandweave", "probe", "--links-only"]
+        command += ["--hosts", ",".join(hosts), "--token-file", str(token), "--json"]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=_SECONDS,
+            env={**os.environ, "BANDWEAVE_PROFILE": "off"},
+        )  # fmt: skip
+        value: dict[str, Any] = json.loads(done.stdout)
+        del value["file"]
+        links[name] = next(iter(Profile.from_json(value).links.values()))
+    return profile, links
+
+
+def _work(scale: Scale, one: Combination) -> Work:
+    return Work(prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens)
+
+
+def _measure(
+    store: Store,
+    scale: Scale,
+    one: Combination,
+    cables: Mapping[str, Cable],
+    ends: Mapping[str, tuple[list[str], Path]],
+) -> Sample:
+    work = _work(scale, one)
+    over: dict[str, Any] = {}
+    if one.link:
+        hosts, token = ends[one.link]
+        over = {"before": cables[one.link].inside(0), "hosts": hosts, "token_file": token}
+    runner = contestant.bandweave(
+        store.folder(one.model), context=work.context, nodes=len(one.shares),
+        threads=one.threads, format=one.format, shares=one.shares, stages=one.stages,
+        name=one.name, **over,
+    )  # fmt: skip
+    with runner.start() as running:
+        running.sample(work)
+        samples = [running.sample(work) for _ in range(2)]
+    return {name: statistics.fmean(sample[name] for sample in samples) for name in _SPEEDS.values()}
+
+
+def _predict(
+    store: Store,
+    scale: Scale,
+    one: Combination,
+    profile: Profile,
+    links: Mapping[str, LinkProfile],
+) -> Prediction:
+    with Folder.open(store.folder(one.model)) as folder:
+        graph = build_graph(folder.spec)
+    node = EngineNode(machine=profile.machines[HERE], threads=one.threads, host=HERE)
+    load = Load(
+        prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens, weight_format=one.format
+    )
+    split = make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages)
+    return predict(graph, split, [node] * len(one.shares), lambda a, b: links[one.link], load)
+
+
+# --- what came of it ---
+
+
+def _figures(measured: Mapping[str, _Found]) -> list[Figure]:
+    figures = []
+    for kind in _SPEEDS:
+        errors = [one.error(kind) for one in measured.values()]
+        figures.append(
+            Figure(title=f"{kind}: error of the prediction, median over combinations",
+                   estimate=estimate(errors), unit="%", at_most=8.0)
+        )  # fmt: skip
+        figures.append(
+            Figure(title=f"{kind}: the worst combination", estimate=estimate([max(errors)]),
+                   unit="%", at_most=20.0)
+        )  # fmt: skip
+    return figures
+
+
+def _tasks(chosen: Sequence[Combination]) -> list[list[Combination]]:
+    """Combinations between which a planner chooses: on this machine, and over each link, where
+    the choice is also to leave the other machine out."""
+    tasks = []
+    for link in dict.fromkeys(one.link for one in chosen):
+        seen: list[Combination] = []
+        for one in chosen:
+            if one.link != link or any(one.same_task(other) for other in seen):
+                continue
+            seen.append(one)
+            task = [
+                other
+                for other in chosen
+                if one.same_task(other) and (other.link == link or other.lone)
+            ]
+            if link == _LOCAL:
+                task = [other for other in task if not other.lone]
+            if len(task) > 1:
+                tasks.append(task)
+    return tasks
+
+
+def _pick(task: Sequence[Combination], measured: Mapping[str, _Found]) -> tuple[str, float]:
+    """What the prediction would choose, in words, and its speed over the fastest's."""
+
+    def speed(one: Combination) -> float:
+        return statistics.median(measured[one.name].speeds["decode"])
+
+    def promise(one: Combination) -> float:
+        return statistics.median(measured[one.name].expected["decode"])
+
+    picked, best = max(task, key=promise), max(task, key=speed)
+    part = speed(picked) / speed(best)
+    words = f"Of {len(task)} splits it picks {picked.name}, {100 * part:.0f}% of the fastest"
+    return f"{words} ({best.name}).", part
+
+
+def _picked(picks: Sequence[tuple[str, float]]) -> Figure:
+    good = 100.0 * statistics.fmean(part >= _NEAR for _, part in picks)
+    return Figure(
+        title=f"split picked by prediction is within 5% of the fastest, of {len(picks)} tasks",
+        estimate=estimate([good]), unit="%", at_least=100.0,
+    )  # fmt: skip
+
+
+def _series(kind: str, measured: Mapping[str, _Found]) -> Series:
+    points = []
+    for name, one in measured.items():
+        points.append(Point(name="predicted", x=name, estimate=estimate(one.expected[kind])))
+        points.append(Point(name="measured", x=name, estimate=estimate(one.speeds[kind])))
+    return Series(
+        title=f"{kind}, predicted and measured", axis="model, format, split, link, prompt",
+        unit="tokens/s", points=tuple(points),
+    )  # fmt: skip

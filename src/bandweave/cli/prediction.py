@@ -1,0 +1,166 @@
+"""What a command may expect of the engine, from the stored profile; and the shares that it picks.
+
+Knows profiles and options; measures nothing but where ``quick_profile`` is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.cli import output
+from bandweave.cli.environment import read_environment
+from bandweave.cli.profile_store import read_profile, why_stale
+from bandweave.engine.engine import Engine
+from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import local_threads
+from bandweave.engine.request import Timing
+from bandweave.mesh.address import format_address, parse_address
+from bandweave.models.registry import build_graph
+from bandweave.planning.engine_cost import Bill as PredictedBill
+from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.prediction import Load, Prediction, choose_shares, predict
+from bandweave.planning.profile import HERE, LinkProfile, Profile
+from bandweave.planning.split import Split
+
+_TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """The machines and links of a split, ready to predict; see ``find_predictor``."""
+
+    nodes: tuple[EngineNode, ...]
+    links: dict[tuple[int, int], LinkProfile]
+
+    def link(self, a: int, b: int) -> LinkProfile:
+        return self.links[min(a, b), max(a, b)]
+
+    def predict(self, folder: Folder, split: Split, load: Load) -> Prediction:
+        """``ValueError`` where the profiles lack the format."""
+        return predict(build_graph(folder.spec), split, self.nodes, self.link, load)
+
+
+def stored_profile() -> Profile:
+    """The user's profile, empty where it cannot be used: a prediction is not worth an error."""
+    try:
+        return read_profile(read_environment().profile)
+    except ValueError:
+        return Profile()
+
+
+def quick_profile(options: EngineOptions) -> Profile:
+    """A few seconds' look at this machine, for the options' format and number of nodes."""
+    from bandweave.engine.probe.links import Schedule
+    from bandweave.engine.probe.machine import quick_scope
+    from bandweave.engine.probe.session import probe_here
+
+    return probe_here(
+        nodes=min(2, len(options.shares)),
+        isa=options.isa,
+        scope=quick_scope(options.weight_format, options.kv_format),
+        schedule=Schedule(num_nodes=2, rounds=3) if len(options.shares) > 1 else None,
+    )
+
+
+def find_predictor(profile: Profile, options: EngineOptions) -> Predictor | None:
+    """None where the profile does not know a machine or link of the split, or is stale."""
+    names = [format_address(parse_address(host)) for host in options.hosts]
+    names = names or [HERE] * len(options.shares)
+    nodes = []
+    for name in names:
+        machine = profile.machines.get(name)
+        if machine is None or why_stale(name, machine):
+            return None
+        if options.weight_format not in machine.formats:
+            return None
+        if options.isa and machine.isa != options.isa:
+            return None
+        threads = local_threads(options) if name == HERE else options.threads or machine.cpus
+        host = name.rsplit(":", 1)[0]
+        nodes.append(EngineNode(machine=machine, threads=threads, host=host))
+    links = {}
+    for b, second in enumerate(names):
+        for a, first in enumerate(names[:b]):
+            link = profile.link(first, second)
+            if link is None:
+                return None
+            links[a, b] = link
+    return Predictor(nodes=tuple(nodes), links=links)
+
+
+def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
+    """Options with the shares that decode fastest, said in one line, where the user leaves them to
+    us and the machines differ; else the options as they are."""
+    if not options.fit or len(options.shares) < 2:
+        return options
+    predictor = find_predictor(stored_profile(), options)
+    if predictor is None:
+        return options
+    load = dataclasses.replace(
+        _TYPICAL, weight_format=options.weight_format, kv_format=options.kv_format
+    )
+    graph = build_graph(folder.spec)
+    choice = choose_shares(graph, predictor.nodes, predictor.link, load, stages=options.stages)
+    if choice.gain > 1.0:
+        shares = ",".join(str(share) for share in choice.shares)
+        output.say(
+            f"shares {shares}: the machines' profiles promise {100 * (choice.gain - 1):.0f}% more "
+            "tokens/s than equal ones (--shares chooses others)"
+        )
+    return dataclasses.replace(options, shares=choice.shares)
+
+
+def predict_answers(
+    predictor: Predictor | None,
+    folder: Folder,
+    engine: Engine,
+    options: EngineOptions,
+    timings: Sequence[Timing],
+    *,
+    logits: bool = False,
+) -> Prediction | None:
+    """What answers of these lengths were to be expected to take; None where nothing is known.
+    ``logits``: every choice looked at all of them."""
+    if predictor is None or not timings:
+        return None
+    load = Load(
+        prompt_tokens=round(statistics.fmean(timing.prompt_tokens for timing in timings)),
+        reused_tokens=round(statistics.fmean(timing.reused_tokens for timing in timings)),
+        new_tokens=1 + round(statistics.fmean(timing.decode_tokens for timing in timings)),
+        weight_format=options.weight_format,
+        kv_format=options.kv_format,
+        max_rows=options.max_rows,
+        logits=logits,
+    )
+    # The nodes know best how many threads they took.
+    nodes = tuple(
+        dataclasses.replace(node, threads=info.threads)
+        for node, info in zip(predictor.nodes, engine.nodes, strict=True)
+    )
+    return dataclasses.replace(predictor, nodes=nodes).predict(folder, engine.split, load)
+
+
+def prediction_json(prediction: Prediction | None) -> dict[str, Any] | None:
+    """The fields that a measurement has, as predicted."""
+    if prediction is None:
+        return None
+    bill = prediction.decode
+    return {
+        "decode_tokens_per_s": prediction.decode_tokens_per_s,
+        "prefill_tokens_per_s": prediction.prefill_tokens_per_s,
+        "weight_bytes_per_token": sum(bill.weight_bytes),
+        "weight_bytes_per_token_by_node": list(bill.weight_bytes),
+        "wire_bytes_per_token": dict(bill.wire_bytes),
+        "bill": bill_json(bill),
+    }
+
+
+def bill_json(bill: PredictedBill) -> dict[str, Any]:
+    """As ``report.Bill.to_json``."""
+    nodes = [{"name": f"node {i}", **seconds} for i, seconds in enumerate(bill.seconds)]
+    return {**bill.seconds[0], "nodes": nodes}

@@ -1,0 +1,61 @@
+"""The file that keeps what was measured of machines and links. Knows a file; measures nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from bandweave.planning.profile import HERE, MachineProfile, Profile, stale_reason
+
+_MOST_BYTES = 64_000_000
+
+
+def read_profile(path: Path | None) -> Profile:
+    """What is stored, an empty profile where nothing is. ``ValueError`` names a file that cannot be
+    used."""
+    if path is None:
+        return Profile()
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        return Profile()
+    except OSError as error:
+        raise ValueError(f"the profile {path}: {error.strerror}") from error
+    try:
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+        return Profile.from_json(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"the profile {path} cannot be used: {error}; delete it, then `bandweave probe`"
+        ) from error
+
+
+def save_profile(path: Path, profile: Profile) -> None:
+    """Writes a profile whole or not at all. ``OSError`` where it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(profile.to_json(), file, indent=1)
+            file.write("\n")
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def why_stale(name: str, machine: MachineProfile) -> str:
+    """Why a machine's profile no longer speaks for it; empty where it does."""
+    from bandweave import NUMERICS_VERSION, __version__
+    from bandweave.engine.probe.machine import processor_name
+
+    return stale_reason(
+        machine,
+        version=__version__,
+        numerics_version=NUMERICS_VERSION,
+        processor=processor_name() if name == HERE else None,
+    )

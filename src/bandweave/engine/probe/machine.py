@@ -1,0 +1,189 @@
+"""The machine's profile: everything that the engine's time on one machine is made of, measured."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bandweave import NUMERICS_VERSION, __version__, _native
+from bandweave.engine.machine import available_memory_bytes, total_memory_bytes
+from bandweave.engine.probe import operations, products
+from bandweave.engine.probe.stopwatch import Setting
+from bandweave.planning.profile import (
+    ElementRate,
+    MachineProfile,
+    ProductRate,
+    ReadRate,
+    interpolate,
+    median_and_spread,
+)
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_LEAST_BYTES = 1 << 20
+_MEMORY_PART = 8  # of the memory that is free the probe takes no more than 1/8 at a time
+
+OnProgress = Callable[[int, int], None]  # parts done, and in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """How much is measured; the defaults take half a minute. ``streamed_bytes`` of weights at
+    least, twice the largest cache where that is more (0: little, for tests)."""
+
+    formats: tuple[str, ...] = products.FORMATS
+    kv_formats: tuple[str, ...] = ("f16", "f32")
+    rows: tuple[int, ...] = products.ROWS
+    together: tuple[int, ...] = (1, 4, 8)
+    rounds: int = 7
+    streamed_bytes: int = 128 << 20
+    quick: bool = False
+
+
+def quick_scope(format: str, kv_format: str) -> Scope:
+    """What a prediction for one format needs at least, in about two seconds."""
+    return Scope(
+        formats=(format,),
+        kv_formats=(kv_format,),
+        rows=(1, 128),
+        together=(1, 8),
+        rounds=3,
+        streamed_bytes=64 << 20,
+        quick=True,
+    )
+
+
+def probe_machine(
+    *,
+    threads: int,
+    setting: Setting,
+    scope: Scope,
+    on_progress: OnProgress = lambda done, total: None,
+) -> MachineProfile:
+    """Measures this machine with up to ``threads`` threads."""
+    counts = thread_counts(threads)
+    edges = tuple(sorted({1, threads}))
+    streamed = _streamed_bytes(scope.streamed_bytes)
+    parts = 4 + len(scope.formats) + len(scope.kv_formats)
+    done = 0
+
+    def passed() -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, parts)
+
+    reads = _probe_reads(counts, streamed, scope.rounds, setting)
+    passed()
+    overheads = operations.probe_overheads(counts, 3 * scope.rounds, setting)
+    by_threads = {one.threads: one.seconds_per_op for one in overheads}
+
+    def op_seconds(number: int) -> float:
+        return interpolate(by_threads, number)
+
+    passed()
+    elements: list[ElementRate] = operations.probe_elements(scope.rounds, setting, op_seconds)
+    passed()
+    rates: list[ProductRate] = []
+    for format in scope.formats:
+        found, quantising = products.probe_format(
+            format,
+            threads=edges if scope.quick else counts,
+            rows=scope.rows,
+            streamed_bytes=streamed,
+            rounds=scope.rounds,
+            setting=setting,
+            op_seconds=op_seconds,
+        )
+        rates += found
+        elements += quantising
+        passed()
+    attention = []
+    for kv_format in scope.kv_formats:
+        attention += operations.probe_attention(
+            kv_format,
+            threads=edges,
+            together=scope.together,
+            cache_bytes=streamed // 2,
+            rounds=scope.rounds,
+            setting=setting,
+            op_seconds=op_seconds,
+        )
+        passed()
+    step = operations.probe_step(scope.rounds, setting)
+    passed()
+    return MachineProfile(
+        processor=processor_name(),
+        isa=setting.isa or _native.isa_variants()[0],
+        cpus=threads,
+        memory_bytes=total_memory_bytes() or 0,
+        cache_bytes=_cache_bytes(),
+        version=__version__,
+        numerics_version=NUMERICS_VERSION,
+        measured_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        quick=scope.quick,
+        reads=tuple(reads),
+        products=tuple(rates),
+        attention=tuple(attention),
+        elements=tuple(elements),
+        overheads=tuple(overheads),
+        step=step,
+    )
+
+
+def thread_counts(most: int) -> tuple[int, ...]:
+    """1, 2, 4 ... and the most."""
+    counts = {most}
+    number = 1
+    while number < most:
+        counts.add(number)
+        number *= 2
+    return tuple(sorted(counts))
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    if _CPUINFO.exists():
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+        match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+        if match:
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _probe_reads(
+    counts: tuple[int, ...], size: int, rounds: int, setting: Setting
+) -> list[ReadRate]:
+    values: dict[int, list[float]] = {number: [] for number in counts}
+    for _ in range(rounds):
+        for number in counts:
+            cpus = list(setting.cpus[:number]) if len(setting.cpus) >= number else []
+            values[number].append(_native.read_bandwidth(number, size, 2, cpus))
+    found = []
+    for number, rates in values.items():
+        rate, spread = median_and_spread(rates)
+        found.append(ReadRate(threads=number, bytes_per_s=rate, spread=spread))
+    return found
+
+
+def _streamed_bytes(wanted: int) -> int:
+    """More than the caches hold, less than would hurt."""
+    size = max(wanted, 2 * _cache_bytes()) if wanted else 0
+    available = available_memory_bytes()
+    if available is not None:
+        size = min(size, available // _MEMORY_PART)
+    return max(size, _LEAST_BYTES)
+
+
+def _cache_bytes() -> int:
+    """The largest cache of the first processor, 0 where the system does not say."""
+    largest = 0
+    for path in _CACHES.glob("index*/size"):
+        match = re.fullmatch(r"(\d+)([KMG])", path.read_text().strip())
+        if match:
+            scale = {"K": 10, "M": 20, "G": 30}[match[2]]
+            largest = max(largest, int(match[1]) << scale)
+    return largest

@@ -1,0 +1,138 @@
+"""How fast the products run: every format, kind, number of rows and of threads.
+
+Weights are larger than the caches, as a model's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bandweave import _native
+from bandweave.engine.loading import Weights
+from bandweave.engine.probe import programs
+from bandweave.engine.probe.stopwatch import Setting, Timed, take_turns
+from bandweave.engine.program import Weight
+from bandweave.planning.profile import ElementRate, ProductRate, median_and_spread
+
+FORMATS = ("q4", "q8", "bf16", "f32")
+ROWS = (1, 2, 4, 8, 32, 128)
+_INPUTS, _OUTPUTS = 2048, 2048
+_UNIT = 64  # of the grid's products, as the down projection's
+_FEW_ROWS = 8  # up to here the weights' way from memory counts, beyond it arithmetic does
+_MANY_ROWS_BYTES = 16 << 20
+_CACHED_BYTES, _CACHED_OPS = 4 << 20, 16
+_QUANTISED_ROWS = 32
+_LEAST = 0.2  # of a product's time stays the product's, whatever the rest seems to cost
+
+Overheads = Callable[[int], float]  # seconds of an operation, by threads
+
+
+def probe_format(
+    format: str,
+    *,
+    threads: Sequence[int],
+    rows: Sequence[int],
+    streamed_bytes: int,
+    rounds: int,
+    setting: Setting,
+    op_seconds: Overheads,
+) -> tuple[list[ProductRate], list[ElementRate]]:
+    """The rates of one format, and what quantising activations for it costs. Takes twice
+    ``streamed_bytes`` of memory for the while."""
+    each = _native.matrix_bytes(format, _OUTPUTS, _INPUTS, _INPUTS)
+    count = max(2, -(-streamed_bytes // each))
+    found: list[ProductRate] = []
+    quantised: list[ElementRate] = []
+    quantise = 0.0
+    for on_grid in (False, True):
+        unit = _UNIT if on_grid else _INPUTS
+        weights = _random_weights(format, count, _OUTPUTS, unit)
+        timed: dict[tuple[int, int, bool], Timed] = {}
+        for number in threads:
+            for many in rows:
+                if many > _FEW_ROWS and number not in (1, max(threads)):
+                    continue
+                for cached in (False, True) if many == 1 else (False,):
+                    size = streamed_bytes if many <= _FEW_ROWS else _MANY_ROWS_BYTES
+                    some = max(1, (_CACHED_BYTES if cached else size) // each)
+                    chosen = [_weight(index, _OUTPUTS, unit) for index in range(min(count, some))]
+                    turns = max(1, _CACHED_OPS // len(chosen)) if cached else 1
+                    timed[number, many, cached] = Timed(
+                        program=programs.products(chosen, on_grid=on_grid, turns=turns),
+                        options=setting.options(number, rows=many),
+                        item="weights",
+                        rows=many,
+                        weights=_picked(weights, [weight.name for weight in chosen]),
+                    )
+        times = take_turns(timed, rounds)
+        if not on_grid and format in ("q4", "q8"):
+            rate = _quantising(format, rounds, setting, op_seconds)
+            quantised.append(rate)
+            quantise = rate.seconds
+        for (number, many, cached), values in times.items():
+            ops = len(timed[number, many, cached].program.ops) - 1  # the embedding
+            seconds, spread = median_and_spread([value / ops for value in values])
+            # One row is quantised by every thread for itself, several are shared out.
+            own = _INPUTS * (1 if many == 1 else many / number) * quantise
+            kernel = max(seconds - op_seconds(number) - own, _LEAST * seconds)
+            found.append(
+                ProductRate(
+                    format=format,
+                    on_grid=on_grid,
+                    cached=cached,
+                    rows=many,
+                    threads=number,
+                    seconds_per_byte=kernel / each,
+                    spread=spread,
+                )
+            )
+    return found, quantised
+
+
+def _quantising(format: str, rounds: int, setting: Setting, op_seconds: Overheads) -> ElementRate:
+    """From products with few outputs and with many, the same activations for both."""
+    rows, ops, few, many = _QUANTISED_ROWS, 8, 16, 272
+    timed = {}
+    for outputs in (few, many):
+        timed[outputs] = Timed(
+            program=programs.products(
+                [_weight(index, outputs, _INPUTS) for index in range(ops)], on_grid=False
+            ),
+            options=setting.options(1, rows=rows),
+            item="weights",
+            rows=rows,
+            weights=_random_weights(format, ops, outputs, _INPUTS),
+        )
+    times = take_turns(timed, rounds)
+    less, spread = median_and_spread([value / ops for value in times[few]])
+    more, _ = median_and_spread([value / ops for value in times[many]])
+    kernel = (more - less) / (many - few) * few
+    seconds = max(0.0, less - kernel - op_seconds(1)) / (rows * _INPUTS)
+    return ElementRate(kind=f"quantise_{format}", seconds=seconds, spread=spread)
+
+
+def _weight(index: int, outputs: int, unit: int) -> Weight:
+    return programs.matrix(f"w{index}", outputs, _INPUTS, unit)
+
+
+def _random_weights(format: str, count: int, outputs: int, unit: int) -> Weights:
+    """Matrices whose panels are all alike: what they hold does not matter to the kernels."""
+    each = -(-_native.matrix_bytes(format, outputs, _INPUTS, unit) // 64) * 64
+    arena = _native.Arena(each * count)
+    matrices = {
+        f"w{index}": _native.Matrix(arena, format, outputs, _INPUTS, unit) for index in range(count)
+    }
+    first = matrices["w0"]
+    values = np.random.default_rng(0).standard_normal((16, _INPUTS), np.float32) / 64
+    first.pack(0, values)
+    panel = first.panels[: first.nbytes * 16 // outputs].copy()
+    for matrix in matrices.values():
+        matrix.panels.reshape(-1, len(panel))[:] = panel
+    return Weights(arena=arena, matrices=matrices, vectors={})
+
+
+def _picked(weights: Weights, names: Sequence[str]) -> Weights:
+    picked = {name: weights.matrices[name] for name in names}
+    return Weights(arena=weights.arena, matrices=picked, vectors={})

@@ -1,0 +1,183 @@
+"""The controller's side of a probe: starts nodes, has them measure, gathers a profile.
+
+Machines of their own are measured at the same time, nodes of one machine in turn. Knows messages;
+measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bandweave.engine.executor import StepError
+from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.launcher import HostLauncher, LocalLauncher
+from bandweave.engine.machine import usable_cpus
+from bandweave.engine.options import STALL_SECONDS
+from bandweave.engine.probe.links import Schedule
+from bandweave.engine.probe.machine import Scope
+from bandweave.mesh.address import format_address, is_loopback
+from bandweave.mesh.channel import ChannelClosed
+from bandweave.planning.profile import HERE, LinkProfile, MachineProfile, Profile, link_name
+from bandweave.planning.record import from_json, to_json
+
+_PATIENCE_SECONDS = 300.0  # between two signs of life
+
+OnProgress = Callable[[str, int, int], None]  # what is measured, parts done, and in all
+
+
+def _quiet(what: str, done: int, total: int) -> None: ...
+
+
+def probe_here(
+    *,
+    nodes: int = 1,
+    threads: int | None = None,
+    isa: str = "",
+    scope: Scope | None = None,
+    schedule: Schedule | None = None,
+    on_progress: OnProgress = _quiet,
+) -> Profile:
+    """This machine's profile, and with several ``nodes`` the links between its processes: over
+    shared memory and over TCP. ``OSError`` or ``StepError`` where a node fails."""
+    with LocalLauncher() as launcher:
+        handles = launcher.start(1)
+        _ask_machine(handles[0], threads, isa, scope or Scope(), pin=True)
+        machine = _await_machine(handles[0], "this machine", on_progress)
+    links: dict[str, LinkProfile] = {}
+    if nodes > 1:
+        for shared in (True, False):
+            with LocalLauncher() as launcher:
+                name = f"{HERE} {'shared' if shared else 'tcp'}"
+                found = _probe_links(
+                    launcher, nodes, isa, schedule, shared=shared, on_progress=on_progress
+                )
+                links[name] = found[0, 1]
+    return Profile(machines={HERE: machine}, links=links)
+
+
+def probe_hosts(
+    addresses: Sequence[str],
+    secret: bytes,
+    *,
+    threads: int | None = None,
+    isa: str = "",
+    scope: Scope | None = None,
+    schedule: Schedule | None = None,
+    links_only: bool = False,
+    on_progress: OnProgress = _quiet,
+) -> Profile:
+    """The profiles of the machines whose workers listen at ``addresses``, and of the link between
+    every two (``links_only``: these alone). Errors as ``probe_here``; ``ValueError`` for addresses
+    that make no sense."""
+    machines: dict[str, MachineProfile] = {}
+    links: dict[str, LinkProfile] = {}
+    launcher = HostLauncher(addresses, secret)
+    names = [format_address(address) for address in launcher.addresses]
+    if not links_only:
+        with launcher:
+            handles = launcher.start(len(names))
+            for wave in _waves([address[0] for address in launcher.addresses]):
+                for node in wave:
+                    _ask_machine(handles[node], threads, isa, scope or Scope(), pin=False)
+                for node in wave:
+                    machines[names[node]] = _await_machine(handles[node], names[node], on_progress)
+    if len(names) > 1:
+        with launcher:
+            found = _probe_links(
+                launcher, len(names), isa, schedule, shared=True, on_progress=on_progress
+            )
+        links = {link_name(names[a], names[b]): link for (a, b), link in found.items()}
+    return Profile(machines=machines, links=links)
+
+
+def _waves(hosts: Sequence[str]) -> list[list[int]]:
+    """Nodes that may be measured at once: one of each host."""
+    hosts = ["here" if is_loopback(host) else host for host in hosts]
+    number = [hosts[:node].count(host) for node, host in enumerate(hosts)]
+    return [[n for n, k in enumerate(number) if k == wave] for wave in range(max(number) + 1)]
+
+
+def _ask_machine(
+    handle: NodeHandle, threads: int | None, isa: str, scope: Scope, *, pin: bool
+) -> None:
+    handle.channel.send(
+        {
+            "type": "probe",
+            "what": "machine",
+            "threads": threads or 0,
+            "pin": pin,
+            "isa": isa,
+            "scope": to_json(scope),
+        }
+    )
+
+
+def _await_machine(handle: NodeHandle, name: str, on_progress: OnProgress) -> MachineProfile:
+    answer = _await(handle, f"{name}: processors and memory", on_progress)
+    try:
+        return from_json(MachineProfile, answer.get("machine"), "its profile")
+    except ValueError as error:
+        raise StepError(f"{handle.name} sent a profile that makes no sense: {error}") from error
+
+
+def _probe_links(
+    launcher: Launcher,
+    num_nodes: int,
+    isa: str,
+    schedule: Schedule | None,
+    *,
+    shared: bool,
+    on_progress: OnProgress,
+) -> dict[tuple[int, int], LinkProfile]:
+    handles = launcher.start(num_nodes)
+    schedule = schedule or Schedule(num_nodes=num_nodes)
+    local = isinstance(launcher, LocalLauncher)
+    cpus = usable_cpus()
+    each = max(1, len(cpus) // num_nodes)
+    pinned = local and each * num_nodes == len(cpus)
+    for handle in handles:
+        handle.channel.send(
+            {
+                "type": "probe",
+                "what": "links",
+                "names": [one.name for one in handles],
+                "addresses": [one.address for one in handles],
+                "schedule": to_json(schedule),
+                "num_pairs": num_nodes * (num_nodes - 1) // 2,
+                "cpus": [cpus[handle.node * each]] if pinned else [],
+                "isa": isa,
+                "spin": not local or num_nodes <= len(cpus),
+                "stall_seconds": STALL_SECONDS,
+                "shared": shared,
+            }
+        )
+    found: dict[tuple[int, int], LinkProfile] = {}
+    medium = "links" if not local else "shared memory" if shared else "TCP of this machine"
+    for handle in handles:
+        for entry in _await(handle, medium, on_progress)["links"]:
+            a, b = entry["pair"]
+            found[a, b] = from_json(LinkProfile, entry["link"], "its link")
+    if len(found) != num_nodes * (num_nodes - 1) // 2:
+        raise StepError(f"{len(found)} of the links between {num_nodes} nodes were measured")
+    return found
+
+
+def _await(handle: NodeHandle, what: str, on_progress: OnProgress) -> dict[str, Any]:
+    while True:
+        try:
+            message, _ = handle.channel.receive(_PATIENCE_SECONDS)
+        except TimeoutError:
+            raise StepError(f"{handle.name} said nothing for {_PATIENCE_SECONDS:.0f} s") from None
+        except ChannelClosed:
+            handle.wait(1.0)
+            reason = handle.exit_reason() or "closed its connection"
+            raise StepError(f"{handle.name} {reason}") from None
+        kind = message.get("type")
+        if kind == "progress":
+            on_progress(what, message["done"], message["total"])
+        elif kind == "failed":
+            reason = f"{handle.name}: {message.get('reason')}"
+            raise ValueError(reason) if message.get("mistake") else StepError(reason)
+        elif kind == "probed":
+            return message

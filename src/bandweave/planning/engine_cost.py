@@ -1,0 +1,327 @@
+"""What this engine takes for a step on probed machines, item by item, before it runs.
+
+Sizes come from ``planning.work``, seconds from profiles. Nodes have clocks that meet where their
+messages do, so that waiting shows as it does in the engine's bill. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bandweave.models.graph import Graph
+from bandweave.planning.profile import LinkProfile, LinkTime, MachineProfile
+from bandweave.planning.split import Split
+from bandweave.planning.work import (
+    FRAME_BYTES,
+    Attention,
+    Elements,
+    Local,
+    Product,
+    Reduce,
+    Segment,
+    Send,
+    Step,
+    step_work,
+)
+
+ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
+WIRE_KINDS = ("activations", "logits", "control", "weights", "kv")
+_QUANTISED = ("q4", "q8")
+_CACHE_PART = 0.25  # of a cache may be counted on
+
+Links = Callable[[int, int], LinkProfile]  # between two nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineNode:
+    """One node: ``threads`` threads on a machine; nodes with the same ``host`` share its memory and
+    processors. Remembers the rates that it was asked for."""
+
+    machine: MachineProfile
+    threads: int
+    host: str
+    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"{self.threads} threads a node; it must be at least 1")
+
+    def seconds_per_byte(
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool
+    ) -> float:
+        """As the machine's profile says."""
+        key = (format, on_grid, rows, threads, cached)
+        if key not in self._rates:
+            self._rates[key] = self.machine.seconds_per_byte(
+                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
+            )
+        return self._rates[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """A step: seconds by node and item, with ``"wall"`` their sum; ``weight_bytes`` read by node;
+    ``wire_bytes`` by kind over all nodes, headers of messages included."""
+
+    seconds: tuple[Mapping[str, float], ...]
+    weight_bytes: tuple[int, ...]
+    wire_bytes: Mapping[str, int]
+
+    @property
+    def wall(self) -> float:
+        """Seconds of the step, on node 0's clock."""
+        return self.seconds[0]["wall"]
+
+
+def predict_step(
+    graph: Graph,
+    split: Split,
+    nodes: Sequence[EngineNode],
+    links: Links,
+    step: Step,
+    *,
+    weight_format: str,
+    kv_format: str,
+) -> Bill:
+    """The bill of one step. ``ValueError`` where a profile lacks the format."""
+    if len(nodes) != split.num_nodes:
+        raise ValueError(f"{len(nodes)} machines for {split.num_nodes} nodes")
+    work = list(step_work(graph, split, step, format=weight_format))
+    cost = _Cost(nodes, links, weight_format, kv_format)
+    cost.cached = _fits_caches(nodes, work)
+    for segment, times in work:
+        # Layers of a stage are alike; the first starts from other clocks, the rest from even ones.
+        cost.run(segment, times)
+    first = nodes[0].machine.step
+    logits = step.logit_rows * graph.spec.vocab_size if step.logits else 0
+    cost.spend(0, "sampling", logits * first.seconds_per_logit)
+    cost.spend(0, "other", first.seconds_per_step + step.rows * first.seconds_per_row)
+    return cost.bill()
+
+
+class _Cost:
+    """Clocks and bills of all nodes while a step goes by."""
+
+    def __init__(
+        self, nodes: Sequence[EngineNode], links: Links, weight_format: str, kv_format: str
+    ) -> None:
+        self.nodes, self.links = nodes, links
+        self.weight_format, self.kv_format = weight_format, kv_format
+        self.cached = False  # a step's weights stay in the processors' caches
+        self.clock = [0.0] * len(nodes)
+        self.items: list[dict[str, float]] = [dict.fromkeys(ITEMS, 0.0) for _ in nodes]
+        self.weight_bytes = [0] * len(nodes)
+        self.wire_bytes: dict[str, int] = dict.fromkeys(WIRE_KINDS, 0)
+
+    def spend(self, node: int, item: str, seconds: float, times: int = 1) -> None:
+        self.items[node][item] += seconds * times
+        self.clock[node] += seconds * times
+
+    def bill(self) -> Bill:
+        # Until node 0 opens the next step the others wait for it.
+        wall = sum(self.items[0].values())
+        for items in self.items[1:]:
+            items["exchange_wait"] += max(0.0, wall - sum(items.values()))
+        return Bill(
+            seconds=tuple({**items, "wall": sum(items.values())} for items in self.items),
+            weight_bytes=tuple(self.weight_bytes),
+            wire_bytes=self.wire_bytes,
+        )
+
+    # --- a segment ---
+
+    def run(self, segment: Segment, times: int) -> None:
+        local = {node: self._local(node, segment.local) for node in segment.local}
+        read = self._shared_reading(segment.local, {n: one["weights"] for n, one in local.items()})
+        for node, seconds in local.items():
+            for item, value in {**seconds, "weights": read[node]}.items():
+                self.spend(node, item, value, times)
+            sizes = [w.weight_bytes for w in segment.local[node] if isinstance(w, Product)]
+            self.weight_bytes[node] += times * sum(sizes)
+        for meeting in segment.meetings:
+            if isinstance(meeting, Reduce):
+                self._reduce(meeting, times)
+            else:
+                self._send(meeting, times)
+
+    def _local(self, node: int, work: Mapping[int, Sequence[Local]]) -> dict[str, float]:
+        """Seconds by item, as if nobody else read the machine's memory."""
+        seconds = {"weights": 0.0, "attention": 0.0, "other": 0.0}
+        beside = self._threads_beside(node, work)
+        for one in work[node]:
+            if isinstance(one, Product):
+                seconds["weights"] += self._product(node, one)
+            elif isinstance(one, Attention):
+                seconds["attention"] += self._attention(node, one, beside)
+            else:
+                item = "attention" if one.kind == "kv_append" else "other"
+                seconds[item] += self._elements(node, one)
+        slowed = self._crowding(node, work)
+        return {item: value * slowed for item, value in seconds.items()}
+
+    def _threads_beside(self, node: int, work: Mapping[int, Sequence[Local]]) -> int:
+        """Threads at work on the node's host, its own included."""
+        host = self.nodes[node].host
+        return sum(self.nodes[n].threads for n in work if work[n] and self.nodes[n].host == host)
+
+    def _crowding(self, node: int, work: Mapping[int, Sequence[Local]]) -> float:
+        """How much slower all goes where threads outnumber processors."""
+        beside = max(self._threads_beside(node, work), self.nodes[node].threads)
+        return max(1.0, beside / self.nodes[node].machine.cpus)
+
+    def _product(self, node: int, work: Product) -> float:
+        machine, threads = self.nodes[node].machine, self.nodes[node].threads
+        rate = self.nodes[node].seconds_per_byte(
+            self.weight_format,
+            on_grid=work.on_grid,
+            rows=work.rows,
+            threads=threads,
+            cached=self.cached,
+        )
+        seconds = machine.op_seconds(threads) + rate * work.weight_bytes
+        if self.weight_format in _QUANTISED:
+            # One row is quantised by every thread for itself, several are shared out.
+            rows = work.rows if work.rows == 1 else work.rows / threads
+            kind = f"quantise_{self.weight_format}"
+            seconds += machine.element_seconds(kind) * work.inputs * rows
+        return seconds
+
+    def _attention(self, node: int, work: Attention, beside: int) -> float:
+        machine, threads = self.nodes[node].machine, self.nodes[node].threads
+        busy = min(threads, work.rows * work.heads)
+        # Heads go together only as long as every thread has some.
+        together = min(work.together, max(1.0, work.rows * work.heads / threads))
+        each = machine.attention_seconds(
+            self.kv_format,
+            together=together,
+            streamed=work.rows == 1 and not self.cached,
+            threads=max(beside, threads),
+        )
+        elements = work.rows * work.keys * work.heads * work.dim
+        return machine.op_seconds(threads) + each * elements / busy
+
+    def _elements(self, node: int, work: Elements) -> float:
+        machine, threads = self.nodes[node].machine, self.nodes[node].threads
+        each = machine.element_seconds(work.kind) * work.count
+        return machine.op_seconds(threads) + each / min(threads, work.parts)
+
+    def _shared_reading(
+        self, work: Mapping[int, Sequence[Local]], alone: Mapping[int, float]
+    ) -> dict[int, float]:
+        """Seconds of every node's products where nodes of one host share its memory's bandwidth.
+
+        While several read, each gets what so many threads were measured to get; who is done first
+        leaves its part to the others.
+        """
+        result: dict[int, float] = {}
+        for host in {self.nodes[node].host for node in alone}:
+            left = {n: s for n, s in alone.items() if self.nodes[n].host == host}
+            clock = 0.0
+            while left:
+                reading = sum(self.nodes[node].threads for node in left)
+                slowed = {node: self._slowdown(node, reading, _rows(work[node])) for node in left}
+                step = min(left[node] * slowed[node] for node in left)
+                clock += step
+                rest = {node: seconds - step / slowed[node] for node, seconds in left.items()}
+                for node, seconds in rest.items():
+                    if seconds <= 1e-12 * alone[node]:
+                        result[node] = clock
+                left = {node: s for node, s in rest.items() if node not in result}
+        return result
+
+    def _slowdown(self, node: int, reading: int, rows: int) -> float:
+        """How much longer a thread takes for a byte while ``reading`` threads read."""
+        machine, threads = self.nodes[node].machine, self.nodes[node].threads
+        reading, threads = min(reading, machine.cpus), min(threads, machine.cpus)
+        if reading <= threads:
+            return 1.0
+
+        def of(count: int) -> float:
+            each = self.nodes[node].seconds_per_byte(
+                self.weight_format,
+                on_grid=False,
+                rows=rows,
+                threads=count,
+                cached=self.cached,
+            )
+            return each * count
+
+        return max(1.0, of(reading) / of(threads))
+
+    # --- meetings ---
+
+    def _reduce(self, meeting: Reduce, times: int) -> None:
+        group = meeting.group
+        for node in group:
+            own = self._elements(
+                node,
+                Elements(kind="all_reduce_add", count=meeting.count, parts=meeting.count // 64 + 1),
+            )
+            self.spend(node, "other", own, times)
+        if len(group) == 1:
+            return
+        arrive = max(self.clock[node] for node in group)
+        # A run of alike layers starts from even clocks but once: what the first wait was, all are.
+        for node in group:
+            wait = arrive - self.clock[node]
+            self.items[node]["exchange_wait"] += wait
+            self.clock[node] = arrive
+        size = meeting.payload_bytes + FRAME_BYTES
+        spent = {node: self._exchange(node, meeting, size) for node in group}
+        longest = max(sum(one) for one in spent.values())
+        for node, (wire, wait, other) in spent.items():
+            self.spend(node, "wire", wire, times)
+            self.spend(node, "other", other, times)
+            rest = longest - wire - wait - other
+            self.spend(node, "exchange_wait", wait + rest, times)
+            if node in meeting.contributors:
+                self.wire_bytes["activations"] += times * size * (len(group) - 1)
+
+    def _exchange(self, node: int, meeting: Reduce, size: int) -> tuple[float, float, float]:
+        """Seconds to send, to wait for what comes, and to encode and add. Messages to and from
+        several nodes share a node's way out: the bytes of all but one come on top."""
+        peers = [peer for peer in meeting.group if peer != node]
+        links = [self.links(node, peer) for peer in peers]
+        times = [link.at(size) for link in links]
+        wire = sum(time.wire_seconds for time in times)
+        wait = max(time.wait_seconds for time in times)
+        wait += sum(size / link.bytes_per_s for link in links) - max(
+            size / link.bytes_per_s for link in links
+        )
+        return wire, wait, self._codec(node, links, times)
+
+    def _codec(self, node: int, links: Sequence[LinkProfile], times: Sequence[LinkTime]) -> float:
+        """Encoding once and adding what each peer sent; long messages are shared by threads."""
+        least = max(link.at(1).other_seconds for link in links)
+        longer = sum(max(0.0, time.other_seconds - least) for time in times)
+        return least + longer / self.nodes[node].threads
+
+    def _send(self, meeting: Send, times: int) -> None:
+        size = meeting.payload_bytes + FRAME_BYTES
+        sent = self.clock[meeting.source]
+        for target in meeting.targets:
+            time = self.links(meeting.source, target).at(size)
+            self.spend(meeting.source, "wire", time.wire_seconds, times)
+            arrives = self.clock[meeting.source] + time.wait_seconds
+            late = max(0.0, arrives - self.clock[target])
+            self.spend(target, "exchange_wait", late)
+        assert self.clock[meeting.source] >= sent
+        self.wire_bytes[meeting.kind] += times * size * len(meeting.targets)
+
+
+def _fits_caches(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]]) -> bool:
+    """Whether a step's weights surely stay in the cache of every host."""
+    sizes: dict[str, int] = {}
+    for segment, times in work:
+        for node, local in segment.local.items():
+            size = times * sum(one.weight_bytes for one in local if isinstance(one, Product))
+            sizes[nodes[node].host] = sizes.get(nodes[node].host, 0) + size
+    room = {node.host: node.machine.cache_bytes * _CACHE_PART for node in nodes}
+    return all(size <= room[host] for host, size in sizes.items())
+
+
+def _rows(work: Sequence[Local]) -> int:
+    return next((one.rows for one in work if isinstance(one, Product)), 1)

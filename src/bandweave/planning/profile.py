@@ -1,0 +1,332 @@
+"""Profile: what was measured of machines and of the links between them. Plain data with lookups.
+
+Times are medians over several rounds; ``spread`` is the interquartile range over the median, so
+that a noisy machine shows. Knows no models, no files and no measuring.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bandweave.planning.record import from_json, to_json
+
+SCHEMA_VERSION = 1
+HERE = "here"  # this machine, among a profile's machines
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRate:
+    """A plain read by so many threads together."""
+
+    threads: int
+    bytes_per_s: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductRate:
+    """Products of packed weights in ``format`` with ``rows`` rows: seconds for each byte of weights
+    beyond the cost of the operation itself; ``on_grid``: of a ``linear_grid``; ``cached``: weights
+    that stay in the processor's caches from step to step."""
+
+    format: str
+    on_grid: bool
+    cached: bool
+    rows: int
+    threads: int
+    seconds_per_byte: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionRate:
+    """Attention by one thread: seconds for each row, position, query head and dim. ``together``:
+    query heads that read one KV head; ``streamed``: keys come from memory, as in decoding, or from
+    a cache that the rows of a prompt share."""
+
+    kv_format: str
+    together: int
+    streamed: bool
+    threads: int
+    seconds: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElementRate:
+    """An operation that goes through its elements one by one: seconds for each, by one thread.
+    ``kind`` is that of the operation, or ``"quantise_q4"``, ``"quantise_q8"``."""
+
+    kind: str
+    seconds: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """What an operation costs that computes next to nothing, its barrier included."""
+
+    threads: int
+    seconds_per_op: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Node 0 beside the operations: of every step, of every row (its embedding read), and of every
+    logit where the logits are looked at."""
+
+    seconds_per_step: float
+    seconds_per_row: float
+    seconds_per_logit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineProfile:
+    """One machine. ``cpus`` as many threads as it was measured with at most; ``cache_bytes`` of its
+    largest cache, 0 where unknown; ``measured_at`` in UTC (ISO 8601); ``quick``: only what a short
+    look could see."""
+
+    processor: str
+    isa: str
+    cpus: int
+    memory_bytes: int
+    cache_bytes: int
+    version: str
+    numerics_version: int
+    measured_at: str
+    quick: bool
+    reads: tuple[ReadRate, ...]
+    products: tuple[ProductRate, ...]
+    attention: tuple[AttentionRate, ...]
+    elements: tuple[ElementRate, ...]
+    overheads: tuple[Overhead, ...]
+    step: StepCost
+
+    def __post_init__(self) -> None:
+        for name in ("reads", "products", "attention", "elements", "overheads"):
+            if not getattr(self, name):
+                raise ValueError(f"a machine's profile has no {name}")
+        for product in self.products:
+            if product.rows < 1 or product.threads < 1 or product.seconds_per_byte <= 0:
+                raise ValueError(f"a product's rate makes no sense: {product}")
+        for read in self.reads:
+            if read.threads < 1 or read.bytes_per_s <= 0:
+                raise ValueError(f"a read's rate makes no sense: {read}")
+        if self.cpus < 1:
+            raise ValueError("a machine has at least 1 processor")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The weight formats that were measured."""
+        return tuple(dict.fromkeys(product.format for product in self.products))
+
+    def read_bytes_per_s(self, threads: int) -> float:
+        """Bytes per second that so many threads read together."""
+        points = {read.threads: read.bytes_per_s for read in self.reads}
+        return interpolate(points, threads)
+
+    def seconds_per_byte(
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool = False
+    ) -> float:
+        """Of a product, as in ``ProductRate``, between what was measured. ``ValueError`` for a
+        format that was not measured."""
+        known = [p for p in self.products if p.format == format]
+        if not known:
+            raise ValueError(
+                f"the profile knows the formats {', '.join(self.formats)}, not {format}; "
+                "`bandweave probe` measures all of them"
+            )
+        known = [p for p in known if p.on_grid == on_grid] or known
+        if cached:
+            # Rows are many or weights are: more rows were measured from memory alone.
+            known = [p for p in known if p.cached or p.rows > 1] or known
+        else:
+            known = [p for p in known if not p.cached] or known
+        by_threads = {}
+        for count in {p.threads for p in known}:
+            points = {p.rows: p.seconds_per_byte for p in known if p.threads == count}
+            most = max(points)
+            value = interpolate(points, rows)
+            # Beyond the most rows that were measured the kernel has reached its rate.
+            by_threads[count] = value * max(1.0, rows / most)
+        return interpolate(by_threads, threads)
+
+    def attention_seconds(
+        self, kv_format: str, *, together: float, streamed: bool, threads: int
+    ) -> float:
+        """For each row, position, query head and dim, on one of ``threads`` threads."""
+        known = [a for a in self.attention if a.streamed == streamed] or list(self.attention)
+        known = [a for a in known if a.kv_format == kv_format] or known
+        by_threads = {}
+        for count in {a.threads for a in known}:
+            points = {a.together: a.seconds for a in known if a.threads == count}
+            by_threads[count] = interpolate(points, together)
+        return interpolate(by_threads, threads)
+
+    def element_seconds(self, kind: str) -> float:
+        """For each element of such an operation; 0 where it was not measured."""
+        return next((e.seconds for e in self.elements if e.kind == kind), 0.0)
+
+    def op_seconds(self, threads: int) -> float:
+        """What every operation costs at so many threads."""
+        points = {o.threads: o.seconds_per_op for o in self.overheads}
+        return interpolate(points, threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkTime:
+    """An all-reduce of two nodes in which each sends ``payload_bytes``: seconds to send, to wait
+    for the other, and to encode, check and add."""
+
+    payload_bytes: int
+    wire_seconds: float
+    wait_seconds: float
+    other_seconds: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkProfile:
+    """The link between two nodes. ``transport`` is ``"shared"`` (memory of one host) or
+    ``"tcp"``."""
+
+    transport: str
+    times: tuple[LinkTime, ...]
+
+    def __post_init__(self) -> None:
+        if not self.times:
+            raise ValueError("a link's profile has no times")
+
+    @property
+    def latency_seconds(self) -> float:
+        """Of the smallest message that was measured."""
+        first = min(self.times, key=lambda time: time.payload_bytes)
+        return first.wire_seconds + first.wait_seconds
+
+    @property
+    def bytes_per_s(self) -> float:
+        """What the link carries each way, from the largest messages that were measured."""
+        times = sorted(self.times, key=lambda time: time.payload_bytes)
+        last = times[-1]
+        seconds = last.wire_seconds + last.wait_seconds - self.latency_seconds
+        return last.payload_bytes / seconds if seconds > 0 else math.inf
+
+    def at(self, payload_bytes: float) -> LinkTime:
+        """The times of a message of that size, on straight lines between the sizes that were
+        measured (a latency and a rate), in proportion beyond the largest."""
+        size = max(float(payload_bytes), 1.0)
+        largest = max(time.payload_bytes for time in self.times)
+        scale = max(1.0, size / largest) if largest else 1.0
+
+        def value(name: str) -> float:
+            points = {time.payload_bytes: getattr(time, name) for time in self.times}
+            return interpolate(points, size, logarithmic=False) * scale
+
+        return LinkTime(
+            payload_bytes=round(size),
+            wire_seconds=value("wire_seconds"),
+            wait_seconds=value("wait_seconds"),
+            other_seconds=value("other_seconds"),
+            spread=max(time.spread for time in self.times),
+        )
+
+
+FREE_LINK = LinkProfile(
+    transport="free",
+    times=(
+        LinkTime(payload_bytes=0, wire_seconds=0, wait_seconds=0, other_seconds=0, spread=0),
+        LinkTime(payload_bytes=1, wire_seconds=0, wait_seconds=0, other_seconds=0, spread=0),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """``machines`` by address (``host:port`` of a worker) or ``HERE``; ``links`` by the two ends,
+    ``"a b"`` in alphabetical order; between nodes of this machine ``"here shared"`` and
+    ``"here tcp"``."""
+
+    schema: int = SCHEMA_VERSION
+    machines: Mapping[str, MachineProfile] = field(default_factory=dict)
+    links: Mapping[str, LinkProfile] = field(default_factory=dict)
+
+    def link(self, a: str, b: str) -> LinkProfile | None:
+        """The link between two ends, None where it was not measured."""
+        return self.links.get(link_name(a, b))
+
+    def joined(self, other: Profile) -> Profile:
+        """This profile with what a newer one knows in the place of its own."""
+        return replace(
+            self,
+            machines={**self.machines, **other.machines},
+            links={**self.links, **other.links},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Profile:
+        """``ValueError`` says which field is wrong, or that the schema is another version's."""
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
+            raise ValueError(
+                f"this is no profile of schema version {SCHEMA_VERSION}; `bandweave probe` makes "
+                "a new one"
+            )
+        return from_json(cls, value, "the profile")
+
+
+def link_name(a: str, b: str) -> str:
+    """The key of a link in ``Profile.links``."""
+    if a == b == HERE:
+        return f"{HERE} shared"
+    return " ".join(sorted((a, b)))
+
+
+def stale_reason(
+    machine: MachineProfile, *, version: str, numerics_version: int, processor: str | None = None
+) -> str:
+    """Why a machine's profile no longer speaks for it; empty where it does."""
+    if machine.version != version:
+        return f"it is of bandweave {machine.version}, this is {version}"
+    if machine.numerics_version != numerics_version:
+        return f"it is of numerics version {machine.numerics_version}, this is {numerics_version}"
+    if processor is not None and machine.processor != processor:
+        return f"it is of another processor ({machine.processor})"
+    return ""
+
+
+def interpolate(points: Mapping[int, float], x: float, *, logarithmic: bool = True) -> float:
+    """The value at ``x`` between measured points, on straight lines over logarithms (a power law
+    between neighbours; a zero makes its line a plain one), or on plain lines; beyond the ends the
+    end's value."""
+    xs = sorted(points)
+    x = min(max(x, xs[0]), xs[-1])
+    if x in points:
+        return points[int(x)]
+    high = next(i for i, value in enumerate(xs) if value > x)
+    a, b = xs[high - 1], xs[high]
+    first, last = points[a], points[b]
+    if not logarithmic or min(first, last) <= 0 or a <= 0:
+        return first + (x - a) / (b - a) * (last - first)
+    return first * (last / first) ** (math.log(x / a) / math.log(b / a))
+
+
+def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """The median and the interquartile range over it."""
+    if not values:
+        raise ValueError("0 values have no median")
+    ordered = sorted(values)
+
+    def quantile(part: float) -> float:
+        at = part * (len(ordered) - 1)
+        low = math.floor(at)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+    middle = quantile(0.5)
+    return middle, (quantile(0.75) - quantile(0.25)) / middle if middle > 0 else 0.0

@@ -1,0 +1,88 @@
+"""Records: frozen dataclasses to JSON values and back, every field checked.
+
+For data that comes from a file or another machine. Knows numbers, texts, tuples, mappings by text
+and nested records; knows no files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+_MOST_ENTRIES = 100_000
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> Any:
+    """Objects, lists, numbers and texts that ``from_json`` reads."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {key: to_json(value) for key, value in record.items()}
+    if isinstance(record, tuple):
+        return [to_json(value) for value in record]
+    return record
+
+
+def from_json(kind: type[T], value: Any, where: str = "it") -> T:
+    """The record that ``to_json`` wrote. ``ValueError`` names the field that is wrong: missing,
+    unknown, of another type, negative or not finite (no quantity here is below zero)."""
+    return _read(kind, value, where)
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (types.UnionType, Union):
+        present = [one for one in arguments if one is not type(None)]
+        assert len(present) == 1 and len(arguments) == 2, kind
+        return None if value is None else _read(present[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) > _MOST_ENTRIES:
+            raise ValueError(f"{where} must be a list, not {_shown(value)}")
+        return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict) or len(value) > _MOST_ENTRIES:
+            raise ValueError(f"{where} must be an object, not {_shown(value)}")
+        return {key: _read(arguments[1], one, f"{where}[{key!r}]") for key, one in value.items()}
+    return _plain(kind, value, where)
+
+
+def _record(kind: type[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be an object, not {_shown(value)}")
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown, missing = value.keys() - fields.keys(), fields.keys() - value.keys()
+    if unknown:
+        raise ValueError(f"{where} has an unknown field {sorted(unknown)[0]!r}")
+    if missing:
+        raise ValueError(f"{where} lacks the field {sorted(missing)[0]!r}")
+    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in fields})
+
+
+def _plain(kind: Any, value: Any, where: str) -> Any:
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number) and number >= 0:
+            return number
+    if kind is int and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    names = {float: "a number of at least 0", int: "a whole number of at least 0", str: "a text",
+             bool: "true or false"}  # fmt: skip
+    raise ValueError(f"{where} must be {names[kind]}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
