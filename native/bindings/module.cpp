@@ -334,7 +334,6 @@ NB_MODULE(_native, m) {
             [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, std::shared_ptr<Exchange> exchange) {
-                new (self) PyExecutor();
                 ExecutorOptions options;
                 options.max_rows = max_rows;
                 options.num_pages = num_pages;
@@ -344,9 +343,9 @@ NB_MODULE(_native, m) {
                 options.cpus = std::move(cpus);
                 options.spin = spin;
                 options.kernels = &find_kernels(isa);
-                self->matrices = program.matrices;
-                self->exchange = exchange;
-                self->executor = std::make_unique<Executor>(program.program, options, exchange);
+                // First what can fail: nothing destroys an object whose __init__ has thrown.
+                auto executor = std::make_unique<Executor>(program.program, options, exchange);
+                new (self) PyExecutor{program.matrices, std::move(exchange), std::move(executor)};
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "exchange"_a.none())
