@@ -538,6 +538,33 @@ def test_run_on_workers(alone: Any, tmp_path: Path) -> None:
     assert len(found["plan"]["nodes"]) == 2
 
 
+def test_a_worker_keeps_packed_weights_where_its_own_environment_says(
+    long_model: Path, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("x" * 32)
+    listen = ("worker", "--listen", "127.0.0.1:0", "--token-file", token, "--threads", "1")
+    home, off = {"BANDWEAVE_CACHE": "", "XDG_CACHE_HOME": str(tmp_path / "home")}, "off"
+    with (
+        start_command(*listen, **home) as keeps,
+        start_command(*listen, BANDWEAVE_CACHE=off) as forgets,
+    ):
+        at = {worker: _listening(worker.process.stderr) for worker in (keeps, forgets)}
+        for worker, more in ((keeps, "--no-cache"), (forgets, "--threads=2"), (keeps, "--nodes=1")):
+            assert not (tmp_path / "home").exists()
+            host = ("--hosts", at[worker], "--token-file", token)
+            ask = ("run", long_model, "--raw", "--prompt", "a", "--max-tokens", "300",
+                   "--format", "f32", "--context", "512", "--json", *host, more)  # fmt: skip
+            found = bandweave(*ask, BANDWEAVE_CACHE=str(tmp_path / "controllers")).json
+            assert [node["threads"] for node in found["plan"]["nodes"]] == [1]
+        for worker in (keeps, forgets):
+            worker.process.send_signal(signal.SIGINT)
+        said = [worker.finish().err for worker in (keeps, forgets)]
+    assert list((tmp_path / "home" / "bandweave" / "panels").glob("??/*"))
+    assert not (tmp_path / "controllers").exists()
+    assert all(f"loads {long_model}" in words for words in said)
+
+
 def _listening(stream: Any) -> str:
     deadline = time.monotonic() + 10
     line = b""

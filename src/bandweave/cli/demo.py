@@ -113,7 +113,10 @@ def _other(options: EngineOptions) -> EngineOptions:
     """One node of this machine; two, where the question was about one."""
     nodes = 2 if len(options.shares) == 1 else 1
     shares = (Fraction(1),) * nodes
-    return dataclasses.replace(options, shares=shares, stages=1, hosts=(), secret=None)
+    # No cache: so small a model needs none, and a worker's own means nothing here.
+    return dataclasses.replace(
+        options, shares=shares, fit=False, stages=1, hosts=(), secret=None, cache=""
+    )
 
 
 class _Silent:

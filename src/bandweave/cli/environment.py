@@ -6,9 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bandweave.cache_folder import default_folder
-
-
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """``debug``: show tracebacks (``BANDWEAVE_DEBUG``). ``isa``: the kernel variant to use in the
@@ -50,6 +47,6 @@ def _cache_folder(own: str, home: str) -> Path | None:
     if home:
         return Path(home) / "bandweave" / "panels"
     try:
-        return default_folder()
+        return Path.home() / ".cache" / "bandweave" / "panels"
     except RuntimeError:
         return None

@@ -6,7 +6,7 @@ Knows the spelling of options; opens no files but the token file, and starts not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,7 +117,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         kv_format=values["kv_format"],
         context=values["context"],
         isa=_isa(values["isa"]),
-        cache="" if values["no_cache"] else str(read_environment().cache or ""),
+        cache="" if values["no_cache"] else _cache(hosts),
     )
 
 
@@ -161,6 +161,13 @@ def _shares(
     if shares is not None:
         return shares
     return (Fraction(1),) * next(iter(given.values()), default)
+
+
+def _cache(hosts: Sequence[str]) -> str:
+    """Whether and where a worker keeps packed weights is for its own environment to say."""
+    from bandweave.engine.assignment import OWN_CACHE
+
+    return OWN_CACHE if hosts else str(read_environment().cache or "")
 
 
 def _isa(name: str | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bandweave.cli import output
+from bandweave.cli.environment import read_environment
 
 
 @click.command("worker", short_help="Offer this machine as a node.")
@@ -34,7 +35,8 @@ from bandweave.cli import output
     "--threads",
     type=click.IntRange(1, 1024),
     metavar="T",
-    help="Threads to compute with. Default: all processors, or what is asked for.",
+    help="Threads to compute with at most. Default: what the command asks for, else one for each "
+    "processor. Give it where several workers, or other work, share this machine.",
 )
 @click.option(
     "--advertise",
@@ -75,7 +77,13 @@ def command(
     from bandweave.mesh.secret import read_secret
 
     run_worker(
-        listen, read_secret(token_file), models, once=once, advertise=advertise, threads=threads
+        listen,
+        read_secret(token_file),
+        models,
+        once=once,
+        advertise=advertise,
+        threads=threads,
+        cache=str(read_environment().cache or ""),
     )
 
 

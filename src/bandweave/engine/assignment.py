@@ -14,6 +14,7 @@ from bandweave.mesh.address import Address
 
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")
+OWN_CACHE = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Assignment:
     """``context`` tokens of one sequence, ``streams`` sequences at once; ``max_rows`` rows of a
     step; ``threads`` 0 for the node's own choice; ``addresses`` empty for nodes of one process;
     ``stall_seconds``: how long a peer may make no progress; ``cache``: a folder for packed weights,
-    ``"default"`` for the node's own, or empty for none."""
+    ``OWN_CACHE`` for the one that the node was started with, or empty for none."""
 
     model: str
     fingerprint: str

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError, widen
-from bandweave.engine.assignment import Assignment
+from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.context import NodeContext, ThreadGroup
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
@@ -55,7 +55,9 @@ def serve(context: NodeContext) -> None:
     if message.get("type") == "shutdown":
         return
     assignment = Assignment.from_message(message)
-    with Folder.open(_find_model(assignment, context.model_roots)) as folder:
+    path = _find_model(assignment, context.model_roots)
+    context.log(f"loads {path}")
+    with Folder.open(path) as folder:
         node = _Node(context, assignment, folder)
         try:
             node.run()
@@ -73,7 +75,7 @@ class _Node:
         cpus = usable_cpus()  # before any thread is pinned
         split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
         program = lower(build_graph(folder.spec), split, context.node)
-        threads = assignment.threads or context.threads or len(usable_cpus())
+        threads = _threads(assignment.threads, context.threads)
         pages = -(-assignment.context // PAGE_SIZE)
         options = ExecutorOptions(
             num_pages=pages * assignment.streams,
@@ -89,7 +91,8 @@ class _Node:
         if assignment.addresses:  # threads of one process were checked together
             check_memory(context.name, memory, available_memory_bytes())
         self._exchange = self._join_mesh(options.spin)
-        cache = open_cache(assignment.cache)
+        own = assignment.cache == OWN_CACHE
+        cache = open_cache(context.cache if own else assignment.cache)
         weights = load_weights(
             program,
             folder,
@@ -273,6 +276,12 @@ class _Node:
     def abort(self, reason: str) -> None:
         if self._exchange is not None:
             self._exchange.abort(reason)
+
+
+def _threads(asked: int, most: int | None) -> int:
+    """How many to compute with: as the controller asks, 0 for as it may be."""
+    most = most or asked or len(usable_cpus())
+    return min(asked or most, most)
 
 
 def _unpinned(work: Callable[[], None], cpus: tuple[int, ...]) -> None:

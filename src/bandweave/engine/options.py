@@ -18,7 +18,7 @@ class EngineOptions:
     this process, for tests. With ``fit`` the shares may shrink on hosts whose memory is short.
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
     model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
-    weights, ``"default"``, or empty for none."""
+    weights, ``OWN_CACHE`` for the nodes' own, or empty for none."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave import NUMERICS_VERSION, _native
-from bandweave.cache_folder import default_folder
 
 LAYOUT_VERSION = 1  # of the packed panels and of the entries' header
 DEFAULT_QUOTA_BYTES = 64 * 10**9
@@ -42,10 +41,8 @@ class Entry:
 
 
 def open_cache(folder: str) -> PanelCache | None:
-    """A cache by an assignment's word: a path, ``"default"``, or empty for none."""
-    if not folder:
-        return None
-    return PanelCache(default_folder() if folder == "default" else Path(folder))
+    """The cache in a folder; None where that is empty."""
+    return PanelCache(Path(folder)) if folder else None
 
 
 class PanelCache:

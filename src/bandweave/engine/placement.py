@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.assignment import Assignment
+from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
@@ -80,7 +80,7 @@ def make_assignment(
         spin=spin,
         isa=options.isa,
         # A path of this machine means nothing on another.
-        cache="default" if options.hosts and options.cache else options.cache,
+        cache=OWN_CACHE if options.hosts and options.cache else options.cache,
     )
 
 
