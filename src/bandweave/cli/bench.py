@@ -124,16 +124,21 @@ def _measure(
 
     bandwidth = None
     if not options.hosts:  # before the nodes take memory and processors
-        bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
+        with output.status("measuring how fast the memory is read"):
+            bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
     generator = random.Random(seed)
     request = Request(
         tokens=tuple(generator.randrange(folder.spec.vocab_size) for _ in range(prompt_tokens)),
         params=SamplingParams(temperature=0, max_tokens=new_tokens),
     )
     with start_engine(name, folder, options) as engine:
-        _answer(engine, request)
+        with output.status("warming up"):
+            _answer(engine, request)
         before = engine.statistics()
-        timings = [_answer(engine, request) for _ in range(rounds)]
+        timings = []
+        for number in range(1, rounds + 1):
+            with output.status(f"round {number} of {rounds}"):
+                timings.append(_answer(engine, request))
         return _Measured(
             plan=report.plan_of(engine, options),
             timings=timings,

@@ -106,7 +106,11 @@ class _Chat:
                     turns = output.count(dropped, "turn")
                     output.say(f"(the context is full: forgot the oldest {turns})")
                 answer = session.answer(
-                    tokens, self._params, on_text=output.write_answer, cancelled=interrupted.is_set
+                    tokens,
+                    self._params,
+                    on_text=output.write_answer,
+                    cancelled=interrupted.is_set,
+                    show_reading=True,
                 )
         except ValueError as error:  # of this question alone
             conversation.take_back()

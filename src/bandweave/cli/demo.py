@@ -79,7 +79,9 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
     show = _Silent() if as_json else _Show(options)
     first = _run(options, asked, max_tokens, show)
     show.bill(first)
-    second = _run(_other(options), asked, max_tokens, _Silent())
+    other = _other(options)
+    with output.status(f"the same questions on {output.count(len(other.shares), 'node')}"):
+        second = _run(other, asked, max_tokens, _Silent())
     same = first.digest == second.digest
     if as_json:
         output.print_json(_json(asked, first, second))
@@ -153,7 +155,8 @@ class _Show(_Silent):
 
     def verdict(self, question: Question, answer: Answer) -> None:
         marks = {None: "", True: "  ✓", False: f"  ✗ ({question.expected} would be right)"}
-        print(marks[question.is_right(answer.text)] + "\n", flush=True)
+        cut = "  … (cut: the answer reached --max-tokens)" if _is_cut(answer) else ""
+        print((cut or marks[_is_right(question, answer)]) + "\n", flush=True)
 
     def bill(self, run: _Run) -> None:
         from bandweave.cli import report
@@ -161,6 +164,15 @@ class _Show(_Silent):
         print(f"What a token cost ({output.rate(run.tokens_per_s)} tokens/s):\n")
         report.print_bill(run.bill)
         print(flush=True)
+
+
+def _is_cut(answer: Answer) -> bool:
+    return answer.finish_reason == "length"
+
+
+def _is_right(question: Question, answer: Answer) -> bool | None:
+    """None where nobody knows: of an answer without its end least of all."""
+    return None if _is_cut(answer) else question.is_right(answer.text)
 
 
 def _write(piece: str) -> None:
@@ -196,7 +208,7 @@ def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any
                 "question": question.text,
                 "text": answer.text,
                 "expected": question.expected,
-                "right": question.is_right(answer.text),
+                "right": _is_right(question, answer),
                 "tokens": list(answer.tokens),
                 "finish_reason": answer.finish_reason,
                 "logits_digest": answer.logits_digest,

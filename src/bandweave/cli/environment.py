@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """``debug``: show tracebacks (``BANDWEAVE_DEBUG``). ``isa``: the kernel variant to use in the

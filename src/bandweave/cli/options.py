@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bandweave.cli.environment import read_environment
+from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
@@ -38,8 +39,10 @@ _SPLIT = (
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                  help="Threads of each node. Default: the processors, shared out."),
     click.option("--format", "weight_format", default="q4", metavar="FORMAT",
+                 type=click.Choice(WEIGHT_FORMATS),
                  help="Weights in memory: q4, q8, bf16 or f32. Default q4."),
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
+                 type=click.Choice(KV_FORMATS),
                  help="Keys and values in memory: f16 or f32. Default f16."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
@@ -128,7 +131,13 @@ def sampling_params(values: dict[str, Any]) -> SamplingParams:
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
              "presence_penalty", "seed", "max_tokens")  # fmt: skip
     fields = {name: values[name] for name in names}
-    return SamplingParams(**fields, stop=tuple(values["stop"]))
+    if "" in values["stop"]:
+        raise ValueError("--stop is empty; give the text before which an answer is to end")
+    try:
+        return SamplingParams(**fields, stop=tuple(values["stop"]))
+    except ValueError as error:  # starts with the name of a field
+        name, _, rest = str(error).partition(" ")
+        raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
 
 
 def parse_shares(text: str) -> tuple[Fraction, ...]:

@@ -71,6 +71,7 @@ def command(
             params,
             on_text=(lambda piece: None) if as_json else output.write_answer,
             digest=as_json,
+            show_reading=not as_json,
         )
         bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
         if as_json:

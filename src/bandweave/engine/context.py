@@ -24,9 +24,9 @@ class NodeContext:
     ``listener`` takes the other nodes' connections at ``address``; both are None for nodes that are
     threads of one process, which share ``in_process_group`` instead. ``threads`` is how many
     threads the node may compute with, None where that is the node's own choice. ``model_roots``
-    are folders where the node may look for its own copy of a model; ``cache`` is the folder for packed
-    weights, empty for none, where the controller leaves that to the node. ``log`` tells whoever runs
-    the node's machine.
+    are folders where the node may look for its own copy of a model; ``cache`` is the folder for
+    packed weights, empty for none, where the controller leaves that to the node. ``log`` tells
+    whoever runs the node's machine.
     """
 
     name: str

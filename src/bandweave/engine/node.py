@@ -91,6 +91,7 @@ class _Node:
         if assignment.addresses:  # threads of one process were checked together
             check_memory(context.name, memory, available_memory_bytes())
         self._exchange = self._join_mesh(options.spin)
+        self._begun = self._computed = 0  # tokens of steps, since the generation began
         own = assignment.cache == OWN_CACHE
         cache = open_cache(context.cache if own else assignment.cache)
         weights = load_weights(
@@ -172,7 +173,9 @@ class _Node:
             self._channel.send({"type": "progress", "done": done, "total": total})
 
     def _embed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """Rows of the embedding table, read where they are needed."""
+        """Rows of the embedding table, read where they are needed: at the start of a step."""
+        self._computed = self._begun
+        self._begun += len(tokens)
         unique, inverse = np.unique(tokens, return_inverse=True)
         rows = [
             self._folder.read("embed_tokens", Range(start=int(token), stop=int(token) + 1))
@@ -223,7 +226,8 @@ class _Node:
             self._channel.send({"type": "token", "number": number, "index": index, "token": token})
 
         try:
-            with Heartbeat(self._channel, lambda: self._executor.progress):
+            self._begun = self._computed = 0
+            with Heartbeat(self._channel, lambda: self._executor.progress, lambda: self._computed):
                 results = self._generator.run(
                     requests,
                     on_token=on_token,

@@ -13,7 +13,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
-from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
+from bandweave.engine.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
 from bandweave.engine.lowering import lower
 from bandweave.engine.machine import available_memory_bytes, usable_cpus
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
@@ -29,14 +29,17 @@ def resolve_context(folder: Folder, options: EngineOptions) -> int:
     if options.context is None:
         return min(longest, DEFAULT_CONTEXT)
     if not 1 <= options.context <= longest:
-        raise ValueError(f"a context of {options.context}; the model's is 1 to {longest} tokens")
+        raise ValueError(
+            f"a context of {options.context} tokens: the model's is from 1 to {longest}; choose "
+            "--context among them"
+        )
     return options.context
 
 
-def make_launcher(options: EngineOptions) -> Launcher:
+def make_launcher(options: EngineOptions, on_waiting: OnWaiting) -> Launcher:
     if options.hosts:
         assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret)
+        return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
     if options.in_process:
         return ThreadLauncher()
     return LocalLauncher()

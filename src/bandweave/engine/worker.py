@@ -180,8 +180,9 @@ def run_worker(
     """Serves sessions until Ctrl-C, or one where ``once``.
 
     ``listen`` is ``host:port``; ``advertise`` the address by which other nodes reach this machine,
-    where that is not the one given to the controller; ``cache`` the folder for packed weights, empty
-    for none; ``option`` what an error about the address names. ``ValueError`` with one sentence for a secret, folder or address that cannot be used.
+    where that is not the one given to the controller; ``cache`` the folder for packed weights,
+    empty for none; ``option`` what an error about the address names. ``ValueError`` with one
+    sentence for a secret, folder or address that cannot be used.
     """
     worker = Worker(
         listen,
