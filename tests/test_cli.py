@@ -225,7 +225,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "hosts without a token": (("run", "demo", *SHORT, "--hosts", "a:1"), "--token-file"),
     "a context too long": (("run", "demo", *SHORT, "--context", "5000"), "1024"),
     "a prompt too long": (("run", "demo", *SHORT, "--context", "8"), "--context"),
-    "a negative temperature": (("run", "demo", *SHORT, "--temperature", "-1"), "--temperature is -1"),
+    "a negative temperature": (("run", "demo", *SHORT, "--temperature", "-1"), "--temperature is"),
     "an empty stop": (("run", "demo", *SHORT, "--stop", ""), "--stop is empty"),
     "no tokens": (("run", "demo", "--prompt", "a", "--max-tokens", "0"), "--max-tokens is 0"),
     "no such shape": (("synth", "tinyy", "/tmp/none"), "did you mean tiny"),

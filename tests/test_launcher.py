@@ -495,7 +495,7 @@ def test_mistakes_end_in_one_sentence(tmp_path: Path) -> None:
             run_worker(f"127.0.0.1:{port}", SECRET)
     with pytest.raises(ValueError, match="at least 16"):
         run_worker("127.0.0.1:0", b"short")
-    with pytest.raises(ValueError, match="absent is no folder"):
+    with pytest.raises(ValueError, match="absent: there is no such folder"):
         run_worker("127.0.0.1:0", SECRET, [tmp_path / "absent"])
     with pytest.raises(ValueError, match="no port"):
         Worker("127.0.0.1", SECRET)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import PCG64
 
 from bandweave.checkpoints import layout
 from bandweave.checkpoints import synth_tokenizer as text
@@ -196,7 +197,7 @@ class _Writer:
         table = self._table(weight)
         key = hashlib.sha256(f"{self.seed}:{weight.name}".encode()).digest()
         # The raw stream of PCG64 is the same in every version of numpy; that of its normals isn't.
-        generator = np.random.PCG64(int.from_bytes(key[:16], "little"))
+        generator = PCG64(int.from_bytes(key[:16], "little"))
         left = math.prod(weight.shape)
         while left:
             count = min(left, _PANEL_WEIGHTS)

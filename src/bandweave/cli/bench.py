@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ def command(
     """
     options = engine_options(values)
 
-    from bandweave.checkpoints.folder import Folder
-    from bandweave.checkpoints.resolve import resolve_model
+    with interrupts_held():
+        from bandweave.checkpoints.folder import Folder
+        from bandweave.checkpoints.resolve import resolve_model
 
     with Folder.open(resolve_model(model)) as folder:
         options = _fitting(folder, options, prompt_tokens, new_tokens)
@@ -115,9 +117,10 @@ def _measure(
     rounds: int,
     seed: int,
 ) -> _Measured:
-    from bandweave.cli import report
-    from bandweave.cli.bandwidth import read_bandwidth
-    from bandweave.cli.session import start_engine
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.bandwidth import read_bandwidth
+        from bandweave.cli.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.engine.request import Request
     from bandweave.engine.sampling import SamplingParams

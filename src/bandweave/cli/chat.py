@@ -13,6 +13,7 @@ import click
 from bandweave.cli import output
 from bandweave.cli.conversation import Conversation
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.line_input import LineInput
 from bandweave.cli.options import (
     engine_options,
@@ -47,7 +48,8 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
     """
     params, options = sampling_params(values), engine_options(values)
 
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli.session import open_session
 
     state = read_environment().state
     with open_session(model, options) as session:
@@ -126,9 +128,10 @@ class _Chat:
             output.say("(cut: the answer reached --max-tokens or the end of --context)")
         if self._verbose:
             timing = answer.timing
+            rate = output.rate(timing.decode_tokens_per_s)
             output.say(
-                f"[{output.count(len(answer.tokens), 'token')}, "
-                f"{output.rate(timing.decode_tokens_per_s)} tokens/s; prompt "
+                f"[{output.count(len(answer.tokens), 'token')}"
+                f"{f', {rate} tokens/s' if timing.decode_tokens else ''}; prompt "
                 f"{answer.prompt_tokens}, of which {timing.reused_tokens} were known]"
             )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
     show = _Silent() if as_json else _Show(options)
     first = _run(options, asked, max_tokens, show)
     show.bill(first)
-    other = _other(options)
-    with output.status(f"the same questions on {output.count(len(other.shares), 'node')}"):
-        second = _run(other, asked, max_tokens, _Silent())
+    second = _run(_other(options), asked, max_tokens, _Silent())
     same = first.digest == second.digest
     if as_json:
         output.print_json(_json(asked, first, second))
@@ -92,8 +91,9 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
 
 
 def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent) -> _Run:
-    from bandweave.cli import report
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.session import open_session
     from bandweave.engine.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)

@@ -19,6 +19,7 @@ import click
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
 
 COMMANDS = ("demo", "run", "chat", "bench", "synth", "worker", "doctor", "cache")
 
@@ -38,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"bandweave.cli.{cmd_name}").command
+        with interrupts_held():
+            return importlib.import_module(f"bandweave.cli.{cmd_name}").command
 
 
 @click.group(

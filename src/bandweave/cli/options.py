@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:
     """What the values of ``sampling_options`` ask for."""
-    from bandweave.engine.sampling import SamplingParams
+    with interrupts_held():
+        from bandweave.engine.sampling import SamplingParams
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
              "presence_penalty", "seed", "max_tokens")  # fmt: skip
@@ -142,6 +144,8 @@ def sampling_params(values: dict[str, Any]) -> SamplingParams:
 
 def parse_shares(text: str) -> tuple[Fraction, ...]:
     """``3,2,1`` or ``1.5,1``; whether the numbers make sense as shares is the plan's business."""
+    if not text.strip():
+        raise ValueError("--shares is empty; write one number for each node, for example 3,2,1")
     shares = []
     for part in text.split(","):
         letters = part.strip()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import (
     engine_options,
     json_option,
@@ -56,8 +57,9 @@ def command(
         raise click.UsageError("--system is a part of a chat; leave out --raw")
     params, options = sampling_params(values), engine_options(values)
 
-    from bandweave.cli import report
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.session import open_session
 
     with open_session(model, options) as session:
         plan = report.plan_of(session.engine, options)
@@ -122,9 +124,9 @@ def _tokens(session: Session, text: str, chat: bool | None, system: str | None) 
 def _summarise(session: Session, answer: Answer) -> None:
     timing = answer.timing
     nodes = output.count(len(session.engine.nodes), "node")
+    rate = f", {output.rate(timing.decode_tokens_per_s)} tokens/s" if timing.decode_tokens else ""
     output.say(
-        f"[{output.count(len(answer.tokens), 'token')}, "
-        f"{output.rate(timing.decode_tokens_per_s)} tokens/s on {nodes}; prompt "
+        f"[{output.count(len(answer.tokens), 'token')}{rate} on {nodes}; prompt "
         f"{answer.prompt_tokens}, {output.rate(timing.prefill_tokens_per_s)} tokens/s]"
     )
     if answer.finish_reason == "length":

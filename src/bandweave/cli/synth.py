@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import json_option
 
 _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
@@ -46,8 +47,9 @@ def command(
 
     It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it.
     """
-    from bandweave.checkpoints.shapes import find_shape
-    from bandweave.checkpoints.synth import synthesise
+    with interrupts_held():
+        from bandweave.checkpoints.shapes import find_shape
+        from bandweave.checkpoints.synth import synthesise
 
     if show_list:
         _list(as_json)

@@ -83,7 +83,7 @@ class Worker:
         roots = [Path(root).expanduser().resolve() for root in model_roots]
         for root in roots:
             if not root.is_dir():
-                raise ValueError(f"the model folder {root} is no folder")
+                raise ValueError(f"--models {root}: there is no such folder")
         self._secret, self._roots, self._threads = secret, roots, threads
         self._cache = cache
         self._log, self._python, self._serve = log, python, serve
