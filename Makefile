@@ -52,10 +52,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
+	@echo "Compiling for this machine and installing into $(VENV): a minute or two, once."
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
+	@echo "Compiling for this machine and installing into $(VENV), with the tools for tests."
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 

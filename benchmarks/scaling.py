@@ -5,7 +5,7 @@ Knows what is varied and who is compared; two threads, q4, beside llama.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks import contestant
 from benchmarks.contestant import Contestant
@@ -16,66 +16,45 @@ from benchmarks.rounds import Entry, Rounds, measure, run_rounds, started
 from benchmarks.statistics import estimate
 
 _THREADS = 2
-_DECODE, _PREFILL = "decode_tokens_per_s", "prefill_tokens_per_s"
+_DECODE = "decode_tokens_per_s"
 _SHORT_PROMPT = 4  # so that 64 of them are one step, and all answers run side by side
 _BRIEF = 16  # tokens of an answer at a given context
 
 
 def context(store: Store, scale: Scale) -> Result:
     """Decoding speed by tokens in the context, and how fast the prompt up to there was."""
-    longest = scale.contexts[-1] + _BRIEF
-    entrants = _entrants(store, scale, context=longest)
-    points: list[Point] = []
-    rounds = []
-    with started(entrants) as running:
-        for length in scale.contexts:
-            # Prompts of one seed continue each other: every token is computed once.
-            work = Work(prompt_tokens=length, new_tokens=_BRIEF, keep=True)
-            entries = [Entry(contestant=one, work=work) for one in entrants]
-            measured = measure(running, entries, _few(scale), f"context {length}")
-            points += _points(measured, length)
-            rounds.append(measured.to_json())
-    series = Series(
+    # Prompts of one seed continue each other: every token is computed once.
+    works = {
+        length: Work(prompt_tokens=length, new_tokens=_BRIEF, keep=True)
+        for length in scale.contexts
+    }
+    return _vary(
+        scale,
+        _entrants(store, scale, context=scale.contexts[-1] + _BRIEF),
+        works,
+        experiment="context",
+        subject="Context",
         title="Decoding speed by context",
         axis="tokens in the context",
-        unit="tokens/s",
-        points=tuple(points),
-    )
-    return Result(
-        experiment="context",
-        title=f"Context, {scale.model.name}, q4, 2 threads",
-        series=(series,),
-        rounds=rounds,
     )
 
 
 def rows(store: Store, scale: Scale) -> Result:
     """Speed of all answers together by how many run at once."""
-    most = scale.streams[-1]
-    context = _SHORT_PROMPT + scale.new_tokens // 2
-    entrants = _entrants(store, scale, context=context, streams=most)
-    points: list[Point] = []
-    rounds = []
-    with started(entrants) as running:
-        for streams in scale.streams:
-            work = Work(
-                prompt_tokens=_SHORT_PROMPT, new_tokens=scale.new_tokens // 2, streams=streams
-            )
-            entries = [Entry(contestant=one, work=work) for one in entrants]
-            measured = measure(running, entries, _few(scale), f"{streams} rows a step")
-            points += _points(measured, streams)
-            rounds.append(measured.to_json())
-    series = Series(
+    new_tokens = scale.new_tokens // 2
+    works = {
+        streams: Work(prompt_tokens=_SHORT_PROMPT, new_tokens=new_tokens, streams=streams)
+        for streams in scale.streams
+    }
+    context = _SHORT_PROMPT + new_tokens
+    return _vary(
+        scale,
+        _entrants(store, scale, context=context, streams=scale.streams[-1]),
+        works,
+        experiment="rows",
+        subject="Rows a step",
         title="Decoding speed of all answers together",
         axis="rows a step",
-        unit="tokens/s",
-        points=tuple(points),
-    )
-    return Result(
-        experiment="rows",
-        title=f"Rows a step, {scale.model.name}, q4, 2 threads",
-        series=(series,),
-        rounds=rounds,
     )
 
 
@@ -99,6 +78,33 @@ def size(store: Store, scale: Scale) -> Result:
         title="Decoding speed by model", axis="model", unit="tokens/s", points=tuple(points)
     )
     return Result(experiment="size", title="Model size, q4", series=(series,), rounds=rounds)
+
+
+def _vary(
+    scale: Scale,
+    entrants: Sequence[Contestant],
+    works: Mapping[int, Work],
+    *,
+    experiment: str,
+    subject: str,
+    title: str,
+    axis: str,
+) -> Result:
+    """All works in turn, by what varies, of contestants that stay loaded."""
+    points: list[Point] = []
+    rounds = []
+    with started(entrants) as running:
+        for x, work in works.items():
+            entries = [Entry(contestant=one, work=work) for one in entrants]
+            measured = measure(running, entries, _few(scale), f"{axis}: {x}")
+            points += _points(measured, x)
+            rounds.append(measured.to_json())
+    return Result(
+        experiment=experiment,
+        title=f"{subject}, {scale.model.name}, q4, 2 threads",
+        series=(Series(title=title, axis=axis, unit="tokens/s", points=tuple(points)),),
+        rounds=rounds,
+    )
 
 
 def _entrants(

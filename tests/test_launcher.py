@@ -369,7 +369,7 @@ def hosts(*workers: WorkerProcess, **options: Any) -> HostLauncher:
 
 
 def test_two_sessions_one_after_the_other(tmp_path: Path) -> None:
-    options = {"model_roots": [str(tmp_path)], "threads": 3}
+    options = {"model_roots": [str(tmp_path)], "threads": 3, "cache": "/kept/here"}
     with WorkerProcess(**options) as one, WorkerProcess(advertise="localhost:1") as other:
         all_pids: list[int] = []
         for _ in range(2):
@@ -379,6 +379,8 @@ def test_two_sessions_one_after_the_other(tmp_path: Path) -> None:
                 assert handles[1].address == ("localhost", 1)
                 described = ask(handles[0], type="describe")
                 assert described["roots"] == [str(tmp_path)] and described["threads"] == 3
+                assert described["cache"] == "/kept/here"
+                assert ask(handles[1], type="describe")["cache"] == ""
                 assert described["session"] == launcher.session
                 assert format_address(tuple(described["address"])) == one.address
                 all_pids += pids_of(handles)
@@ -493,7 +495,7 @@ def test_mistakes_end_in_one_sentence(tmp_path: Path) -> None:
             run_worker(f"127.0.0.1:{port}", SECRET)
     with pytest.raises(ValueError, match="at least 16"):
         run_worker("127.0.0.1:0", b"short")
-    with pytest.raises(ValueError, match="absent is no folder"):
+    with pytest.raises(ValueError, match="absent: there is no such folder"):
         run_worker("127.0.0.1:0", SECRET, [tmp_path / "absent"])
     with pytest.raises(ValueError, match="no port"):
         Worker("127.0.0.1", SECRET)

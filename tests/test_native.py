@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,28 @@ def test_native_packs_like_the_oracle(
     matrix.pack(3, weights[3:])
     expected = pack(get_format(weight_format).quantise(weights, unit))
     assert matrix.panels.tobytes() == np.asarray(expected).tobytes()
+
+
+def test_an_executor_that_cannot_be_made_holds_nothing() -> None:
+    def mapped_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    def fail() -> None:
+        size = 64 << 20
+        matrix = _native.Matrix(_native.Arena(size), "f32", 16, 64, 64)
+        program = _native.Program(0, 1, 64, 16, (1, 1, 64), [1.0] * 32)
+        program.add_matrix(matrix)
+        exchange = _native.Exchange(0, ["node 0"], 1, 1.0, False)
+        with pytest.raises(MemoryError):  # so many pages are more than addresses
+            _native.Executor(
+                program, 1, 2**31 - 1, 2**20, True, 2, [], False, "", "exact", 1, 1, exchange
+            )
+
+    fail()
+    before = mapped_bytes()
+    for _ in range(8):
+        fail()
+    assert mapped_bytes() - before < 4 * (64 << 20)
 
 
 def test_the_stub_names_what_the_module_has() -> None:

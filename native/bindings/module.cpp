@@ -373,7 +373,6 @@ NB_MODULE(_native, m) {
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
                std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
-                new (self) PyExecutor();
                 ExecutorOptions options;
                 options.max_rows = max_rows;
                 options.num_pages = num_pages;
@@ -386,11 +385,11 @@ NB_MODULE(_native, m) {
                 options.wire = wire_format_of(wire);
                 options.hop_bytes = hop_bytes;
                 options.overlap_rows = overlap_rows;
-                self->matrices = program.matrices;
-                self->exchange = exchange;
-                self->executor =
+                // First what can fail: nothing destroys an object whose __init__ has thrown.
+                auto executor =
                     std::make_unique<Executor>(program.program, options, exchange,
                                                team_of ? team_of->executor->team() : nullptr);
+                new (self) PyExecutor{program.matrices, std::move(exchange), std::move(executor)};
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a,

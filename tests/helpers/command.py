@@ -145,6 +145,14 @@ class Terminal:
             self._read()
         self.seen = b""
 
+    def rest(self) -> bytes:
+        """All that is shown up to the command's end."""
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+            while True:
+                self._read()
+        self.command.process.wait(SECONDS)
+        return self.seen
+
     def _read(self) -> None:
         if not select.select([self._master], [], [], SECONDS)[0]:
             raise TimeoutError(f"nothing more came after {self.seen[-500:]!r}")

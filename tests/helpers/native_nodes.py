@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
+from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]
 
@@ -71,23 +71,17 @@ class NativeNodes:
             exchange = exchanges[node] if count > 1 else None
             self.nodes.append(NativeExecutor(program, weights, options, exchange))
         self._exchanges = exchanges
-        self.errors: list[StepError] = []
-        self._threads = [
-            threading.Thread(target=self._follow, args=(node,), daemon=True)
-            for node in self.nodes[1:]
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._followers = Followers(
+            [lambda node=node: node.follow() == "ran" for node in self.nodes[1:]]
+        )
 
     def run(self, step: Step) -> F32:
         return self.nodes[0].run(step, self.embeddings[step.tokens])
 
-    def _follow(self, node: NativeExecutor) -> None:
-        try:
-            while node.follow() == "ran":
-                pass
-        except StepError as error:
-            self.errors.append(error)
+    @property
+    def errors(self) -> list[StepError]:
+        """What made nodes other than node 0 fail."""
+        return self._followers.errors
 
     def __enter__(self) -> NativeNodes:
         return self
@@ -99,6 +93,4 @@ class NativeNodes:
         traceback: TracebackType | None,
     ) -> None:
         self._exchanges[0].leave()
-        for thread in self._threads:
-            thread.join(timeout=60)
-            assert not thread.is_alive()
+        self._followers.join()

@@ -55,6 +55,7 @@ def _describe(context: NodeContext) -> dict[str, Any]:
         "address": context.address,
         "threads": context.threads,
         "roots": [str(root) for root in context.model_roots],
+        "cache": context.cache,
         "group": context.in_process_group is not None,
     }
 

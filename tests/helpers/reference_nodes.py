@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,6 +18,7 @@ from bandweave.engine.reference.weights import load_reference
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
+from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]
 
@@ -57,23 +57,15 @@ class ReferenceNodes:
                     exchange=mesh.exchange(node) if split.num_nodes > 1 else None,
                 )
             )
-        self.errors: list[StepError] = []
-        self._threads = [
-            threading.Thread(target=self._follow, args=(node,), daemon=True)
-            for node in self.nodes[1:]
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._followers = Followers([node.follow for node in self.nodes[1:]])
 
     def run(self, step: Step) -> F32:
         return self.nodes[0].run(step, self.embeddings[step.tokens])
 
-    def _follow(self, node: ReferenceExecutor) -> None:
-        try:
-            while node.follow():
-                pass
-        except StepError as error:
-            self.errors.append(error)
+    @property
+    def errors(self) -> list[StepError]:
+        """What made nodes other than node 0 fail."""
+        return self._followers.errors
 
     def __enter__(self) -> ReferenceNodes:
         return self
@@ -85,9 +77,7 @@ class ReferenceNodes:
         traceback: TracebackType | None,
     ) -> None:
         self.nodes[0].close()
-        for thread in self._threads:
-            thread.join(timeout=60)
-            assert not thread.is_alive()
+        self._followers.join()
 
 
 @dataclass(kw_only=True)

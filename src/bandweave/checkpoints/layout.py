@@ -6,6 +6,7 @@ Names and sizes that come from files are checked before they are used.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -33,9 +34,12 @@ def read_json(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
         value = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no valid JSON: {error}") from error
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise CheckpointError(f"{path} is no valid JSON: {why}; download it again") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must be a JSON object, not {type(value).__name__}")
+        raise CheckpointError(
+            f"{path} must be a JSON object, not {type(value).__name__}; download it again"
+        )
     return value, content
 
 
@@ -111,7 +115,8 @@ def _instead(folder: Path) -> str | None:
         found = [name for name in names if name.endswith(ending)]
         if found:
             return f"it has {found[0]}, but {what}: use the model's safetensors version"
-    found = [name for name in names if name.endswith(".safetensors")]
+    shard = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+    found = [n for n in names if n.endswith(".safetensors") and not shard.fullmatch(n)]
     if found:
         return f"it has {found[0]}, but that name is not a model's in Hugging Face layout"
     return None

@@ -7,6 +7,7 @@ Knows shapes and files; knows no nodes and no formats.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import PCG64
 
 from bandweave.checkpoints import layout
 from bandweave.checkpoints import synth_tokenizer as text
@@ -37,6 +39,14 @@ _QUANTILES = 1 << 16
 _DTYPES = {"bf16": ("BF16", "bfloat16", 2), "f16": ("F16", "float16", 2),
            "f32": ("F32", "float32", 4)}  # fmt: skip
 
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_FILES = (
+    layout.TOKENIZER,
+    _TOKENIZER_CONFIG,
+    layout.GENERATION_CONFIG,
+    layout.CONFIG,
+)  # beside the shards
+
 Progress = Callable[[int, int], None]
 """Called with the bytes of weights written so far and in all."""
 
@@ -54,8 +64,9 @@ def synthesise(
 
     Weights of products have the standard deviation ``1 / sqrt(inputs)``, so that activations stay
     near 1; those that add to the residual are smaller with depth; norm weights are 1 +- 0.02.
-    ``config.json`` is written last: a folder without it was not finished. ``CheckpointError`` for
-    a directory that is not empty, too little disk space or a failed write; ``ValueError`` for a
+    ``config.json`` is written last: a folder without it was not finished. What was written is
+    removed where anything ends the work before, an interrupt included. ``CheckpointError`` for a
+    directory that is not empty, too little disk space or a failed write; ``ValueError`` for a
     bad shape, seed or dtype.
     """
     spec = shape.spec()
@@ -64,23 +75,30 @@ def synthesise(
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed is {seed}; it must be from 0 to 2^64 - 1")
     if shape.vocab < text.MIN_VOCAB:
-        raise ValueError(f"vocab is {shape.vocab}; bytes and special tokens need at least "
-                         f"{text.MIN_VOCAB}")  # fmt: skip
+        raise ValueError(f"a vocabulary of {shape.vocab} tokens is too small: bytes and special "
+                         f"tokens need {text.MIN_VOCAB}")  # fmt: skip
     directory = Path(directory)
     weights = build_graph(spec).weights()
     total = sum(math.prod(weight.shape) for weight in weights) * _DTYPES[dtype][2]
+    made = not directory.exists()
     try:
         _prepare(directory, total)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    try:
         writer = _Writer(spec, seed, dtype, total, on_progress or (lambda done, total: None))
         writer.write_shards(directory, _shards(weights, shard_bytes, _DTYPES[dtype][2]))
         _write_json(directory / layout.TOKENIZER, text.tokenizer_json(shape.vocab), indent=None)
-        _write_json(directory / "tokenizer_config.json", text.tokenizer_config(shape.context))
+        _write_json(directory / _TOKENIZER_CONFIG, text.tokenizer_config(shape.context))
         ids = {"bos_token_id": text.BEGIN_ID, "eos_token_id": text.END_ID}
         _write_json(directory / layout.GENERATION_CONFIG, ids)
         config = {**shape.config(), **ids, "torch_dtype": _DTYPES[dtype][1]}
         _write_json(directory / layout.CONFIG, config)
-    except OSError as error:
-        raise CheckpointError(f"{directory} cannot be written: {error.strerror}") from error
+    except BaseException as error:
+        _remove(directory, made)
+        if isinstance(error, OSError):
+            raise _unwritable(directory, error) from error
+        raise
     return directory
 
 
@@ -108,6 +126,20 @@ def _prepare(directory: Path, total: int) -> None:
             f"{directory} has {free / 1e9:.1f} GB of free space, but the weights need "
             f"{total / 1e9:.1f} GB; name another directory or make the shape smaller"
         )
+
+
+def _remove(directory: Path, made: bool) -> None:
+    """Leaves nothing of an unfinished checkpoint in a directory that was empty or not there."""
+    for path in directory.iterdir():
+        if path.name in _FILES or path.name.startswith("model"):
+            path.unlink(missing_ok=True)
+    if made:
+        with contextlib.suppress(OSError):  # something of somebody else's is in it
+            directory.rmdir()
+
+
+def _unwritable(directory: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{directory} cannot be written: {error.strerror}")
 
 
 def _shards(
@@ -165,7 +197,7 @@ class _Writer:
         table = self._table(weight)
         key = hashlib.sha256(f"{self.seed}:{weight.name}".encode()).digest()
         # The raw stream of PCG64 is the same in every version of numpy; that of its normals isn't.
-        generator = np.random.PCG64(int.from_bytes(key[:16], "little"))
+        generator = PCG64(int.from_bytes(key[:16], "little"))
         left = math.prod(weight.shape)
         while left:
             count = min(left, _PANEL_WEIGHTS)

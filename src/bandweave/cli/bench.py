@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ def command(
     """
     options = engine_options(values)
 
-    from bandweave.checkpoints.folder import Folder
-    from bandweave.checkpoints.resolve import resolve_model
+    with interrupts_held():
+        from bandweave.checkpoints.folder import Folder
+        from bandweave.checkpoints.resolve import resolve_model
 
     with Folder.open(resolve_model(model)) as folder:
         options = _fitting(folder, options, prompt_tokens, new_tokens)
@@ -117,15 +119,16 @@ def _measure(
     rounds: int,
     seed: int,
 ) -> _Measured:
-    from bandweave.cli import report
-    from bandweave.cli.bandwidth import read_bandwidth
-    from bandweave.cli.prediction import (
-        find_predictor,
-        predict_answers,
-        quick_profile,
-        stored_profile,
-    )
-    from bandweave.cli.session import start_engine
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.bandwidth import read_bandwidth
+        from bandweave.cli.prediction import (
+            find_predictor,
+            predict_answers,
+            quick_profile,
+            stored_profile,
+        )
+        from bandweave.cli.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.engine.request import Request
     from bandweave.engine.sampling import SamplingParams
@@ -133,7 +136,8 @@ def _measure(
     bandwidth = None
     predictor = find_predictor(stored_profile(), options)
     if not options.hosts:  # before the nodes take memory and processors
-        bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
+        with output.status("measuring how fast the memory is read"):
+            bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
         predictor = predictor or find_predictor(quick_profile(options), options)
     generator = random.Random(seed)
     request = Request(
@@ -141,9 +145,13 @@ def _measure(
         params=SamplingParams(temperature=0, max_tokens=new_tokens),
     )
     with start_engine(name, folder, options) as engine:
-        _answer(engine, request)
+        with output.status("warming up"):
+            _answer(engine, request)
         before = engine.statistics()
-        timings = [_answer(engine, request) for _ in range(rounds)]
+        timings = []
+        for number in range(1, rounds + 1):
+            with output.status(f"round {number} of {rounds}"):
+                timings.append(_answer(engine, request))
         return _Measured(
             plan=report.plan_of(engine, options),
             timings=timings,

@@ -25,6 +25,8 @@ def command(clear: bool, as_json: bool) -> None:
     folder = read_environment().cache
     if folder is None:
         raise ValueError("the cache is off; unset BANDWEAVE_CACHE to use one")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"BANDWEAVE_CACHE is {folder}, a file; set it to a folder, or to `off`")
     cache = PanelCache(folder)
     freed = cache.clear() if clear else 0
     models: dict[tuple[str, str], int] = defaultdict(int)

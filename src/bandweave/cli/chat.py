@@ -13,6 +13,7 @@ import click
 from bandweave.cli import output
 from bandweave.cli.conversation import Conversation
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.line_input import LineInput
 from bandweave.cli.options import (
     engine_options,
@@ -47,7 +48,8 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
     """
     params, options = sampling_params(values), engine_options(values)
 
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli.session import open_session
 
     state = read_environment().state
     with open_session(model, options) as session:
@@ -108,7 +110,11 @@ class _Chat:
                     turns = output.count(dropped, "turn")
                     output.say(f"(the context is full: forgot the oldest {turns})")
                 answer = session.answer(
-                    tokens, self._params, on_text=output.write_answer, cancelled=interrupted.is_set
+                    tokens,
+                    self._params,
+                    on_text=output.write_answer,
+                    cancelled=interrupted.is_set,
+                    show_reading=True,
                 )
         except ValueError as error:  # of this question alone
             conversation.take_back()

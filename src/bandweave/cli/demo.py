@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
 
 
 def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent) -> _Run:
-    from bandweave.cli import report
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.session import open_session
     from bandweave.engine.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
@@ -117,7 +119,10 @@ def _other(options: EngineOptions) -> EngineOptions:
     """One node of this machine; two, where the question was about one."""
     nodes = 2 if len(options.shares) == 1 else 1
     shares = (Fraction(1),) * nodes
-    return dataclasses.replace(options, shares=shares, stages=1, hosts=(), secret=None)
+    # No cache: so small a model needs none, and a worker's own means nothing here.
+    return dataclasses.replace(
+        options, shares=shares, fit=False, stages=1, hosts=(), secret=None, cache=""
+    )
 
 
 class _Silent:
@@ -154,7 +159,8 @@ class _Show(_Silent):
 
     def verdict(self, question: Question, answer: Answer) -> None:
         marks = {None: "", True: "  ✓", False: f"  ✗ ({question.expected} would be right)"}
-        print(marks[question.is_right(answer.text)] + "\n", flush=True)
+        cut = "  … (cut: the answer reached --max-tokens)" if _is_cut(answer) else ""
+        print((cut or marks[_is_right(question, answer)]) + "\n", flush=True)
 
     def bill(self, run: _Run) -> None:
         from bandweave.cli import report
@@ -165,6 +171,15 @@ class _Show(_Silent):
         print(f"What a token cost ({output.rate(run.tokens_per_s)} tokens/s{predicted}):\n")
         report.print_bill(run.bill, run.predicted)
         print(flush=True)
+
+
+def _is_cut(answer: Answer) -> bool:
+    return answer.finish_reason == "length"
+
+
+def _is_right(question: Question, answer: Answer) -> bool | None:
+    """None where nobody knows: of an answer without its end least of all."""
+    return None if _is_cut(answer) else question.is_right(answer.text)
 
 
 def _write(piece: str) -> None:
@@ -201,7 +216,7 @@ def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any
                 "question": question.text,
                 "text": answer.text,
                 "expected": question.expected,
-                "right": question.is_right(answer.text),
+                "right": _is_right(question, answer),
                 "tokens": list(answer.tokens),
                 "finish_reason": answer.finish_reason,
                 "logits_digest": answer.logits_digest,

@@ -7,8 +7,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bandweave.cache_folder import default_folder
-
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
@@ -56,7 +54,7 @@ def _cache_folder(own: str, home: str) -> Path | None:
     if home:
         return Path(home) / "bandweave" / "panels"
     try:
-        return default_folder()
+        return Path.home() / ".cache" / "bandweave" / "panels"
     except RuntimeError:
         return None
 

@@ -23,6 +23,7 @@ class LineInput:
     def __init__(self, history: Path | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._history = history if self.interactive else None
+        self._number = 0  # of lines read from a pipe
 
     def __enter__(self) -> Self:
         if self.interactive:
@@ -77,5 +78,12 @@ class LineInput:
             except EOFError:
                 print(file=sys.stderr)
                 return None
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
+        line = sys.stdin.buffer.readline()
+        self._number += 1
+        try:
+            return line.decode("utf-8").removesuffix("\n").removesuffix("\r") if line else None
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"line {self._number} of standard input is not UTF-8 text: its byte {error.start} "
+                "is wrong"
+            ) from error

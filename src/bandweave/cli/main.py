@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ import click
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
 
 COMMANDS = ("demo", "run", "chat", "bench", "probe", "synth", "worker", "doctor", "cache", "dump")
 
-MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141  # exit statuses
+# Exit statuses.
+MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 130, 141, 143
 
 # Errors of the operating system that are about a file or an address that the user named.
 _NAMED_WRONGLY = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -36,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"bandweave.cli.{cmd_name}").command
+        with interrupts_held():
+            return importlib.import_module(f"bandweave.cli.{cmd_name}").command
 
 
 @click.group(
@@ -61,17 +65,27 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and ends the process with its exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
     status = run(arguments)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     sys.exit(status)
 
 
+class Terminated(BaseException):
+    """SIGTERM, which like Ctrl-C leaves time to clean up, and is as little an error."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # for those who mean it
+    raise Terminated
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status.
 
     A user's mistake is one sentence and status 2, any other failure one sentence and status 1,
-    Ctrl-C nothing and status 130; the traceback is shown only on request.
+    Ctrl-C nothing and status 130, SIGTERM nothing and 143; the traceback is shown only on request.
     """
     for stream in (sys.stdin, sys.stdout):  # models speak UTF-8, whatever the locale
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
@@ -84,17 +98,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except Terminated:
+        return TERMINATED
     except BrokenPipeError:
         # Whoever read our output has had enough. What is still buffered must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
+        if _is_interrupt(error):
+            return INTERRUPTED
         if read_environment().debug:
             traceback.print_exc()
         status, sentence = explain(error)
         if sentence:
             print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
         return status
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error was made of, as happens in the midst of an import."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__
+    return False
 
 
 def explain(error: Exception) -> tuple[int, str]:

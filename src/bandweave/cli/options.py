@@ -6,7 +6,7 @@ Knows the spelling of options; opens no files but the token file, and starts not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bandweave.cli.environment import read_environment
+from bandweave.cli.interrupts import interrupts_held
+from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
@@ -38,8 +40,10 @@ _SPLIT = (
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                  help="Threads of each node. Default: the processors, shared out."),
     click.option("--format", "weight_format", default="q4", metavar="FORMAT",
+                 type=click.Choice(WEIGHT_FORMATS),
                  help="Weights in memory: q4, q8, bf16 or f32. Default q4."),
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
+                 type=click.Choice(KV_FORMATS),
                  help="Keys and values in memory: f16 or f32. Default f16."),
     click.option("--wire", default="exact", metavar="FORMAT",
                  help="What crosses between nodes: exact; or bf16 or q8 for slow links, rounded, "
@@ -119,7 +123,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         context=values["context"],
         isa=_isa(values["isa"]),
         wire=values["wire"],
-        cache="" if values["no_cache"] else str(read_environment().cache or ""),
+        cache="" if values["no_cache"] else _cache(hosts),
         **_speculation(values),
     )
 
@@ -159,16 +163,25 @@ def hosts_and_secret(
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:
     """What the values of ``sampling_options`` ask for."""
-    from bandweave.engine.sampling import SamplingParams
+    with interrupts_held():
+        from bandweave.engine.sampling import SamplingParams
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
              "presence_penalty", "seed", "max_tokens")  # fmt: skip
     fields = {name: values[name] for name in names}
-    return SamplingParams(**fields, stop=tuple(values["stop"]))
+    if "" in values["stop"]:
+        raise ValueError("--stop is empty; give the text before which an answer is to end")
+    try:
+        return SamplingParams(**fields, stop=tuple(values["stop"]))
+    except ValueError as error:  # starts with the name of a field
+        name, _, rest = str(error).partition(" ")
+        raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
 
 
 def parse_shares(text: str) -> tuple[Fraction, ...]:
     """``3,2,1`` or ``1.5,1``; whether the numbers make sense as shares is the plan's business."""
+    if not text.strip():
+        raise ValueError("--shares is empty; write one number for each node, for example 3,2,1")
     shares = []
     for part in text.split(","):
         letters = part.strip()
@@ -220,6 +233,13 @@ def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     if tokens is not None:
         chosen["draft_tokens"] = tokens
     return chosen
+
+
+def _cache(hosts: Sequence[str]) -> str:
+    """Whether and where a worker keeps packed weights is for its own environment to say."""
+    from bandweave.engine.assignment import OWN_CACHE
+
+    return OWN_CACHE if hosts else str(read_environment().cache or "")
 
 
 def _isa(name: str | None) -> str:

@@ -5,11 +5,12 @@ Knows how numbers are written for people; knows no commands and no engines.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 MAX_WIDTH = 100  # longer lines are hard to read
@@ -26,6 +27,18 @@ def is_terminal() -> bool:
 def say(sentence: str = "") -> None:
     """One line on standard error."""
     print(sentence, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def status(words: str) -> Iterator[None]:
+    """Says what is under way, where people watch; gone once done."""
+    if not is_terminal():
+        yield
+        return
+    from bandweave.cli.progress import status_line
+
+    with status_line(words):
+        yield
 
 
 def print_json(value: Any) -> None:

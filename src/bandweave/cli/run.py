@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import (
     engine_options,
     json_option,
@@ -57,8 +58,9 @@ def command(
         raise click.UsageError("--system is a part of a chat; leave out --raw")
     params, options = sampling_params(values), engine_options(values)
 
-    from bandweave.cli import report
-    from bandweave.cli.session import open_session
+    with interrupts_held():
+        from bandweave.cli import report
+        from bandweave.cli.session import open_session
 
     with open_session(model, options) as session:
         plan = report.plan_of(session.engine, options)
@@ -72,6 +74,7 @@ def command(
             params,
             on_text=(lambda piece: None) if as_json else output.write_answer,
             digest=as_json,
+            show_reading=not as_json,
         )
         bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
         predicted = None

@@ -21,7 +21,7 @@ from bandweave.cli.prediction import (
     predict_answers,
     stored_profile,
 )
-from bandweave.engine.engine import Engine, OnProgress
+from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
@@ -76,8 +76,12 @@ class Session:
         on_text: OnText = lambda piece: None,
         digest: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
+        show_reading: bool = False,
     ) -> Answer:
-        """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string."""
+        """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string.
+
+        With ``show_reading`` a long prompt's progress is shown where people watch.
+        """
         stream = self.tokenizer.stream(params.stop)
         pieces: list[str] = []
         kept, over = 0, False
@@ -89,6 +93,8 @@ class Session:
 
         def on_token(index: int, token: int) -> bool:
             nonlocal kept, over
+            if not kept:
+                on_read(len(tokens))
             if over:
                 return False  # said once already; the node may have been ahead of us
             over = cancelled()
@@ -100,7 +106,10 @@ class Session:
 
         end_tokens = frozenset(self.tokenizer.eos_token_ids)
         request = Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
-        result = self.engine.generate([request], on_token=on_token, digest=digest)[0]
+        with reading_bar(len(tokens), shown=show_reading) as on_read:
+            result = self.engine.generate(
+                [request], on_token=on_token, on_read=on_read, digest=digest
+            )[0]
         show(stream.flush())
         reason = "stop" if stream.finished else result.reason
         logits_digest = result.logits_digest
@@ -150,23 +159,32 @@ def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
     """``Engine.start`` with a progress bar, where people watch; shares that are left to us are
     chosen by the stored profile."""
     options = choose_split(folder, options)
-    with _progress_bar(f"loading {name} on {count(len(options.shares), 'node')}") as on_progress:
-        return Engine.start(folder, options, on_progress)
+    if not is_terminal():
+        return Engine.start(folder, options)
+    from bandweave.cli.progress import loading_bar
+
+    with loading_bar(f"loading {name} on {count(len(options.shares), 'node')}") as bar:
+
+        def on_progress(progress: Sequence[tuple[int, int]]) -> None:
+            bar.update(sum(done for done, _ in progress), sum(total for _, total in progress))
+
+        def on_waiting(node: str) -> None:
+            bar.wait_for(node, "is `bandweave worker` running there?")
+
+        return Engine.start(folder, options, on_progress, on_waiting=on_waiting)
 
 
 @contextlib.contextmanager
-def _progress_bar(what: str) -> Iterator[OnProgress]:
-    if not is_terminal():
-        yield lambda progress: None
+def reading_bar(prompt_tokens: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """For ``Session.answer``: says how far the nodes have read a prompt, where that takes longer
+    than a second and people watch."""
+    if not shown or not is_terminal():
+        yield lambda done: None
         return
-    from bandweave.cli.progress import byte_bar
+    from bandweave.cli.progress import PATIENCE_SECONDS, counting_bar
 
-    with byte_bar(what) as update:
-
-        def on_progress(progress: Sequence[tuple[int, int]]) -> None:
-            update(sum(done for done, _ in progress), sum(total for _, total in progress))
-
-        yield on_progress
+    with counting_bar("reading the prompt", "tokens", after=PATIENCE_SECONDS) as update:
+        yield lambda done: update(done, prompt_tokens)
 
 
 def _template(folder: Folder) -> ChatTemplate | None:

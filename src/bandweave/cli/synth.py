@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import json_option
 
 _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
@@ -18,7 +19,7 @@ _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "
 def _size_options(function: Any) -> Any:
     for name in reversed(_SIZES):
         option = "--" + name.replace("_", "-")
-        function = click.option(option, type=int, metavar="N")(function)
+        function = click.option(option, type=click.IntRange(1), metavar="N")(function)
     return function
 
 
@@ -27,8 +28,9 @@ def _size_options(function: Any) -> Any:
 @click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))
 @click.option("--list", "show_list", is_flag=True, help="Show the shapes there are, and leave.")
 @_size_options
-@click.option("--seed", type=int, default=0, metavar="N", help="Of the weights. Default 0.")
-@click.option("--dtype", default="bf16", metavar="DTYPE",
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, metavar="N",
+              help="Of the weights. Default 0.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(("bf16", "f16", "f32")), default="bf16", metavar="DTYPE",
               help="bf16, f16 or f32, as stored. Default bf16.")  # fmt: skip
 @json_option
 def command(
@@ -45,8 +47,9 @@ def command(
 
     It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it.
     """
-    from bandweave.checkpoints.shapes import find_shape
-    from bandweave.checkpoints.synth import synthesise
+    with interrupts_held():
+        from bandweave.checkpoints.shapes import find_shape
+        from bandweave.checkpoints.synth import synthesise
 
     if show_list:
         _list(as_json)
@@ -69,10 +72,10 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     if not output.is_terminal():
         yield None
         return
-    from bandweave.cli.progress import byte_bar
+    from bandweave.cli.progress import loading_bar
 
-    with byte_bar(what) as update:
-        yield update
+    with loading_bar(what) as bar:
+        yield bar.update
 
 
 def _list(as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bandweave.cli import output
+from bandweave.cli.environment import read_environment
 from bandweave.cli.options import usable_threads
 
 
@@ -35,7 +36,8 @@ from bandweave.cli.options import usable_threads
     "--threads",
     type=click.IntRange(1, 1024),
     metavar="T",
-    help="Threads to compute with. Default: all processors, or what is asked for.",
+    help="Threads to compute with at most. Default: what the command asks for, else one for each "
+    "processor. Give it where several workers, or other work, share this machine.",
 )
 @click.option(
     "--advertise",
@@ -82,6 +84,7 @@ def command(
         once=once,
         advertise=advertise,
         threads=usable_threads(threads),
+        cache=str(read_environment().cache or ""),
     )
 
 

@@ -16,6 +16,7 @@ from bandweave.mesh.address import Address
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")
 WIRE_FORMATS = ("exact", "bf16", "q8")
+OWN_CACHE = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,9 @@ class Assignment:
     """``context`` tokens of one sequence, ``streams`` sequences at once; ``max_rows`` rows of a
     step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
     ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
-    long a peer may make no progress; ``cache``: a folder for packed weights, ``"default"`` for the
-    node's own, or empty for none; ``wire``, ``speculate``, ``draft`` and ``draft_tokens`` as in
-    ``EngineOptions``."""
+    long a peer may make no progress; ``cache``: a folder for packed weights, ``OWN_CACHE`` for the
+    one that the node was started with, or empty for none; ``wire``, ``speculate``, ``draft`` and
+    ``draft_tokens`` as in ``EngineOptions``."""
 
     model: str
     fingerprint: str

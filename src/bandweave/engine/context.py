@@ -6,6 +6,7 @@ Knows how a node is reached, not what it computes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ class NodeContext:
     ``listener`` takes the other nodes' connections at ``address``; both are None for nodes that are
     threads of one process, which share ``in_process_group`` instead. ``threads`` is how many
     threads the node may compute with, None where that is the node's own choice. ``model_roots``
-    are folders where the node may look for its own copy of a model.
+    are folders where the node may look for its own copy of a model; ``cache`` is the folder for
+    packed weights, empty for none, where the controller leaves that to the node. ``log`` tells
+    whoever runs the node's machine.
     """
 
     name: str
@@ -36,6 +39,8 @@ class NodeContext:
     in_process_group: Any = None
     threads: int | None = None
     model_roots: tuple[Path, ...] = ()
+    cache: str = ""
+    log: Callable[[str], None] = lambda sentence: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Self
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.executor import StepError
 from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.launcher import OnWaiting
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import (
     check_local_memory,
@@ -31,10 +32,12 @@ from bandweave.planning.split import NodeShare, Split, make_split
 
 _GRACE_SECONDS = 0.5
 _BROKEN_PATIENCE = 0.3
+_LOADING_PATIENCE = 0.1  # a node that loads does not listen
 _SECOND_HAND_SECONDS = 2.0
 _LOAD_PATIENCE = 60.0  # between two signs of progress while loading
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
+OnRead = Callable[[int], None]  # tokens computed so far, of prompts above all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,11 @@ class Engine:
         folder: Folder,
         options: EngineOptions,
         on_progress: OnProgress = lambda progress: None,
+        *,
+        on_waiting: OnWaiting = lambda name: None,
     ) -> Engine:
-        """Starts the nodes and loads the model.
+        """Starts the nodes and loads the model; ``on_waiting`` hears of each host before it is
+        connected to.
 
         ``ValueError`` for a request that makes no sense, ``MemoryError`` where it does not fit,
         ``OSError`` where a node cannot be started or reached, ``StepError`` where one fails.
@@ -102,7 +108,7 @@ class Engine:
         split = make_split(folder.spec, options.shares, stages=options.stages)
         if not options.hosts:
             check_local_memory(folder, split, options, context)
-        launcher = make_launcher(options)
+        launcher = make_launcher(options, on_waiting)
         try:
             handles = launcher.start(split.num_nodes)
             engine = cls(
@@ -122,7 +128,7 @@ class Engine:
             engine._await_loaded(on_progress)
             return engine
         except BaseException:
-            launcher.stop()
+            launcher.stop(patience=_LOADING_PATIENCE)
             raise
 
     def generate(
@@ -130,11 +136,13 @@ class Engine:
         requests: Sequence[Request],
         *,
         on_token: OnToken = lambda index, token: None,
+        on_read: OnRead = lambda tokens: None,
         chunk: int | None = None,
         digest: bool = False,
         reuse: bool = True,
     ) -> list[Result]:
-        """Answers all requests together; ``on_token`` sees every token as it comes.
+        """Answers all requests together; ``on_token`` sees every token as it comes, ``on_read``
+        hears now and then how far a long prompt has been read.
 
         ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
         prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
@@ -170,7 +178,7 @@ class Engine:
                     return None
 
             try:
-                results = self._collect(number, guarded)
+                results = self._collect(number, guarded, on_read)
             except KeyboardInterrupt:
                 if not caught:
                     self._cancel(number, range(len(requests)))
@@ -227,9 +235,11 @@ class Engine:
 
     # --- messages ---
 
-    def _collect(self, number: int, on_token: OnToken) -> list[Result]:
+    def _collect(
+        self, number: int, on_token: OnToken, on_read: OnRead = lambda tokens: None
+    ) -> list[Result]:
         while True:
-            _, message = self._receive()
+            _, message = self._receive(on_read=on_read)
             if message.get("number") != number:
                 continue
             match message["type"]:
@@ -253,7 +263,12 @@ class Engine:
             self._raise_failure(node)
 
     def _receive(
-        self, only: int | None = None, *, of: int = 0, patience: float | None = None
+        self,
+        only: int | None = None,
+        *,
+        of: int = 0,
+        patience: float | None = None,
+        on_read: OnRead = lambda tokens: None,
     ) -> tuple[int, dict[str, Any]]:
         """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
         where node ``of`` gives no sign of life for ``patience`` seconds; ``ValueError`` where what
@@ -277,6 +292,7 @@ class Engine:
                     self._raise_failure(node, str(message.get("reason")))
                 if message.get("type") == "alive":
                     deadline = time.monotonic() + patience
+                    on_read(message["tokens"])
                 elif only is None or node == only:
                     return node, message
             if time.monotonic() > deadline:

@@ -20,6 +20,7 @@ from bandweave.mesh.secret import check_secret
 
 START_TIMEOUT = 60.0
 _POLITE_SECONDS, _FIRM_SECONDS = 2.0, 1.0
+_STARTING_PATIENCE = 0.1  # a node that starts does not listen
 
 
 class LaunchError(ConnectionError):
@@ -100,7 +101,7 @@ class Launcher(ABC):
                 await_ready(handle, max(0.0, deadline - time.monotonic()))
             return list(self._handles)
         except BaseException:
-            self.stop()
+            self.stop(patience=_STARTING_PATIENCE)
             raise
 
     def stop(self, *, patience: float = _POLITE_SECONDS) -> None:

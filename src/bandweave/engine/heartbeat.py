@@ -1,4 +1,4 @@
-"""Heartbeat: tells the controller that a long step gets on. Knows a channel and a counter."""
+"""Heartbeat: tells the controller that a long step gets on. Knows a channel and two counters."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ PERIOD = 0.5  # seconds
 
 
 class Heartbeat:
-    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed."""
+    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the number
+    of ``tokens()`` computed so far."""
 
-    def __init__(self, channel: Channel, progress: Callable[[], int]) -> None:
-        self._channel, self._progress = channel, progress
+    def __init__(
+        self, channel: Channel, progress: Callable[[], int], tokens: Callable[[], int]
+    ) -> None:
+        self._channel, self._progress, self._tokens = channel, progress, tokens
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -27,7 +30,7 @@ class Heartbeat:
             if (now := self._progress()) != last:
                 last = now
                 with contextlib.suppress(OSError):  # the main thread meets the same error
-                    self._channel.send({"type": "alive"})
+                    self._channel.send({"type": "alive", "tokens": self._tokens()})
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -19,12 +19,13 @@ from bandweave.engine.process import SERVE, Serve, run_node
 from bandweave.engine.spawn import NodeSettings, Tail, describe_end, spawn
 from bandweave.mesh.address import Address, bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.handshake import connect
+from bandweave.mesh.handshake import HandshakeError, Unreachable, connect
 from bandweave.mesh.hangup import wait_hangup
 from bandweave.mesh.hello import Hello
 from bandweave.mesh.secret import make_secret
 
 __all__ = [
+    "HostError",
     "HostLauncher",
     "LaunchError",
     "Launcher",
@@ -32,6 +33,9 @@ __all__ = [
     "NodeHandle",
     "ThreadLauncher",
 ]
+
+
+OnWaiting = Callable[[str], None]  # the name of the node waited for
 
 
 class ProcessHandle(NodeHandle):
@@ -133,8 +137,16 @@ class HostHandle(NodeHandle):
         self.channel.hang_up()  # the node's process ends when its controller is gone
 
 
+class HostError(HandshakeError, ValueError):
+    """A host that was named and cannot be used, and what to do about it."""
+
+
 class HostLauncher(Launcher):
-    """Nodes on hosts that run ``bandweave worker``, one per address, in order."""
+    """Nodes on hosts that run ``bandweave worker``, one per address, in order.
+
+    ``on_waiting`` hears the name of each node before it is connected to. ``start`` raises
+    ``HostError`` for a host that cannot be reached or refuses.
+    """
 
     def __init__(
         self,
@@ -143,10 +155,11 @@ class HostLauncher(Launcher):
         *,
         connect_timeout: float = 10.0,
         start_timeout: float = START_TIMEOUT,
+        on_waiting: OnWaiting = lambda name: None,
     ) -> None:
         super().__init__(secret, start_timeout=start_timeout)
         self.addresses = [parse_address(a) if isinstance(a, str) else a for a in addresses]
-        self._connect_timeout = connect_timeout
+        self._connect_timeout, self._on_waiting = connect_timeout, on_waiting
         for node, address in enumerate(self.addresses):
             if address in self.addresses[:node]:
                 raise ValueError(f"{format_address(address)} is given twice; a worker is one node")
@@ -163,9 +176,15 @@ class HostLauncher(Launcher):
         for node, address in enumerate(self.addresses):
             name = f"node {node} ({format_address(address)})"
             own = Hello(purpose="control", node=node, session=self.session)
-            sock, theirs = connect(
-                address, self.secret, own, name=name, timeout=self._connect_timeout
-            )
+            self._on_waiting(name)
+            try:
+                sock, theirs = connect(
+                    address, self.secret, own, name=name, timeout=self._connect_timeout
+                )
+            except HandshakeError as error:
+                hint = "; is `bandweave worker` running there, and its port open to this machine?"
+                text = str(error) + (hint if isinstance(error, Unreachable) else "")
+                raise HostError(text) from error
             channel = Channel(sock, name)
             reached = parse_address(theirs.address) if theirs.address else address
             self._handles.append(HostHandle(node=node, name=name, channel=channel, address=reached))

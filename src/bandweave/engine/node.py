@@ -23,7 +23,7 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError, widen
-from bandweave.engine.assignment import Assignment
+from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.binding import spans_memories
 from bandweave.engine.context import NodeContext
 from bandweave.engine.drafting import Drafter
@@ -72,9 +72,11 @@ def serve(context: NodeContext) -> None:
     with ExitStack() as stack:
         roots = context.model_roots
         path = _find_model(assignment.model, assignment.fingerprint, roots)
+        context.log(f"loads {path}")
         folder, draft = stack.enter_context(Folder.open(path)), None
         if assignment.draft and context.node == 0:
             path = _find_model(assignment.draft, assignment.draft_fingerprint, roots)
+            context.log(f"drafts with {path}")
             draft = stack.enter_context(Folder.open(path))
         node = _Node(context, assignment, folder, draft)
         try:
@@ -97,7 +99,7 @@ class _Node:
             _keep_to(assignment.home)
         split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
         program = lower(build_graph(folder.spec), split, context.node)
-        threads = assignment.threads or context.threads or len(usable_cpus())
+        threads = _threads(assignment.threads, context.threads)
         pages = -(-assignment.context // PAGE_SIZE)
         options = ExecutorOptions(
             num_pages=pages * assignment.streams,
@@ -124,7 +126,9 @@ class _Node:
             stall_seconds=assignment.stall_seconds,
             spin=options.spin,
         )
-        cache = open_cache(assignment.cache)
+        self._begun = self._computed = 0  # tokens of steps, since the generation began
+        own = assignment.cache == OWN_CACHE
+        cache = open_cache(context.cache if own else assignment.cache)
         weights = load_weights(
             program,
             folder,
@@ -161,7 +165,7 @@ class _Node:
             ).start()
         self._generator = Generator(
             self._executor,
-            partial(_embed, folder),
+            self._embed,
             num_pages=options.num_pages,
             context=assignment.context,
             max_rows=assignment.max_rows,
@@ -195,6 +199,12 @@ class _Node:
             streams=assignment.streams,
             team_of=self._executor,
         )
+
+    def _embed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """What a step begins with: counts how far the prompts are read."""
+        self._computed = self._begun
+        self._begun += len(tokens)
+        return _embed(self._folder, tokens)
 
     # --- work ---
 
@@ -239,7 +249,8 @@ class _Node:
             self._channel.send({"type": "token", "number": number, "index": index, "token": token})
 
         try:
-            with Heartbeat(self._channel, self._progress):
+            self._begun = self._computed = 0
+            with Heartbeat(self._channel, self._progress, lambda: self._computed):
                 results = self._generator.run(
                     requests,
                     on_token=on_token,
@@ -307,6 +318,12 @@ def _embed(folder: Folder, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.floa
         for token in unique
     ]
     return np.ascontiguousarray(widen(np.concatenate(rows))[inverse])
+
+
+def _threads(asked: int, most: int | None) -> int:
+    """How many to compute with: as the controller asks, 0 for as it may be."""
+    most = most or asked or len(usable_cpus())
+    return min(asked or most, most)
 
 
 def _unpinned(work: Callable[[], None], cpus: tuple[int, ...]) -> None:

@@ -20,9 +20,9 @@ class EngineOptions:
     this process, for tests. With ``fit`` the shares may shrink on hosts whose memory is short.
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
     model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
-    weights, ``"default"``, or empty for none; ``wire``: activations cross ``"exact"``, or rounded
-    to ``"bf16"`` or ``"q8"``, which changes the answer; ``speculate``: who drafts tokens,
-    ``"off"``, ``"ngram"`` or ``"draft"``, the model in the folder ``draft``, at most
+    weights, ``OWN_CACHE`` for the nodes' own, or empty for none; ``wire``: activations cross
+    ``"exact"``, or rounded to ``"bf16"`` or ``"q8"``, which changes the answer; ``speculate``: who
+    drafts tokens, ``"off"``, ``"ngram"`` or ``"draft"``, the model in the folder ``draft``, at most
     ``draft_tokens`` at a time."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)

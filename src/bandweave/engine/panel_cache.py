@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION
-from bandweave.cache_folder import default_folder
 from bandweave.engine.panel_entry import (
     Bytes,
     DamagedError,
@@ -60,10 +59,8 @@ class _File:
 
 
 def open_cache(folder: str) -> PanelCache | None:
-    """A cache by an assignment's word: a path, ``"default"``, or empty for none."""
-    if not folder:
-        return None
-    return PanelCache(default_folder() if folder == "default" else Path(folder))
+    """The cache in a folder; None where that is empty."""
+    return PanelCache(Path(folder)) if folder else None
 
 
 class PanelCache:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.assignment import Assignment
+from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.binding import Binding, bind_node
 from bandweave.engine.drafts import check_draft, draft_memory
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
-from bandweave.engine.launcher import HostLauncher, LocalLauncher, ThreadLauncher
+from bandweave.engine.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
 from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
     allowed_cpus,
@@ -36,14 +36,17 @@ def resolve_context(folder: Folder, options: EngineOptions) -> int:
     if options.context is None:
         return min(longest, DEFAULT_CONTEXT)
     if not 1 <= options.context <= longest:
-        raise ValueError(f"a context of {options.context}; the model's is 1 to {longest} tokens")
+        raise ValueError(
+            f"a context of {options.context} tokens: the model's is from 1 to {longest}; choose "
+            "--context among them"
+        )
     return options.context
 
 
-def make_launcher(options: EngineOptions) -> Launcher:
+def make_launcher(options: EngineOptions, on_waiting: OnWaiting) -> Launcher:
     if options.hosts:
         assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret)
+        return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
     if options.in_process:
         return ThreadLauncher()
     return LocalLauncher()
@@ -98,7 +101,7 @@ def make_assignment(
         spin=spin,
         isa=options.isa,
         # A path of this machine means nothing on another.
-        cache="default" if options.hosts and options.cache else options.cache,
+        cache=OWN_CACHE if options.hosts and options.cache else options.cache,
         wire=options.wire,
         speculate=options.speculate,
         draft=draft,

@@ -111,21 +111,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"a node started without its settings: {error}", file=sys.stderr)
         return 1
-    return _serve(options.serve, settings, channel, sock, lifeline)
+    # Only a worker's output is read while all is well.
+    talks = options.control_fd is not None
+    return _serve(options.serve, settings, channel, sock, lifeline, talks)
 
 
 def _serve(
-    serve: str, settings: dict[str, Any], channel: Channel, sock: socket.socket, lifeline: Lifeline
+    serve: str,
+    settings: dict[str, Any],
+    channel: Channel,
+    sock: socket.socket,
+    lifeline: Lifeline,
+    talks: bool,
 ) -> int:
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     name, secret = settings["name"], bytes.fromhex(settings["secret"])
+
+    def log(sentence: str) -> None:
+        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+
     listener = Listener(
         sock,
         secret,
         session=settings["session"],
         node=settings["node"],
         admit=mesh_only(settings["session"], settings["busy"], channel.hung_up),
-        log=lambda sentence: print(f"{name}: {sentence}", file=sys.stderr, flush=True),
+        log=log,
     )
     host, port = settings["address"]
     context = NodeContext(
@@ -138,6 +149,8 @@ def _serve(
         address=(host, port),
         threads=settings["threads"],
         model_roots=tuple(Path(root) for root in settings["model_roots"]),
+        cache=settings["cache"],
+        log=log if talks else lambda sentence: None,
     )
     status = run_node(serve, context)
     lifeline.finish(status, within=_ENDING_SECONDS)

@@ -39,6 +39,7 @@ class NodeSettings:
     busy: str = "it serves another controller"
     threads: int | None = None
     model_roots: Sequence[Path] = ()
+    cache: str = ""
 
     def message(self) -> dict[str, object]:
         """As JSON can carry it; with this process's module path, so that both find the same."""
@@ -52,6 +53,7 @@ class NodeSettings:
             "busy": self.busy,
             "threads": self.threads,
             "model_roots": [str(root) for root in self.model_roots],
+            "cache": self.cache,
             "path": [entry for entry in sys.path if entry],
         }
 

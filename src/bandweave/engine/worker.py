@@ -73,6 +73,7 @@ class Worker:
         *,
         advertise: Address | str | None = None,
         threads: int | None = None,
+        cache: str = "",
         log: Callable[[str], None] = _print,
         python: str = sys.executable,
         serve: str = SERVE,
@@ -82,8 +83,9 @@ class Worker:
         roots = [Path(root).expanduser().resolve() for root in model_roots]
         for root in roots:
             if not root.is_dir():
-                raise ValueError(f"the model folder {root} is no folder")
+                raise ValueError(f"--models {root}: there is no such folder")
         self._secret, self._roots, self._threads = secret, roots, threads
+        self._cache = cache
         self._log, self._python, self._serve = log, python, serve
         if isinstance(advertise, str):
             advertise = parse_address(advertise)
@@ -134,6 +136,7 @@ class Worker:
             busy=_busy(f"the controller at {connection.peer}"),
             threads=self._threads,
             model_roots=self._roots,
+            cache=self._cache,
         )
         process, channel = spawn(
             settings,
@@ -168,6 +171,7 @@ def run_worker(
     once: bool = False,
     advertise: Address | str | None = None,
     threads: int | None = None,
+    cache: str = "",
     log: Callable[[str], None] = _print,
     python: str = sys.executable,
     serve: str = SERVE,
@@ -176,8 +180,9 @@ def run_worker(
     """Serves sessions until Ctrl-C, or one where ``once``.
 
     ``listen`` is ``host:port``; ``advertise`` the address by which other nodes reach this machine,
-    where that is not the one given to the controller; ``option`` what an error about the address
-    names. ``ValueError`` with one sentence for a secret, folder or address that cannot be used.
+    where that is not the one given to the controller; ``cache`` the folder for packed weights,
+    empty for none; ``option`` what an error about the address names. ``ValueError`` with one
+    sentence for a secret, folder or address that cannot be used.
     """
     worker = Worker(
         listen,
@@ -185,6 +190,7 @@ def run_worker(
         model_roots,
         advertise=advertise,
         threads=threads,
+        cache=cache,
         log=log,
         python=python,
         serve=serve,

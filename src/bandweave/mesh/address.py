@@ -62,22 +62,22 @@ def peer_address(sock: socket.socket) -> str:
 def resolve(address: Address, deadline: float) -> list[tuple[int, Any]]:
     """Families and socket addresses of a host, in the system's order of preference.
 
-    ``ValueError`` for a name that does not exist; ``OSError`` where the resolver has no answer
-    now or by ``deadline`` (of ``time.monotonic``).
+    ``ValueError`` for a name that the resolver does not know, now or at all; ``TimeoutError`` where
+    it has no answer by ``deadline`` (of ``time.monotonic``).
     """
     host, port = address
     with contextlib.suppress(socket.gaierror):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         return [(entry[0], entry[4]) for entry in found]
     answer: list[tuple[int, Any]] = []
-    failure: list[OSError] = []
+    failure: list[OSError | UnicodeError] = []
 
     def ask() -> None:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             answer.extend((entry[0], entry[4]) for entry in found)
         except (OSError, UnicodeError) as error:
-            failure.append(error if isinstance(error, OSError) else OSError(str(error)))
+            failure.append(error)
 
     # The C resolver takes no deadline, so it gets a thread that may be left behind.
     thread = threading.Thread(target=ask, name="resolve", daemon=True)
@@ -85,8 +85,9 @@ def resolve(address: Address, deadline: float) -> list[tuple[int, Any]]:
     thread.join(max(0.0, deadline - time.monotonic()))
     if failure:
         error = failure[0]
-        if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
-            raise ValueError(f"the host name {host!r} is not known ({error.strerror})") from error
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            why = getattr(error, "strerror", None) or str(error)
+            raise ValueError(f"the host name {host!r} is not known ({why})") from error
         raise error
     if not answer:
         raise TimeoutError(f"the host name {host!r} could not be looked up in time")

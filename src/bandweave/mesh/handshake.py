@@ -40,6 +40,10 @@ class HandshakeError(ConnectionError):
     """A connection that was refused, by either side, or never came about. Names the peer."""
 
 
+class Unreachable(HandshakeError):
+    """Nobody answered in time."""
+
+
 class Unproved(HandshakeError):
     """The other side does not know the cluster secret."""
 
@@ -146,7 +150,7 @@ def connect(
     Absent listeners, dropped connections and refusals that invite it are tried again; others raise
     at once. ``name`` is for errors. With ``expect_node`` the acceptor must be that node of
     ``own.session``. Returns the socket in blocking mode and the acceptor's Hello.
-    ``HandshakeError`` names the peer and the last cause.
+    ``HandshakeError`` names the peer and the last cause, ``Unreachable`` where time was up.
     """
     name = name or format_address(address)
     deadline = time.monotonic() + timeout
@@ -162,7 +166,7 @@ def connect(
         except (OSError, _TryAgain) as error:
             cause = getattr(error, "strerror", None) or str(error)
         if time.monotonic() + pause >= deadline:
-            raise HandshakeError(f"{name} could not be reached within {timeout:.3g} s: {cause}")
+            raise Unreachable(f"{name} could not be reached within {timeout:.3g} s: {cause}")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     if expect_node is not None and (theirs.node, theirs.session) != (expect_node, own.session):
