@@ -32,9 +32,9 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 
-#if defined(BW_VNNI_AS_AVX512)
+#if defined(BW_HAS_AVX_VNNI) && defined(BW_VNNI_AS_AVX512)
 bool has_avx_vnni() { return has_avx512(); }
-#else
+#elif defined(BW_HAS_AVX_VNNI)
 bool has_avx_vnni() {
     unsigned a, b, c, d;
     return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
