@@ -221,6 +221,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "no nodes": (("run", "demo", *SHORT, "--nodes", "0"), "--nodes"),
     "too many stages": (("run", "demo", *SHORT, "--nodes", "2", "--stages", "3"), "3 stages"),
     "no such format": (("run", "demo", *SHORT, "--format", "q3"), "q3"),
+    "no such wire format": (("run", "demo", *SHORT, "--wire", "q4"), "q4"),
     "no such KV format": (("run", "demo", *SHORT, "--kv", "q4"), "q4"),
     "no such kernels": (("run", "demo", *SHORT, "--isa", "mmx"), "mmx"),
     "hosts without a token": (("run", "demo", *SHORT, "--hosts", "a:1"), "--token-file"),

@@ -125,6 +125,25 @@ def test_two_hosts_give_the_answer_of_one_machine(
         assert len(two["plan"]["nodes"]) == 2
 
 
+def test_rounded_activations_cross_between_hosts_as_between_processes(
+    cable: Cable, workers: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    answers = []
+    question = ["--prompt", "What is 17 + 25?", "--json", "--wire", "q8"]
+    bandweave = [sys.executable, "-m", "bandweave", "run", "demo"]
+    for command in (
+        [*bandweave, *question, "--nodes", "2", "--threads", "1"],
+        run_arguments(cable, tmp_path, *question, "--shares", "1,1"),
+        [*bandweave, *question],
+    ):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        answers.append(json.loads(done.stdout))
+    here, there, alone = answers
+    assert here["logits_digest"] == there["logits_digest"] != alone["logits_digest"]
+    assert [answer["plan"]["exact"] for answer in answers] == [False, False, True]
+    assert {answer["plan"]["wire"] for answer in answers} == {"q8"}
+
+
 def test_a_host_that_dies_is_named(
     cable: Cable, workers: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:

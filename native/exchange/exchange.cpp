@@ -182,9 +182,9 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
     for (;;) {
         bool sending = false, receiving = false;
         for (Link* link : peers_) {
-            if (!link->sending_data()) continue;
+            if (!link->sending()) continue;
             link->flush();
-            if (link->closed) link->gone();
+            if (link->closed && link->sending_data()) link->gone();
             sending |= link->sending_data();
         }
         if (!sending && sent_at == 0) sent_at = now();

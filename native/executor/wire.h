@@ -17,8 +17,9 @@ struct Blocks {
 
     int per_row() const { return (width + kBlock - 1) / kBlock; }
     int count() const { return rows * per_row(); }
-    int row(int block) const { return block / per_row(); }
-    int column(int block) const { return block % per_row() * kBlock; }
+    // Decoding has one row, and divisions would be felt there.
+    int row(int block) const { return rows == 1 ? 0 : block / per_row(); }
+    int column(int block) const { return (rows == 1 ? block : block % per_row()) * kBlock; }
     int size(int block) const {
         const int left = width - column(block);
         return left < kBlock ? left : kBlock;
