@@ -1,5 +1,5 @@
 // Wire: how sums on the grid and rows of activations are written in a message (docs/numerics.md,
-// section 9). Knows values and bytes; knows no nodes.
+// section 10). Knows values and bytes; knows no nodes.
 #pragma once
 #include <cstddef>
 #include <cstdint>

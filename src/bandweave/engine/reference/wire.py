@@ -1,4 +1,4 @@
-"""What is left of values that crossed a link in a wire format: docs/numerics.md, section 9.
+"""What is left of values that crossed a link in a wire format: docs/numerics.md, section 10.
 
 Knows arrays; knows no nodes and no bytes on the wire.
 
