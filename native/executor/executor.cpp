@@ -22,6 +22,7 @@ constexpr int32_t kBestOnly = 1, kPrefill = 2;
 Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange,
                    std::shared_ptr<ThreadTeam> team)
     : program_(std::move(program)),
+      fusion_(fuse(program_)),
       options_(std::move(options)),
       kernels_(*options_.kernels),
       exchange_(std::move(exchange)),
@@ -51,6 +52,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention_scratch + pointers + 64));
+    normal_.assign(scratch_.size(),
+                   std::vector<float>(static_cast<size_t>(padded(program_.hidden_size)) + 16));
     const size_t angles = rows * program_.inv_freq.size() + 16;
     cosine_.resize(angles);
     sine_.resize(angles);
@@ -335,10 +338,12 @@ void Executor::work(int member) {
                 wired = exchange_->counters().wire_seconds;
             }
         }
+        if (fusion_.left_out[i]) continue;
         if (overlapped)
             all_reduce_add(product_op, op, member);
         else
             run_op(op, member);
+        if (!fusion_.meets[i]) continue;
         barrier();
         // Stable here: whoever is ahead already can only have failed in a later operation.
         if (failed_at_.load() <= static_cast<int>(i)) return;

@@ -11,6 +11,7 @@
 #include "core/threads.h"
 #include "core/zeroed.h"
 #include "exchange/exchange.h"
+#include "executor/fusion.h"
 #include "executor/program.h"
 #include "executor/span.h"
 #include "executor/wire.h"
@@ -167,6 +168,7 @@ class Executor {
     void send_rows(const Op&, int member);
     void rms_norm(const Op&, int member);
     void product(const Op&, int member, bool on_grid, Span rows);
+    bool quantise_row(const Op&, const Matrix&, int index, int member, uint8_t* activations);
     void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, Span rows,
                         bool on_grid);
     void rope(const Op&, int member);
@@ -186,11 +188,13 @@ class Executor {
     void tick(int member);
 
     Program program_;
+    Fusion fusion_;
     const ExecutorOptions options_;
     const Kernels& kernels_;
     std::shared_ptr<Exchange> exchange_;
     std::vector<Storage> storage_;
     std::vector<std::vector<uint8_t>> scratch_;  // per thread: one quantised row, attention
+    std::vector<std::vector<float>> normal_;     // per thread: one row after its norm
     Zeroed<uint8_t> activations_;                // quantised rows of a step
     std::vector<float> cosine_, sine_;           // [max_rows, rotary / 2]
     std::unique_ptr<Arena> cache_;

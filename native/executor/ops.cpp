@@ -42,14 +42,13 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
         if (rows == 1) {
             // Cheaper to do on every member than to meet at a barrier.
             uint8_t* own = scratch_[static_cast<size_t>(member)].data();
-            finite = kernels_.quantize(matrix.format, args.x, matrix.layout, own);
+            finite = quantise_row(op, matrix, chosen.from, member, own);
             args.activations = own;
         } else {
             const Span own = part(rows, member, team_.members());
             for (int r = own.from; r < own.to; r++)
-                finite &=
-                    kernels_.quantize(matrix.format, row(op.a, chosen.from + r), matrix.layout,
-                                      activations_.data() + static_cast<size_t>(r) * bytes);
+                finite &= quantise_row(op, matrix, chosen.from + r, member,
+                                       activations_.data() + static_cast<size_t>(r) * bytes);
             args.activations = activations_.data();
         }
         if (!finite) fail(op, op.name + ": an activation is not finite");
@@ -66,6 +65,22 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
                        on_grid);
     }
     if (member == 0) bill_->weight_bytes += matrix.bytes();
+}
+
+// A row of a product's input as integers, after the norm that was left to the product.
+bool Executor::quantise_row(const Op& op, const Matrix& matrix, int index, int member,
+                            uint8_t* activations) {
+    const float* x = row(op.a, index);
+    const int fused = fusion_.norm_of[static_cast<size_t>(&op - program_.ops.data())];
+    if (fused >= 0) {
+        const Op& norm = program_.ops[static_cast<size_t>(fused)];
+        float* normal = normal_[static_cast<size_t>(member)].data();
+        kernels_.rms_norm(row(norm.a, index),
+                          program_.vectors[static_cast<size_t>(norm.vector)].data(), normal,
+                          norm.dim, norm.eps);
+        x = normal;
+    }
+    return kernels_.quantize(matrix.format, x, matrix.layout, activations);
 }
 
 void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs args, Span panels,

@@ -1,0 +1,106 @@
+#include "executor/fusion.h"
+
+#include <algorithm>
+
+namespace bw {
+
+namespace {
+
+struct Touched {
+    View view;
+    int heads;
+    bool written;
+};
+
+bool overlap(const View& a, const View& b) {
+    return a.buffer >= 0 && a.buffer == b.buffer && a.offset < b.offset + b.width &&
+           b.offset < a.offset + a.width;
+}
+
+bool same(const View& a, const View& b) {
+    return a.buffer == b.buffer && a.offset == b.offset && a.width == b.width;
+}
+
+// Into how many parts a row is cut, where members take whole heads of it; 0 for all else.
+int heads_of(const Op& op) {
+    switch (op.kind) {
+        case OpKind::rms_norm:
+            return op.groups > 1 ? op.groups : 0;
+        case OpKind::rope:
+            return op.heads;
+        case OpKind::kv_append:
+            return op.kv_heads;
+        default:
+            return 0;
+    }
+}
+
+std::vector<Touched> touched(const Op& op) {
+    const int heads = heads_of(op);
+    std::vector<Touched> views{{op.a, heads, false}};
+    if (op.b.buffer >= 0) views.push_back({op.b, heads, false});
+    if (op.out.buffer >= 0) views.push_back({op.out, heads, true});
+    return views;
+}
+
+bool clashes(const Touched& a, const Touched& b) {
+    const bool alike = same(a.view, b.view) && a.heads == b.heads;
+    return overlap(a.view, b.view) && (a.written || b.written) && !alike;
+}
+
+std::vector<bool> meetings(const Program& program) {
+    std::vector<bool> meets(program.ops.size(), true);
+    std::vector<Touched> open;  // since the last meeting
+    for (size_t i = 0; i + 1 < program.ops.size(); i++) {
+        const Op &op = program.ops[i], &next = program.ops[i + 1];
+        if (heads_of(op) == 0 || heads_of(next) == 0) {
+            open.clear();
+            continue;
+        }
+        for (const Touched& view : touched(op)) open.push_back(view);
+        for (const Touched& want : touched(next))
+            if (std::any_of(open.begin(), open.end(),
+                            [&](const Touched& have) { return clashes(want, have); })) {
+                open.clear();
+                break;
+            }
+        meets[i] = open.empty();
+    }
+    return meets;
+}
+
+bool quantised(const Program& program, const Op& op) {
+    const Format format = program.matrices[static_cast<size_t>(op.matrix)].format;
+    return format == Format::q8 || format == Format::q4;
+}
+
+// The norm at `index` and a product of the whole of its output right after it.
+bool feeds_next(const Program& program, size_t index) {
+    if (index + 1 >= program.ops.size()) return false;
+    const Op &norm = program.ops[index], &next = program.ops[index + 1];
+    return norm.kind == OpKind::rms_norm && norm.groups == 1 && next.kind == OpKind::linear &&
+           same(norm.out, next.a) && !overlap(norm.a, norm.out) && quantised(program, next);
+}
+
+}  // namespace
+
+Fusion fuse(const Program& program) {
+    const size_t count = program.ops.size();
+    Fusion fusion{meetings(program), std::vector<int>(count, -1), std::vector<bool>(count, false)};
+    for (size_t i = 0; i < count; i++) {
+        if (!feeds_next(program, i)) continue;
+        // Nobody else may read what is then never written.
+        const View& out = program.ops[i].out;
+        bool alone = true;
+        for (size_t j = 0; j < count && alone; j++) {
+            const bool reads = overlap(program.ops[j].a, out) || overlap(program.ops[j].b, out);
+            alone = !reads || (j > 0 && feeds_next(program, j - 1));
+        }
+        if (!alone) continue;
+        fusion.left_out[i] = true;
+        fusion.norm_of[i + 1] = static_cast<int>(i);
+    }
+    return fusion;
+}
+
+}  // namespace bw

@@ -1,0 +1,22 @@
+// Which operations of a program need no meeting of the team's members between them. Knows how each
+// kind of operation is cut between members (ops.cpp); runs nothing.
+#pragma once
+#include <vector>
+
+#include "executor/program.h"
+
+namespace bw {
+
+struct Fusion {
+    // By operation: whether the members must meet after it. Operations that are cut by heads alike
+    // need no meeting between them: each member goes on with the heads that it has just written.
+    std::vector<bool> meets;
+    // By operation: the norm that a product does on its own input while it quantises it, as an
+    // index, or -1. That norm itself is then left out.
+    std::vector<int> norm_of;
+    std::vector<bool> left_out;
+};
+
+Fusion fuse(const Program& program);
+
+}  // namespace bw
