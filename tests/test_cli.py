@@ -135,7 +135,7 @@ def test_run_bill(alone: Any) -> None:
     assert len(found["bill"]["nodes"]) == 2
     for node in found["bill"]["nodes"]:
         items = [value for key, value in node.items() if key not in ("name", "wall")]
-        assert min(items) >= 0 and sum(items) == pytest.approx(node["wall"])
+        assert min(items) >= 0 and sum(items) == pytest.approx(node["wall"], rel=0.02)
     assert found["weight_bytes_per_token"] == pytest.approx(
         alone["weight_bytes_per_token"], rel=0.05
     )

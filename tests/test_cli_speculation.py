@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from bandweave.cli.options import engine_options
 from bandweave.cli.session import open_session
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import node_needs
 from bandweave.engine.request import Request
 from bandweave.engine.sampling import SamplingParams
+from bandweave.planning.split import make_split
 from tests.helpers.command import bandweave
 
 QUESTION = ("--prompt", "What is 17 + 25?")
@@ -63,7 +66,8 @@ def test_bench_and_run_say_what_was_drafted() -> None:
     arguments = ("bench", "demo", "--prompt-tokens", "20", "--new-tokens", "24", "--rounds", "1",
                  "--draft", "demo")  # fmt: skip
     found = bandweave(*arguments, "--json").json
-    assert found["drafted_tokens"] >= found["accepted_tokens"] > 0
+    # Whether a model pays as its own draft is for the clock to say.
+    assert found["drafted_tokens"] >= found["accepted_tokens"] >= 0
     assert found["bill"]["drafting"] > 0
     shown = bandweave("run", "demo", *QUESTION, "--draft", "demo", "--verbose")
     assert "right]" in shown.err and "drafting" in shown.err
@@ -94,6 +98,18 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_draft_model_counts_as_memory_of_node_0() -> None:
+    shares = (Fraction(1), Fraction(1))
+    plain = EngineOptions(shares=shares)
+    drafting = EngineOptions(shares=shares, speculate="draft", draft=str(demo_folder()))
+    with Folder.open(demo_folder()) as folder:
+        split = make_split(folder.spec, shares)
+        before, after = (node_needs(folder, split, one, 512) for one in (plain, drafting))
+    assert after[0].weight_bytes > 2 * before[0].weight_bytes
+    assert after[0].kv_bytes > 2 * before[0].kv_bytes
+    assert after[1] == before[1]
+
+
+def test_threads_of_one_process_draft_too() -> None:
     options = EngineOptions(speculate="draft", draft=str(demo_folder()), in_process=True)
     params = SamplingParams(temperature=0, max_tokens=12)
     request = Request(tokens=(5, 6, 7, 5, 6), params=params)
@@ -158,10 +174,9 @@ def test_the_items_of_a_token_add_up_to_its_wall_time(how: str, sampling: str) -
     found = run_json(*arguments)
     timing = found["timing"]
     wall = timing["decode_seconds"] / timing["decode_tokens"]
-    for number, node in enumerate(found["bill"]["nodes"]):
+    for node in found["bill"]["nodes"]:
         items = {key: value for key, value in node.items() if key not in ("name", "wall")}
         assert min(items.values()) >= 0 and node["wall"] == pytest.approx(wall)
-        # Another node's clock stops and starts at other moments than node 0's.
-        assert sum(items.values()) == pytest.approx(wall, rel=0.02 if number == 0 else 0.1)
+        assert sum(items.values()) == pytest.approx(wall, rel=0.02)
     sampled = timing["sampling_seconds"] / timing["decode_tokens"]
     assert found["bill"]["sampling"] == pytest.approx(sampled)

@@ -196,6 +196,28 @@ def test_time_is_accounted_for_without_a_gap(make: Make) -> None:
             assert (timing.drafting > 0) == (drafter is not None)
 
 
+@pytest.mark.parametrize("stages", [1, 2])
+def test_every_nodes_items_add_up_to_its_own_wall_time(stages: int) -> None:
+    items = ("weights", "attention", "exchange_wait", "wire", "other")
+    shares = (2, 1, 1)
+    with NativeNodes(
+        SPEC, random_source(SPEC, 4), num_pages=NUM_PAGES, shares=shares, stages=stages
+    ) as nodes:
+        generator = Generator(
+            nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], num_pages=NUM_PAGES,
+            context=CONTEXT, max_rows=256, vocab_size=SPEC.vocab_size,
+            exp=lambda values: _native.exp(values).reshape(-1),
+        )  # fmt: skip
+        # A prompt of one token is a prompt all the same.
+        results = generator.run([asked(1, 1), asked(0, 30)])
+        steps = max(one.timing.decode_steps for one in results)
+    for node in nodes.nodes:
+        for decode in (True, False):
+            bill = node.bill(decode=decode)
+            assert sum(bill[item] for item in items) == pytest.approx(bill["wall"], rel=0.02)
+            assert bill["steps"] == (steps if decode else 1)
+
+
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_repeated_text_is_drafted_from_the_prompt(adaptive: bool) -> None:
     fake = PrefixExecutor(num_pages=NUM_PAGES, vocab_size=3)  # loops and repeats soon

@@ -135,8 +135,9 @@ def make_bill(
 
     The wall time of a token is node 0's, from one token to the next. Every item is measured on its
     own: by the nodes' executors inside a step and, on other nodes than 0, from one step to the
-    next; by node 0's generator around it. On node 0 they add up to the wall time; another node does
-    not see how long node 0 takes over the last token, which is a wait for node 0. Answers that were
+    next; by node 0's generator around it. On node 0 they add up to the wall time. Another node is
+    done with the prompt, and with the last token, a little before node 0 is: its wait is cut, or
+    goes on, to where node 0's decoding begins and ends. Answers that were
     computed together are billed as one stream each: per step that they shared.
     """
     tokens = max(1, sum(timing.decode_tokens for timing in timings))
@@ -160,7 +161,8 @@ def make_bill(
             if total["drafting"]:
                 items["drafting"] = total["drafting"]
         else:
-            items["exchange_wait"] += max(0.0, total["decode"] - sum(items.values()))
+            edges = total["decode"] - sum(items.values())
+            items["exchange_wait"] = max(0.0, items["exchange_wait"] + edges)
         seconds.append({**items, "wall": total["decode"]})
         weight_bytes.append(spent["weight_bytes"] * share)
         exchanges.append(spent["exchanges"] * share)
