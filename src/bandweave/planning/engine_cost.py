@@ -143,7 +143,7 @@ class _Cost:
             self.weight_bytes[node] += times * sum(sizes)
         for meeting in segment.meetings:
             if isinstance(meeting, Reduce):
-                self._reduce(meeting, times)
+                self._reduce(meeting, times, _made(segment, read))
             else:
                 self._send(meeting, times)
 
@@ -253,7 +253,8 @@ class _Cost:
 
     # --- meetings ---
 
-    def _reduce(self, meeting: Reduce, times: int) -> None:
+    def _reduce(self, meeting: Reduce, times: int, made: Mapping[int, float]) -> None:
+        """``made``: seconds of the product that gives each node's sums."""
         group = meeting.group
         for node in group:
             own = self._elements(
@@ -269,16 +270,23 @@ class _Cost:
             wait = arrive - self.clock[node]
             self.items[node]["exchange_wait"] += wait
             self.clock[node] = arrive
-        size = meeting.payload_bytes + FRAME_BYTES
+        size = meeting.payload_bytes + FRAME_BYTES * meeting.chunks
         spent = {node: self._exchange(node, meeting, size) for node in group}
         longest = max(sum(one) for one in spent.values())
         for node, (wire, wait, other) in spent.items():
+            wait += longest - wire - wait - other
+            wait -= min(wait, self._hidden(meeting, wait, made.get(node, 0.0)))
             self.spend(node, "wire", wire, times)
             self.spend(node, "other", other, times)
-            rest = longest - wire - wait - other
-            self.spend(node, "exchange_wait", wait + rest, times)
+            self.spend(node, "exchange_wait", wait, times)
             if node in meeting.contributors:
-                self.wire_bytes["activations"] += times * size * (len(group) - 1)
+                self.wire_bytes["activations"] += times * size * (len(group) - 1) * meeting.hops
+
+    @staticmethod
+    def _hidden(meeting: Reduce, crossing: float, product: float) -> float:
+        """Seconds of crossing that pass while the product goes on: of all chunks but the last, as
+        long as the product of all but the first lasts."""
+        return (meeting.chunks - 1) / meeting.chunks * min(crossing, product)
 
     def _exchange(self, node: int, meeting: Reduce, size: int) -> tuple[float, float, float]:
         """Seconds to send, to wait for what comes, and to encode and add. Messages to and from
@@ -291,7 +299,8 @@ class _Cost:
         wait += sum(size / link.bytes_per_s for link in links) - max(
             size / link.bytes_per_s for link in links
         )
-        return wire, wait, self._codec(node, links, times)
+        hops = meeting.hops
+        return wire * hops, wait * hops, self._codec(node, links, times) * hops
 
     def _codec(self, node: int, links: Sequence[LinkProfile], times: Sequence[LinkTime]) -> float:
         """Encoding once and adding what each peer sent; long messages are shared by threads."""
@@ -321,6 +330,16 @@ def _fits_caches(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]
             sizes[nodes[node].host] = sizes.get(nodes[node].host, 0) + size
     room = {node.host: node.machine.cache_bytes * _CACHE_PART for node in nodes}
     return all(size <= room[host] for host, size in sizes.items())
+
+
+def _made(segment: Segment, read: Mapping[int, float]) -> dict[int, float]:
+    """Of the seconds of each node's products, those that make sums."""
+    result = {}
+    for node, local in segment.local.items():
+        products = [one for one in local if isinstance(one, Product)]
+        sums = sum(one.weight_bytes for one in products if one.on_grid)
+        result[node] = read[node] * sums / max(1, sum(one.weight_bytes for one in products))
+    return result
 
 
 def _rows(work: Sequence[Local]) -> int:

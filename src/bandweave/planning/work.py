@@ -14,6 +14,7 @@ from bandweave.models.graph import COLUMN_UNIT, Axis, Graph, GraphOp
 from bandweave.planning.split import NodeShare, Split
 
 FRAME_BYTES = 32  # the header of every message
+_HOP_BYTES, _OVERLAP_ROWS, _MOST_CHUNKS = 64 << 10, 64, 4  # native/executor/reduce.cpp
 _BLOCK = 64  # grid values that share a width on the wire
 _LANES = 16  # buffers are padded to as many
 
@@ -70,12 +71,16 @@ class Elements:
 @dataclass(frozen=True, kw_only=True)
 class Reduce:
     """The sums of ``contributors`` meet at the nodes of ``group``: ``count`` numbers, in messages
-    of ``payload_bytes``."""
+    of ``payload_bytes`` to each other node, in ``hops`` (2: slices are added up and then sent
+    on). In several ``chunks`` of rows, all but the last of which cross while the product that made
+    them goes on."""
 
     group: tuple[int, ...]
     contributors: tuple[int, ...]
     count: int
     payload_bytes: int
+    hops: int = 1
+    chunks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,12 +212,22 @@ class _Work:
         axis = op.inputs[1].axis
         width = -(-op.inputs[0].width // _LANES) * _LANES
         count = width * self.step.rows
+        # As native/executor/reduce.cpp decides.
+        chunks, own = 1, 4 * op.inputs[0].width * self.step.rows
+        if self.step.rows >= 2 * _OVERLAP_ROWS and own >= 2 * _HOP_BYTES:
+            chunks = min(_MOST_CHUNKS, self.step.rows // _OVERLAP_ROWS)
+        others = len(nodes) - 1
+        scattered = others * own / chunks * (1 - 2 / len(nodes)) > _HOP_BYTES
         blocks = -(-count // _BLOCK)
+        if scattered:
+            blocks = -(-blocks // len(nodes))
         return Reduce(
             group=nodes,
             contributors=tuple(n for n in nodes if self._width(axis, self.split.shares[n])),
             count=count,
             payload_bytes=-(-blocks // 8) * 8 + blocks * _BLOCK * 4,
+            hops=2 if scattered else 1,
+            chunks=chunks,
         )
 
     def _product(
