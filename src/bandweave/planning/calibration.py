@@ -50,7 +50,8 @@ _HUBER = 0.15
 _PULL = 0.02
 _PRIOR = Factors(
     name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
-    compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2, layer_s=80e-6, expert_layer_s=160e-6, decode_spread=1.0, prefill_spread=1.0,
+    compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
+    layer_s=80e-6, expert_layer_s=160e-6, decode_spread=1.0, prefill_spread=1.0,
     decode_rows=0, prefill_rows=0,
 )  # fmt: skip
 _DECODE = ("weight_efficiency", "kv_efficiency", "layer_s", "expert_layer_s")

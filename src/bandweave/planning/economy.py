@@ -1,48 +1,55 @@
-"""Economy: energy and money for tokens, where watts and prices are known. Pure arithmetic."""
+"""Energy and money: joules and dollars for tokens, and for speed. Pure arithmetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandweave.planning.search import Plan
+from bandweave.planning.cost import PrefillCost, StepCost
+from bandweave.planning.deployment import Deployment
 
 _JOULES_PER_KWH = 3.6e6
-_SECONDS_PER_YEAR = 365.25 * 86400
+#: A machine that waits, against one that works: what its makers' idle figures are about.
+_IDLE_PART = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Economy:
-    """None where a machine's watts or price is not known. Money in US dollars."""
+    """None where a node's watts or price is not known: a sum without it would mislead."""
 
-    watts: float | None
+    watts: float | None  # of all nodes, averaged over a step
     joules_per_token: float | None
-    energy_usd_per_million: float | None
+    usd_per_million_tokens: float | None  # electricity alone
     price_usd: float | None
-    price_usd_per_token_per_s: float | None
-    total_usd_per_million: float | None  # energy, and the price over the years
+    usd_per_token_per_s: float | None  # price for speed
 
 
-def economy(plan: Plan, *, usd_per_kwh: float, years: float) -> Economy:
-    """Of decoding without a pause, at the wall. Machines of the plan alone count, each at the
-    watts of a machine that works: while others work it draws less, so this is an upper bound."""
-    nodes, speed = plan.deployment.nodes, plan.decode.tokens_per_s
-    watts = _sum([node.watts for node in nodes])
-    price = _sum([node.price_usd for node in nodes])
-    joules = None if watts is None else watts / speed
-    energy = None if joules is None else joules * 1e6 / _JOULES_PER_KWH * usd_per_kwh
-    total = None
-    if energy is not None and price is not None:
-        total = energy + price / (speed * years * _SECONDS_PER_YEAR) * 1e6
+def economy(
+    deployment: Deployment, cost: StepCost | PrefillCost, *, usd_per_kwh: float = 0.30
+) -> Economy:
+    """Of a decode step, or of a prefill (whose nodes count as busy).
+
+    A node draws ``watts`` while it computes and ``idle_watts`` (a third, where unknown) while it
+    waits for others."""
+    idle = cost.idle if isinstance(cost, StepCost) else (0.0,) * len(deployment.nodes)
+    drawn: float | None = 0.0
+    price: float | None = 0.0
+    for node, waiting in zip(deployment.nodes, idle, strict=True):
+        if node.watts is None:
+            drawn = None
+        elif drawn is not None:
+            resting = _IDLE_PART * node.watts if node.idle_watts is None else node.idle_watts
+            drawn += node.watts * (1 - waiting) + resting * waiting
+        if node.price_usd is None:
+            price = None
+        elif price is not None:
+            price += node.price_usd
+    joules = None if drawn is None else drawn / cost.tokens_per_s
     return Economy(
-        watts=watts,
+        watts=drawn,
         joules_per_token=joules,
-        energy_usd_per_million=energy,
+        usd_per_million_tokens=None
+        if joules is None
+        else joules * 1e6 / _JOULES_PER_KWH * usd_per_kwh,
         price_usd=price,
-        price_usd_per_token_per_s=None if price is None else price / speed,
-        total_usd_per_million=total,
+        usd_per_token_per_s=None if price is None else price / cost.tokens_per_s,
     )
-
-
-def _sum(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

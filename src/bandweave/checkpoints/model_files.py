@@ -1,0 +1,144 @@
+"""The shape of a model that lies here as files, with the bytes that its tensors really take.
+
+Reads headers only: a folder's config.json and safetensors headers, or a ``.gguf`` file's header
+(all of its parts). Knows which tensor is for what; knows no nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from bandweave.checkpoints import layout
+from bandweave.checkpoints.gguf import GgufHeader, GgufTensor
+from bandweave.checkpoints.gguf_config import config_from_gguf
+from bandweave.checkpoints.safetensors import SafetensorsFile
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.models.config import ConfigError
+from bandweave.planning.config_shape import shape_from_config
+from bandweave.planning.model_shape import ModelShape
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blk)\.(\d+)\.(.*)")
+# The first pattern that is found in a name decides.
+_ROLES = (
+    (re.compile(r"shared_expert|_shexp"), "shared"),
+    (re.compile(r"\.experts\.|_exps\b|_exps\."), "expert"),
+    (re.compile(r"mlp\.gate\.|mlp\.router|block_sparse_moe\.(gate\.|e_score)|ffn_gate_inp|exp_probs"
+                r"|e_score_correction"), "router"),
+    (re.compile(r"layernorm|attn_norm\.|ffn_norm|post_attention_norm|post_ffw_norm"), "norm"),
+    (re.compile(r"self_attn|linear_attn|attn_|ssm_"), "attention"),
+    (re.compile(r"mlp\.|ffn_"), "dense"),
+)  # fmt: skip
+_FAR_OFF = 0.02  # parameters that files and sizes may differ by: rounding, constants, padding
+
+
+def shape_from_path(path: Path) -> ModelShape:
+    """The shape of a model folder or of a ``.gguf`` file; ``CheckpointError`` says what is wrong.
+
+    ``stored_bytes_by_role`` is exact. Where the parameters in the files are not those that the
+    sizes ask for, the files are not believed."""
+    if path.suffix == ".gguf":
+        return _from_gguf(path)
+    return _from_folder(path)
+
+
+def _from_folder(path: Path) -> ModelShape:
+    config, _ = layout.read_json(layout.require_config(path))
+    try:
+        shape = shape_from_config(config, name=path.name)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    sizes: Counter[str] = Counter()
+    unused = 0
+    for name in layout.weight_files(path):
+        file = SafetensorsFile.open(path / name)
+        try:
+            for entry in file.tensors.values():
+                role = role_of(entry.name, len(shape.layers), tied=shape.tied)
+                if role == "unused":
+                    unused += math.prod(entry.shape)
+                else:
+                    sizes[role] += entry.stop - entry.start
+        finally:
+            file.close()
+    return dataclasses.replace(shape, stored_bytes_by_role=dict(sizes), unused_parameters=unused)
+
+
+def _from_gguf(path: Path) -> ModelShape:
+    headers = [GgufHeader.read(part) for part in _parts(path)]
+    tensors: dict[str, GgufTensor] = {}
+    for header in headers:
+        tensors.update(header.tensors)
+    try:
+        config = config_from_gguf(headers[0].metadata, tensors)
+        shape = shape_from_config(config, name=path.stem)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    sizes: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        role = role_of(tensor.name, len(shape.layers), tied=shape.tied)
+        sizes[role] += tensor.size_bytes
+        counts[role] += math.prod(tensor.shape)
+    _check_counts(path, shape, counts)
+    unused = counts.pop("unused", 0)
+    sizes.pop("unused", None)
+    return dataclasses.replace(
+        shape,
+        runs_on_bandweave=False,  # the engine reads folders
+        stored_format=_main_type(tensors.values()),
+        stored_bytes_by_role=dict(sizes),
+        unused_parameters=unused,
+    )
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file, or all parts of a model that was cut into several."""
+    match = _PART.search(path.name)
+    if match is None:
+        return [path]
+    stem, total = path.name[: match.start()], int(match[2])
+    parts = [path.with_name(f"{stem}-{n:05}-of-{total:05}.gguf") for n in range(1, total + 1)]
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing:
+        raise CheckpointError(f"{path} is one of {total} parts; {missing[0]} is missing")
+    return parts
+
+
+def role_of(name: str, layers: int, *, tied: bool) -> str:
+    """The role of a tensor, by its name in a folder or a GGUF file; ``unused`` for what decoding
+    text does not read: drafts' layers, vision."""
+    match = _LAYER.search(name)
+    if match is None:
+        if name.startswith(("lm_head.", "output.")):
+            return "head"
+        if "embed_tokens" in name or name.startswith("token_embd."):
+            return "head" if tied else "embedding"
+        return "norm" if name.endswith("norm.weight") or "rope_freqs" in name else "unused"
+    if int(match[1]) >= layers or "visual" in name or "vision" in name:
+        return "unused"
+    return next((role for pattern, role in _ROLES if pattern.search("." + match[2])), "norm")
+
+
+def _check_counts(path: Path, shape: ModelShape, counts: Counter[str]) -> None:
+    expected = shape.parameters_by_role()
+    found = sum(count for role, count in counts.items() if role != "unused")
+    total = sum(expected.values())
+    if abs(found - total) > _FAR_OFF * total:
+        raise CheckpointError(
+            f"{path} holds {found / 1e9:.2f} B parameters, but its sizes ask for "
+            f"{total / 1e9:.2f} B; it is damaged or a variant that is not known"
+        )
+
+
+def _main_type(tensors: Iterable[GgufTensor]) -> str:
+    by_type: Counter[str] = Counter()
+    for tensor in tensors:
+        by_type[tensor.type] += tensor.size_bytes
+    name = by_type.most_common(1)[0][0].lower()
+    return name if name in ("f32", "f16", "bf16") else f"gguf-{name}"
