@@ -19,7 +19,7 @@ import click
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli.environment import read_environment
 
-COMMANDS = ("demo", "run", "chat", "bench", "synth", "worker", "doctor", "cache")
+COMMANDS = ("demo", "run", "chat", "bench", "plan", "synth", "worker", "doctor", "cache")
 
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141  # exit statuses
 

@@ -9,7 +9,7 @@ from bandweave.planning.deployment import Network
 from bandweave.planning.layer_cost import Items
 from bandweave.planning.layout import Question, Setup
 from bandweave.planning.rates import ComputeRate, LinkRates, NodeRates
-from bandweave.planning.search import Answer, Plan, find_plans
+from bandweave.planning.search import Answer, Plan, evaluate, find_plans
 from bandweave.planning.weight_bytes import find_format
 
 #: Items in the words of the reports: a short name, and what it is when it is too long.
@@ -28,8 +28,7 @@ _SEARCHED = 4  # up to so many machines a change may change the plan, else the p
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """What one change would do. ``factor``: of the speed; 1 is nothing. ``note``: what it is not
-    sure of or why nothing comes of it."""
+    """What one change would do. ``factor``: of the speed; 1 is nothing."""
 
     change: str
     factor: float
@@ -75,9 +74,13 @@ def verdict_sentence(answer: Answer) -> str:
         if len(names) == 1:
             return ""
         split = next((plan for plan in answer.plans if len(plan.machines) > 1), None)
-        less = "" if split is None else (
-            f": the best split reaches {split_phrase(answer, split)}, "
-            f"{best.seconds / split.seconds:.0%} of its speed"
+        less = (
+            ""
+            if split is None
+            else (
+                f": the best split reaches {split_phrase(answer, split)}, "
+                f"{best.seconds / split.seconds:.0%} of its speed"
+            )
         )
         return f"One machine is faster: {names[best.machines[0]].name} alone{less}."
     count = len(best.machines)
@@ -190,8 +193,6 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
 def _same_plan(plan: Plan, question: Question, setup: Setup) -> Plan:
     networks = [network for network in setup.networks
                 if network.default.name == plan.deployment.network.default.name]  # fmt: skip
-    from bandweave.planning.search import evaluate
-
     return evaluate(question, setup, (networks or list(setup.networks))[0], plan.layout)
 
 
@@ -213,12 +214,15 @@ def _twice_bandwidth(node: NodeRates) -> NodeRates:
 
 
 def _twice_flops(node: NodeRates) -> NodeRates:
-    compute = {
-        name: ComputeRate(points=tuple((rows, rate.times(2)) for rows, rate in compute.points))
-        for name, compute in node.compute.items()
-    }
-    attention = node.attention_flop_per_s.times(2)
-    return replace(node, compute=compute, attention_flop_per_s=attention)
+    def twice(compute: ComputeRate) -> ComputeRate:
+        return ComputeRate(points=tuple((rows, rate.times(2)) for rows, rate in compute.points))
+
+    return replace(
+        node,
+        compute={name: twice(compute) for name, compute in node.compute.items()},
+        expert_compute=None if node.expert_compute is None else twice(node.expert_compute),
+        attention_flop_per_s=node.attention_flop_per_s.times(2),
+    )
 
 
 def _half_overhead(node: NodeRates) -> NodeRates:
@@ -236,9 +240,7 @@ def _twice_memory(node: NodeRates) -> NodeRates:
 
 
 def _half_latency(link: LinkRates) -> LinkRates:
-    return replace(
-        link, latency_s=link.latency_s.times(0.5), message_s=link.message_s.times(0.5)
-    )
+    return replace(link, latency_s=link.latency_s.times(0.5), message_s=link.message_s.times(0.5))
 
 
 def _twice_link(link: LinkRates) -> LinkRates:

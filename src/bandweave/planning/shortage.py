@@ -7,19 +7,33 @@ from dataclasses import replace
 from bandweave.planning.capacity import BASE_BYTES
 from bandweave.planning.hardware import GB, find_hardware, hardware_names
 from bandweave.planning.layout import Question, Setup
+from bandweave.planning.model_shape import ModelShape
 from bandweave.planning.search import find_plans
-from bandweave.planning.weight_bytes import find_format
+from bandweave.planning.weight_bytes import WeightBytes, find_format
 
 _FORMATS = ("q8", "q4", "gguf-q3_k_m", "gguf-q2_k")
 _MOST_MACHINES = 64
 
 
-def needed_bytes(question: Question) -> float:
+def needed_bytes(question: Question, *, embedding_in_memory: bool = True) -> float:
     """Weights, caches of all streams and one engine's own; what splitting adds left out."""
     model, weights = question.model, question.weights
-    size = weights.total(model.parameters_by_role())
+    parameters = model.parameters_by_role()
+    if not embedding_in_memory:
+        parameters["embedding"] = 0
+    size = weights.total(parameters)
     elements = model.kv_elements(question.context) * question.streams
     return size + elements * question.kv_bytes_per_element + BASE_BYTES
+
+
+def read_bytes(model: ModelShape, weights: WeightBytes) -> float:
+    """Bytes of weights that one token of one stream reads: the least that memory must give."""
+    size = weights.of("head") * model.head_parameters
+    size += weights.of("norm") * model.final_norm_parameters
+    for layer, count in model.distinct_layers(0, len(model.layers)):
+        totals = layer.total_by_role() | {"expert": layer.expert_parameters * layer.top_k}
+        size += count * weights.total(totals)
+    return size
 
 
 def shortage_sentence(question: Question, setup: Setup) -> str:
