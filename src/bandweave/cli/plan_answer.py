@@ -56,7 +56,7 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         asked = bandweave_question(question)
         today = None if runs else find_plans(asked, own)
         memory = sum(node.memory_bytes for node in own.nodes) / 1e9
-        need = needed_bytes(asked, embedding_in_memory=False) / 1e9
+        need = needed_bytes(asked, own) / 1e9
         reason = reason or f"does not fit: {need:.0f} GB of {memory:.0f} GB"
     return Columns(
         question=question,

@@ -5,19 +5,20 @@ Needs matplotlib, which is not among bandweave's own requirements.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bandweave.cli.plan_answer import Columns
-from bandweave.planning.columns import both_columns
+from bandweave.planning.columns import limit_setup
 from bandweave.planning.cost import decode_range
 from bandweave.planning.explain import ITEMS, layout_phrase, plan_items
 from bandweave.planning.layer_cost import Items
 from bandweave.planning.layout import Question
 from bandweave.planning.rates import NodeRates
-from bandweave.planning.search import Plan
+from bandweave.planning.search import Plan, plans_on
 from bandweave.planning.shortage import read_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _roofline(axes: Any, columns: Columns) -> None:
                   label=title)  # fmt: skip
         for rows, mark in ((1, "o"), (8, "s"), (64, "^")):
             flops = 2 * question.model.read_parameters * rows
-            x = flops / read_bytes(question.model, question.weights)
+            x = flops / read_bytes(question.model, question.weights, rows)
             axes.plot([x], [min(read * x, most)], mark, color=colour)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -101,10 +102,9 @@ def _machines(axes: Any, columns: Columns) -> None:
     most = max(8, len(machines.hardware))
     by_kind: dict[str, list[tuple[int, float]]] = {}
     for count in range(1, most + 1):
-        answer, _ = both_columns(columns.question, machines.times(count))
-        for plan in () if answer is None else answer.plans:
-            # A plan for fewer machines was drawn at their number.
-            if len(plan.machines) == count and not plan.layout.whole_experts:
+        setup = limit_setup(machines.times(count))
+        for plan in plans_on(columns.question, setup, tuple(range(count))):
+            if not plan.layout.whole_experts:
                 by_kind.setdefault(plan.kind, []).append((count, plan.decode.tokens_per_s))
     one = by_kind.pop("one", [])
     for (kind, points), colour in zip(by_kind.items(), _COLOURS, strict=False):
@@ -119,7 +119,7 @@ def _machines(axes: Any, columns: Columns) -> None:
 
 def _bars(axes: Any, columns: Columns) -> None:
     plans: list[Plan] = list(columns.limit.plans[:_MOST_BARS])
-    names = [layout_phrase(plan).replace(" over ", "\nover ") for plan in plans]
+    names = [textwrap.fill(layout_phrase(plan), 14) for plan in plans]
     bottom = [0.0] * len(plans)
     for field, colour in zip(fields(Items), _COLOURS, strict=True):
         heights = [getattr(plan_items(plan), field.name) * 1e3 for plan in plans]

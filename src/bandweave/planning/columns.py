@@ -19,13 +19,15 @@ from bandweave.planning.search import Answer, find_plans
 from bandweave.planning.weight_bytes import WeightBytes, find_format
 
 #: An engine that wastes nothing beside what ``efficiency`` says of its kernels: 16 bits on the
-#: wire, two steps where messages are large, several groups of streams in flight.
+#: wire, two steps where messages are large, several groups of streams in flight, embedding rows
+#: read from the file.
 ANY_ENGINE = EngineTraits(
     name="any engine",
     wire_bytes_per_value=2.0,
     handover_bytes_per_value=2.0,
     overlaps_stages=True,
     chunk_rows=2048,
+    embedding_in_memory=False,
 )
 _BUSES = ("pcie", "nvlink")  # inside one machine
 BANDWEAVE_FORMATS = ("q4", "q8", "bf16", "f32")

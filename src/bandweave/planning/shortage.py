@@ -7,7 +7,7 @@ from dataclasses import replace
 from bandweave.planning.capacity import BASE_BYTES
 from bandweave.planning.hardware import GB, find_hardware, hardware_names
 from bandweave.planning.layout import Question, Setup
-from bandweave.planning.model_shape import ModelShape
+from bandweave.planning.model_shape import ModelShape, distinct_experts
 from bandweave.planning.search import find_plans
 from bandweave.planning.weight_bytes import WeightBytes, find_format
 
@@ -15,30 +15,32 @@ _FORMATS = ("q8", "q4", "gguf-q3_k_m", "gguf-q2_k")
 _MOST_MACHINES = 64
 
 
-def needed_bytes(question: Question, *, embedding_in_memory: bool = True) -> float:
+def needed_bytes(question: Question, setup: Setup) -> float:
     """Weights, caches of all streams and one engine's own; what splitting adds left out."""
     model, weights = question.model, question.weights
     parameters = model.parameters_by_role()
-    if not embedding_in_memory:
+    if not setup.engine.embedding_in_memory and not model.tied:
         parameters["embedding"] = 0
     size = weights.total(parameters)
     elements = model.kv_elements(question.context) * question.streams
     return size + elements * question.kv_bytes_per_element + BASE_BYTES
 
 
-def read_bytes(model: ModelShape, weights: WeightBytes) -> float:
-    """Bytes of weights that one token of one stream reads: the least that memory must give."""
+def read_bytes(model: ModelShape, weights: WeightBytes, rows: int = 1) -> float:
+    """Bytes of weights that a step of so many rows reads, uniformly routed: of one token's it is
+    the least that memory must give."""
     size = weights.of("head") * model.head_parameters
     size += weights.of("norm") * model.final_norm_parameters
     for layer, count in model.distinct_layers(0, len(model.layers)):
-        totals = layer.total_by_role() | {"expert": layer.expert_parameters * layer.top_k}
-        size += count * weights.total(totals)
+        size += count * weights.total({**layer.total_by_role(), "expert": 0})
+        distinct = distinct_experts(layer.experts, layer.top_k, rows)
+        size += count * weights.of("expert") * layer.expert_parameters * distinct
     return size
 
 
 def shortage_sentence(question: Question, setup: Setup) -> str:
     """One sentence: needed, available, and the nearest things that fit."""
-    needed = needed_bytes(question)
+    needed = needed_bytes(question, setup)
     memory = sum(node.memory_bytes for node in setup.nodes)
     count = len(setup.nodes)
     there = "the machine has" if count == 1 else f"the {count} machines have"
@@ -58,8 +60,8 @@ def _remedies(question: Question, setup: Setup) -> str:
     remedies = []
     for name in _FORMATS:
         smaller = replace(question, weights=find_format(name))
-        if needed_bytes(smaller) < needed_bytes(question) and _fits(smaller, setup):
-            remedies.append(f"in {name} ({needed_bytes(smaller) / GB:.0f} GB)")
+        if needed_bytes(smaller, setup) < needed_bytes(question, setup) and _fits(smaller, setup):
+            remedies.append(f"in {name} ({needed_bytes(smaller, setup) / GB:.0f} GB)")
             break
     context = question.context
     while context > 1024:
@@ -71,7 +73,7 @@ def _remedies(question: Question, setup: Setup) -> str:
         more = _more_machines(question, setup)
         if more:
             remedies.append(more)
-    machine = _one_machine(question)
+    machine = _one_machine(question, setup)
     if machine:
         remedies.append(f"on one {machine}")
     if not remedies:
@@ -81,7 +83,7 @@ def _remedies(question: Question, setup: Setup) -> str:
 
 def _more_machines(question: Question, setup: Setup) -> str:
     largest = max(setup.nodes, key=lambda node: node.memory_bytes)
-    missing = needed_bytes(question) - sum(node.memory_bytes for node in setup.nodes)
+    missing = needed_bytes(question, setup) - sum(node.memory_bytes for node in setup.nodes)
     first = max(1, int(missing // largest.memory_bytes))
     for count in range(first, min(first + 4, _MOST_MACHINES)):
         if _fits(question, replace(setup, nodes=(*setup.nodes, *[largest] * count))):
@@ -89,8 +91,8 @@ def _more_machines(question: Question, setup: Setup) -> str:
     return ""
 
 
-def _one_machine(question: Question) -> str:
-    needed = needed_bytes(question)
+def _one_machine(question: Question, setup: Setup) -> str:
+    needed = needed_bytes(question, setup)
     machines = [find_hardware(name) for name in hardware_names()]
     fitting = [m for m in machines if not m.is_card and m.memory_bytes * 0.92 > needed]
     if not fitting:
