@@ -117,9 +117,14 @@ def residuals(rows: Iterable[Measurement], fitted: Fitted, *, reading: bool) -> 
 
 
 def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fitted:
-    """Factors by class and traits by engine: nodes first, then hops and exchanges, in turns."""
+    """Factors by class and traits by engine: nodes first, then hops and exchanges, in turns.
+
+    It starts from nothing: of ``engines`` only what is not fitted counts."""
     factors = dict.fromkeys(CLASSES, _PRIOR)
-    traits = dict(engines)
+    traits = {
+        name: dataclasses.replace(engine, hop_s=0.0, exchange_s=0.0, sharded_overhead=0.0)
+        for name, engine in engines.items()
+    }
     by_class = {name: [row for row in rows if class_of(row) == name] for name in CLASSES}
     for _ in range(3):
         for name, group in by_class.items():

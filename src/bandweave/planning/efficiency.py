@@ -22,7 +22,7 @@ LIMIT_ENGINES: Mapping[str, str] = {
     "apple": "llama.cpp", "geforce": "llama.cpp", "nvidia-pro": "llama.cpp", "gb10": "llama.cpp",
     "nvidia-dc": "gpt-fast", "instinct": "gpt-fast", "apu": "llama.cpp-vulkan",
     "radeon": "llama.cpp-vulkan", "arc": "llama.cpp-vulkan", "cpu-server": "ik_llama.cpp",
-    "cpu-desktop": "llama.cpp-cpu", "sbc": "distributed-llama",
+    "cpu-desktop": "llama.cpp-cpu", "sbc": "llama.cpp-cpu",
 }  # fmt: skip
 
 _INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")

@@ -1,0 +1,160 @@
+"""Known models: their parameters add up to what their makers publish."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandweave.checkpoints.shapes import shape_names
+from bandweave.models.registry import build_graph, spec_from_config
+from bandweave.planning.config_shape import shape_from_config
+from bandweave.planning.known_models import known_config, known_model, model_names
+from bandweave.planning.model_shape import distinct_experts
+from bandweave.planning.weight_bytes import find_format
+
+# Total parameters in billions. Sources: model cards and reports of the makers, to the digits that
+# they give; "sum": the sum over the tensors' sizes that the makers' index files list. Drafts'
+# layers and vision towers are not counted: Kimi K2's report counts 17 B of a draft layer (1.04 T),
+# GLM-4.5-Air's files hold 110 B with theirs, DeepSeek V3's 685 B.
+TOTALS = {
+    "tiny": 0.000476, "smollm2-135m": 0.1345, "smollm2-360m": 0.3618, "smollm2-1.7b": 1.711,
+    "tinyllama-1.1b": 1.100, "llama-2-7b": 6.738, "llama-2-13b": 13.016, "llama-2-70b": 68.977,
+    "llama-3-8b": 8.030, "llama-3-70b": 70.554, "llama-3.1-8b": 8.030, "llama-3.1-70b": 70.554,
+    "llama-3.1-405b": 405.85, "llama-3.2-1b": 1.236, "llama-3.2-3b": 3.213,
+    "mistral-7b": 7.248, "mistral-nemo-12b": 12.248, "mistral-small-24b": 23.572,
+    "qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191,
+    "qwen3-14b": 14.768, "qwen3-32b": 32.762,
+    "qwen2.5-0.5b": 0.494, "qwen2.5-1.5b": 1.544, "qwen2.5-3b": 3.086, "qwen2.5-7b": 7.616,
+    "qwen2.5-14b": 14.770, "qwen2.5-32b": 32.764, "qwen2.5-72b": 72.706,
+    # Gemma 3 report (arXiv:2503.19786), table 1: embedding and other parameters, no vision.
+    "gemma-3-1b": 0.302 + 0.698, "gemma-3-4b": 0.675 + 3.209, "gemma-3-12b": 1.012 + 10.759,
+    "gemma-3-27b": 1.416 + 25.600,
+    "mixtral-8x7b": 46.70, "mixtral-8x22b": 140.63,
+    "qwen3-30b-a3b": 30.53, "qwen3-235b-a22b": 235.09, "qwen3-coder-480b-a35b": 480.15,
+    "qwen3-next-80b-a3b": 80.0,
+    "gpt-oss-20b": 20.91, "gpt-oss-120b": 116.83,  # OpenAI's model card, table 1
+    "glm-4.5-air": 106.0, "glm-4.5": 355.0, "glm-4.6": 355.0, "minimax-m2": 228.69,
+    "deepseek-v2-lite": 15.7, "deepseek-v3": 671.03, "deepseek-r1": 671.03, "kimi-k2": 1026.41,
+}  # fmt: skip
+
+# Active parameters in billions as published, and the way of counting that the figure follows:
+# "all" counts embedding and head, "read" the head alone, "body" neither. Makers round or cut to
+# the digits that are written, so one unit of the last digit is allowed beside the 1 %.
+ACTIVE = {
+    "mixtral-8x7b": ("12.9", "all"),  # arXiv:2401.04088
+    "mixtral-8x22b": ("39.1", "all"),
+    "qwen3-30b-a3b": ("3.3", "all"),  # arXiv:2505.09388
+    "qwen3-235b-a22b": ("22", "all"),
+    "qwen3-coder-480b-a35b": ("35", "all"),
+    "qwen3-next-80b-a3b": ("3", "body"),
+    "gpt-oss-20b": ("3.61", "read"),  # the card counts the head, not the embedding
+    "gpt-oss-120b": ("5.13", "read"),
+    "glm-4.5-air": ("12", "body"),  # arXiv:2508.06471
+    "glm-4.5": ("32", "body"),
+    "minimax-m2": ("10", "body"),
+    "deepseek-v2-lite": ("2.4", "read"),  # arXiv:2405.04434
+    "deepseek-v3": ("37", "all"),  # arXiv:2412.19437
+    "deepseek-r1": ("37", "all"),
+    "kimi-k2": ("32.6", "all"),  # arXiv:2507.20534
+}
+
+
+@pytest.mark.parametrize("name", sorted(TOTALS))
+def test_total_parameters(name: str) -> None:
+    assert known_model(name).total_parameters / 1e9 == pytest.approx(TOTALS[name], rel=0.01)
+
+
+def test_every_model_is_checked() -> None:
+    assert set(TOTALS) == set(model_names())
+    experts = {name for name in model_names() if known_model(name).has_experts}
+    assert experts - set(ACTIVE) == {"glm-4.6"}  # sized as GLM-4.5
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVE))
+def test_active_parameters(name: str) -> None:
+    model = known_model(name)
+    text, counting = ACTIVE[name]
+    ours = {
+        "all": model.active_parameters,
+        "read": model.read_parameters,
+        "body": model.read_parameters - model.head_parameters,
+    }[counting] / 1e9
+    unit = 10.0 ** -len(text.partition(".")[2])
+    assert abs(ours - float(text)) <= max(0.01 * float(text), unit), ours
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if known_model(n).runs_on_bandweave])
+def test_shapes_agree_with_the_engine(name: str) -> None:
+    model, spec = known_model(name), spec_from_config(known_config(name))
+    graph = build_graph(spec)
+    by_role = {"attention": 0, "dense": 0, "norm": 0, "embedding": 0, "head": 0}
+    for weight in graph.weights():
+        size = 1
+        for length in weight.shape:
+            size *= length
+        part = weight.name.split(".")[-1] if not weight.name.endswith("bias") else ""
+        if "embed" in weight.name:
+            by_role["embedding"] += size
+        elif weight.name == "lm_head":
+            by_role["head"] += size
+        elif part in ("gate_proj", "up_proj", "down_proj"):
+            by_role["dense"] += size
+        elif part in ("norm", "input_norm", "post_norm"):
+            by_role["norm"] += size
+        else:
+            by_role["attention"] += size
+    ours = model.parameters_by_role()
+    assert ours["attention"] == by_role["attention"]
+    assert ours["dense"] == by_role["dense"]
+    assert ours["norm"] == by_role["norm"]
+    assert ours["head"] + ours["embedding"] == by_role["head"] + by_role["embedding"]
+
+
+def test_which_run() -> None:
+    runs = {name for name in model_names() if known_model(name).runs_on_bandweave}
+    assert {"llama-3.1-405b", "qwen3-32b", "mistral-7b", "tiny"} <= runs
+    assert not runs & {"deepseek-r1", "gpt-oss-20b", "qwen2.5-7b", "gemma-3-4b", "mixtral-8x7b"}
+    assert set(shape_names()) == runs
+
+
+@pytest.mark.parametrize(
+    ("name", "kib_a_token"),
+    [("deepseek-r1", 68.6), ("kimi-k2", 68.6), ("qwen3-235b-a22b", 188), ("gpt-oss-120b", 72),
+     ("llama-3.1-70b", 320), ("llama-2-7b", 512), ("minimax-m2", 248)],
+)  # fmt: skip
+def test_cache_of_a_token(name: str, kib_a_token: float) -> None:
+    assert known_model(name).kv_elements(1) * 2 / 1024 == pytest.approx(kib_a_token, rel=0.01)
+
+
+def test_windows_bound_the_cache() -> None:
+    model = known_model("gpt-oss-120b")
+    first, more = model.kv_elements(128), model.kv_elements(10_128) - model.kv_elements(128)
+    assert more / 10_000 == first / 128 / 2  # every second layer has a window of 128
+
+
+def test_names() -> None:
+    assert known_model("DeepSeek-R1-671B").layers == known_model("deepseek-v3").layers
+    with pytest.raises(ValueError, match="did you mean deepseek-r1"):
+        known_model("deepseek-r2")
+    with pytest.raises(ValueError, match="model_type 'mamba' is not known"):
+        shape_from_config({"model_type": "mamba"})
+
+
+def test_distinct_experts() -> None:
+    # 256 experts, 8 a token: 15.8, 57.4 and 222 for 2, 8 and 64 independent tokens.
+    for rows, expected in ((1, 8.0), (2, 15.75), (8, 57.4), (64, 222.4)):
+        assert distinct_experts(256, 8, rows) == pytest.approx(expected, rel=0.01)
+        assert distinct_experts(256, 8, rows, routing=0.75) <= distinct_experts(256, 8, rows)
+    assert distinct_experts(0, 0, 5) == 0
+
+
+def test_published_file_sizes() -> None:
+    # DeepSeek R1 Q4_K_M: 404.4 GB; Llama 3.1 8B Q4_K_M: 4.92 GB; gpt-oss-120b: 63.4 GB (MXFP4).
+    for name, form, gigabytes in (
+        ("deepseek-r1", "gguf-q4_k_m", 404.4), ("llama-3.1-8b", "gguf-q4_k_m", 4.92),
+        ("llama-2-7b", "gguf-q4_0", 3.83), ("gpt-oss-120b", "gguf-mxfp4", 63.4),
+        ("llama-3.1-8b", "bf16", 16.06), ("deepseek-r1", "fp8", 671 + 1.9),
+    ):  # fmt: skip
+        size = find_format(form).total(known_model(name).parameters_by_role()) / 1e9
+        assert size == pytest.approx(gigabytes, rel=0.025), (name, form)
+    with pytest.raises(ValueError, match="gguf-q4_k_m"):
+        find_format("q4_k_m")
