@@ -99,6 +99,46 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     metavar="USD",
     help="Of a kWh. Default 0.30.",
 )
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="Play it through: queues, arrivals, failures. The options below are for this.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 256),
+    default=1,
+    metavar="N",
+    help="The machines dealt out to N copies of the model. Default 1.",
+)
+@click.option(
+    "--arrivals",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="R",
+    help="Requests each second (Poisson). Default 0: every place is always taken.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 1e6),
+    default=60.0,
+    metavar="S",
+    help="Simulated time. Default 60.",
+)
+@click.option(
+    "--uptime",
+    type=click.FloatRange(1e-3),
+    metavar="HOURS",
+    help="A machine fails after so many hours on average. Default: never.",
+)
+@click.option(
+    "--repair",
+    type=click.FloatRange(0),
+    default=5.0,
+    metavar="MINUTES",
+    help="Until it is back. Default 5.",
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="Of all chance. Default 0.")
 @json_option
 def command(model: str | None, as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
@@ -130,6 +170,11 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
     shape = parse_model(model)
     values["context"] = values["context"] or min(4096, shape.context_length)
     question = question_of(shape, values["format_name"], values)
+    if values["simulate"]:
+        from bandweave.cli.plan_simulate import show_simulation
+
+        show_simulation(question, machines, values, as_json=as_json)
+        return
     setups = [machines, *(parse_setup(text, values["links"], own) for text in values["compare"])]
     if values["sweep"]:
         from bandweave.cli.plan_sweep import show_sweep
