@@ -1,4 +1,4 @@
-"""``plan --simulate``: many streams over machines that queue, wait and fail, as a report or JSON."""
+"""``plan --simulate``: many streams over machines that queue, wait and fail."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from bandweave.planning.columns import (
 from bandweave.planning.cost import decode_range
 from bandweave.planning.layout import Question
 from bandweave.planning.links import find_link, link_names
-from bandweave.planning.search import Answer, find_plans
+from bandweave.planning.search import Answer
 from bandweave.planning.weight_bytes import find_format
 
 _FORMATS = ("bf16", "q8", "gguf-q6_k", "gguf-q5_k_m", "q4", "gguf-q3_k_m", "gguf-q2_k")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 
 from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.planning.model_shape import LayerShape, ModelShape
@@ -131,29 +132,48 @@ def fractions(deployment: Deployment, stage: Stage, layer: LayerShape) -> tuple[
             Fractions(attention=1.0, kv=1.0, dense=1.0, expert=1.0, experts=layer.experts,
                       vocabulary=float(last)),
         )  # fmt: skip
-    attention = layer.attention
-    heads = apportion(attention.heads, stage.shares)
-    columns = _parts(layer.dense_width, COLUMN_UNIT, stage.shares)
-    whole = apportion(layer.experts, stage.shares) if layer.experts else [0] * len(heads)
-    if deployment.whole_experts and layer.experts:
-        expert = [count / layer.experts for count in whole]
+    return _fractions(
+        stage.shares,
+        layer.attention.heads,
+        layer.attention.kv_heads,
+        layer.dense_width,
+        layer.expert_width,
+        layer.experts,
+        deployment.whole_experts,
+        model.vocab if stage is deployment.stages[-1] else 0,
+    )
+
+
+@lru_cache(maxsize=4096)  # a search asks for the same split again and again
+def _fractions(
+    shares: tuple[Fraction, ...],
+    query_heads: int,
+    kv_heads: int,
+    dense_width: int,
+    expert_width: int,
+    experts: int,
+    whole_experts: bool,
+    vocab: int,
+) -> tuple[Fractions, ...]:
+    heads = apportion(query_heads, shares)
+    columns = _parts(dense_width, COLUMN_UNIT, shares)
+    whole = apportion(experts, shares) if experts else [0] * len(heads)
+    if whole_experts and experts:
+        expert = [count / experts for count in whole]
     else:
-        expert = _parts(layer.expert_width, COLUMN_UNIT, stage.shares)
-    vocabulary = _parts(model.vocab, VOCABULARY_UNIT, stage.shares)
-    last = stage is deployment.stages[-1]
-    result = []
-    for rank, owned in enumerate(ranges(heads)):
-        result.append(
-            Fractions(
-                attention=heads[rank] / attention.heads,
-                kv=_kv_part(attention.heads, attention.kv_heads, owned),
-                dense=columns[rank],
-                expert=expert[rank],
-                experts=whole[rank],
-                vocabulary=vocabulary[rank] if last else 0.0,
-            )
+        expert = _parts(expert_width, COLUMN_UNIT, shares)
+    vocabulary = _parts(vocab, VOCABULARY_UNIT, shares)
+    return tuple(
+        Fractions(
+            attention=heads[rank] / query_heads,
+            kv=_kv_part(query_heads, kv_heads, owned),
+            dense=columns[rank],
+            expert=expert[rank],
+            experts=whole[rank],
+            vocabulary=vocabulary[rank],
         )
-    return tuple(result)
+        for rank, owned in enumerate(ranges(heads))
+    )
 
 
 def tensor_split(model: ModelShape, shares: Sequence[Fraction | int]) -> tuple[Stage, ...]:

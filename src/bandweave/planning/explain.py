@@ -1,4 +1,4 @@
-"""Why a plan won, what limits it, and what would help. Sentences and factors from an Answer. Pure."""
+"""Why a plan won, what limits it, and what would help, from an Answer. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ ITEMS = {
     "handover_s": ("handover", "handing over between stages"),
 }
 _FEWER_BITS = (("f32", "bf16"), ("bf16", "q8"), ("f16", "q8"), ("fp8", "q4"), ("q8", "q4"))
+_ANEW = 16
+_REPLANNED = ("one more", "twice the memory,")
 _SEARCHED = 4  # up to so many machines a change may change the plan, else the plan stays
 
 
@@ -180,8 +182,14 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
         more = replace(setup, nodes=(*setup.nodes, setup.nodes[best.machines[0]]))
         changes.append((f"one more {setup.nodes[best.machines[0]].name}", question, more))
     result = []
+    if len(setup.nodes) > _ANEW:
+        changes = [
+            each for each in changes if not each[0].startswith(("one more", "twice the memory,"))
+        ]
     for name, asked, changed in changes:
-        if len(setup.nodes) <= _SEARCHED or name.startswith(("one more", "twice the memory,")):
+        # More memory and more machines show only in another plan.
+        anew = len(setup.nodes) <= _ANEW and name.startswith(_REPLANNED)
+        if len(setup.nodes) <= _SEARCHED or anew:
             found = find_plans(asked, changed)
             seconds = best.seconds if found is None else found.best.seconds
         else:

@@ -22,6 +22,8 @@ _PARTS = 512  # shares are multiples of a stage's 1/512
 _REPAIRS = 48
 _ALL_COMPOSITIONS = 6  # up to so many machines every way to cut them into stages is looked at
 
+_FEW = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -62,7 +64,7 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Stages in order: the machines of each (indexes into the setup's), their shares, its layers."""
+    """Stages in order: machines (indexes into the setup) with their shares, and layers."""
 
     stages: tuple[tuple[int, ...], ...]
     shares: tuple[tuple[float, ...], ...]
@@ -122,7 +124,8 @@ def ways_to_cut(order: Sequence[int], alike: bool) -> Iterator[tuple[tuple[int, 
             if not alike or sizes == sorted(sizes, reverse=True):
                 yield _cut(order, sizes)
         return
-    for stages in sorted({*range(1, 9), 12, 16, 24, 32, 48, 64, count // 2, count // 4, count}):
+    some = {*range(1, 9), 12, 16} if count <= _FEW else {1, 2, 4, 8, 16, 32, 64, count // 4}
+    for stages in sorted({*some, count // 2, count}):
         if 0 < stages <= count:
             yield _cut(order, apportion(count, [Fraction(1)] * stages, minimum=1))
 

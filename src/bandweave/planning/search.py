@@ -149,7 +149,9 @@ def plans_on(question: Question, setup: Setup, machines: tuple[int, ...]) -> lis
             by_kind.setdefault(plan.kind, []).append(plan)
         for plans in by_kind.values():
             for start in plans[:_REFINED]:
-                plan = _refined(question, setup, network, start)
+                # Of many machines one's share matters little.
+                few = len(machines) <= _MOST_EQUAL
+                plan = _refined(question, setup, network, start) if few else start
                 if plan.kind not in result or plan.seconds < result[plan.kind][1].seconds:
                     result[plan.kind] = (network, plan)
     plans = [plan for _, plan in result.values()]
@@ -223,10 +225,10 @@ def _groups(setup: Setup) -> list[list[int]]:
 
 def _numbers(count: int) -> list[int]:
     few = list(range(1, min(count, _MOST_EQUAL) + 1))
-    many, step = [], 20
-    while step < count:
-        many.append(step)
-        step += max(4, step // 4)
+    many, number = [], 20
+    while number < count:
+        many.append(number)
+        number += number * 2 // 5
     return few + many + ([count] if count > _MOST_EQUAL else [])
 
 

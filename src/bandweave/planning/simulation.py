@@ -23,7 +23,7 @@ from bandweave.planning.cost import stage_costs
 from bandweave.planning.deployment import Deployment
 from bandweave.planning.layer_cost import RowBatch
 
-_MOST_EVENTS = 3_000_000
+_MOST_EVENTS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
