@@ -171,7 +171,9 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         raise CheckpointError(f"{cursor.path}: a field has the unknown type {kind}; it is damaged")
     item, count = cursor.number("I"), cursor.number("Q")
     if count > cursor.size:
-        raise CheckpointError(f"{cursor.path}: an array of {count} items; it is damaged")
+        raise CheckpointError(
+            f"{cursor.path}: an array of {count} items; it is damaged or cut short"
+        )
     if item in _SCALARS:
         letter = _SCALARS[item]
         if count > _KEPT_ITEMS:

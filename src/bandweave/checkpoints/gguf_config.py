@@ -98,8 +98,7 @@ def _window(model_type: str, sizes: Mapping[str, Any], config: dict[str, Any]) -
         return
     config["sliding_window"] = window
     if model_type == "gpt_oss":
-        kinds = ("sliding_attention", "full_attention")
-        config["layer_types"] = [kinds[i % 2] for i in range(config.get("num_hidden_layers", 0))]
+        config["sliding_window_pattern"] = 2
     elif model_type == "gemma3_text":
         config["sliding_window_pattern"] = 6
 

@@ -11,6 +11,8 @@ from bandweave.planning.model_shape import AttentionShape
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
+_MOST_LAYERS = 4096
+
 # q, k and v always have biases in these; of the others `attention_bias` tells.
 _QKV_BIAS = ("qwen2",)
 _QK_NORM = ("qwen3", "qwen3_moe", "qwen3_next", "gemma3_text")
@@ -19,6 +21,8 @@ _QK_NORM = ("qwen3", "qwen3_moe", "qwen3_next", "gemma3_text")
 def layer_kinds(config: Mapping[str, Any]) -> list[str]:
     """The kind of every layer's attention."""
     count = fields.integer(config, "num_hidden_layers")
+    if count > _MOST_LAYERS:
+        raise ConfigError(f"config.json: {count} layers; more than {_MOST_LAYERS} are not believed")
     given = config.get("layer_types")
     if given is not None:
         kinds = given if isinstance(given, list) else []
@@ -28,7 +32,7 @@ def layer_kinds(config: Mapping[str, Any]) -> list[str]:
     if config.get("full_attention_interval"):  # Qwen3-Next: every fourth layer attends
         step = fields.integer(config, "full_attention_interval")
         return [LINEAR if (index + 1) % step else FULL for index in range(count)]
-    if config.get("sliding_window_pattern"):  # Gemma: every sixth layer sees everything
+    if config.get("sliding_window_pattern"):  # of so many layers the last sees everything
         step = fields.integer(config, "sliding_window_pattern")
         return [SLIDING if (index + 1) % step else FULL for index in range(count)]
     windowed = config.get("sliding_window") and config.get("use_sliding_window", True)

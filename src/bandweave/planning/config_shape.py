@@ -42,11 +42,11 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
     vocab = fields.integer(config, "vocab_size")
     kinds = layer_kinds(config)
     tied = fields.flag(config, "tie_word_embeddings", model_type.startswith("gemma"))
-    architectures = config.get("architectures")
-    named = isinstance(architectures, list) and architectures and isinstance(architectures[0], str)
+    listed = config.get("architectures")
+    architectures = [str(item) for item in listed] if isinstance(listed, list) else []
     return ModelShape(
         name=name,
-        architecture=architectures[0] if named else model_type,
+        architecture=architectures[0] if architectures else model_type,
         runs_on_bandweave=_runs(config),
         hidden=hidden,
         vocab=vocab,

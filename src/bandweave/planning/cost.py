@@ -8,6 +8,7 @@ Items of a layer are those of its slowest node, so that they add up to the wall 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -186,7 +187,7 @@ def _layer_exchange(
                     two_step=deployment.engine.two_step_exchange)  # fmt: skip
     if len(stage.nodes) < 2:
         return time
-    latency = time.latency_s + deployment.engine.exchange_s * (len(stage.nodes) - 1)
+    latency = time.latency_s + deployment.engine.exchange_s * math.log2(len(stage.nodes))
     return ExchangeTime(latency_s=latency, bytes_s=time.bytes_s)
 
 

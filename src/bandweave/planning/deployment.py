@@ -22,9 +22,9 @@ class EngineTraits:
     """How an engine runs a split, as far as time goes.
 
     ``hop_s``: what a pipeline handover costs the engine beside the link; ``exchange_s``: what an
-    exchange costs it for every peer. ``sharded_overhead``: the part of a layer's fixed time that a
-    tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go through the stages
-    before the engine waits for the last of them.
+    exchange costs it for every doubling of the nodes. ``sharded_overhead``: the part of a layer's
+    fixed time that a tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go
+    through the stages before the engine waits for the last of them.
     """
 
     name: str
@@ -132,48 +132,29 @@ def fractions(deployment: Deployment, stage: Stage, layer: LayerShape) -> tuple[
             Fractions(attention=1.0, kv=1.0, dense=1.0, expert=1.0, experts=layer.experts,
                       vocabulary=float(last)),
         )  # fmt: skip
-    return _fractions(
-        stage.shares,
-        layer.attention.heads,
-        layer.attention.kv_heads,
-        layer.dense_width,
-        layer.expert_width,
-        layer.experts,
-        deployment.whole_experts,
-        model.vocab if stage is deployment.stages[-1] else 0,
-    )
-
-
-@lru_cache(maxsize=4096)  # a search asks for the same split again and again
-def _fractions(
-    shares: tuple[Fraction, ...],
-    query_heads: int,
-    kv_heads: int,
-    dense_width: int,
-    expert_width: int,
-    experts: int,
-    whole_experts: bool,
-    vocab: int,
-) -> tuple[Fractions, ...]:
-    heads = apportion(query_heads, shares)
-    columns = _parts(dense_width, COLUMN_UNIT, shares)
-    whole = apportion(experts, shares) if experts else [0] * len(heads)
-    if whole_experts and experts:
-        expert = [count / experts for count in whole]
+    attention = layer.attention
+    heads = _counts(attention.heads, stage.shares)
+    columns = _parts(layer.dense_width, COLUMN_UNIT, stage.shares)
+    whole = _counts(layer.experts, stage.shares) if layer.experts else (0,) * len(heads)
+    if deployment.whole_experts and layer.experts:
+        expert = [count / layer.experts for count in whole]
     else:
-        expert = _parts(expert_width, COLUMN_UNIT, shares)
-    vocabulary = _parts(vocab, VOCABULARY_UNIT, shares)
-    return tuple(
-        Fractions(
-            attention=heads[rank] / query_heads,
-            kv=_kv_part(query_heads, kv_heads, owned),
-            dense=columns[rank],
-            expert=expert[rank],
-            experts=whole[rank],
-            vocabulary=vocabulary[rank],
+        expert = _parts(layer.expert_width, COLUMN_UNIT, stage.shares)
+    vocabulary = _parts(model.vocab, VOCABULARY_UNIT, stage.shares)
+    last = stage is deployment.stages[-1]
+    result = []
+    for rank, owned in enumerate(ranges(heads)):
+        result.append(
+            Fractions(
+                attention=heads[rank] / attention.heads,
+                kv=_kv_part(attention.heads, attention.kv_heads, owned),
+                dense=columns[rank],
+                expert=expert[rank],
+                experts=whole[rank],
+                vocabulary=vocabulary[rank] if last else 0.0,
+            )
         )
-        for rank, owned in enumerate(ranges(heads))
-    )
+    return tuple(result)
 
 
 def tensor_split(model: ModelShape, shares: Sequence[Fraction | int]) -> tuple[Stage, ...]:
@@ -192,10 +173,15 @@ def pipeline_split(model: ModelShape, shares: Sequence[Fraction | int]) -> tuple
     )
 
 
+@lru_cache(maxsize=4096)
+def _counts(total: int, shares: tuple[Fraction, ...]) -> tuple[int, ...]:
+    return tuple(apportion(total, shares))  # exact fractions are slow, and layers are alike
+
+
 def _parts(size: int, unit: int, shares: Sequence[Fraction]) -> list[float]:
     if not size:
         return [0.0] * len(shares)
-    counts = apportion(units(size, unit), shares)
+    counts = _counts(units(size, unit), tuple(shares))
     return [len(part) / size for part in ranges(counts, unit=unit, size=size)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from bandweave.planning.deployment import Deployment, Fractions, Stage, fractions
 from bandweave.planning.experts import expected_busiest
@@ -27,15 +27,32 @@ class Items:
 
     @property
     def total_s(self) -> float:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return (
+            self.weights_s + self.compute_s + self.attention_s + self.overhead_s
+            + self.exchange_latency_s + self.exchange_bytes_s + self.handover_s
+        )  # fmt: skip
 
     def plus(self, other: Items) -> Items:
         return Items(
-            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+            weights_s=self.weights_s + other.weights_s,
+            compute_s=self.compute_s + other.compute_s,
+            attention_s=self.attention_s + other.attention_s,
+            overhead_s=self.overhead_s + other.overhead_s,
+            exchange_latency_s=self.exchange_latency_s + other.exchange_latency_s,
+            exchange_bytes_s=self.exchange_bytes_s + other.exchange_bytes_s,
+            handover_s=self.handover_s + other.handover_s,
         )
 
     def times(self, factor: float) -> Items:
-        return Items(**{f.name: getattr(self, f.name) * factor for f in fields(self)})
+        return Items(
+            weights_s=self.weights_s * factor,
+            compute_s=self.compute_s * factor,
+            attention_s=self.attention_s * factor,
+            overhead_s=self.overhead_s * factor,
+            exchange_latency_s=self.exchange_latency_s * factor,
+            exchange_bytes_s=self.exchange_bytes_s * factor,
+            handover_s=self.handover_s * factor,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,8 @@ def expected_tokens(acceptance: float, drafted: int) -> float:
     """Tokens a verified step gives: ``(1 - a^(g+1)) / (1 - a)`` for ``g`` drafted ones."""
     if not 0.0 <= acceptance <= 1.0 or drafted < 0:
         raise ValueError(f"acceptance {acceptance} of {drafted} drafted tokens makes no sense")
-    if acceptance == 1.0:
-        return drafted + 1.0
-    return (1.0 - acceptance ** (drafted + 1)) / (1.0 - acceptance)
+    # As a sum: the quotient loses its digits near 1.
+    return sum(acceptance**accepted for accepted in range(drafted + 1))
 
 
 def acceptance_from_ratio(ratio: float, drafted: int) -> float:
