@@ -93,6 +93,11 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     help="Draw: rooflines, machines and times, or the sweep. Needs bandweave[charts].",
 )
 @click.option(
+    "--claims",
+    is_flag=True,
+    help="Check what people say about linking two machines: docs/claims.md.",
+)
+@click.option(
     "--power-price",
     type=click.FloatRange(0),
     default=0.30,
@@ -155,6 +160,11 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
         read_hardware,
     )
 
+    if values["claims"]:
+        from bandweave.cli.plan_claims import show_claims
+
+        show_claims(as_json=as_json)
+        return
     own = read_hardware(values["hardware"])
     if not values["on"]:
         raise click.UsageError(
