@@ -51,7 +51,10 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
     runs, own = question.model.runs_on_bandweave, bandweave_setup(machines)
     reason = "" if runs else f"does not run {question.model.architecture} yet"
     if own is None:
-        reason = reason or "not known: the catalogue lacks a processor's bandwidth or FLOP/s"
+        reason = (
+            reason
+            or "not known: its processor's bandwidth or FLOP/s are unknown (flops=... says them)"
+        )
     elif today is None:
         asked = bandweave_question(question)
         today = None if runs else find_plans(asked, own)

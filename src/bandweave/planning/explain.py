@@ -163,6 +163,7 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
     """What single changes would bring, the most helpful first."""
     question, setup, best = answer.question, answer.setup, answer.best
     several = len(setup.nodes) > 1
+    uniform = not any(network.links for network in setup.networks)
     changes: list[tuple[str, Question, Setup]] = [
         ("twice the memory bandwidth", question, _nodes(setup, _twice_bandwidth)),
         ("twice the FLOP/s", question, _nodes(setup, _twice_flops)),
@@ -178,7 +179,7 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
     if fewer is not None:
         weights = find_format(fewer)
         changes.append((f"fewer bits: {fewer}", replace(question, weights=weights), setup))
-    if setup.networks[0].default.name != "none":
+    if uniform and setup.networks[0].default.name != "none":
         more = replace(setup, nodes=(*setup.nodes, setup.nodes[best.machines[0]]))
         changes.append((f"one more {setup.nodes[best.machines[0]].name}", question, more))
     result = []
@@ -189,7 +190,7 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
     for name, asked, changed in changes:
         # More memory and more machines show only in another plan.
         anew = len(setup.nodes) <= _ANEW and name.startswith(_REPLANNED)
-        if len(setup.nodes) <= _SEARCHED or anew:
+        if (len(setup.nodes) <= _SEARCHED and uniform) or anew:
             found = find_plans(asked, changed)
             seconds = best.seconds if found is None else found.best.seconds
         else:

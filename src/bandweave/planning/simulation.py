@@ -126,9 +126,14 @@ class _Replica:
         self.down_since = 0.0
         self.down_s = 0.0
         self.epoch = 0  # events of earlier ones are void
+        self.flying = 0  # batches under way
         self.batch = scenario.batch or math.ceil(scenario.streams / len(self.stages))
         self._context = scenario.context
         self._known: dict[tuple[int, int], list[tuple[float, float]]] = {}
+
+    def may_batch(self) -> bool:
+        """No more batches at once than all streams fill: else small ones would stay small."""
+        return self.flying < math.ceil(len(self.active) / self.batch)
 
     def service(self, job: _Job) -> list[tuple[float, float]]:
         """By stage: seconds of work, and seconds on the way to it before."""
@@ -217,10 +222,11 @@ class _World:
         stage = replica.stages[index]
         if stage.busy or replica.down:
             return
-        if index == 0 and stage.decoding and not stage.batches:
+        if index == 0 and stage.decoding and not stage.batches and replica.may_batch():
             count = min(replica.batch, len(stage.decoding))
             streams = tuple(stage.decoding.popleft() for _ in range(count))
             stage.batches.append(_Job(streams=streams, rows=count))
+            replica.flying += 1
         if stage.chunks and (not stage.batches or not stage.read_last):
             job = stage.chunks.popleft()
         elif stage.batches:
@@ -253,6 +259,7 @@ class _World:
 
             self.at(replica.service(job)[index + 1][1], receive)
         elif job.last:
+            replica.flying -= not job.span
             for stream in job.streams:
                 self._token(replica, stream)
             self._serve(replica, 0)
@@ -290,6 +297,7 @@ class _World:
         if replica.down == 1:
             replica.down_since = self.now
         replica.epoch += 1
+        replica.flying = 0
         for stage in replica.stages:
             stage.decoding.clear()
             stage.batches.clear()
