@@ -32,7 +32,7 @@ def main() -> None:
     used = [row for row in measurements() if row.id not in held]
     engines = {row["name"]: find_engine(row["name"]) for row in table_rows("engines")}
     factors, traits = fit(used, engines)
-    unseen = {reading: unseen_residuals(used, reading=reading) for reading in (False, True)}
+    unseen = unseen_residuals(used)
     everything = {reading: spread(unseen[reading], None) for reading in (False, True)}
     lines = []
     for name, kinds in CLASSES.items():
@@ -71,16 +71,17 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", command], check=True)
 
 
-def unseen_residuals(used: Sequence[Measurement], *, reading: bool) -> list[Residual]:
-    """Residuals of each row under a fit that saw none of its machine's rows; in classes of fewer
-    than three machines, under one that did not see the row."""
+def unseen_residuals(used: Sequence[Measurement]) -> dict[bool, list[Residual]]:
+    """Residuals, of decoding and (True) of prefill, of each row under a fit that saw none of its
+    machine's rows; in classes of fewer than three machines, under one that did not see the row."""
     engines = {row["name"]: find_engine(row["name"]) for row in table_rows("engines")}
-    result: list[Residual] = []
+    result: dict[bool, list[Residual]] = {False: [], True: []}
     folds = _folds(used)
     for fold in range(FOLDS):
-        inside = [row for row in used if folds[row.id] != fold]
         outside = [row for row in used if folds[row.id] == fold]
-        result += residuals(outside, fit(inside, engines), reading=reading)
+        fitted = fit([row for row in used if folds[row.id] != fold], engines)
+        for reading, found in result.items():
+            found += residuals(outside, fitted, reading=reading)
     return result
 
 
@@ -113,6 +114,7 @@ def _factor_line(
         "attention_efficiency": f"{factors.attention_efficiency:.3f}",
         "layer_us": f"{factors.layer_s * 1e6:.1f}",
         "expert_layer_us": f"{factors.expert_layer_s * 1e6:.1f}",
+        "latent_layer_us": f"{factors.latent_layer_s * 1e6:.1f}",
         "decode_spread": f"{widths[False]:.3f}",
         "prefill_spread": f"{widths[True]:.3f}",
         "decode_rows": str(counted[False]),

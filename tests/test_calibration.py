@@ -88,9 +88,9 @@ def test_the_fit_finds_factors_that_rows_were_made_with() -> None:
         for row in rows[:24]
     ]
     found = fit(made, ENGINES)[0][name]
-    assert found.weight_efficiency == pytest.approx(0.6, rel=0.03)
-    assert found.layer_s == pytest.approx(3e-4, rel=0.06)
-    assert found.compute_efficiency == pytest.approx(0.3, rel=0.05)
+    assert found.weight_efficiency == pytest.approx(0.6, rel=0.06)
+    assert found.layer_s == pytest.approx(3e-4, rel=0.15)
+    assert found.compute_efficiency == pytest.approx(0.3, rel=0.06)
 
 
 def test_search_and_spread() -> None:

@@ -1,1 +1,1 @@
-"""Where it runs: splits and plans as pure functions. Does no I/O."""
+"""Where it runs and how fast: splits, hardware, costs. Reads packaged tables; no other I/O."""

@@ -51,18 +51,20 @@ _PULL = 0.02
 _PRIOR = Factors(
     name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
     compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
-    layer_s=80e-6, expert_layer_s=160e-6, decode_spread=1.0, prefill_spread=1.0,
-    decode_rows=0, prefill_rows=0,
+    layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
+    decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
 )  # fmt: skip
-_DECODE = ("weight_efficiency", "kv_efficiency", "layer_s", "expert_layer_s")
+_DECODE = (
+    "weight_efficiency", "kv_efficiency", "layer_s", "expert_layer_s", "latent_layer_s",
+)  # fmt: skip
 _PREFILL = (
     "compute_efficiency", "compute_16_efficiency", "expert_compute_efficiency",
     "attention_efficiency",
 )  # fmt: skip
-_LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6}, 0.98
+_LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
 _BEYOND_PEAK = 2.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
 
-_BEGIN = {"hop_s": 1e-4, "exchange_s": 1e-5, "sharded_overhead": 0.3}
+_BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
 
 Fitted = tuple[dict[str, Factors], dict[str, EngineTraits]]
 
@@ -188,7 +190,10 @@ def _fit_traits(
 
     def loss(values: Sequence[float]) -> float:
         candidate = build(values)
-        return sum(
+        # Rows tell what an exchange costs, but hardly what a split divides of a layer's fixed time.
+        divided = math.log(candidate.sharded_overhead or _BEGIN["sharded_overhead"])
+        pulled = (divided - math.log(_BEGIN["sharded_overhead"])) ** 2
+        return _PULL * pulled + sum(
             _huber(math.log(predicted(row, factors[class_of(row)], candidate, reading=False)
                             / (row.decode_tokens_per_s or 1.0)))
             for row in rows

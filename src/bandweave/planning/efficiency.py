@@ -44,6 +44,7 @@ class Factors:
     attention_efficiency: float  # of peak dense 16-bit FLOP/s, attention of many rows
     layer_s: float
     expert_layer_s: float
+    latent_layer_s: float  # beside either of them, with latent attention
     decode_spread: float
     prefill_spread: float
     decode_rows: int  # measured rows that it was fitted to
@@ -105,6 +106,7 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
         attention_flop_per_s=Estimate.within(floating * factors.attention_efficiency, reading),
         layer_overhead_s=Estimate.within(factors.layer_s, decode),
         expert_layer_overhead_s=Estimate.within(factors.expert_layer_s, decode),
+        latent_overhead_s=Estimate.within(factors.latent_layer_s, decode),
         watts=hardware.measured_watts or hardware.watts,
         price_usd=hardware.price_usd,
         source=f"{engine} on {hardware.kind}: {factors.decode_rows} decode and "
@@ -156,6 +158,7 @@ def _factors(row: Row) -> Factors:
         attention_efficiency=required(row, "attention_efficiency"),
         layer_s=required(row, "layer_us") * 1e-6,
         expert_layer_s=required(row, "expert_layer_us") * 1e-6,
+        latent_layer_s=required(row, "latent_layer_us") * 1e-6,
         decode_spread=required(row, "decode_spread"),
         prefill_spread=required(row, "prefill_spread"),
         decode_rows=int(required(row, "decode_rows")),

@@ -140,6 +140,8 @@ def _node_items(
         read += expert_read
         busy += max(expert_read, work / rate)
     overhead = node.overhead(bool(layer.experts), case)
+    if attention.kind == "latent":
+        overhead += node.latent_overhead_s.time(case)
     overhead *= 1.0 - deployment.engine.sharded_overhead * (1.0 - 1.0 / stage_nodes)
     return Items(
         weights_s=read,

@@ -103,6 +103,7 @@ class NodeRates:
     expert_compute: ComputeRate | None = None  # of routed experts' products; None: as the others
     layer_overhead_s: Estimate = NOTHING  # a layer's fixed time: launches, norms, barriers
     expert_layer_overhead_s: Estimate | None = None  # the same where a layer routes; None: equal
+    latent_overhead_s: Estimate = NOTHING  # what latent attention adds to a layer's fixed time
     step_overhead_s: Estimate = NOTHING  # a step's fixed time: sampling, scheduling
     watts: float | None = None  # while decoding, at the wall
     idle_watts: float | None = None
