@@ -285,3 +285,13 @@ def _words(command: str) -> list[str]:
     import shlex
 
     return shlex.split(command)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/planning.md"])
+def test_examples_in_documents_are_what_comes_out(plan: Any, page: str) -> None:
+    text = (DOCS.parent / page).read_text("utf-8")
+    blocks = text.split("```\n$ bandweave plan ")[1:]
+    assert blocks
+    for block in blocks:
+        command, _, shown = block.partition("\n")
+        assert plan(*_words(command)).rstrip() == shown.partition("\n```")[0], command

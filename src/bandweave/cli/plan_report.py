@@ -152,11 +152,10 @@ def _split(answer: Answer) -> str:
             f"{best.deployment.nodes[node].name} {float(share / whole):.0%}"
             for node, share in zip(stage.nodes, stage.shares, strict=True)
         )
-        parts.append(
-            names if best.kind == "tensor"
-            else f"layers {stage.layers.start}-{stage.layers.stop - 1}: "
-            + (names if len(stage.nodes) > 1 else best.deployment.nodes[stage.nodes[0]].name)
-        )  # fmt: skip
+        layers = f"layers {stage.layers.start}-{stage.layers.stop - 1}: "
+        if len(stage.nodes) == 1:
+            names = names.removesuffix(" 100%")
+        parts.append(names if best.kind == "tensor" else layers + names)
     shown = parts if len(parts) <= 8 else [*parts[:7], f"and {len(parts) - 7} more stages"]
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
 
