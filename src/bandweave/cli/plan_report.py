@@ -133,7 +133,8 @@ def _time(answer: Answer, title: str) -> None:
     for name, seconds in item_times(items):
         part = seconds / items.total_s
         bar = "#" * round(part * _BAR)
-        output.print_text(f"  {name:<10} {output.seconds(seconds):>8}  {part:>4.0%}  {bar}")
+        line = f"  {name:<10} {output.seconds(seconds):>8}  {part:>4.0%}  {bar}"
+        output.print_text(line.rstrip())
     best = answer.best
     if answer.question.objective == "decode" and best.decode.period_s != best.decode.step_s:
         period = output.seconds(best.decode.period_s)
