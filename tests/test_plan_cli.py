@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,21 @@ def test_several_machines_and_descriptions(plan: Any, tmp_path: Path) -> None:
                 "--hardware", own, "--link", "latency=30us,bandwidth=10Gbit/s")  # fmt: skip
     assert "attic + custom" in text
     assert "custom" in text
+
+
+def test_measured_machines(plan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bandweave.planning.profile_rates")  # comes with `bandweave probe`
+    profile = Path(__file__).resolve().parent / "data" / "profile.json"
+    arguments = ("llama-3.2-1b", "--profile", profile, "--link", "10gbe")
+    one, two = (
+        json.loads(plan(*arguments, "--on", machines, "--json")) for machines in ("here", "2x here")
+    )
+    speeds = [each["bandweave"]["decode_tokens_per_s"]["likely"] for each in (one, two)]
+    assert speeds[0] < speeds[1] < 2.2 * speeds[0]
+    assert "your own: here" in mistake(plan, *arguments, "--on", "hear")
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"schema": 1, "machines": {}, "links": {}}')
+    assert "no machine" in mistake(plan, "qwen3-4b", "--profile", empty, "--on", "here")
 
 
 def test_what_is_assumed_is_said(plan: Any) -> None:
@@ -282,8 +298,6 @@ def test_latency_decides() -> None:
 
 
 def _words(command: str) -> list[str]:
-    import shlex
-
     return shlex.split(command)
 
 

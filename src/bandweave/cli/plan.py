@@ -41,6 +41,12 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     help="Machines of your own, as TOML tables.",
 )
 @click.option(
+    "--profile",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Machines that `bandweave probe` measured; --on names them as it does, like 'here'.",
+)
+@click.option(
     "--format",
     "format_name",
     metavar="FORMAT",
@@ -165,12 +171,22 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
 
         show_claims(as_json=as_json)
         return
-    own = read_hardware(values["hardware"])
+    own = dict(read_hardware(values["hardware"]))
+    probed = None
+    if values["profile"]:
+        from bandweave.cli.plan_profile import read_probed
+
+        probed = read_probed(values["profile"])
+        own |= probed.hardware
     if not values["on"]:
         raise click.UsageError(
             'name the machines, for instance --on "2x m3-ultra-512" --link tb5-rdma'
         )
     machines = parse_machines(values["on"], values["links"], own)
+    if probed is not None:
+        from bandweave.cli.plan_profile import with_measurements
+
+        machines = with_measurements(machines, probed)
     price: float = values["power_price"]
     if model is None:
         from bandweave.cli.plan_table import show_models

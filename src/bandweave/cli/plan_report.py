@@ -26,6 +26,7 @@ from bandweave.planning.shortage import read_bytes
 
 WIDTH = 80
 _BAR = 40
+_SHOWN_S = 0.5e-6
 _NONE = "-"
 
 
@@ -131,6 +132,8 @@ def _time(answer: Answer, title: str) -> None:
     items = plan_items(answer.best)
     output.print_text(f"{title}: {output.seconds(items.total_s)}")
     for name, seconds in item_times(items):
+        if seconds < _SHOWN_S:
+            continue
         part = seconds / items.total_s
         bar = "#" * round(part * _BAR)
         line = f"  {name:<10} {output.seconds(seconds):>8}  {part:>4.0%}  {bar}"

@@ -59,7 +59,11 @@ def _dealt(machines: Machines, replicas: int) -> list[Machines]:
     if replicas > 1 and machines.pairs:
         raise ValueError("links of single pairs are for one replica; give --replicas 1")
     return [
-        replace(machines, hardware=machines.hardware[part * count : (part + 1) * count])
+        replace(
+            machines,
+            hardware=machines.hardware[part * count : (part + 1) * count],
+            profiled=machines.profiled[part * count : (part + 1) * count],
+        )
         for part in range(replicas)
     ]
 

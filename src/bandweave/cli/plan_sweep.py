@@ -83,7 +83,8 @@ def sweep(what: str, question: Question, machines: Machines) -> list[Point]:
             counts = range(1, len(machines.hardware) + 1)
             return [
                 _point(str(n), n, question,
-                       replace(machines, hardware=machines.hardware[:n], pairs=()), every=True)
+                       replace(machines, hardware=machines.hardware[:n], pairs=(),
+                               profiled=machines.profiled[:n]), every=True)
                 for n in counts
             ]  # fmt: skip
         return [

@@ -54,11 +54,24 @@ class Machines:
 
     @property
     def link_title(self) -> str:
-        return " or ".join(link.name for link in self.links) if len(self.hardware) > 1 else ""
+        if len(self.hardware) < 2:
+            return ""
+        own = [f"{a + 1}-{b + 1} by {link.name}" for a, b, link in self.pairs]
+        shown = own if len(own) <= 4 else [*own[:3], f"{len(own) - 3} more pairs by their own"]
+        return ", ".join([" or ".join(link.name for link in self.links), *shown])
+
+    def measured(self, index: int) -> NodeRates | None:
+        """The rates of a machine that was probed."""
+        return self.profiled[index] if index < len(self.profiled) else None
 
     def times(self, count: int) -> Machines:
         """The first machine, ``count`` times."""
-        return replace(self, hardware=self.hardware[:1] * count, profiled=(), pairs=())
+        return replace(
+            self,
+            hardware=self.hardware[:1] * count,
+            profiled=self.profiled[:1] * count,
+            pairs=(),
+        )
 
 
 def default_link(hardware: Sequence[Hardware]) -> LinkRates:
@@ -71,7 +84,10 @@ def default_link(hardware: Sequence[Hardware]) -> LinkRates:
 def limit_setup(machines: Machines) -> Setup:
     """What the hardware allows."""
     return Setup(
-        nodes=tuple(limit_rates(each) for each in machines.hardware),
+        nodes=tuple(
+            machines.measured(index) or limit_rates(each)
+            for index, each in enumerate(machines.hardware)
+        ),
         networks=_networks(machines),
         engine=ANY_ENGINE,
     )
@@ -87,8 +103,7 @@ def bandweave_setup(machines: Machines) -> Setup | None:
         hardware = hardware[:1]
     rates = []
     for index, each in enumerate(hardware):
-        measured = machines.profiled[index] if index < len(machines.profiled) else None
-        found = measured or bandweave_rates(each)
+        found = machines.measured(index) or bandweave_rates(each)
         if found is None:
             return None
         rates.append(found)
