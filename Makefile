@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test check format exhaustive transformers bench clean FORCE
+.PHONY: demo test check format exhaustive transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -42,6 +42,10 @@ transformers: $(VENV)-transformers/.installed
 EXPERIMENTS ?= all
 bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -m benchmarks $(EXPERIMENTS) $(BENCH_FLAGS)
+
+# What the planner says in README.md, docs/planning.md and docs/claims.md, made again.
+documents: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.plan_documents
 
 $(MODULES): FORCE
 	@mkdir -p $(@D)

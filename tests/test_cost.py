@@ -275,13 +275,17 @@ def test_better_hardware_never_hurts(
 def test_more_work_costs_more(name: str, count: int, context: int, more: int, streams: int) -> None:
     nodes = [node(overhead=10e-6)] * count
 
-    def step(weights: str, context: int, streams: int) -> float:
+    unbound = [node(overhead=10e-6, flops=math.inf)] * count
+
+    def step(weights: str, context: int, streams: int, nodes: list[NodeRates] = nodes) -> float:
         deployment = place(name, nodes, weights=weights, wire=link(50))
         return decode_step(deployment, Workload(context=context, streams=streams)).period_s
 
     base = step("q4", context, streams)
-    assert step("q8", context, streams) > base
-    assert step("bf16", context, streams) > step("q8", context, streams)
+    sizes = [step(form, context, streams) for form in ("q4", "q8", "bf16")]
+    assert sizes == sorted(sizes)  # equal where FLOPs bind
+    read = [step(form, context, streams, unbound) for form in ("q4", "q8", "bf16")]
+    assert read[0] < read[1] < read[2]
     assert step("q4", context + more, streams) >= base
     assert step("q4", context, streams + 1) >= base
     reading = [

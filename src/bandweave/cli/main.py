@@ -21,7 +21,9 @@ from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
 
-COMMANDS = ("demo", "run", "chat", "bench", "probe", "synth", "worker", "doctor", "cache", "dump")
+COMMANDS = (
+    "demo", "run", "chat", "bench", "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
+)  # fmt: skip
 
 # Exit statuses.
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 130, 141, 143

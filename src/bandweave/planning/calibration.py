@@ -190,8 +190,9 @@ def _fit_traits(
 
     def loss(values: Sequence[float]) -> float:
         candidate = build(values)
-        common = [math.log(_BEGIN[name]) for name in names]
-        pulled = sum((value - prior) ** 2 for value, prior in zip(values, common, strict=True))
+        # Rows tell what an exchange costs, but hardly what a split divides of a layer's fixed time.
+        divided = math.log(candidate.sharded_overhead or _BEGIN["sharded_overhead"])
+        pulled = (divided - math.log(_BEGIN["sharded_overhead"])) ** 2
         return _PULL * pulled + sum(
             _huber(math.log(predicted(row, factors[class_of(row)], candidate, reading=False)
                             / (row.decode_tokens_per_s or 1.0)))

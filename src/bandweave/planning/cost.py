@@ -134,6 +134,11 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
 
 
+def stage_costs(deployment: Deployment, batch: RowBatch, case: str = "likely") -> list[StageCost]:
+    """What each stage does for one batch, its handover from the stage before included."""
+    return [_stage(deployment, stage, batch, case) for stage in deployment.stages]
+
+
 def decode_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Tokens a second of all streams together."""
     likely, slow, fast = (decode_step(deployment, workload, case).tokens_per_s for case in CASES)

@@ -131,7 +131,7 @@ def _flops(hardware: Hardware, engine: str, on_processor: bool) -> tuple[float, 
     its like in fp8; others widen to 16 bits. What nobody published is taken from the next type."""
     peaks = hardware.flop_per_s
     if on_processor:
-        plain = hardware.cpu_flop_per_s or peaks.get("fp32") or 0.0
+        plain = hardware.cpu_flop_per_s or peaks.get("fp32") or 10.0 * hardware.bytes_per_s
         return plain, plain
     # Without any figure: a byte a second rarely comes with less than ten FLOP/s.
     floating = peaks.get("fp16") or peaks.get("fp32") or 10.0 * hardware.bytes_per_s

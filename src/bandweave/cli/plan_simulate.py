@@ -1,0 +1,189 @@
+"""``plan --simulate``: many streams over machines that queue, wait and fail."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from dataclasses import asdict, replace
+from typing import Any
+
+from bandweave.cli import output
+from bandweave.cli.plan_report import WIDTH
+from bandweave.planning.columns import Machines, limit_setup
+from bandweave.planning.explain import layout_phrase
+from bandweave.planning.layout import Question
+from bandweave.planning.search import Plan, find_plans
+from bandweave.planning.shortage import shortage_sentence
+from bandweave.planning.simulation import (
+    Outcome,
+    Scenario,
+    StageUse,
+    percentile,
+    simulate,
+)
+
+_PARTS = (0.5, 0.9, 0.99)
+_MOST_STAGES = 8  # shown one by one
+
+
+def show_simulation(
+    question: Question, machines: Machines, values: dict[str, Any], *, as_json: bool
+) -> None:
+    """Machines are dealt out to the replicas in order, each replica planned on its own."""
+    plans = [_plan(question, part) for part in _dealt(machines, values["replicas"])]
+    hours: float | None = values["uptime"]
+    scenario = Scenario(
+        streams=question.streams,
+        prompt=question.prompt,
+        answer=question.answer,
+        context=question.context,
+        seconds=values["seconds"],
+        warm_up_s=values["seconds"] / 5,
+        arrivals_per_s=values["arrivals"],
+        mean_uptime_s=None if hours is None else hours * 3600,
+        repair_s=values["repair"] * 60,
+        seed=values["seed"],
+    )
+    outcome = simulate([plan.deployment for plan in plans], scenario)
+    formula = sum(plan.decode.tokens_per_s for plan in plans)
+    if as_json:
+        output.print_json(_json(question, machines, plans, scenario, outcome, formula))
+        return
+    _show(question, machines, plans, scenario, outcome, formula)
+
+
+def _dealt(machines: Machines, replicas: int) -> list[Machines]:
+    count = len(machines.hardware) // replicas
+    if count < 1:
+        raise ValueError(f"{len(machines.hardware)} machines cannot make {replicas} replicas")
+    if replicas > 1 and machines.pairs:
+        raise ValueError("links of single pairs are for one replica; give --replicas 1")
+    return [
+        replace(
+            machines,
+            hardware=machines.hardware[part * count : (part + 1) * count],
+            profiled=machines.profiled[part * count : (part + 1) * count],
+        )
+        for part in range(replicas)
+    ]
+
+
+def _plan(question: Question, machines: Machines) -> Plan:
+    setup = limit_setup(machines)
+    answer = find_plans(question, setup)
+    if answer is None:
+        raise ValueError(shortage_sentence(question, setup))
+    return answer.best
+
+
+def _show(
+    question: Question,
+    machines: Machines,
+    plans: list[Plan],
+    scenario: Scenario,
+    outcome: Outcome,
+    formula: float,
+) -> None:
+    arrivals = (
+        f"{scenario.arrivals_per_s:g} requests/s arrive"
+        if scenario.arrivals_per_s
+        else "every place is always taken"
+    )
+    kinds = Counter(layout_phrase(plan) for plan in plans)
+    layouts = "; ".join(f"{n} x {name}" if n > 1 else name for name, n in kinds.items())
+    link = f", joined by {machines.link_title}" if machines.link_title else ""
+    _say(
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: {layouts}. "
+        f"{question.streams} streams a replica, prompts of {scenario.prompt}, answers of "
+        f"{scenario.answer} tokens; {arrivals}. {outcome.seconds:.0f} s simulated after "
+        f"{scenario.warm_up_s:.0f} s of warming up, seed {scenario.seed}."
+    )
+    output.print_text()
+    pairs = [
+        ("tokens/s", f"{output.rate(outcome.tokens_per_s)}; the formula for decoding alone says "
+                     f"{output.rate(formula)}"),
+        ("requests", f"{outcome.requests} finished, {outcome.waiting} waiting at the end"),
+        ("between tokens", _percentiles(outcome.gaps_s)),
+        ("first token", _percentiles(outcome.first_tokens_s)),
+    ]  # fmt: skip
+    if scenario.mean_uptime_s is not None:
+        pairs.append(
+            ("failures", f"{outcome.failures}; {outcome.recomputed_tokens} tokens read again; a "
+                         f"replica is whole {outcome.available:.1%} of the time")
+        )  # fmt: skip
+    output.print_pairs(pairs)
+    output.print_text()
+    shown = sorted(outcome.stages, key=lambda stage: -stage.utilisation)
+    title = "busy"
+    if len(shown) > _MOST_STAGES:
+        values = [stage.utilisation for stage in shown]
+        _say(
+            f"{len(shown)} stages compute {min(values):.0%} to {max(values):.0%} of the time, half "
+            f"of them more than {values[len(values) // 2]:.0%}. The busiest:"
+        )
+        shown = shown[:_MOST_STAGES]
+    else:
+        shown = sorted(shown, key=lambda stage: (stage.replica, stage.stage))
+    output.print_table(
+        ["stage", "machines", title, ""],
+        [
+            [f"{stage.replica}.{stage.stage}", _names(stage), f"{stage.utilisation:.0%}",
+             ("#" * round(stage.utilisation * 30)).ljust(30)]
+            for stage in shown
+        ],
+    )  # fmt: skip
+    if outcome.cut_short:
+        _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
+
+
+def _json(
+    question: Question,
+    machines: Machines,
+    plans: list[Plan],
+    scenario: Scenario,
+    outcome: Outcome,
+    formula: float,
+) -> dict[str, Any]:
+    return {
+        "model": question.model.name,
+        "format": question.weights.name,
+        "machines": [machine.name for machine in machines.hardware],
+        "links": [link.name for link in machines.links],
+        "replicas": [layout_phrase(plan) for plan in plans],
+        "scenario": asdict(scenario),
+        "tokens_per_s": outcome.tokens_per_s,
+        "formula_tokens_per_s": formula,
+        "requests": outcome.requests,
+        "waiting": outcome.waiting,
+        "between_tokens_s": {f"p{part * 100:g}": _or_none(outcome.gaps_s, part) for part in _PARTS},
+        "first_token_s": {
+            f"p{part * 100:g}": _or_none(outcome.first_tokens_s, part) for part in _PARTS
+        },
+        "stages": [asdict(stage) for stage in outcome.stages],
+        "failures": outcome.failures,
+        "recomputed_tokens": outcome.recomputed_tokens,
+        "available": outcome.available,
+        "events": outcome.events,
+        "cut_short": outcome.cut_short,
+    }
+
+
+def _or_none(values: Any, part: float) -> float | None:
+    return percentile(values, part) if values else None
+
+
+def _percentiles(values: Any) -> str:
+    if not values:
+        return "none"
+    words = [f"{output.seconds(percentile(values, part))}" for part in _PARTS]
+    return f"half within {words[0]}, 90% within {words[1]}, 99% within {words[2]}"
+
+
+def _names(stage: StageUse) -> str:
+    counts = Counter(stage.nodes)
+    text = " + ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
+    return text if len(text) <= 32 else f"{len(stage.nodes)} machines"
+
+
+def _say(sentence: str) -> None:
+    output.print_text(textwrap.fill(sentence, WIDTH, break_on_hyphens=False))

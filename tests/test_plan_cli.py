@@ -1,0 +1,311 @@
+"""``bandweave plan`` as users call it: reports, JSON, sweeps, charts, mistakes, claims."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bandweave.cli.main import cli, explain
+from bandweave.cli.plan_claims import claims_document
+from bandweave.planning.claims import check_claims, link_effects
+from tests.helpers.command import bandweave
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+ULTRAS = ("--on", "2x m3-ultra-512", "--link", "tb5-rdma")
+
+
+@pytest.fixture
+def plan(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs ``plan`` in this process; what it wrote to standard output."""
+
+    def call(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        words = ["plan", *map(str, arguments)]
+        with cli.make_context("bandweave", words) as context:
+            cli.invoke(context)
+        return capsys.readouterr().out
+
+    return call
+
+
+def mistake(plan: Any, *arguments: str | Path) -> str:
+    """The sentence that a user's mistake ends in."""
+    with pytest.raises(Exception) as caught:
+        plan(*arguments)
+    status, sentence = explain(caught.value)
+    assert status == 2, sentence
+    assert "unforeseen" not in sentence
+    return sentence
+
+
+def narrow(text: str) -> bool:
+    return all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_report(plan: Any) -> None:
+    text = plan("deepseek-r1", *ULTRAS, "--format", "q8", "--context", "8192")
+    for words in (
+        "what the hardware allows",
+        "bandweave today",
+        "does not run",
+        "DeepseekV3ForCausalLM",
+        "tensor split over 2 machines",
+        "Limited by",
+        "Second:",
+        "What would help:",
+        "J a token",
+        "No single machine here holds the model",
+    ):
+        assert words in text.replace("\n", " "), words  # fmt: skip
+    assert narrow(text)
+
+
+def test_json(plan: Any) -> None:
+    value = json.loads(plan("llama-3.1-8b", "--on", "2x desktop-ddr5-5600", "--link",
+                            "ethernet-10g", "--json"))  # fmt: skip
+    for column in (value["hardware"], value["bandweave"]):
+        speed = column["decode_tokens_per_s"]
+        assert 0 < speed["low"] < speed["likely"] < speed["high"]
+        total = sum(column["items_s"].values())
+        assert total == pytest.approx(1 / speed["likely"], rel=1e-6)
+        assert sum(stage["layers"] for stage in column["stages"]) == 32
+        assert all(node["needed_bytes"] < node["available_bytes"] for node in column["memory"])
+    assert value["model"]["runs_on_bandweave"] is True
+    assert value["hardware"]["what_would_help"]["twice the memory bandwidth"] > 1
+
+
+def test_a_model_that_bandweave_does_not_run_has_no_second_column(plan: Any) -> None:
+    value = json.loads(plan("deepseek-r1", *ULTRAS, "--json"))
+    assert value["bandweave"] is None
+    assert "does not run" in value["bandweave_reason"]
+
+
+def test_one_machine_is_said_to_be_faster(plan: Any) -> None:
+    text = plan("llama-3.1-8b", "--on", "2x rtx-4090", "--link", "wifi")
+    assert "One machine is faster" in text
+    assert "Left out: rtx-4090" in text
+
+
+def test_compare(plan: Any) -> None:
+    text = plan("deepseek-r1", *ULTRAS, "--compare", "8x dgx-spark over roce-200g", "--compare",
+                "m4-max-128")  # fmt: skip
+    assert "8 x dgx-spark over roce-200g" in text
+    assert "Does not fit" in text and "too little" in text
+    assert narrow(text)
+
+
+def test_several_links_are_a_choice(plan: Any) -> None:
+    value = json.loads(plan("deepseek-r1", "--on", "2x m3-ultra-512", "--link", "gbe", "--link",
+                            "tb5-rdma", "--json"))  # fmt: skip
+    assert value["hardware"]["link"] == "thunderbolt-5-rdma"
+
+
+def test_links_of_pairs(plan: Any) -> None:
+    arguments = ("llama-3.1-70b", "--on", "4x desktop-ddr5-5600", "--link", "wan")
+    slow = json.loads(plan(*arguments, "--json"))
+    pairs = json.loads(plan(*arguments, "--link", "1-2=roce-100g", "--link", "3-4=roce-100g",
+                            "--json"))  # fmt: skip
+    speeds = [each["hardware"]["decode_tokens_per_s"]["likely"] for each in (slow, pairs)]
+    assert speeds[1] > 1.5 * speeds[0]
+
+
+def test_several_machines_and_descriptions(plan: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[attic]\nbandwidth = "204GB/s"\nmemory = "256GB"\nflops = "4TFLOP/s"\n')
+    text = plan("llama-3.1-8b", "--on", "attic", "--on", "bandwidth=100GB/s,memory=64GB",
+                "--hardware", own, "--link", "latency=30us,bandwidth=10Gbit/s")  # fmt: skip
+    assert "attic + custom" in text
+    assert "custom" in text
+
+
+def test_measured_machines(plan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bandweave.planning.profile_rates")  # comes with `bandweave probe`
+    profile = Path(__file__).resolve().parent / "data" / "profile.json"
+    arguments = ("llama-3.2-1b", "--profile", profile, "--link", "10gbe")
+    one, two = (
+        json.loads(plan(*arguments, "--on", machines, "--json")) for machines in ("here", "2x here")
+    )
+    speeds = [each["bandweave"]["decode_tokens_per_s"]["likely"] for each in (one, two)]
+    assert speeds[0] < speeds[1] < 2.2 * speeds[0]
+    assert "your own: here" in mistake(plan, *arguments, "--on", "hear")
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"schema": 1, "machines": {}, "links": {}}')
+    assert "no machine" in mistake(plan, "qwen3-4b", "--profile", empty, "--on", "here")
+
+
+def test_what_is_assumed_is_said(plan: Any) -> None:
+    assert "assumed" in plan("llama-3.1-8b", "--on", "2x m4-32")
+
+
+def test_objectives(plan: Any) -> None:
+    for objective in ("prefill", "request"):
+        value = json.loads(plan("llama-3.1-8b", "--on", "m4-32+rtx-4090", "--objective", objective,
+                                "--json"))  # fmt: skip
+        assert value["objective"] == objective
+        assert value["hardware"]["stages"][0]["machines"] == ["rtx-4090"]
+
+
+def test_models_that_fit(plan: Any) -> None:
+    text = plan("--on", "m4-32")
+    assert "llama-3.1-8b" in text and "Too large" in text and narrow(text)
+    value = json.loads(plan("--on", "m4-32", "--json"))
+    names = {row["model"]: row for row in value["models"]}
+    assert "deepseek-r1" in value["do_not_fit"] and "deepseek-r1" not in names
+    assert names["llama-3.1-8b"]["bandweave_decode_tokens_per_s"] > 0
+    assert names["gpt-oss-20b"]["format"] == "mxfp4"
+
+
+@pytest.mark.parametrize("what", ["link", "nodes", "context", "format", "streams"])
+def test_sweeps(plan: Any, what: str) -> None:
+    arguments = ("llama-3.1-8b", "--on", "2x m4-32", "--link", "10gbe", "--sweep", what)
+    text = plan(*arguments)
+    assert "#" in text and narrow(text)
+    points = json.loads(plan(*arguments, "--json"))["series"][0]["points"]
+    speeds = [point["decode_tokens_per_s"]["likely"] for point in points if point["fits"]]
+    assert len(speeds) > 4
+    if what == "context":
+        assert speeds == sorted(speeds, reverse=True)
+    if what in ("format", "streams"):
+        assert speeds == sorted(speeds)
+
+
+def test_charts(plan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for arguments in ((), ("--sweep", "nodes")):
+        file = tmp_path / "chart.png"
+        plan("llama-3.1-8b", "--on", "2x m4-32", "--link", "10gbe", "--chart", file, *arguments)
+        assert file.read_bytes().startswith(b"\x89PNG")
+        file.unlink()
+    assert "end in .png" in mistake(plan, "qwen3-4b", "--on", "m4-32", "--chart", tmp_path / "x.y")
+
+
+def test_charts_without_matplotlib(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    sentence = mistake(plan, "qwen3-4b", "--on", "m4-32", "--chart", tmp_path / "chart.png")
+    assert "bandweave[charts]" in sentence
+
+
+def test_simulation(plan: Any) -> None:
+    arguments = ("llama-3.1-8b", "--on", "4x m4-32", "--link", "10gbe", "--streams", "8",
+                 "--simulate", "--arrivals", "0.5", "--answer", "50", "--uptime", "0.05",
+                 "--repair", "0.1", "--replicas", "2", "--seconds", "100")  # fmt: skip
+    text = plan(*arguments)
+    assert "failures" in text and "first token" in text and narrow(text)
+    first, again = (json.loads(plan(*arguments, "--json")) for _ in range(2))
+    assert first == again
+    assert first["tokens_per_s"] > 0 and first["failures"] > 0
+    assert json.loads(plan(*arguments, "--seed", "5", "--json")) != first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("lama-3.1-8b", "--on", "m4"), ["lama-3.1-8b", "llama-3.1-8b"]),
+        (("llama-3.1-8b", "--on", "m3ultra"), ["m3ultra", "m3-ultra"]),
+        (("llama-3.1-8b", "--on", "m3-ultra-300"), ["300 GB", "512"]),
+        (("llama-3.1-8b", "--on", "2x m4", "--link", "tb5-rmda"), ["tb5-rmda", "tb5-rdma"]),
+        (("llama-3.1-8b", "--on", "2x m4", "--link", "1-3=wifi"), ["1 to 2"]),
+        (("llama-3.1-8b", "--on", "m4", "--format", "q5"), ["q5", "q4"]),
+        (("llama-3.1-8b", "--on", "m4", "--sweep", "link"), ["needs no link"]),
+        (("llama-3.1-8b", "--on", "0x m4"), ["1 to 1024"]),
+        (("llama-3.1-8b", "--on", "memory=3GB"), ["bandwidth"]),
+        (("llama-3.1-8b", "--on", "m4", "--context", "999999999"), ["131072"]),
+        (("llama-3.1-8b",), ["--on"]),
+        (("nowhere/model", "--on", "m4"), ["nowhere/model"]),
+        (("qwen3-4b", "--on", "m4", "--simulate", "--replicas", "2"), ["2 replicas"]),
+        (
+            ("deepseek-r1", "--on", "m3-ultra-512", "--format", "q8"),
+            ["GB too little", "in q4", "with 1 more m3-ultra-512"],
+        ),
+        (
+            ("llama-3.1-8b", "--on", "m4-16", "--format", "q8", "--streams", "8", "--context",
+             "32768"), ["too little", "with a context of"],
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes(plan: Any, arguments: tuple[str, ...], words: list[str]) -> None:
+    sentence = mistake(plan, *arguments)
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence, sentence
+
+
+def test_exit_status() -> None:
+    outcome = bandweave("plan", "lama-3.1-8b", "--on", "m4")
+    assert outcome.status == 2 and outcome.out == ""
+    assert outcome.err.startswith("bandweave: no model is called") and outcome.err.count("\n") == 1
+    assert bandweave("plan", "qwen3-4b", "--on", "m4").status == 0
+
+
+def test_the_planner_needs_no_native_code() -> None:
+    """It runs where bandweave's engine does not."""
+    code = (
+        "import sys; sys.modules['bandweave._native'] = None\n"
+        "from bandweave.cli.main import run\n"
+        "sys.exit(run(['plan', 'qwen3-4b', '--on', 'm4']))"
+    )
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": source},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_claims_document_is_true() -> None:
+    """`bandweave plan --claims > docs/claims.md` makes it anew."""
+    assert (DOCS / "claims.md").read_text("utf-8") == claims_document()
+
+
+def test_claims() -> None:
+    claims = {claim.number: claim for claim in check_claims()}
+    assert sorted(claims) == list(range(1, 15))
+    assert claims[8].verdict == "false"
+    assert claims[1].verdict == "false"
+    assert claims[5].verdict == "half true"
+    assert all(claim.command.startswith("bandweave ") for claim in claims.values())
+
+
+def test_commands_of_claims_run(plan: Any) -> None:
+    for claim in check_claims():
+        words = _words(claim.command)
+        if claim.number == 5:  # that it does not fit is what comes out
+            assert "too little" in mistake(plan, *words[2:])
+        elif words[1] == "plan":
+            assert plan(*words[2:]), claim.command
+
+
+def test_weights_and_kv_do_not_cross() -> None:
+    """Claims 4 and 6, measured."""
+    outcome = bandweave("bench", "demo", "--nodes", "2", "--prompt-tokens", "8", "--new-tokens",
+                          "4", "--json")  # fmt: skip
+    crossing = outcome.json["wire_bytes_per_token"]
+    assert crossing["weights"] == 0 and crossing["kv"] == 0 and crossing["activations"] > 0
+
+
+def test_latency_decides() -> None:
+    wide, narrow_link, slow, _ = (effect.tokens_per_s for effect in link_effects())
+    assert narrow_link > 0.9 * wide
+    assert slow < 0.6 * wide
+
+
+def _words(command: str) -> list[str]:
+    return shlex.split(command)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/planning.md"])
+def test_examples_in_documents_are_what_comes_out(plan: Any, page: str) -> None:
+    text = (DOCS.parent / page).read_text("utf-8")
+    blocks = text.split("```\n$ bandweave plan ")[1:]
+    assert blocks
+    for block in blocks:
+        command, _, shown = block.partition("\n")
+        assert plan(*_words(command)).rstrip() == shown.partition("\n```")[0], command

@@ -1,0 +1,133 @@
+"""The simulation agrees with the formulas where both apply, and shows what they cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from bandweave.planning.columns import ANY_ENGINE
+from bandweave.planning.cost import StepCost, decode_step, prefill
+from bandweave.planning.deployment import BANDWEAVE, Deployment, EngineTraits, Network
+from bandweave.planning.layout import Layout, Setup, deploy
+from bandweave.planning.rates import LinkRates
+from bandweave.planning.simulation import Outcome, Scenario, percentile, simulate
+from tests.test_plan_search import link, node, question
+
+FOR_EVER = 10**9
+
+
+def pipeline(
+    layers: tuple[int, ...],
+    joined: LinkRates,
+    streams: int,
+    *,
+    engine: EngineTraits = ANY_ENGINE,
+) -> tuple[Deployment, StepCost]:
+    asked = question(streams=streams, context=1024)
+    network = Network(default=joined)
+    there = Setup(nodes=(node(),) * len(layers), networks=(network,), engine=engine)
+    layout = Layout(
+        stages=tuple((i,) for i in range(len(layers))), shares=((1.0,),) * len(layers),
+        layers=layers,
+    )  # fmt: skip
+    deployment = deploy(asked, there, network, layout)
+    return deployment, decode_step(deployment, asked.decoding)
+
+
+def run(deployment: Deployment, streams: int, **more: float) -> Outcome:
+    values = {"prompt": 1, "answer": FOR_EVER, "seconds": 20.0, "warm_up_s": 5.0, **more}
+    return simulate([deployment], Scenario(streams=streams, context=1024, **values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("us", [2, 15_000])
+def test_a_single_stream_is_the_formula(us: float) -> None:
+    deployment, formula = pipeline((11, 11, 10), link(us, 1), 1)
+    outcome = run(deployment, 1)
+    assert percentile(outcome.gaps_s, 0.5) == pytest.approx(formula.period_s)
+    assert outcome.tokens_per_s == pytest.approx(formula.tokens_per_s, rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [(11, 11, 10), (16, 8, 8), (4, 20, 8)])
+def test_a_saturated_pipeline_is_its_slowest_stage(layers: tuple[int, ...]) -> None:
+    deployment, formula = pipeline(layers, link(1, 10), 12)
+    outcome = run(deployment, 12)
+    assert outcome.tokens_per_s == pytest.approx(formula.tokens_per_s, rel=0.01)
+    slowest = formula.busy_s.index(max(formula.busy_s))
+    uses = [stage.utilisation for stage in outcome.stages]
+    assert uses[slowest] == pytest.approx(1.0, abs=0.02)
+    assert max(uses) == uses[slowest]
+
+
+def test_latency_bound() -> None:
+    """The gap is the sum of the latencies where they outweigh everything else."""
+    deployment, _ = pipeline((8, 8, 8, 8), link(200_000, 1), 1)
+    outcome = run(deployment, 1, seconds=60.0)
+    assert percentile(outcome.gaps_s, 0.5) == pytest.approx(4 * 0.2, rel=0.1)
+    assert max(stage.utilisation for stage in outcome.stages) < 0.02
+
+
+def test_streams_hide_latency() -> None:
+    deployment, formula = pipeline((11, 11, 10), link(15_000, 1), 64)
+    outcome = run(deployment, 64)
+    alone = run(pipeline((11, 11, 10), link(15_000, 1), 1)[0], 1)
+    assert outcome.tokens_per_s > 10 * alone.tokens_per_s
+    # The formula keeps a stage waiting for the link; events do not.
+    assert outcome.tokens_per_s >= formula.tokens_per_s
+
+
+def test_an_engine_without_overlap_is_one_server() -> None:
+    deployment, formula = pipeline((16, 16), link(50, 1), 4, engine=BANDWEAVE)
+    outcome = run(deployment, 4)
+    assert len(outcome.stages) == 1
+    assert outcome.tokens_per_s == pytest.approx(formula.tokens_per_s, rel=0.01)
+
+
+def test_the_first_token_takes_the_prefill() -> None:
+    deployment, _ = pipeline((16, 16), link(5, 1), 1)
+    outcome = run(deployment, 1, prompt=1024, answer=5, arrivals_per_s=0.01, seconds=2000.0)
+    reading = prefill(deployment, question(prompt=1024).reading)
+    assert percentile(outcome.first_tokens_s, 0.1) == pytest.approx(reading.total_s, rel=0.05)
+
+
+def test_arrivals_are_served_or_wait() -> None:
+    deployment, _ = pipeline((16, 16), link(5, 1), 4)
+    calm = run(deployment, 4, prompt=64, answer=20, arrivals_per_s=0.5, seconds=200.0)
+    assert calm.tokens_per_s == pytest.approx(0.5 * 20, rel=0.25)
+    assert calm.waiting < 5
+    busy = run(deployment, 4, prompt=64, answer=20, arrivals_per_s=50, seconds=200.0)
+    assert busy.waiting > 100
+    assert percentile(busy.first_tokens_s, 0.9) > 10 * percentile(calm.first_tokens_s, 0.9)
+
+
+def test_failures_cost_time_and_reading_again() -> None:
+    deployment, _ = pipeline((16, 16), link(5, 1), 4)
+    whole = run(deployment, 4, prompt=64, answer=1000, seconds=400.0)
+    failing = run(deployment, 4, prompt=64, answer=1000, seconds=400.0, mean_uptime_s=100.0,
+                  repair_s=10.0)  # fmt: skip
+    assert whole.failures == 0 and whole.available == 1.0
+    assert failing.failures > 0 and failing.recomputed_tokens > 0
+    assert failing.available < 1.0
+    assert failing.tokens_per_s < whole.tokens_per_s
+    # Two nodes, each down 10 s of 110.
+    assert failing.available == pytest.approx((100 / 110) ** 2, abs=0.12)
+
+
+def test_replicas_share_requests() -> None:
+    deployment, formula = pipeline((16, 16), link(1, 10), 4)
+    scenario = Scenario(streams=4, prompt=1, answer=FOR_EVER, context=1024, seconds=10, warm_up_s=3)
+    outcome = simulate([deployment] * 3, scenario)
+    assert outcome.tokens_per_s == pytest.approx(3 * formula.tokens_per_s, rel=0.02)
+    assert len(outcome.stages) == 6
+
+
+def test_the_seed_decides_everything() -> None:
+    deployment, _ = pipeline((16, 16), link(5, 1), 4)
+    options = {"prompt": 64, "answer": 20, "arrivals_per_s": 2.0, "mean_uptime_s": 50.0}
+    first, again, other = (run(deployment, 4, seed=seed, **options) for seed in (1, 1, 2))
+    assert first == again
+    assert first.gaps_s != other.gaps_s
+
+
+def test_percentile() -> None:
+    values = [1.0, 2.0, 3.0, 4.0]
+    assert [percentile(values, part) for part in (0.0, 0.25, 0.5, 0.99, 1.0)] == [1, 1, 2, 4, 4]
+    assert percentile([], 0.5) != percentile([], 0.5)  # not a number
