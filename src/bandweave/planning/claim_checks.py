@@ -90,8 +90,8 @@ def _epyc() -> tuple[str, str]:
         verdict,
         f"""Not more: in 4 bits an EPYC 7702 with 8 channels of DDR4-3200 comes to
         {_range(epyc)}, two M3 Ultra to {_range(two)}, and one to {_one_machine_speed():.1f}. For
-        its price perhaps: the server wins for each dollar if it costs less than ${even:,.0f}, against
-        ${2 * price:,.0f} for the two.""",
+        its price perhaps: the server wins for each dollar if it costs less than ${even:,.0f},
+        against ${2 * price:,.0f} for the two.""",
     )
 
 
