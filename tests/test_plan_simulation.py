@@ -9,7 +9,8 @@ from bandweave.planning.cost import StepCost, decode_step, prefill
 from bandweave.planning.deployment import BANDWEAVE, Deployment, EngineTraits, Network
 from bandweave.planning.layout import Layout, Setup, deploy
 from bandweave.planning.rates import LinkRates
-from bandweave.planning.simulation import Outcome, Scenario, percentile, simulate
+from bandweave.planning.scenario import Outcome, Scenario, percentile
+from bandweave.planning.simulation import simulate
 from tests.test_plan_search import link, node, question
 
 FOR_EVER = 10**9

@@ -12,15 +12,10 @@ from bandweave.cli.plan_report import WIDTH
 from bandweave.planning.columns import Machines, limit_setup
 from bandweave.planning.explain import layout_phrase
 from bandweave.planning.layout import Question
+from bandweave.planning.scenario import Outcome, Scenario, StageUse, percentile
 from bandweave.planning.search import Plan, find_plans
 from bandweave.planning.shortage import shortage_sentence
-from bandweave.planning.simulation import (
-    Outcome,
-    Scenario,
-    StageUse,
-    percentile,
-    simulate,
-)
+from bandweave.planning.simulation import simulate
 
 _PARTS = (0.5, 0.9, 0.99)
 _MOST_STAGES = 8  # shown one by one

@@ -22,64 +22,9 @@ from dataclasses import dataclass, field
 from bandweave.planning.cost import stage_costs
 from bandweave.planning.deployment import Deployment
 from bandweave.planning.layer_cost import RowBatch
+from bandweave.planning.scenario import Outcome, Scenario, StageUse
 
 _MOST_EVENTS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """What happens. ``streams``: at once in each replica; ``arrivals_per_s``: of requests, 0 keeps
-    every place taken. A node runs ``mean_uptime_s`` on average (exponential; None: for ever) and is
-    back after ``repair_s``. ``warm_up_s`` is not counted."""
-
-    streams: int
-    prompt: int
-    answer: int
-    context: int  # that a decoding row is charged for
-    seconds: float = 60.0
-    warm_up_s: float = 0.0
-    arrivals_per_s: float = 0.0
-    mean_uptime_s: float | None = None
-    repair_s: float = 60.0
-    seed: int = 0
-    batch: int | None = None  # rows of a batch; None: the streams shared out to the stages
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageUse:
-    replica: int
-    stage: int
-    nodes: tuple[str, ...]
-    utilisation: float  # of the time, computing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """Counted after the warm-up. Latencies in seconds, ascending."""
-
-    seconds: float
-    tokens: int
-    requests: int
-    waiting: int  # requests that had no place at the end
-    gaps_s: Sequence[float]  # between a stream's tokens
-    first_tokens_s: Sequence[float]  # from arrival
-    stages: tuple[StageUse, ...]
-    failures: int
-    recomputed_tokens: int
-    available: float  # of the time, a replica whole, on average
-    events: int
-    cut_short: bool  # too many events: it ended before its time
-
-    @property
-    def tokens_per_s(self) -> float:
-        return self.tokens / self.seconds
-
-
-def percentile(values: Sequence[float], part: float) -> float:
-    """Of ascending values, the nearest rank; nan of none."""
-    if not values:
-        return math.nan
-    return values[min(len(values) - 1, max(0, math.ceil(part * len(values)) - 1))]
 
 
 def simulate(deployments: Sequence[Deployment], scenario: Scenario) -> Outcome:
