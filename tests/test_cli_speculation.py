@@ -138,7 +138,14 @@ def test_a_stop_string_takes_one_generation_only(monkeypatch: pytest.MonkeyPatch
              "draft", "draft_tokens")  # fmt: skip
     values = dict.fromkeys(names, None)
     options = engine_options(
-        {**values, "stages": 1, "weight_format": "q4", "kv_format": "f16", "no_cache": True}
+        {
+            **values,
+            "stages": 1,
+            "weight_format": "q4",
+            "kv_format": "f16",
+            "no_cache": True,
+            "wire": "exact",
+        }
     )
     with open_session("demo", options) as session:
         tokens = session.tokenizer.encode("17 + 25 = ")

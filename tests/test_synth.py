@@ -181,7 +181,7 @@ def test_an_unfinished_folder_is_not_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "part"),
     [({}, {"dtype": "q4"}, "bf16, f16, f32"), ({}, {"seed": -1}, "seed is -1"),
-     ({"vocab": 259}, {}, "at least 260")],
+     ({"vocab": 259}, {}, "259 tokens is too small")],
 )  # fmt: skip
 def test_bad_requests(tmp_path: Path, changes: dict, arguments: dict, part: str) -> None:
     with pytest.raises(ValueError, match=part):
