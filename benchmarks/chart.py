@@ -48,17 +48,13 @@ def _draw_ratios(figures: list[Figure], title: str, path: Path) -> None:
         if figure.at_least is not None:
             axes.plot([figure.at_least] * 2, [place - 0.4, place + 0.4], color=_COLOURS[1], lw=3)
     axes.axvline(1.0, color="black", lw=0.8, ls=":")
-    most = max(max(f.estimate.median, f.at_least or 0.0) for f in figures if _fits(f, figures))
-    axes.set_xlim(0, 1.3 * most)
+    most = max(max(f.estimate.high, f.at_least or 0.0) for f in figures)
+    axes.set_xlim(0, 1.05 * most)
     axes.set_yticks(range(len(figures)), [figure.title for figure in reversed(figures)])
-    axes.set_xlabel("ratio; median and 95% interval; the tick is what is asked")
+    # Under the whole chart: the names leave little room beside the bars.
+    chart.supxlabel("ratio; median and 95% interval; the tick is what is asked", fontsize="medium")
     axes.set_title(title)
     _save(chart, path)
-
-
-def _fits(figure: Figure, figures: list[Figure]) -> bool:
-    """Whether the axis must hold it: all bars of which something is asked, or all."""
-    return figure.at_least is not None or all(other.at_least is None for other in figures)
 
 
 def _draw_lines(series: Series, path: Path) -> None:
