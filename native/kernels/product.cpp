@@ -14,9 +14,7 @@ struct Target {
     ProductArgs& args;
     int first_output;
 
-    template <int N>
-    inline void put(int row, const NoUnits<N>& sums, int i) const {
-        VecF acc = sums.sum[i];
+    inline void put(int row, VecF acc) const {
         if (args.bias) acc = add(acc, load(args.bias + first_output));
         float* y = args.y + static_cast<size_t>(row) * args.ldy + first_output;
         int left = args.outputs - first_output;
@@ -25,8 +23,12 @@ struct Target {
         else
             store_first(y, acc, left);
     }
+    template <int N>
+    BW_INLINE void put(int row, const NoUnits<N>& sums, int i) const {
+        put(row, sums.sum[i]);
+    }
     template <class Units>
-    inline void put(int row, const Units& sums, int i) const {
+    BW_INLINE void put(int row, const Units& sums, int i) const {
         if (!sums.put(i, args.grid + static_cast<size_t>(row) * args.ldy + first_output))
             args.bad = true;
     }
