@@ -8,13 +8,6 @@ namespace bw {
 
 namespace {
 
-std::vector<int> without(const std::vector<int>& nodes, int node) {
-    std::vector<int> others;
-    for (int other : nodes)
-        if (other != node) others.push_back(other);
-    return others;
-}
-
 bool all_finite(const float* values, int count) {
     uint32_t worst = 0;
     for (int i = 0; i < count; i++) {

@@ -76,4 +76,12 @@ struct Program {
     std::vector<Op> ops;
 };
 
+// All of `nodes` but one.
+inline std::vector<int> without(const std::vector<int>& nodes, int node) {
+    std::vector<int> others;
+    for (int other : nodes)
+        if (other != node) others.push_back(other);
+    return others;
+}
+
 }  // namespace bw

@@ -24,13 +24,6 @@ namespace {
 constexpr int kMostChunks = 4;
 constexpr size_t kFrameRoom = (sizeof(FrameHeader) + 63) / 64 * 64;
 
-std::vector<int> without(const std::vector<int>& nodes, int node) {
-    std::vector<int> others;
-    for (int other : nodes)
-        if (other != node) others.push_back(other);
-    return others;
-}
-
 int rank_of(const std::vector<int>& nodes, int node) {
     return static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
 }
