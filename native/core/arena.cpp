@@ -8,12 +8,10 @@ namespace bw {
 
 namespace {
 constexpr size_t kHuge = size_t{2} << 20;
-// Kernels prefetch past the end of the last panel; keep those addresses inside the mapping.
-constexpr size_t kMargin = 64 << 10;
 }  // namespace
 
 Arena::Arena(size_t bytes) : size_(bytes) {
-    mapped_ = (bytes + kMargin + 2 * kHuge) / kHuge * kHuge;
+    mapped_ = (bytes + 2 * kHuge) / kHuge * kHuge;
     void* memory =
         mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
