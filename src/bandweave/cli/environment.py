@@ -29,7 +29,7 @@ def read_environment() -> Environment:
     return Environment(
         debug=os.environ.get("BANDWEAVE_DEBUG", "") not in ("", "0"),
         isa=os.environ.get("BANDWEAVE_ISA", ""),
-        state=_state_folder(os.environ.get("XDG_STATE_HOME", "")),
+        state=_folder(os.environ.get("XDG_STATE_HOME", ""), ".local", "state"),
         cache=_cache_folder(
             os.environ.get("BANDWEAVE_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
         ),
@@ -39,11 +39,13 @@ def read_environment() -> Environment:
     )
 
 
-def _state_folder(home: str) -> Path | None:
-    if home:
-        return Path(home) / "bandweave"
+def _folder(given: str, *default: str) -> Path | None:
+    """bandweave's folder in the one that is given, or in the user's home at ``default``; None where
+    nobody has a home."""
+    if given:
+        return Path(given) / "bandweave"
     try:
-        return Path.home() / ".local" / "state" / "bandweave"
+        return Path.home().joinpath(*default, "bandweave")
     except RuntimeError:
         return None
 
@@ -51,23 +53,13 @@ def _state_folder(home: str) -> Path | None:
 def _cache_folder(own: str, home: str) -> Path | None:
     if own:
         return None if own == "off" else Path(own)
-    if home:
-        return Path(home) / "bandweave" / "panels"
-    try:
-        return Path.home() / ".cache" / "bandweave" / "panels"
-    except RuntimeError:
-        return None
+    folder = _folder(home, ".cache")
+    return None if folder is None else folder / "panels"
 
 
 def _profile_file(own: str, home: str) -> Path | None:
     if own:
         return None if own == "off" else Path(own)
-    if home:
-        return Path(home) / "bandweave" / "profile.json"
-    try:
-        user = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "darwin":
-        return user / "Library" / "Application Support" / "bandweave" / "profile.json"
-    return user / ".local" / "share" / "bandweave" / "profile.json"
+    apple = ("Library", "Application Support")
+    folder = _folder(home, *(apple if sys.platform == "darwin" else (".local", "share")))
+    return None if folder is None else folder / "profile.json"
