@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and ends the process with its exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     status = run(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # too late to change how it ended
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     sys.exit(status)
