@@ -185,5 +185,5 @@ def plain_read(threads: int) -> Contestant:
     """The yardstick: what so many threads read when they do nothing else."""
     name = f"plain read, {threads} thread{'s' if threads > 1 else ''}"
     return Contestant(
-        name=name, command=_python("read_bandwidth", "--threads", threads), threads=threads
+        name=name, command=_python("plain_read", "--threads", threads), threads=threads
     )

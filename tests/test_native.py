@@ -11,6 +11,9 @@ import pytest
 
 import bandweave
 from bandweave import _native
+from bandweave.engine.loading import Weights
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.probe.programs import matrix, products
 from bandweave.engine.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
@@ -84,6 +87,24 @@ def test_sums_of_any_size_are_exact(weight_format: str, isa: str) -> None:
         assert conversation(engine, 6, spec.vocab_size).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_a_large_model_tries_how_far_to_fetch_ahead(weight_format: str) -> None:
+    """Which way is quicker is the machine's to say; the answer is the same."""
+    outputs, inputs = 4096, 2048
+    each = _native.matrix_bytes(weight_format, outputs, inputs, inputs)
+    names = [f"w{number}" for number in range((96 << 20) // each + 1)]
+    program = products([matrix(name, outputs, inputs, inputs) for name in names], on_grid=False)
+    arena = _native.Arena(each * len(names))
+    matrices = {
+        name: _native.Matrix(arena, weight_format, outputs, inputs, inputs) for name in names
+    }
+    weights = Weights(arena=arena, matrices=matrices, vectors={})
+    found = NativeExecutor(program, weights, ExecutorOptions(num_pages=1, max_pages=1, threads=2))
+    assert found.fetch_ahead in (0, 4096)
+    asked = ExecutorOptions(num_pages=1, max_pages=1, fetch_ahead=512)
+    assert NativeExecutor(program, weights, asked).fetch_ahead == 512
+
+
 @pytest.mark.parametrize("isa", _native.isa_variants())
 def test_exp_is_the_reference_exp(isa: str) -> None:
     rng = np.random.default_rng(1)
@@ -103,12 +124,12 @@ def test_native_packs_like_the_oracle(
     weights[0, :unit] = 0
     weights[1, 0] = 1e30 if weight_format in ("f32", "bf16") else 1e3
     size = _native.matrix_bytes(weight_format, outputs, inputs, unit)
-    matrix = _native.Matrix(_native.Arena(size), weight_format, outputs, inputs, unit)
-    matrix.clear()
-    matrix.pack(0, weights[:3])
-    matrix.pack(3, weights[3:])
+    packed = _native.Matrix(_native.Arena(size), weight_format, outputs, inputs, unit)
+    packed.clear()
+    packed.pack(0, weights[:3])
+    packed.pack(3, weights[3:])
     expected = pack(get_format(weight_format).quantise(weights, unit))
-    assert matrix.panels.tobytes() == np.asarray(expected).tobytes()
+    assert packed.panels.tobytes() == np.asarray(expected).tobytes()
 
 
 def test_an_executor_that_cannot_be_made_holds_nothing() -> None:
@@ -117,13 +138,12 @@ def test_an_executor_that_cannot_be_made_holds_nothing() -> None:
 
     def fail() -> None:
         size = 64 << 20
-        matrix = _native.Matrix(_native.Arena(size), "f32", 16, 64, 64)
         program = _native.Program(0, 1, 64, 16, (1, 1, 64), [1.0] * 32)
-        program.add_matrix(matrix)
+        program.add_matrix(_native.Matrix(_native.Arena(size), "f32", 16, 64, 64))
         exchange = _native.Exchange(0, ["node 0"], 1, 1.0, False)
         with pytest.raises(MemoryError):  # so many pages are more than addresses
             _native.Executor(
-                program, 1, 2**31 - 1, 2**20, True, 2, [], False, "", "exact", 1, 1, exchange
+                program, 1, 2**31 - 1, 2**20, True, 2, [], False, "", "exact", 1, 1, 0, exchange
             )
 
     fail()

@@ -18,7 +18,7 @@
 #include "executor/place.h"
 #include "kernels/isa.h"
 #include "kernels/pack.h"
-#include "probe/bandwidth.h"
+#include "probe/plain_read.h"
 #include "verify/golden.h"
 
 namespace nb = nanobind;
@@ -174,9 +174,12 @@ NB_MODULE(_native, m) {
     m.def(
         "numerics_version", [] { return kNumericsVersion; },
         "The version of the numerics that the kernels follow.");
-    m.def("read_bandwidth", &read_bandwidth, "threads"_a, "bytes"_a, "rounds"_a = 5,
-          "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>(),
-          "Bytes per second of a plain read by `threads` threads together.");
+    nb::class_<PlainRead>(m, "PlainRead")
+        .def(nb::init<int, size_t, const std::vector<int>&>(), "threads"_a, "bytes"_a,
+             "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>())
+        .def("bytes_per_s", &PlainRead::bytes_per_s, "threads"_a, "rounds"_a,
+             nb::call_guard<nb::gil_scoped_release>(),
+             "What so many of the threads read together, the median of several reads.");
     m.def(
         "matrix_bytes",
         [](const std::string& format, int outputs, int inputs, int unit) {
@@ -372,7 +375,7 @@ NB_MODULE(_native, m) {
             [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
-               std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
+               int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
                 ExecutorOptions options;
                 options.max_rows = max_rows;
                 options.num_pages = num_pages;
@@ -385,6 +388,7 @@ NB_MODULE(_native, m) {
                 options.wire = wire_format_of(wire);
                 options.hop_bytes = hop_bytes;
                 options.overlap_rows = overlap_rows;
+                options.fetch_ahead = fetch_ahead;
                 // First what can fail: nothing destroys an object whose __init__ has thrown.
                 auto executor =
                     std::make_unique<Executor>(program.program, options, exchange,
@@ -392,7 +396,7 @@ NB_MODULE(_native, m) {
                 new (self) PyExecutor{program.matrices, std::move(exchange), std::move(executor)};
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
-            "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a,
+            "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a, "fetch_ahead"_a,
             "exchange"_a.none(), "team_of"_a.none() = nb::none())
         .def(
             "run",
@@ -443,6 +447,9 @@ NB_MODULE(_native, m) {
             "wake_descriptor"_a = -1,
             "1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.")
         .def_prop_ro("work_bytes", [](PyExecutor& self) { return self.executor->work_bytes(); })
+        .def_prop_ro(
+            "fetch_ahead", [](PyExecutor& self) { return self.executor->fetch_ahead(); },
+            "Bytes of weights that products fetch ahead of what they read.")
         .def(
             "bill",
             [](PyExecutor& self, bool decode) {

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/float_mode.h"
 #include "executor/angles.h"
+#include "executor/fetch_ahead.h"
 #include "executor/span.h"
 
 namespace bw {
@@ -73,6 +74,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     wire_ = Zeroed<uint8_t>(messages);
     if (exchange_) limit_frames();
     if (options_.threads > 0 && !options_.cpus.empty()) pin_to_cpu(options_.cpus[0]);
+    fetch_ahead_ = options_.fetch_ahead >= 0 ? static_cast<size_t>(options_.fetch_ahead)
+                                             : find_fetch_ahead(program_, kernels_, team_);
 }
 
 Executor::~Executor() {

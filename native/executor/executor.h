@@ -33,6 +33,8 @@ struct ExecutorOptions {
     // that reading the weights once a chunk is little beside multiplying them.
     size_t hop_bytes = 64 << 10;
     int overlap_rows = 64;
+    // Bytes that products fetch ahead of what they read; negative: find out (fetch_ahead.h).
+    int64_t fetch_ahead = -1;
     const Kernels* kernels = nullptr;
 };
 
@@ -89,6 +91,7 @@ class Executor {
         return progress_.load(std::memory_order_relaxed) + (exchange_ ? exchange_->activity() : 0);
     }
     size_t work_bytes() const;
+    size_t fetch_ahead() const { return fetch_ahead_; }
 
   private:
     struct Storage {
@@ -222,6 +225,7 @@ class Executor {
     double mark_ = 0, ended_at_ = 0;  // up to where time is billed; the end of the last step
     std::shared_ptr<ThreadTeam> own_team_;
     ThreadTeam& team_;
+    size_t fetch_ahead_ = 0;
 };
 
 }  // namespace bw

@@ -86,6 +86,7 @@ bool Executor::quantise_row(const Op& op, const Matrix& matrix, int index, int m
 void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs args, Span panels,
                               Span rows, bool on_grid) {
     args.num_panels = panels.to - panels.from;
+    args.ahead = fetch_ahead_;
     args.panel_stride = panel_bytes(matrix.format, matrix.layout);
     args.panels = matrix.panels + static_cast<size_t>(panels.from) * args.panel_stride;
     args.outputs = std::min(matrix.outputs, panels.to * kPanel) - panels.from * kPanel;

@@ -56,6 +56,7 @@ BW_INLINE size_t activation_bytes(const Layout& layout) {
 struct ProductArgs {
     const uint8_t* panels;  // the first panel of the range
     size_t panel_stride;    // bytes
+    size_t ahead;           // bytes from what is read to what is fetched; 0: nothing is
     Layout layout;
     int outputs;  // outputs of the range; the last panel may be short
     int num_panels;

@@ -184,6 +184,7 @@ class Runner:
             stages=stages,
             threads=case.threads,
             isa=case.isa,
+            fetch_ahead=4096 * (case.threads - 1),  # with two threads weights are fetched by hand
             **({} if case.sums == DIRECT else {"hop_bytes": 0, "overlap_rows": 6}),
         )
         self._nodes, self._mesh = nodes, case.mesh

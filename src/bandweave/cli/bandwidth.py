@@ -20,15 +20,16 @@ import json, sys
 path, threads, size, rounds, cpus = json.loads(sys.argv[1])
 sys.path[:] = path
 from bandweave import _native
-print(json.dumps([_native.read_bandwidth(n, size, rounds, cpus[:n] if n <= len(cpus) else [])
-                  for n in threads]))
+most = max(threads)
+memory = _native.PlainRead(most, size, cpus[:most] if most <= len(cpus) else [])
+print(json.dumps([memory.bytes_per_s(n, rounds) for n in threads]))
 """
 
 
 def read_bandwidth(
     threads: Sequence[int], *, total_bytes: int = _TOTAL_BYTES, rounds: int = 5
 ) -> list[float]:
-    """Bytes per second that so many threads read together, for each number of threads; the best
+    """Bytes per second that so many threads read together, for each number of threads; the median
     of ``rounds``. Reads ``total_bytes``, or less where memory is short."""
     size = max(total_bytes, _THREAD_BYTES * max(threads))
     available = available_memory_bytes()

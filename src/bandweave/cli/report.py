@@ -46,6 +46,7 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
                 "work_bytes": node.work_bytes,
                 "threads": node.threads,
                 "isa": node.isa,
+                "fetch_ahead_bytes": node.fetch_ahead_bytes,
             }
         )
     return {

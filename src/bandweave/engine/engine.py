@@ -42,7 +42,8 @@ OnRead = Callable[[int], None]  # tokens computed so far, of prompts above all
 
 @dataclass(frozen=True, kw_only=True)
 class NodeInfo:
-    """One loaded node: what it holds and where it runs."""
+    """One loaded node: what it holds and where it runs; ``fetch_ahead_bytes``: how far ahead of
+    its products it fetches weights (native/executor/fetch_ahead.h)."""
 
     name: str
     share: NodeShare
@@ -51,6 +52,7 @@ class NodeInfo:
     work_bytes: int
     threads: int
     isa: str
+    fetch_ahead_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +348,7 @@ class Engine:
                     work_bytes=message["work_bytes"],
                     threads=message["threads"],
                     isa=message["isa"],
+                    fetch_ahead_bytes=message["fetch_ahead_bytes"],
                 )
         self.nodes = tuple(infos[node] for node in range(len(infos)))
 

@@ -24,7 +24,8 @@ class ExecutorOptions:
     threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
     fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
     ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
-    these must be the same on every node.
+    these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what
+    they read, -1 for what the machine likes best (fetch_ahead.h).
     """
 
     num_pages: int
@@ -38,6 +39,7 @@ class ExecutorOptions:
     wire: str = "exact"
     hop_bytes: int = 64 << 10
     overlap_rows: int = 64
+    fetch_ahead: int = -1
 
 
 class NativeExecutor:
@@ -66,6 +68,7 @@ class NativeExecutor:
             wire=options.wire,
             hop_bytes=options.hop_bytes,
             overlap_rows=options.overlap_rows,
+            fetch_ahead=options.fetch_ahead,
             exchange=exchange,
             team_of=None if team_of is None else team_of._executor,
         )
@@ -98,6 +101,11 @@ class NativeExecutor:
     @property
     def work_bytes(self) -> int:
         return self._executor.work_bytes
+
+    @property
+    def fetch_ahead(self) -> int:
+        """Bytes that its products fetch ahead of what they read."""
+        return self._executor.fetch_ahead
 
     def bill(self, *, decode: bool) -> dict[str, float]:
         """Seconds by item as thread 0 saw them, and counts, since the start (executor.h): of steps

@@ -148,6 +148,7 @@ class _Node:
                 "work_bytes": self._executor.work_bytes,
                 "threads": threads,
                 "isa": options.isa or _native.isa_variants()[0],
+                "fetch_ahead_bytes": self._executor.fetch_ahead,
                 "peak_rss_bytes": peak_rss_bytes(),
             }
         )

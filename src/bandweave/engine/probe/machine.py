@@ -157,11 +157,13 @@ def processor_name() -> str:
 def _probe_reads(
     counts: tuple[int, ...], size: int, rounds: int, setting: Setting
 ) -> list[ReadRate]:
+    most = max(counts)
+    cpus = list(setting.cpus[:most]) if len(setting.cpus) >= most else []
+    memory = _native.PlainRead(most, size, cpus)
     values: dict[int, list[float]] = {number: [] for number in counts}
     for _ in range(rounds):
         for number in counts:
-            cpus = list(setting.cpus[:number]) if len(setting.cpus) >= number else []
-            values[number].append(_native.read_bandwidth(number, size, 2, cpus))
+            values[number].append(memory.bytes_per_s(number, 1))
     found = []
     for number, rates in values.items():
         rate, spread = median_and_spread(rates)
