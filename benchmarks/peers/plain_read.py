@@ -1,4 +1,4 @@
-"""A plain read of this machine's memory by T threads, as bytes per second: the median of many.
+"""A plain read of this machine's memory by T threads, as bytes per second, over many reads.
 
 The yardstick inside every round: neighbours on the machine change what its memory gives.
 """

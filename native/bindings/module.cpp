@@ -179,7 +179,7 @@ NB_MODULE(_native, m) {
              "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>())
         .def("bytes_per_s", &PlainRead::bytes_per_s, "threads"_a, "rounds"_a,
              nb::call_guard<nb::gil_scoped_release>(),
-             "What so many of the threads read together, the median of several reads.");
+             "What so many of the threads read together, over several reads.");
     m.def(
         "matrix_bytes",
         [](const std::string& format, int outputs, int inputs, int unit) {

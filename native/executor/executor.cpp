@@ -30,7 +30,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
       own_team_(team
                     ? std::move(team)
                     : std::make_shared<ThreadTeam>(options_.threads, options_.cpus, options_.spin)),
-      team_(*own_team_) {
+      team_(*own_team_),
+      handout_(team_.members()) {
     const auto rows = static_cast<size_t>(options_.max_rows);
     for (const Buffer& buffer : program_.buffers) {
         Storage storage;
@@ -317,6 +318,7 @@ Executor::Item Executor::item(OpKind kind) const {
 
 void Executor::work(int member) {
     double& mark = mark_;  // of member 0 alone
+    handout_.start(member);
     const int half = static_cast<int>(program_.inv_freq.size());
     const Span own = part(step_.rows, member, team_.members());
     for (int r = own.from; r < own.to; r++)

@@ -54,15 +54,17 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
         if (!finite) fail(op, op.name + ": an activation is not finite");
         if (rows > 1) barrier();
     }
-    const Span panels = part(matrix.num_panels(), member, team_.members());
     // In pieces that take well under a second on any processor, so that a long one shows progress.
     const int64_t panel_work = static_cast<int64_t>(rows) * matrix.layout.k * kPanel;
     const int piece =
         static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
-    for (int from = panels.from; from < panels.to; from += piece) {
-        tick(member);
-        product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, chosen,
-                       on_grid);
+    handout_.begin(member);
+    for (Span panels{}; handout_.take(member, matrix.num_panels(), &panels);) {
+        for (int from = panels.from; from < panels.to; from += piece) {
+            tick(member);
+            product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, chosen,
+                           on_grid);
+        }
     }
     if (member == 0) bill_->weight_bytes += matrix.bytes();
 }

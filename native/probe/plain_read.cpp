@@ -47,16 +47,12 @@ PlainRead::PlainRead(int threads, size_t bytes, const std::vector<int>& cpus)
 double PlainRead::bytes_per_s(int threads, int rounds) {
     if (threads < 1 || threads > team_.members() || rounds < 1)
         throw std::invalid_argument("a read needs rounds, and no more threads than there are");
-    std::vector<double> with, without;
+    double with = 0, without = 0;
     for (int round = 0; round < rounds; round++) {
-        with.push_back(seconds(threads, kAhead));
-        without.push_back(seconds(threads, 0));
+        with += seconds(threads, kAhead);
+        without += seconds(threads, 0);
     }
-    auto median = [](std::vector<double>& values) {
-        std::sort(values.begin(), values.end());
-        return values[values.size() / 2];
-    };
-    return static_cast<double>(bytes_) / std::min(median(with), median(without));
+    return static_cast<double>(bytes_) * rounds / std::min(with, without);
 }
 
 double PlainRead::seconds(int threads, size_t ahead) {

@@ -16,8 +16,8 @@ class PlainRead {
     // Up to `threads` threads, pinned to `cpus` where given, and `bytes` that no cache should hold.
     PlainRead(int threads, size_t bytes, const std::vector<int>& cpus);
 
-    // Bytes per second that `threads` of the threads read together: the median of `rounds` reads,
-    // the better of reading with and without fetching ahead by hand.
+    // Bytes per second that `threads` of the threads read together, over all of `rounds` reads:
+    // with or without fetching ahead by hand, whichever is quicker.
     double bytes_per_s(int threads, int rounds);
 
   private:

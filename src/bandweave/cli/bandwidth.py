@@ -29,8 +29,8 @@ print(json.dumps([memory.bytes_per_s(n, rounds) for n in threads]))
 def read_bandwidth(
     threads: Sequence[int], *, total_bytes: int = _TOTAL_BYTES, rounds: int = 5
 ) -> list[float]:
-    """Bytes per second that so many threads read together, for each number of threads; the median
-    of ``rounds``. Reads ``total_bytes``, or less where memory is short."""
+    """Bytes per second that so many threads read together, for each number of threads, over
+    ``rounds`` reads. Reads ``total_bytes``, or less where memory is short."""
     size = max(total_bytes, _THREAD_BYTES * max(threads))
     available = available_memory_bytes()
     if available is not None:
