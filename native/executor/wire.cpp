@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/clones.h"
+
 namespace bw {
 
 namespace {
@@ -137,7 +139,7 @@ size_t most_message_bytes(int rows, int width) {
     return tag_bytes(blocks.count()) + blocks_bytes(blocks, 8, 0, blocks.count());
 }
 
-bool encode_block(WireFormat format, int64_t* values, int size, uint8_t* out) {
+BW_CLONES bool encode_block(WireFormat format, int64_t* values, int size, uint8_t* out) {
     if (format == WireFormat::exact)
         return size == kBlock ? narrow(values, kBlock, out) : narrow(values, size, out);
     if (format == WireFormat::bf16) {
@@ -162,7 +164,7 @@ void encode_wide(const int64_t* values, int size, uint8_t* out) {
     std::memcpy(out, values, static_cast<size_t>(size) * sizeof *values);
 }
 
-bool decode_block(int tag, const uint8_t* in, int size, int64_t* values, bool add) {
+BW_CLONES bool decode_block(int tag, const uint8_t* in, int size, int64_t* values, bool add) {
     if (tag == 4) {
         int32_t block[kBlock];
         std::memcpy(block, in, static_cast<size_t>(size) * sizeof *block);

@@ -4,19 +4,12 @@
 #include <cstring>
 #include <vector>
 
+#include "core/clones.h"
+
 #define BW_ISA_PORTABLE
 #include "simd/vec16.h"
 
 namespace bw {
-
-// Plain loops that a compiler turns into vectors; no rounding depends on the width. Choosing
-// between them when the program starts needs glibc's loader (musl's can't).
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    (!defined(__clang__) || __clang_major__ >= 14)
-#define BW_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define BW_CLONES
-#endif
 
 namespace {
 
