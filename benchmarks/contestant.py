@@ -138,18 +138,22 @@ def bandweave(
     streams: int = 1,
     shares: Sequence[int] = (),
     stages: int = 1,
+    link: str = "",
     name: str = "",
     before: Sequence[str] = (),
     hosts: Sequence[str] = (),
     token_file: Path | None = None,
 ) -> Contestant:
-    """bandweave; ``before`` is put in front of its command, to run it in a network namespace."""
+    """bandweave; ``link`` is emulated between its nodes; ``before`` is put in front of its command,
+    to run it in a network namespace."""
     command = _python(
         "bandweave_engine", folder, "--nodes", nodes, "--threads", threads, "--format", format,
         "--context", context, "--streams", streams, "--stages", stages,
     )  # fmt: skip
     if shares:
         command += ("--shares", ",".join(map(str, shares)))
+    if link:
+        command += ("--emulate-link", link)
     if hosts:
         command += ("--hosts", ",".join(hosts), "--token-file", str(token_file))
     linked = f"{nodes} nodes x {threads}" if nodes > 1 else f"{threads}"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from benchmarks import cable, contestant, links
-from benchmarks.cable import Link
 from benchmarks.contestant import Contestant, Sample
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
@@ -58,8 +57,9 @@ def _two_threads(store: Store, scale: Scale) -> _Found:
         name = "2 nodes x 1 thread, shared memory"
         pairs = [contestant.bandweave(folder, context=work.context, nodes=2, name=name)]
         if not cable.why_not():
-            laid = stack.enter_context(cable.lay(Link(name="2 nodes x 1 thread, TCP over veth")))
-            pairs.append(stack.enter_context(links.linked(laid, folder, work)))
+            laid = stack.enter_context(cable.lay())
+            name = "2 nodes x 1 thread, TCP over veth"
+            pairs.append(stack.enter_context(links.linked(laid, folder, work, name)))
         return _against_llama(store, scale, format="q4", threads=2, at_least=1.0, pairs=pairs)
 
 

@@ -1,8 +1,8 @@
 """When linking pays: decoding on two nodes joined by links of several kinds, beside one machine.
 
-Lays a cable of each kind, runs a worker at both of its ends and a controller at the first; ends
-them all. Both nodes and the cable share this machine's processors: what the table shows is what
-latency costs, on this machine.
+Slow links are emulated (``--emulate-link``) with the catalogue's latency and rate; over a cable of
+its own (veth) run workers at both ends and a controller at the first. All nodes share this
+machine's processors: what the table shows is what the link costs.
 """
 
 from __future__ import annotations
@@ -17,22 +17,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bandweave.engine.machine import usable_cpus
+from bandweave.planning.emulation import emulated_link
+from bandweave.planning.links import link_title
 from benchmarks import cable, contestant
-from benchmarks.cable import Cable, Link
+from benchmarks.cable import Cable
 from benchmarks.contestant import ROOT, Contestant
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
 from benchmarks.result import Figure, Point, Result, Series
-from benchmarks.rounds import Entry, Rounds, run_rounds, say
+from benchmarks.rounds import Entry, Rounds, run_rounds
 from benchmarks.statistics import estimate, ratios
 
-LINKS = (
-    Link(name="veth, nothing added"),
-    Link(name="10 GbE", round_trip_us=50, gbit=10),
-    Link(name="1 GbE", round_trip_us=120, gbit=1),
-    Link(name="Thunderbolt, TCP", round_trip_us=300, gbit=20),
-    Link(name="Wi-Fi", round_trip_us=2000, jitter_us=300, gbit=0.3),
-)
+LINKS = ("thunderbolt-5-rdma", "ethernet-10g", "ethernet-1g", "thunderbolt-4-tcp", "wifi-6")
 _PORT = 7412
 _SPEED = "decode_tokens_per_s"
 _END_SECONDS = 20.0
@@ -43,22 +39,24 @@ def run(store: Store, scale: Scale) -> Result:
     folder = store.folder(scale.model)
     alone = contestant.bandweave(folder, context=work.context, name="alone, 1 thread")
     whole = contestant.bandweave(folder, context=work.context, threads=2, name="alone, 2 threads")
-    loop = contestant.bandweave(folder, context=work.context, nodes=2, name="1 host, 2 nodes")
+    loop = contestant.bandweave(folder, context=work.context, nodes=2, name="shared memory")
     entrants = [alone, whole, loop]
     notes = [
         "The worth of linking is the speed over one machine's (1 node, 1 thread); 2 threads of one "
-        "node are what no link could beat by much. Nodes of one host share memory; the others talk "
-        "over TCP."
+        "node are what no link could beat by much. Links by name are emulated: TCP between two "
+        "processes, and every byte arrives as late as the link would bring it. "
+        + " ".join(_about(name) for name in LINKS)
     ]
-    why_not = cable.why_not()
     with ExitStack() as stack:
-        if why_not:
-            notes.append(f"No links between hosts here: {why_not}.")
-        for link in () if why_not else LINKS:
-            say(f"laying a cable: {link.name}")
-            laid = stack.enter_context(cable.lay(link))
-            notes.append(_about(laid))
-            entrants.append(stack.enter_context(linked(laid, folder, work)))
+        if why_not := cable.why_not():
+            notes.append(f"No cable between network namespaces here: {why_not}.")
+        else:
+            laid = stack.enter_context(cable.lay())
+            entrants.append(stack.enter_context(linked(laid, folder, work, "TCP over veth")))
+        entrants += [
+            contestant.bandweave(folder, context=work.context, nodes=2, link=name, name=name)
+            for name in LINKS
+        ]
         entries = [Entry(contestant=one, work=work) for one in entrants]
         measured = run_rounds(entries, max(2, scale.rounds // 2), title="links")
     return Result(
@@ -71,12 +69,10 @@ def run(store: Store, scale: Scale) -> Result:
     )
 
 
-def _about(laid: Cable) -> str:
-    found, asked = laid.round_trip_us(), laid.link.round_trip_us
-    return (
-        f"{laid.link.name}: a small TCP message goes and comes in {found:.0f} us (by {laid.by}"
-        + (f"; {asked:.0f} asked for)." if asked else ").")
-    )
+def _about(name: str) -> str:
+    link = emulated_link(name)
+    latency, rate = link.latency_seconds * 1e6, link.bytes_per_s * 8e-9
+    return f"{link_title(name)}: {latency:.0f} us and {rate:.3g} Gbit/s."
 
 
 def _figures(measured: Rounds, alone: Contestant, linked: list[Contestant]) -> list[Figure]:
@@ -112,14 +108,14 @@ def workers(laid: Cable) -> Iterator[tuple[list[str], Path]]:
 
 
 @contextlib.contextmanager
-def linked(laid: Cable, folder: Path, work: Work) -> Iterator[Contestant]:
+def linked(laid: Cable, folder: Path, work: Work, name: str) -> Iterator[Contestant]:
     """A contestant whose two nodes are workers at the ends of the cable."""
     with workers(laid) as (hosts, token):
         yield contestant.bandweave(
             folder,
             context=work.context,
             nodes=2,
-            name=laid.link.name,
+            name=name,
             before=laid.inside(0),
             hosts=hosts,
             token_file=token,

@@ -20,6 +20,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request
 from bandweave.engine.sampling import SamplingParams
 from bandweave.mesh.secret import read_secret
+from bandweave.planning.emulation import emulated_link
 from benchmarks.peers.protocol import Work, serve
 
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--format", default="q4")
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--emulate-link", default="")
     parser.add_argument("--hosts", default="")
     parser.add_argument("--token-file", type=Path)
     arguments = parser.parse_args()
@@ -79,6 +81,7 @@ def main() -> None:
             shares=tuple(map(Fraction, filter(None, arguments.shares.split(","))))
             or (Fraction(1),) * (len(hosts) or arguments.nodes),
             stages=arguments.stages,
+            emulate=emulated_link(arguments.emulate_link) if arguments.emulate_link else None,
             hosts=hosts,
             secret=read_secret(arguments.token_file) if arguments.token_file else None,
             threads=arguments.threads,

@@ -352,6 +352,17 @@ NB_MODULE(_native, m) {
             },
             "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
         .def(
+            "add_emulated",
+            [](Exchange& self, int peer, int descriptor, double latency, double bytes_per_s) {
+                if (!(latency >= 0 && bytes_per_s > 0))
+                    throw nb::value_error("a link has a latency of at least 0 and a rate above 0");
+                self.add_link(peer, emulated_transport(tcp_transport(descriptor, self.spin()),
+                                                       latency, bytes_per_s));
+            },
+            "peer"_a, "descriptor"_a, "latency"_a, "bytes_per_s"_a,
+            "Takes over a connected stream socket between processes of one host; what it carries "
+            "arrives as if over a link of that latency (seconds, one way) and rate.")
+        .def(
             "add_shared",
             [](Exchange& self, int peer, int descriptor, int memory, bool first) {
                 self.add_link(peer, shared_transport(descriptor, memory, first));

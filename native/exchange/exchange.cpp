@@ -187,7 +187,14 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
             if (link->closed && link->sending_data()) link->gone();
             sending |= link->sending_data();
         }
-        if (!sending && sent_at == 0) sent_at = now();
+        const double time = now();
+        if (!sending && sent_at == 0) sent_at = time;
+        const bool spinning = spin_ && time < start + kSpin;
+        // Before the sources are looked at: a frame found after that would be slept over.
+        if (!spinning || time - listened > kListenEvery) {
+            listened = time;
+            listen();
+        }
         for (int node : sources) {
             Link& from = link(node);
             from.pump();
@@ -196,12 +203,6 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
             receiving = true;
         }
         if (!receiving && !(drained && sending)) break;
-        const double time = now();
-        const bool spinning = spin_ && time < start + kSpin;
-        if (!spinning || time - listened > kListenEvery) {
-            listened = time;
-            listen();
-        }
         if (time - checked > kCheckEvery) {
             checked = time;
             check_stalls(sources, start);

@@ -35,6 +35,11 @@ std::unique_ptr<Transport> tcp_transport(int descriptor, bool busy);
 std::unique_ptr<Transport> shared_transport(int descriptor, int memory, bool first);
 size_t shared_transport_bytes();
 
+// The same bytes as over a link of `latency` seconds one way and `bytes_per_s`; both ends must be
+// processes of one host, and wrapped. What `inner` takes itself comes on top.
+std::unique_ptr<Transport> emulated_transport(std::unique_ptr<Transport> inner, double latency,
+                                              double bytes_per_s);
+
 // Both ends of a pipe inside one process.
 std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport();
 

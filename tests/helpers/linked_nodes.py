@@ -61,12 +61,28 @@ def pair_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> 
     b.add_tcp(low, right.detach())
 
 
-def loopback_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+def loopback() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         left = socket.create_connection(server.getsockname())
         right, _ = server.accept()
+    return left, right
+
+
+def loopback_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+    left, right = loopback()
     a.add_tcp(high, left.detach())
     b.add_tcp(low, right.detach())
+
+
+def slow_link(
+    latency: float, bytes_per_s: float = 1e9
+) -> Callable[[_native.Exchange, _native.Exchange, int, int], None]:
+    def join(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+        left, right = loopback()
+        a.add_emulated(high, left.detach(), latency, bytes_per_s)
+        b.add_emulated(low, right.detach(), latency, bytes_per_s)
+
+    return join
 
 
 class Relay:
@@ -94,7 +110,12 @@ class Relay:
             end.close()
 
 
-LINKS = {"local": local_link, "pair": pair_link, "loopback": loopback_link}
+LINKS = {
+    "local": local_link,
+    "pair": pair_link,
+    "loopback": loopback_link,
+    "emulated": slow_link(200e-6, 1e8),
+}
 
 
 LinkMaker = Callable[[_native.Exchange, _native.Exchange, int, int], None]

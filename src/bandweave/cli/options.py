@@ -20,6 +20,7 @@ from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
     from bandweave.engine.sampling import SamplingParams
+    from bandweave.planning.emulation import EmulatedLink
 
 _MAX_NODES = 1024
 _SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
@@ -48,6 +49,9 @@ _SPLIT = (
     click.option("--wire", default="exact", metavar="FORMAT",
                  help="What crosses between nodes: exact; or bf16 or q8 for slow links, rounded, "
                       "which changes the answer. Default exact."),
+    click.option("--emulate-link", metavar="LINK",
+                 help="Let nodes of this machine talk as if LINK joined them: a name that `plan "
+                      "--link` knows, or latency=300us,bandwidth=10Gbit/s."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
@@ -123,6 +127,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         context=values["context"],
         isa=_isa(values["isa"]),
         wire=values["wire"],
+        emulate=_emulated(values["emulate_link"]),
         cache="" if values["no_cache"] else _cache(hosts),
         **_speculation(values),
     )
@@ -233,6 +238,12 @@ def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     if tokens is not None:
         chosen["draft_tokens"] = tokens
     return chosen
+
+
+def _emulated(text: str | None) -> EmulatedLink | None:
+    from bandweave.planning.emulation import emulated_link
+
+    return None if text is None else emulated_link(text)
 
 
 def _cache(hosts: Sequence[str]) -> str:

@@ -21,10 +21,11 @@ from bandweave.engine.placement import local_threads
 from bandweave.engine.request import Timing
 from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
+from bandweave.planning.emulation import EmulatedLink
 from bandweave.planning.engine_cost import Bill as PredictedBill
 from bandweave.planning.engine_cost import EngineNode
 from bandweave.planning.prediction import Load, Prediction, choose_shares, predict
-from bandweave.planning.profile import HERE, LinkProfile, Profile
+from bandweave.planning.profile import HERE, HERE_TCP, LinkProfile, Profile
 from bandweave.planning.split import Split
 
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for
@@ -86,11 +87,21 @@ def find_predictor(profile: Profile, options: EngineOptions) -> Predictor | None
     links = {}
     for b, second in enumerate(names):
         for a, first in enumerate(names[:b]):
-            link = profile.link(first, second)
+            link = _link(profile, first, second, options.emulate)
             if link is None:
                 return None
             links[a, b] = link
     return Predictor(nodes=tuple(nodes), links=links)
+
+
+def _link(
+    profile: Profile, first: str, second: str, emulate: EmulatedLink | None
+) -> LinkProfile | None:
+    """The link between two nodes of the split, None where it was not measured."""
+    if emulate is None:
+        return profile.link(first, second)
+    own = profile.links.get(HERE_TCP)
+    return None if own is None else emulate.behind(own)
 
 
 def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:

@@ -55,6 +55,7 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
         "format": options.weight_format,
         "kv_format": options.kv_format,
         "wire": options.wire,
+        "emulated_link": None if options.emulate is None else vars(options.emulate),
         "exact": _exact(engine, options),
         "context": engine.context,
     }
@@ -98,6 +99,11 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
     if not plan["exact"]:
         lines.append(
             f"activations cross as {plan['wire']}: not exact, another split gives another answer"
+        )
+    if link := plan["emulated_link"]:
+        lines.append(
+            f"nodes of this machine, as if joined by {link['name']}: "
+            f"{output.seconds(link['latency_seconds'])} and {link['bytes_per_s'] / 1e9:.3g} GB/s"
         )
     # "node 1 (10.0.0.2:9000)"; where a process of this machine runs is no news.
     return lines + [node["name"] for node in nodes if ":" in node["name"]]

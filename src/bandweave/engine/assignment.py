@@ -12,6 +12,7 @@ from typing import Any
 
 from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS
 from bandweave.mesh.address import Address
+from bandweave.planning.emulation import EmulatedLink
 
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")
@@ -25,8 +26,8 @@ class Assignment:
     step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
     ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
     long a peer may make no progress; ``cache``: a folder for packed weights, ``OWN_CACHE`` for the
-    one that the node was started with, or empty for none; ``wire``, ``speculate``, ``draft`` and
-    ``draft_tokens`` as in ``EngineOptions``."""
+    one that the node was started with, or empty for none; ``wire``, ``emulate``, ``speculate``,
+    ``draft`` and ``draft_tokens`` as in ``EngineOptions``."""
 
     model: str
     fingerprint: str
@@ -47,6 +48,7 @@ class Assignment:
     isa: str = ""
     cache: str = ""
     wire: str = "exact"
+    emulate: EmulatedLink | None = None
     speculate: str = "off"
     draft: str = ""
     draft_fingerprint: str = ""
@@ -55,6 +57,7 @@ class Assignment:
     def to_message(self) -> dict[str, Any]:
         fields = dict(vars(self))
         fields["shares"] = [str(share) for share in self.shares]
+        fields["emulate"] = None if self.emulate is None else vars(self.emulate)
         return {"type": "load", **fields}
 
     @classmethod
@@ -65,4 +68,6 @@ class Assignment:
         fields["names"] = tuple(fields["names"])
         fields["cpus"] = tuple(fields["cpus"])
         fields["home"] = tuple(fields["home"])
+        if fields["emulate"] is not None:
+            fields["emulate"] = EmulatedLink(**fields["emulate"])
         return cls(**fields)

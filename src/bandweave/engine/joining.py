@@ -13,6 +13,7 @@ from bandweave.engine.executor import StepError
 from bandweave.mesh.address import Address
 from bandweave.mesh.rendezvous import connect_mesh
 from bandweave.mesh.shared import share_memory
+from bandweave.planning.emulation import EmulatedLink
 
 _MESH_SECONDS = 30.0
 
@@ -25,9 +26,11 @@ def join_mesh(
     stall_seconds: float,
     spin: bool,
     shared: bool = True,
+    emulate: EmulatedLink | None = None,
 ) -> _native.Exchange | None:
     """The exchange of this node with all others, None for a node that is alone. Nodes of one host
-    share memory, unless ``shared`` is off on all of them."""
+    share memory, unless ``shared`` is off on all of them. ``emulate``: all of them are processes
+    of one host, but talk as over that link."""
     if len(names) == 1:
         return None
     exchange = _native.Exchange(context.node, list(names), 1, stall_seconds, spin)
@@ -39,13 +42,15 @@ def join_mesh(
         context.node, addresses, context.listener, context.secret, context.session, _MESH_SECONDS
     )
     memory: dict[int, int] = {}
-    if shared:
+    if shared and emulate is None:
         memory = share_memory(
             context.node, sockets, _native.shared_transport_bytes(), _MESH_SECONDS
         )
     for peer, sock in sockets.items():
         if peer in memory:
             exchange.add_shared(peer, sock.detach(), memory[peer], context.node < peer)
+        elif emulate is not None:
+            exchange.add_emulated(peer, sock.detach(), emulate.latency_seconds, emulate.bytes_per_s)
         else:
             exchange.add_tcp(peer, sock.detach())
     return exchange

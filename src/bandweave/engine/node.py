@@ -125,6 +125,7 @@ class _Node:
             assignment.addresses,
             stall_seconds=assignment.stall_seconds,
             spin=options.spin,
+            emulate=assignment.emulate,
         )
         self._begun = self._computed = 0  # tokens of steps, since the generation began
         own = assignment.cache == OWN_CACHE

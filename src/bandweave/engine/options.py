@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS, WIRE_FORMATS
 from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from bandweave.planning.emulation import EmulatedLink
 
 DEFAULT_CONTEXT = 4096
 STALL_SECONDS = 5.0
@@ -21,7 +22,8 @@ class EngineOptions:
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
     model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
     weights, ``OWN_CACHE`` for the nodes' own, or empty for none; ``wire``: activations cross
-    ``"exact"``, or rounded to ``"bf16"`` or ``"q8"``, which changes the answer; ``speculate``: who
+    ``"exact"``, or rounded to ``"bf16"`` or ``"q8"``, which changes the answer; ``emulate``:
+    nodes of this machine talk as over that link, in the place of their own; ``speculate``: who
     drafts tokens, ``"off"``, ``"ngram"`` or ``"draft"``, the model in the folder ``draft``, at most
     ``draft_tokens`` at a time."""
 
@@ -41,6 +43,7 @@ class EngineOptions:
     in_process: bool = False
     cache: str = ""
     wire: str = "exact"
+    emulate: EmulatedLink | None = None
     speculate: str = "off"
     draft: str = ""
     draft_tokens: int = DEFAULT_DRAFT_TOKENS
@@ -66,6 +69,11 @@ class EngineOptions:
             raise ValueError(f"{self.threads} threads a node; it must be at least 1")
         if self.hosts and len(self.hosts) != len(self.shares):
             raise ValueError(f"{len(self.hosts)} hosts, but {len(self.shares)} shares")
+        if self.emulate is not None and (self.hosts or self.in_process or len(self.shares) < 2):
+            raise ValueError(
+                "a link can be emulated between nodes of this machine only, two or more; give "
+                "--nodes 2, and no --hosts"
+            )
         if self.hosts and self.secret is None:
             raise ValueError("hosts need the token that their workers have; give --token-file")
         if self.speculate not in SPECULATORS:

@@ -103,6 +103,7 @@ def make_assignment(
         # A path of this machine means nothing on another.
         cache=OWN_CACHE if options.hosts and options.cache else options.cache,
         wire=options.wire,
+        emulate=options.emulate,
         speculate=options.speculate,
         draft=draft,
         draft_fingerprint=draft_fingerprint,

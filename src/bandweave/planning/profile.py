@@ -15,6 +15,7 @@ from bandweave.planning.record import from_json, to_json
 
 SCHEMA_VERSION = 1
 HERE = "here"  # this machine, among a profile's machines
+HERE_SHARED, HERE_TCP = f"{HERE} shared", f"{HERE} tcp"  # links between its nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +284,7 @@ class Profile:
 def link_name(a: str, b: str) -> str:
     """The key of a link in ``Profile.links``."""
     if a == b == HERE:
-        return f"{HERE} shared"
+        return HERE_SHARED
     return " ".join(sorted((a, b)))
 
 

@@ -7,12 +7,13 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.engine.machine import available_memory_bytes, total_memory_bytes
 from bandweave.engine.probe import operations, products
-from bandweave.engine.probe.stopwatch import Setting
+from bandweave.engine.probe.stopwatch import Setting, take_turns
 from bandweave.planning.profile import (
     ElementRate,
     MachineProfile,
@@ -160,15 +161,16 @@ def _probe_reads(
     most = max(counts)
     cpus = list(setting.cpus[:most]) if len(setting.cpus) >= most else []
     memory = _native.PlainRead(most, size, cpus)
-    values: dict[int, list[float]] = {number: [] for number in counts}
-    for _ in range(rounds):
-        for number in counts:
-            values[number].append(memory.bytes_per_s(number, 1))
+    turns = {number: partial(_seconds_per_byte, memory, number) for number in counts}
     found = []
-    for number, rates in values.items():
-        rate, spread = median_and_spread(rates)
-        found.append(ReadRate(threads=number, bytes_per_s=rate, spread=spread))
+    for number, values in take_turns(turns, rounds).items():
+        seconds, spread = median_and_spread(values)
+        found.append(ReadRate(threads=number, bytes_per_s=1 / seconds, spread=spread))
     return found
+
+
+def _seconds_per_byte(memory: _native.PlainRead, threads: int) -> float:
+    return 1 / memory.bytes_per_s(threads, 1)
 
 
 def _streamed_bytes(wanted: int) -> int:

@@ -18,7 +18,15 @@ from bandweave.engine.probe.links import Schedule
 from bandweave.engine.probe.machine import Scope
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
-from bandweave.planning.profile import HERE, LinkProfile, MachineProfile, Profile, link_name
+from bandweave.planning.profile import (
+    HERE,
+    HERE_SHARED,
+    HERE_TCP,
+    LinkProfile,
+    MachineProfile,
+    Profile,
+    link_name,
+)
 from bandweave.planning.record import from_json, to_json
 
 _PATIENCE_SECONDS = 300.0  # between two signs of life
@@ -48,7 +56,7 @@ def probe_here(
     if nodes > 1:
         for shared in (True, False):
             with LocalLauncher() as launcher:
-                name = f"{HERE} {'shared' if shared else 'tcp'}"
+                name = HERE_SHARED if shared else HERE_TCP
                 found = _probe_links(
                     launcher, nodes, isa, schedule, shared=shared, on_progress=on_progress
                 )
