@@ -44,8 +44,8 @@ def plain() -> dict[str, Any]:
     "how",
     [
         "--speculate",
-        "--speculate ngram --nodes 3 --threads 1",
-        "--speculate draft --draft demo --draft-tokens 3",
+        "--speculate --nodes 3 --threads 1",
+        "--draft demo --draft-tokens 3",
         "--draft demo --shares 2,1 --threads 2",
         "--speculate --nodes 2 --stages 2",
     ],
@@ -77,11 +77,8 @@ def test_bench_and_run_say_what_was_drafted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--speculate", "guess"), "--speculate guess: it must be off, ngram, draft"),
-        (("--speculate", "draft"), "--speculate draft needs --draft MODEL"),
-        (("--speculate", "ngram", "--draft", "demo"), "--draft is for --speculate draft"),
         (("--draft-tokens", "4"), "--draft-tokens is for --speculate"),
-        (("--speculate", "ngram", "--draft-tokens", "0"), "drafts of 0 tokens"),
+        (("--speculate", "--draft-tokens", "0"), "drafts of 0 tokens"),
         (("--draft", "demmo"), "demmo does not exist"),
     ],
 )
@@ -135,7 +132,7 @@ def test_a_stop_string_takes_one_generation_only(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Engine, "generate", counted)
     names = ("nodes", "shares", "hosts", "token_file", "threads", "context", "isa", "speculate",
-             "draft", "draft_tokens")  # fmt: skip
+             "draft", "draft_tokens", "emulate_link")  # fmt: skip
     values = dict.fromkeys(names, None)
     options = engine_options(
         {

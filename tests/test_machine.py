@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bandweave import _native
 from bandweave.engine import machine
 from bandweave.engine.binding import Binding, bind_node, spans_memories
-from bandweave.engine.machine import cpu_quota, numa_nodes, usable_cpus
+from bandweave.engine.machine import cgroup_memory_bytes, cpu_quota, numa_nodes, usable_cpus
 
 TWO_SOCKETS = (tuple(range(0, 8)), tuple(range(8, 16)))
 TAKING_TURNS = (tuple(range(0, 16, 2)), tuple(range(1, 16, 2)))  # as some firmware numbers them
@@ -61,6 +61,34 @@ def test_quota(own: str, files: dict[str, str], expected: float | None, tmp_path
     root.mkdir(exist_ok=True)
     (tmp_path / "own").write_text(own)
     assert cpu_quota(root, tmp_path / "own") == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "1000", "memory.current": "400"}, 600),
+        (
+            "0::/a/b\n",
+            {"a/b/memory.max": "max", "a/b/memory.current": "1",
+             "a/memory.max": "900", "a/memory.current": "950"},
+            0,
+        ),
+        (
+            "3:memory:/x\n",
+            {"memory/x/memory.limit_in_bytes": "5000", "memory/x/memory.usage_in_bytes": "2000"},
+            3000,
+        ),
+        ("0::/\n", {"memory.max": "max", "memory.current": "400"}, None),
+        ("0::/\n", {"memory.max": "nonsense", "memory.current": "400"}, None),
+        ("2:cpu:/\n", {"memory.max": "1000", "memory.current": "400"}, None),
+    ],
+)  # fmt: skip
+def test_memory_of_a_container(
+    own: str, files: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    root = tree(tmp_path / "cgroup", files)
+    (tmp_path / "own").write_text(own)
+    assert cgroup_memory_bytes(root, tmp_path / "own") == expected
 
 
 def test_no_control_groups(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from bandweave.models.registry import build_graph
 from bandweave.planning.fit import fitting_shares
 from bandweave.planning.profile import (
     HERE,
+    SCHEMA_VERSION,
     Profile,
     interpolate,
     link_name,
@@ -102,7 +103,7 @@ def test_a_machine_knows_its_rates() -> None:
     assert rate(rows=8) < rate(rows=40) < rate(rows=128)
     assert rate(cached=True) == rate()  # nothing of the kind was measured
     assert machine.read_bytes_per_s(2) == 30e9
-    assert machine.element_seconds("rope") == 1e-10 and machine.element_seconds("other") == 0
+    assert machine.element_seconds("rope", 1) == 1e-10 and machine.element_seconds("other", 1) == 0
 
 
 def test_a_link_is_a_latency_and_a_rate() -> None:
@@ -131,7 +132,7 @@ def test_profiles_survive_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda p: p.update(schema=99), "schema version 1"),
+        (lambda p: p.update(schema=99), f"schema version {SCHEMA_VERSION}"),
         (lambda p: p.pop("links"), "lacks the field 'links'"),
         (lambda p: p.update(more=1), "unknown field 'more'"),
         (lambda p: p["machines"]["here"].update(cpus="two"), "cpus must be a whole number"),
@@ -238,7 +239,8 @@ def test_a_probe_measures_everything() -> None:
     assert {(a.streamed, a.threads) for a in machine.attention} == {
         (streamed, threads) for streamed in (False, True) for threads in (1, 2)
     }
-    kinds = {"rms_norm", "silu_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4"}
+    kinds = {"rms_norm", "silu_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
+             "attention"}  # fmt: skip
     assert {one.kind for one in machine.elements} == kinds
     assert all(one.seconds_per_op > 0 for one in machine.overheads)
     assert [read.threads for read in machine.reads] == [1, 2]

@@ -13,7 +13,7 @@ namespace bw {
 namespace {
 
 constexpr size_t kAhead = 4096;
-constexpr size_t kLeast = size_t{96} << 20;  // bytes of weights that surely come from memory
+constexpr size_t kLeast = size_t{16} << 20;  // bytes of weights, below which caches hold them
 constexpr size_t kTrial = size_t{24} << 20;
 constexpr int kRounds = 5;
 constexpr double kWorth = 0.98;  // of the time without hints

@@ -82,7 +82,10 @@ def make_machine(
             for kv in ("f16", "f32") for group in (1, 8) for streamed in (True, False)
             for t in (1, cpus)
         ),
-        elements=tuple(ElementRate(kind=kind, seconds=element, spread=0.01) for kind in ELEMENTS),
+        elements=tuple(
+            ElementRate(kind=kind, seconds=element, first_seconds=0.0, spread=0.01)
+            for kind in ELEMENTS
+        ),
         overheads=tuple(
             Overhead(threads=t, seconds_per_op=overhead, spread=0.01) for t in (1, cpus)
         ),

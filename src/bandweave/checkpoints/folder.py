@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,22 @@ class Folder:
         step = len(columns) * item
         for row in range(len(rows)):
             file.read_into(target[row * step : (row + 1) * step], start + row * stride)
+        return result
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.generic]:
+        """Rows of a matrix from anywhere in it, as ``read`` gives them: ``[rows, width]``.
+        ``ValueError`` for a row that it does not have."""
+        if self._closed:
+            raise ValueError(f"{self.path} has been closed")
+        file, entry = self._tensors[name]
+        count, width = entry.shape
+        result = np.empty((len(rows), width), _DTYPES[entry.dtype][1])
+        target, stride = result.reshape(-1).view(np.uint8).data, width * result.itemsize
+        for place, row in enumerate(rows):
+            if not 0 <= row < count:
+                raise ValueError(f"row {row} of {name}, which has {count}")
+            at = place * stride
+            file.read_into(target[at : at + stride], entry.start + row * stride)
         return result
 
     # --- the rest of the folder ---

@@ -55,12 +55,11 @@ _SPLIT = (
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
-    click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[ngram|draft|off]",
-                 help="Guess the next tokens and check several in a step; the answer is the same. "
-                      "ngram (also --speculate alone): what followed the last words before. "
-                      "draft: what a smaller model says."),
+    click.option("--speculate", is_flag=True,
+                 help="Guess the next tokens, by what followed the last ones before, and check "
+                      "several in a step; the answer is the same."),
     click.option("--draft", metavar="MODEL",
-                 help="The smaller model for --speculate draft, of the same vocabulary."),
+                 help="Let this smaller model of the same vocabulary guess them."),
     click.option("--draft-tokens", type=int, metavar="K",
                  help="Guess at most K tokens at a time. Default 8; fewer where it pays more."),
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
@@ -220,18 +219,11 @@ def _shares(
 def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     """``--draft`` alone says enough; ``ValueError`` where the options contradict each other."""
     from bandweave.checkpoints.resolve import resolve_model
-    from bandweave.engine.options import SPECULATORS
 
     draft, tokens = values["draft"], values["draft_tokens"]
-    kind = values["speculate"] or ("off" if draft is None else "draft")
-    if kind not in SPECULATORS:
-        raise ValueError(f"--speculate {kind}: it must be {', '.join(SPECULATORS)}")
-    if kind == "draft" and draft is None:
-        raise ValueError("--speculate draft needs --draft MODEL, a smaller model of the same kind")
-    if kind != "draft" and draft is not None:
-        raise ValueError(f"--draft is for --speculate draft, not for --speculate {kind}")
+    kind = "draft" if draft is not None else "ngram" if values["speculate"] else "off"
     if kind == "off" and tokens is not None:
-        raise ValueError("--draft-tokens is for --speculate; give both, or neither")
+        raise ValueError("--draft-tokens is for --speculate or --draft; give one of them too")
     chosen: dict[str, Any] = {"speculate": kind}
     if draft is not None:
         chosen["draft"] = str(resolve_model(draft))

@@ -245,9 +245,10 @@ class Engine:
             if message.get("number") != number:
                 continue
             match message["type"]:
-                case "token":
-                    if on_token(message["index"], message["token"]):
-                        self._cancel(number, [message["index"]])
+                case "tokens":
+                    for index, token in message["tokens"]:
+                        if on_token(index, token):
+                            self._cancel(number, [index])
                 case "refused":
                     raise ValueError(message["reason"])
                 case "done":

@@ -36,7 +36,7 @@ def cpu_quota(root: Path | None = None, own: Path | None = None) -> float | None
     """Processors' worth of time that the control groups of this process (v2 or v1) grant; None for
     no limit. ``root`` is where they are mounted, ``own`` the file that names this process's."""
     root, own = root or _CGROUPS, own or _OWN_CGROUPS
-    limits = [limit for folder in _cpu_cgroups(root, own) for limit in _quotas(folder)]
+    limits = [limit for folder in _cgroups("cpu", root, own) for limit in _quotas(folder)]
     return min(limits, default=None)
 
 
@@ -56,7 +56,7 @@ def numa_nodes(root: Path | None = None) -> tuple[tuple[int, ...], ...]:
 def available_memory_bytes() -> int | None:
     """Memory that could be taken without swapping, inside the container's limit if there is one."""
     available = _meminfo("MemAvailable")
-    limit = _cgroup_available()
+    limit = cgroup_memory_bytes()
     if limit is not None:
         return limit if available is None else min(limit, available)
     return available
@@ -84,24 +84,31 @@ def _meminfo(name: str) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def _cgroup_available() -> int | None:
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-    except OSError:
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
+def cgroup_memory_bytes(root: Path | None = None, own: Path | None = None) -> int | None:
+    """What the control groups of this process (v2 or v1) leave of their memory; None for no limit.
+    ``root`` and ``own`` as for ``cpu_quota``."""
+    left = []
+    for folder in _cgroups("memory", root or _CGROUPS, own or _OWN_CGROUPS):
+        for most, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, taken = _read(folder / most), _read(folder / used)
+            if limit and taken and limit.strip().isdigit() and taken.strip().isdigit():
+                left.append(max(0, int(limit) - int(taken)))
+    return min(left, default=None)
 
 
-def _cpu_cgroups(root: Path, own: Path) -> list[Path]:
-    """The folders that may limit this process's CPU time: its group and those around it."""
+def _cgroups(controller: str, root: Path, own: Path) -> list[Path]:
+    """The folders that may limit this process: its group and those around it."""
     folders = []
     for line in (_read(own) or "0::/").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # v2
             mount = root
-        elif "cpu" in controllers.split(","):
-            mount = next((m for m in (root / controllers, root / "cpu") if m.is_dir()), root)
+        elif controller in controllers.split(","):
+            mounts = (root / controllers, root / controller)
+            mount = next((folder for folder in mounts if folder.is_dir()), root)
         else:
             continue
         # A container often sees its own group as the root, whatever the file says.

@@ -7,14 +7,13 @@ Joins a program, weights and a mesh. Messages from the controller: ``describe`` 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
-import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.engine.assignment import OWN_CACHE, Assignment
 from bandweave.engine.binding import spans_memories
 from bandweave.engine.context import NodeContext
 from bandweave.engine.drafting import Drafter
 from bandweave.engine.drafts import draft_memory, load_draft
+from bandweave.engine.embedding import read_embeddings
 from bandweave.engine.executor import PAGE_SIZE, StepError
 from bandweave.engine.generation import Generator
 from bandweave.engine.heartbeat import Heartbeat
@@ -42,15 +41,17 @@ from bandweave.engine.machine import (
     usable_cpus,
 )
 from bandweave.engine.memory import check_memory, node_memory
+from bandweave.engine.model_search import find_model
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.ngram import NgramDrafter
 from bandweave.engine.panel_cache import open_cache
 from bandweave.engine.probe.node import serve_probe
 from bandweave.engine.request import Request
 from bandweave.engine.speculation import Speculation
+from bandweave.engine.token_stream import TokenStream
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, make_split
+from bandweave.planning.split import make_split
 
 _PROGRESS_PARTS = 200
 
@@ -71,11 +72,11 @@ def serve(context: NodeContext) -> None:
     assignment = Assignment.from_message(message)
     with ExitStack() as stack:
         roots = context.model_roots
-        path = _find_model(assignment.model, assignment.fingerprint, roots)
+        path = find_model(assignment.model, assignment.fingerprint, roots)
         context.log(f"loads {path}")
         folder, draft = stack.enter_context(Folder.open(path)), None
         if assignment.draft and context.node == 0:
-            path = _find_model(assignment.draft, assignment.draft_fingerprint, roots)
+            path = find_model(assignment.draft, assignment.draft_fingerprint, roots)
             context.log(f"drafts with {path}")
             draft = stack.enter_context(Folder.open(path))
         node = _Node(context, assignment, folder, draft)
@@ -194,7 +195,7 @@ class _Node:
             return NgramDrafter()
         return load_draft(
             draft,
-            partial(_embed, draft),
+            partial(read_embeddings, draft),
             weight_format=assignment.weight_format,
             options=options,
             context=assignment.context,
@@ -206,7 +207,7 @@ class _Node:
         """What a step begins with: counts how far the prompts are read."""
         self._computed = self._begun
         self._begun += len(tokens)
-        return _embed(self._folder, tokens)
+        return read_embeddings(self._folder, tokens)
 
     # --- work ---
 
@@ -247,15 +248,13 @@ class _Node:
             self._channel.send({"type": "refused", "number": number, "reason": str(error)})
             return
 
-        def on_token(index: int, token: int) -> None:
-            self._channel.send({"type": "token", "number": number, "index": index, "token": token})
-
+        stream = TokenStream(self._channel, number)
         try:
             self._begun = self._computed = 0
             with Heartbeat(self._channel, self._progress, lambda: self._computed):
                 results = self._generator.run(
                     requests,
-                    on_token=on_token,
+                    on_token=stream.put,
                     cancelled=lambda: self._cancelled(number),
                     chunk=message["chunk"],
                     digest=message["digest"],
@@ -264,6 +263,9 @@ class _Node:
         except (ValueError, MemoryError) as error:
             # Past the checks it is no mistake of the user's, and the other nodes are in mid-step.
             raise StepError(f"{self._context.name}: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):  # the main thread meets the same error
+                stream.flush()
         answers = [
             {
                 "tokens": list(result.tokens),
@@ -312,16 +314,6 @@ class _Node:
             self._exchange.abort(reason)
 
 
-def _embed(folder: Folder, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Rows of the embedding table, read where they are needed."""
-    unique, inverse = np.unique(tokens, return_inverse=True)
-    rows = [
-        folder.read("embed_tokens", Range(start=int(token), stop=int(token) + 1))
-        for token in unique
-    ]
-    return np.ascontiguousarray(widen(np.concatenate(rows))[inverse])
-
-
 def _threads(asked: int, most: int | None) -> int:
     """How many to compute with: as the controller asks, 0 for as it may be."""
     most = most or asked or len(usable_cpus())
@@ -338,43 +330,6 @@ def _keep_to(cpus: tuple[int, ...]) -> None:
     """This thread, and those that it starts, run on these processors alone."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
-
-
-def _find_model(model: str, fingerprint: str, roots: Sequence[Path]) -> Path:
-    """This node's own copy of a model: the controller's path, or a folder under the roots."""
-    given = Path(model)
-    candidates = [given]
-    for root in roots:
-        if root.is_dir():
-            inside = [path for path in root.iterdir() if path.is_dir()]
-            # Its namesake first: another may hold the same layout.
-            candidates += sorted([root, *inside], key=lambda path: (path.name != given.name, path))
-    different: Path | None = None
-    damaged: CheckpointError | None = None
-    for path in candidates:
-        if not (path / "config.json").is_file():
-            continue
-        try:
-            with Folder.open(path) as folder:
-                if folder.fingerprint() == fingerprint:
-                    return path
-        except CheckpointError as error:
-            if path.name == given.name and damaged is None:
-                damaged = error
-            continue
-        different = path if path.name == given.name else different
-    if damaged is not None:
-        raise damaged
-    host = socket.gethostname()
-    if different is not None:
-        raise CheckpointError(
-            f"{different} on {host} is not the same checkpoint as the controller's "
-            f"{model}; copy the same files there"
-        )
-    raise CheckpointError(
-        f"{host} has no copy of {model}; put one at the same path, or start its worker "
-        "with --models FOLDER"
-    )
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

@@ -81,7 +81,7 @@ class EngineOptions:
                 f"speculation {self.speculate!r} is unknown; choose {', '.join(SPECULATORS)}"
             )
         if (self.speculate == "draft") != bool(self.draft):
-            raise ValueError("a draft model and --speculate draft belong together; give both")
+            raise ValueError("a draft model and speculation by one belong together; give both")
         if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
             raise ValueError(
                 f"drafts of {self.draft_tokens} tokens; they may have 1 to {MAX_DRAFT_TOKENS}"

@@ -186,7 +186,7 @@ class _Cost:
             # One row is quantised by every thread for itself, several are shared out.
             rows = work.rows if work.rows == 1 else work.rows / threads
             kind = f"quantise_{self.weight_format}"
-            seconds += machine.element_seconds(kind) * work.inputs * rows
+            seconds += machine.element_seconds(kind, work.rows) * work.inputs * rows
         return seconds
 
     def _attention(self, node: int, work: Attention, beside: int) -> float:
@@ -201,11 +201,13 @@ class _Cost:
             threads=max(beside, threads),
         )
         elements = work.rows * work.keys * work.heads * work.dim
-        return machine.op_seconds(threads) + each * elements / busy
+        # What finding queries and pages takes beside reading them.
+        found = machine.element_seconds("attention", work.rows) * work.rows * work.heads * work.dim
+        return machine.op_seconds(threads) + (each * elements + found) / busy
 
     def _elements(self, node: int, work: Elements) -> float:
         machine, threads = self.nodes[node].machine, self.nodes[node].threads
-        each = machine.element_seconds(work.kind) * work.count
+        each = machine.element_seconds(work.kind, work.rows) * work.count
         return machine.op_seconds(threads) + each / min(threads, work.parts)
 
     def _shared_reading(
@@ -259,7 +261,12 @@ class _Cost:
         for node in group:
             own = self._elements(
                 node,
-                Elements(kind="all_reduce_add", count=meeting.count, parts=meeting.count // 64 + 1),
+                Elements(
+                    kind="all_reduce_add",
+                    count=meeting.count,
+                    rows=meeting.rows,
+                    parts=meeting.count // 64 + 1,
+                ),
             )
             self.spend(node, "other", own, times)
         if len(group) == 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bandweave.planning.record import from_json, to_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 HERE = "here"  # this machine, among a profile's machines
 HERE_SHARED, HERE_TCP = f"{HERE} shared", f"{HERE} tcp"  # links between its nodes
 
@@ -58,11 +58,14 @@ class AttentionRate:
 
 @dataclass(frozen=True, kw_only=True)
 class ElementRate:
-    """An operation that goes through its elements one by one: seconds for each, by one thread.
-    ``kind`` is that of the operation, or ``"quantise_q4"``, ``"quantise_q8"``."""
+    """An operation that goes through its elements one by one: seconds for each, by one thread;
+    ``first_seconds`` more for those of the first row, which finds caches full of weights.
+    ``kind`` is that of the operation, ``"attention"`` (the latter alone), or ``"quantise_q4"``,
+    ``"quantise_q8"``."""
 
     kind: str
     seconds: float
+    first_seconds: float
     spread: float
 
 
@@ -77,8 +80,8 @@ class Overhead:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """Node 0 beside the operations: of every step, of every row (its embedding read), and of every
-    logit where the logits are looked at."""
+    """Node 0 beside the operations: of every step (its first row's embedding included), of every
+    row, and of every logit where the logits are looked at."""
 
     seconds_per_step: float
     seconds_per_row: float
@@ -168,9 +171,12 @@ class MachineProfile:
             by_threads[count] = interpolate(points, together)
         return interpolate(by_threads, threads)
 
-    def element_seconds(self, kind: str) -> float:
-        """For each element of such an operation; 0 where it was not measured."""
-        return next((e.seconds for e in self.elements if e.kind == kind), 0.0)
+    def element_seconds(self, kind: str, rows: float) -> float:
+        """For each element of such an operation on so many rows; 0 where it was not measured."""
+        for known in self.elements:
+            if known.kind == kind:
+                return known.seconds + known.first_seconds / max(1.0, rows)
+        return 0.0
 
     def op_seconds(self, threads: int) -> float:
         """What every operation costs at so many threads."""

@@ -61,23 +61,26 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class Elements:
-    """An operation of ``kind`` on ``count`` numbers, which ``parts`` threads can share."""
+    """An operation of ``kind`` on ``count`` numbers in ``rows`` rows, which ``parts`` threads can
+    share."""
 
     kind: str
     count: int
+    rows: int
     parts: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduce:
-    """The sums of ``contributors`` meet at the nodes of ``group``: ``count`` numbers, in messages
-    of ``payload_bytes`` to each other node, in ``hops`` (2: slices are added up and then sent
-    on). In several ``chunks`` of rows, all but the last of which cross while the product that made
-    them goes on."""
+    """The sums of ``contributors`` meet at the nodes of ``group``: ``count`` numbers in ``rows``
+    rows, in messages of ``payload_bytes`` to each other node, in ``hops`` (2: slices are added up
+    and then sent on). In several ``chunks`` of rows, all but the last of which cross while the
+    product that made them goes on."""
 
     group: tuple[int, ...]
     contributors: tuple[int, ...]
     count: int
+    rows: int
     payload_bytes: int
     hops: int = 1
     chunks: int = 1
@@ -171,7 +174,12 @@ class _Work:
         meetings: list[Meeting] = []
         for node in nodes:
             own = len(self.split.shares[node].vocabulary)
-            norm = Elements(kind="rms_norm", count=rows * spec.hidden_size, parts=max(1, rows))
+            norm = Elements(
+                kind="rms_norm",
+                count=rows * spec.hidden_size,
+                rows=max(1, rows),
+                parts=max(1, rows),
+            )
             local[node] = [norm]
             if own and rows:
                 local[node].append(self._product(own, spec.hidden_size, spec.hidden_size, rows))
@@ -225,6 +233,7 @@ class _Work:
             group=nodes,
             contributors=tuple(n for n in nodes if self._width(axis, self.split.shares[n])),
             count=count,
+            rows=self.step.rows,
             payload_bytes=-(-blocks // 8) * 8 + blocks * _BLOCK * 4,
             hops=2 if scattered else 1,
             chunks=chunks,
@@ -239,7 +248,7 @@ class _Work:
     def _elements(self, kind: str, width: int, *, parts: int | None = None) -> Elements:
         count = width * self.step.rows
         shared = count // _LANES if parts is None else parts
-        return Elements(kind=kind, count=count, parts=max(1, shared))
+        return Elements(kind=kind, count=count, rows=self.step.rows, parts=max(1, shared))
 
     def _width(self, axis: Axis | None, share: NodeShare) -> int:
         if axis is Axis.HEADS:

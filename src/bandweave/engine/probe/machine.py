@@ -13,9 +13,11 @@ from pathlib import Path
 from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.engine.machine import available_memory_bytes, total_memory_bytes
 from bandweave.engine.probe import operations, products
+from bandweave.engine.probe.attention import probe_attention, probe_first_attention
+from bandweave.engine.probe.products import Streamed
+from bandweave.engine.probe.steps import probe_step
 from bandweave.engine.probe.stopwatch import Setting, take_turns
 from bandweave.planning.profile import (
-    ElementRate,
     MachineProfile,
     ProductRate,
     ReadRate,
@@ -26,6 +28,7 @@ from bandweave.planning.profile import (
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _LEAST_BYTES = 1 << 20
+_AMID_BYTES = 64 << 20  # of weights that stand between operations
 _MEMORY_PART = 8  # of the memory that is free the probe takes no more than 1/8 at a time
 
 OnProgress = Callable[[int, int], None]  # parts done, and in all
@@ -86,7 +89,9 @@ def probe_machine(
         return interpolate(by_threads, number)
 
     passed()
-    elements: list[ElementRate] = operations.probe_elements(scope.rounds, setting, op_seconds)
+    amid = Streamed.make(min(streamed, _AMID_BYTES))
+    elements = operations.probe_elements(scope.rounds, setting, op_seconds, amid)
+    step = probe_step(scope.rounds, setting, amid)
     passed()
     rates: list[ProductRate] = []
     for format in scope.formats:
@@ -104,7 +109,7 @@ def probe_machine(
         passed()
     attention = []
     for kv_format in scope.kv_formats:
-        attention += operations.probe_attention(
+        attention += probe_attention(
             kv_format,
             threads=edges,
             together=scope.together,
@@ -114,7 +119,11 @@ def probe_machine(
             op_seconds=op_seconds,
         )
         passed()
-    step = operations.probe_step(scope.rounds, setting)
+    append = next(one for one in elements if one.kind == "kv_append")
+    kv_format = scope.kv_formats[0]
+    elements.append(
+        probe_first_attention(kv_format, scope.rounds, setting, amid, append, op_seconds(1))
+    )
     passed()
     return MachineProfile(
         processor=processor_name(),

@@ -6,14 +6,15 @@ Weights are larger than the caches, as a model's are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from bandweave import _native
 from bandweave.engine.loading import Weights
 from bandweave.engine.probe import programs
-from bandweave.engine.probe.stopwatch import Setting, Timed, take_turns
-from bandweave.engine.program import Weight
+from bandweave.engine.probe.stopwatch import Setting, Timed, take_turns, vectors_of
+from bandweave.engine.program import Program, Weight
 from bandweave.planning.profile import ElementRate, ProductRate, median_and_spread
 
 FORMATS = ("q4", "q8", "bf16", "f32")
@@ -43,12 +44,13 @@ def probe_format(
     ``streamed_bytes`` of memory for the while."""
     each = _native.matrix_bytes(format, _OUTPUTS, _INPUTS, _INPUTS)
     count = max(2, -(-streamed_bytes // each))
+    pool = count + count // 2  # the next to run has other weights than the last
     found: list[ProductRate] = []
     quantised: list[ElementRate] = []
     quantise = 0.0
     for on_grid in (False, True):
         unit = _UNIT if on_grid else _INPUTS
-        weights = _random_weights(format, count, _OUTPUTS, unit)
+        weights = _random_weights(format, pool, _OUTPUTS, unit)
         timed: dict[tuple[int, int, bool], Timed] = {}
         for number in threads:
             for many in rows:
@@ -57,7 +59,11 @@ def probe_format(
                 for cached in (False, True) if many == 1 else (False,):
                     size = streamed_bytes if many <= _FEW_ROWS else _MANY_ROWS_BYTES
                     some = max(1, (_CACHED_BYTES if cached else size) // each)
-                    chosen = [_weight(index, _OUTPUTS, unit) for index in range(min(count, some))]
+                    start = len(timed) * (count // 2)
+                    chosen = [
+                        _weight((start + index) % pool, _OUTPUTS, unit)
+                        for index in range(min(count, some))
+                    ]
                     turns = max(1, _CACHED_OPS // len(chosen)) if cached else 1
                     timed[number, many, cached] = Timed(
                         program=programs.products(chosen, on_grid=on_grid, turns=turns),
@@ -110,7 +116,30 @@ def _quantising(format: str, rounds: int, setting: Setting, op_seconds: Overhead
     more, _ = median_and_spread([value / ops for value in times[many]])
     kernel = (more - less) / (many - few) * few
     seconds = max(0.0, less - kernel - op_seconds(1)) / (rows * _INPUTS)
-    return ElementRate(kind=f"quantise_{format}", seconds=seconds, spread=spread)
+    return ElementRate(kind=f"quantise_{format}", seconds=seconds, first_seconds=0.0, spread=spread)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """Weights that no cache holds, for products that stand between what is measured."""
+
+    weights: tuple[Weight, ...]
+    packed: Weights
+
+    @classmethod
+    def make(cls, streamed_bytes: int) -> Streamed:
+        """So many bytes of q4 weights."""
+        each = _native.matrix_bytes("q4", _OUTPUTS, _INPUTS, _INPUTS)
+        count = max(2, -(-streamed_bytes // each))
+        return cls(
+            weights=tuple(_weight(index, _OUTPUTS, _INPUTS) for index in range(count)),
+            packed=_random_weights("q4", count, _OUTPUTS, _INPUTS),
+        )
+
+    def beside(self, program: Program) -> Weights:
+        """These weights, and vectors for the program."""
+        vectors = vectors_of(program).vectors
+        return Weights(arena=self.packed.arena, matrices=self.packed.matrices, vectors=vectors)
 
 
 def _weight(index: int, outputs: int, unit: int) -> Weight:

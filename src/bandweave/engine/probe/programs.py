@@ -7,6 +7,7 @@ of a real step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bandweave.engine.program import (
     Attribute,
@@ -86,6 +87,25 @@ def products(weights: Sequence[Weight], *, on_grid: bool, turns: int = 1) -> Pro
     )
 
 
+def amid_weights(program: Program, weights: Sequence[Weight]) -> Program:
+    """The program with a product before each of its operations but an attention, which follows its
+    append: so that they find the caches as between the weights of a model."""
+    x, y = _view("px", weights[0].inputs), _view("py", weights[0].outputs)
+    ops: list[Op] = []
+    for op in program.ops:
+        if op.kind != "attention":
+            weight = weights[len(ops) % len(weights)].name
+            ops.append(Op(kind="linear", name=weight, inputs=(x,), outputs=(y,), weight=weight))
+        ops.append(op)
+    buffers = {"px": Buffer(name="px", width=x.width), "py": Buffer(name="py", width=y.width)}
+    return replace(
+        program,
+        ops=tuple(ops),
+        buffers={**program.buffers, **buffers},
+        weights={**program.weights, **{weight.name: weight for weight in weights}},
+    )
+
+
 def norms(width: int, count: int) -> Program:
     """RMS norms of one vector."""
     op = Op(
@@ -105,9 +125,10 @@ def norms(width: int, count: int) -> Program:
 
 def gates(width: int, count: int) -> Program:
     """Gated activations."""
-    x, y = _view("x", width), _view("y", width)
-    op = Op(kind="silu_mul", name="gate", inputs=(x, x), outputs=(y,))
-    return _program([op] * count, [Buffer(name="x", width=width), Buffer(name="y", width=width)])
+    x, up, y = _view("x", width), _view("up", width), _view("y", width)
+    op = Op(kind="silu_mul", name="gate", inputs=(x, up), outputs=(y,))
+    buffers = [Buffer(name=view.buffer, width=width) for view in (x, up, y)]
+    return _program([op] * count, buffers)
 
 
 def ropes(heads: int, dim: int, count: int) -> Program:
