@@ -14,6 +14,7 @@ import pytest
 from bandweave.cli.main import cli, explain
 from bandweave.cli.plan_claims import claims_document
 from bandweave.planning.claims import check_claims, link_effects
+from bandweave.planning.profile import SCHEMA_VERSION
 from tests.helpers.command import bandweave
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -135,7 +136,7 @@ def test_measured_machines(plan: Any, tmp_path: Path) -> None:
     assert speeds[0] < speeds[1] < 2.2 * speeds[0]
     assert "your own: here" in mistake(plan, *arguments, "--on", "hear")
     empty = tmp_path / "empty.json"
-    empty.write_text('{"schema": 1, "machines": {}, "links": {}}')
+    empty.write_text(json.dumps({"schema": SCHEMA_VERSION, "machines": {}, "links": {}}))
     assert "no machine" in mistake(plan, "qwen3-4b", "--profile", empty, "--on", "here")
 
 

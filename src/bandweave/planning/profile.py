@@ -280,10 +280,7 @@ class Profile:
     def from_json(cls, value: Any) -> Profile:
         """``ValueError`` says which field is wrong, or that the schema is another version's."""
         if not isinstance(value, dict) or value.get("schema") != SCHEMA_VERSION:
-            raise ValueError(
-                f"this is no profile of schema version {SCHEMA_VERSION}; `bandweave probe` makes "
-                "a new one"
-            )
+            raise ValueError(f"it is no profile of schema version {SCHEMA_VERSION}")
         return from_json(cls, value, "the profile")
 
 

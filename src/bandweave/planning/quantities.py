@@ -33,8 +33,10 @@ def quantity(value: Any, unit: str, *, what: str) -> float:
             raise ValueError(f"{what} is {value!r}; it must be a number, like {_example(unit)}")
         number, suffix = float(match[1]), match[2]
     factor = _factor(suffix, unit)
-    if factor is None or not 0 < number * factor < math.inf:
+    if factor is None:
         raise ValueError(f"{what} is {value!r}; it must be a quantity like {_example(unit)}")
+    if not 0 < number * factor < math.inf:
+        raise ValueError(f"{what} is {value!r}; it must be above 0, like {_example(unit)}")
     return number * factor
 
 
