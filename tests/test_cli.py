@@ -226,7 +226,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
                      "did you mean thunderbolt-4-tcp"),
     "a link of one node": (("run", "demo", *SHORT, "--emulate-link", "wifi"), "--nodes 2"),
     "a link of no bandwidth": (("run", "demo", *SHORT, "--nodes", "2", "--emulate-link",
-                                "latency=1ms,bandwidth=0B/s"), "bandwidth is '0B/s'; it must be above 0"),
+                                "latency=1ms,bandwidth=0B/s"), "it must be above 0"),
     "no such KV format": (("run", "demo", *SHORT, "--kv", "q4"), "q4"),
     "no such kernels": (("run", "demo", *SHORT, "--isa", "mmx"), "mmx"),
     "hosts without a token": (("run", "demo", *SHORT, "--hosts", "a:1"), "--token-file"),
