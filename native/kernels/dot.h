@@ -3,7 +3,9 @@
 #pragma once
 #include "kernels/kernels.h"
 
-#if defined(BW_ISA_AVX512)
+#if defined(BW_ISA_AMX)
+#include "kernels/dot/amx.h"
+#elif defined(BW_ISA_AVX512)
 #include "kernels/dot/avx512.h"
 #elif defined(BW_ISA_AVX_VNNI)
 #include "kernels/dot/avx_vnni.h"

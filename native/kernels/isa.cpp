@@ -4,6 +4,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -31,6 +35,18 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+#if defined(BW_HAS_AMX) && defined(__linux__)
+// Tiles need the system's permission, which a process asks for once; its threads have it then.
+bool has_amx() {
+    constexpr long kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 24)) &&
+           (d & (1u << 25)) && syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+}
+#elif defined(BW_HAS_AMX)
+bool has_amx() { return false; }
+#endif
 
 #if defined(BW_HAS_AVX_VNNI) && defined(BW_VNNI_AS_AVX512)
 bool has_avx_vnni() { return has_avx512(); }
@@ -73,6 +89,9 @@ std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable;
 #if defined(__x86_64__)
     __builtin_cpu_init();
+#if defined(BW_HAS_AMX)
+    if (has_amx()) usable.push_back(&avx512_amx::kernels());
+#endif
     if (has_avx512()) usable.push_back(&avx512::kernels());
 #if defined(BW_HAS_AVX_VNNI)
     if (has_avx_vnni()) usable.push_back(&avx2_vnni::kernels());

@@ -118,6 +118,7 @@ BW_INLINE size_t kv_head_bytes(int dim, bool half) {
     namespace name {             \
     const Kernels& kernels();    \
     }
+BW_DECLARE_VARIANT(avx512_amx)
 BW_DECLARE_VARIANT(avx512)
 BW_DECLARE_VARIANT(avx2_vnni)
 BW_DECLARE_VARIANT(avx2)

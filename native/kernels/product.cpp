@@ -1,8 +1,14 @@
 // Products of packed weight panels with rows, in the order of docs/numerics.md section 4.
 // One text for every ISA variant; integer dots come from dot.h.
+#include <optional>
+#include <type_traits>
+
 #include "kernels/dot.h"
 #include "kernels/units.h"
 #include "kernels/variant.h"
+#if defined(BW_ISA_AMX)
+#include "kernels/tiles.h"
+#endif
 
 namespace bw::BW_ISA_NAME {
 namespace {
@@ -104,8 +110,37 @@ inline void quantised_rows(const ProductArgs& args, const uint8_t* w, int& row, 
     }
 }
 
+#if defined(BW_ISA_AMX)
+// Does 16 rows at a time, and what it can of them together.
+template <class Dot, bool kOnGrid>
+inline void tiled_rows(const ProductArgs& args, const uint8_t* w, int& row, Span rows,
+                       Target target) {
+    using Units = std::conditional_t<kOnGrid, NarrowUnits<kTileRows>, NoUnits<kTileRows>>;
+    using Panel = TiledPanel<Dot, Units>;
+    if (kOnGrid && args.layout.units() > NarrowUnits<kTileRows>::kMostUnits) return;
+    while (row + kTileRows <= rows.to) {
+        const int whole = (rows.to - row) / kTileRows;
+        const int tiles = whole < Panel::kMostTiles ? whole : Panel::kMostTiles;
+        Panel panel;
+        panel.run(args, w, row == rows.from ? args.ahead : 0, row, tiles);
+        for (int t = 0; t < tiles; t++) {
+            for (int r = 0; r < kTileRows; r++, row++) {
+                if (panel.total(t).fits())
+                    target.put(row, panel.total(t), r);
+                else
+                    quantised_panel<Dot, 1, WideUnits<1>>(args, w, 0, row, target);
+            }
+        }
+    }
+}
+#endif
+
 template <class Dot, bool kOnGrid>
 void quantised(ProductArgs& args) {
+#if defined(BW_ISA_AMX)
+    std::optional<TileMode> mode;
+    if (args.rows >= kTileRows) mode.emplace();
+#endif
     // Rows in blocks whose activations stay in the second-level cache beside the panels.
     for (int from = 0; from < args.rows; from += kRowBlock) {
         const Span rows{from, from + kRowBlock < args.rows ? from + kRowBlock : args.rows};
@@ -113,6 +148,9 @@ void quantised(ProductArgs& args) {
         for (int panel = 0; panel < args.num_panels; panel++, w += args.panel_stride) {
             Target target{args, panel * kPanel};
             int row = from;
+#if defined(BW_ISA_AMX)
+            tiled_rows<Dot, kOnGrid>(args, w, row, rows, target);
+#endif
             if constexpr (Dot::kMostRows >= 8)
                 quantised_rows<Dot, 8, kOnGrid>(args, w, row, rows, target);
             quantised_rows<Dot, 4, kOnGrid>(args, w, row, rows, target);

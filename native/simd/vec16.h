@@ -3,7 +3,7 @@
 // A kernel file is compiled once per variant with BW_ISA_NAME set to the namespace.
 #pragma once
 
-#if defined(BW_ISA_AVX512)
+#if defined(BW_ISA_AVX512) || defined(BW_ISA_AMX)
 #include "simd/vec16_avx512.h"
 #elif defined(BW_ISA_AVX2) || defined(BW_ISA_AVX_VNNI)
 #include "simd/vec16_avx2.h"
@@ -12,5 +12,5 @@
 #elif defined(BW_ISA_PORTABLE)
 #include "simd/vec16_portable.h"
 #else
-#error "compile kernels with one of BW_ISA_AVX512, _AVX_VNNI, _AVX2, _NEON, _PORTABLE"
+#error "compile kernels with one of BW_ISA_AMX, _AVX512, _AVX_VNNI, _AVX2, _NEON, _PORTABLE"
 #endif

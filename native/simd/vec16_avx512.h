@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace bw::avx512 {
+namespace bw::BW_ISA_NAME {
 
 struct VecF {
     __m512 v;
@@ -135,4 +135,4 @@ inline VecF grid_to_float(const int64_t* p, bool* bad) {
     return {_mm512_mul_ps(f, _mm512_set1_ps(0x1p-24f))};
 }
 
-}  // namespace bw::avx512
+}  // namespace bw::BW_ISA_NAME
