@@ -111,27 +111,33 @@ inline void quantised_rows(const ProductArgs& args, const uint8_t* w, int& row, 
 }
 
 #if defined(BW_ISA_AMX)
-// Does 16 rows at a time, and what it can of them together.
+// Does what it can of the rows in tiles, with all panels. The first row that is left.
 template <class Dot, bool kOnGrid>
-inline void tiled_rows(const ProductArgs& args, const uint8_t* w, int& row, Span rows,
-                       Target target) {
+int tiled_rows(ProductArgs& args, Span rows) {
     using Units = std::conditional_t<kOnGrid, NarrowUnits<kTileRows>, NoUnits<kTileRows>>;
-    using Panel = TiledPanel<Dot, Units>;
-    if (kOnGrid && args.layout.units() > NarrowUnits<kTileRows>::kMostUnits) return;
-    while (row + kTileRows <= rows.to) {
-        const int whole = (rows.to - row) / kTileRows;
-        const int tiles = whole < Panel::kMostTiles ? whole : Panel::kMostTiles;
-        Panel panel;
-        panel.run(args, w, row == rows.from ? args.ahead : 0, row, tiles);
-        for (int t = 0; t < tiles; t++) {
-            for (int r = 0; r < kTileRows; r++, row++) {
-                if (panel.total(t).fits())
-                    target.put(row, panel.total(t), r);
+    using Block = TiledBlock<Dot, Units>;
+    const int tiles = (rows.to - rows.from) / kTileRows;
+    if (kOnGrid && args.layout.units() > NarrowUnits<kTileRows>::kMostUnits) return rows.from;
+    Block block;
+    for (int panel = 0; panel < args.num_panels; panel += Block::kMostPanels) {
+        const uint8_t* w = args.panels + static_cast<size_t>(panel) * args.panel_stride;
+        const int left = args.num_panels - panel;
+        const int panels = left < Block::kMostPanels ? left : Block::kMostPanels;
+        block.run(args, w, panels, args.ahead, rows.from, tiles);
+        for (int p = 0; p < panels; p++) {
+            const Target target{args, (panel + p) * kPanel};
+            for (int i = 0; i < tiles * kTileRows; i++) {
+                const Units& total = block.total(p, i / kTileRows);
+                if (total.fits())
+                    target.put(rows.from + i, total, i % kTileRows);
                 else
-                    quantised_panel<Dot, 1, WideUnits<1>>(args, w, 0, row, target);
+                    quantised_panel<Dot, 1, WideUnits<1>>(
+                        args, w + static_cast<size_t>(p) * args.panel_stride, 0, rows.from + i,
+                        target);
             }
         }
     }
+    return rows.from + tiles * kTileRows;
 }
 #endif
 
@@ -144,13 +150,15 @@ void quantised(ProductArgs& args) {
     // Rows in blocks whose activations stay in the second-level cache beside the panels.
     for (int from = 0; from < args.rows; from += kRowBlock) {
         const Span rows{from, from + kRowBlock < args.rows ? from + kRowBlock : args.rows};
+        int first = from;
+#if defined(BW_ISA_AMX)
+        if (rows.to - rows.from >= kTileRows) first = tiled_rows<Dot, kOnGrid>(args, rows);
+        if (first == rows.to) continue;
+#endif
         const uint8_t* w = args.panels;
         for (int panel = 0; panel < args.num_panels; panel++, w += args.panel_stride) {
             Target target{args, panel * kPanel};
-            int row = from;
-#if defined(BW_ISA_AMX)
-            tiled_rows<Dot, kOnGrid>(args, w, row, rows, target);
-#endif
+            int row = first;
             if constexpr (Dot::kMostRows >= 8)
                 quantised_rows<Dot, 8, kOnGrid>(args, w, row, rows, target);
             quantised_rows<Dot, 4, kOnGrid>(args, w, row, rows, target);

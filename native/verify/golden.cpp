@@ -20,14 +20,26 @@ struct Expected {
     uint64_t digest;
 };
 constexpr Expected kExpected[] = {
-    {"linear f32", 0xe93f8a22d2a362ec},    {"linear_grid f32", 0x0cb1c1af5728aec8},
-    {"linear bf16", 0x16f3096fdc6a389e},   {"linear_grid bf16", 0xe7c283fb5128a502},
-    {"linear q8", 0x8e8262a2126a1471},     {"linear_grid q8", 0xb78dd40e43f6fcf7},
-    {"linear q4", 0xac778da4fe4535d4},     {"linear_grid q4", 0x3c389e8a2993e427},
-    {"rms_norm", 0xfcd130f27d3c49df},      {"silu_mul", 0xc8ee86c65eba9e26},
-    {"rope", 0xfc8159407aa4e305},          {"residual_add", 0x9468d60ce738b12e},
-    {"exp", 0xc5e0bb26762fde77},           {"argmax", 0xba39d974076ca28f},
-    {"attention f16", 0x8bb7243dfca15147}, {"attention f32", 0x9f0becf45ff1901a},
+    {"linear f32", 0xe93f8a22d2a362ec},
+    {"linear_grid f32", 0x0cb1c1af5728aec8},
+    {"linear bf16", 0x16f3096fdc6a389e},
+    {"linear_grid bf16", 0xe7c283fb5128a502},
+    {"linear q8", 0x8e8262a2126a1471},
+    {"linear_grid q8", 0xb78dd40e43f6fcf7},
+    {"linear q4", 0xac778da4fe4535d4},
+    {"linear_grid q4", 0x3c389e8a2993e427},
+    {"linear q8, 85 rows", 0xcfc44f46c9003a83},
+    {"linear_grid q8, 85 rows", 0xd8bf5bcb47adedf7},
+    {"linear q4, 85 rows", 0x8385086010546b2c},
+    {"linear_grid q4, 85 rows", 0xf4ac5e3262a165c0},
+    {"rms_norm", 0xfcd130f27d3c49df},
+    {"silu_mul", 0xc8ee86c65eba9e26},
+    {"rope", 0xfc8159407aa4e305},
+    {"residual_add", 0x9468d60ce738b12e},
+    {"exp", 0xc5e0bb26762fde77},
+    {"argmax", 0xba39d974076ca28f},
+    {"attention f16", 0x8bb7243dfca15147},
+    {"attention f32", 0x9f0becf45ff1901a},
 };
 
 // Numbers from integers alone (splitmix64), the same on every machine.
@@ -64,20 +76,20 @@ uint64_t digest(const std::vector<T>& values) {
     return checksum(reinterpret_cast<const uint8_t*>(values.data()), sizeof(T) * values.size());
 }
 
-// A product of 15 rows (8 + 4 + 2 + 1 together) with six panels, the last of them short; k ends in
-// a short group, and for the grid in a short unit.
-uint64_t product(const Kernels& kernels, Format format, bool on_grid) {
-    constexpr int kRows = 15, kOutputs = 85, kPanels = 6;
-    const Layout layout = {300, on_grid ? 40 : 300};
+// A product of some rows with six panels, the last of them short.
+uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layout& layout) {
+    constexpr int kOutputs = 85, kPanels = 6;
+    const bool on_grid = layout.unit < layout.k;
+    const auto k = static_cast<size_t>(layout.k);
     Numbers numbers(on_grid ? 11 : 7);
-    const std::vector<float> weights = numbers.many(size_t{kOutputs} * 300, 4);
-    std::vector<float> x = numbers.many(size_t{kRows} * 300, 6);
+    const std::vector<float> weights = numbers.many(kOutputs * k, 4);
+    std::vector<float> x = numbers.many(rows * k, 6);
     for (int i = 0; i < 32; i++) x[static_cast<size_t>(i)] = 0.0f;  // a group of zeros
     const std::vector<float> bias = numbers.many(size_t{kPanels} * 16, 4);
     const size_t stride = panel_bytes(format, layout);
     std::vector<uint8_t> panels(stride * kPanels);
     clear_panels(format, layout, kPanels, panels.data());
-    pack_rows(format, layout, panels.data(), 0, Source::f32, weights.data(), 300, kOutputs);
+    pack_rows(format, layout, panels.data(), 0, Source::f32, weights.data(), k, kOutputs);
 
     ProductArgs args{};
     args.panels = panels.data();
@@ -86,27 +98,27 @@ uint64_t product(const Kernels& kernels, Format format, bool on_grid) {
     args.layout = layout;
     args.outputs = kOutputs;
     args.num_panels = kPanels;
-    args.rows = kRows;
+    args.rows = static_cast<int>(rows);
     args.x = x.data();
-    args.ldx = 300;
+    args.ldx = k;
     args.ldy = size_t{kPanels} * kPanel;
     std::vector<uint8_t> activations;
     if (format == Format::q8 || format == Format::q4) {
         args.activation_stride = (activation_bytes(layout) + 63) / 64 * 64;
-        activations.resize(args.activation_stride * kRows);
-        for (size_t r = 0; r < kRows; r++)
-            kernels.quantize(format, x.data() + r * 300, layout,
+        activations.resize(args.activation_stride * rows);
+        for (size_t r = 0; r < rows; r++)
+            kernels.quantize(format, x.data() + r * k, layout,
                              activations.data() + r * args.activation_stride);
         args.activations = activations.data();
     }
     if (on_grid) {
-        std::vector<int64_t> grid(kRows * args.ldy);
+        std::vector<int64_t> grid(rows * args.ldy);
         args.grid = grid.data();
         kernels.linear_grid[static_cast<int>(format)](args);
         grid.push_back(args.bad ? 1 : 0);
         return digest(grid);
     }
-    std::vector<float> y(kRows * args.ldy);
+    std::vector<float> y(rows * args.ldy);
     args.y = y.data();
     args.bias = bias.data();
     kernels.linear[static_cast<int>(format)](args);
@@ -229,8 +241,14 @@ std::vector<Golden> golden(const Kernels& kernels) {
     const FloatMode mode;
     std::vector<uint64_t> digests;
     for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4}) {
-        digests.push_back(product(kernels, format, false));
-        digests.push_back(product(kernels, format, true));
+        // 15 rows are 8 + 4 + 2 + 1 together; k ends in a short group, and in a short unit.
+        digests.push_back(product(kernels, format, 15, {300, 300}));
+        digests.push_back(product(kernels, format, 15, {300, 40}));
+    }
+    for (Format format : {Format::q8, Format::q4}) {
+        // 85 rows are four tiles, one tile and 5; 17 groups and 20.
+        digests.push_back(product(kernels, format, 85, {530, 530}));
+        digests.push_back(product(kernels, format, 85, {530, 88}));
     }
     digests.push_back(rms_norm(kernels));
     digests.push_back(silu_mul(kernels));

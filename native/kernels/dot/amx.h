@@ -6,7 +6,8 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr int kTileRows = 16;
-constexpr size_t kTileLines = 512;  // bytes of a group's weights as the 8 lines of a tile
+constexpr size_t kTileLines = 512;      // bytes of a group's weights as the 8 lines of a tile
+constexpr int kTileSums = 2 * 16 * 16;  // int32 of two tiles of dots
 
 // Compilers take the instructions below for ones that read no memory.
 inline void finish_stores() { __asm__ volatile("" ::: "memory"); }
@@ -33,12 +34,61 @@ class TileMode {
     TileMode& operator=(const TileMode&) = delete;
 };
 
+// Two tiles of dots, which stay in tiles 0 and 1 (kSet 0) or 2 and 3 (kSet 1): of the weights
+// `w0` (lines of a tile) with the 16 rows, `stride` bytes apart, from `a0` on, and of `w1` and
+// `a1`.
+template <int kSet>
+inline void make_dots(const uint8_t* w0, const uint8_t* a0, const uint8_t* w1, const uint8_t* a1,
+                      size_t stride) {
+    if constexpr (kSet == 0) {
+        _tile_zero(0);
+        _tile_loadd(6, w0, 64);
+        _tile_loadd(4, a0, stride);
+        _tile_dpbssd(0, 4, 6);
+        _tile_zero(1);
+        _tile_loadd(7, w1, 64);
+        _tile_loadd(5, a1, stride);
+        _tile_dpbssd(1, 5, 7);
+    } else {
+        _tile_zero(2);
+        _tile_loadd(6, w0, 64);
+        _tile_loadd(4, a0, stride);
+        _tile_dpbssd(2, 4, 6);
+        _tile_zero(3);
+        _tile_loadd(7, w1, 64);
+        _tile_loadd(5, a1, stride);
+        _tile_dpbssd(3, 5, 7);
+    }
+}
+
+// [tile][row][output].
+template <int kSet>
+inline void store_dots(int32_t* sums) {
+    if constexpr (kSet == 0) {
+        _tile_stored(0, sums, 64);
+        _tile_stored(1, sums + 256, 64);
+    } else {
+        _tile_stored(2, sums, 64);
+        _tile_stored(3, sums + 256, 64);
+    }
+}
+
+// How a format uses two tiles of dots: `unpack` makes the lines of a tile, `make` the dots of
+// kGroups groups, whose lines and activations lie one behind the other; `dot` finds those of one
+// group and row.
 template <class Dot>
 struct Tiles;
 
 template <>
 struct Tiles<DotQ4> {
-    // A group's weights, less their zero point, as lines of a tile.
+    static constexpr int kGroups = 2;
+    template <int kSet>
+    static inline void make(const uint8_t* lines, const uint8_t* a, size_t stride) {
+        make_dots<kSet>(lines, a, lines + kTileLines, a + 64, stride);
+    }
+    static inline VecI dot(const int32_t* sums, int group, int row) {
+        return {_mm512_load_si512(sums + 256 * group + 16 * row)};
+    }
     static inline void unpack(const uint8_t* block, uint8_t* lines) {
         const __m512i mask = _mm512_set1_epi8(15), zero_point = _mm512_set1_epi8(8);
         for (int j = 0; j < 4; j++) {
@@ -49,27 +99,15 @@ struct Tiles<DotQ4> {
             _mm512_store_si512(lines + 256 + 64 * j, _mm512_sub_epi8(high, zero_point));
         }
     }
-    // The dots of two groups with 16 rows, `stride` bytes apart.
-    static inline void dots(const uint8_t* lines, const uint8_t* a, size_t stride, int32_t* sums) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_loadd(6, lines, 64);
-        _tile_loadd(4, a, stride);
-        _tile_dpbssd(0, 4, 6);
-        _tile_loadd(7, lines + kTileLines, 64);
-        _tile_loadd(5, a + 64, stride);
-        _tile_dpbssd(1, 5, 7);
-        _tile_stored(0, sums, 64);
-        _tile_stored(1, sums + kSums, 64);
-    }
-    static constexpr int kSums = 256;  // int32 of a group's dots
-    static inline VecI dot(const int32_t* sums, int row) {
-        return {_mm512_load_si512(sums + 16 * row)};
-    }
 };
 
 template <>
 struct Tiles<DotQ8> {
+    static constexpr int kGroups = 1;  // of two byte planes
+    template <int kSet>
+    static inline void make(const uint8_t* lines, const uint8_t* a, size_t stride) {
+        make_dots<kSet>(lines, a, lines, a + 32, stride);
+    }
     static inline void unpack(const uint8_t* block, uint8_t* lines) {
         const __m512i sign = _mm512_set1_epi8(-128);
         for (int j = 0; j < 8; j++) {
@@ -77,28 +115,7 @@ struct Tiles<DotQ8> {
             _mm512_store_si512(lines + 64 * j, _mm512_xor_si512(q, sign));
         }
     }
-    static inline void dots(const uint8_t* lines, const uint8_t* a, size_t stride, int32_t* sums) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        _tile_loadd(6, lines, 64);
-        _tile_loadd(4, a, stride);
-        _tile_dpbssd(0, 4, 6);
-        _tile_loadd(5, a + 32, stride);
-        _tile_dpbssd(1, 5, 6);
-        _tile_loadd(7, lines + kTileLines, 64);
-        _tile_loadd(4, a + 64, stride);
-        _tile_dpbssd(2, 4, 7);
-        _tile_loadd(5, a + 96, stride);
-        _tile_dpbssd(3, 5, 7);
-        _tile_stored(0, sums, 64);
-        _tile_stored(1, sums + 256, 64);
-        _tile_stored(2, sums + kSums, 64);
-        _tile_stored(3, sums + kSums + 256, 64);
-    }
-    static constexpr int kSums = 512;  // those of the high plane, then those of the low one
-    static inline VecI dot(const int32_t* sums, int row) {
+    static inline VecI dot(const int32_t* sums, int, int row) {
         const __m512i high = _mm512_load_si512(sums + 16 * row);
         const __m512i low = _mm512_load_si512(sums + 256 + 16 * row);
         return {_mm512_add_epi32(_mm512_slli_epi32(high, 8), low)};
