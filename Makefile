@@ -73,7 +73,8 @@ $(VENV)-transformers/.installed: tests/transformers_reference/requirements.txt
 # llama.cpp is compiled here, for this processor.
 $(VENV)-bench/.peers: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(VENV)-bench
-	CMAKE_ARGS=-DGGML_NATIVE=ON $(VENV)-bench/bin/pip install --quiet --no-binary llama-cpp-python -r $<
+	CMAKE_ARGS="-DGGML_NATIVE=ON '-DCMAKE_CXX_FLAGS=-include $(CURDIR)/benchmarks/peers/tile_config.h'" \
+		$(VENV)-bench/bin/pip install --quiet --no-binary llama-cpp-python -r $<
 	@touch $@
 
 $(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE)
