@@ -36,7 +36,7 @@ class TileMode {
 
 // Two tiles of dots, which stay in tiles 0 and 1 (kSet 0) or 2 and 3 (kSet 1): of the weights
 // `w0` (lines of a tile) with the 16 rows, `stride` bytes apart, from `a0` on, and of `w1` and
-// `a1`.
+// `a1`. Compilers want the tiles' numbers as literals, hence the text twice.
 template <int kSet>
 inline void make_dots(const uint8_t* w0, const uint8_t* a0, const uint8_t* w1, const uint8_t* a1,
                       size_t stride) {

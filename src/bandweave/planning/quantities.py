@@ -36,7 +36,9 @@ def quantity(value: Any, unit: str, *, what: str) -> float:
     if factor is None:
         raise ValueError(f"{what} is {value!r}; it must be a quantity like {_example(unit)}")
     if not 0 < number * factor < math.inf:
-        raise ValueError(f"{what} is {value!r}; it must be above 0, like {_example(unit)}")
+        raise ValueError(
+            f"{what} is {value!r}; it must be above 0 and finite, like {_example(unit)}"
+        )
     return number * factor
 
 
