@@ -47,7 +47,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
         if (matrix.format == Format::q8 || matrix.format == Format::q4)
-            widest = std::max(widest, (activation_bytes(matrix.layout) + 63) / 64 * 64);
+            widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
     activations_ = Zeroed<uint8_t>(rows * widest);
     const size_t attention_scratch = sizeof(float) * kHeadsTogether *
                                      (2 * static_cast<size_t>(padded(program_.cache.dim)) + kPage);

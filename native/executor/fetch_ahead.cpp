@@ -47,7 +47,7 @@ class Trial {
         for (const Matrix& matrix : program.matrices) {
             inputs = std::max(inputs, static_cast<size_t>(matrix.layout.k));
             outputs = std::max(outputs, static_cast<size_t>(matrix.num_panels()) * kPanel);
-            activations = std::max(activations, activation_bytes(matrix.layout));
+            activations = std::max(activations, activation_bytes(matrix.format, matrix.layout));
         }
         x_.resize(inputs);
         y_.resize(outputs);

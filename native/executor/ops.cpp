@@ -36,7 +36,7 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
     args.x = row(op.a, chosen.from);
     args.ldx = stride(op.a);
     if (quantised) {
-        const size_t bytes = (activation_bytes(matrix.layout) + 63) / 64 * 64;
+        const size_t bytes = activation_bytes(matrix.format, matrix.layout);
         args.activation_stride = bytes;
         bool finite = true;
         if (rows == 1) {

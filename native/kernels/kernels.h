@@ -48,9 +48,17 @@ BW_INLINE size_t panel_bytes(Format format, const Layout& layout) {
     return 0;
 }
 
-// Bytes of one quantised row of activations: per group 64 bytes of integers, a scale and a sum.
-BW_INLINE size_t activation_bytes(const Layout& layout) {
-    return static_cast<size_t>(layout.groups()) * 72;
+// Bytes of a group's integers in a quantised row of activations.
+constexpr BW_INLINE size_t activation_integers(Format format) {
+    return format == Format::q4 ? 32 : 64;
+}
+
+// Bytes from one quantised row of activations to the next: integers, a scale and a sum for each
+// group, and what makes an odd number of cache lines of it. An even one would have the same places
+// of several rows compete for the same sets of the first-level cache.
+BW_INLINE size_t activation_bytes(Format format, const Layout& layout) {
+    const size_t bytes = static_cast<size_t>(layout.groups()) * (activation_integers(format) + 8);
+    return ((bytes + 63) / 64 | 1) * 64;
 }
 
 struct ProductArgs {
@@ -64,10 +72,10 @@ struct ProductArgs {
     const float* x;              // f32, bf16: [rows, ldx]
     const uint8_t* activations;  // q8, q4: `activation_stride` bytes a row, from quantize
     size_t ldx;
-    size_t activation_stride;
-    const float* bias;  // [outputs] padded to 16, or null (linear)
-    float* y;           // linear: [rows, ldy]
-    int64_t* grid;      // linear_grid: [rows, ldy], padded to 16
+    size_t activation_stride;  // activation_bytes
+    const float* bias;         // [outputs] padded to 16, or null (linear)
+    float* y;                  // linear: [rows, ldy]
+    int64_t* grid;             // linear_grid: [rows, ldy], padded to 16
     size_t ldy;
     bool bad;  // out: a grid value out of range
 };

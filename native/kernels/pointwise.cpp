@@ -108,7 +108,7 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
     float amax;
     __builtin_memcpy(&amax, &bits, sizeof amax);
     if (bits >= 0x7f800000 || amax < kSmallest) {
-        __builtin_memset(integers, 0, 64);
+        __builtin_memset(integers, 0, activation_integers(format));
         *scale = 0.0f;
         *sum = 0;
         return bits < 0x7f800000;
@@ -148,7 +148,8 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
 bool quantize(Format format, const float* x, const Layout& layout, uint8_t* activations) {
     int groups = layout.groups();
     uint8_t* integers = activations;
-    auto* scales = reinterpret_cast<float*>(activations + static_cast<size_t>(groups) * 64);
+    const size_t each = activation_integers(format);
+    auto* scales = reinterpret_cast<float*>(activations + static_cast<size_t>(groups) * each);
     auto* sums = reinterpret_cast<int32_t*>(scales + groups);
     bool finite = true;
     int group = 0, units = layout.units();
@@ -157,7 +158,7 @@ bool quantize(Format format, const float* x, const Layout& layout, uint8_t* acti
         int left = layout.unit_size(u);
         for (; left > 0; left -= kGroup, at += kGroup, group++) {
             int n = left < kGroup ? left : kGroup;
-            finite &= quantize_group(format, at, n, integers + static_cast<size_t>(group) * 64,
+            finite &= quantize_group(format, at, n, integers + static_cast<size_t>(group) * each,
                                      scales + group, sums + group);
         }
     }

@@ -44,12 +44,6 @@ struct Target {
     }
 };
 
-// Hints alone: beyond the panels' end they do no harm.
-template <size_t kBytes>
-BW_INLINE void fetch(const uint8_t* at) {
-    for (size_t line = 0; line < kBytes; line += 64) __builtin_prefetch(at + line);
-}
-
 // Quantised formats: R rows of one panel. The group's weights are unpacked once for all rows.
 // `ahead` as in ProductArgs. False where the sums did not fit; nothing is written then.
 template <class Dot, int R, class Units>
@@ -61,7 +55,8 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
     const int32_t* sums[R];
     for (int r = 0; r < R; r++) {
         a[r] = args.activations + static_cast<size_t>(row + r) * args.activation_stride;
-        scales[r] = reinterpret_cast<const float*>(a[r] + static_cast<size_t>(groups) * 64);
+        scales[r] =
+            reinterpret_cast<const float*>(a[r] + static_cast<size_t>(groups) * Dot::kIntegers);
         sums[r] = reinterpret_cast<const int32_t*>(scales[r] + groups);
     }
     VecF acc[R];
@@ -77,7 +72,7 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
             const uint8_t* at[R];
             for (int r = 0; r < R; r++) {
                 sum[r] = sums[r][group];
-                at[r] = a[r] + static_cast<size_t>(group) * 64;
+                at[r] = a[r] + static_cast<size_t>(group) * Dot::kIntegers;
             }
             Dot::template group<R>(w, at, sum, dot);
             VecF scale = load_half(reinterpret_cast<const uint16_t*>(w));

@@ -45,54 +45,59 @@ class TiledBlock {
     const Units& total(int panel, int tile) const { return total_[panel][tile]; }
 
   private:
-    static constexpr int kChunk = 16;  // groups
-    static constexpr int kGroups = Tiles<Dot>::kGroups;
+    static constexpr int kChunk = 8;  // groups: more would crowd the first-level cache
+    static constexpr int kTiles = Tiles<Dot>::kTiles;
 
     inline void unpack(const uint8_t* w, size_t ahead, int count, int p) {
         for (int i = 0; i < count; i++, w += Dot::kBlock) {
-            for (size_t line = 0; ahead > 0 && line < Dot::kBlock; line += 64)
-                __builtin_prefetch(w + ahead + line);
+            if (ahead > 0) fetch<Dot::kBlock>(w + ahead);
             Tiles<Dot>::unpack(w, lines_[p][i]);
             scale_[p][i] = load_half(reinterpret_cast<const uint16_t*>(w));
         }
     }
 
-    // Groups `from` up to `from + count` of a panel with a tile of rows. Where kGroups does not
-    // divide `count`, the last dots are also of old lines with what lies behind the rows' integers,
-    // and nobody looks at those.
+    // Groups `from` up to `from + count` of a panel with a tile of rows. Three groups go on at a
+    // time: the next one's dots are made, this one's on their way through the first-level cache,
+    // and the last one's added up.
     inline void chunk(const uint8_t* rows, int from, int count, int p, int t) {
-        const uint8_t* a = rows + static_cast<size_t>(from) * 64;
-        const uint8_t* scales =
-            rows + static_cast<size_t>(groups_) * 64 + sizeof(float) * static_cast<size_t>(from);
+        const uint8_t* a = rows + static_cast<size_t>(from) * Dot::kIntegers;
+        const uint8_t* scales = rows + static_cast<size_t>(groups_) * Dot::kIntegers +
+                                sizeof(float) * static_cast<size_t>(from);
         VecF acc[kTileRows];
         for (int r = 0; r < kTileRows; r++) acc[r] = acc_[p][t][r];
-        // The next dots are made before the last are added up, so that both go on together.
-        alignas(64) int32_t sums[2][kTileSums];
-        const auto add_up = [&](int i, int32_t* dots) __attribute__((always_inline)) {
-            for (int g = 0; g < kGroups && i + g < count; g++) {
-                const uint8_t* scale = scales + sizeof(float) * static_cast<size_t>(i + g);
-                for (int r = 0; r < kTileRows; r++, scale += stride_) {
-                    float of_row;
-                    __builtin_memcpy(&of_row, scale, sizeof of_row);
-                    acc[r] = fma(to_float(Tiles<Dot>::dot(dots, g, r)),
-                                 mul(scale_[p][i + g], set1(of_row)), acc[r]);
-                }
-                const int next = from + i + g + 1;
-                if (next % unit_groups_ == 0 || next == groups_) total_[p][t].end_unit(acc);
-            }
+        alignas(64) int32_t dots[2][kTiles * kTileSums];
+        int left = unit_groups_ - from % unit_groups_;  // of the unit
+        const auto even = [&](int i) __attribute__((always_inline)) {
+            if (i < count)
+                Tiles<Dot>::template make<0>(lines_[p][i], a + Dot::kIntegers * i, stride_);
         };
-        Tiles<Dot>::template make<0>(lines_[p][0], a, stride_);
-        for (int i = 0; i < count; i += 2 * kGroups) {
-            const int second = i + kGroups, third = i + 2 * kGroups;
-            if (second < count)
-                Tiles<Dot>::template make<1>(lines_[p][second], a + 64 * second, stride_);
-            store_dots<0>(sums[0]);
-            add_up(i, sums[0]);
-            if (second >= count) break;
-            if (third < count)
-                Tiles<Dot>::template make<0>(lines_[p][third], a + 64 * third, stride_);
-            store_dots<1>(sums[1]);
-            add_up(second, sums[1]);
+        const auto odd = [&](int i) __attribute__((always_inline)) {
+            if (i < count)
+                Tiles<Dot>::template make<1>(lines_[p][i], a + Dot::kIntegers * i, stride_);
+        };
+        const auto add_up = [&](int i, const int32_t* sums) __attribute__((always_inline)) {
+            const uint8_t* scale = scales + sizeof(float) * static_cast<size_t>(i);
+            for (int r = 0; r < kTileRows; r++, scale += stride_) {
+                float of_row;
+                __builtin_memcpy(&of_row, scale, sizeof of_row);
+                acc[r] = fma(to_float(Tiles<Dot>::dot(sums, r)), mul(scale_[p][i], set1(of_row)),
+                             acc[r]);
+            }
+            if (--left > 0 && from + i + 1 < groups_) return;
+            total_[p][t].end_unit(acc);
+            left = unit_groups_;
+        };
+        even(0);
+        odd(1);
+        Tiles<Dot>::template store<0>(dots[0]);
+        for (int i = 0; i < count; i += 2) {
+            even(i + 2);
+            if (i + 1 < count) Tiles<Dot>::template store<1>(dots[1]);
+            add_up(i, dots[0]);
+            if (i + 1 >= count) break;
+            odd(i + 3);
+            if (i + 2 < count) Tiles<Dot>::template store<0>(dots[0]);
+            add_up(i + 1, dots[1]);
         }
         for (int r = 0; r < kTileRows; r++) acc_[p][t][r] = acc[r];
     }

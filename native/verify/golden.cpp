@@ -104,7 +104,7 @@ uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layou
     args.ldy = size_t{kPanels} * kPanel;
     std::vector<uint8_t> activations;
     if (format == Format::q8 || format == Format::q4) {
-        args.activation_stride = (activation_bytes(layout) + 63) / 64 * 64;
+        args.activation_stride = activation_bytes(format, layout);
         activations.resize(args.activation_stride * rows);
         for (size_t r = 0; r < rows; r++)
             kernels.quantize(format, x.data() + r * k, layout,

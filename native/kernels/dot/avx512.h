@@ -8,18 +8,22 @@ namespace bw::BW_ISA_NAME {
 constexpr bool kBytePlanes = true;
 
 struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block;
+    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
     static constexpr int kMostRows = 8;
-    template <int R>
-    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
-                             VecI* dot) {
+    // The 16 outputs' integers of 4 k a line, 0 to 15: of the first 16 k, and of the others.
+    static BW_INLINE void split(const uint8_t* block, __m512i* low, __m512i* high) {
         const __m512i mask = _mm512_set1_epi8(15);
-        __m512i low[4], high[4];
         for (int j = 0; j < 4; j++) {
-            __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
+            const __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
             low[j] = _mm512_and_si512(q, mask);
             high[j] = _mm512_and_si512(_mm512_srli_epi16(q, 4), mask);
         }
+    }
+    template <int R>
+    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
+                             VecI* dot) {
+        __m512i low[4], high[4];
+        split(block, low, high);
         for (int r = 0; r < R; r++) {
             // Enough rows hide the latency of one chain; few need two.
             if (R >= 4) {
@@ -42,7 +46,7 @@ struct DotQ4 {
 };
 
 struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block;
+    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,

@@ -23,7 +23,7 @@ inline __m256i load_half_line(const uint8_t* line, int half) {
 inline __m256i four_of_row(const uint8_t* a) { return _mm256_set1_epi32(four(a)); }
 
 struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block;
+    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -48,7 +48,7 @@ struct DotQ4 {
 };
 
 struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block;
+    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,

@@ -65,7 +65,7 @@ inline int32x4_t second_row(int32x4_t low, int32x4_t high) { return vuzp2q_s32(l
 }  // namespace neon_dot
 
 struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block;
+    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -116,7 +116,7 @@ struct DotQ4 {
 // Weights come as unsigned bytes, 128 too large; flipping the top bit makes them signed, so that
 // the correction, which is for unsigned ones, is not needed but by the matrix product.
 struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block;
+    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,

@@ -8,7 +8,7 @@ namespace bw::BW_ISA_NAME {
 constexpr bool kBytePlanes = false;
 
 struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block;
+    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -27,7 +27,7 @@ struct DotQ4 {
 };
 
 struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block;
+    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,

@@ -12,7 +12,8 @@ from bandweave.formats.groups import Groups
 
 # The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
 BASE_BYTES = 60 << 20
-_ACTIVATION_GROUP_BYTES = 72  # native/kernels/kernels.h, activation_bytes
+# Of a quantised row in q8, more than in q4: native/kernels/kernels.h, activation_bytes.
+_ACTIVATION_GROUP_BYTES, _ACTIVATION_PADDING = 72, 128
 _READ_BYTES = 128 << 10  # that a link reads at once, twice
 
 
@@ -54,7 +55,7 @@ def _step_bytes(program: Program, rows: int) -> int:
     quantised = 0
     for weight in program.weights.values():
         groups = Groups(inputs=weight.inputs, unit=weight.unit).count
-        quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + 64)
+        quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + _ACTIVATION_PADDING)
     return rows * (widths + quantised + 8 * len(program.inv_freq)) + 1024
 
 
