@@ -23,6 +23,7 @@ from benchmarks import (
     prediction,
     prefill,
     scaling,
+    simulation,
     table,
     wire,
 )
@@ -44,6 +45,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "size": scaling.size,
     "wire": wire.run,
     "prediction": prediction.run,
+    "simulation": simulation.run,
 }
 
 

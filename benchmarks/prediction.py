@@ -79,7 +79,7 @@ class Combination:
 
 def combinations(scale: Scale) -> list[Combination]:
     """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts."""
-    small, medium, large = _models(scale)
+    small, medium, large = three_sizes(scale)
     long = next((tokens for tokens in scale.contexts if tokens >= _LONG), _SHORT)
     found = [
         *(Combination(model=model) for model in (small, medium, large)),
@@ -103,7 +103,8 @@ def combinations(scale: Scale) -> list[Combination]:
     return list({one.name: one for one in found}.values())  # small ones may be alike
 
 
-def _models(scale: Scale) -> tuple[Model, Model, Model]:
+def three_sizes(scale: Scale) -> tuple[Model, Model, Model]:
+    """Dense models, from small to large."""
     sizes = list(scale.sizes)
     if len(sizes) < 3:  # quick
         return sizes[0], sizes[0], sizes[-1]
@@ -139,9 +140,7 @@ def run(store: Store, scale: Scale) -> Result:
     count = max(2, scale.rounds // 2)
     for number in range(count):
         say(f"prediction: round {number + 1} of {count}: probing")
-        scope = Scope(formats=("q4", "q8"), kv_formats=("f16",))
-        quick = len(scale.sizes) < 3
-        profile = probe_here(nodes=2, scope=replace(scope, rounds=2) if quick else scope)
+        profile = probe_here(nodes=2, scope=probe_scope(scale))
         for one in chosen:
             say(f"prediction: round {number + 1} of {count}: {one.name}")
             found[one.name].add(_measure(store, scale, one), _predict(store, scale, one, profile))
@@ -164,6 +163,12 @@ def run(store: Store, scale: Scale) -> Result:
 
 
 # --- a round ---
+
+
+def probe_scope(scale: Scale) -> Scope:
+    """What is probed for the experiments."""
+    scope = Scope(formats=("q4", "q8"), kv_formats=("f16",))
+    return replace(scope, rounds=2) if len(scale.sizes) < 3 else scope
 
 
 def _work(scale: Scale, one: Combination) -> Work:
@@ -198,11 +203,12 @@ def _predict(store: Store, scale: Scale, one: Combination, profile: Profile) -> 
         prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens, weight_format=one.format
     )
     split = make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages)
-    link = _link(profile, one.link)
+    link = link_profile(profile, one.link)
     return predict(graph, split, [node] * len(one.shares), lambda a, b: link, load)
 
 
-def _link(profile: Profile, name: str) -> LinkProfile:
+def link_profile(profile: Profile, name: str) -> LinkProfile:
+    """What joins nodes of this machine: an emulated link by name, or shared memory."""
     if name == _LOCAL:
         return profile.links[HERE_SHARED]
     return emulated_link(name).behind(profile.links[HERE_TCP])

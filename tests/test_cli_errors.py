@@ -168,6 +168,11 @@ def test_a_worker_without_its_folder(token: Path) -> None:
     assert "--models /none" in sentence(bandweave(*listen, "--models", "/none"))
 
 
+def test_a_worker_with_a_variant_of_another_processor(token: Path) -> None:
+    listen = ("worker", "--listen", "127.0.0.1:0", "--token-file", token)
+    assert "'mmx'" in sentence(bandweave(*listen, BANDWEAVE_ISA="mmx"))
+
+
 # --- interrupts ---
 
 

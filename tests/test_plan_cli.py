@@ -204,6 +204,16 @@ def test_simulation(plan: Any) -> None:
     assert first == again
     assert first["tokens_per_s"] > 0 and first["failures"] > 0
     assert json.loads(plan(*arguments, "--seed", "5", "--json")) != first
+    assert "bandweave today" in text and first["bandweave"]["tokens_per_s"] < first["tokens_per_s"]
+
+
+def test_simulation_of_a_number_of_requests(plan: Any) -> None:
+    arguments = ("llama-3.1-8b", "--on", "2x m4-32", "--streams", "4", "--simulate", "--requests",
+                 "12", "--answer", "20")  # fmt: skip
+    assert "12 finished, 0 waiting" in plan(*arguments)
+    found = json.loads(plan(*arguments, "--json"))
+    assert found["requests"] == found["bandweave"]["requests"] == 12
+    assert found["seconds"] < found["bandweave"]["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from bandweave.checkpoints.shapes import find_shape
+from bandweave.models.registry import build_graph
 from bandweave.planning.columns import ANY_ENGINE
 from bandweave.planning.cost import StepCost, decode_step, prefill
 from bandweave.planning.deployment import BANDWEAVE, Deployment, EngineTraits, Network
+from bandweave.planning.engine_cost import EngineNode
 from bandweave.planning.layout import Layout, Setup, deploy
+from bandweave.planning.prediction import Load, predict
+from bandweave.planning.profile import HERE
 from bandweave.planning.rates import LinkRates
 from bandweave.planning.scenario import Outcome, Scenario, percentile
+from bandweave.planning.server import Batch, PlannedServer, ProbedServer
 from bandweave.planning.simulation import simulate
+from bandweave.planning.split import make_split
+from tests.helpers.profiles import make_link, make_machine
 from tests.test_plan_search import link, node, question
 
 FOR_EVER = 10**9
@@ -36,7 +44,7 @@ def pipeline(
 
 def run(deployment: Deployment, streams: int, **more: float) -> Outcome:
     values = {"prompt": 1, "answer": FOR_EVER, "seconds": 20.0, "warm_up_s": 5.0, **more}
-    return simulate([deployment], Scenario(streams=streams, context=1024, **values))  # type: ignore[arg-type]
+    return simulate([PlannedServer(deployment)], Scenario(streams=streams, context=1024, **values))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("us", [2, 15_000])
@@ -115,7 +123,7 @@ def test_failures_cost_time_and_reading_again() -> None:
 def test_replicas_share_requests() -> None:
     deployment, formula = pipeline((16, 16), link(1, 10), 4)
     scenario = Scenario(streams=4, prompt=1, answer=FOR_EVER, context=1024, seconds=10, warm_up_s=3)
-    outcome = simulate([deployment] * 3, scenario)
+    outcome = simulate([PlannedServer(deployment)] * 3, scenario)
     assert outcome.tokens_per_s == pytest.approx(3 * formula.tokens_per_s, rel=0.02)
     assert len(outcome.stages) == 6
 
@@ -132,3 +140,81 @@ def test_percentile() -> None:
     values = [1.0, 2.0, 3.0, 4.0]
     assert [percentile(values, part) for part in (0.0, 0.25, 0.5, 0.99, 1.0)] == [1, 1, 2, 4, 4]
     assert percentile([], 0.5) != percentile([], 0.5)  # not a number
+
+
+def test_a_step_of_answers_and_prompts_reads_weights_once() -> None:
+    deployment, _ = pipeline((16, 16), link(50, 1), 4, engine=BANDWEAVE)
+    server = PlannedServer(deployment)
+    reading = {"context": 1024, "rows": 16, "prompts": 1, "span": 16}
+
+    def seconds(batch: Batch) -> float:
+        return sum(work + way for work, way in server.times(batch))
+
+    answers = seconds(Batch(context=1024, decoding=4))
+    prompts = seconds(Batch(**reading))
+    both = seconds(Batch(decoding=4, **reading))
+    assert max(answers, prompts) < both < 0.75 * (answers + prompts)
+
+
+@pytest.mark.parametrize("engine", [ANY_ENGINE, BANDWEAVE])
+def test_a_given_number_of_requests_comes_to_its_end(engine: EngineTraits) -> None:
+    deployment, _ = pipeline((16, 16), link(50, 1), 4, engine=engine)
+    options = {"prompt": 300, "answer": 20, "seconds": 1e6, "warm_up_s": 0.0}
+    few, many = (run(deployment, 4, requests=count, **options) for count in (6, 60))
+    assert (few.requests, few.tokens) == (6, 120)
+    assert (many.requests, many.tokens) == (60, 1200)
+    assert 5 * few.seconds < many.seconds < 15 * few.seconds
+    assert not few.cut_short and few.waiting == 0
+    arriving = run(deployment, 4, requests=6, arrivals_per_s=0.1, **options)
+    assert arriving.requests == 6 and arriving.seconds > few.seconds
+
+
+def probed(nodes: int, us: float, *, max_rows: int = 256) -> tuple[ProbedServer, Load]:
+    graph = build_graph(find_shape("tinyllama-1.1b").spec())
+    split = make_split(graph.spec, (1,) * nodes)
+    machine = EngineNode(machine=make_machine(), threads=1, host=HERE)
+    joined = make_link(latency=us * 1e-6)
+    server = ProbedServer(
+        graph=graph,
+        split=split,
+        nodes=[machine] * nodes,
+        links=lambda a, b: joined,
+        max_rows=max_rows,
+    )
+    return server, Load(prompt_tokens=100, new_tokens=20, max_rows=max_rows)
+
+
+@pytest.mark.parametrize(("nodes", "us"), [(1, 0.0), (2, 5.0), (2, 2000.0)])
+@pytest.mark.parametrize("max_rows", [256, 40])
+def test_one_request_on_probed_machines_is_the_prediction(
+    nodes: int, us: float, max_rows: int
+) -> None:
+    server, load = probed(nodes, us, max_rows=max_rows)
+    expected = predict(server.graph, server.split, server.nodes, server.links, load)
+    scenario = Scenario(
+        streams=1, prompt=load.prompt_tokens, answer=load.new_tokens, context=110, requests=1,
+        seconds=1e6,
+    )  # fmt: skip
+    outcome = simulate([server], scenario)
+    steps = (load.new_tokens - 1) * expected.decode_seconds_per_token
+    assert outcome.seconds == pytest.approx(expected.prefill_seconds + steps, rel=0.03)
+    assert outcome.first_tokens_s[0] == pytest.approx(expected.prefill_seconds, rel=0.1)
+
+
+def test_prompts_that_come_together_share_steps() -> None:
+    server, _ = probed(1, 0.0)
+    scenario = Scenario(
+        streams=4, prompt=128, answer=10, context=130, requests=4, seconds=1e6
+    )
+    first = simulate([server], scenario).first_tokens_s
+    assert first[0] == first[1] < first[2] == first[3]
+
+
+def test_a_slow_link_makes_one_machine_the_faster() -> None:
+    def rate(nodes: int, us: float) -> float:
+        scenario = Scenario(
+            streams=4, prompt=100, answer=20, context=110, requests=8, seconds=1e6
+        )
+        return simulate([probed(nodes, us)[0]], scenario).tokens_per_s
+
+    assert rate(2, 5.0) > rate(1, 0.0) > rate(2, 20_000.0)

@@ -6,6 +6,7 @@ Measures what ``bandweave bench`` measures, by the same accounts, but stays load
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -41,7 +42,9 @@ class Bandweave:
             for prompt in work.prompts(self._vocab_size)
         ]
         before = self._engine.statistics()
+        begun = time.perf_counter()
         results = self._engine.generate(requests, reuse=work.keep)
+        seconds = time.perf_counter() - begun
         after = self._engine.statistics()
         timings = [result.timing for result in results]
         bill = report.make_bill(before, after, timings)
@@ -51,6 +54,7 @@ class Bandweave:
         return {
             "prefill_tokens_per_s": computed / prefill,
             "decode_tokens_per_s": timings[-1].decode_tokens_per_s * work.streams,
+            "answer_tokens_per_s": sum(len(result.tokens) for result in results) / seconds,
             "bill": bill.to_json(),
             "exchanges": after[0].decode["exchanges"] - before[0].decode["exchanges"],
             "steps": after[0].decode["steps"] - before[0].decode["steps"],

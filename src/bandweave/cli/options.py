@@ -124,7 +124,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         weight_format=values["weight_format"],
         kv_format=values["kv_format"],
         context=values["context"],
-        isa=_isa(values["isa"]),
+        isa=usable_isa(values["isa"], hosts),
         wire=values["wire"],
         emulate=_emulated(values["emulate_link"]),
         cache="" if values["no_cache"] else _cache(hosts),
@@ -245,8 +245,10 @@ def _cache(hosts: Sequence[str]) -> str:
     return OWN_CACHE if hosts else str(read_environment().cache or "")
 
 
-def _isa(name: str | None) -> str:
-    name = name or read_environment().isa
+def usable_isa(name: str | None, hosts: Sequence[str] = ()) -> str:
+    """The kernel variant that was asked for, by name or by the environment, which speaks for this
+    machine alone; empty for the fastest. ``ValueError`` where this processor has none like it."""
+    name = name or ("" if hosts else read_environment().isa)
     if name:
         from bandweave import _native
 

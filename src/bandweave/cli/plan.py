@@ -130,6 +130,13 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     help="Requests each second (Poisson). Default 0: every place is always taken.",
 )
 @click.option(
+    "--requests",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    metavar="N",
+    help="Ends when N are answered. Default 0: when the time is over.",
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(0.1, 1e6),
     default=60.0,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bandweave.cli import output
 from bandweave.cli.plan_report import WIDTH
-from bandweave.planning.columns import Machines, limit_setup
+from bandweave.planning.columns import (
+    Machines,
+    bandweave_question,
+    bandweave_setup,
+    limit_setup,
+)
 from bandweave.planning.explain import layout_phrase
 from bandweave.planning.layout import Question
 from bandweave.planning.scenario import Outcome, Scenario, StageUse, percentile
 from bandweave.planning.search import Plan, find_plans
+from bandweave.planning.server import PlannedServer
 from bandweave.planning.shortage import shortage_sentence
 from bandweave.planning.simulation import simulate
 
@@ -25,26 +31,48 @@ def show_simulation(
     question: Question, machines: Machines, values: dict[str, Any], *, as_json: bool
 ) -> None:
     """Machines are dealt out to the replicas in order, each replica planned on its own."""
-    plans = [_plan(question, part) for part in _dealt(machines, values["replicas"])]
+    parts = _dealt(machines, values["replicas"])
     hours: float | None = values["uptime"]
+    requests: int = values["requests"]
     scenario = Scenario(
         streams=question.streams,
         prompt=question.prompt,
         answer=question.answer,
         context=question.context,
         seconds=values["seconds"],
-        warm_up_s=values["seconds"] / 5,
+        # A given number of requests is counted from the first.
+        warm_up_s=0.0 if requests else values["seconds"] / 5,
         arrivals_per_s=values["arrivals"],
+        requests=requests,
         mean_uptime_s=None if hours is None else hours * 3600,
         repair_s=values["repair"] * 60,
         seed=values["seed"],
     )
-    outcome = simulate([plan.deployment for plan in plans], scenario)
-    formula = sum(plan.decode.tokens_per_s for plan in plans)
+    limit = _run([_plan(question, part) for part in parts], scenario)
+    today = [_plan_today(question, part) for part in parts]
+    own = _run([plan for plan in today if plan is not None], scenario) if all(today) else None
     if as_json:
-        output.print_json(_json(question, machines, plans, scenario, outcome, formula))
+        output.print_json(_json(question, machines, scenario, limit, own))
         return
-    _show(question, machines, plans, scenario, outcome, formula)
+    _show(question, machines, scenario, limit)
+    _show_today(own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A simulation. ``formula``: tokens/s of decoding alone, as ``plan`` gives them."""
+
+    plans: list[Plan]
+    outcome: Outcome
+    formula: float
+
+
+def _run(plans: list[Plan], scenario: Scenario) -> _Run:
+    return _Run(
+        plans=plans,
+        outcome=simulate([PlannedServer(plan.deployment) for plan in plans], scenario),
+        formula=sum(plan.decode.tokens_per_s for plan in plans),
+    )
 
 
 def _dealt(machines: Machines, replicas: int) -> list[Machines]:
@@ -71,24 +99,25 @@ def _plan(question: Question, machines: Machines) -> Plan:
     return answer.best
 
 
-def _show(
-    question: Question,
-    machines: Machines,
-    plans: list[Plan],
-    scenario: Scenario,
-    outcome: Outcome,
-    formula: float,
-) -> None:
+def _plan_today(question: Question, machines: Machines) -> Plan | None:
+    """bandweave's own plan for its processors; None where it can't run the model there."""
+    setup = bandweave_setup(machines)
+    if setup is None or not question.model.runs_on_bandweave:
+        return None
+    answer = find_plans(bandweave_question(question), setup)
+    return None if answer is None else answer.best
+
+
+def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run) -> None:
+    plans, outcome = run.plans, run.outcome
     arrivals = (
         f"{scenario.arrivals_per_s:g} requests/s arrive"
         if scenario.arrivals_per_s
         else "every place is always taken"
     )
-    kinds = Counter(layout_phrase(plan) for plan in plans)
-    layouts = "; ".join(f"{n} x {name}" if n > 1 else name for name, n in kinds.items())
     link = f", joined by {machines.link_title}" if machines.link_title else ""
     _say(
-        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: {layouts}. "
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: {_layouts(plans)}. "
         f"{question.streams} streams a replica, prompts of {scenario.prompt}, answers of "
         f"{scenario.answer} tokens; {arrivals}. {outcome.seconds:.0f} s simulated after "
         f"{scenario.warm_up_s:.0f} s of warming up, seed {scenario.seed}."
@@ -96,7 +125,7 @@ def _show(
     output.print_text()
     pairs = [
         ("tokens/s", f"{output.rate(outcome.tokens_per_s)}; the formula for decoding alone says "
-                     f"{output.rate(formula)}"),
+                     f"{output.rate(run.formula)}"),
         ("requests", f"{outcome.requests} finished, {outcome.waiting} waiting at the end"),
         ("between tokens", _percentiles(outcome.gaps_s)),
         ("first token", _percentiles(outcome.first_tokens_s)),
@@ -131,23 +160,46 @@ def _show(
         _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
 
 
+def _show_today(run: _Run | None) -> None:
+    output.print_text()
+    if run is None:
+        _say("bandweave today: not known there; `bandweave plan` without --simulate says why.")
+        return
+    _say(
+        f"bandweave today, on the processors ({_layouts(run.plans)}): "
+        f"{output.rate(run.outcome.tokens_per_s)} tokens/s, {run.outcome.requests} requests "
+        f"finished; between tokens {_percentiles(run.outcome.gaps_s)}; first token "
+        f"{_percentiles(run.outcome.first_tokens_s)}."
+    )
+
+
+def _layouts(plans: list[Plan]) -> str:
+    kinds = Counter(layout_phrase(plan) for plan in plans)
+    return "; ".join(f"{n} x {name}" if n > 1 else name for name, n in kinds.items())
+
+
 def _json(
-    question: Question,
-    machines: Machines,
-    plans: list[Plan],
-    scenario: Scenario,
-    outcome: Outcome,
-    formula: float,
+    question: Question, machines: Machines, scenario: Scenario, run: _Run, own: _Run | None
 ) -> dict[str, Any]:
+    """What the hardware allows; under ``"bandweave"`` what bandweave does there today."""
     return {
         "model": question.model.name,
         "format": question.weights.name,
         "machines": [machine.name for machine in machines.hardware],
         "links": [link.name for link in machines.links],
-        "replicas": [layout_phrase(plan) for plan in plans],
         "scenario": asdict(scenario),
+        **_run_json(run),
+        "bandweave": None if own is None else _run_json(own),
+    }
+
+
+def _run_json(run: _Run) -> dict[str, Any]:
+    outcome = run.outcome
+    return {
+        "replicas": [layout_phrase(plan) for plan in run.plans],
+        "seconds": outcome.seconds,
         "tokens_per_s": outcome.tokens_per_s,
-        "formula_tokens_per_s": formula,
+        "formula_tokens_per_s": run.formula,
         "requests": outcome.requests,
         "waiting": outcome.waiting,
         "between_tokens_s": {f"p{part * 100:g}": _or_none(outcome.gaps_s, part) for part in _PARTS},

@@ -9,7 +9,7 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.environment import read_environment
-from bandweave.cli.options import usable_threads
+from bandweave.cli.options import usable_isa, usable_threads
 
 
 @click.command("worker", short_help="Offer this machine as a node.")
@@ -85,6 +85,7 @@ def command(
         advertise=advertise,
         threads=usable_threads(threads),
         cache=str(read_environment().cache or ""),
+        isa=usable_isa(None),
     )
 
 

@@ -25,7 +25,8 @@ class NodeContext:
     threads of one process, which share ``in_process_group`` instead. ``threads`` is how many
     threads the node may compute with, None where that is the node's own choice. ``model_roots``
     are folders where the node may look for its own copy of a model; ``cache`` is the folder for
-    packed weights, empty for none, where the controller leaves that to the node. ``log`` tells
+    packed weights, empty for none, where the controller leaves that to the node; ``isa`` the kernel
+    variant that this machine shall use, empty for the controller's or the fastest. ``log`` tells
     whoever runs the node's machine.
     """
 
@@ -40,6 +41,7 @@ class NodeContext:
     threads: int | None = None
     model_roots: tuple[Path, ...] = ()
     cache: str = ""
+    isa: str = ""
     log: Callable[[str], None] = lambda sentence: None
 
 

@@ -110,7 +110,7 @@ class _Node:
             threads=threads,
             cpus=assignment.cpus,
             spin=assignment.spin and threads <= len(usable_cpus()),
-            isa=assignment.isa,
+            isa=context.isa or assignment.isa,
             wire=assignment.wire,
         )
         memory = node_memory(program, assignment.weight_format, options)

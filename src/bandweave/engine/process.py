@@ -150,6 +150,7 @@ def _serve(
         threads=settings["threads"],
         model_roots=tuple(Path(root) for root in settings["model_roots"]),
         cache=settings["cache"],
+        isa=settings["isa"],
         log=log if talks else lambda sentence: None,
     )
     status = run_node(serve, context)

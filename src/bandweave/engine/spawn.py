@@ -40,6 +40,7 @@ class NodeSettings:
     threads: int | None = None
     model_roots: Sequence[Path] = ()
     cache: str = ""
+    isa: str = ""
 
     def message(self) -> dict[str, object]:
         """As JSON can carry it; with this process's module path, so that both find the same."""
@@ -54,6 +55,7 @@ class NodeSettings:
             "threads": self.threads,
             "model_roots": [str(root) for root in self.model_roots],
             "cache": self.cache,
+            "isa": self.isa,
             "path": [entry for entry in sys.path if entry],
         }
 

@@ -74,6 +74,7 @@ class Worker:
         advertise: Address | str | None = None,
         threads: int | None = None,
         cache: str = "",
+        isa: str = "",
         log: Callable[[str], None] = _print,
         python: str = sys.executable,
         serve: str = SERVE,
@@ -85,7 +86,7 @@ class Worker:
             if not root.is_dir():
                 raise ValueError(f"--models {root}: there is no such folder")
         self._secret, self._roots, self._threads = secret, roots, threads
-        self._cache = cache
+        self._cache, self._isa = cache, isa
         self._log, self._python, self._serve = log, python, serve
         if isinstance(advertise, str):
             advertise = parse_address(advertise)
@@ -137,6 +138,7 @@ class Worker:
             threads=self._threads,
             model_roots=self._roots,
             cache=self._cache,
+            isa=self._isa,
         )
         process, channel = spawn(
             settings,
@@ -172,6 +174,7 @@ def run_worker(
     advertise: Address | str | None = None,
     threads: int | None = None,
     cache: str = "",
+    isa: str = "",
     log: Callable[[str], None] = _print,
     python: str = sys.executable,
     serve: str = SERVE,
@@ -181,7 +184,8 @@ def run_worker(
 
     ``listen`` is ``host:port``; ``advertise`` the address by which other nodes reach this machine,
     where that is not the one given to the controller; ``cache`` the folder for packed weights,
-    empty for none; ``option`` what an error about the address names. ``ValueError`` with one
+    empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest;
+    ``option`` what an error about the address names. ``ValueError`` with one
     sentence for a secret, folder or address that cannot be used.
     """
     worker = Worker(
@@ -191,6 +195,7 @@ def run_worker(
         advertise=advertise,
         threads=threads,
         cache=cache,
+        isa=isa,
         log=log,
         python=python,
         serve=serve,

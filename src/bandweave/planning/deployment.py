@@ -24,7 +24,8 @@ class EngineTraits:
     ``hop_s``: what a pipeline handover costs the engine beside the link; ``exchange_s``: what an
     exchange costs it for every doubling of the nodes. ``sharded_overhead``: the part of a layer's
     fixed time that a tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go
-    through the stages before the engine waits for the last of them.
+    through the stages before the engine waits for the last of them. ``mixes_prompts``: a step takes
+    decoding rows and a chunk of prompts together.
     """
 
     name: str
@@ -35,6 +36,7 @@ class EngineTraits:
     two_step_exchange: bool = True  # large messages reduce-scatter and all-gather
     chunk_rows: int = 512  # of prefill
     chunks_in_flight: int = 4
+    mixes_prompts: bool = False
     hop_s: float = 0.0
     exchange_s: float = 0.0
     embedding_in_memory: bool = True
@@ -42,8 +44,14 @@ class EngineTraits:
 
 
 #: bandweave as it is: int32 grid values on the wire, everybody sends to everybody, absorbed latent
-#: attention, one step at a time, embedding rows read from the file.
-BANDWEAVE = EngineTraits(name="bandweave", two_step_exchange=False, embedding_in_memory=False)
+#: attention, one step of up to 256 rows at a time, embedding rows read from the file.
+BANDWEAVE = EngineTraits(
+    name="bandweave",
+    two_step_exchange=False,
+    chunk_rows=256,
+    mixes_prompts=True,
+    embedding_in_memory=False,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

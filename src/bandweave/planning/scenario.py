@@ -10,7 +10,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """What happens. ``streams``: at once in each replica; ``arrivals_per_s``: of requests, 0 keeps
-    every place taken. A node runs ``mean_uptime_s`` on average (exponential; None: for ever) and is
+    every place taken, until ``requests`` have been answered (0: for ever). A node runs ``mean_uptime_s`` on average (exponential; None: for ever) and is
     back after ``repair_s``. ``warm_up_s`` is not counted."""
 
     streams: int
@@ -20,6 +20,7 @@ class Scenario:
     seconds: float = 60.0
     warm_up_s: float = 0.0
     arrivals_per_s: float = 0.0
+    requests: int = 0
     mean_uptime_s: float | None = None
     repair_s: float = 60.0
     seed: int = 0

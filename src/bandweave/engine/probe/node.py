@@ -41,7 +41,7 @@ def _machine(context: NodeContext, message: dict[str, Any], cpus: tuple[int, ...
     profile = probe_machine(
         threads=threads,
         setting=Setting(cpus=cpus if message["pin"] and threads == len(cpus) else (),
-                        isa=message["isa"]),
+                        isa=context.isa or message["isa"]),
         scope=from_json(Scope, message["scope"], "the scope"),
         on_progress=report,
     )  # fmt: skip
@@ -76,7 +76,7 @@ def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None
         context.node,
         exchange,
         schedule,
-        Setting(cpus=tuple(message["cpus"]), isa=message["isa"], spin=message["spin"]),
+        Setting(cpus=tuple(message["cpus"]), isa=context.isa or message["isa"], spin=message["spin"]),
         transport_of=transport_of,
         on_pair=report,
     )
