@@ -203,18 +203,15 @@ def test_one_request_on_probed_machines_is_the_prediction(
 
 def test_prompts_that_come_together_share_steps() -> None:
     server, _ = probed(1, 0.0)
-    scenario = Scenario(
-        streams=4, prompt=128, answer=10, context=130, requests=4, seconds=1e6
-    )
+    scenario = Scenario(streams=4, prompt=128, answer=10, context=130, requests=4, seconds=1e6)
     first = simulate([server], scenario).first_tokens_s
-    assert first[0] == first[1] < first[2] == first[3]
+    # The answers begun take two rows of the second step, which the last prompt lacks.
+    assert first[0] == first[1] < first[2] < first[3] < 1.1 * first[2]
 
 
 def test_a_slow_link_makes_one_machine_the_faster() -> None:
     def rate(nodes: int, us: float) -> float:
-        scenario = Scenario(
-            streams=4, prompt=100, answer=20, context=110, requests=8, seconds=1e6
-        )
+        scenario = Scenario(streams=4, prompt=100, answer=20, context=110, requests=8, seconds=1e6)
         return simulate([probed(nodes, us)[0]], scenario).tokens_per_s
 
     assert rate(2, 5.0) > rate(1, 0.0) > rate(2, 20_000.0)

@@ -106,6 +106,8 @@ def size(count: float) -> str:
 
 def seconds(value: float) -> str:
     """A duration: ``"1.24 s"``, ``"35.1 ms"``, ``"410 us"``."""
+    if value >= 999.5:
+        return f"{value:.0f} s"
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if value >= scale * 0.9995:
             return f"{value / scale:.3g} {unit}"

@@ -141,7 +141,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     type=click.FloatRange(0.1, 1e6),
     default=60.0,
     metavar="S",
-    help="Simulated time. Default 60.",
+    help="Simulated time, where no --requests are given. Default 60.",
 )
 @click.option(
     "--uptime",

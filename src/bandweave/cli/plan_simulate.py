@@ -24,6 +24,7 @@ from bandweave.planning.shortage import shortage_sentence
 from bandweave.planning.simulation import simulate
 
 _PARTS = (0.5, 0.9, 0.99)
+_FOR_EVER = 1e12
 _MOST_STAGES = 8  # shown one by one
 
 
@@ -39,7 +40,7 @@ def show_simulation(
         prompt=question.prompt,
         answer=question.answer,
         context=question.context,
-        seconds=values["seconds"],
+        seconds=_FOR_EVER if requests else values["seconds"],
         # A given number of requests is counted from the first.
         warm_up_s=0.0 if requests else values["seconds"] / 5,
         arrivals_per_s=values["arrivals"],
@@ -117,10 +118,10 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
     )
     link = f", joined by {machines.link_title}" if machines.link_title else ""
     _say(
-        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: {_layouts(plans)}. "
-        f"{question.streams} streams a replica, prompts of {scenario.prompt}, answers of "
-        f"{scenario.answer} tokens; {arrivals}. {outcome.seconds:.0f} s simulated after "
-        f"{scenario.warm_up_s:.0f} s of warming up, seed {scenario.seed}."
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
+        f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
+        f"answers of {scenario.answer} tokens; {arrivals}. "
+        f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
     output.print_text()
     pairs = [
@@ -160,6 +161,12 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
         _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
 
 
+def _length(scenario: Scenario, outcome: Outcome) -> str:
+    if scenario.requests:
+        return f"{outcome.requests} requests take {output.seconds(outcome.seconds)}"
+    return f"{outcome.seconds:.0f} s simulated after {scenario.warm_up_s:.0f} s of warming up"
+
+
 def _show_today(run: _Run | None) -> None:
     output.print_text()
     if run is None:
@@ -168,7 +175,8 @@ def _show_today(run: _Run | None) -> None:
     _say(
         f"bandweave today, on the processors ({_layouts(run.plans)}): "
         f"{output.rate(run.outcome.tokens_per_s)} tokens/s, {run.outcome.requests} requests "
-        f"finished; between tokens {_percentiles(run.outcome.gaps_s)}; first token "
+        f"finished in {output.seconds(run.outcome.seconds)}; between tokens "
+        f"{_percentiles(run.outcome.gaps_s)}; first token "
         f"{_percentiles(run.outcome.first_tokens_s)}."
     )
 

@@ -23,8 +23,7 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """``rows`` tokens of a stream's prompt, ``span`` of the whole reading; ``last``: its first token
-    follows."""
+    """``rows`` tokens of a stream's prompt of ``span``; ``last``: its first token follows."""
 
     stream: Stream
     rows: int
@@ -87,9 +86,7 @@ class Replica:
         count = 1 if self.server.mixes else math.ceil(span / self.server.chunk_rows)
         rows = math.ceil(span / count)
         for index in range(count):
-            self.prompts.append(
-                Piece(stream=stream, rows=rows, span=span, last=index == count - 1)
-            )
+            self.prompts.append(Piece(stream=stream, rows=rows, span=span, last=index == count - 1))
 
     def next_job(self, index: int) -> Job | None:
         """What the stage does next, if anything; it is taken from its queue."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """What happens. ``streams``: at once in each replica; ``arrivals_per_s``: of requests, 0 keeps
-    every place taken, until ``requests`` have been answered (0: for ever). A node runs ``mean_uptime_s`` on average (exponential; None: for ever) and is
-    back after ``repair_s``. ``warm_up_s`` is not counted."""
+    every place taken, until ``requests`` have been answered (0: for ever). A node runs
+    ``mean_uptime_s`` on average (exponential; None: for ever) and is back after ``repair_s``.
+    ``warm_up_s`` is not counted."""
 
     streams: int
     prompt: int

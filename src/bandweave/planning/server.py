@@ -27,7 +27,7 @@ Times = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A step: one row of each of ``decoding`` answers, which see ``context`` keys, and ``rows`` rows
+    """A step: a row of each of ``decoding`` answers, which see ``context`` keys, and ``rows`` rows
     of ``prompts`` prompts of ``span`` tokens: the average chunk of them."""
 
     context: int

@@ -76,7 +76,9 @@ def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None
         context.node,
         exchange,
         schedule,
-        Setting(cpus=tuple(message["cpus"]), isa=context.isa or message["isa"], spin=message["spin"]),
+        Setting(
+            cpus=tuple(message["cpus"]), isa=context.isa or message["isa"], spin=message["spin"]
+        ),
         transport_of=transport_of,
         on_pair=report,
     )
