@@ -17,9 +17,10 @@ from bandweave.engine.probe.machine import Scope
 from bandweave.engine.probe.session import probe_here
 from bandweave.models.registry import build_graph
 from bandweave.planning.emulation import emulated_link
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, predict
-from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, LinkProfile, Profile
+from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
 from bandweave.planning.split import make_split
 from benchmarks import contestant
 from benchmarks.contestant import Sample
