@@ -160,9 +160,9 @@ def run(store: Store, scale: Scale) -> Result:
         series=[_series(kind, found) for kind in _SPEEDS],
         notes=(
             "A combination's error is the median over the rounds of |predicted / measured - 1|; "
-            "every round's runs lie between two probes, whose predicted times are averaged. Nodes of "
-            "one host share memory; links by name are emulated, and their predictions add the link's "
-            "latency and rate to what the probe found of TCP on this machine.",
+            "every round's runs lie between two probes, whose predicted times are averaged. Nodes "
+            "of one host share memory; links by name are emulated, and their predictions add the "
+            "link's latency and rate to what the probe found of TCP on this machine.",
             *(words for words, _ in picks),
         ),
         rounds=[*rounds, {name: vars(one) for name, one in found.items()}],
