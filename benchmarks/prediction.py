@@ -1,7 +1,8 @@
 """Predicted beside measured: many combinations of model, format, split, link and context.
 
-Every round probes this machine and its links and then runs every combination, so that both see the
-machine as it is at the time. Knows what is combined; the predictions are those of the commands.
+Every round probes this machine and its links, runs every combination, and probes again: so both see
+the machine as it is at the time, and as it becomes. Knows what is combined; the predictions are
+those of the commands.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from bandweave.engine.probe.machine import Scope
 from bandweave.engine.probe.session import probe_here
 from bandweave.models.registry import build_graph
 from bandweave.planning.emulation import emulated_link
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, predict
-from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, LinkProfile, Profile
+from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
 from bandweave.planning.split import make_split
 from benchmarks import contestant
 from benchmarks.contestant import Sample
@@ -122,10 +124,12 @@ class _Found:
     speeds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in _SPEEDS})
     expected: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in _SPEEDS})
 
-    def add(self, sample: Sample, prediction: Prediction) -> None:
+    def add(self, sample: Sample, predictions: Sequence[Prediction]) -> None:
+        """``predictions``: from the probes before and after; their mean time counts."""
         for kind, name in _SPEEDS.items():
             self.speeds[kind].append(sample[name])
-            self.expected[kind].append(getattr(prediction, name))
+            promised = [getattr(prediction, name) for prediction in predictions]
+            self.expected[kind].append(statistics.harmonic_mean(promised))
 
     def error(self, kind: str) -> float:
         """Per cent by which the prediction misses the speed: the median over the rounds."""
@@ -136,15 +140,18 @@ class _Found:
 def run(store: Store, scale: Scale) -> Result:
     chosen = combinations(scale)
     found = {one.name: _Found() for one in chosen}
-    rounds = []
     count = max(2, scale.rounds // 2)
-    for number in range(count):
-        say(f"prediction: round {number + 1} of {count}: probing")
-        profile = probe_here(nodes=2, scope=probe_scope(scale))
+    profiles = [_probe(scale, f"before round 1 of {count}")]
+    for number in range(1, count + 1):
+        samples = {}
         for one in chosen:
-            say(f"prediction: round {number + 1} of {count}: {one.name}")
-            found[one.name].add(_measure(store, scale, one), _predict(store, scale, one, profile))
-        rounds.append({"profile": profile.to_json()})
+            say(f"prediction: round {number} of {count}: {one.name}")
+            samples[one.name] = _measure(store, scale, one)
+        profiles.append(_probe(scale, f"after round {number} of {count}"))
+        for one in chosen:
+            promised = [_predict(store, scale, one, profile) for profile in profiles[-2:]]
+            found[one.name].add(samples[one.name], promised)
+    rounds = [{"profile": profile.to_json()} for profile in profiles]
     picks = [_pick(task, found) for task in _tasks(chosen)]
     return Result(
         experiment="prediction",
@@ -153,9 +160,9 @@ def run(store: Store, scale: Scale) -> Result:
         series=[_series(kind, found) for kind in _SPEEDS],
         notes=(
             "A combination's error is the median over the rounds of |predicted / measured - 1|; "
-            "every round probes first and then runs. Nodes of one host share memory; links by name "
-            "are emulated, and their predictions add the link's latency and rate to what the probe "
-            "found of TCP on this machine.",
+            "every round's runs lie between two probes, whose predicted times are averaged. Nodes "
+            "of one host share memory; links by name are emulated, and their predictions add the "
+            "link's latency and rate to what the probe found of TCP on this machine.",
             *(words for words, _ in picks),
         ),
         rounds=[*rounds, {name: vars(one) for name, one in found.items()}],
@@ -163,6 +170,11 @@ def run(store: Store, scale: Scale) -> Result:
 
 
 # --- a round ---
+
+
+def _probe(scale: Scale, when: str) -> Profile:
+    say(f"prediction: probing {when}")
+    return probe_here(nodes=2, scope=probe_scope(scale))
 
 
 def probe_scope(scale: Scale) -> Scope:

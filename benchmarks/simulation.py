@@ -16,7 +16,7 @@ from typing import Any
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.probe.session import probe_here
 from bandweave.models.registry import build_graph
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.profile import HERE, Profile
 from bandweave.planning.scenario import Scenario
 from bandweave.planning.server import ProbedServer

@@ -26,9 +26,12 @@ from bandweave.formats.sizes import packed_bytes
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.engine_cost import ITEMS, EngineNode, predict_step
+from bandweave.planning.bill import ITEMS
+from bandweave.planning.engine_cost import predict_step
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import FREE_LINK, LinkProfile
 from bandweave.planning.prediction import Load, choose_shares, predict, prompt_steps
-from bandweave.planning.profile import FREE_LINK, HERE, LinkProfile, MachineProfile
+from bandweave.planning.profile import HERE, MachineProfile
 from bandweave.planning.profile_rates import link_rates_from_profile, rates_from_profile
 from bandweave.planning.split import make_split
 from bandweave.planning.work import Product, Reduce, Step, step_work

@@ -9,7 +9,7 @@ from bandweave.models.registry import build_graph
 from bandweave.planning.columns import ANY_ENGINE
 from bandweave.planning.cost import StepCost, decode_step, prefill
 from bandweave.planning.deployment import BANDWEAVE, Deployment, EngineTraits, Network
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.layout import Layout, Setup, deploy
 from bandweave.planning.prediction import Load, predict
 from bandweave.planning.profile import HERE

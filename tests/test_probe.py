@@ -30,11 +30,11 @@ from bandweave.engine.probe.stopwatch import Setting, take_turns
 from bandweave.mesh.secret import make_secret
 from bandweave.models.registry import build_graph
 from bandweave.planning.fit import fitting_shares
+from bandweave.planning.interpolation import interpolate
 from bandweave.planning.profile import (
     HERE,
     SCHEMA_VERSION,
     Profile,
-    interpolate,
     link_name,
     median_and_spread,
     stale_reason,

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION, __version__
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import LinkProfile, LinkTime
 from bandweave.planning.profile import (
     AttentionRate,
     ElementRate,
-    LinkProfile,
-    LinkTime,
     MachineProfile,
     Overhead,
     ProductRate,

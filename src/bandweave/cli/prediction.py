@@ -23,9 +23,10 @@ from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
 from bandweave.planning.emulation import EmulatedLink
 from bandweave.planning.engine_cost import Bill as PredictedBill
-from bandweave.planning.engine_cost import EngineNode
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, choose_shares, predict
-from bandweave.planning.profile import HERE, HERE_TCP, LinkProfile, Profile
+from bandweave.planning.profile import HERE, HERE_TCP, Profile
 from bandweave.planning.split import Split
 
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for

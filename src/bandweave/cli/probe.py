@@ -14,7 +14,8 @@ from bandweave.cli.environment import read_environment
 from bandweave.cli.options import hosts_and_secret, json_option
 
 if TYPE_CHECKING:
-    from bandweave.planning.profile import LinkProfile, MachineProfile, Profile
+    from bandweave.planning.link_profile import LinkProfile
+    from bandweave.planning.profile import MachineProfile, Profile
 
 _SHOWN_ROWS = (8, 128)
 _NOISY = 0.25  # a spread from which on other programs must have been at work

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.links import link_from_text
-from bandweave.planning.profile import LinkProfile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ messages do, so that waiting shows as it does in the engine's bill. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from bandweave.models.graph import Graph
-from bandweave.planning.profile import LinkProfile, LinkTime, MachineProfile
+from bandweave.planning.bill import ITEMS, WIRE_KINDS, Bill
+from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.link_profile import LinkProfile, LinkTime
 from bandweave.planning.split import Split
 from bandweave.planning.work import (
     FRAME_BYTES,
@@ -25,55 +26,10 @@ from bandweave.planning.work import (
     step_work,
 )
 
-ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
-WIRE_KINDS = ("activations", "logits", "control", "weights", "kv")
 _QUANTISED = ("q4", "q8")
 _CACHE_PART = 0.25  # of a cache may be counted on
 
 Links = Callable[[int, int], LinkProfile]  # between two nodes
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineNode:
-    """One node: ``threads`` threads on a machine; nodes with the same ``host`` share its memory and
-    processors. Remembers the rates that it was asked for."""
-
-    machine: MachineProfile
-    threads: int
-    host: str
-    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-
-    def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"{self.threads} threads a node; it must be at least 1")
-
-    def seconds_per_byte(
-        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool
-    ) -> float:
-        """As the machine's profile says."""
-        key = (format, on_grid, rows, threads, cached)
-        if key not in self._rates:
-            self._rates[key] = self.machine.seconds_per_byte(
-                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
-            )
-        return self._rates[key]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bill:
-    """A step: seconds by node and item, with ``"wall"`` their sum; ``weight_bytes`` read by node;
-    ``wire_bytes`` by kind over all nodes, headers of messages included."""
-
-    seconds: tuple[Mapping[str, float], ...]
-    weight_bytes: tuple[int, ...]
-    wire_bytes: Mapping[str, int]
-
-    @property
-    def wall(self) -> float:
-        """Seconds of the step, on node 0's clock."""
-        return self.seconds[0]["wall"]
 
 
 def predict_step(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from bandweave.models.graph import Graph
-from bandweave.planning.engine_cost import Bill, EngineNode, Links, predict_step
+from bandweave.planning.bill import Bill
+from bandweave.planning.engine_cost import Links, predict_step
+from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.split import Split, make_split
 from bandweave.planning.work import Step
 

@@ -1,4 +1,4 @@
-"""Profile: what was measured of machines and of the links between them. Plain data with lookups.
+"""Profile: what was measured of machines, and of the links between them. Plain data with lookups.
 
 Times are medians over several rounds; ``spread`` is the interquartile range over the median, so
 that a noisy machine shows. Knows no models, no files and no measuring.
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bandweave.planning.interpolation import interpolate
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.record import from_json, to_json
 
 SCHEMA_VERSION = 2
@@ -185,73 +187,6 @@ class MachineProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinkTime:
-    """An all-reduce of two nodes in which each sends ``payload_bytes``: seconds to send, to wait
-    for the other, and to encode, check and add."""
-
-    payload_bytes: int
-    wire_seconds: float
-    wait_seconds: float
-    other_seconds: float
-    spread: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinkProfile:
-    """The link between two nodes. ``transport`` is ``"shared"`` (memory of one host) or
-    ``"tcp"``."""
-
-    transport: str
-    times: tuple[LinkTime, ...]
-
-    def __post_init__(self) -> None:
-        if not self.times:
-            raise ValueError("a link's profile has no times")
-
-    @property
-    def latency_seconds(self) -> float:
-        """Of the smallest message that was measured."""
-        first = min(self.times, key=lambda time: time.payload_bytes)
-        return first.wire_seconds + first.wait_seconds
-
-    @property
-    def bytes_per_s(self) -> float:
-        """What the link carries each way, from the largest messages that were measured."""
-        times = sorted(self.times, key=lambda time: time.payload_bytes)
-        last = times[-1]
-        seconds = last.wire_seconds + last.wait_seconds - self.latency_seconds
-        return last.payload_bytes / seconds if seconds > 0 else math.inf
-
-    def at(self, payload_bytes: float) -> LinkTime:
-        """The times of a message of that size, on straight lines between the sizes that were
-        measured (a latency and a rate), in proportion beyond the largest."""
-        size = max(float(payload_bytes), 1.0)
-        largest = max(time.payload_bytes for time in self.times)
-        scale = max(1.0, size / largest) if largest else 1.0
-
-        def value(name: str) -> float:
-            points = {time.payload_bytes: getattr(time, name) for time in self.times}
-            return interpolate(points, size, logarithmic=False) * scale
-
-        return LinkTime(
-            payload_bytes=round(size),
-            wire_seconds=value("wire_seconds"),
-            wait_seconds=value("wait_seconds"),
-            other_seconds=value("other_seconds"),
-            spread=max(time.spread for time in self.times),
-        )
-
-
-FREE_LINK = LinkProfile(
-    transport="free",
-    times=(
-        LinkTime(payload_bytes=0, wire_seconds=0, wait_seconds=0, other_seconds=0, spread=0),
-        LinkTime(payload_bytes=1, wire_seconds=0, wait_seconds=0, other_seconds=0, spread=0),
-    ),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Profile:
     """``machines`` by address (``host:port`` of a worker) or ``HERE``; ``links`` by the two ends,
     ``"a b"`` in alphabetical order; between nodes of this machine ``"here shared"`` and
@@ -302,22 +237,6 @@ def stale_reason(
     if processor is not None and machine.processor != processor:
         return f"it is of another processor ({machine.processor})"
     return ""
-
-
-def interpolate(points: Mapping[int, float], x: float, *, logarithmic: bool = True) -> float:
-    """The value at ``x`` between measured points, on straight lines over logarithms (a power law
-    between neighbours; a zero makes its line a plain one), or on plain lines; beyond the ends the
-    end's value."""
-    xs = sorted(points)
-    x = min(max(x, xs[0]), xs[-1])
-    if x in points:
-        return points[int(x)]
-    high = next(i for i, value in enumerate(xs) if value > x)
-    a, b = xs[high - 1], xs[high]
-    first, last = points[a], points[b]
-    if not logarithmic or min(first, last) <= 0 or a <= 0:
-        return first + (x - a) / (b - a) * (last - first)
-    return first * (last / first) ** (math.log(x / a) / math.log(b / a))
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,8 @@ this engine operation by operation. Both start from the same measurements.
 from __future__ import annotations
 
 from bandweave.formats.registry import get_format
-from bandweave.planning.profile import LinkProfile, MachineProfile
+from bandweave.planning.link_profile import LinkProfile
+from bandweave.planning.profile import MachineProfile
 from bandweave.planning.rates import ComputeRate, Estimate, LinkRates, NodeRates
 
 _OPS_OF_A_LAYER = 11  # norms, products, rope, append, attention, gate, sums

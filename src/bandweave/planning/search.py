@@ -7,8 +7,6 @@ The best of a set depends on that set alone, so one more machine can never make 
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,12 +30,11 @@ from bandweave.planning.layout import (
     with_layers,
     with_share,
 )
-from bandweave.planning.rates import NodeRates
+from bandweave.planning.machine_sets import machine_sets
 
 OBJECTIVES = ("decode", "prefill", "request")
 
-_MOST_SETS = 600
-_MOST_EQUAL = 16  # of more equal machines only some numbers are tried
+_MOST_SHARED = 16  # machines; of more one's share matters little
 _REFINED = 2  # of a set's layouts, how many are improved step by step
 _STEPS = 24
 
@@ -149,8 +146,7 @@ def plans_on(question: Question, setup: Setup, machines: tuple[int, ...]) -> lis
             by_kind.setdefault(plan.kind, []).append(plan)
         for plans in by_kind.values():
             for start in plans[:_REFINED]:
-                # Of many machines one's share matters little.
-                few = len(machines) <= _MOST_EQUAL
+                few = len(machines) <= _MOST_SHARED
                 plan = _refined(question, setup, network, start) if few else start
                 if plan.kind not in result or plan.seconds < result[plan.kind][1].seconds:
                     result[plan.kind] = (network, plan)
@@ -169,67 +165,6 @@ def evaluate(question: Question, setup: Setup, network: Network, layout: Layout)
     """The plan of a layout; its costs are computed when they are asked for."""
     deployment = deploy(question, setup, network, layout)
     return Plan(question=question, layout=layout, deployment=deployment)
-
-
-def machine_sets(question: Question, setup: Setup) -> Iterator[tuple[int, ...]]:
-    """Sets of machines worth a look: every one, but that of equal machines only their number
-    counts; with too many sets, the first k of the machines by speed and by memory."""
-
-    def order(node: int) -> tuple[float, int]:
-        return -decode_rate(question, setup.nodes[node]), node
-
-    groups = _groups(setup)
-    numbers = [_numbers(len(group)) for group in groups]
-    if math.prod(len(options) + 1 for options in numbers) <= _MOST_SETS:
-        sets = (
-            tuple(node for group, count in zip(groups, counts, strict=True)
-                  for node in group[:count])
-            for counts in itertools.product(*([0, *options] for options in numbers))
-        )  # fmt: skip
-        chosen = dict.fromkeys(tuple(sorted(nodes, key=order)) for nodes in sets if nodes)
-    else:
-        by_speed = sorted(range(len(setup.nodes)), key=order)
-        by_memory = sorted(by_speed, key=lambda node: -setup.nodes[node].memory_bytes)
-        chosen = dict.fromkeys(
-            tuple(sorted(ranked[:count], key=order))
-            for ranked in (by_speed, by_memory)
-            for count in _numbers(len(ranked))
-        )
-        chosen.update(dict.fromkeys((node,) for node in by_speed))
-    weights = question.weights.total(question.model.parameters_by_role())
-    weights -= question.weights.of("embedding") * question.model.embedding_parameters
-    for machines in chosen:
-        # What certainly does not fit need not be tried.
-        if machines and sum(setup.nodes[node].memory_bytes for node in machines) >= weights:
-            yield machines
-
-
-def decode_rate(question: Question, node: NodeRates) -> float:
-    """Bytes of weights a second, as a measure of a machine."""
-    return node.weight_rate(question.weights.name, "likely")
-
-
-def _groups(setup: Setup) -> list[list[int]]:
-    """Machines that can stand for each other; none can where pairs have links of their own."""
-    uniform = not any(network.links for network in setup.networks)
-    groups: list[list[int]] = []
-    for node, rates in enumerate(setup.nodes):
-        same = (group for group in groups if uniform and setup.nodes[group[0]] == rates)
-        group = next(same, None)
-        if group is None:
-            groups.append([node])
-        else:
-            group.append(node)
-    return groups
-
-
-def _numbers(count: int) -> list[int]:
-    few = list(range(1, min(count, _MOST_EQUAL) + 1))
-    many, number = [], 20
-    while number < count:
-        many.append(number)
-        number += number * 2 // 5
-    return few + many + ([count] if count > _MOST_EQUAL else [])
 
 
 def _start_layouts(

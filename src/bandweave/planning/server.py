@@ -14,7 +14,8 @@ from typing import Protocol
 from bandweave.models.graph import Graph
 from bandweave.planning.cost import stage_costs
 from bandweave.planning.deployment import Deployment
-from bandweave.planning.engine_cost import EngineNode, Links, predict_step
+from bandweave.planning.engine_cost import Links, predict_step
+from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.layer_cost import Items, RowBatch
 from bandweave.planning.split import Split
 from bandweave.planning.work import Step

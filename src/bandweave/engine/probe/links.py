@@ -15,7 +15,8 @@ from bandweave.engine.executor import StepError
 from bandweave.engine.native import NativeExecutor
 from bandweave.engine.probe import programs
 from bandweave.engine.probe.stopwatch import Setting, make_step, vectors_of
-from bandweave.planning.profile import LinkProfile, LinkTime, median_and_spread
+from bandweave.planning.link_profile import LinkProfile, LinkTime
+from bandweave.planning.profile import median_and_spread
 
 #: Grid values of an exchange, and how many a step holds: from the least message (a block of 64
 #: values) to 16 MB.

@@ -17,13 +17,8 @@ from bandweave.engine.probe.attention import probe_attention, probe_first_attent
 from bandweave.engine.probe.products import Streamed
 from bandweave.engine.probe.steps import probe_step
 from bandweave.engine.probe.stopwatch import Setting, take_turns
-from bandweave.planning.profile import (
-    MachineProfile,
-    ProductRate,
-    ReadRate,
-    interpolate,
-    median_and_spread,
-)
+from bandweave.planning.interpolation import interpolate
+from bandweave.planning.profile import MachineProfile, ProductRate, ReadRate, median_and_spread
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")

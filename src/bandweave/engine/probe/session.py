@@ -18,11 +18,11 @@ from bandweave.engine.probe.links import Schedule
 from bandweave.engine.probe.machine import Scope
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.profile import (
     HERE,
     HERE_SHARED,
     HERE_TCP,
-    LinkProfile,
     MachineProfile,
     Profile,
     link_name,

@@ -1,0 +1,35 @@
+"""EngineNode: one node of this engine on a machine that was probed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bandweave.planning.profile import MachineProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineNode:
+    """One node: ``threads`` threads on a machine; nodes with the same ``host`` share its memory and
+    processors. Remembers the rates that it was asked for."""
+
+    machine: MachineProfile
+    threads: int
+    host: str
+    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"{self.threads} threads a node; it must be at least 1")
+
+    def seconds_per_byte(
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool
+    ) -> float:
+        """As the machine's profile says."""
+        key = (format, on_grid, rows, threads, cached)
+        if key not in self._rates:
+            self._rates[key] = self.machine.seconds_per_byte(
+                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
+            )
+        return self._rates[key]
