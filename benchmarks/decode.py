@@ -18,7 +18,8 @@ _READ = "read_bytes_per_s"
 _NOTE = (
     "The weights are the same byte for byte in bandweave's q4 and Q4_0, and in q8 and Q8_0, the "
     "output tensor included; keys and values are f16 everywhere. Every contestant of T threads has "
-    "the same T processors. Nodes of one host share memory; those over veth, a virtual cable, talk "
+    "the same T processors. llama.cpp runs with its defaults, which here are flash attention, and "
+    "without it. Nodes of one host share memory; those over veth, a virtual cable, talk "
     "over TCP."
 )
 
@@ -77,18 +78,27 @@ def _against_llama(
     read = contestant.plain_read(threads)
     ours = contestant.bandweave(folder, context=work.context, threads=threads, format=format)
     gguf = store.gguf(scale.model, format)
-    theirs = contestant.llama_cpp(gguf, context=work.context, threads=threads, format=format)
-    entrants = [read, ours, *pairs, theirs]
+    theirs, plain = (
+        contestant.llama_cpp(
+            gguf, context=work.context, threads=threads, format=format, plain_attention=off
+        )
+        for off in (False, True)
+    )
+    entrants = [read, ours, *pairs, theirs, plain]
     nouns = "thread" if threads == 1 else "threads"
 
     def figures(rounds: Rounds) -> list[Figure]:
         speed = rounds.values(ours.name, _SPEED)
+        title = f"decode {format}, {threads} {nouns}, over llama.cpp {theirs.format}"
         found = [
             Figure(
-                title=f"decode {format}, {threads} {nouns}, over llama.cpp {theirs.format}",
-                estimate=estimate(ratios(speed, rounds.values(theirs.name, _SPEED))),
+                title=title + after,
+                estimate=estimate(ratios(speed, rounds.values(peer.name, _SPEED))),
                 at_least=at_least,
-            ),
+            )
+            for peer, after in ((theirs, ""), (plain, ", flash attention off"))
+        ]
+        found += [
             Figure(
                 title=f"weight products {format}, {threads} {nouns}, over a plain read",
                 estimate=estimate(ratios(rounds.values(ours.name, product_rate),
@@ -112,8 +122,8 @@ def _against_llama(
                unit="tokens/s")
         for one in entrants[1:]
     ]  # fmt: skip
-    plain = [value / 1e9 for value in measured.values(read.name, _READ)]
-    speeds.append(Figure(title=read.name, estimate=estimate(plain), unit="GB/s"))
+    reads = [value / 1e9 for value in measured.values(read.name, _READ)]
+    speeds.append(Figure(title=read.name, estimate=estimate(reads), unit="GB/s"))
     return [*figures(measured), *speeds], measured
 
 

@@ -30,7 +30,7 @@ def context(store: Store, scale: Scale) -> Result:
     }
     return _vary(
         scale,
-        _entrants(store, scale, context=scale.contexts[-1] + _BRIEF),
+        _entrants(store, scale, context=scale.contexts[-1] + _BRIEF, both=True),
         works,
         experiment="context",
         subject="Context",
@@ -108,13 +108,18 @@ def _vary(
 
 
 def _entrants(
-    store: Store, scale: Scale, *, context: int, streams: int = 1
+    store: Store, scale: Scale, *, context: int, streams: int = 1, both: bool = False
 ) -> Sequence[Contestant]:
+    """``both``: llama.cpp also with flash attention off."""
     folder, gguf = store.folder(scale.model), store.gguf(scale.model, "q4")
-    return (
-        contestant.bandweave(folder, context=context, threads=_THREADS, streams=streams),
-        contestant.llama_cpp(gguf, context=context, threads=_THREADS, streams=streams),
-    )
+    found = [contestant.bandweave(folder, context=context, threads=_THREADS, streams=streams)]
+    for plain in (False, True) if both else (False,):
+        found.append(
+            contestant.llama_cpp(
+                gguf, context=context, threads=_THREADS, streams=streams, plain_attention=plain
+            )
+        )
+    return found
 
 
 def _few(scale: Scale) -> int:

@@ -1,8 +1,9 @@
 """llama.cpp through llama-cpp-python's low-level API: one GGUF file, T threads.
 
 Knows llama.cpp's batches and its memory of keys and values; knows nothing of bandweave. Settings
-are llama.cpp's defaults (flash attention as it chooses, keys and values in f16, weights repacked
-for the processor); logits are computed for the last token of a prompt only.
+are llama.cpp's defaults (flash attention as it chooses, unless that is off by ``--plain-attention``;
+keys and values in f16, weights repacked for the processor); logits are computed for the last token
+of a prompt only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _Row = tuple[int, int, int, bool]  # token, position, stream, whether logits are
 class LlamaCpp:
     """A loaded model with a context of ``context`` tokens for each of ``streams``."""
 
-    def __init__(self, path: str, *, threads: int, context: int, streams: int) -> None:
+    def __init__(
+        self, path: str, *, threads: int, context: int, streams: int, plain_attention: bool = False
+    ) -> None:
         low.llama_backend_init()
         model_params = low.llama_model_default_params()
         model_params.n_gpu_layers = 0
@@ -37,6 +40,8 @@ class LlamaCpp:
         params.n_batch = max(params.n_batch, context)
         params.n_seq_max = streams
         params.n_threads = params.n_threads_batch = threads
+        if plain_attention:
+            params.flash_attn_type = low.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = low.llama_init_from_model(self._model, params)
         if not self._context:
             raise OSError(f"llama.cpp cannot make a context of {params.n_ctx} tokens for {path}")
@@ -119,6 +124,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--cpus", default="")
+    parser.add_argument("--plain-attention", action="store_true")
     arguments = parser.parse_args()
 
     def make() -> tuple[dict[str, Any], Callable[[Work], dict[str, Any]]]:
@@ -128,6 +134,7 @@ def main() -> None:
             threads=arguments.threads,
             context=arguments.context,
             streams=arguments.streams,
+            plain_attention=arguments.plain_attention,
         )
         description = {
             "engine": "llama.cpp",
