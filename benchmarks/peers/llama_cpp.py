@@ -1,9 +1,9 @@
 """llama.cpp through llama-cpp-python's low-level API: one GGUF file, T threads.
 
 Knows llama.cpp's batches and its memory of keys and values; knows nothing of bandweave. Settings
-are llama.cpp's defaults (flash attention as it chooses, unless that is off by ``--plain-attention``;
-keys and values in f16, weights repacked for the processor); logits are computed for the last token
-of a prompt only.
+are llama.cpp's defaults (flash attention as it chooses, or off by ``--plain-attention``; keys and
+values in f16, weights repacked for the processor); logits are computed for the last token of a
+prompt only.
 """
 
 from __future__ import annotations
