@@ -405,3 +405,22 @@ RECORDED_TOKENS_PER_S = {
     ("tinyllama-1.1b", (3, 1), 1): (22.5542, 77.531),
     ("qwen3-0.6b", (1, 1), 2): (23.4254, 154.886),
 }
+
+
+def test_the_more_of_a_cache_weights_take_the_less_they_stay_in_it() -> None:
+    graph, size = tinyllama(), 600 << 20
+    memory = weights_only()
+    faster = [
+        dataclasses.replace(one, cached=True, seconds_per_byte=one.seconds_per_byte / 4)
+        for one in memory.products
+        if one.rows == 1
+    ]
+    walls = []
+    for cache in (0, size, 2 * size, 4 * size, 1000 * size):
+        machine = dataclasses.replace(
+            memory, products=(*memory.products, *faster), cache_bytes=cache
+        )
+        walls.append(decode_wall(graph, (1,), make_nodes(machine), FREE_LINK))
+    assert walls[0] == decode_wall(graph, (1,), make_nodes(memory), FREE_LINK)
+    assert walls[0] >= walls[1] > walls[2] > walls[3] > walls[4]
+    assert walls[4] == pytest.approx(walls[0] / 4, rel=0.02)

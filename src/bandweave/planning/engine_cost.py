@@ -27,7 +27,6 @@ from bandweave.planning.work import (
 )
 
 _QUANTISED = ("q4", "q8")
-_CACHE_PART = 0.25  # of a cache may be counted on
 
 Links = Callable[[int, int], LinkProfile]  # between two nodes
 
@@ -47,7 +46,7 @@ def predict_step(
         raise ValueError(f"{len(nodes)} machines for {split.num_nodes} nodes")
     work = list(step_work(graph, split, step, format=weight_format))
     cost = _Cost(nodes, links, weight_format, kv_format)
-    cost.cached = _fits_caches(nodes, work)
+    cost.cached = _cached_part(nodes, work)
     for segment, times in work:
         # Layers of a stage are alike; the first starts from other clocks, the rest from even ones.
         cost.run(segment, times)
@@ -66,7 +65,7 @@ class _Cost:
     ) -> None:
         self.nodes, self.links = nodes, links
         self.weight_format, self.kv_format = weight_format, kv_format
-        self.cached = False  # a step's weights stay in the processors' caches
+        self.cached = 0.0  # the part of a step's weights that stays in the processors' caches
         self.clock = [0.0] * len(nodes)
         self.items: list[dict[str, float]] = [dict.fromkeys(ITEMS, 0.0) for _ in nodes]
         self.weight_bytes = [0] * len(nodes)
@@ -153,7 +152,7 @@ class _Cost:
         each = machine.attention_seconds(
             self.kv_format,
             together=together,
-            streamed=work.rows == 1 and not self.cached,
+            streamed=work.rows == 1 and self.cached < 0.5,
             threads=max(beside, threads),
         )
         elements = work.rows * work.keys * work.heads * work.dim
@@ -284,15 +283,17 @@ class _Cost:
         self.wire_bytes[meeting.kind] += times * size * len(meeting.targets)
 
 
-def _fits_caches(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]]) -> bool:
-    """Whether a step's weights surely stay in the cache of every host."""
+def _cached_part(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]]) -> float:
+    """The part of a step's weights that stays in the last-level cache from step to step, on the
+    host where it is least. The more of a cache the weights take, the more of them is displaced by
+    others: all of them where they take all of it."""
     sizes: dict[str, int] = {}
     for segment, times in work:
         for node, local in segment.local.items():
             size = times * sum(one.weight_bytes for one in local if isinstance(one, Product))
             sizes[nodes[node].host] = sizes.get(nodes[node].host, 0) + size
-    room = {node.host: node.machine.cache_bytes * _CACHE_PART for node in nodes}
-    return all(size <= room[host] for host, size in sizes.items())
+    room = {node.host: max(node.machine.cache_bytes, 1) for node in nodes}
+    return max(0.0, min((1 - size / room[host] for host, size in sizes.items()), default=0.0))
 
 
 def _made(segment: Segment, read: Mapping[int, float]) -> dict[int, float]:

@@ -15,7 +15,7 @@ class EngineNode:
     machine: MachineProfile
     threads: int
     host: str
-    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
+    _rates: dict[tuple[str, bool, int, int, float], float] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -24,12 +24,17 @@ class EngineNode:
             raise ValueError(f"{self.threads} threads a node; it must be at least 1")
 
     def seconds_per_byte(
-        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: bool
+        self, format: str, *, on_grid: bool, rows: int, threads: int, cached: float
     ) -> float:
-        """As the machine's profile says."""
+        """As the machine's profile says, where the part ``cached`` of the weights, 0 to 1, lies in
+        the last-level cache."""
         key = (format, on_grid, rows, threads, cached)
         if key not in self._rates:
-            self._rates[key] = self.machine.seconds_per_byte(
-                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
+            memory, cache = (
+                self.machine.seconds_per_byte(
+                    format, on_grid=on_grid, rows=rows, threads=threads, cached=lies
+                )
+                for lies in (False, True)
             )
+            self._rates[key] = cached * min(cache, memory) + (1 - cached) * memory
         return self._rates[key]
