@@ -15,7 +15,7 @@ class EngineNode:
     machine: MachineProfile
     threads: int
     host: str
-    _rates: dict[tuple[str, bool, int, int, float], float] = field(
+    _rates: dict[tuple[str, bool, int, int, bool], float] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -28,13 +28,17 @@ class EngineNode:
     ) -> float:
         """As the machine's profile says, where the part ``cached`` of the weights, 0 to 1, lies in
         the last-level cache."""
+        memory = self._rate(format, on_grid, rows, threads, False)
+        if not cached:
+            return memory
+        cache = self._rate(format, on_grid, rows, threads, True)
+        return cached * min(cache, memory) + (1 - cached) * memory
+
+    def _rate(self, format: str, on_grid: bool, rows: int, threads: int, cached: bool) -> float:
+        # Searches ask for the same rates with ever other parts in the cache.
         key = (format, on_grid, rows, threads, cached)
         if key not in self._rates:
-            memory, cache = (
-                self.machine.seconds_per_byte(
-                    format, on_grid=on_grid, rows=rows, threads=threads, cached=lies
-                )
-                for lies in (False, True)
+            self._rates[key] = self.machine.seconds_per_byte(
+                format, on_grid=on_grid, rows=rows, threads=threads, cached=cached
             )
-            self._rates[key] = cached * min(cache, memory) + (1 - cached) * memory
         return self._rates[key]

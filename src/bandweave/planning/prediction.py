@@ -15,9 +15,8 @@ from bandweave.planning.bill import Bill
 from bandweave.planning.engine_cost import Links, predict_step
 from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.split import Split, make_split
-from bandweave.planning.work import Step
+from bandweave.planning.work import PAGE, Step
 
-_PAGE = 64  # positions of a KV page
 _PARTS = 64  # shares are sought in 64ths of a node's
 _STEPS = (16, 8, 4, 2, 1)  # parts that move at a time
 _MOST_TRIALS = 32
@@ -106,7 +105,7 @@ def _decode_step(load: Load) -> Step:
         keys=middle,
         logit_rows=load.streams,
         slots=load.streams,
-        pages=math.ceil(middle / _PAGE),
+        pages=math.ceil(middle / PAGE),
         logits=load.logits,
     )
 
@@ -121,7 +120,7 @@ def prompt_steps(load: Load) -> list[Step]:
                 rows=stop - start,
                 keys=start + (stop - start + 1) / 2,
                 logit_rows=1 if stop == load.prompt_tokens else 0,
-                pages=math.ceil(stop / _PAGE),
+                pages=math.ceil(stop / PAGE),
                 logits=load.logits,
             )
         )

@@ -18,9 +18,7 @@ from bandweave.planning.engine_cost import Links, predict_step
 from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.layer_cost import Items, RowBatch
 from bandweave.planning.split import Split
-from bandweave.planning.work import Step
-
-_PAGE = 64  # positions of a KV page
+from bandweave.planning.work import PAGE, Step
 
 #: Seconds of a stage's work, and of the way to it from the stage before.
 Times = tuple[float, float]
@@ -159,7 +157,7 @@ class ProbedServer:
             keys=keys / rows,
             logit_rows=batch.decoding + batch.prompts,
             slots=batch.decoding + batch.prompts,
-            pages=math.ceil(max(batch.context, batch.span, 1) / _PAGE),
+            pages=math.ceil(max(batch.context, batch.span, 1) / PAGE),
         )
         bill = predict_step(
             self.graph, self.split, self.nodes, self.links, step,

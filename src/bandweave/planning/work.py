@@ -14,6 +14,7 @@ from bandweave.models.graph import COLUMN_UNIT, Axis, Graph, GraphOp
 from bandweave.planning.split import NodeShare, Split
 
 FRAME_BYTES = 32  # the header of every message
+PAGE = 64  # positions of a KV page
 _HOP_BYTES, _OVERLAP_ROWS, _MOST_CHUNKS = 64 << 10, 64, 4  # native/executor/reduce.cpp
 _BLOCK = 64  # grid values that share a width on the wire
 _LANES = 16  # buffers are padded to as many
