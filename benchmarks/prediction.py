@@ -22,9 +22,10 @@ from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, predict
 from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
+from bandweave.planning.server import ProbedServer
 from bandweave.planning.split import make_split
 from benchmarks import contestant
-from benchmarks.contestant import Sample
+from benchmarks.contestant import Contestant, Sample
 from benchmarks.models import Model, Scale, Store
 from benchmarks.peers.protocol import Work
 from benchmarks.result import Figure, Point, Result, Series
@@ -187,13 +188,33 @@ def _work(scale: Scale, one: Combination) -> Work:
     return Work(prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens)
 
 
+def runner_of(store: Store, one: Combination, work: Work, *, streams: int = 1) -> Contestant:
+    """What runs a combination, with places for ``streams`` answers."""
+    return contestant.bandweave(
+        store.folder(one.model), context=work.context, nodes=len(one.shares),
+        threads=one.threads, format=one.format, streams=streams, shares=one.shares,
+        stages=one.stages, link=one.link, name=one.name,
+    )  # fmt: skip
+
+
+def server_of(store: Store, one: Combination, profile: Profile) -> ProbedServer:
+    """A combination by what was probed."""
+    with Folder.open(store.folder(one.model)) as folder:
+        graph = build_graph(folder.spec)
+    node = EngineNode(machine=profile.machines[HERE], threads=one.threads, host=HERE)
+    link = _link_profile(profile, one.link)
+    return ProbedServer(
+        graph=graph,
+        split=make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages),
+        nodes=[node] * len(one.shares),
+        links=lambda a, b: link,
+        weight_format=one.format,
+    )
+
+
 def _measure(store: Store, scale: Scale, one: Combination) -> Sample:
     work = _work(scale, one)
-    runner = contestant.bandweave(
-        store.folder(one.model), context=work.context, nodes=len(one.shares),
-        threads=one.threads, format=one.format, shares=one.shares, stages=one.stages,
-        link=one.link, name=one.name,
-    )  # fmt: skip
+    runner = runner_of(store, one, work)
     found: dict[str, list[float]] = {name: [] for name in _SPEEDS.values()}
     with runner.start() as running:
         running.sample(replace(work, prompt_tokens=_SHORT))
@@ -208,18 +229,14 @@ def _measure(store: Store, scale: Scale, one: Combination) -> Sample:
 
 
 def _predict(store: Store, scale: Scale, one: Combination, profile: Profile) -> Prediction:
-    with Folder.open(store.folder(one.model)) as folder:
-        graph = build_graph(folder.spec)
-    node = EngineNode(machine=profile.machines[HERE], threads=one.threads, host=HERE)
     load = Load(
         prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens, weight_format=one.format
     )
-    split = make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages)
-    link = link_profile(profile, one.link)
-    return predict(graph, split, [node] * len(one.shares), lambda a, b: link, load)
+    server = server_of(store, one, profile)
+    return predict(server.graph, server.split, server.nodes, server.links, load)
 
 
-def link_profile(profile: Profile, name: str) -> LinkProfile:
+def _link_profile(profile: Profile, name: str) -> LinkProfile:
     """What joins nodes of this machine: an emulated link by name, or shared memory."""
     if name == _LOCAL:
         return profile.links[HERE_SHARED]

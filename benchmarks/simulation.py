@@ -10,22 +10,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
-from bandweave.checkpoints.folder import Folder
 from bandweave.engine.probe.session import probe_here
-from bandweave.models.registry import build_graph
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.profile import HERE, Profile
+from bandweave.planning.profile import Profile
 from bandweave.planning.scenario import Scenario
-from bandweave.planning.server import ProbedServer
 from bandweave.planning.simulation import simulate
-from bandweave.planning.split import make_split
-from benchmarks import contestant
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
-from benchmarks.prediction import Combination, link_profile, probe_scope, three_sizes
+from benchmarks.prediction import Combination, probe_scope, runner_of, server_of, three_sizes
 from benchmarks.result import Figure, Point, Result, Series
 from benchmarks.rounds import say
 from benchmarks.statistics import estimate
@@ -116,17 +109,6 @@ def run(store: Store, scale: Scale) -> Result:
 
 def _simulate(store: Store, scale: Scale, crowd: Crowd, profile: Profile) -> float:
     one = crowd.nodes
-    with Folder.open(store.folder(one.model)) as folder:
-        graph = build_graph(folder.spec)
-    link = link_profile(profile, one.link)
-    node = EngineNode(machine=profile.machines[HERE], threads=one.threads, host=HERE)
-    server = ProbedServer(
-        graph=graph,
-        split=make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages),
-        nodes=[node] * len(one.shares),
-        links=lambda a, b: link,
-        weight_format=one.format,
-    )
     scenario = Scenario(
         streams=crowd.streams,
         prompt=one.prompt_tokens,
@@ -135,7 +117,7 @@ def _simulate(store: Store, scale: Scale, crowd: Crowd, profile: Profile) -> flo
         requests=_TURNS * crowd.streams,
         seconds=1e6,
     )
-    return simulate([server], scenario).tokens_per_s
+    return simulate([server_of(store, one, profile)], scenario).tokens_per_s
 
 
 def _measure(store: Store, scale: Scale, crowd: Crowd) -> float:
@@ -145,12 +127,7 @@ def _measure(store: Store, scale: Scale, crowd: Crowd) -> float:
         new_tokens=scale.new_tokens,
         streams=_TURNS * crowd.streams,
     )
-    runner = contestant.bandweave(
-        store.folder(one.model), context=work.context, nodes=len(one.shares),
-        threads=one.threads, format=one.format, streams=crowd.streams, shares=one.shares,
-        stages=one.stages, link=one.link, name=crowd.name,
-    )  # fmt: skip
-    with runner.start() as running:
+    with runner_of(store, one, work, streams=crowd.streams).start() as running:
         running.sample(replace(work, streams=1))
         return running.sample(work)[_SPEED]
 
