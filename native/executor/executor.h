@@ -178,6 +178,7 @@ class Executor {
     void rope(const Op&, int member);
     void kv_append(const Op&, int member);
     void attention(const Op&, int member);
+    Span attention_part(const Op&, int member) const;
     void silu_mul(const Op&, int member);
     void take_rows(const Op&, int member);
     void gather_logits(const Op&, int member);

@@ -8,7 +8,8 @@ namespace bw {
 
 namespace {
 constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
-}
+constexpr int kKeysOfACall = 8;                   // that take as long as all else of an attention
+}  // namespace
 
 void Executor::rms_norm(const Op& op, int member) {
     const int rows = rows_of(op.a);
@@ -132,6 +133,26 @@ void Executor::kv_append(const Op& op, int member) {
     }
 }
 
+// A member's heads of all rows: a row that looks back on more keys counts for more.
+Span Executor::attention_part(const Op& op, int member) const {
+    auto keys = [&](int r) {
+        const int all = step_.positions[r] + 1;
+        return kKeysOfACall + (op.window > 0 ? std::min(all, op.window) : all);
+    };
+    int64_t total = 0;
+    for (int r = 0; r < step_.rows; r++) total += keys(r);
+    auto cut = [&](int m) {
+        int64_t left = total * op.heads * m / team_.members();
+        for (int r = 0; r < step_.rows; r++) {
+            const int64_t head = keys(r);
+            if (left < head * op.heads) return r * op.heads + static_cast<int>(left / head);
+            left -= head * op.heads;
+        }
+        return step_.rows * op.heads;
+    };
+    return {cut(member), cut(member + 1)};
+}
+
 void Executor::attention(const Op& op, int member) {
     uint8_t* scratch = scratch_[static_cast<size_t>(member)].data();
     auto** pages = reinterpret_cast<const void**>(scratch);
@@ -146,7 +167,7 @@ void Executor::attention(const Op& op, int member) {
     // Heads that share a KV head go together, as long as every member has something to do.
     int together = kHeadsTogether;
     while (together > 1 && step_.rows * op.heads / together < team_.members()) together /= 2;
-    const Span own = part(step_.rows * op.heads, member, team_.members());
+    const Span own = attention_part(op, member);
     int row_at = -1, kv_at = -1;
     for (int i = own.from; i < own.to; i += args.heads) {
         const int r = i / op.heads, h = i % op.heads, kv = op.kv_map[static_cast<size_t>(h)];

@@ -1,4 +1,4 @@
-"""The C++ core, as native/bindings/module.cpp binds it."""
+"""The C++ core, as native/bindings binds it."""
 
 from collections.abc import Mapping, Sequence
 

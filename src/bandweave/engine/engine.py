@@ -6,19 +6,15 @@ tokens, not text.
 
 from __future__ import annotations
 
-import contextlib
-import select
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.executor import StepError
-from bandweave.engine.handle import Launcher, NodeHandle
 from bandweave.engine.launcher import OnWaiting
+from bandweave.engine.node_group import NodeGroup, OnRead
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import (
     check_local_memory,
@@ -30,14 +26,10 @@ from bandweave.engine.placement import (
 from bandweave.engine.request import Request, Result, Timing
 from bandweave.planning.split import NodeShare, Split, make_split
 
-_GRACE_SECONDS = 0.5
-_BROKEN_PATIENCE = 0.3
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
-_SECOND_HAND_SECONDS = 2.0
 _LOAD_PATIENCE = 60.0  # between two signs of progress while loading
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
-OnRead = Callable[[int], None]  # tokens computed so far, of prompts above all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,24 +64,13 @@ OnProgress = Callable[[Sequence[tuple[int, int]]], None]  # bytes done and in al
 class Engine:
     """A loaded model. A context manager; ``close`` ends every node."""
 
-    def __init__(
-        self,
-        *,
-        launcher: Launcher,
-        handles: list[NodeHandle],
-        split: Split,
-        context: int,
-        stall_seconds: float,
-    ) -> None:
+    def __init__(self, group: NodeGroup, split: Split, context: int) -> None:
         """Use ``start``."""
-        self._launcher, self._handles = launcher, handles
+        self._group = group
         self.split, self.context = split, context
         self.nodes: tuple[NodeInfo, ...] = ()
         self._number = self._count = 0  # of generations so far, and of answers in the last
         self._lock = threading.Lock()
-        self._broken = ""
-        # The nodes notice each other first and know better who it is.
-        self._patience = stall_seconds + _SECOND_HAND_SECONDS
 
     @classmethod
     def start(
@@ -113,20 +94,15 @@ class Engine:
         launcher = make_launcher(options, on_waiting)
         try:
             handles = launcher.start(split.num_nodes)
-            engine = cls(
-                launcher=launcher,
-                handles=handles,
-                split=split,
-                context=context,
-                stall_seconds=options.stall_seconds,
-            )
+            group = NodeGroup(launcher, handles, stall_seconds=options.stall_seconds)
             if options.hosts and options.fit:
-                shares = fit_to_hosts(folder, options, context, engine._available_memories())
+                shares = fit_to_hosts(folder, options, context, _available_memories(group))
                 options = replace(options, shares=shares)
-                engine.split = make_split(folder.spec, shares, stages=options.stages)
+                split = make_split(folder.spec, shares, stages=options.stages)
             for node in range(split.num_nodes):
                 assignment = make_assignment(folder, options, handles, node, context)
-                engine._send(node, assignment.to_message())
+                group.send(node, assignment.to_message())
+            engine = cls(group, split, context)
             engine._await_loaded(on_progress)
             return engine
         except BaseException:
@@ -155,7 +131,7 @@ class Engine:
         with self._lock:
             self._number += 1
             number, self._count = self._number, len(requests)
-            self._send(
+            self._group.send(
                 0,
                 {
                     "type": "generate",
@@ -195,21 +171,17 @@ class Engine:
 
         Does nothing where none is, or where its nodes have gone.
         """
-        with contextlib.suppress(OSError):
-            self._handles[0].channel.send(
-                {"type": "cancel", "number": self._number, "indices": list(range(self._count))}
-            )
+        self._group.notify(0, _cancellation(self._number, range(self._count)))
 
     def statistics(self) -> list[NodeStatistics]:
         """What every node has counted since its start."""
         with self._lock:
             result = []
-            for node, handle in enumerate(self._handles):
-                self._send(node, {"type": "statistics"})
-                message = self._receive(only=node, of=node)[1]
+            for node, name in enumerate(self._group.names):
+                message = self._group.ask(node, {"type": "statistics"})
                 result.append(
                     NodeStatistics(
-                        name=handle.name,
+                        name=name,
                         prefill=message["prefill"],
                         decode=message["decode"],
                         peak_rss_bytes=message["peak_rss_bytes"],
@@ -219,10 +191,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""
-        if self._broken:  # a node that is stuck does not listen
-            self._launcher.stop(patience=_BROKEN_PATIENCE)
-        else:
-            self._launcher.stop()
+        self._group.close()
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +210,7 @@ class Engine:
         self, number: int, on_token: OnToken, on_read: OnRead = lambda tokens: None
     ) -> list[Result]:
         while True:
-            _, message = self._receive(on_read=on_read)
+            _, message = self._group.receive(on_read=on_read)
             if message.get("number") != number:
                 continue
             match message["type"]:
@@ -255,94 +224,20 @@ class Engine:
                     return [_result(result) for result in message["results"]]
 
     def _cancel(self, number: int, indices: Sequence[int]) -> None:
-        self._send(0, {"type": "cancel", "number": number, "indices": list(indices)})
-
-    def _send(self, node: int, message: dict[str, Any]) -> None:
-        if self._broken:
-            raise StepError(self._broken)
-        try:
-            self._handles[node].channel.send(message)
-        except OSError:
-            self._raise_failure(node)
-
-    def _receive(
-        self,
-        only: int | None = None,
-        *,
-        of: int = 0,
-        patience: float | None = None,
-        on_read: OnRead = lambda tokens: None,
-    ) -> tuple[int, dict[str, Any]]:
-        """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
-        where node ``of`` gives no sign of life for ``patience`` seconds; ``ValueError`` where what
-        a node was given cannot be used."""
-        patience = self._patience if patience is None else patience
-        deadline = time.monotonic() + patience
-        poll = select.poll()
-        for handle in self._handles:
-            poll.register(handle.channel.fileno(), select.POLLIN)
-        while True:
-            for node, handle in enumerate(self._handles):
-                if not handle.channel.poll():
-                    continue
-                try:
-                    message, _ = handle.channel.receive()
-                except OSError:
-                    self._raise_failure(node)
-                if message.get("type") == "failed":
-                    if message.get("mistake"):
-                        raise ValueError(f"{handle.name}: {message.get('reason')}")
-                    self._raise_failure(node, str(message.get("reason")))
-                if message.get("type") == "alive":
-                    deadline = time.monotonic() + patience
-                    on_read(message["tokens"])
-                elif only is None or node == only:
-                    return node, message
-            if time.monotonic() > deadline:
-                reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
-                self._raise_failure(of, reason)
-            poll.poll(500)
-
-    def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
-        """Finds the cause: a node that died explains the complaints of those that miss it."""
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < deadline:
-            for handle in self._handles:
-                cause = handle.exit_reason() if not handle.alive() else None
-                if cause is not None and not cause.startswith("ended"):
-                    self._broken = f"{handle.name} {cause}"
-                    raise StepError(self._broken)
-            time.sleep(0.02)
-        # What one node says of another names that one already.
-        named = any(handle.name in reason for handle in self._handles)
-        name = self._handles[node].name
-        if not reason:
-            self._broken = f"{name} closed its connection"
-        else:
-            self._broken = reason if named else f"{name}: {reason}"
-        raise StepError(self._broken)
-
-    def _available_memories(self) -> list[int]:
-        """Bytes that every node's machine could give; nodes of one machine are not told apart."""
-        available = []
-        for node in range(len(self._handles)):
-            self._send(node, {"type": "describe"})
-            message = self._receive(only=node, of=node)[1]
-            available.append(message["available_memory_bytes"])
-        return available
+        self._group.send(0, _cancellation(number, indices))
 
     def _await_loaded(self, on_progress: OnProgress) -> None:
-        progress = [(0, 1)] * len(self._handles)
+        progress = [(0, 1)] * len(self._group)
         infos: dict[int, NodeInfo] = {}
-        while len(infos) < len(self._handles):
-            missing = min(set(range(len(self._handles))) - set(infos))
-            node, message = self._receive(of=missing, patience=_LOAD_PATIENCE)
+        while len(infos) < len(self._group):
+            missing = min(set(range(len(self._group))) - set(infos))
+            node, message = self._group.receive(of=missing, patience=_LOAD_PATIENCE)
             if message["type"] == "progress":
                 progress[node] = (message["done"], message["total"])
                 on_progress(progress)
             elif message["type"] == "loaded":
                 infos[node] = NodeInfo(
-                    name=self._handles[node].name,
+                    name=self._group.names[node],
                     share=self.split.shares[node],
                     weight_bytes=message["weight_bytes"],
                     kv_bytes=message["kv_bytes"],
@@ -352,6 +247,16 @@ class Engine:
                     fetch_ahead_bytes=message["fetch_ahead_bytes"],
                 )
         self.nodes = tuple(infos[node] for node in range(len(infos)))
+
+
+def _cancellation(number: int, indices: Sequence[int]) -> dict[str, Any]:
+    return {"type": "cancel", "number": number, "indices": list(indices)}
+
+
+def _available_memories(group: NodeGroup) -> list[int]:
+    """Bytes that every node's machine could give; nodes of one machine are not told apart."""
+    answers = [group.ask(node, {"type": "describe"}) for node in range(len(group))]
+    return [answer["available_memory_bytes"] for answer in answers]
 
 
 def _result(message: dict[str, Any]) -> Result:

@@ -1,0 +1,60 @@
+// What the parts of the Python module share: its types of arguments, and what each part adds.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "executor/program.h"
+#include "kernels/kernels.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace bw {
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+
+// A weight format by name; `nb::value_error` for another.
+Format format_of(const std::string& name);
+
+// A matrix in an arena, which it keeps alive.
+struct PackedMatrix {
+    std::shared_ptr<Arena> arena;
+    Matrix matrix;
+    uint8_t* panels;
+
+    PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs, int inputs,
+                 int unit);
+    void pack(int first, nb::ndarray<nb::ndim<2>, nb::device::cpu, nb::ro> values);
+};
+
+struct ProgramBuilder {
+    Program program;
+    std::vector<std::shared_ptr<PackedMatrix>> matrices;  // kept alive
+};
+
+inline nb::ndarray<nb::numpy, float, nb::ndim<2>> to_numpy(std::vector<float>&& values, size_t rows,
+                                                           size_t width) {
+    auto* owned = new std::vector<float>(std::move(values));
+    nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+    return nb::ndarray<nb::numpy, float, nb::ndim<2>>(owned->data(), {rows, width}, owner);
+}
+
+void bind_kernels(nb::module_& m);
+void bind_matrix(nb::module_& m);
+void bind_program(nb::module_& m);
+void bind_exchange(nb::module_& m);
+void bind_executor(nb::module_& m);  // after the program and the exchange, which its types name
+
+}  // namespace bw

@@ -1,0 +1,160 @@
+// The executor: steps from arrays, logits to arrays, the bill.
+#include "executor/executor.h"
+
+#include <algorithm>
+
+#include "bindings/bindings.h"
+#include "exchange/exchange.h"
+#include "kernels/isa.h"
+
+namespace bw {
+
+namespace {
+
+WireFormat wire_format_of(const std::string& name) {
+    if (name == "exact") return WireFormat::exact;
+    if (name == "bf16") return WireFormat::bf16;
+    if (name == "q8") return WireFormat::q8;
+    throw nb::value_error("wire formats are exact, bf16 and q8");
+}
+
+struct PyExecutor {
+    std::vector<std::shared_ptr<PackedMatrix>> matrices;
+    std::shared_ptr<Exchange> exchange;
+    std::unique_ptr<Executor> executor;
+};
+
+StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, const Ints& wants,
+                 const Ints& tables) {
+    const size_t rows = tokens.size();
+    if (slots.size() != rows || positions.size() != rows || wants.size() != rows ||
+        tables.ndim() != 2)
+        throw nb::value_error("a step's arrays must have one entry a row");
+    StepRows step;
+    step.rows = static_cast<int>(rows);
+    step.slots = static_cast<int>(tables.shape(0));
+    step.pages = static_cast<int>(tables.shape(1));
+    step.tokens = tokens.data();
+    step.slot_of = slots.data();
+    step.positions = positions.data();
+    step.wants = wants.data();
+    step.tables = tables.data();
+    return step;
+}
+
+void check_embeddings(const Executor& executor, const Ints& tokens, const Floats& embeddings) {
+    if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
+        static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
+        throw nb::value_error("embeddings must be [rows, hidden_size]");
+}
+
+}  // namespace
+
+void bind_executor(nb::module_& m) {
+    nb::class_<PyExecutor>(m, "Executor")
+        .def(
+            "__init__",
+            [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
+               int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
+               const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
+               int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
+                ExecutorOptions options;
+                options.max_rows = max_rows;
+                options.num_pages = num_pages;
+                options.max_slots_pages = max_pages;
+                options.half_kv = half_kv;
+                options.threads = threads;
+                options.cpus = std::move(cpus);
+                options.spin = spin;
+                options.kernels = &find_kernels(isa);
+                options.wire = wire_format_of(wire);
+                options.hop_bytes = hop_bytes;
+                options.overlap_rows = overlap_rows;
+                options.fetch_ahead = fetch_ahead;
+                // First what can fail: nothing destroys an object whose __init__ has thrown.
+                auto executor =
+                    std::make_unique<Executor>(program.program, options, exchange,
+                                               team_of ? team_of->executor->team() : nullptr);
+                new (self) PyExecutor{program.matrices, std::move(exchange), std::move(executor)};
+            },
+            "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
+            "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a, "fetch_ahead"_a,
+            "exchange"_a.none(), "team_of"_a.none() = nb::none())
+        .def(
+            "run",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               Floats embeddings, bool prefill) {
+                Executor& executor = *self.executor;
+                StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                step.prefill = prefill;
+                check_embeddings(executor, tokens, embeddings);
+                const auto width = static_cast<size_t>(executor.program().vocab_size);
+                std::vector<float> logits;
+                {
+                    nb::gil_scoped_release released;
+                    executor.run(step, embeddings.data());
+                    logits.resize(width * static_cast<size_t>(executor.logit_rows()));
+                    for (int r = 0; r < executor.logit_rows(); r++)
+                        std::copy_n(
+                            executor.logits() + static_cast<size_t>(r) * executor.logits_stride(),
+                            width, logits.data() + static_cast<size_t>(r) * width);
+                }
+                return to_numpy(std::move(logits), static_cast<size_t>(executor.logit_rows()),
+                                width);
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
+            "prefill"_a = false)
+        .def(
+            "best",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               Floats embeddings, bool prefill) {
+                Executor& executor = *self.executor;
+                StepRows step = rows_of(tokens, slots, positions, wants, tables);
+                step.prefill = prefill;
+                step.best_only = true;
+                check_embeddings(executor, tokens, embeddings);
+                nb::gil_scoped_release released;
+                executor.run(step, embeddings.data());
+                return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
+            "prefill"_a = false, "Like run, but returns each wanting row's best token.")
+        .def_prop_ro("progress", [](PyExecutor& self) { return self.executor->progress(); })
+        .def(
+            "follow",
+            [](PyExecutor& self, int wake_descriptor) {
+                nb::gil_scoped_release released;
+                return self.executor->follow(wake_descriptor);
+            },
+            "wake_descriptor"_a = -1,
+            "1 after a step, 0 when node 0 has left, 2 when the descriptor is readable.")
+        .def_prop_ro("work_bytes", [](PyExecutor& self) { return self.executor->work_bytes(); })
+        .def_prop_ro(
+            "fetch_ahead", [](PyExecutor& self) { return self.executor->fetch_ahead(); },
+            "Bytes of weights that products fetch ahead of what they read.")
+        .def(
+            "bill",
+            [](PyExecutor& self, bool decode) {
+                const Bill& b = self.executor->bill(decode);
+                nb::dict d;
+                d["weights"] = b.weights;
+                d["attention"] = b.attention;
+                d["exchange_wait"] = b.exchange_wait;
+                d["wire"] = b.wire;
+                d["other"] = b.other;
+                d["wall"] = b.wall;
+                d["steps"] = b.steps;
+                d["rows"] = b.rows;
+                d["weight_bytes"] = b.weight_bytes;
+                const char* const kinds[kTraffics] = {"activation_bytes", "logit_bytes",
+                                                      "control_bytes", "weight_wire_bytes",
+                                                      "kv_wire_bytes"};
+                for (size_t i = 0; i < kTraffics; i++) d[kinds[i]] = b.wire_bytes[i];
+                d["exchanges"] = b.exchanges;
+                d["barriers"] = b.barriers;
+                return d;
+            },
+            "decode"_a, "Seconds by item since the start, as thread 0 saw them, and counts.");
+}
+
+}  // namespace bw

@@ -1,0 +1,65 @@
+// The kernels as Python asks for them: variants, checks of them, sizes, plain reads.
+#include "bindings/bindings.h"
+#include "core/checksum.h"
+#include "core/float_mode.h"
+#include "core/numerics.h"
+#include "kernels/isa.h"
+#include "probe/plain_read.h"
+#include "verify/golden.h"
+
+namespace bw {
+
+void bind_kernels(nb::module_& m) {
+    m.def(
+        "isa_variants",
+        [] {
+            std::vector<std::string> names;
+            for (const Kernels* k : usable_kernels()) names.emplace_back(k->name);
+            return names;
+        },
+        "The ISA variants that this processor can run, the fastest first.");
+    m.def(
+        "golden",
+        [](const std::string& isa) {
+            std::vector<std::tuple<std::string, uint64_t, uint64_t>> found;
+            for (const Golden& one : golden(find_kernels(isa)))
+                found.emplace_back(one.what, one.digest, one.expected);
+            return found;
+        },
+        "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "What every kernel of a variant makes of fixed numbers: name, digest, and what it must "
+        "be.");
+    m.def(
+        "numerics_version", [] { return kNumericsVersion; },
+        "The version of the numerics that the kernels follow.");
+    nb::class_<PlainRead>(m, "PlainRead")
+        .def(nb::init<int, size_t, const std::vector<int>&>(), "threads"_a, "bytes"_a,
+             "cpus"_a = std::vector<int>{}, nb::call_guard<nb::gil_scoped_release>())
+        .def("bytes_per_s", &PlainRead::bytes_per_s, "threads"_a, "rounds"_a,
+             nb::call_guard<nb::gil_scoped_release>(),
+             "What so many of the threads read together, over several reads.");
+    m.def(
+        "kv_head_bytes",
+        [](int dim, bool half) { return (kv_head_bytes(dim, half) + 63) / 64 * 64; }, "dim"_a,
+        "half"_a, "Bytes of one KV head in one page.");
+    m.def(
+        "exp",
+        [](Floats x, const std::string& isa) {
+            std::vector<float> y(x.size());
+            const FloatMode mode;
+            find_kernels(isa).exp(x.data(), y.data(), y.size());
+            const size_t n = y.size();
+            return to_numpy(std::move(y), 1, n);
+        },
+        "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
+
+    m.def(
+        "checksum",
+        [](nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu> data) {
+            nb::gil_scoped_release released;
+            return checksum(data.data(), data.size());
+        },
+        "data"_a, "64 bits that tell damaged bytes, at the speed of memory; not for secrets.");
+}
+
+}  // namespace bw

@@ -1,0 +1,107 @@
+// Matrices of packed weights, and the memory that they lie in.
+#include "bindings/bindings.h"
+#include "core/float_mode.h"
+#include "executor/place.h"
+#include "kernels/pack.h"
+
+namespace bw {
+
+Format format_of(const std::string& name) {
+    if (name == "f32") return Format::f32;
+    if (name == "bf16") return Format::bf16;
+    if (name == "q8") return Format::q8;
+    if (name == "q4") return Format::q4;
+    throw nb::value_error("weight formats are f32, bf16, q8 and q4");
+}
+
+PackedMatrix::PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs,
+                           int inputs, int unit)
+    : arena(std::move(owner)) {
+    matrix.format = format_of(format);
+    matrix.layout = {inputs, unit};
+    matrix.outputs = outputs;
+    if (outputs < 1 || inputs < 1 || unit < 1)
+        throw nb::value_error("a matrix needs outputs, inputs and a unit of at least 1");
+    panels = arena->take(matrix.bytes());
+    matrix.panels = panels;
+}
+
+void PackedMatrix::pack(int first, nb::ndarray<nb::ndim<2>, nb::device::cpu, nb::ro> values) {
+    const auto rows = static_cast<int>(values.shape(0));
+    if (first < 0 || first + rows > matrix.outputs ||
+        static_cast<int>(values.shape(1)) != matrix.layout.k)
+        throw nb::value_error("the rows do not fit the matrix");
+    if (values.stride(1) != 1 && values.shape(1) > 1)
+        throw nb::value_error("rows must be contiguous");
+    Source source;
+    if (values.dtype() == nb::dtype<float>())
+        source = Source::f32;
+    else if (values.dtype() == nb::dtype<uint16_t>())
+        source = Source::bf16;
+    else if (values.dtype().code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) &&
+             values.dtype().bits == 16)
+        source = Source::f16;
+    else
+        throw nb::value_error("weights must be float32, float16, or uint16 holding bf16");
+    std::string wrong;
+    {
+        nb::gil_scoped_release released;
+        const FloatMode mode;
+        wrong = pack_rows(matrix.format, matrix.layout, panels, first, source, values.data(),
+                          static_cast<size_t>(values.stride(0)), rows);
+    }
+    if (!wrong.empty()) throw nb::value_error(wrong.c_str());
+}
+
+void bind_matrix(nb::module_& m) {
+    nb::class_<Arena>(m, "Arena")
+        .def(nb::init<size_t>(), "bytes"_a)
+        .def_prop_ro("size", &Arena::size)
+        .def_prop_ro("used", &Arena::used);
+
+    nb::class_<PackedMatrix>(m, "Matrix")
+        .def(nb::init<std::shared_ptr<Arena>, const std::string&, int, int, int>(), "arena"_a,
+             "format"_a, "outputs"_a, "inputs"_a, "unit"_a)
+        .def("pack", &PackedMatrix::pack, "first_output"_a, "values"_a,
+             "Packs rows [n, inputs]; ValueError says what is wrong with the values.")
+        .def(
+            "clear",
+            [](PackedMatrix& self) {
+                nb::gil_scoped_release released;
+                clear_panels(self.matrix.format, self.matrix.layout, self.matrix.num_panels(),
+                             self.panels);
+            },
+            "Fills the padding; before the first rows are packed.")
+        .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.matrix.bytes(); })
+        .def_prop_ro(
+            "panels",
+            [](PackedMatrix& self) {
+                return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(
+                    self.panels, {self.matrix.bytes()}, nb::find(self));
+            },
+            "The packed bytes.");
+
+    m.def(
+        "place",
+        [](const std::vector<std::shared_ptr<PackedMatrix>>& matrices,
+           const std::vector<int>& cpus) {
+            std::vector<Matrix> plain;
+            for (const auto& matrix : matrices) plain.push_back(matrix->matrix);
+            nb::gil_scoped_release released;
+            place_panels(plain, cpus);
+        },
+        "matrices"_a, "cpus"_a,
+        "Puts the pages of matrices that are still empty where these processors' threads read.");
+    m.def(
+        "matrix_bytes",
+        [](const std::string& format, int outputs, int inputs, int unit) {
+            Matrix matrix;
+            matrix.format = format_of(format);
+            matrix.layout = {inputs, unit};
+            matrix.outputs = outputs;
+            return matrix.bytes();
+        },
+        "format"_a, "outputs"_a, "inputs"_a, "unit"_a, "Packed size of a matrix in bytes.");
+}
+
+}  // namespace bw

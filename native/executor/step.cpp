@@ -1,0 +1,165 @@
+// A step from its beginning to its end: node 0 opens it, the others follow, all execute it.
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <stdexcept>
+
+#include "core/clock.h"
+#include "core/float_mode.h"
+#include "executor/executor.h"
+
+namespace bw {
+
+namespace {
+// Flags of a step's header.
+constexpr int32_t kBestOnly = 1, kPrefill = 2;
+}  // namespace
+
+void Executor::check(const StepRows& s) const {
+    if (s.rows < 1 || s.rows > options_.max_rows)
+        throw std::invalid_argument("a step of " + std::to_string(s.rows) + " rows; 1 to " +
+                                    std::to_string(options_.max_rows) + " are possible");
+    if (s.slots < 1 || s.pages < 1 || s.pages > options_.max_slots_pages)
+        throw std::invalid_argument("a step needs page tables of 1 to " +
+                                    std::to_string(options_.max_slots_pages) + " pages");
+    for (int i = 0; i < s.rows; i++) {
+        if (s.slot_of[i] < 0 || s.slot_of[i] >= s.slots)
+            throw std::invalid_argument("a row names a sequence that the step does not have");
+        if (s.positions[i] < 0 || s.positions[i] / kPage >= s.pages)
+            throw std::invalid_argument("a row's position lies beyond its page table");
+        const int32_t* table = s.tables + static_cast<size_t>(s.slot_of[i]) * s.pages;
+        for (int p = 0; p <= s.positions[i] / kPage; p++)
+            if (table[p] < 0 || table[p] >= options_.num_pages)
+                throw std::invalid_argument("a page table names a page that does not exist");
+    }
+}
+
+void Executor::prepare(const StepRows& rows) {
+    step_ = rows;
+    logit_row_of_.clear();
+    for (int i = 0; i < rows.rows; i++)
+        if (rows.wants[i]) logit_row_of_.push_back(i);
+    logit_rows_ = static_cast<int>(logit_row_of_.size());
+    bill_ = &bills_[logit_rows_ == rows.rows && !rows.prefill ? 1 : 0];
+    failed_at_.store(INT_MAX);
+    first_failed_ = false;
+    wide_.store(false);
+    overlapped_ = 0;
+    failure_.clear();
+}
+
+void Executor::run(const StepRows& rows, const float* embeddings) {
+    const double start = now();
+    check(rows);
+    embeddings_ = embeddings;
+    prepare(rows);
+    if (exchange_) {
+        const WireCounters before = exchange_->counters();
+        const auto t = static_cast<size_t>(rows.rows);
+        const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
+        exchange_->begin_step(exchange_->step() + 1);
+        const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0);
+        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
+        uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
+        auto put = [&at](const int32_t* values, size_t count) {
+            std::memcpy(at, values, 4 * count);
+            at += 4 * count;
+        };
+        put(head, 4);
+        put(rows.tokens, t);
+        put(rows.slot_of, t);
+        put(rows.positions, t);
+        put(rows.wants, t);
+        put(rows.tables, table);
+        std::vector<int> others;
+        for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
+        try {
+            exchange_->transfer(FrameKind::step, 0, others, {}, Traffic::control);
+        } catch (const StepError& error) {
+            exchange_->abort(error.what());
+            throw;
+        }
+        count_wire(before);
+    }
+    const double sent = now();
+    bill_->wire += sent - start;
+    execute(start);
+}
+
+int Executor::follow(int wake_descriptor) {
+    bool woken = false;
+    const Exchange::Received* frame = exchange_->await_step(wake_descriptor, &woken);
+    if (!frame) return woken ? 2 : 0;
+    const double start = now();
+    // Copied: the frame's buffer is reused by the exchanges of the step.
+    std::vector<int32_t> words(frame->bytes / 4);
+    std::memcpy(words.data(), frame->payload, words.size() * 4);
+    exchange_->release();
+    StepRows rows;
+    if (words.size() >= 4) {
+        rows.rows = words[0];
+        rows.slots = words[1];
+        rows.pages = words[2];
+        rows.best_only = (words[3] & kBestOnly) != 0;
+        rows.prefill = (words[3] & kPrefill) != 0;
+    }
+    const bool sane = rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
+                      rows.slots <= rows.rows && rows.pages > 0 &&
+                      rows.pages <= options_.max_slots_pages;
+    const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
+    const size_t table =
+        sane ? static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages) : 0;
+    if (!sane || words.size() != 4 + 4 * t + table)
+        throw StepError("node 0 opened a step with a header that makes no sense");
+    rows.tokens = words.data() + 4;
+    rows.slot_of = rows.tokens + t;
+    rows.positions = rows.slot_of + t;
+    rows.wants = rows.positions + t;
+    rows.tables = rows.wants + t;
+    exchange_->begin_step(exchange_->step());
+    try {
+        check(rows);
+    } catch (const std::invalid_argument& error) {
+        exchange_->abort(error.what());
+        throw StepError(error.what());
+    }
+    embeddings_ = nullptr;
+    prepare(rows);
+    if (bill_ == &bills_[1] && ended_at_ > 0) {
+        bill_->exchange_wait += start - ended_at_;
+        bill_->wall += start - ended_at_;
+    }
+    bill_->other += now() - start;
+    execute(start);
+    return 1;
+}
+
+void Executor::count_wire(const WireCounters& before) {
+    const WireCounters& after = exchange_->counters();
+    for (size_t i = 0; i < kTraffics; i++) bill_->wire_bytes[i] += after.bytes[i] - before.bytes[i];
+    bill_->exchanges += after.exchanges - before.exchanges;
+}
+
+// `start`: when the step began on this node, the header's way included.
+void Executor::execute(double start) {
+    const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
+    const uint64_t met = team_.barriers();
+    mark_ = now();
+    team_.run([this](int member) {
+        const FloatMode mode;
+        work(member);
+    });
+    if (exchange_) count_wire(before);
+    bill_->barriers += team_.barriers() - met;
+    ended_at_ = now();
+    bill_->other += ended_at_ - mark_;
+    bill_->wall += ended_at_ - start;
+    bill_->steps++;
+    bill_->rows += static_cast<uint64_t>(step_.rows);
+    if (failed_at_.load() != INT_MAX) {
+        if (exchange_) exchange_->abort(failure_);
+        throw StepError(failure_);
+    }
+}
+
+}  // namespace bw

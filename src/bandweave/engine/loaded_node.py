@@ -1,0 +1,202 @@
+"""LoadedNode: a node's share of a model in memory, joined to the other nodes, ready for steps.
+
+Joins a program, weights and a mesh. Knows what a controller assigned; knows no requests.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from bandweave import _native
+from bandweave.checkpoints.folder import Folder
+from bandweave.engine.assignment import OWN_CACHE, Assignment
+from bandweave.engine.binding import spans_memories
+from bandweave.engine.context import NodeContext
+from bandweave.engine.drafting import Drafter
+from bandweave.engine.drafts import draft_memory, load_draft
+from bandweave.engine.embedding import EmbeddingLookup, read_embeddings
+from bandweave.engine.executor import PAGE_SIZE
+from bandweave.engine.generation import Generator
+from bandweave.engine.joining import join_mesh
+from bandweave.engine.loading import Weights, keep_weights, load_weights
+from bandweave.engine.lowering import lower
+from bandweave.engine.machine import (
+    allowed_cpus,
+    available_memory_bytes,
+    numa_nodes,
+    usable_cpus,
+)
+from bandweave.engine.memory import check_memory, node_memory
+from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.ngram import NgramDrafter
+from bandweave.engine.panel_cache import PanelCache, open_cache
+from bandweave.engine.speculation import Speculation
+from bandweave.models.registry import build_graph
+from bandweave.planning.split import make_split
+
+_PROGRESS_PARTS = 200
+
+OnProgress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedNode:
+    """``exchange`` leads to the other nodes, None where there are none; ``drafter`` guesses tokens
+    on node 0, None where it does not speculate; ``kv_bytes`` is what the KV cache takes."""
+
+    executor: NativeExecutor
+    exchange: _native.Exchange | None
+    generator: Generator
+    drafter: Drafter | None
+    lookup: EmbeddingLookup
+    options: ExecutorOptions
+    weight_bytes: int
+    kv_bytes: int
+    keep: Callable[[], None] | None  # writes packed weights to the cache, in another thread
+
+    @property
+    def progress(self) -> int:
+        """Grows while a step is under way."""
+        return self.executor.progress + (0 if self.drafter is None else self.drafter.progress)
+
+
+def load_node(
+    context: NodeContext,
+    assignment: Assignment,
+    folder: Folder,
+    draft: Folder | None,
+    on_progress: OnProgress,
+) -> LoadedNode:
+    """Loads what the assignment says and joins the mesh. ``MemoryError`` where it does not fit,
+    ``ValueError`` for what cannot be loaded, ``StepError`` where a node cannot be reached."""
+    cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
+    if assignment.home:
+        _keep_to(assignment.home)
+    split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
+    program = lower(build_graph(folder.spec), split, context.node)
+    options = _options(context, assignment)
+    memory = node_memory(program, assignment.weight_format, options)
+    if draft is not None:
+        memory += draft_memory(
+            draft, assignment.weight_format, options, assignment.context, assignment.streams
+        )
+    if assignment.addresses:  # threads of one process were checked together
+        check_memory(context.name, memory, available_memory_bytes())
+    exchange = join_mesh(
+        context,
+        assignment.names,
+        assignment.addresses,
+        stall_seconds=assignment.stall_seconds,
+        spin=options.spin,
+        emulate=assignment.emulate,
+    )
+    cache = open_cache(context.cache if assignment.cache == OWN_CACHE else assignment.cache)
+    weights = load_weights(
+        program,
+        folder,
+        assignment.weight_format,
+        on_progress=_sometimes(on_progress),
+        threads=options.threads,
+        cache=cache,
+        readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
+    )
+    executor = NativeExecutor(program, weights, options, exchange)
+    drafter = None
+    if assignment.speculate != "off" and context.node == 0:
+        drafter = _make_drafter(assignment, options, draft, executor)
+    lookup = EmbeddingLookup(folder)
+    generator = Generator(
+        executor,
+        lookup.embed,
+        num_pages=options.num_pages,
+        context=assignment.context,
+        max_rows=assignment.max_rows,
+        vocab_size=folder.spec.vocab_size,
+        exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        speculation=None
+        if drafter is None
+        else Speculation(drafter, draft_tokens=assignment.draft_tokens),
+    )
+    return LoadedNode(
+        executor=executor,
+        exchange=exchange,
+        generator=generator,
+        drafter=drafter,
+        lookup=lookup,
+        options=options,
+        weight_bytes=weights.num_bytes,
+        kv_bytes=memory.kv_bytes,
+        keep=_keeping(weights, cache, assignment, cpus),
+    )
+
+
+def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
+    # As many threads as the controller asks, 0 for as many as there may be.
+    most = context.threads or assignment.threads or len(usable_cpus())
+    threads = min(assignment.threads or most, most)
+    pages = -(-assignment.context // PAGE_SIZE)
+    return ExecutorOptions(
+        num_pages=pages * assignment.streams,
+        max_pages=pages,
+        max_rows=assignment.max_rows,
+        kv_format=assignment.kv_format,
+        threads=threads,
+        cpus=assignment.cpus,
+        spin=assignment.spin and threads <= len(usable_cpus()),
+        isa=context.isa or assignment.isa,
+        wire=assignment.wire,
+    )
+
+
+def _make_drafter(
+    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NativeExecutor
+) -> Drafter:
+    if draft is None:
+        return NgramDrafter()
+    return load_draft(
+        draft,
+        partial(read_embeddings, draft),
+        weight_format=assignment.weight_format,
+        options=options,
+        context=assignment.context,
+        streams=assignment.streams,
+        team_of=team,
+    )
+
+
+def _sometimes(on_progress: OnProgress) -> OnProgress:
+    """Passes on a few hundred reports at most."""
+    reported = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal reported
+        part = done // (total // _PROGRESS_PARTS + 1)
+        if done == total or part != reported:
+            reported = part
+            on_progress(done, total)
+
+    return report
+
+
+def _keeping(
+    weights: Weights, cache: PanelCache | None, assignment: Assignment, cpus: tuple[int, ...]
+) -> Callable[[], None] | None:
+    """What starts to keep freshly packed weights, None where there are none to keep."""
+    if cache is None or not weights.fresh:
+        return None
+
+    def keep() -> None:
+        _keep_to(cpus)  # not on the pinned processor of the thread that started this one
+        keep_weights(weights, cache, model=assignment.model, weight_format=assignment.weight_format)
+
+    return threading.Thread(target=keep, name="cache", daemon=True).start
+
+
+def _keep_to(cpus: tuple[int, ...]) -> None:
+    """This thread, and those that it starts, run on these processors alone."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)

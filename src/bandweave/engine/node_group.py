@@ -1,0 +1,126 @@
+"""NodeGroup: the started nodes of one engine, to talk to, and what to say when one of them fails.
+
+Knows the messages "failed" and "alive"; knows no models and no requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from bandweave.engine.executor import StepError
+from bandweave.engine.handle import Launcher, NodeHandle
+
+_GRACE_SECONDS = 0.5  # for the cause of a failure to show
+_BROKEN_PATIENCE = 0.3
+_SECOND_HAND_SECONDS = 2.0
+
+OnRead = Callable[[int], None]  # tokens computed so far, of prompts above all
+
+
+class NodeGroup:
+    """``handles`` of all nodes in order, which ``launcher`` started and ``close`` ends.
+
+    After a ``StepError`` it can only be closed.
+    """
+
+    def __init__(
+        self, launcher: Launcher, handles: Sequence[NodeHandle], *, stall_seconds: float
+    ) -> None:
+        self._launcher, self._handles = launcher, tuple(handles)
+        self._broken = ""
+        # The nodes notice each other first and know better who it is.
+        self._patience = stall_seconds + _SECOND_HAND_SECONDS
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(handle.name for handle in self._handles)
+
+    def send(self, node: int, message: dict[str, Any]) -> None:
+        """``StepError`` where the node has gone."""
+        if self._broken:
+            raise StepError(self._broken)
+        try:
+            self._handles[node].channel.send(message)
+        except OSError:
+            self._raise_failure(node)
+
+    def notify(self, node: int, message: dict[str, Any]) -> None:
+        """Sends from any thread; nothing happens where the node has gone."""
+        with contextlib.suppress(OSError):
+            self._handles[node].channel.send(message)
+
+    def ask(self, node: int, message: dict[str, Any]) -> dict[str, Any]:
+        """The node's next message after this one; those of the others are dropped."""
+        self.send(node, message)
+        return self.receive(only=node, of=node)[1]
+
+    def receive(
+        self,
+        only: int | None = None,
+        *,
+        of: int = 0,
+        patience: float | None = None,
+        on_read: OnRead = lambda tokens: None,
+    ) -> tuple[int, dict[str, Any]]:
+        """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
+        where node ``of`` gives no sign of life for ``patience`` seconds; ``ValueError`` where what
+        a node was given cannot be used."""
+        patience = self._patience if patience is None else patience
+        deadline = time.monotonic() + patience
+        poll = select.poll()
+        for handle in self._handles:
+            poll.register(handle.channel.fileno(), select.POLLIN)
+        while True:
+            for node, handle in enumerate(self._handles):
+                if not handle.channel.poll():
+                    continue
+                try:
+                    message, _ = handle.channel.receive()
+                except OSError:
+                    self._raise_failure(node)
+                if message.get("type") == "failed":
+                    if message.get("mistake"):
+                        raise ValueError(f"{handle.name}: {message.get('reason')}")
+                    self._raise_failure(node, str(message.get("reason")))
+                if message.get("type") == "alive":
+                    deadline = time.monotonic() + patience
+                    on_read(message["tokens"])
+                elif only is None or node == only:
+                    return node, message
+            if time.monotonic() > deadline:
+                reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
+                self._raise_failure(of, reason)
+            poll.poll(500)
+
+    def close(self) -> None:
+        """Ends all nodes. May be called more than once."""
+        if self._broken:  # a node that is stuck does not listen
+            self._launcher.stop(patience=_BROKEN_PATIENCE)
+        else:
+            self._launcher.stop()
+
+    def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
+        """Finds the cause: a node that died explains the complaints of those that miss it."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            for handle in self._handles:
+                cause = handle.exit_reason() if not handle.alive() else None
+                if cause is not None and not cause.startswith("ended"):
+                    self._broken = f"{handle.name} {cause}"
+                    raise StepError(self._broken)
+            time.sleep(0.02)
+        # What one node says of another names that one already.
+        named = any(handle.name in reason for handle in self._handles)
+        name = self._handles[node].name
+        if not reason:
+            self._broken = f"{name} closed its connection"
+        else:
+            self._broken = reason if named else f"{name}: {reason}"
+        raise StepError(self._broken)
