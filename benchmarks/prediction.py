@@ -1,8 +1,8 @@
 """Predicted beside measured: many combinations of model, format, split, link and context.
 
-Every round probes this machine and its links, runs every combination, and probes again: so both see
-the machine as it is at the time, and as it becomes. Knows what is combined; the predictions are
-those of the commands.
+Every round measures the links between nodes of this machine; every combination runs between two
+short probes of the machine: so both see it as it is at the time, and as it becomes. Knows what is
+combined; the predictions are those of the commands.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.machine import usable_cpus
-from bandweave.engine.probe.machine import Scope
+from bandweave.engine.probe.machine import Scope, quick_scope
 from bandweave.engine.probe.session import probe_here
 from bandweave.models.registry import build_graph
 from bandweave.planning.emulation import emulated_link
@@ -22,6 +23,7 @@ from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, predict
 from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
+from bandweave.planning.record import to_json
 from bandweave.planning.server import ProbedServer
 from bandweave.planning.split import make_split
 from benchmarks import contestant
@@ -142,17 +144,24 @@ def run(store: Store, scale: Scale) -> Result:
     chosen = combinations(scale)
     found = {one.name: _Found() for one in chosen}
     count = max(2, scale.rounds // 2)
-    profiles = [_probe(scale, f"before round 1 of {count}")]
+    rounds: list[dict[str, Any]] = []
     for number in range(1, count + 1):
-        samples = {}
+        say(f"prediction: round {number} of {count}: probing the links")
+        scope = _short_scope(chosen[0])
+        latest = probe_here(nodes=2, scope=scope)
+        rounds.append({"links": to_json(latest.links)})
         for one in chosen:
             say(f"prediction: round {number} of {count}: {one.name}")
-            samples[one.name] = _measure(store, scale, one)
-        profiles.append(_probe(scale, f"after round {number} of {count}"))
-        for one in chosen:
-            promised = [_predict(store, scale, one, profile) for profile in profiles[-2:]]
-            found[one.name].add(samples[one.name], promised)
-    rounds = [{"profile": profile.to_json()} for profile in profiles]
+            if _short_scope(one) != scope:
+                scope = _short_scope(one)
+                latest = latest.joined(probe_here(scope=scope))
+            profiles = [latest]
+            sample = _measure(store, scale, one)
+            profiles.append(latest := latest.joined(probe_here(scope=scope)))
+            promised = [_predict(store, scale, one, profile) for profile in profiles]
+            found[one.name].add(sample, promised)
+            machines = [to_json(profile.machines[HERE]) for profile in profiles]
+            rounds.append({"name": one.name, "sample": sample, "machines": machines})
     picks = [_pick(task, found) for task in _tasks(chosen)]
     return Result(
         experiment="prediction",
@@ -161,9 +170,10 @@ def run(store: Store, scale: Scale) -> Result:
         series=[_series(kind, found) for kind in _SPEEDS],
         notes=(
             "A combination's error is the median over the rounds of |predicted / measured - 1|; "
-            "every round's runs lie between two probes, whose predicted times are averaged. Nodes "
-            "of one host share memory; links by name are emulated, and their predictions add the "
-            "link's latency and rate to what the probe found of TCP on this machine.",
+            "the runs of a combination lie between two probes of some seconds, whose predicted "
+            "times are averaged; links are probed once a round. Nodes of one host share memory; "
+            "links by name are emulated, and their predictions add the link's latency and rate to "
+            "what the probe found of TCP on this machine.",
             *(words for words, _ in picks),
         ),
         rounds=[*rounds, {name: vars(one) for name, one in found.items()}],
@@ -173,15 +183,9 @@ def run(store: Store, scale: Scale) -> Result:
 # --- a round ---
 
 
-def _probe(scale: Scale, when: str) -> Profile:
-    say(f"prediction: probing {when}")
-    return probe_here(nodes=2, scope=probe_scope(scale))
-
-
-def probe_scope(scale: Scale) -> Scope:
-    """What is probed for the experiments."""
-    scope = Scope(formats=("q4", "q8"), kv_formats=("f16",))
-    return replace(scope, rounds=2) if len(scale.sizes) < 3 else scope
+def _short_scope(one: Combination) -> Scope:
+    """What a prediction of this combination needs, in some seconds."""
+    return replace(quick_scope(one.format, "f16"), together=(1, 4, 8))
 
 
 def _work(scale: Scale, one: Combination) -> Work:

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bandweave.engine.probe.machine import Scope
 from bandweave.engine.probe.session import probe_here
 from bandweave.planning.profile import Profile
 from bandweave.planning.scenario import Scenario
 from bandweave.planning.simulation import simulate
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
-from benchmarks.prediction import Combination, probe_scope, runner_of, server_of, three_sizes
+from benchmarks.prediction import Combination, runner_of, server_of, three_sizes
 from benchmarks.result import Figure, Point, Result, Series
 from benchmarks.rounds import say
 from benchmarks.statistics import estimate
@@ -81,7 +82,7 @@ def run(store: Store, scale: Scale) -> Result:
     count = max(2, scale.rounds // 2)
     for number in range(count):
         say(f"simulation: round {number + 1} of {count}: probing")
-        profile = probe_here(nodes=2, scope=probe_scope(scale))
+        profile = probe_here(nodes=2, scope=_scope(scale))
         for one in chosen:
             say(f"simulation: round {number + 1} of {count}: {one.name}")
             here = found[one.name]
@@ -105,6 +106,11 @@ def run(store: Store, scale: Scale) -> Result:
         ),
         rounds=[*rounds, {name: vars(one) for name, one in found.items()}],
     )  # fmt: skip
+
+
+def _scope(scale: Scale) -> Scope:
+    scope = Scope(formats=("q4",), kv_formats=("f16",))
+    return replace(scope, rounds=2) if len(scale.sizes) < 3 else scope
 
 
 def _simulate(store: Store, scale: Scale, crowd: Crowd, profile: Profile) -> float:

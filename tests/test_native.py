@@ -18,7 +18,13 @@ from bandweave.engine.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
 from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.random_model import ODD_SPECS, MemorySource, random_source, random_tensors
+from tests.helpers.random_model import (
+    ODD_SPECS,
+    MemorySource,
+    random_source,
+    random_tensors,
+    tiny_spec,
+)
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 
 FORMATS = ("f32", "bf16", "q8", "q4")
@@ -84,6 +90,18 @@ def test_sums_of_any_size_are_exact(weight_format: str, isa: str) -> None:
     with ReferenceNodes(spec, source, weight_format=weight_format, num_pages=6) as oracle:
         expected = conversation(oracle, 6, spec.vocab_size)
     with NativeNodes(spec, source, weight_format=weight_format, num_pages=6, isa=isa) as engine:
+        assert conversation(engine, 6, spec.vocab_size).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", _native.isa_variants())
+@pytest.mark.parametrize("together", [1, 2, 3, 4, 5, 6, 7, 8, 11])
+def test_any_number_of_heads_may_share_a_kv_head(together: int, isa: str) -> None:
+    """Kernels take as many of them as they have registers for."""
+    spec = tiny_spec(num_heads=2 * together, num_kv_heads=2, head_dim=20)
+    source = random_source(spec, 3, bf16=True)
+    with ReferenceNodes(spec, source, weight_format="f32", num_pages=6) as oracle:
+        expected = conversation(oracle, 6, spec.vocab_size)
+    with NativeNodes(spec, source, weight_format="f32", num_pages=6, isa=isa, threads=2) as engine:
         assert conversation(engine, 6, spec.vocab_size).tobytes() == expected.tobytes()
 
 

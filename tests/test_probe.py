@@ -240,7 +240,7 @@ def test_a_probe_measures_everything() -> None:
         (streamed, threads) for streamed in (False, True) for threads in (1, 2)
     }
     kinds = {"rms_norm", "silu_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
-             "attention"}  # fmt: skip
+             "outputs_q4", "attention"}  # fmt: skip
     assert {one.kind for one in machine.elements} == kinds
     assert all(one.seconds_per_op > 0 for one in machine.overheads)
     assert [read.threads for read in machine.reads] == [1, 2]

@@ -2,6 +2,7 @@
 #include "exchange/exchange.h"
 
 #include "bindings/bindings.h"
+#include "executor/executor.h"
 
 namespace bw {
 

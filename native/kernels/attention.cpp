@@ -109,7 +109,7 @@ inline float weigh(float* scores, int from, int to, float* sum) {
 // H query heads that read one KV head.
 template <int H, typename T>
 void attend(const AttentionArgs& args, const float* q, float* out) {
-    constexpr int kBlocks = kSums / H >= 4 ? 4 : (kSums / H > 0 ? kSums / H : 1);
+    constexpr int kBlocks = kSums / H >= 4 ? 4 : kSums / H >= 2 ? 2 : 1;  // of the 4 of a chunk
     constexpr int kVectors = kBlocks;
     const int dim = args.dim, wide = padded(dim);
     float* total = args.scratch;      // [H, wide]: O, unnormalised
@@ -190,8 +190,14 @@ void attend_all(const AttentionArgs& args) {
             out += heads * args.dim;
         }
     };
-    if (kMostHeads >= 8) take([&](auto* x, auto* y) { attend<8, T>(args, x, y); }, 8);
+    if constexpr (kMostHeads >= 8) {
+        take([&](auto* x, auto* y) { attend<8, T>(args, x, y); }, 8);
+        take([&](auto* x, auto* y) { attend<7, T>(args, x, y); }, 7);
+        take([&](auto* x, auto* y) { attend<6, T>(args, x, y); }, 6);
+        take([&](auto* x, auto* y) { attend<5, T>(args, x, y); }, 5);
+    }
     take([&](auto* x, auto* y) { attend<4, T>(args, x, y); }, 4);
+    take([&](auto* x, auto* y) { attend<3, T>(args, x, y); }, 3);
     take([&](auto* x, auto* y) { attend<2, T>(args, x, y); }, 2);
     take([&](auto* x, auto* y) { attend<1, T>(args, x, y); }, 1);
 }

@@ -142,6 +142,8 @@ class _Cost:
             rows = work.rows if work.rows == 1 else work.rows / threads
             kind = f"quantise_{self.weight_format}"
             seconds += machine.element_seconds(kind, work.rows) * work.inputs * rows
+            finish = machine.element_seconds(f"outputs_{self.weight_format}", work.rows)
+            seconds += finish * work.outputs * work.rows / threads
         return seconds
 
     def _attention(self, node: int, work: Attention, beside: int) -> float:

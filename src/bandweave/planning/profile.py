@@ -32,8 +32,8 @@ class ReadRate:
 @dataclass(frozen=True, kw_only=True)
 class ProductRate:
     """Products of packed weights in ``format`` with ``rows`` rows: seconds for each byte of weights
-    beyond the cost of the operation itself; ``on_grid``: of a ``linear_grid``; ``cached``: weights
-    that stay in the processor's caches from step to step."""
+    beyond the cost of the operation itself, of its inputs and of its outputs; ``on_grid``: of a
+    ``linear_grid``; ``cached``: weights that stay in the processor's caches from step to step."""
 
     format: str
     on_grid: bool
@@ -62,8 +62,9 @@ class AttentionRate:
 class ElementRate:
     """An operation that goes through its elements one by one: seconds for each, by one thread;
     ``first_seconds`` more for those of the first row, which finds caches full of weights.
-    ``kind`` is that of the operation, ``"attention"`` (the latter alone), or ``"quantise_q4"``,
-    ``"quantise_q8"``."""
+    ``kind`` is that of the operation, ``"attention"`` (the latter alone), or of products with
+    quantised weights ``"quantise_q4"``, ``"quantise_q8"`` (of an input) and ``"outputs_q4"``,
+    ``"outputs_q8"`` (beside an output's multiply-adds)."""
 
     kind: str
     seconds: float

@@ -36,10 +36,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A matrix of ``weight_bytes`` times ``rows`` rows of ``inputs`` numbers."""
+    """A matrix of ``weight_bytes`` times ``rows`` rows of ``inputs`` numbers: ``outputs`` each."""
 
     weight_bytes: int
     inputs: int
+    outputs: int
     rows: int
     on_grid: bool
 
@@ -244,7 +245,9 @@ class _Work:
         self, outputs: int, inputs: int, unit: int, rows: int, *, on_grid: bool = False
     ) -> Product:
         size = packed_bytes(self.format, outputs, inputs, unit)
-        return Product(weight_bytes=size, inputs=inputs, rows=rows, on_grid=on_grid)
+        return Product(
+            weight_bytes=size, inputs=inputs, outputs=outputs, rows=rows, on_grid=on_grid
+        )
 
     def _elements(self, kind: str, width: int, *, parts: int | None = None) -> Elements:
         count = width * self.step.rows

@@ -24,7 +24,9 @@ _UNIT = 64  # of the grid's products, as the down projection's
 _FEW_ROWS = 8  # up to here the weights' way from memory counts, beyond it arithmetic does
 _MANY_ROWS_BYTES = 16 << 20
 _CACHED_BYTES, _CACHED_OPS = 4 << 20, 16
+_SHAPED_OPS = 8
 _QUANTISED_ROWS = 32
+_FINISHED_ROWS, _FEW_INPUTS = 64, 256
 _LEAST = 0.2  # of a product's time stays the product's, whatever the rest seems to cost
 
 Overheads = Callable[[int], float]  # seconds of an operation, by threads
@@ -40,14 +42,14 @@ def probe_format(
     setting: Setting,
     op_seconds: Overheads,
 ) -> tuple[list[ProductRate], list[ElementRate]]:
-    """The rates of one format, and what quantising activations for it costs. Takes twice
+    """The rates of one format, and what inputs and outputs cost where it quantises. Takes twice
     ``streamed_bytes`` of memory for the while."""
     each = _native.matrix_bytes(format, _OUTPUTS, _INPUTS, _INPUTS)
     count = max(2, -(-streamed_bytes // each))
     pool = count + count // 2  # the next to run has other weights than the last
     found: list[ProductRate] = []
-    quantised: list[ElementRate] = []
-    quantise = 0.0
+    others: list[ElementRate] = []
+    quantise = finish = 0.0
     for on_grid in (False, True):
         unit = _UNIT if on_grid else _INPUTS
         weights = _random_weights(format, pool, _OUTPUTS, unit)
@@ -74,14 +76,16 @@ def probe_format(
                     )
         times = take_turns(timed, rounds)
         if not on_grid and format in ("q4", "q8"):
-            rate = _quantising(format, rounds, setting, op_seconds)
-            quantised.append(rate)
-            quantise = rate.seconds
+            others.append(_quantising(format, rounds, setting, op_seconds))
+            quantise = others[0].seconds
+            others.append(_finishing(format, rounds, setting, quantise))
+            finish = others[1].seconds
         for (number, many, cached), values in times.items():
             ops = len(timed[number, many, cached].program.ops) - 1  # the embedding
             seconds, spread = median_and_spread([value / ops for value in values])
             # One row is quantised by every thread for itself, several are shared out.
             own = _INPUTS * (1 if many == 1 else many / number) * quantise
+            own += _OUTPUTS * many / number * finish
             kernel = max(seconds - op_seconds(number) - own, _LEAST * seconds)
             found.append(
                 ProductRate(
@@ -94,29 +98,44 @@ def probe_format(
                     spread=spread,
                 )
             )
-    return found, quantised
+    return found, others
 
 
 def _quantising(format: str, rounds: int, setting: Setting, op_seconds: Overheads) -> ElementRate:
     """From products with few outputs and with many, the same activations for both."""
-    rows, ops, few, many = _QUANTISED_ROWS, 8, 16, 272
-    timed = {}
-    for outputs in (few, many):
-        timed[outputs] = Timed(
-            program=programs.products(
-                [_weight(index, outputs, _INPUTS) for index in range(ops)], on_grid=False
-            ),
-            options=setting.options(1, rows=rows),
-            item="weights",
-            rows=rows,
-            weights=_random_weights(format, ops, outputs, _INPUTS),
-        )
+    rows, few, many = _QUANTISED_ROWS, 16, 272
+    timed = {n: _shaped(format, n, _INPUTS, rows, setting) for n in (few, many)}
     times = take_turns(timed, rounds)
-    less, spread = median_and_spread([value / ops for value in times[few]])
-    more, _ = median_and_spread([value / ops for value in times[many]])
+    less, spread = median_and_spread([value / _SHAPED_OPS for value in times[few]])
+    more, _ = median_and_spread([value / _SHAPED_OPS for value in times[many]])
     kernel = (more - less) / (many - few) * few
     seconds = max(0.0, less - kernel - op_seconds(1)) / (rows * _INPUTS)
     return ElementRate(kind=f"quantise_{format}", seconds=seconds, first_seconds=0.0, spread=spread)
+
+
+def _finishing(format: str, rounds: int, setting: Setting, quantise: float) -> ElementRate:
+    """What an output costs beside its multiply-adds: from matrices of the same size, flat and
+    tall. ``quantise``: seconds for each input."""
+    rows = _FINISHED_ROWS
+    shapes = {"tall": (_OUTPUTS, _FEW_INPUTS), "flat": (_FEW_INPUTS, _OUTPUTS)}
+    timed = {name: _shaped(format, *shape, rows, setting) for name, shape in shapes.items()}
+    times = take_turns(timed, rounds)
+    tall, spread = median_and_spread([value / _SHAPED_OPS for value in times["tall"]])
+    flat, _ = median_and_spread([value / _SHAPED_OPS for value in times["flat"]])
+    seconds = max(0.0, (tall - flat) / (rows * (_OUTPUTS - _FEW_INPUTS)) + quantise)
+    return ElementRate(kind=f"outputs_{format}", seconds=seconds, first_seconds=0.0, spread=spread)
+
+
+def _shaped(format: str, outputs: int, inputs: int, rows: int, setting: Setting) -> Timed:
+    """Products of one shape, by one thread, out of a cache."""
+    weights = [programs.matrix(f"w{i}", outputs, inputs, inputs) for i in range(_SHAPED_OPS)]
+    return Timed(
+        program=programs.products(weights, on_grid=False),
+        options=setting.options(1, rows=rows),
+        item="weights",
+        rows=rows,
+        weights=_random_weights(format, _SHAPED_OPS, outputs, inputs, inputs),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,15 +165,17 @@ def _weight(index: int, outputs: int, unit: int) -> Weight:
     return programs.matrix(f"w{index}", outputs, _INPUTS, unit)
 
 
-def _random_weights(format: str, count: int, outputs: int, unit: int) -> Weights:
+def _random_weights(
+    format: str, count: int, outputs: int, unit: int, inputs: int = _INPUTS
+) -> Weights:
     """Matrices whose panels are all alike: what they hold does not matter to the kernels."""
-    each = -(-_native.matrix_bytes(format, outputs, _INPUTS, unit) // 64) * 64
+    each = -(-_native.matrix_bytes(format, outputs, inputs, unit) // 64) * 64
     arena = _native.Arena(each * count)
     matrices = {
-        f"w{index}": _native.Matrix(arena, format, outputs, _INPUTS, unit) for index in range(count)
+        f"w{index}": _native.Matrix(arena, format, outputs, inputs, unit) for index in range(count)
     }
     first = matrices["w0"]
-    values = np.random.default_rng(0).standard_normal((16, _INPUTS), np.float32) / 64
+    values = np.random.default_rng(0).standard_normal((16, inputs), np.float32) / 64
     first.pack(0, values)
     panel = first.panels[: first.nbytes * 16 // outputs].copy()
     for matrix in matrices.values():

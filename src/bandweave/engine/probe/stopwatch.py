@@ -21,6 +21,8 @@ from bandweave.planning.profile import median_and_spread
 
 _MORE_LOOKS, _PAUSE_SECONDS = 2, 0.3
 _CALM = 0.15  # of the median may be between the quartiles
+# Of a KV page: one in 4096 bytes at least, of its keys (16 places together) and of its values.
+_PLACES = tuple(range(0, PAGE_SIZE, 16))
 
 Key = TypeVar("Key")
 
@@ -93,20 +95,20 @@ def make_step(rows: int, first: int, pages: int) -> Step:
 
 
 def fill_cache(executor: NativeExecutor, pages: int, rows: int, hidden: int) -> None:
-    """Writes every KV page, so that none is the system's page of zeros; each page is a sequence
-    of its own here, so that its attention costs nothing."""
-    together = max(1, rows // PAGE_SIZE)
+    """Writes to every KV page in ``_PLACES``, so that no part of it is the system's page of zeros;
+    each page is a sequence of its own here, so that its attention costs nothing."""
+    together = max(1, rows // len(_PLACES))
     for start in range(0, pages, together):
         count = min(together, pages - start)
         executor.run(
             Step(
-                tokens=np.zeros(count * PAGE_SIZE, np.int32),
-                slots=np.repeat(np.arange(count, dtype=np.int32), PAGE_SIZE),
-                positions=np.tile(np.arange(PAGE_SIZE, dtype=np.int32), count),
-                wants_logits=np.zeros(count * PAGE_SIZE, np.bool_),
+                tokens=np.zeros(count * len(_PLACES), np.int32),
+                slots=np.repeat(np.arange(count, dtype=np.int32), len(_PLACES)),
+                positions=np.tile(np.array(_PLACES, np.int32), count),
+                wants_logits=np.zeros(count * len(_PLACES), np.bool_),
                 page_tables=np.arange(start, start + count, dtype=np.int32)[:, None],
             ),
-            np.zeros((count * PAGE_SIZE, hidden), np.float32),
+            np.zeros((count * len(_PLACES), hidden), np.float32),
         )
 
 
