@@ -10,114 +10,32 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
-from bandweave.checkpoints.folder import Folder
-from bandweave.engine.machine import usable_cpus
 from bandweave.engine.probe.machine import Scope, quick_scope
 from bandweave.engine.probe.session import probe_here
-from bandweave.models.registry import build_graph
-from bandweave.planning.emulation import emulated_link
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.prediction import Load, Prediction, predict
-from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
+from bandweave.planning.profile import HERE, Profile
 from bandweave.planning.record import to_json
-from bandweave.planning.server import ProbedServer
-from bandweave.planning.split import make_split
-from benchmarks import contestant
-from benchmarks.contestant import Contestant, Sample
-from benchmarks.models import Model, Scale, Store
+from benchmarks.combination import (
+    LOCAL,
+    SHORT,
+    Combination,
+    combinations,
+    runner_of,
+    server_of,
+)
+from benchmarks.contestant import Sample
+from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
 from benchmarks.result import Figure, Point, Result, Series
 from benchmarks.rounds import say
 from benchmarks.statistics import estimate
 
-LINKS = ("ethernet-10g", "thunderbolt-4-tcp")  # emulated
-_LOCAL = ""
-_SHORT, _LONG = 128, 4096  # tokens of a prompt
 _NEAR = 0.95  # of the best speed: as good as the best
 _SAMPLES = 3
 _DECODE, _PREFILL = "decode_tokens_per_s", "prefill_tokens_per_s"
 _SPEEDS = {"decode": _DECODE, "prefill": _PREFILL}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Combination:
-    """What runs: ``link`` is the name of an emulated link, empty for nodes that share memory; there
-    are as many nodes as ``shares``; a node alone has all threads unless ``lone``: then one."""
-
-    model: Model
-    format: str = "q4"
-    shares: tuple[int, ...] = (1,)
-    stages: int = 1
-    link: str = _LOCAL
-    prompt_tokens: int = _SHORT
-    lone: bool = False
-
-    @property
-    def name(self) -> str:
-        words = [self.model.shape, self.format]
-        if len(self.shares) == 1:
-            words.append("1 thread" if self.lone else "1 node")
-        else:
-            kind = "stages" if self.stages > 1 else "tensor"
-            words.append(f"{':'.join(map(str, self.shares))} {kind}")
-        if self.link:
-            words.append(self.link)
-        return f"{' '.join(words)}, {self.prompt_tokens}"
-
-    @property
-    def threads(self) -> int:
-        """Of each node."""
-        if self.link or self.lone:
-            return 1
-        return max(1, len(usable_cpus()) // len(self.shares))
-
-    def same_task(self, other: Combination) -> bool:
-        """Whether a planner chooses between the two: only the split differs."""
-        alike = replace(other, shares=self.shares, stages=self.stages, lone=self.lone)
-        linked = self.link == other.link or _LOCAL in (self.link, other.link)
-        return linked and replace(alike, link=self.link) == self
-
-
-def combinations(scale: Scale) -> list[Combination]:
-    """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts."""
-    small, medium, large = three_sizes(scale)
-    long = next((tokens for tokens in scale.contexts if tokens >= _LONG), _SHORT)
-    found = [
-        *(Combination(model=model) for model in (small, medium, large)),
-        *(Combination(model=model, shares=(1, 1)) for model in (small, medium, large)),
-        Combination(model=large, shares=(3, 1)),
-        Combination(model=large, shares=(1, 1), stages=2),
-        Combination(model=medium, format="q8"),
-        Combination(model=medium, format="q8", shares=(1, 1)),
-        Combination(model=large, format="q8", shares=(3, 1), stages=2),
-        Combination(model=large, prompt_tokens=long),
-        Combination(model=large, shares=(1, 1), prompt_tokens=long),
-        Combination(model=medium, shares=(3, 1), prompt_tokens=long),
-        Combination(model=large, lone=True),
-    ]
-    for link in LINKS:
-        found += [
-            Combination(model=large, shares=(1, 1), link=link),
-            Combination(model=medium, shares=(1, 1), link=link),
-            Combination(model=large, shares=(1, 1), stages=2, link=link),
-        ]
-    return list({one.name: one for one in found}.values())  # small ones may be alike
-
-
-def three_sizes(scale: Scale) -> tuple[Model, Model, Model]:
-    """Dense models, from small to large."""
-    sizes = list(scale.sizes)
-    if len(sizes) < 3:  # quick
-        return sizes[0], sizes[0], sizes[-1]
-    return (
-        Model(shape="smollm2-135m"),
-        Model(shape="qwen3-0.6b", changes={"context": 8192}),
-        Model(shape="tinyllama-1.1b", changes={"context": 8192}),
-    )
 
 
 @dataclass(kw_only=True)
@@ -145,12 +63,13 @@ def run(store: Store, scale: Scale) -> Result:
     found = {one.name: _Found() for one in chosen}
     count = max(2, scale.rounds // 2)
     rounds: list[dict[str, Any]] = []
+    probed: dict[str, list[Profile]] = {one.format: [] for one in chosen}
     for number in range(1, count + 1):
         say(f"prediction: round {number} of {count}: probing the links")
         scope = _short_scope(chosen[0])
         latest = probe_here(nodes=2, scope=scope)
         rounds.append({"links": to_json(latest.links)})
-        for one in chosen:
+        for one in chosen if number % 2 else reversed(chosen):
             say(f"prediction: round {number} of {count}: {one.name}")
             if _short_scope(one) != scope:
                 scope = _short_scope(one)
@@ -160,9 +79,28 @@ def run(store: Store, scale: Scale) -> Result:
             profiles.append(latest := latest.joined(probe_here(scope=scope)))
             promised = [_predict(store, scale, one, profile) for profile in profiles]
             found[one.name].add(sample, promised)
+            probed[one.format] += profiles
             machines = [to_json(profile.machines[HERE]) for profile in profiles]
             rounds.append({"name": one.name, "sample": sample, "machines": machines})
-    picks = [_pick(task, found) for task in _tasks(chosen)]
+    promises = {
+        one.name: statistics.harmonic_mean(
+            _predict(store, scale, one, profile).decode_tokens_per_s
+            for profile in probed[one.format]
+        )
+        for one in chosen
+    }
+    return _result(chosen, found, promises, rounds)
+
+
+def _result(
+    chosen: Sequence[Combination],
+    found: Mapping[str, _Found],
+    promises: Mapping[str, float],
+    rounds: Sequence[dict[str, Any]],
+) -> Result:
+    """``promises``: tokens a second of decoding, of all combinations from the same probes, as a
+    planner has them that chooses."""
+    picks = [_pick(task, found, promises) for task in _tasks(chosen)]
     return Result(
         experiment="prediction",
         title="Predicted beside measured",
@@ -173,7 +111,8 @@ def run(store: Store, scale: Scale) -> Result:
             "the runs of a combination lie between two probes of some seconds, whose predicted "
             "times are averaged; links are probed once a round. Nodes of one host share memory; "
             "links by name are emulated, and their predictions add the link's latency and rate to "
-            "what the probe found of TCP on this machine.",
+            "what the probe found of TCP on this machine. A split is picked by what all probes "
+            "together say of it, and compared with the others of its task within each round.",
             *(words for words, _ in picks),
         ),
         rounds=[*rounds, {name: vars(one) for name, one in found.items()}],
@@ -192,39 +131,15 @@ def _work(scale: Scale, one: Combination) -> Work:
     return Work(prompt_tokens=one.prompt_tokens, new_tokens=scale.new_tokens)
 
 
-def runner_of(store: Store, one: Combination, work: Work, *, streams: int = 1) -> Contestant:
-    """What runs a combination, with places for ``streams`` answers."""
-    return contestant.bandweave(
-        store.folder(one.model), context=work.context, nodes=len(one.shares),
-        threads=one.threads, format=one.format, streams=streams, shares=one.shares,
-        stages=one.stages, link=one.link, name=one.name,
-    )  # fmt: skip
-
-
-def server_of(store: Store, one: Combination, profile: Profile) -> ProbedServer:
-    """A combination by what was probed."""
-    with Folder.open(store.folder(one.model)) as folder:
-        graph = build_graph(folder.spec)
-    node = EngineNode(machine=profile.machines[HERE], threads=one.threads, host=HERE)
-    link = _link_profile(profile, one.link)
-    return ProbedServer(
-        graph=graph,
-        split=make_split(graph.spec, tuple(map(Fraction, one.shares)), stages=one.stages),
-        nodes=[node] * len(one.shares),
-        links=lambda a, b: link,
-        weight_format=one.format,
-    )
-
-
 def _measure(store: Store, scale: Scale, one: Combination) -> Sample:
     work = _work(scale, one)
     runner = runner_of(store, one, work)
     found: dict[str, list[float]] = {name: [] for name in _SPEEDS.values()}
     with runner.start() as running:
-        running.sample(replace(work, prompt_tokens=_SHORT))
+        running.sample(replace(work, prompt_tokens=SHORT))
         for number in range(_SAMPLES):
             # A long prompt is read once: it takes most of a minute.
-            again = replace(work, keep=number > 0 and one.prompt_tokens > _SHORT)
+            again = replace(work, keep=number > 0 and one.prompt_tokens > SHORT)
             sample = running.sample(again)
             found[_DECODE].append(sample[_DECODE])
             if not again.keep:
@@ -238,13 +153,6 @@ def _predict(store: Store, scale: Scale, one: Combination, profile: Profile) -> 
     )
     server = server_of(store, one, profile)
     return predict(server.graph, server.split, server.nodes, server.links, load)
-
-
-def _link_profile(profile: Profile, name: str) -> LinkProfile:
-    """What joins nodes of this machine: an emulated link by name, or shared memory."""
-    if name == _LOCAL:
-        return profile.links[HERE_SHARED]
-    return emulated_link(name).behind(profile.links[HERE_TCP])
 
 
 # --- what came of it ---
@@ -280,24 +188,29 @@ def _tasks(chosen: Sequence[Combination]) -> list[list[Combination]]:
                 for other in chosen
                 if one.same_task(other) and (other.link == link or other.lone)
             ]
-            if link == _LOCAL:
+            if link == LOCAL:
                 task = [other for other in task if not other.lone]
             if len(task) > 1:
                 tasks.append(task)
     return tasks
 
 
-def _pick(task: Sequence[Combination], measured: Mapping[str, _Found]) -> tuple[str, float]:
-    """What the prediction would choose, in words, and its speed over the fastest's."""
+def _pick(
+    task: Sequence[Combination], measured: Mapping[str, _Found], promises: Mapping[str, float]
+) -> tuple[str, float]:
+    """What the prediction would choose, in words, and its speed over the fastest's: a median of
+    ratios, each within a round."""
+    picked = max(task, key=lambda one: promises[one.name])
 
-    def speed(one: Combination) -> float:
-        return statistics.median(measured[one.name].speeds["decode"])
+    def gain(one: Combination) -> float:
+        """Over the picked one."""
+        pairs = zip(
+            measured[one.name].speeds["decode"], measured[picked.name].speeds["decode"], strict=True
+        )
+        return statistics.median(speed / picked_speed for speed, picked_speed in pairs)
 
-    def promise(one: Combination) -> float:
-        return statistics.median(measured[one.name].expected["decode"])
-
-    picked, best = max(task, key=promise), max(task, key=speed)
-    part = speed(picked) / speed(best)
+    best = max(task, key=gain)
+    part = 1 / gain(best)
     words = f"Of {len(task)} splits it picks {picked.name}, {100 * part:.0f}% of the fastest"
     return f"{words} ({best.name}).", part
 

@@ -17,9 +17,9 @@ from bandweave.engine.probe.session import probe_here
 from bandweave.planning.profile import Profile
 from bandweave.planning.scenario import Scenario
 from bandweave.planning.simulation import simulate
+from benchmarks.combination import Combination, runner_of, server_of, three_sizes
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work
-from benchmarks.prediction import Combination, runner_of, server_of, three_sizes
 from benchmarks.result import Figure, Point, Result, Series
 from benchmarks.rounds import say
 from benchmarks.statistics import estimate
@@ -30,7 +30,7 @@ _SPEED = "answer_tokens_per_s"
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd:
-    """``streams`` places for answers, on nodes as a combination of ``prediction`` says."""
+    """``streams`` places for answers, on nodes as a combination says."""
 
     nodes: Combination
     streams: int

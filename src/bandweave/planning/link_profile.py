@@ -11,7 +11,7 @@ from bandweave.planning.interpolation import interpolate
 @dataclass(frozen=True, kw_only=True)
 class LinkTime:
     """An all-reduce of two nodes in which each sends ``payload_bytes``: seconds to send, to wait
-    for the other, and to encode, check and add."""
+    for the other, and to encode, check and add, beyond what a node takes for a sum of its own."""
 
     payload_bytes: int
     wire_seconds: float

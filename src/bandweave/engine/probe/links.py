@@ -5,7 +5,7 @@ All nodes go through the same pairs, sizes and rounds; node 0 opens every step, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,13 @@ from bandweave import _native
 from bandweave.engine.executor import StepError
 from bandweave.engine.native import NativeExecutor
 from bandweave.engine.probe import programs
-from bandweave.engine.probe.stopwatch import Setting, make_step, vectors_of
+from bandweave.engine.probe.stopwatch import Setting, Timed, make_step, take_turns, vectors_of
 from bandweave.planning.link_profile import LinkProfile, LinkTime
 from bandweave.planning.profile import median_and_spread
 
 #: Grid values of an exchange, and how many a step holds: from the least message (a block of 64
-#: values) to 16 MB.
-SIZES = ((64, 32), (256, 32), (1024, 32), (2048, 32), (4096, 32), (16384, 8), (262144, 2),
+#: values) to 16 MB. Several in a row find their buffers in the caches, as behind a product.
+SIZES = ((64, 32), (256, 32), (1024, 32), (2048, 32), (4096, 32), (16384, 16), (262144, 16),
          (4194304, 1))  # fmt: skip
 _BLOCK = 64
 _HEADER_BYTES = 32
@@ -51,8 +51,9 @@ def probe_pairs(
 ) -> dict[Pair, LinkProfile]:
     """The links that this node is the first end of. ``StepError`` where a node fails."""
     found = {}
+    alone = _alone(schedule, setting)
     for pair in schedule.pairs:
-        times = _probe_pair(node, exchange, schedule, setting, pair)
+        times = _probe_pair(node, exchange, schedule, setting, pair, alone)
         if node == pair[0]:
             found[pair] = LinkProfile(transport=transport_of(pair[1]), times=tuple(times))
         on_pair()
@@ -65,8 +66,25 @@ def message_bytes(width: int) -> int:
     return _HEADER_BYTES + -(-blocks // 8) * 8 + 4 * _BLOCK * blocks
 
 
+def _alone(schedule: Schedule, setting: Setting) -> dict[int, float]:
+    """Seconds by width of a sum that one node makes alone: every node's of a sum has them too."""
+    timed = {
+        width: Timed(
+            program=programs.reduces(width, count), options=setting.options(1), item="other"
+        )
+        for width, count in schedule.sizes
+    }
+    times = take_turns(timed, schedule.rounds)
+    return {width: median_and_spread(times[width])[0] / count for width, count in schedule.sizes}
+
+
 def _probe_pair(
-    node: int, exchange: _native.Exchange, schedule: Schedule, setting: Setting, pair: Pair
+    node: int,
+    exchange: _native.Exchange,
+    schedule: Schedule,
+    setting: Setting,
+    pair: Pair,
+    alone: Mapping[int, float],
 ) -> list[LinkTime]:
     values: dict[int, list[tuple[float, ...]]] = {width: [] for width, _ in schedule.sizes}
     executors = {
@@ -80,7 +98,9 @@ def _probe_pair(
                 values[width].append(tuple(item / count for item in items))
     if node not in pair:
         return []
-    return [_link_time(message_bytes(width), found) for width, found in values.items()]
+    return [
+        _link_time(message_bytes(width), found, alone[width]) for width, found in values.items()
+    ]
 
 
 def _in_turn(sizes: Sequence[tuple[int, int]], number: int) -> Sequence[tuple[int, int]]:
@@ -112,13 +132,13 @@ def _step(node: int, executor: NativeExecutor) -> tuple[float, ...]:
     return tuple(after[name] - before[name] for name in names)
 
 
-def _link_time(size: int, values: Sequence[tuple[float, ...]]) -> LinkTime:
+def _link_time(size: int, values: Sequence[tuple[float, ...]], alone: float) -> LinkTime:
     wire, wait, other = (median_and_spread(column)[0] for column in zip(*values, strict=True))
     spread = median_and_spread([sum(items) for items in values])[1]
     return LinkTime(
         payload_bytes=size,
         wire_seconds=wire,
         wait_seconds=wait,
-        other_seconds=other,
+        other_seconds=max(0.0, other - alone),
         spread=spread,
     )
