@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bandweave.models.graph import Graph
 from bandweave.planning.bill import ITEMS, WIRE_KINDS, Bill
 from bandweave.planning.engine_node import EngineNode
+from bandweave.planning.host_sharing import HostSharing
 from bandweave.planning.link_profile import LinkProfile, LinkTime
 from bandweave.planning.split import Split
 from bandweave.planning.work import (
@@ -45,8 +46,8 @@ def predict_step(
     if len(nodes) != split.num_nodes:
         raise ValueError(f"{len(nodes)} machines for {split.num_nodes} nodes")
     work = list(step_work(graph, split, step, format=weight_format))
-    cost = _Cost(nodes, links, weight_format, kv_format)
-    cost.cached = _cached_part(nodes, work)
+    sharing = HostSharing(nodes, work, weight_format=weight_format)
+    cost = _Cost(nodes, links, sharing, weight_format, kv_format)
     for segment, times in work:
         # Layers of a stage are alike; the first starts from other clocks, the rest from even ones.
         cost.run(segment, times)
@@ -61,11 +62,15 @@ class _Cost:
     """Clocks and bills of all nodes while a step goes by."""
 
     def __init__(
-        self, nodes: Sequence[EngineNode], links: Links, weight_format: str, kv_format: str
+        self,
+        nodes: Sequence[EngineNode],
+        links: Links,
+        sharing: HostSharing,
+        weight_format: str,
+        kv_format: str,
     ) -> None:
-        self.nodes, self.links = nodes, links
+        self.nodes, self.links, self.sharing = nodes, links, sharing
         self.weight_format, self.kv_format = weight_format, kv_format
-        self.cached = 0.0  # the part of a step's weights that stays in the processors' caches
         self.clock = [0.0] * len(nodes)
         self.items: list[dict[str, float]] = [dict.fromkeys(ITEMS, 0.0) for _ in nodes]
         self.weight_bytes = [0] * len(nodes)
@@ -90,7 +95,8 @@ class _Cost:
 
     def run(self, segment: Segment, times: int) -> None:
         local = {node: self._local(node, segment.local) for node in segment.local}
-        read = self._shared_reading(segment.local, {n: one["weights"] for n, one in local.items()})
+        alone = {node: one["weights"] for node, one in local.items()}
+        read = self.sharing.reading_seconds(segment.local, alone)
         for node, seconds in local.items():
             for item, value in {**seconds, "weights": read[node]}.items():
                 self.spend(node, item, value, times)
@@ -105,7 +111,7 @@ class _Cost:
     def _local(self, node: int, work: Mapping[int, Sequence[Local]]) -> dict[str, float]:
         """Seconds by item, as if nobody else read the machine's memory."""
         seconds = {"weights": 0.0, "attention": 0.0, "other": 0.0}
-        beside = self._threads_beside(node, work)
+        beside = self.sharing.threads_beside(node, work)
         for one in work[node]:
             if isinstance(one, Product):
                 seconds["weights"] += self._product(node, one)
@@ -114,18 +120,8 @@ class _Cost:
             else:
                 item = "attention" if one.kind == "kv_append" else "other"
                 seconds[item] += self._elements(node, one)
-        slowed = self._crowding(node, work)
+        slowed = self.sharing.crowding(node, work)
         return {item: value * slowed for item, value in seconds.items()}
-
-    def _threads_beside(self, node: int, work: Mapping[int, Sequence[Local]]) -> int:
-        """Threads at work on the node's host, its own included."""
-        host = self.nodes[node].host
-        return sum(self.nodes[n].threads for n in work if work[n] and self.nodes[n].host == host)
-
-    def _crowding(self, node: int, work: Mapping[int, Sequence[Local]]) -> float:
-        """How much slower all goes where threads outnumber processors."""
-        beside = max(self._threads_beside(node, work), self.nodes[node].threads)
-        return max(1.0, beside / self.nodes[node].machine.cpus)
 
     def _product(self, node: int, work: Product) -> float:
         machine, threads = self.nodes[node].machine, self.nodes[node].threads
@@ -134,7 +130,7 @@ class _Cost:
             on_grid=work.on_grid,
             rows=work.rows,
             threads=threads,
-            cached=self.cached,
+            cached=self.sharing.cached,
         )
         seconds = machine.op_seconds(threads) + rate * work.weight_bytes
         if self.weight_format in _QUANTISED:
@@ -154,7 +150,7 @@ class _Cost:
         each = machine.attention_seconds(
             self.kv_format,
             together=together,
-            streamed=work.rows == 1 and self.cached < 0.5,
+            streamed=work.rows == 1 and self.sharing.cached < 0.5,
             threads=max(beside, threads),
         )
         elements = work.rows * work.keys * work.heads * work.dim
@@ -166,49 +162,6 @@ class _Cost:
         machine, threads = self.nodes[node].machine, self.nodes[node].threads
         each = machine.element_seconds(work.kind, work.rows) * work.count
         return machine.op_seconds(threads) + each / min(threads, work.parts)
-
-    def _shared_reading(
-        self, work: Mapping[int, Sequence[Local]], alone: Mapping[int, float]
-    ) -> dict[int, float]:
-        """Seconds of every node's products where nodes of one host share its memory's bandwidth.
-
-        While several read, each gets what so many threads were measured to get; who is done first
-        leaves its part to the others.
-        """
-        result: dict[int, float] = {}
-        for host in {self.nodes[node].host for node in alone}:
-            left = {n: s for n, s in alone.items() if self.nodes[n].host == host}
-            clock = 0.0
-            while left:
-                reading = sum(self.nodes[node].threads for node in left)
-                slowed = {node: self._slowdown(node, reading, _rows(work[node])) for node in left}
-                step = min(left[node] * slowed[node] for node in left)
-                clock += step
-                rest = {node: seconds - step / slowed[node] for node, seconds in left.items()}
-                for node, seconds in rest.items():
-                    if seconds <= 1e-12 * alone[node]:
-                        result[node] = clock
-                left = {node: s for node, s in rest.items() if node not in result}
-        return result
-
-    def _slowdown(self, node: int, reading: int, rows: int) -> float:
-        """How much longer a thread takes for a byte while ``reading`` threads read."""
-        machine, threads = self.nodes[node].machine, self.nodes[node].threads
-        reading, threads = min(reading, machine.cpus), min(threads, machine.cpus)
-        if reading <= threads:
-            return 1.0
-
-        def of(count: int) -> float:
-            each = self.nodes[node].seconds_per_byte(
-                self.weight_format,
-                on_grid=False,
-                rows=rows,
-                threads=count,
-                cached=self.cached,
-            )
-            return each * count
-
-        return max(1.0, of(reading) / of(threads))
 
     # --- meetings ---
 
@@ -285,19 +238,6 @@ class _Cost:
         self.wire_bytes[meeting.kind] += times * size * len(meeting.targets)
 
 
-def _cached_part(nodes: Sequence[EngineNode], work: Sequence[tuple[Segment, int]]) -> float:
-    """The part of a step's weights that stays in the last-level cache from step to step, on the
-    host where it is least. The more of a cache the weights take, the more of them is displaced by
-    others: all of them where they take all of it."""
-    sizes: dict[str, int] = {}
-    for segment, times in work:
-        for node, local in segment.local.items():
-            size = times * sum(one.weight_bytes for one in local if isinstance(one, Product))
-            sizes[nodes[node].host] = sizes.get(nodes[node].host, 0) + size
-    room = {node.host: max(node.machine.cache_bytes, 1) for node in nodes}
-    return max(0.0, min((1 - size / room[host] for host, size in sizes.items()), default=0.0))
-
-
 def _made(segment: Segment, read: Mapping[int, float]) -> dict[int, float]:
     """Of the seconds of each node's products, those that make sums."""
     result = {}
@@ -306,7 +246,3 @@ def _made(segment: Segment, read: Mapping[int, float]) -> dict[int, float]:
         sums = sum(one.weight_bytes for one in products if one.on_grid)
         result[node] = read[node] * sums / max(1, sum(one.weight_bytes for one in products))
     return result
-
-
-def _rows(work: Sequence[Local]) -> int:
-    return next((one.rows for one in work if isinstance(one, Product)), 1)
