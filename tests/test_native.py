@@ -105,6 +105,32 @@ def test_any_number_of_heads_may_share_a_kv_head(together: int, isa: str) -> Non
         assert conversation(engine, 6, spec.vocab_size).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("isa", _native.isa_variants())
+@pytest.mark.parametrize("window", [None, 30, 64, 100, 192])
+@pytest.mark.parametrize("heads", [2, 4, 6])
+def test_rows_of_a_prompt_read_keys_together(heads: int, window: int | None, isa: str) -> None:
+    """In chunks that begin and end anywhere in a page, beside rows of another sequence."""
+    spec = tiny_spec(
+        family="qwen3", qk_norm=True, num_heads=heads, num_kv_heads=2, sliding_window=window
+    )
+    source = random_source(spec, 3, bf16=True)
+    tokens = np.random.default_rng(7).integers(0, spec.vocab_size, size=300).tolist()
+
+    def run(engine) -> bytes:
+        book = Book(num_sequences=2, pages_each=5)
+        cuts = (0, 130, 131, 134, 260)
+        steps = [
+            book.step([(0, tokens[a:b]), (1, tokens[a:b:2])])
+            for a, b in zip(cuts, cuts[1:], strict=False)
+        ]
+        return b"".join(engine.run(step).tobytes() for step in steps)
+
+    with ReferenceNodes(spec, source, weight_format="f32", num_pages=10) as oracle:
+        expected = run(oracle)
+    with NativeNodes(spec, source, weight_format="f32", num_pages=10, isa=isa, threads=2) as engine:
+        assert run(engine) == expected
+
+
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_a_large_model_tries_how_far_to_fetch_ahead(weight_format: str) -> None:
     """Which way is quicker is the machine's to say; the answer is the same."""

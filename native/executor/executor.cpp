@@ -44,11 +44,10 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         if (matrix.format == Format::q8 || matrix.format == Format::q4)
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
     activations_ = Zeroed<uint8_t>(rows * widest);
-    const size_t attention_scratch = sizeof(float) * kHeadsTogether *
-                                     (2 * static_cast<size_t>(padded(program_.cache.dim)) + kPage);
+    const size_t attention = sizeof(float) * attention_scratch(program_.cache.dim);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
-        scratch_.emplace_back(std::max(widest, attention_scratch + pointers + 64));
+        scratch_.emplace_back(std::max(widest, attention + pointers + 64));
     normal_.assign(scratch_.size(),
                    std::vector<float>(static_cast<size_t>(padded(program_.hidden_size)) + 16));
     const size_t angles = rows * program_.inv_freq.size() + 16;

@@ -179,6 +179,7 @@ class Executor {
     void kv_append(const Op&, int member);
     void attention(const Op&, int member);
     Span attention_part(const Op&, int member) const;
+    void attend(const Op&, int member, Span rows, Span heads);
     void silu_mul(const Op&, int member);
     void take_rows(const Op&, int member);
     void gather_logits(const Op&, int member);

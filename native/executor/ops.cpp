@@ -1,4 +1,5 @@
 // The operations that compute, each on a member's part of the rows, heads or panels.
+#include <algorithm>
 #include <cstring>
 
 #include "executor/executor.h"
@@ -154,6 +155,22 @@ Span Executor::attention_part(const Op& op, int member) const {
 }
 
 void Executor::attention(const Op& op, int member) {
+    const Span own = attention_part(op, member);
+    for (int i = own.from; i < own.to;) {
+        const int r = i / op.heads, first = i % op.heads;
+        // Whole rows of a sequence go together, or what is the member's of a row.
+        int rows = 1, stop = std::min(op.heads, own.to - r * op.heads);
+        if (first == 0)
+            while (r + rows < own.to / op.heads && step_.slot_of[r + rows] == step_.slot_of[r])
+                rows++;
+        attend(op, member, {r, r + rows}, {first, stop});
+        i = (r + rows - 1) * op.heads + stop;
+    }
+}
+
+// Some heads of some rows of a sequence: a KV head serves all rows before the next one's turn, and
+// stays in the caches meanwhile.
+void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     uint8_t* scratch = scratch_[static_cast<size_t>(member)].data();
     auto** pages = reinterpret_cast<const void**>(scratch);
     AttentionArgs args{};
@@ -162,31 +179,28 @@ void Executor::attention(const Op& op, int member) {
     args.window = op.window;
     args.half = options_.half_kv;
     args.scale = attention_scale_;
+    args.q_stride = stride(op.a);
+    args.out_stride = stride(op.out);
     args.scratch = reinterpret_cast<float*>(
         scratch + (sizeof(void*) * static_cast<size_t>(options_.max_slots_pages) + 63) / 64 * 64);
-    // Heads that share a KV head go together, as long as every member has something to do.
-    int together = kHeadsTogether;
-    while (together > 1 && step_.rows * op.heads / together < team_.members()) together /= 2;
-    const Span own = attention_part(op, member);
-    int row_at = -1, kv_at = -1;
-    for (int i = own.from; i < own.to; i += args.heads) {
-        const int r = i / op.heads, h = i % op.heads, kv = op.kv_map[static_cast<size_t>(h)];
-        const int most = std::min({own.to - i, op.heads - h, together});
+    const int32_t* table = step_.tables + step_.slot_of[rows.from] * step_.pages;
+    const int longest =
+        *std::max_element(step_.positions + rows.from, step_.positions + rows.to) / kPage;
+    for (int h = heads.from; h < heads.to; h += args.heads) {
+        const int kv = op.kv_map[static_cast<size_t>(h)];
         args.heads = 1;
-        while (args.heads < most && op.kv_map[static_cast<size_t>(h + args.heads)] == kv)
+        while (args.heads < std::min(heads.to - h, kQueriesTogether) &&
+               op.kv_map[static_cast<size_t>(h + args.heads)] == kv)
             args.heads++;
-        args.position = step_.positions[r];
-        if (r != row_at || kv != kv_at) {
-            const int32_t* table = step_.tables + step_.slot_of[r] * step_.pages;
-            for (int p = 0; p <= args.position / kPage; p++)
-                pages[p] = head_page(op.cache, table[p], kv);
-            row_at = r;
-            kv_at = kv;
+        for (int p = 0; p <= longest; p++) pages[p] = head_page(op.cache, table[p], kv);
+        for (int r = rows.from; r < rows.to; r += args.rows) {
+            args.rows = std::min(rows.to - r, kQueriesTogether / args.heads);
+            args.positions = step_.positions + r;
+            tick(member);
+            args.q = row(op.a, r) + h * op.dim;
+            args.out = row(op.out, r) + h * op.dim;
+            kernels_.attention(args);
         }
-        tick(member);
-        args.q = row(op.a, r) + h * op.dim;
-        args.out = row(op.out, r) + h * op.dim;
-        kernels_.attention(args);
     }
 }
 

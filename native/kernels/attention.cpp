@@ -1,5 +1,8 @@
-// KV storage, and attention of the query heads that share a KV head. One text for every ISA
-// variant.
+// KV storage, and attention of queries that share a KV head: heads of a row, and rows of a
+// sequence. One text for every ISA variant.
+#include <cstring>
+#include <type_traits>
+
 #include "kernels/math.h"
 #include "kernels/variant.h"
 
@@ -14,6 +17,13 @@ template <typename T>
 inline void prefetch(const T* here, ptrdiff_t ahead) {
     __builtin_prefetch(reinterpret_cast<const char*>(here) + ahead);
 }
+
+template <int N>
+using Count = std::integral_constant<int, N>;
+
+// Those of the library could be shared with other variants' files.
+inline int smaller(int a, int b) { return a < b ? a : b; }
+inline int larger(int a, int b) { return a > b ? a : b; }
 
 constexpr float kLowest = -__builtin_inff();
 
@@ -106,72 +116,140 @@ inline float weigh(float* scores, int from, int to, float* sum) {
     return m;
 }
 
-// H query heads that read one KV head.
+// What queries have come to so far: sums [.., wide] not yet divided by the sums of their weights,
+// and by what largest score those are scaled.
+struct Softmax {
+    float* total;
+    float* part;    // a chunk's sums
+    float* scores;  // [.., 64]
+    float best[kQueriesTogether], sum[kQueriesTogether];
+    bool started[kQueriesTogether];
+};
+
+// Takes H queries from `at` on, all of them started or none, through places [from, to) of a chunk.
+// q: [.., dim]; `ahead`: bytes from the chunk's page to the one that is read next.
 template <int H, typename T>
-void attend(const AttentionArgs& args, const float* q, float* out) {
+void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int at, const T* keys,
+                ptrdiff_t ahead, int from, int to) {
     constexpr int kBlocks = kSums / H >= 4 ? 4 : kSums / H >= 2 ? 2 : 1;  // of the 4 of a chunk
     constexpr int kVectors = kBlocks;
     const int dim = args.dim, wide = padded(dim);
-    float* total = args.scratch;      // [H, wide]: O, unnormalised
-    float* part = total + H * wide;   // [H, wide]: a chunk's o
-    float* scores = part + H * wide;  // [H, 64]
-    const int last = args.position;
-    const int first = args.window > 0 && last - args.window + 1 > 0 ? last - args.window + 1 : 0;
+    const T* values = keys + static_cast<size_t>(kPage) * dim;
     const VecF scale = set1(args.scale);
-    float best[H] = {}, sum[H] = {};
-    bool started = false;
-    for (int chunk = first / kPage; chunk <= last / kPage; chunk++) {
-        const int base = chunk * kPage;
-        const int from = first > base ? first - base : 0;
-        const int to = last - base + 1 < kPage ? last - base + 1 : kPage;
-        const T* keys = static_cast<const T*>(args.pages[chunk]);
-        const ptrdiff_t ahead = chunk < last / kPage
-                                    ? static_cast<const char*>(args.pages[chunk + 1]) -
-                                          static_cast<const char*>(args.pages[chunk])
-                                    : 0;
-        const T* values = keys + static_cast<size_t>(kPage) * dim;
-        int b = from / 16;
-        const int block_to = (to + 15) / 16;
-        for (; b + kBlocks <= block_to; b += kBlocks)
-            score_blocks<H, kBlocks>(q, dim, keys, ahead, b, scale, scores);
-        for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, ahead, b, scale, scores);
-        float m[H], l[H];
-        for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
-        float* o = started ? part : total;
-        int d = 0;
-        for (; d + 16 * kVectors <= wide; d += 16 * kVectors)
-            value_vectors<H, kVectors>(scores, values + d, ahead, from, to, wide, o + d, wide);
-        for (; d < wide; d += 16)
-            value_vectors<H, 1>(scores, values + d, ahead, from, to, wide, o + d, wide);
-        if (!started) {
-            for (int h = 0; h < H; h++) {
-                best[h] = m[h];
-                sum[h] = l[h];
-            }
-            started = true;
-            continue;
-        }
-        float joined[16] = {}, differences[16] = {}, factors[16];
-        static_assert(2 * H <= 16);
+    q += at * dim;
+    float* total = state.total + at * wide;
+    float* part = state.part + at * wide;
+    float* scores = state.scores + at * kPage;
+    float *best = state.best + at, *sum = state.sum + at;
+    int b = from / 16;
+    const int block_to = (to + 15) / 16;
+    for (; b + kBlocks <= block_to; b += kBlocks)
+        score_blocks<H, kBlocks>(q, dim, keys, ahead, b, scale, scores);
+    for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, ahead, b, scale, scores);
+    float m[H], l[H];
+    for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
+    const bool started = state.started[at];
+    float* o = started ? part : total;
+    int d = 0;
+    for (; d + 16 * kVectors <= wide; d += 16 * kVectors)
+        value_vectors<H, kVectors>(scores, values + d, ahead, from, to, wide, o + d, wide);
+    for (; d < wide; d += 16)
+        value_vectors<H, 1>(scores, values + d, ahead, from, to, wide, o + d, wide);
+    if (!started) {
         for (int h = 0; h < H; h++) {
-            joined[h] = m[h] > best[h] ? m[h] : best[h];
-            differences[2 * h] = best[h] - joined[h];
-            differences[2 * h + 1] = m[h] - joined[h];
+            best[h] = m[h];
+            sum[h] = l[h];
+            state.started[at + h] = true;
         }
-        store(factors, exp(load(differences)));
-        for (int h = 0; h < H; h++) {
-            const VecF a = set1(factors[2 * h]), c = set1(factors[2 * h + 1]);
-            sum[h] = fma1(sum[h], factors[2 * h], l[h] * factors[2 * h + 1]);
-            best[h] = joined[h];
-            float *have = total + h * wide, *add_to = part + h * wide;
-            for (int i = 0; i < wide; i += 16)
-                store(have + i, fma(load(have + i), a, mul(load(add_to + i), c)));
-        }
+        return;
     }
+    float joined[16] = {}, differences[16] = {}, factors[16];
+    static_assert(2 * H <= 16);
     for (int h = 0; h < H; h++) {
-        const VecF denominator = set1(sum[h]);
-        const float* have = total + h * wide;
-        float* to = out + h * dim;
+        joined[h] = m[h] > best[h] ? m[h] : best[h];
+        differences[2 * h] = best[h] - joined[h];
+        differences[2 * h + 1] = m[h] - joined[h];
+    }
+    store(factors, exp(load(differences)));
+    for (int h = 0; h < H; h++) {
+        const VecF x = set1(factors[2 * h]), y = set1(factors[2 * h + 1]);
+        sum[h] = fma1(sum[h], factors[2 * h], l[h] * factors[2 * h + 1]);
+        best[h] = joined[h];
+        float *have = total + h * wide, *add_to = part + h * wide;
+        for (int i = 0; i < wide; i += 16)
+            store(have + i, fma(load(have + i), x, mul(load(add_to + i), y)));
+    }
+}
+
+// The same for `count` queries, as many at a time as there are registers for.
+template <typename T>
+void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int at, int count,
+                const T* keys, ptrdiff_t ahead, int from, int to) {
+    auto take = [&](auto heads) {
+        constexpr int H = decltype(heads)::value;
+        for (; count >= H; count -= H, at += H)
+            read_chunk<H, T>(args, state, q, at, keys, ahead, from, to);
+    };
+    if constexpr (kMostHeads >= 8) {
+        take(Count<8>{});
+        take(Count<7>{});
+        take(Count<6>{});
+        take(Count<5>{});
+    }
+    take(Count<4>{});
+    take(Count<3>{});
+    take(Count<2>{});
+    take(Count<1>{});
+}
+
+// Rows with `heads` queries each, kQueriesTogether in all at most; q: [rows * heads, dim].
+template <typename T>
+void attend(const AttentionArgs& args, const float* q, int heads, float* out) {
+    const int dim = args.dim, wide = padded(dim), queries = args.rows * heads;
+    Softmax state{};
+    state.total = args.scratch;
+    state.part = state.total + static_cast<size_t>(kQueriesTogether) * wide;
+    state.scores = state.part + static_cast<size_t>(kQueriesTogether) * wide;
+    auto first_of = [&](int r) {
+        const int first = args.positions[r] - args.window + 1;
+        return args.window > 0 && first > 0 ? first : 0;
+    };
+    // Chunks [begin, end) are seen whole by all rows, which go through them together.
+    int begin = 0, end = args.positions[0] / kPage + 1, longest = 0;
+    for (int r = 0; r < args.rows; r++) {
+        begin = larger(begin, (first_of(r) + kPage - 1) / kPage);
+        end = smaller(end, (args.positions[r] + 1) / kPage);
+        longest = larger(longest, args.positions[r] / kPage);
+    }
+    // None of them or all have started by then.
+    bool some = false, all = true;
+    for (int r = 0; r < args.rows; r++) {
+        const bool earlier = first_of(r) / kPage < begin;
+        some |= earlier;
+        all &= earlier;
+    }
+    if (some && !all) begin++;
+    end = larger(begin, end);
+    auto page = [&](int chunk) { return static_cast<const T*>(args.pages[chunk]); };
+    auto ahead = [&](int chunk, int last) {
+        return chunk < last ? static_cast<const char*>(args.pages[chunk + 1]) -
+                                  static_cast<const char*>(args.pages[chunk])
+                            : 0;
+    };
+    auto alone = [&](int r, int from_chunk, int to_chunk) {
+        const int first = first_of(r), last = args.positions[r];
+        for (int c = larger(from_chunk, first / kPage); c < to_chunk && c <= last / kPage; c++)
+            read_chunk<T>(args, state, q, r * heads, heads, page(c), ahead(c, last / kPage),
+                          larger(first - c * kPage, 0), smaller(last - c * kPage + 1, kPage));
+    };
+    for (int r = 0; r < args.rows; r++) alone(r, 0, begin);
+    for (int c = begin; c < end; c++)
+        read_chunk<T>(args, state, q, 0, queries, page(c), ahead(c, longest), 0, kPage);
+    for (int r = 0; r < args.rows; r++) alone(r, end, longest + 1);
+    for (int i = 0; i < queries; i++) {
+        const VecF denominator = set1(state.sum[i]);
+        const float* have = state.total + i * wide;
+        float* to = out + i / heads * args.out_stride + i % heads * dim;
         int d = 0;
         for (; d + 16 <= dim; d += 16) store(to + d, div(load(have + d), denominator));
         if (d < dim) store_first(to + d, div(load(have + d), denominator), dim - d);
@@ -180,26 +258,19 @@ void attend(const AttentionArgs& args, const float* q, float* out) {
 
 template <typename T>
 void attend_all(const AttentionArgs& args) {
-    const float* q = args.q;
-    float* out = args.out;
-    int left = args.heads;
-    auto take = [&](auto run, int heads) {
-        for (; left >= heads; left -= heads) {
-            run(q, out);
-            q += heads * args.dim;
-            out += heads * args.dim;
-        }
-    };
-    if constexpr (kMostHeads >= 8) {
-        take([&](auto* x, auto* y) { attend<8, T>(args, x, y); }, 8);
-        take([&](auto* x, auto* y) { attend<7, T>(args, x, y); }, 7);
-        take([&](auto* x, auto* y) { attend<6, T>(args, x, y); }, 6);
-        take([&](auto* x, auto* y) { attend<5, T>(args, x, y); }, 5);
+    if (args.rows == 1) {
+        for (int h = 0; h < args.heads; h += kQueriesTogether)
+            attend<T>(args, args.q + h * args.dim, smaller(args.heads - h, kQueriesTogether),
+                      args.out + h * args.dim);
+        return;
     }
-    take([&](auto* x, auto* y) { attend<4, T>(args, x, y); }, 4);
-    take([&](auto* x, auto* y) { attend<3, T>(args, x, y); }, 3);
-    take([&](auto* x, auto* y) { attend<2, T>(args, x, y); }, 2);
-    take([&](auto* x, auto* y) { attend<1, T>(args, x, y); }, 1);
+    // Side by side, where kernels find them.
+    const size_t own = static_cast<size_t>(args.heads) * args.dim;
+    float* q = args.scratch + attention_scratch(args.dim) -
+               static_cast<size_t>(kQueriesTogether) * padded(args.dim);
+    for (int r = 0; r < args.rows; r++)
+        std::memcpy(q + own * r, args.q + args.q_stride * r, own * sizeof(float));
+    attend<T>(args, q, args.heads, args.out);
 }
 
 inline void store_elements(uint16_t* out, VecF v) { store_half(out, v); }

@@ -80,17 +80,22 @@ struct ProductArgs {
     bool bad;  // out: a grid value out of range
 };
 
-// Most heads that one call of the attention kernel keeps in registers together.
-constexpr int kHeadsTogether = 8;
+// Most queries that one call of the attention kernel keeps in registers together.
+constexpr int kQueriesTogether = 8;
 
+// Queries of some rows of one sequence, which read the same KV head: of one row any number of
+// heads, of several kQueriesTogether in all.
 struct AttentionArgs {
-    const float* q;            // one row's query heads [heads, dim], which read the same KV head
+    const float* q;            // row r's query heads, [heads, dim], are at q + r * q_stride
+    size_t q_stride;           // floats
+    const int32_t* positions;  // [rows]
     const void* const* pages;  // page p: this KV head's keys, then values (see kv_head_bytes)
-    int heads, position, window, dim;
+    int rows, heads, window, dim;
     float scale;
-    bool half;       // f16 cache, else f32
-    float* out;      // [heads, dim]
-    float* scratch;  // 8 * (2 * padded dim + 64) floats
+    bool half;   // f16 cache, else f32
+    float* out;  // row r's, [heads, dim], go to out + r * out_stride
+    size_t out_stride;
+    float* scratch;  // attention_scratch(dim) floats
 };
 
 struct Kernels {
@@ -118,6 +123,11 @@ BW_INLINE int padded(int n) { return (n + 15) / 16 * 16; }
 BW_INLINE size_t kv_head_bytes(int dim, bool half) {
     size_t elements = static_cast<size_t>(kPage) * (static_cast<size_t>(dim) + padded(dim));
     return elements * (half ? 2 : 4);
+}
+
+// Floats: sums, a chunk's sums, and queries of several rows side by side; weights of a chunk.
+BW_INLINE size_t attention_scratch(int dim) {
+    return size_t{kQueriesTogether} * (3 * static_cast<size_t>(padded(dim)) + kPage);
 }
 
 // The variants; CMakeLists.txt says which are compiled for a processor family, isa.cpp which of

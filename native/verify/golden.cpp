@@ -40,6 +40,8 @@ constexpr Expected kExpected[] = {
     {"argmax", 0xba39d974076ca28f},
     {"attention f16", 0x8bb7243dfca15147},
     {"attention f32", 0x9f0becf45ff1901a},
+    {"attention f16, 4 rows", 0x3d445d14d0e23d64},
+    {"attention f32, 4 rows", 0xac1f0fd20cdd3e63},
 };
 
 // Numbers from integers alone (splitmix64), the same on every machine.
@@ -198,40 +200,82 @@ uint64_t argmax(const Kernels& kernels) {
     return digest(found);
 }
 
-// Eleven query heads (8 + 2 + 1, or 4 + 4 + 2 + 1 together) on one KV head of odd size, with and
-// without a window, over three chunks.
-uint64_t attention(const Kernels& kernels, bool half) {
-    constexpr int kDim = 40, kHeads = 11, kLast = 150, kPages = 3;
-    Numbers numbers(37);
-    const size_t bytes = (kv_head_bytes(kDim, half) + 63) / 64 * 64;
-    std::vector<uint8_t> cache(bytes * kPages);
+// A KV head of odd size with 151 positions, in three chunks.
+struct KvHead {
+    static constexpr int kDim = 40, kPositions = 151, kPages = 3;
+    std::vector<uint8_t> cache;
     std::vector<const void*> pages;
-    for (int p = 0; p < kPages; p++) pages.push_back(cache.data() + bytes * static_cast<size_t>(p));
-    bool good = true;
-    for (int j = 0; j <= kLast; j++) {
-        const auto k = numbers.many(kDim, 2), v = numbers.many(kDim, 4);
-        uint8_t* page = cache.data() + bytes * static_cast<size_t>(j / kPage);
-        good &= kernels.kv_store(page, k.data(), v.data(), j % kPage, kDim, half);
+    std::vector<float> scratch = std::vector<float>(attention_scratch(kDim));
+    bool half, good = true;
+
+    KvHead(const Kernels& kernels, bool as_half, Numbers& numbers) : half(as_half) {
+        const size_t bytes = (kv_head_bytes(kDim, half) + 63) / 64 * 64;
+        cache.resize(bytes * kPages);
+        for (size_t p = 0; p < kPages; p++) pages.push_back(cache.data() + bytes * p);
+        for (int j = 0; j < kPositions; j++) {
+            const auto k = numbers.many(kDim, 2), v = numbers.many(kDim, 4);
+            uint8_t* page = cache.data() + bytes * static_cast<size_t>(j / kPage);
+            good &= kernels.kv_store(page, k.data(), v.data(), j % kPage, kDim, half);
+        }
     }
-    std::vector<float> scratch(kHeadsTogether * (2 * padded(kDim) + kPage));
-    std::vector<float> all = {good ? 1.0f : 0.0f};
-    for (int window : {0, 100}) {
-        const auto q = numbers.many(size_t{kHeads} * kDim, 4);
-        std::vector<float> out(size_t{kHeads} * kDim);
+
+    // What `heads` queries of each row come to; q and the results: [rows, heads, kDim].
+    std::vector<float> attend(const Kernels& kernels, const std::vector<float>& q,
+                              const std::vector<int32_t>& positions, int heads, int window) {
+        std::vector<float> out(q.size());
         AttentionArgs args{};
         args.q = q.data();
+        args.out = out.data();
+        args.q_stride = args.out_stride = static_cast<size_t>(heads) * kDim;
+        args.positions = positions.data();
         args.pages = pages.data();
-        args.heads = kHeads;
-        args.position = kLast;
+        args.rows = static_cast<int>(positions.size());
+        args.heads = heads;
         args.window = window;
         args.dim = kDim;
         args.scale = 0.15811388f;
         args.half = half;
-        args.out = out.data();
         args.scratch = scratch.data();
         kernels.attention(args);
+        return out;
+    }
+};
+
+// Eleven query heads (8 + 3, or 4 + 4 + 3 together) of one row, with and without a window.
+uint64_t attention(const Kernels& kernels, bool half) {
+    Numbers numbers(37);
+    KvHead head(kernels, half, numbers);
+    std::vector<float> all = {head.good ? 1.0f : 0.0f};
+    for (int window : {0, 100}) {
+        const auto q = numbers.many(size_t{11} * KvHead::kDim, 4);
+        const auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 11, window);
         all.insert(all.end(), out.begin(), out.end());
     }
+    return digest(all);
+}
+
+// Four rows of two heads, which see from none to all of the chunks whole, together and each alone:
+// the same.
+uint64_t attention_rows(const Kernels& kernels, bool half) {
+    Numbers numbers(41);
+    KvHead head(kernels, half, numbers);
+    const std::vector<std::vector<int32_t>> steps = {
+        {62, 63, 64, 65}, {126, 127, 128, 150}, {0, 40, 90, 150}};
+    const size_t own = size_t{2} * KvHead::kDim;
+    std::vector<float> all = {head.good ? 1.0f : 0.0f};
+    for (int window : {0, 64, 70, 30})
+        for (const auto& positions : steps) {
+            const auto q = numbers.many(4 * own, 4);
+            const auto together = head.attend(kernels, q, positions, 2, window);
+            for (size_t r = 0; r < 4; r++) {
+                const std::vector<float> row(q.begin() + r * own, q.begin() + (r + 1) * own);
+                const auto alone = head.attend(kernels, row, {positions[r]}, 2, window);
+                const bool same =
+                    std::memcmp(alone.data(), together.data() + r * own, own * sizeof(float)) == 0;
+                all.push_back(same ? 1.0f : 0.0f);
+            }
+            all.insert(all.end(), together.begin(), together.end());
+        }
     return digest(all);
 }
 
@@ -258,6 +302,8 @@ std::vector<Golden> golden(const Kernels& kernels) {
     digests.push_back(argmax(kernels));
     digests.push_back(attention(kernels, true));
     digests.push_back(attention(kernels, false));
+    digests.push_back(attention_rows(kernels, true));
+    digests.push_back(attention_rows(kernels, false));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});
