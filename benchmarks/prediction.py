@@ -1,8 +1,8 @@
 """Predicted beside measured: many combinations of model, format, split, link and context.
 
 Every round measures the links between nodes of this machine; every combination runs between two
-short probes of the machine: so both see it as it is at the time, and as it becomes. Knows what is
-combined; the predictions are those of the commands.
+short probes of the machine: so both see it as it is at the time, and as it becomes. The predictions
+are those of the commands.
 """
 
 from __future__ import annotations

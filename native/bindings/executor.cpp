@@ -24,12 +24,17 @@ struct PyExecutor {
     std::unique_ptr<Executor> executor;
 };
 
-StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, const Ints& wants,
-                 const Ints& tables) {
+// The rows of a step, as the arrays have them.
+StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
+                 const Ints& positions, const Ints& wants, const Ints& tables,
+                 const Floats& embeddings, bool prefill) {
     const size_t rows = tokens.size();
     if (slots.size() != rows || positions.size() != rows || wants.size() != rows ||
         tables.ndim() != 2)
         throw nb::value_error("a step's arrays must have one entry a row");
+    if (embeddings.ndim() != 2 || embeddings.shape(0) != rows ||
+        static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
+        throw nb::value_error("embeddings must be [rows, hidden_size]");
     StepRows step;
     step.rows = static_cast<int>(rows);
     step.slots = static_cast<int>(tables.shape(0));
@@ -39,13 +44,8 @@ StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, c
     step.positions = positions.data();
     step.wants = wants.data();
     step.tables = tables.data();
+    step.prefill = prefill;
     return step;
-}
-
-void check_embeddings(const Executor& executor, const Ints& tokens, const Floats& embeddings) {
-    if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
-        static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
-        throw nb::value_error("embeddings must be [rows, hidden_size]");
 }
 
 }  // namespace
@@ -85,9 +85,8 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
                Floats embeddings, bool prefill) {
                 Executor& executor = *self.executor;
-                StepRows step = rows_of(tokens, slots, positions, wants, tables);
-                step.prefill = prefill;
-                check_embeddings(executor, tokens, embeddings);
+                const StepRows step =
+                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
                 {
@@ -109,10 +108,9 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
                Floats embeddings, bool prefill) {
                 Executor& executor = *self.executor;
-                StepRows step = rows_of(tokens, slots, positions, wants, tables);
-                step.prefill = prefill;
+                StepRows step =
+                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill);
                 step.best_only = true;
-                check_embeddings(executor, tokens, embeddings);
                 nb::gil_scoped_release released;
                 executor.run(step, embeddings.data());
                 return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};

@@ -128,7 +128,7 @@ def _finishing(format: str, rounds: int, setting: Setting, quantise: float) -> E
 
 def _shaped(format: str, outputs: int, inputs: int, rows: int, setting: Setting) -> Timed:
     """Products of one shape, by one thread, out of a cache."""
-    weights = [programs.matrix(f"w{i}", outputs, inputs, inputs) for i in range(_SHAPED_OPS)]
+    weights = [_weight(index, outputs, inputs, inputs) for index in range(_SHAPED_OPS)]
     return Timed(
         program=programs.products(weights, on_grid=False),
         options=setting.options(1, rows=rows),
@@ -161,8 +161,8 @@ class Streamed:
         return Weights(arena=self.packed.arena, matrices=self.packed.matrices, vectors=vectors)
 
 
-def _weight(index: int, outputs: int, unit: int) -> Weight:
-    return programs.matrix(f"w{index}", outputs, _INPUTS, unit)
+def _weight(index: int, outputs: int, unit: int, inputs: int = _INPUTS) -> Weight:
+    return programs.matrix(f"w{index}", outputs, inputs, unit)
 
 
 def _random_weights(
