@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +19,10 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.shapes import find_shape
 from bandweave.checkpoints.source import TensorSource
 from bandweave.checkpoints.synth import synthesise
-from bandweave.engine import loading, panel_cache
+from bandweave.engine import cache_folder, loading
 from bandweave.engine.loading import Weights, keep_weights, load_weights
 from bandweave.engine.lowering import lower
-from bandweave.engine.panel_cache import PanelCache, _next
+from bandweave.engine.panel_cache import Held, PanelCache, _next
 from bandweave.engine.panel_sections import missing
 from bandweave.engine.program import Program
 from bandweave.models.registry import build_graph
@@ -27,10 +30,14 @@ from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
 from tests.helpers.random_model import ODD_SPECS, random_source
 
+SETTLE_SECONDS = 0.1  # a file that was written just now is not believed to be known
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesise(find_shape("tiny"), tmp_path_factory.mktemp("models") / "tiny")
+    path = synthesise(find_shape("tiny"), tmp_path_factory.mktemp("models") / "tiny")
+    time.sleep(SETTLE_SECONDS)
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +57,7 @@ def load_from(
 ) -> Weights:  # fmt: skip
     weights = load_weights(program, source, weight_format, cache=cache, threads=threads)
     if cache is not None:
-        keep_weights(weights, cache, model="model", weight_format=weight_format)
+        keep_weights(weights, source, cache, model="model", weight_format=weight_format)
     return weights
 
 
@@ -72,7 +79,7 @@ def same(one: Weights, other: Weights) -> bool:
 
 def packed(weights: Weights) -> set[str]:
     """The matrices of which anything had to be packed."""
-    return {one.weight for one in weights.fresh}
+    return {one.weight.name for one in weights.fresh}
 
 
 @pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
@@ -126,9 +133,9 @@ def test_only_what_is_missing_is_packed(model: Path, tmp_path: Path, weight_form
     with Folder.open(model) as folder:
         middle = make_split(folder.spec, (3, 2, 1)).shares[1]
     for one in whole.fresh:
-        if one.weight.endswith("down_proj"):
+        if one.weight.name.endswith("down_proj"):
             assert one.part.stop <= middle.columns.start or one.part.start >= middle.columns.stop
-    assert sum("down_proj" in one.weight for one in whole.fresh) == 2 * sum(
+    assert sum("down_proj" in one.weight.name for one in whole.fresh) == 2 * sum(
         "down_proj" in name for name in whole.matrices
     )
     assert not load(model, cache, weight_format).fresh
@@ -161,9 +168,10 @@ RANGES = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(
 @given(RANGES, st.lists(RANGES, max_size=5))
 def test_what_is_missing_is_what_no_entry_holds(needed: Range, held: list[Range]) -> None:
     read: list[Range] = []
-    while (step := _next(needed, read, held)) is not None:
+    entries = [Held(name=str(one), range=one, content="") for one in held]
+    while (step := _next(needed, read, entries, "")) is not None:
         source, part = step
-        assert source.start <= part.start < part.stop <= source.stop
+        assert source.range.start <= part.start < part.stop <= source.range.stop
         assert not set(places(part)) & {place for one in read for place in places(one)}
         read.append(part)
     there = {place for one in read for place in places(one)}
@@ -183,11 +191,83 @@ def places(one: Range) -> range:
 # --- what may go wrong ---
 
 
-def test_changed_weights_are_packed_anew(model: Path, tmp_path: Path) -> None:
-    other = synthesise(find_shape("tiny"), tmp_path / "tiny", seed=1)
+def twin(model: Path, path: Path, times: tuple[int, int] | None = None) -> Path:
+    """Other weights of the same shapes: files of equal names, headers and sizes, and times."""
+    synthesise(find_shape("tiny"), path, seed=1)
+    for one in (model, path):
+        for file in one.glob("*.safetensors"):
+            os.utime(file, times or (1, 1))
+    time.sleep(SETTLE_SECONDS)
+    return path
+
+
+def test_other_weights_of_equal_size_and_time_are_packed_anew(model: Path, tmp_path: Path) -> None:
+    other = twin(model, tmp_path / "tiny")
+    cache = PanelCache(tmp_path / "cache")
+    first = load(model, cache)
+    found = load(other, cache)
+    assert packed(found) == found.matrices.keys()
+    assert same(found, load(other, None)) and not same(found, first)
+    for _ in range(2):  # both are kept, and told apart
+        assert not load(model, cache).fresh and same(load(model, cache), first)
+        assert not load(other, cache).fresh and same(load(other, cache), found)
+
+
+def test_a_file_that_was_written_to_is_packed_anew(model: Path, tmp_path: Path) -> None:
+    """In place, at equal size, with its times set back."""
+    changed = shutil.copytree(model, tmp_path / "tiny")
+    other = twin(model, tmp_path / "other")
+    cache = PanelCache(tmp_path / "cache")
+    file = changed / "model.safetensors"
+    os.utime(file, (1, 1))
+    time.sleep(SETTLE_SECONDS)
+    load(changed, cache)
+    assert not load(changed, cache).fresh
+    with open(file, "r+b") as opened:
+        opened.write((other / "model.safetensors").read_bytes())
+    os.utime(file, (1, 1))
+    assert packed(load(changed, cache)) and same(load(changed, cache), load(other, None))
+
+
+def test_one_changed_block_is_packed_anew_alone(model: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(model, tmp_path / "tiny")
     cache = PanelCache(tmp_path / "cache")
     load(model, cache)
-    assert load(other, cache).fresh
+    with Folder.open(model) as folder:
+        entry = folder._tensors["layers.1.up_proj"][1]
+    with open(changed / "model.safetensors", "r+b") as opened:
+        opened.seek(entry.stop - 2)
+        (value,) = np.frombuffer(opened.read(2), np.uint16)
+        opened.seek(entry.stop - 2)
+        opened.write(np.uint16(value ^ 1).tobytes())
+    time.sleep(SETTLE_SECONDS)
+    before = sum(entry.num_bytes for entry in cache.entries())
+    found = load(changed, cache)
+    assert packed(found) == found.matrices.keys()  # a file that nobody knows is read
+    assert same(found, load(changed, None))
+    kept = [entry for entry in cache.entries() if "1.gate_up" in entry.weight]
+    assert sum(entry.num_bytes for entry in cache.entries()) - before == kept[0].num_bytes
+    assert not load(changed, cache).fresh and not load(model, cache).fresh
+
+
+def test_a_copy_is_read_once_and_takes_no_more_room(model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "tiny")
+    cache = PanelCache(tmp_path / "cache")
+    load(model, cache)
+    time.sleep(SETTLE_SECONDS)
+    before = {entry.path for entry in cache.entries()}
+    assert load(copy, cache).fresh and not load(copy, cache).fresh
+    assert {entry.path for entry in cache.entries()} == before
+
+
+def test_a_file_that_is_being_written_is_not_known(model: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(model, tmp_path / "tiny")
+    cache = PanelCache(tmp_path / "cache")
+    (changed / "model.safetensors").touch()
+    with Folder.open(changed) as folder:
+        assert folder.file_key("norm") == ""
+        load_from(folder, program_of(folder.spec), cache, "q4")
+    assert load(changed, cache).fresh  # what was kept is not taken for it
 
 
 def test_damage_is_noticed(model: Path, tmp_path: Path) -> None:
@@ -228,11 +308,29 @@ def test_another_split_notices_damage_where_it_reads(
 
 def test_entries_under_a_wrong_name_are_not_believed(model: Path, tmp_path: Path) -> None:
     cache = PanelCache(tmp_path)
+    load(model, cache)
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for entry in cache.entries():
+        by_size[entry.num_bytes].append(entry.path)
+    for paths in by_size.values():  # sound entries of equal size, each in another's place
+        data = [path.read_bytes() for path in paths]
+        for path, other in zip(paths, data[1:] + data[:1], strict=True):
+            path.write_bytes(other)
+    found = load(model, cache)
+    swapped = [paths for paths in by_size.values() if len(paths) > 1]
+    assert len(found.fresh) == sum(map(len, swapped)) > 10
+    assert same(found, load(model, None))
+
+
+def test_entries_of_another_range_are_not_believed(model: Path, tmp_path: Path) -> None:
+    cache = PanelCache(tmp_path)
     load(model, cache, shares=(1, 1))
     for entry in cache.entries():
-        start, stop = entry.path.stem.split(".")[1].split("-")
-        moved = f"{entry.path.stem.split('.')[0]}.{stop}-{2 * int(stop) - int(start)}.panels"
-        entry.path.rename(entry.path.with_name(moved))
+        key, place, content, suffix = entry.path.name.split(".")
+        start, stop = map(int, place.split("-"))
+        entry.path.rename(
+            entry.path.with_name(f"{key}.{stop}-{2 * stop - start}.{content}.{suffix}")
+        )
     found = load(model, cache, shares=(1, 1), node=1)
     assert packed(found) == found.matrices.keys()
     assert same(found, load(model, None, shares=(1, 1), node=1))
@@ -260,7 +358,7 @@ def test_a_small_disk_is_never_filled(
     def usage(path: Path) -> SimpleNamespace:
         return SimpleNamespace(free=disk - sum(entry.num_bytes for entry in cache.entries()))
 
-    monkeypatch.setattr(panel_cache.shutil, "disk_usage", usage)
+    monkeypatch.setattr(cache_folder.shutil, "disk_usage", usage)
     for weight_format in ("f32", "q4", "f32", "bf16"):
         load(model, cache, weight_format)
         kept = sum(entry.num_bytes for entry in cache.entries())
@@ -282,19 +380,18 @@ def test_one_start_does_not_forget_its_own_entries_for_others(model: Path, tmp_p
     assert first and {entry.path for entry in small.entries()} == first
 
 
-def test_leftovers_of_dead_writers_and_of_other_versions_go(model: Path, tmp_path: Path) -> None:
-    cache = PanelCache(tmp_path)
-    load(model, cache)
-    (tmp_path / "ab").mkdir(exist_ok=True)
-    partial, old = tmp_path / "ab" / "x.partial", tmp_path / "ab" / ("0" * 64 + ".panels")
-    partial.write_bytes(b"x")
-    old.write_bytes(b"{}")
-    assert len([entry for entry in cache.entries() if not entry.model]) == 1
-    os.utime(partial, (0, 0))
-    cache.clear()
-    assert not partial.exists() and not old.exists() and not cache.entries()
-
-
 def test_a_folder_that_cannot_be_written_only_keeps_nothing(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert load(model, PanelCache(tmp_path / "file")).fresh
+
+
+def test_what_is_known_of_files_outlives_damage(model: Path, tmp_path: Path) -> None:
+    cache = PanelCache(tmp_path)
+    first = load(model, cache)
+    (known,) = tmp_path.glob("??/*.content")
+    sound = known.read_bytes()
+    for damaged in (sound[:-1], sound[:40], b"", sound[:100] + b"\xff" + sound[101:], b"x" * 999):
+        known.write_bytes(damaged)
+        again = load(model, cache)
+        assert packed(again) == again.matrices.keys() and same(again, first)
+        assert not load(model, cache).fresh

@@ -92,7 +92,8 @@ def main() -> None:
             weight_format=arguments.format,
             context=arguments.context,
             streams=arguments.streams,
-            cache=str(read_environment().cache or ""),
+            cache=True,
+            cache_folder=str(read_environment().cache or ""),
         )
         peer = Bandweave(arguments.model, options)
         description = {

@@ -24,6 +24,9 @@ namespace bw {
 
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using Values =
+    nb::ndarray<nb::device::cpu, nb::ro>;  // of a checkpoint: float32, float16, bf16 bits
+using Sums = nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>>;
 
 // A weight format by name; `nb::value_error` for another.
 Format format_of(const std::string& name);
@@ -36,13 +39,21 @@ struct PackedMatrix {
 
     PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs, int inputs,
                  int unit);
-    void pack(int first, nb::ndarray<nb::ndim<2>, nb::device::cpu, nb::ro> values);
+    Sums pack(int first, const Values& values, uint64_t first_row, uint64_t block_rows,
+              size_t block_columns);
 };
 
 struct ProgramBuilder {
     Program program;
     std::vector<std::shared_ptr<PackedMatrix>> matrices;  // kept alive
 };
+
+inline Sums to_numpy(std::vector<uint64_t>&& values) {
+    auto* owned = new std::vector<uint64_t>(std::move(values));
+    nb::capsule owner(owned,
+                      [](void* p) noexcept { delete static_cast<std::vector<uint64_t>*>(p); });
+    return Sums(owned->data(), {owned->size()}, owner);
+}
 
 inline nb::ndarray<nb::numpy, float, nb::ndim<2>> to_numpy(std::vector<float>&& values, size_t rows,
                                                            size_t width) {

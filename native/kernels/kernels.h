@@ -80,6 +80,8 @@ struct ProductArgs {
     bool bad;  // out: a grid value out of range
 };
 
+constexpr int kContentLanes = 8;
+
 // Most queries that one call of the attention kernel keeps in registers together.
 constexpr int kQueriesTogether = 8;
 
@@ -116,6 +118,10 @@ struct Kernels {
     void (*exp)(const float* x, float* y, size_t n);
     // Index of the largest element, the first on ties; -1 where one is not finite. n >= 1.
     int (*argmax)(const float* x, int n);
+    // Adds one row to the content sums of its blocks (content_sums.h): `count` bytes, of which
+    // `block` or fewer belong to each block; kContentLanes sums a block.
+    void (*content_row)(const uint8_t* bytes, size_t count, size_t block, uint64_t row_key,
+                        uint64_t* sums);
 };
 
 // KV page of one head: keys as 4 blocks of [dim][16 positions], then values [64][padded dim].

@@ -184,10 +184,13 @@ void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* 
 }
 
 std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int first_output,
-                      Source source, const void* values, size_t stride, int rows) {
+                      Source source, const void* values, size_t stride, int rows,
+                      ContentSums* sums) {
     std::vector<float> w(static_cast<size_t>(layout.k));
-    const size_t bytes = panel_bytes(format, layout);
+    const size_t bytes = panel_bytes(format, layout), row_bytes = stride * stored_bytes(source);
     for (int i = 0; i < rows; i++) {
+        const auto index = static_cast<size_t>(i);
+        if (sums) sums->add(index, static_cast<const uint8_t*>(values) + index * row_bytes);
         widen(source, values, static_cast<size_t>(i) * stride, layout.k, w.data());
         if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
         const int output = first_output + i;

@@ -3,9 +3,13 @@
 #pragma once
 #include <string>
 
+#include "kernels/content_sums.h"
 #include "kernels/kernels.h"
 
 namespace bw {
+
+// Bytes of one stored value.
+inline size_t stored_bytes(Source source) { return source == Source::f32 ? 4 : 2; }
 
 // `count` values from `offset` on, as floats; exact.
 void widen(Source source, const void* values, size_t offset, int count, float* out);
@@ -14,8 +18,10 @@ void widen(Source source, const void* values, size_t offset, int count, float* o
 void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* panels);
 
 // Packs `rows` rows of `layout.k` elements, `stride` elements apart, as outputs first_output and
-// up. Returns an empty string, or what is wrong with the values.
+// up. Returns an empty string, or what is wrong with the values. Adds the rows' bytes to `sums`,
+// where it is not null, while they are in the nearest cache.
 std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int first_output,
-                      Source source, const void* values, size_t stride, int rows);
+                      Source source, const void* values, size_t stride, int rows,
+                      ContentSums* sums = nullptr);
 
 }  // namespace bw

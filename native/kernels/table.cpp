@@ -20,6 +20,7 @@ const Kernels& kernels() {
         residual_add,
         exp_array,
         argmax,
+        content_row,
     };
     return table;
 }

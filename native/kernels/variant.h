@@ -11,6 +11,7 @@ void rope(float*, const float*, const float*, int);
 bool residual_add(const int64_t*, const float*, float*, int);
 void exp_array(const float*, float*, size_t);
 int argmax(const float*, int);
+void content_row(const uint8_t*, size_t, size_t, uint64_t, uint64_t*);
 bool kv_store(void*, const float*, const float*, int, int, bool);
 void attention(const AttentionArgs&);
 void linear_f32(ProductArgs&);

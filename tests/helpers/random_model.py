@@ -36,8 +36,8 @@ class MemorySource:
     def dtype(self, name: str) -> str:
         return self.stored
 
-    def content(self, name: str) -> str:
-        return f"{name} {hashlib.sha256(self.tensors[name].tobytes()).hexdigest()}"
+    def file_key(self, name: str) -> str:
+        return hashlib.sha256(self.tensors[name].tobytes()).hexdigest()
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         values = self.tensors[name][rows.start : rows.stop]

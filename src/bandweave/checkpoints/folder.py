@@ -109,11 +109,11 @@ class Folder:
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         return _DTYPES[self._tensors[name][1].dtype][0]
 
-    def content(self, name: str) -> str:
-        """The tensor's place, and its file's header, size and time of writing."""
-        file, entry = self._tensors[name]
-        where = f"{file.header_sha256.hex()} {file.size} {file.changed_ns}"
-        return f"{where} {entry.start}:{entry.stop} {entry.dtype}"
+    def file_key(self, name: str) -> str:
+        """Names the very file that holds the tensor, as it is now; empty where that cannot be
+        told."""
+        file, _ = self._tensors[name]
+        return file.identity.key(file.header_sha256)
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored, C order, reading its bytes and no others.

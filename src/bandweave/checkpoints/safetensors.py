@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from bandweave.checkpoints.file_identity import FileIdentity
 from bandweave.checkpoints.source import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # as the format's own library has it
@@ -52,7 +53,7 @@ class SafetensorsFile:
     header_sha256: bytes  # of the header with its length field
     tensors: Mapping[str, TensorEntry]
     descriptor: int
-    changed_ns: int  # when the file was last written
+    identity: FileIdentity
 
     @classmethod
     def open(cls, path: Path) -> SafetensorsFile:
@@ -71,7 +72,7 @@ class SafetensorsFile:
                 header_sha256=hashlib.sha256(header).digest(),
                 tensors=_entries(path, _parsed(path, header[8:]), len(header), size),
                 descriptor=descriptor,
-                changed_ns=status.st_mtime_ns,
+                identity=FileIdentity.of(status),
             )
         except BaseException:
             os.close(descriptor)

@@ -26,8 +26,9 @@ class TensorSource(Protocol):
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         ...
 
-    def content(self, name: str) -> str:
-        """Changes whenever the tensor's values may have changed; names its file and place."""
+    def file_key(self, name: str) -> str:
+        """64 hexadecimal digits that name the very file, as it is now, that holds the tensor, and
+        never another one or what is written there later; empty where nothing tells."""
         ...
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:

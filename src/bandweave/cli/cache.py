@@ -25,16 +25,15 @@ def command(clear: bool, as_json: bool) -> None:
     folder = read_environment().cache
     if folder is None:
         raise ValueError("the cache is off; unset BANDWEAVE_CACHE to use one")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"BANDWEAVE_CACHE is {folder}, a file; set it to a folder, or to `off`")
     cache = PanelCache(folder)
+    cache.folder.check()
     freed = cache.clear() if clear else 0
     models: dict[tuple[str, str], int] = defaultdict(int)
     for entry in cache.entries():
         models[entry.model, entry.weight_format] += entry.num_bytes
     found: dict[str, Any] = {
         "folder": str(folder),
-        "quota_bytes": cache.quota_bytes,
+        "quota_bytes": cache.folder.quota_bytes,
         "bytes": sum(models.values()),
         "freed_bytes": freed,
         "models": [
@@ -47,6 +46,6 @@ def command(clear: bool, as_json: bool) -> None:
         return
     if clear:
         print(f"freed {freed / 1e9:.2f} GB")
-    print(f"{folder}: {found['bytes'] / 1e9:.2f} of {cache.quota_bytes / 1e9:.0f} GB")
+    print(f"{folder}: {found['bytes'] / 1e9:.2f} of {cache.folder.quota_bytes / 1e9:.0f} GB")
     for model in found["models"]:
         print(f"  {model['bytes'] / 1e9:7.2f} GB  {model['format']:4}  {model['model']}")

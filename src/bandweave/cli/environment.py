@@ -43,23 +43,32 @@ def _folder(given: str, *default: str) -> Path | None:
     """bandweave's folder in the one that is given, or in the user's home at ``default``; None where
     nobody has a home."""
     if given:
-        return Path(given) / "bandweave"
+        return _path(given) / "bandweave"
     try:
         return Path.home().joinpath(*default, "bandweave")
     except RuntimeError:
         return None
 
 
+def _path(text: str) -> Path:
+    """A path whose ``~`` the shell left alone, as it does in quotes; as it stands where there is no
+    home of that name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _cache_folder(own: str, home: str) -> Path | None:
     if own:
-        return None if own == "off" else Path(own)
+        return None if own == "off" else _path(own)
     folder = _folder(home, ".cache")
     return None if folder is None else folder / "panels"
 
 
 def _profile_file(own: str, home: str) -> Path | None:
     if own:
-        return None if own == "off" else Path(own)
+        return None if own == "off" else _path(own)
     apple = ("Library", "Application Support")
     folder = _folder(home, *(apple if sys.platform == "darwin" else (".local", "share")))
     return None if folder is None else folder / "profile.json"

@@ -127,7 +127,8 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         isa=usable_isa(values["isa"], hosts),
         wire=values["wire"],
         emulate=_emulated(values["emulate_link"]),
-        cache="" if values["no_cache"] else _cache(hosts),
+        cache=not values["no_cache"],
+        cache_folder="" if hosts or values["no_cache"] else cache_folder(),
         **_speculation(values),
     )
 
@@ -238,11 +239,16 @@ def _emulated(text: str | None) -> EmulatedLink | None:
     return None if text is None else emulated_link(text)
 
 
-def _cache(hosts: Sequence[str]) -> str:
-    """Whether and where a worker keeps packed weights is for its own environment to say."""
-    from bandweave.engine.assignment import OWN_CACHE
+def cache_folder() -> str:
+    """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
+    holds anything else."""
+    from bandweave.engine.cache_folder import CacheFolder
 
-    return OWN_CACHE if hosts else str(read_environment().cache or "")
+    folder = read_environment().cache
+    if folder is None:
+        return ""
+    CacheFolder(folder).check()
+    return str(folder)
 
 
 def usable_isa(name: str | None, hosts: Sequence[str] = ()) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from bandweave.cli import output
-from bandweave.cli.environment import read_environment
-from bandweave.cli.options import usable_isa, usable_threads
+from bandweave.cli.options import cache_folder, usable_isa, usable_threads
 
 
 @click.command("worker", short_help="Offer this machine as a node.")
@@ -84,7 +83,7 @@ def command(
         once=once,
         advertise=advertise,
         threads=usable_threads(threads),
-        cache=str(read_environment().cache or ""),
+        cache=cache_folder(),
         isa=usable_isa(None),
     )
 

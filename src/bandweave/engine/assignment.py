@@ -17,7 +17,6 @@ from bandweave.planning.emulation import EmulatedLink
 WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")
 WIRE_FORMATS = ("exact", "bf16", "q8")
-OWN_CACHE = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,8 @@ class Assignment:
     """``context`` tokens of one sequence, ``streams`` sequences at once; ``max_rows`` rows of a
     step; ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
     ``pinned`` the former are; ``addresses`` empty for nodes of one process; ``stall_seconds``: how
-    long a peer may make no progress; ``cache``: a folder for packed weights, ``OWN_CACHE`` for the
-    one that the node was started with, or empty for none; ``wire``, ``emulate``, ``speculate``,
+    long a peer may make no progress; ``cache``: whether the node may keep packed weights, in the
+    folder that its own machine has for them; ``wire``, ``emulate``, ``speculate``,
     ``draft`` and ``draft_tokens`` as in ``EngineOptions``."""
 
     model: str
@@ -46,7 +45,7 @@ class Assignment:
     home: tuple[int, ...] = ()
     spin: bool = True
     isa: str = ""
-    cache: str = ""
+    cache: bool = False
     wire: str = "exact"
     emulate: EmulatedLink | None = None
     speculate: str = "off"

@@ -86,7 +86,8 @@ class ProcessHandle(NodeHandle):
 class LocalLauncher(Launcher):
     """Nodes as processes of this machine, which find each other on 127.0.0.1.
 
-    They end with this process, however it ends. ``threads_per_node`` is passed on to the nodes.
+    They end with this process, however it ends. ``threads_per_node`` and ``cache``, the folder for
+    packed weights, are passed on to the nodes.
     """
 
     def __init__(
@@ -94,11 +95,13 @@ class LocalLauncher(Launcher):
         threads_per_node: int | None = None,
         python: str = sys.executable,
         *,
+        cache: str = "",
         serve: str = SERVE,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         super().__init__(make_secret(), start_timeout=start_timeout)
         self._threads, self._python, self._serve = threads_per_node, python, serve
+        self._cache = cache
 
     def _launch(self, num_nodes: int) -> None:
         for node in range(num_nodes):
@@ -112,6 +115,7 @@ class LocalLauncher(Launcher):
                     secret=self.secret,
                     address=address,
                     threads=self._threads,
+                    cache=self._cache,
                 )
                 process, channel = spawn(
                     settings, listening, python=self._python, serve=self._serve
@@ -224,12 +228,14 @@ class ThreadLauncher(Launcher):
         self,
         threads_per_node: int | None = None,
         *,
+        cache: str = "",
         serve: Serve | str = SERVE,
         group: Callable[[int], Any] = lambda num_nodes: ThreadGroup(num_nodes=num_nodes),
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         super().__init__(make_secret(), start_timeout=start_timeout)
         self._threads, self._serve, self._group = threads_per_node, serve, group
+        self._cache = cache
 
     def _launch(self, num_nodes: int) -> None:
         group = self._group(num_nodes)
@@ -243,6 +249,7 @@ class ThreadLauncher(Launcher):
                 secret=self.secret,
                 in_process_group=group,
                 threads=self._threads,
+                cache=self._cache,
             )
             channel = Channel(ours, context.name)
             run = _ThreadNode(self._serve, context)

@@ -13,7 +13,7 @@ from functools import partial
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.assignment import OWN_CACHE, Assignment
+from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import spans_memories
 from bandweave.engine.context import NodeContext
 from bandweave.engine.drafting import Drafter
@@ -94,7 +94,7 @@ def load_node(
         spin=options.spin,
         emulate=assignment.emulate,
     )
-    cache = open_cache(context.cache if assignment.cache == OWN_CACHE else assignment.cache)
+    cache = open_cache(context.cache if assignment.cache else "")
     weights = load_weights(
         program,
         folder,
@@ -130,7 +130,7 @@ def load_node(
         options=options,
         weight_bytes=weights.num_bytes,
         kv_bytes=memory.kv_bytes,
-        keep=_keeping(weights, cache, assignment, cpus),
+        keep=_keeping(weights, folder, cache, assignment, cpus),
     )
 
 
@@ -183,15 +183,25 @@ def _sometimes(on_progress: OnProgress) -> OnProgress:
 
 
 def _keeping(
-    weights: Weights, cache: PanelCache | None, assignment: Assignment, cpus: tuple[int, ...]
+    weights: Weights,
+    folder: Folder,
+    cache: PanelCache | None,
+    assignment: Assignment,
+    cpus: tuple[int, ...],
 ) -> Callable[[], None] | None:
     """What starts to keep freshly packed weights, None where there are none to keep."""
-    if cache is None or not weights.fresh:
+    if cache is None or not (weights.fresh or weights.learnt):
         return None
 
     def keep() -> None:
         _keep_to(cpus)  # not on the pinned processor of the thread that started this one
-        keep_weights(weights, cache, model=assignment.model, weight_format=assignment.weight_format)
+        keep_weights(
+            weights,
+            folder,
+            cache,
+            model=assignment.model,
+            weight_format=assignment.weight_format,
+        )
 
     return threading.Thread(target=keep, name="cache", daemon=True).start
 

@@ -16,7 +16,15 @@ from bandweave.engine.program import (
     View,
     Weight,
 )
-from bandweave.models.graph import COLUMN_UNIT, Axis, Graph, GraphOp, Value, WeightSpec
+from bandweave.models.graph import (
+    COLUMN_UNIT,
+    Axis,
+    Graph,
+    GraphOp,
+    Value,
+    WeightSpec,
+    split_unit,
+)
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.spec import inverse_frequencies
 from bandweave.planning.split import NodeShare, Range, Split
@@ -38,6 +46,7 @@ class _Lowering:
         self.vectors: dict[str, Vector] = {}
         self.views: dict[str, View] = {}
         self.ops: list[Op] = []
+        self.embedding: Part | None = None
         self.tag = 0  # numbers exchanges alike on all nodes, whose programs differ in length
 
     def run(self) -> Program:
@@ -73,6 +82,7 @@ class _Lowering:
             ),
             inv_freq=inverse_frequencies(self.spec.rope),
             ops=tuple(self.ops),
+            embedding=self.embedding,
         )
 
     # --- the graph's operations ---
@@ -80,6 +90,9 @@ class _Lowering:
     def _embed(self, op: GraphOp) -> None:
         x = self._buffer("x", self.spec.hidden_size)
         self._op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        if self.share.node == 0:
+            rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
+            self.embedding = self._part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
@@ -107,7 +120,7 @@ class _Lowering:
             scale = self._unit_width(value.axis)
             rows = Range(start=r.start * scale, stop=r.stop * scale)
             columns = Range(start=0, stop=weight.shape[1])
-            parts.append(Part(tensor=weight.name, rows=rows, columns=columns))
+            parts.append(self._part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
         self.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
@@ -116,7 +129,7 @@ class _Lowering:
         if any(bias is not None for bias in op.biases):
             vector = f"{op.name}.bias"
             pieces = tuple(
-                Part(tensor=bias.name, rows=part.rows)
+                self._part(bias, part.rows)
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
@@ -181,7 +194,7 @@ class _Lowering:
             unit = self.spec.head_dim if axis is Axis.HEADS else COLUMN_UNIT
             self.weights[op.name] = Weight(
                 name=op.name,
-                parts=(Part(tensor=matrix.name, rows=rows, columns=columns),),
+                parts=(self._part(matrix, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
                 unit=unit,
@@ -208,7 +221,7 @@ class _Lowering:
         own = self.share.vocabulary
         if len(own):
             inputs = op.inputs[0].width
-            part = Part(tensor=op.weights[0].name, rows=own, columns=Range(start=0, stop=inputs))
+            part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
             self.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
@@ -219,6 +232,10 @@ class _Lowering:
             self._gather()
 
     # --- helpers ---
+
+    def _part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
+        unit = split_unit(weight, self.spec)
+        return Part(tensor=weight.name, rows=rows, columns=columns, unit=unit)
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
@@ -260,7 +277,7 @@ class _Lowering:
         if weight is None:
             return None
         size = weight.shape[0]
-        part = Part(tensor=weight.name, rows=Range(start=0, stop=size))
+        part = self._part(weight, Range(start=0, stop=size))
         self.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
         return weight.name
 

@@ -20,12 +20,12 @@ class EngineOptions:
     workers, with their ``secret``) replaces local processes; ``in_process`` makes nodes threads of
     this process, for tests. With ``fit`` the shares may shrink on hosts whose memory is short.
     ``threads`` a node (None: the processors shared out); ``context`` tokens a sequence (None: the
-    model's, at most 4096); ``isa`` a kernel variant by name; ``cache`` a folder for packed
-    weights, ``OWN_CACHE`` for the nodes' own, or empty for none; ``wire``: activations cross
-    ``"exact"``, or rounded to ``"bf16"`` or ``"q8"``, which changes the answer; ``emulate``:
-    nodes of this machine talk as over that link, in the place of their own; ``speculate``: who
-    drafts tokens, ``"off"``, ``"ngram"`` or ``"draft"``, the model in the folder ``draft``, at most
-    ``draft_tokens`` at a time."""
+    model's, at most 4096); ``isa`` a kernel variant by name; ``cache``: whether nodes may keep
+    packed weights, in ``cache_folder`` on this machine (empty: nowhere) and in their own folders on
+    hosts; ``wire``: activations cross ``"exact"``, or rounded to ``"bf16"`` or ``"q8"``, which
+    changes the answer; ``emulate``: nodes of this machine talk as over that link, in the place of
+    their own; ``speculate``: who drafts tokens, ``"off"``, ``"ngram"`` or ``"draft"``, the model in
+    the folder ``draft``, at most ``draft_tokens`` at a time."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -41,7 +41,8 @@ class EngineOptions:
     isa: str = ""
     stall_seconds: float = STALL_SECONDS
     in_process: bool = False
-    cache: str = ""
+    cache: bool = False
+    cache_folder: str = ""
     wire: str = "exact"
     emulate: EmulatedLink | None = None
     speculate: str = "off"

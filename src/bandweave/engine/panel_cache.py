@@ -1,9 +1,11 @@
 """PanelCache: packed weights on disk, so that a model starts again as fast as its bytes are read.
 
 An entry is a range of one tensor's rows or columns (`engine.panel_sections`), so that a node of
-another split finds its own range in the entries of others. Knows files and ranges; knows no
-tensor's meaning. A damaged, foreign or missing entry is simply packed again; a full disk only means
-that nothing is kept.
+another split finds its own range in the entries of others. It is used for weights of the very
+content that it was packed from, whatever their file is called and whatever its times say; what a
+file holds is known from when it was read, as long as nobody can have written to it since
+(`TensorSource.file_key`). Knows files and ranges; knows no tensor's meaning. A damaged, foreign or
+missing entry is simply packed again; a full disk only means that nothing is kept.
 """
 
 from __future__ import annotations
@@ -11,18 +13,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
-import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION
+from bandweave.checkpoints.content import U64, Content
+from bandweave.engine.cache_folder import DEFAULT_QUOTA_BYTES, CacheFolder, Room, touch
+from bandweave.engine.content_file import read_content, write_content
 from bandweave.engine.panel_entry import (
     Bytes,
     DamagedError,
     Header,
+    OtherContentError,
     entry_bytes,
     read_entry,
     write_entry,
@@ -30,18 +35,15 @@ from bandweave.engine.panel_entry import (
 from bandweave.engine.panel_sections import Section, missing
 from bandweave.planning.split import Range
 
-LAYOUT_VERSION = 2  # of the packed panels and of the entries' files
-DEFAULT_QUOTA_BYTES = 64 * 10**9
-FREE_FRACTION = 0.5  # of what would be free without it, at most, however large the quota
-_SUFFIX = ".panels"
-_NAME = re.compile(r"[0-9a-f]{64}\.(\d+)-(\d+)\.panels")
-_DAY = 86400
+LAYOUT_VERSION = 3  # of the packed panels and of the entries' files
+_ENTRY = re.compile(r"([0-9a-f]{64})\.(\d+)-(\d+)\.([0-9a-f]{16})\.panels", re.ASCII)
+_CONTENT_SUFFIX = ".content"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One entry on disk; ``model``, ``weight`` and ``weight_format`` are empty where it does not
-    say."""
+    """One file of the cache; ``model``, ``weight`` and ``weight_format`` are empty where it does
+    not say."""
 
     path: Path
     model: str
@@ -52,51 +54,79 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    path: Path
-    num_bytes: int
-    used_at: float
+class Held:
+    """An entry by its name; ``content`` is the digest of its steps' content sums."""
+
+    name: str
+    range: Range
+    content: str
 
 
 def open_cache(folder: str) -> PanelCache | None:
-    """The cache in a folder; None where that is empty."""
-    return PanelCache(Path(folder)) if folder else None
+    """The cache in a folder; None where that is empty. ``ValueError`` for a folder that holds
+    anything else."""
+    if not folder:
+        return None
+    cache = PanelCache(Path(folder))
+    cache.folder.check()
+    return cache
 
 
 class PanelCache:
-    """A folder of packed ranges that stays under a quota, and under its part of the disk, by
-    forgetting what was used longest ago."""
+    """A folder of packed ranges, and of what is known of the files that they were packed from."""
 
-    def __init__(self, folder: Path, quota_bytes: int = DEFAULT_QUOTA_BYTES) -> None:
-        self.folder, self.quota_bytes = folder, quota_bytes
+    def __init__(self, path: Path, quota_bytes: int = DEFAULT_QUOTA_BYTES) -> None:
+        self.folder = CacheFolder(path, quota_bytes)
 
     @staticmethod
-    def key(section: Section, content: str, weight_format: str) -> str:
-        """Names all entries of one tensor's kind by what their bytes depend on but the range: the
-        ``content`` of the tensor's files, format, units, numerics and layout."""
-        parts = [LAYOUT_VERSION, NUMERICS_VERSION, weight_format, content]
+    def key(section: Section, tensors: str, weight_format: str) -> str:
+        """Names all entries of one section's kind by what their bytes depend on but range and
+        content: the ``tensors`` that they are packed from (names, dtypes, shapes), format, units,
+        numerics and layout."""
+        parts = [LAYOUT_VERSION, NUMERICS_VERSION, weight_format, tensors]
         parts += [section.axis, section.unit, section.step, section.whole]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     # --- entries ---
 
-    def load(self, key: str, section: Section, panels: Bytes, weight_format: str) -> list[Range]:
-        """Fills what it can of a section in the matrix ``panels``; what is left to do, in order."""
-        held = self._held(key)
+    def held(self) -> dict[str, list[Held]]:
+        """The entries that there are, by their keys."""
+        held: dict[str, list[Held]] = defaultdict(list)
+        for name in self.folder.names():
+            if match := _ENTRY.fullmatch(name):
+                place = Range(start=int(match[2]), stop=int(match[3]))
+                held[match[1]].append(Held(name=name, range=place, content=match[4]))
+        return held
+
+    def load(
+        self,
+        held: Sequence[Held],
+        section: Section,
+        wanted: Range,
+        panels: Bytes,
+        sums: U64,
+        weight_format: str,
+    ) -> list[Range]:
+        """Fills what it can of a part of a section in the matrix ``panels`` from the entries of
+        its key; what is left to do, in order. ``sums``: the content of each step of the part."""
+        held = list(held)
         found: list[Range] = []
-        while (step := _next(section.range, found, list(held))) is not None:
+        while (step := _next(wanted, found, held, _digest(sums))) is not None:
             source, part = step
+            path = self.folder.place(source.name)
+            first = section.steps(Range(start=wanted.start, stop=part.start))
+            expected = sums[first : first + section.steps(part)]
             try:
-                read_entry(held[source], section, part, panels, weight_format)
-            except (DamagedError, OSError) as error:
-                path = held.pop(source)
+                read_entry(path, section, part, panels, expected, weight_format)
+            except (DamagedError, OtherContentError, OSError) as error:
+                held.remove(source)
                 if isinstance(error, DamagedError):
                     with contextlib.suppress(OSError):
                         path.unlink()
                 continue
-            _touch(held[source])
+            touch(path)
             found.append(part)
-        return missing(section.range, found)
+        return missing(wanted, found)
 
     def store(
         self,
@@ -104,45 +134,60 @@ class PanelCache:
         section: Section,
         part: Range,
         panels: Bytes,
+        sums: U64,
         *,
-        model: str,
-        weight: str,
-        weight_format: str,
+        names: Mapping[str, str],
+        room: Room,
         since: float = float("inf"),
     ) -> bool:
-        """Keeps a part of a section, if there is room or what was last used before ``since``
-        (seconds since the epoch) makes some; whether it is kept."""
-        path = self.folder / key[:2] / f"{key}.{part.start}-{part.stop}{_SUFFIX}"
-        names = {"model": model, "weight": weight, "weight_format": weight_format}
+        """Keeps a part of a section, whose steps have these content ``sums``, if there is ``room``
+        or what was last used before ``since`` (seconds since the epoch) makes some; whether it is
+        kept. ``names``: ``model``, ``weight`` and ``weight_format``."""
+        name = f"{key}.{part.start}-{part.stop}.{_digest(sums)}.panels"
+        size = entry_bytes(section, part, names["weight_format"])
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._make_room(entry_bytes(section, part, weight_format), since):
+            if self.folder.place(name).exists():  # packed from another copy of the same weights
+                touch(self.folder.place(name))
+                return True
+            if not room.make(size, since):
                 return False
-            write_entry(path, section, part, panels, names)
-            _touch(path)
+            with self.folder.writing(name) as file:
+                write_entry(file, section, part, panels, sums, {"name": name, **names})
+            room.taken(size)
         except (OSError, ValueError):
             return False
         return True
 
-    # --- the folder ---
+    # --- what checkpoints' files hold ---
 
-    def limit_bytes(self, own_bytes: int) -> int:
-        """What the cache may take now, if it has ``own_bytes``: its quota, and never more than a
-        fraction of what would be free without it."""
-        try:
-            free = shutil.disk_usage(self.folder).free
-        except OSError:
-            return 0
-        return min(self.quota_bytes, int((free + own_bytes) * FREE_FRACTION))
+    def known(self, file_key: str) -> Content:
+        """What was learnt of a file when it was read."""
+        path = self.folder.place(file_key + _CONTENT_SUFFIX)
+        content = read_content(path, file_key)
+        if content.tensors:
+            touch(path)
+        return content
+
+    def remember(self, file_key: str, content: Content) -> None:
+        """Adds to what is known of a file."""
+        together = self.known(file_key)
+        together.update(content)
+        name = file_key + _CONTENT_SUFFIX
+        with contextlib.suppress(OSError), self.folder.writing(name) as file:
+            write_content(file, file_key, together)
+
+    # --- the folder ---
 
     def trim(self) -> None:
         """Forgets the entries used longest ago until the rest is within the limit."""
-        self._make_room(0, float("inf"))
+        self.folder.room().make(0)
 
     def entries(self) -> list[Entry]:
         """What is kept, unreadable entries too."""
         found = []
-        for file in self._files():
+        for file in self.folder.files():
+            if file.path.suffix == _CONTENT_SUFFIX:
+                continue
             with contextlib.suppress(OSError):
                 found.append(
                     Entry(path=file.path, num_bytes=file.num_bytes, used_at=file.used_at,
@@ -152,60 +197,33 @@ class PanelCache:
 
     def clear(self) -> int:
         """Forgets everything; the bytes that this freed."""
-        return sum(_unlink(file) for file in self._files())
-
-    def _held(self, key: str) -> dict[Range, Path]:
-        """The entries of a key by their ranges."""
-        held = {}
-        for path in (self.folder / key[:2]).glob(f"{key}.*"):
-            if match := _NAME.fullmatch(path.name):
-                held[Range(start=int(match[1]), stop=int(match[2]))] = path
-        return held
-
-    def _make_room(self, size: int, since: float) -> bool:
-        """Whether ``size`` more bytes are within the limit, once what was used longest ago, before
-        ``since``, has gone."""
-        files = sorted(self._files(), key=lambda file: file.used_at)
-        own = sum(file.num_bytes for file in files)
-        limit = self.limit_bytes(own)
-        for file in files:
-            if own + size <= limit or file.used_at >= since:
-                break
-            own -= _unlink(file)
-        return own + size <= limit
-
-    def _files(self) -> list[_File]:
-        """All entries' files. Leftovers of writers that died a day ago are removed on the way."""
-        found = []
-        for path in self.folder.glob("??/*"):
-            try:
-                status = path.stat()
-                if path.suffix == _SUFFIX:
-                    found.append(
-                        _File(path=path, num_bytes=status.st_size, used_at=status.st_mtime)
-                    )
-                elif time.time() - status.st_mtime > _DAY:
-                    path.unlink()
-            except OSError:
-                continue
-        return found
+        return self.folder.clear()
 
 
-def _next(needed: Range, found: list[Range], held: list[Range]) -> tuple[Range, Range] | None:
-    """The entry to read next, and what of it: the whole range at once if one has just that, else
-    from the first place that is missing and can be had, as far as one goes."""
-    if not found and needed in held:
-        return needed, needed
+def _next(
+    needed: Range, found: list[Range], held: list[Held], content: str
+) -> tuple[Held, Range] | None:
+    """The entry to read next, and what of it: the whole range at once if one has just that and its
+    content, else from the first place that is missing and can be had, as far as one goes."""
+    if not found:
+        for one in held:
+            if one.range == needed and one.content == content:
+                return one, needed
     for gap in missing(needed, found):
-        inside = [one for one in held if one.start < gap.stop and one.stop > gap.start]
+        inside = [one for one in held if one.range.start < gap.stop and one.range.stop > gap.start]
         if not inside:
             continue
-        start = max(gap.start, min(one.start for one in inside))
+        start = max(gap.start, min(one.range.start for one in inside))
         best = max(
-            (one for one in inside if one.start <= start < one.stop), key=lambda one: one.stop
+            (one for one in inside if one.range.start <= start < one.range.stop),
+            key=lambda one: one.range.stop,
         )
-        return best, Range(start=start, stop=min(best.stop, gap.stop))
+        return best, Range(start=start, stop=min(best.range.stop, gap.stop))
     return None
+
+
+def _digest(sums: U64) -> str:
+    return hashlib.blake2b(sums.astype("<u8").tobytes(), digest_size=8).hexdigest()
 
 
 def _names(path: Path) -> dict[str, str]:
@@ -214,18 +232,3 @@ def _names(path: Path) -> dict[str, str]:
         header = Header.read(file.fileno())
         names = {name: str(getattr(header, name)) for name in names}
     return names
-
-
-def _touch(path: Path) -> None:
-    """Used just now, by the clock that ``since`` is told by; a file system's own may lag behind."""
-    now = time.time_ns()
-    with contextlib.suppress(OSError):
-        os.utime(path, ns=(now, now))
-
-
-def _unlink(file: _File) -> int:
-    """The bytes that this freed."""
-    with contextlib.suppress(OSError):
-        file.path.unlink()
-        return file.num_bytes
-    return 0

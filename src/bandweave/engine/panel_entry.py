@@ -1,25 +1,26 @@
 """Entry files: a range of one tensor, packed, with checksums by which parts can be trusted.
 
 Knows one file's bytes; knows no folder and no quota. A file is a header of 4096 bytes (JSON, zeros,
-a checksum of what precedes it), a table of checksums, one a step of the range, filled up to a
+a checksum of what precedes it), a table of two numbers for each step of the range, filled up to a
 multiple of 4096, and the panels' bytes: those of a range of rows one after the other, those of a
-range of columns panel by panel.
+range of columns panel by panel. The numbers are the checksum of the step's panels and the content
+sum of what they were packed from (`checkpoints/content.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from bandweave import _native
+from bandweave.checkpoints.content import U64
 from bandweave.engine.panel_sections import COLUMNS, Section
 from bandweave.planning.split import Range
 
@@ -30,13 +31,19 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class DamagedError(ValueError):
-    """A file whose bytes are not those that were written."""
+    """A file whose bytes are not those that were written, or not under that name."""
+
+
+class OtherContentError(ValueError):
+    """A sound file, packed from other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of itself. ``model``, ``weight`` and ``weight_format`` are for people."""
+    """What a file says of itself. ``name`` is its own, which holds the key of what it may be taken
+    for; ``model``, ``weight`` and ``weight_format`` are for people."""
 
+    name: str
     model: str
     weight: str
     weight_format: str
@@ -74,16 +81,21 @@ def entry_bytes(section: Section, part: Range, weight_format: str) -> int:
 
 
 def write_entry(
-    path: Path, section: Section, part: Range, panels: Bytes, names: Mapping[str, str]
+    file: BinaryIO,
+    section: Section,
+    part: Range,
+    panels: Bytes,
+    sums: U64,
+    names: Mapping[str, str],
 ) -> None:
-    """Writes a part of a section of the matrix ``panels``.
+    """Writes a part of a section of the matrix ``panels``, packed from steps with these content
+    sums.
 
-    ``names``: the header's ``model``, ``weight`` and ``weight_format``. ``OSError`` for a full
-    disk, after which nothing is left.
+    ``names``: the header's ``name``, ``model``, ``weight`` and ``weight_format``.
     """
     data = _view(section, names["weight_format"], part, panels)
     data = np.ascontiguousarray(data).reshape(-1)
-    table = _table(section, names["weight_format"], part, data)
+    table = _table(section, names["weight_format"], part, data, sums)
     header = Header(
         start=part.start,
         stop=part.stop,
@@ -92,32 +104,26 @@ def write_entry(
         table_checksum=_checksum(table),
         **names,
     )
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "wb", buffering=0) as file:
-            file.write(header.to_bytes())
-            file.write(table)
-            view = data.data
-            while view:
-                view = view[file.write(view[:_PIECE_BYTES]) or 0 :]
-        partial.rename(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    for piece in (header.to_bytes(), table, data.data):
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view[:_PIECE_BYTES]) or 0 :]
 
 
 def read_entry(
-    path: Path, section: Section, part: Range, panels: Bytes, weight_format: str
+    path: Path, section: Section, part: Range, panels: Bytes, sums: U64, weight_format: str
 ) -> None:
-    """Fills a part of a section from a file that holds it, and perhaps more.
+    """Fills a part of a section, whose steps have these content sums, from a file that holds it,
+    and perhaps more.
 
-    ``DamagedError`` where the bytes cannot be trusted, ``OSError`` where they cannot be read; what
-    is in the part then is anything.
+    ``DamagedError`` where the bytes cannot be trusted, ``OtherContentError`` where they were packed
+    from other weights, ``OSError`` where they cannot be read; what is in the part then is anything.
     """
     with open(path, "rb", buffering=0) as file:
         descriptor = file.fileno()
         header = Header.read(descriptor)
+        if header.name != path.name:
+            raise DamagedError(f"{header.name} under another name")
         held = Range(start=header.start, stop=header.stop)
         width = section.width(weight_format, held)
         rows = section.panels if section.axis == COLUMNS else 1
@@ -126,6 +132,14 @@ def read_entry(
             raise DamagedError(f"a header for {held} where {part} was promised")
         table_bytes = _table_bytes(section.steps(held))
         target = _view(section, weight_format, part, panels)
+        table = os.pread(descriptor, table_bytes, HEADER_BYTES)
+        if len(table) != table_bytes or _checksum(table) != header.table_checksum:
+            raise DamagedError("a damaged table")
+        first = (part.start - held.start) // section.step
+        steps = np.frombuffer(table, "<u8")[: 2 * section.steps(held)].reshape(-1, 2)
+        checksums, found_sums = steps[first : first + section.steps(part)].T
+        if not np.array_equal(found_sums, sums):
+            raise OtherContentError(path.name)
         start = section.width(weight_format, Range(start=held.start, stop=part.start))
         data_at = HEADER_BYTES + table_bytes
         if section.axis != COLUMNS or (part == held and target.flags.c_contiguous):
@@ -138,13 +152,8 @@ def read_entry(
             if _native.checksum(whole) != header.checksum:
                 raise DamagedError("damaged panels")
             return
-        table = os.pread(descriptor, table_bytes, HEADER_BYTES)
-        if len(table) != table_bytes or _checksum(table) != header.table_checksum:
-            raise DamagedError("a damaged table")
-    first = (part.start - held.start) // section.step
-    expected = np.frombuffer(table, "<u8")[first : first + section.steps(part)]
     found = _checksums(section, weight_format, part, target)
-    if not np.array_equal(expected, found):
+    if not np.array_equal(checksums, found):
         raise DamagedError("damaged panels")
 
 
@@ -169,14 +178,14 @@ def _checksums(
     return np.array(sums, np.uint64)
 
 
-def _table(section: Section, weight_format: str, part: Range, data: Bytes) -> bytes:
+def _table(section: Section, weight_format: str, part: Range, data: Bytes, sums: U64) -> bytes:
     shaped = data.reshape(section.panels, -1) if section.axis == COLUMNS else data
-    table = _checksums(section, weight_format, part, shaped).astype("<u8").tobytes()
-    return table.ljust(_table_bytes(section.steps(part)), b"\0")
+    steps = np.stack([_checksums(section, weight_format, part, shaped), sums], axis=1)
+    return steps.astype("<u8").tobytes().ljust(_table_bytes(section.steps(part)), b"\0")
 
 
 def _table_bytes(steps: int) -> int:
-    return -(-8 * steps // HEADER_BYTES) * HEADER_BYTES
+    return -(-16 * steps // HEADER_BYTES) * HEADER_BYTES
 
 
 def _checksum(data: bytes) -> int:

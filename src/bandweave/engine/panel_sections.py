@@ -5,16 +5,22 @@ Pure. Knows programs and the layout of panels (`formats/packing.py`); knows no f
 A panel holds 16 outputs over the whole of a matrix's inputs. Where outputs are split, a tensor's
 rows from one multiple of 16 to another are whole panels, the same ones in every split. Where inputs
 are split, quantisation groups start afresh at every unit, so that a range of units is the same run
-of bytes in each of the panels. What does not fit these patterns (heads whose size is no multiple of
+of bytes in each of the panels. The steps of both are the blocks by which content is compared
+(`checkpoints/content.py`). What does not fit these patterns (heads whose size is no multiple of
 16, say) is a section that only the very same matrix has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
 
 from bandweave import _native
+from bandweave.checkpoints.content import U64, Content, blocks_of
 from bandweave.engine.program import Part, Weight
 from bandweave.formats.packing import PANEL
 from bandweave.planning.split import Range
@@ -43,6 +49,14 @@ class Section:
     first_panel: int = 0
     whole: str = ""
 
+    def blocks(self, weight: Weight, part: Range) -> list[tuple[Part, Range]]:
+        """What a part of the range is packed from: parts of the weight, and which blocks of their
+        tensors."""
+        if self.axis == WHOLE:
+            return [(one, blocks_of(one.unit, one.along)) for one in weight.parts]
+        own = weight.parts[self.part]
+        return [(own, blocks_of(own.unit, part))]
+
     def steps(self, part: Range) -> int:
         """How many steps a part of the range has."""
         return -(-len(part) // self.step)
@@ -53,7 +67,7 @@ class Section:
             return 0
         if self.axis == COLUMNS:
             return _panel_bytes(weight_format, len(part), self.unit)
-        panels = self.panels if self.axis == WHOLE else self.steps(part)
+        panels = self.panels if self.axis == WHOLE else -(-len(part) // PANEL)
         return panels * _panel_bytes(weight_format, self.inputs, self.unit)
 
     def place(self, weight_format: str, part: Range) -> tuple[int, int]:
@@ -64,6 +78,38 @@ class Section:
         if self.axis == ROWS:
             start += self.first_panel * _panel_bytes(weight_format, self.inputs, self.unit)
         return start, self.width(weight_format, part)
+
+
+def section_sums(section: Section, weight: Weight, content: Content, part: Range) -> U64 | None:
+    """The content sums of the steps of a part of a section; None where one is not known. All of a
+    whole matrix is one step, whose sum is a digest of those of its parts."""
+    found = [content.get(one.tensor, blocks) for one, blocks in section.blocks(weight, part)]
+    known = [sums for sums in found if sums is not None]
+    if len(known) < len(found):
+        return None
+    if section.axis != WHOLE:
+        return known[0]
+    digest = hashlib.blake2b(np.concatenate(known).astype("<u8").tobytes(), digest_size=8)
+    return np.frombuffer(digest.digest(), "<u8").astype(np.uint64)
+
+
+def step_runs(
+    section: Section, weight: Weight, content: Content
+) -> Iterator[tuple[Range, U64 | None]]:
+    """A section as runs of steps whose content is known, with their sums, and of others."""
+    sums = section_sums(section, weight, content, section.range)
+    if sums is not None or section.axis == WHOLE:
+        yield section.range, sums
+        return
+    steps = [
+        Range(start=start, stop=min(start + section.step, section.range.stop))
+        for start in range(section.range.start, section.range.stop, section.step)
+    ]
+    known = [section_sums(section, weight, content, step) is not None for step in steps]
+    for is_known, group in groupby(zip(known, steps, strict=True), key=lambda pair: pair[0]):
+        members = [step for _, step in group]
+        run = Range(start=members[0].start, stop=members[-1].stop)
+        yield run, section_sums(section, weight, content, run) if is_known else None
 
 
 def sections(weight: Weight, shape: Shape) -> tuple[Section, ...]:
@@ -92,7 +138,7 @@ def sections(weight: Weight, shape: Shape) -> tuple[Section, ...]:
                     part=index,
                     axis=ROWS,
                     range=part.rows,
-                    step=PANEL,
+                    step=part.unit.size,
                     unit=weight.unit,
                     inputs=weight.inputs,
                     panels=panels,
@@ -152,6 +198,8 @@ def _is_panels(weight: Weight, shape: Shape) -> bool:
             index == len(weight.parts) - 1 and part.rows.stop == shape(part.tensor)[0]
         )
         if not full or part.rows.start % PANEL or output % PANEL or not ends:
+            return False
+        if part.unit.columns or part.unit.size % PANEL:
             return False
         output += len(part.rows)
     return True

@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bandweave import _native
+from bandweave.checkpoints.content import U64, blocks_of, sum_rows
 from bandweave.checkpoints.source import CheckpointError, TensorSource
 from bandweave.engine.panel_sections import COLUMNS, WHOLE, Section
 from bandweave.engine.program import Part, Weight
 from bandweave.formats.packing import PANEL
 from bandweave.planning.split import Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What came of a piece of work: content sums of what was read of a tensor's blocks, from number
+    ``first`` on. Those of several pieces of one block add up."""
+
+    tensor: str
+    first: int
+    sums: U64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +41,16 @@ class Rows:
         """Of the checkpoint."""
         return len(self.part.rows) * row_bytes(self.part, source)
 
-    def run(self, source: TensorSource) -> None:
+    def run(self, source: TensorSource) -> Read:
         """``CheckpointError`` names the tensor whose values cannot be used."""
-        values = source.read(self.part.tensor, self.part.rows, self.part.columns)
+        part, unit = self.part, self.part.unit
+        values = source.read(part.tensor, part.rows, part.columns)
+        blocks = (0, unit.size) if unit.columns else (unit.size, 0)
         try:
-            self.matrix.pack(self.first_output, values)
+            sums = self.matrix.pack(self.first_output, values, part.rows.start, *blocks)
         except ValueError as error:
-            raise CheckpointError(f"tensor {self.part.tensor} {error}") from error
+            raise CheckpointError(f"tensor {part.tensor} {error}") from error
+        return Read(tensor=part.tensor, first=blocks_of(unit, part.along).start, sums=sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +70,40 @@ class Columns:
     def bytes(self, source: TensorSource) -> int:
         return len(self.part.rows) * row_bytes(self.part, source)
 
-    def run(self, source: TensorSource) -> None:
+    def run(self, source: TensorSource) -> Read:
         assert self.part.columns is not None
         arena = _native.Arena(self.packed_bytes)
         packed = _native.Matrix(
             arena, self.weight_format, self.outputs, len(self.part.columns), self.unit
         )
         packed.clear()
+        blocks = blocks_of(self.part.unit, self.part.columns)
+        sums = np.zeros(len(blocks), np.uint64)
         for rows in _rows(packed, 0, self.part, source, self.most_bytes):
-            rows.run(source)
+            sums += rows.run(source).sums
         panels = -(-self.outputs // PANEL)
         source_QX = packed.panels.reshape(panels, -1)
         width = source_QX.shape[1]
         self.matrix.panels.reshape(panels, -1)[:, self.at : self.at + width] = source_QX
+        return Read(tensor=self.part.tensor, first=blocks.start, sums=sums)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """Whole rows of one tensor, read for their content alone."""
+
+    part: Part
+
+    def bytes(self, source: TensorSource) -> int:
+        return len(self.part.rows) * row_bytes(self.part, source)
+
+    def run(self, source: TensorSource) -> Read:
+        part = self.part
+        first, sums = sum_rows(source, part.tensor, part.rows, part.unit)
+        return Read(tensor=part.tensor, first=first, sums=sums)
+
+
+Work = Rows | Columns | Unpacked
 
 
 def work(
@@ -76,7 +113,7 @@ def work(
     source: TensorSource,
     weight_format: str,
     most_bytes: int,
-) -> Iterator[Rows | Columns]:
+) -> Iterator[Work]:
     """What fills the gaps of a matrix; each piece reads at most ``most_bytes``, or one row."""
     for section, gap in gaps:
         _pad(weight, matrix, section, gap, weight_format)
@@ -95,6 +132,14 @@ def work(
             part = weight.parts[section.part]
             output = section.first_panel * PANEL + gap.start - section.range.start
             yield from _rows(matrix, output, replace(part, rows=gap), source, most_bytes)
+
+
+def unpacked(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Unpacked]:
+    """What reads a part for its content alone, in pieces of at most ``most_bytes``."""
+    count = max(1, most_bytes // row_bytes(part, source))
+    for start in range(part.rows.start, part.rows.stop, count):
+        rows = Range(start=start, stop=min(start + count, part.rows.stop))
+        yield Unpacked(part=replace(part, rows=rows))
 
 
 def row_bytes(part: Part, source: TensorSource) -> int:
@@ -155,6 +200,8 @@ def _pad(
         at, width = section.place(weight_format, gap)
         last[at : at + width] = blank.panels[at : at + width]
     elif gap.stop == section.range.stop:
-        panels = section.panels if section.axis == WHOLE else section.steps(section.range)
+        panels = section.panels
+        if section.axis != WHOLE:
+            panels = -(-len(section.range) // PANEL)
         if section.first_panel + panels == section.panels:
             last[:] = blank.panels

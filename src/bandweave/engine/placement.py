@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.assignment import OWN_CACHE, Assignment
+from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import Binding, bind_node
 from bandweave.engine.drafts import check_draft, draft_memory
 from bandweave.engine.executor import PAGE_SIZE
@@ -48,8 +48,8 @@ def make_launcher(options: EngineOptions, on_waiting: OnWaiting) -> Launcher:
         assert options.secret is not None
         return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
     if options.in_process:
-        return ThreadLauncher()
-    return LocalLauncher()
+        return ThreadLauncher(cache=options.cache_folder)
+    return LocalLauncher(cache=options.cache_folder)
 
 
 def local_threads(options: EngineOptions) -> int:
@@ -100,8 +100,7 @@ def make_assignment(
         home=binding.home,
         spin=spin,
         isa=options.isa,
-        # A path of this machine means nothing on another.
-        cache=OWN_CACHE if options.hosts and options.cache else options.cache,
+        cache=options.cache,
         wire=options.wire,
         emulate=options.emulate,
         speculate=options.speculate,

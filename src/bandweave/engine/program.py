@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bandweave.models.graph import SplitUnit
 from bandweave.planning.split import Range
 
 Attribute = int | float | tuple[int, ...] | tuple[tuple[int, int, int], ...]
@@ -58,11 +59,21 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A rectangle of a checkpoint tensor; ``columns`` is None for a vector."""
+    """A rectangle of a checkpoint tensor; ``columns`` is None for a vector. It is whole rows or
+    columns, as ``unit`` says, and cuts no unit."""
 
     tensor: str
     rows: Range
     columns: Range | None = None
+    unit: SplitUnit
+
+    @property
+    def along(self) -> Range:
+        """The rows, or the columns, by which the tensor is split."""
+        if not self.unit.columns:
+            return self.rows
+        assert self.columns is not None
+        return self.columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +129,8 @@ class CacheShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """All that a node computes in a step. Print it to read it."""
+    """All that a node computes in a step. Print it to read it. ``embedding`` is the table whose
+    rows node 0 reads when a step begins, None on other nodes."""
 
     node: int
     num_nodes: int
@@ -130,6 +142,7 @@ class Program:
     cache: CacheShape
     inv_freq: tuple[float, ...]
     ops: tuple[Op, ...]
+    embedding: Part | None = None
 
     def __str__(self) -> str:
         head = f"node {self.node} of {self.num_nodes}: {len(self.ops)} operations"

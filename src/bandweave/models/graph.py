@@ -47,6 +47,27 @@ class WeightSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitUnit:
+    """What of a tensor no split divides: runs of ``size`` rows (elements, of a vector), or of
+    ``size`` columns, counted from the first; the last may be shorter."""
+
+    columns: bool
+    size: int
+
+
+def split_unit(weight: WeightSpec, spec: ModelSpec) -> SplitUnit:
+    """The unit by which a weight of a model may be split, and its content is compared."""
+    columns = weight.split is Split.SHARDED_TO_ALL
+    if weight.axis in (Axis.HEADS, Axis.KV_HEADS):
+        return SplitUnit(columns=columns, size=spec.head_dim)
+    if weight.axis is Axis.COLUMNS:
+        return SplitUnit(columns=columns, size=COLUMN_UNIT)
+    if weight.axis is Axis.VOCABULARY or len(weight.shape) == 2:  # or the embedding, read by rows
+        return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
+    return SplitUnit(columns=columns, size=weight.shape[0])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Value:
     """A ``[rows, width]`` float32 array; ``axis`` says what its width is split along, if at all."""
 
