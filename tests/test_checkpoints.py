@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bandweave.checkpoints import resolve
-from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.folder import Fingerprint, Folder
 from bandweave.checkpoints.names import HUGGING_FACE_NAMES, hugging_face_name
 from bandweave.checkpoints.resolve import resolve_model
 from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
@@ -231,7 +231,9 @@ def test_fingerprint_tells_layouts_apart(tmp_path: Path) -> None:
             prints.append(folder.fingerprint())
     assert prints[0] == prints[1]
     assert len(set(prints)) == 4
-    assert len(prints[0]) == 64
+    assert len(prints[0].sample) == 64
+    assert all(one.fits(Fingerprint(config=one.config)) for one in prints)
+    assert not prints[0].fits(prints[2]) and not prints[0].fits(prints[4])
 
 
 def test_eos_ids_of_both_configs(folder: Path) -> None:

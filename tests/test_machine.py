@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandweave import _native
-from bandweave.engine import machine
+from bandweave.engine import control_groups, machine
 from bandweave.engine.binding import Binding, bind_node, spans_memories
-from bandweave.engine.machine import cgroup_memory_bytes, cpu_quota, numa_nodes, usable_cpus
+from bandweave.engine.control_groups import cpu_quota, memory_limits
+from bandweave.engine.machine import numa_nodes, usable_cpus
 
 TWO_SOCKETS = (tuple(range(0, 8)), tuple(range(8, 16)))
 TAKING_TURNS = (tuple(range(0, 16, 2)), tuple(range(1, 16, 2)))  # as some firmware numbers them
@@ -66,29 +67,57 @@ def test_quota(own: str, files: dict[str, str], expected: float | None, tmp_path
 @pytest.mark.parametrize(
     ("own", "files", "expected"),
     [
-        ("0::/\n", {"memory.max": "1000", "memory.current": "400"}, 600),
+        ("0::/\n", {"memory.max": "1000", "memory.current": "400"}, [600]),
         (
             "0::/a/b\n",
             {"a/b/memory.max": "max", "a/b/memory.current": "1",
              "a/memory.max": "900", "a/memory.current": "950"},
-            0,
+            [0],
+        ),
+        (  # what fills the file cache is given back
+            "0::/a/b\n",
+            {"a/b/memory.max": "1000", "a/b/memory.current": "900",
+             "a/b/memory.stat": "anon 300\nfile 550\ninactive_file 400\nactive_file 100\n"
+                                "file_dirty 30\nfile_writeback 20\nslab_reclaimable 50\n",
+             "a/memory.max": "2000", "a/memory.current": "1900",
+             "a/memory.stat": "inactive_file 200\n"},
+            [600, 300],
+        ),
+        (  # where processes are slowed down, they should not be already
+            "0::/\n",
+            {"memory.max": "1000", "memory.high": "800", "memory.current": "400",
+             "memory.stat": "inactive_file 100\n"},
+            [500],
         ),
         (
             "3:memory:/x\n",
             {"memory/x/memory.limit_in_bytes": "5000", "memory/x/memory.usage_in_bytes": "2000"},
-            3000,
+            [3000],
         ),
-        ("0::/\n", {"memory.max": "max", "memory.current": "400"}, None),
-        ("0::/\n", {"memory.max": "nonsense", "memory.current": "400"}, None),
-        ("2:cpu:/\n", {"memory.max": "1000", "memory.current": "400"}, None),
+        (  # v1 counts for a group alone, and in all below it
+            "3:memory:/x\n",
+            {"memory/x/memory.limit_in_bytes": "5000", "memory/x/memory.usage_in_bytes": "4000",
+             "memory/x/memory.stat": "inactive_file 1\nactive_file 2\ntotal_inactive_file 2500\n"
+                                     "total_active_file 500\ntotal_dirty 100\n"},
+            [3900],
+        ),
+        (  # v1 and v2 side by side
+            "3:memory:/x\n0::/x\n",
+            {"memory/x/memory.limit_in_bytes": "5000", "memory/x/memory.usage_in_bytes": "2000",
+             "unified/x/memory.max": "1000", "unified/x/memory.current": "300"},
+            [3000, 700],
+        ),
+        ("0::/\n", {"memory.max": "max", "memory.current": "400"}, []),
+        ("0::/\n", {"memory.max": "nonsense", "memory.current": "400"}, []),
+        ("2:cpu:/\n", {"memory.max": "1000", "memory.current": "400"}, []),
     ],
 )  # fmt: skip
 def test_memory_of_a_container(
-    own: str, files: dict[str, str], expected: int | None, tmp_path: Path
+    own: str, files: dict[str, str], expected: list[int], tmp_path: Path
 ) -> None:
     root = tree(tmp_path / "cgroup", files)
     (tmp_path / "own").write_text(own)
-    assert cgroup_memory_bytes(root, tmp_path / "own") == expected
+    assert [limit.available for limit in memory_limits(root, tmp_path / "own")] == expected
 
 
 def test_no_control_groups(tmp_path: Path) -> None:
@@ -101,9 +130,9 @@ def test_threads_do_not_outnumber_a_quota(
 ) -> None:
     monkeypatch.setattr(machine, "allowed_cpus", lambda: (2, 3, 5, 7))
     monkeypatch.setattr(
-        machine, "_CGROUPS", tree(tmp_path, {"cpu.max": f"{quota} 100000", "own": "0::/"})
+        control_groups, "_CGROUPS", tree(tmp_path, {"cpu.max": f"{quota} 100000", "own": "0::/"})
     )
-    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "_OWN_CGROUPS", tmp_path / "own")
     assert usable_cpus() == (2, 3, 5, 7)[:count]
 
 

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandweave.engine import sampling
-from bandweave.engine.executor import StepError
 from bandweave.engine.philox import philox4x32, uniform
 from bandweave.engine.reference import math as reference_math
-from bandweave.engine.sampling import SamplingParams, sample
+from bandweave.engine.sampling import NoTokenError, SamplingParams, sample
 
 FULL = 0xFFFFFFFF
 
@@ -228,13 +227,13 @@ def test_logits_that_fail_the_step(temperature: float) -> None:
     params = SamplingParams(temperature=temperature)
     logits = np.zeros(300, np.float32)
     logits[200] = np.nan
-    with pytest.raises(StepError, match="NaN"):
+    with pytest.raises(NoTokenError, match="NaN"):
         sample(logits, params, [], [], 0)
-    with pytest.raises(StepError, match="position 17 .*rule out every token"):
+    with pytest.raises(NoTokenError, match="position 17 .*rule out every token"):
         sample(np.full(300, -np.inf, np.float32), params, [], [], 17)
     logits[200] = np.inf
     if temperature:
-        with pytest.raises(StepError, match="not finite"):
+        with pytest.raises(NoTokenError, match="not finite"):
             sample(logits, params, [], [], 0)
 
 
@@ -242,7 +241,7 @@ def test_extreme_but_finite_logits() -> None:
     logits = np.array([-3e38, 3e38, -3e38], np.float32)
     assert sample(logits, SamplingParams(temperature=10.0), [], [], 0) == 1
     assert sample(logits / 1e10, SamplingParams(temperature=1e-8), [], [], 0) == 1
-    with pytest.raises(StepError, match="not finite"):
+    with pytest.raises(NoTokenError, match="not finite"):
         sample(logits, SamplingParams(temperature=0.1), [], [], 0)
 
 

@@ -8,15 +8,8 @@ namespace bw {
 
 namespace {
 
-bool all_finite(const float* values, int count) {
-    uint32_t worst = 0;
-    for (int i = 0; i < count; i++) {
-        uint32_t bits;
-        std::memcpy(&bits, values + i, sizeof bits);
-        worst = std::max(worst, bits & 0x7fffffffu);
-    }
-    return worst < 0x7f800000u;
-}
+// In the place of the best token of a row that has a logit that is not finite.
+constexpr int32_t kNoToken = -1;
 
 }  // namespace
 
@@ -117,13 +110,11 @@ void Executor::gather_logits(const Op& op, int member) {
                 copy_in(frame.payload, bytes, start, stop);
             }
         if (exchange_) exchange_->release();
-        for (int r = 0; r < logit_rows_; r++)
-            if (!all_finite(row(op.out, r), program_.vocab_size))
-                fail(op, "lm_head: a logit is not finite");
     });
 }
 
-// Greedy needs no logits: each owner sends its best token of each row.
+// Greedy needs no logits: each owner sends its best token of each row. A logit that is not finite
+// leaves its row without one, and the other rows alone.
 void Executor::gather_best(const Op& op) {
     struct Candidate {
         float value;
@@ -146,8 +137,7 @@ void Executor::gather_best(const Op& op) {
     for (size_t r = 0; owns && r < count; r++) {
         const float* logits = row(op.a, static_cast<int>(r));
         const int at = kernels_.argmax(logits, op.a.width);
-        if (at < 0) return fail(op, "lm_head: a logit is not finite");
-        own[r] = {logits[at], own_start + at};
+        own[r] = at < 0 ? Candidate{0, kNoToken} : Candidate{logits[at], own_start + at};
     }
     if (program_.node != 0) {
         std::memcpy(exchange_->prepare(bytes), own.data(), bytes);
@@ -157,8 +147,9 @@ void Executor::gather_best(const Op& op) {
     std::vector<Exchange::Received> got;
     if (!sources.empty())
         got = exchange_->transfer(FrameKind::data, op.tag, {}, sources, Traffic::logits);
-    best_.assign(count, -1);
+    best_.assign(count, kNoToken);
     std::vector<float> values(count);
+    std::vector<bool> bad(count);
     // Ascending ids: on ties the first stays.
     for (const auto& [owner, start, stop] : op.owners) {
         std::vector<Candidate> theirs = own;
@@ -168,10 +159,13 @@ void Executor::gather_best(const Op& op) {
                 std::memcpy(theirs.data(), frame.payload, bytes);
             }
         for (size_t r = 0; r < count; r++) {
-            if (theirs[r].id < start || theirs[r].id >= stop)
+            bad[r] = bad[r] || theirs[r].id == kNoToken;
+            if (theirs[r].id != kNoToken && (theirs[r].id < start || theirs[r].id >= stop))
                 throw StepError("node " + std::to_string(owner) +
                                 " sent a token that it does not own");
-            if (best_[r] < 0 || theirs[r].value > values[r]) {
+            if (bad[r]) {
+                best_[r] = kNoToken;
+            } else if (best_[r] < 0 || theirs[r].value > values[r]) {
                 best_[r] = theirs[r].id;
                 values[r] = theirs[r].value;
             }

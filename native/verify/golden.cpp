@@ -42,6 +42,7 @@ constexpr Expected kExpected[] = {
     {"attention f32", 0x9f0becf45ff1901a},
     {"attention f16, 4 rows", 0x3d445d14d0e23d64},
     {"attention f32, 4 rows", 0xac1f0fd20cdd3e63},
+    {"content", 0xf9d2e79d496b4fc9},
 };
 
 // Numbers from integers alone (splitmix64), the same on every machine.
@@ -279,6 +280,19 @@ uint64_t attention_rows(const Kernels& kernels, bool half) {
     return digest(all);
 }
 
+// Rows of all lengths around a stripe, in blocks that end with one and in its midst.
+uint64_t content(const Kernels& kernels) {
+    Numbers numbers(43);
+    std::vector<uint64_t> sums(size_t{16} * kContentLanes);
+    for (size_t count : {1, 63, 64, 65, 128, 300, 333})
+        for (size_t block : {count, size_t{64}, size_t{100}}) {
+            std::vector<uint8_t> row(count);
+            for (uint8_t& byte : row) byte = static_cast<uint8_t>(numbers.bits());
+            kernels.content_row(row.data(), count, block, numbers.bits(), sums.data());
+        }
+    return digest(sums);
+}
+
 }  // namespace
 
 std::vector<Golden> golden(const Kernels& kernels) {
@@ -304,6 +318,7 @@ std::vector<Golden> golden(const Kernels& kernels) {
     digests.push_back(attention(kernels, false));
     digests.push_back(attention_rows(kernels, true));
     digests.push_back(attention_rows(kernels, false));
+    digests.push_back(content(kernels));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});

@@ -6,10 +6,12 @@ formats.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import struct
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +29,7 @@ from bandweave.models.registry import build_graph, spec_from_config
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range
 
-_SAMPLE_BYTES = 4096
+_SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint
 
 # The stored dtypes that can be read: bandweave's name, and the array that holds them.
 _DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
@@ -35,6 +37,22 @@ _DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "F16": ("f16", np.float16),
     "BF16": ("bf16", np.uint16),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What checkpoints are told apart by before they are loaded: SHA-256 in hexadecimal of
+    config.json, of all weight files' names, sizes and headers, and of samples of tensors; empty
+    where it is not known."""
+
+    config: str
+    headers: str = ""
+    sample: str = ""
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Whether nothing that both know tells them apart."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return all(not own or not theirs or own == theirs for own, theirs in pairs)
 
 
 class Folder:
@@ -65,17 +83,20 @@ class Folder:
         self._closed = False
 
     @classmethod
-    def open(cls, path: str | Path) -> Folder:
+    def open(cls, path: str | Path, *, weights: bool = True) -> Folder:
         """Opens a folder and checks config, files, and every tensor's presence, shape and dtype.
 
-        Reads headers only. ``CheckpointError`` says what is wrong and what to do.
+        Reads headers only. With ``weights`` off a folder without any weight file will do, which
+        has the config of a model that other machines hold. ``CheckpointError`` says what is wrong
+        and what to do.
         """
         path = Path(path)
         config, config_bytes = layout.read_json(layout.require_config(path))
         spec = _spec(path, config)
         with ExitStack() as stack:
             files = {}
-            for name, promised in layout.weight_files(path).items():
+            needed = weights or layout.has_weight_files(path)
+            for name, promised in layout.weight_files(path).items() if needed else ():
                 files[name] = file = SafetensorsFile.open(path / name)
                 stack.callback(file.close)
                 for tensor in promised:
@@ -91,7 +112,7 @@ class Folder:
                 config_bytes=config_bytes,
                 eos_token_ids=_eos_token_ids(path, config, spec.vocab_size),
                 files=files,
-                tensors=_tensors(path, spec, files),
+                tensors=_tensors(path, spec, files) if needed else {},
                 stack=stack.pop_all(),
             )
 
@@ -166,31 +187,55 @@ class Folder:
     # --- the rest of the folder ---
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the model's tensors are here, and not its config alone."""
+        return bool(self._tensors)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of all tensors that the model needs, as stored."""
         return sum(entry.stop - entry.start for _, entry in self._tensors.values())
 
-    def fingerprint(self) -> str:
-        """A hex SHA-256 of config.json, of every weight file's name, size and header, and of 4 KiB
-        at the start, the middle and the end of every tensor.
+    @property
+    def file_keys(self) -> frozenset[str]:
+        """The keys of all weight files; see ``file_key``."""
+        return frozenset(f.identity.key(f.header_sha256) for f in self._files.values()) - {""}
 
-        Equal on machines that hold the same checkpoint, different for another training of the same
-        model; reading all of it would take minutes.
-        """
-        digest = hashlib.sha256(struct.pack("<Q", len(self._config_bytes)))
-        digest.update(self._config_bytes)
+    def file_name(self, name: str) -> str:
+        """The name of the file that holds a tensor."""
+        return self._tensors[name][0].path.name
+
+    def stored_name(self, name: str) -> str:
+        """What a tensor is called in its file."""
+        return hugging_face_name(self.spec.family, name)
+
+    def item_bytes(self, name: str) -> int:
+        """Stored bytes of one element of a tensor."""
+        return 4 if self.dtype(name) == "f32" else 2
+
+    def layout_fingerprint(self) -> Fingerprint:
+        """``fingerprint`` without a sample, which nothing is read for."""
+        headers = hashlib.sha256()
         for name, file in sorted(self._files.items()):
             encoded = name.encode()
-            digest.update(struct.pack("<QQ", len(encoded), file.size))
-            digest.update(encoded + file.header_sha256)
-        for _, (file, entry) in sorted(self._tensors.items()):
-            size = entry.stop - entry.start
-            count = min(size, _SAMPLE_BYTES)
+            headers.update(struct.pack("<QQ", len(encoded), file.size))
+            headers.update(encoded + file.header_sha256)
+        config = hashlib.sha256(self._config_bytes).hexdigest()
+        return Fingerprint(config=config, headers=headers.hexdigest() if self._files else "")
+
+    def fingerprint(self) -> Fingerprint:
+        """Tells this checkpoint from others by a few hundred reads of 4 KiB. What it cannot tell
+        is for the comparison of all that is loaded."""
+        if not self._tensors:
+            return self.layout_fingerprint()
+        digest = hashlib.sha256()
+        tensors = sorted(self._tensors.items())
+        for _, (file, entry) in tensors[:: -(-len(tensors) // _SAMPLES) or 1]:
+            count = min(entry.stop - entry.start, _SAMPLE_BYTES)
             sample = bytearray(count)
-            for offset in sorted({0, (size - count) // 2, size - count}):
-                file.read_into(memoryview(sample), entry.start + offset)
-                digest.update(sample)
-        return digest.hexdigest()
+            file.read_into(memoryview(sample), (entry.start + entry.stop - count) // 2)
+            digest.update(sample)
+        return dataclasses.replace(self.layout_fingerprint(), sample=digest.hexdigest())
 
     def close(self) -> None:
         """Closes the files; no read may be under way. A second call does nothing."""

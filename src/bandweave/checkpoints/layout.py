@@ -60,6 +60,14 @@ def require_config(folder: Path) -> Path:
     )
 
 
+def has_weight_files(folder: Path) -> bool:
+    """Whether a folder holds any safetensors file."""
+    try:
+        return any(path.suffix == ".safetensors" for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
 def weight_files(folder: Path) -> dict[str, tuple[str, ...]]:
     """The safetensors files of a folder, by name, sorted, each with the tensors that the index
     promises in it (none where there is no index). All of them exist."""

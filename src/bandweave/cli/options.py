@@ -128,7 +128,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         wire=values["wire"],
         emulate=_emulated(values["emulate_link"]),
         cache=not values["no_cache"],
-        cache_folder="" if hosts or values["no_cache"] else cache_folder(),
+        cache_folder="" if values["no_cache"] else cache_folder(),
         **_speculation(values),
     )
 

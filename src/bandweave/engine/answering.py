@@ -27,6 +27,7 @@ class Answering:
     digests: list[str] = field(default_factory=list)
     reused: int = 0
     reason: str = ""
+    error: str = ""
     started: float = 0.0
     first_at: float = 0.0
     last_at: float = 0.0
@@ -67,6 +68,10 @@ class Answering:
         elif len(self.answer) >= self.limit:
             self.reason = "length"
 
+    def fail(self, error: str) -> None:
+        """Ends the answer by its own numbers."""
+        self.reason, self.error = "error", error
+
     def account(self, *, drafting: float, begun: float, computed: float, chosen: float) -> None:
         """Bills one step that gave tokens; the times are those of its start, of its logits, and of
         the choice of its tokens.
@@ -80,7 +85,7 @@ class Answering:
             self.decode_steps += 1
             self.drafting += drafting
             self.computing += computed - begun
-            self.between += begun - self.last_at - drafting
+            self.between += max(0.0, begun - self.last_at - drafting)
         self.sampling += chosen - computed
         self.last_at = chosen
 
@@ -115,4 +120,5 @@ class Answering:
             logits_digest="" if self.digest is None else (self.digests or [nothing])[-1],
             digests=tuple(self.digests),
             timing=timing,
+            error=self.error,
         )

@@ -18,7 +18,7 @@ from bandweave.engine.drafting import Offer, Told
 from bandweave.engine.executor import Executor, StepError
 from bandweave.engine.pages import Cached, PagePool
 from bandweave.engine.pieces import Piece, make_step
-from bandweave.engine.sampling import sample
+from bandweave.engine.sampling import NoTokenError, sample
 
 F32 = npt.NDArray[np.float32]
 
@@ -47,6 +47,10 @@ class _Drafting:
         return params.temperature == 0 and not params.has_penalties
 
     def take(self, token: int) -> None:
+        """The next token; below 0 where none can be chosen."""
+        if token < 0:
+            self.todo = []
+            return
         self.drafted.append(token)
         self.left -= 1
         self.todo = [token] if self.left else []
@@ -150,6 +154,9 @@ class DraftModel:
         request = draft.one.request
         answer = [*draft.one.answer, *draft.drafted]
         position = len(request.tokens) + len(answer)
-        return sample(
-            logits, request.params, request.tokens, answer, position, request.choice, self._exp
-        )
+        try:
+            return sample(
+                logits, request.params, request.tokens, answer, position, request.choice, self._exp
+            )
+        except NoTokenError:
+            return -1

@@ -13,38 +13,35 @@ from types import TracebackType
 from typing import Any, Self
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.engine.content_check import Agreement
 from bandweave.engine.launcher import OnWaiting
+from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
+from bandweave.engine.messages import (
+    AskStatistics,
+    Cancel,
+    Done,
+    Generate,
+    Refused,
+    Statistics,
+    Tokens,
+    encode,
+)
 from bandweave.engine.node_group import NodeGroup, OnRead
 from bandweave.engine.options import EngineOptions
+from bandweave.engine.panel_cache import open_cache
 from bandweave.engine.placement import (
     check_local_memory,
     fit_to_hosts,
-    make_assignment,
+    make_assignments,
     make_launcher,
     resolve_context,
 )
-from bandweave.engine.request import Request, Result, Timing
-from bandweave.planning.split import NodeShare, Split, make_split
+from bandweave.engine.request import Request, Result
+from bandweave.planning.split import Split, make_split
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
-_LOAD_PATIENCE = 60.0  # between two signs of progress while loading
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeInfo:
-    """One loaded node: what it holds and where it runs; ``fetch_ahead_bytes``: how far ahead of
-    its products it fetches weights (native/executor/fetch_ahead.h)."""
-
-    name: str
-    share: NodeShare
-    weight_bytes: int
-    kv_bytes: int
-    work_bytes: int
-    threads: int
-    isa: str
-    fetch_ahead_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +55,6 @@ class NodeStatistics:
     peak_rss_bytes: int
 
 
-OnProgress = Callable[[Sequence[tuple[int, int]]], None]  # bytes done and in all, by node
-
-
 class Engine:
     """A loaded model. A context manager; ``close`` ends every node."""
 
@@ -69,8 +63,9 @@ class Engine:
         self._group = group
         self.split, self.context = split, context
         self.nodes: tuple[NodeInfo, ...] = ()
-        self._number = self._count = 0  # of generations so far, and of answers in the last
-        self._lock = threading.Lock()
+        self.agreement = Agreement()  # of the nodes' copies of the model
+        self._number = self._count = 0  # of generations so far, and of answers under way
+        self._lock, self._begun = threading.Lock(), threading.Lock()
 
     @classmethod
     def start(
@@ -95,15 +90,15 @@ class Engine:
         try:
             handles = launcher.start(split.num_nodes)
             group = NodeGroup(launcher, handles, stall_seconds=options.stall_seconds)
-            if options.hosts and options.fit:
-                shares = fit_to_hosts(folder, options, context, _available_memories(group))
-                options = replace(options, shares=shares)
-                split = make_split(folder.spec, shares, stages=options.stages)
-            for node in range(split.num_nodes):
-                assignment = make_assignment(folder, options, handles, node, context)
-                group.send(node, assignment.to_message())
+            descriptions = describe_hosts(group) if options.hosts else []
+            if options.hosts:
+                options = fit_to_hosts(folder, options, context, descriptions, group.names)
+                split = make_split(folder.spec, options.shares, stages=options.stages)
             engine = cls(group, split, context)
-            engine._await_loaded(on_progress)
+            assignments = make_assignments(folder, options, handles, context, descriptions)
+            cache = open_cache(options.cache_folder if options.cache else "")
+            with Loading(group, split, folder, cache) as loading:
+                engine.nodes, engine.agreement = loading.run(assignments, on_progress)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -129,39 +124,36 @@ class Engine:
         if chunk is not None and chunk < 1:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         with self._lock:
-            self._number += 1
-            number, self._count = self._number, len(requests)
-            self._group.send(
-                0,
-                {
-                    "type": "generate",
-                    "number": number,
-                    "requests": [request.to_message() for request in requests],
-                    "chunk": chunk,
-                    "digest": digest,
-                    "reuse": reuse,
-                },
-            )
+            number = self._begin(requests, chunk=chunk, digest=digest, reuse=reuse)
             caught: list[BaseException] = []
 
-            def guarded(index: int, token: int) -> bool | None:
+            def guarded(function: Callable[..., Any], *arguments: int) -> Any:
                 """An error of the caller's must not leave node 0 at work on what nobody wants."""
                 if caught:
                     return None
                 try:
-                    return on_token(index, token)
+                    return function(*arguments)
                 except BaseException as error:
                     caught.append(error)
                     self._cancel(number, range(len(requests)))
                     return None
 
+            def heard_token(index: int, token: int) -> bool | None:
+                return guarded(on_token, index, token)
+
+            def heard_reading(tokens: int) -> None:
+                guarded(on_read, tokens)
+
+            collected: list[list[int]] = [[] for _ in requests]
             try:
-                results = self._collect(number, guarded, on_read)
+                results = self._collect(number, collected, heard_token, heard_reading)
             except KeyboardInterrupt:
                 if not caught:
                     self._cancel(number, range(len(requests)))
-                self._collect(number, lambda index, token: None)
+                self._collect(number, collected)
                 raise
+            finally:
+                self._count = 0
             if caught:
                 raise caught[0]
             return results
@@ -171,20 +163,22 @@ class Engine:
 
         Does nothing where none is, or where its nodes have gone.
         """
-        self._group.notify(0, _cancellation(self._number, range(self._count)))
+        with self._begun:
+            cancel = Cancel(number=self._number, indices=tuple(range(self._count)))
+        self._group.notify(0, encode(cancel))
 
     def statistics(self) -> list[NodeStatistics]:
         """What every node has counted since its start."""
         with self._lock:
             result = []
             for node, name in enumerate(self._group.names):
-                message = self._group.ask(node, {"type": "statistics"})
+                counted = self._group.ask(node, AskStatistics(), Statistics)
                 result.append(
                     NodeStatistics(
                         name=name,
-                        prefill=message["prefill"],
-                        decode=message["decode"],
-                        peak_rss_bytes=message["peak_rss_bytes"],
+                        prefill=dict(counted.prefill),
+                        decode=dict(counted.decode),
+                        peak_rss_bytes=counted.peak_rss_bytes,
                     )
                 )
             return result
@@ -206,64 +200,70 @@ class Engine:
 
     # --- messages ---
 
+    def _begin(
+        self, requests: Sequence[Request], *, chunk: int | None, digest: bool, reuse: bool
+    ) -> int:
+        """Sends a generation's requests; its number. A cancellation from another thread finds
+        either none or one that node 0 has heard of."""
+        with self._begun:
+            self._number, self._count = self._number + 1, len(requests)
+            asked = Generate(
+                number=self._number,
+                requests=tuple(_without_stops(request) for request in requests),
+                chunk=chunk,
+                digest=digest,
+                reuse=reuse,
+            )
+            self._group.send(0, encode(asked))
+            return self._number
+
     def _collect(
-        self, number: int, on_token: OnToken, on_read: OnRead = lambda tokens: None
+        self,
+        number: int,
+        collected: Sequence[list[int]],
+        on_token: OnToken = lambda index, token: None,
+        on_read: OnRead = lambda tokens: None,
     ) -> list[Result]:
+        """Gathers the tokens of a generation to its end."""
         while True:
-            _, message = self._group.receive(on_read=on_read)
+            node, message = self._group.receive(on_read=on_read)
             if message.get("number") != number:
                 continue
-            match message["type"]:
-                case "tokens":
-                    for index, token in message["tokens"]:
+            match message.get("type"):
+                case Tokens.TYPE:
+                    for index, token in self._group.decode(node, Tokens, message).tokens:
+                        if index >= len(collected):
+                            self._group.fail(node, f"it answers request {index}, which is none")
+                        collected[index].append(token)
                         if on_token(index, token):
                             self._cancel(number, [index])
-                case "refused":
-                    raise ValueError(message["reason"])
-                case "done":
-                    return [_result(result) for result in message["results"]]
+                case Refused.TYPE:
+                    raise ValueError(self._group.decode(node, Refused, message).reason)
+                case Done.TYPE:
+                    return self._results(node, message, collected)
+
+    def _results(
+        self, node: int, message: dict[str, Any], collected: Sequence[list[int]]
+    ) -> list[Result]:
+        ends = self._group.decode(node, Done, message).answers
+        if [end.count for end in ends] != [len(tokens) for tokens in collected]:
+            self._group.fail(node, "tokens of an answer were lost on the way")
+        return [
+            Result(
+                tokens=tuple(tokens),
+                reason=end.reason,
+                logits_digest=end.logits_digest,
+                digests=end.digests,
+                timing=end.timing,
+                error=end.error,
+            )
+            for end, tokens in zip(ends, collected, strict=True)
+        ]
 
     def _cancel(self, number: int, indices: Sequence[int]) -> None:
-        self._group.send(0, _cancellation(number, indices))
-
-    def _await_loaded(self, on_progress: OnProgress) -> None:
-        progress = [(0, 1)] * len(self._group)
-        infos: dict[int, NodeInfo] = {}
-        while len(infos) < len(self._group):
-            missing = min(set(range(len(self._group))) - set(infos))
-            node, message = self._group.receive(of=missing, patience=_LOAD_PATIENCE)
-            if message["type"] == "progress":
-                progress[node] = (message["done"], message["total"])
-                on_progress(progress)
-            elif message["type"] == "loaded":
-                infos[node] = NodeInfo(
-                    name=self._group.names[node],
-                    share=self.split.shares[node],
-                    weight_bytes=message["weight_bytes"],
-                    kv_bytes=message["kv_bytes"],
-                    work_bytes=message["work_bytes"],
-                    threads=message["threads"],
-                    isa=message["isa"],
-                    fetch_ahead_bytes=message["fetch_ahead_bytes"],
-                )
-        self.nodes = tuple(infos[node] for node in range(len(infos)))
+        self._group.send(0, encode(Cancel(number=number, indices=tuple(indices))))
 
 
-def _cancellation(number: int, indices: Sequence[int]) -> dict[str, Any]:
-    return {"type": "cancel", "number": number, "indices": list(indices)}
-
-
-def _available_memories(group: NodeGroup) -> list[int]:
-    """Bytes that every node's machine could give; nodes of one machine are not told apart."""
-    answers = [group.ask(node, {"type": "describe"}) for node in range(len(group))]
-    return [answer["available_memory_bytes"] for answer in answers]
-
-
-def _result(message: dict[str, Any]) -> Result:
-    return Result(
-        tokens=tuple(message["tokens"]),
-        reason=message["reason"],
-        logits_digest=message["logits_digest"],
-        digests=tuple(message["digests"]),
-        timing=Timing(**message["timing"]),
-    )
+def _without_stops(request: Request) -> Request:
+    """Stop strings are the controller's business: nodes know no text."""
+    return replace(request, params=replace(request.params, stop=()))

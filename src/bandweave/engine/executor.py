@@ -40,10 +40,10 @@ class Executor(Protocol):
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Node 0: runs a step and returns the logits ``[L, vocab_size]`` of the rows that want
-        them, in row order. ``embeddings`` is ``[T, hidden_size]``."""
+        them, in row order, whatever they are. ``embeddings`` is ``[T, hidden_size]``."""
         ...
 
     def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
-        """Node 0: like ``run``, but gives each such row's best token, the lowest id on ties; no
-        logits cross the mesh for it."""
+        """Node 0: like ``run``, but gives each such row's best token, the lowest id on ties, -1
+        where one of its logits is not finite; no logits cross the mesh for it."""
         ...

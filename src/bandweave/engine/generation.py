@@ -20,7 +20,7 @@ from bandweave.engine.executor import PAGE_SIZE, Executor
 from bandweave.engine.pages import PagePool
 from bandweave.engine.pieces import Piece, make_step
 from bandweave.engine.request import Request, Result
-from bandweave.engine.sampling import sample
+from bandweave.engine.sampling import NoTokenError, sample
 from bandweave.engine.speculation import Drafts, Speculation
 
 F32 = npt.NDArray[np.float32]
@@ -43,16 +43,19 @@ class _Rows:
 
     def follow(self, choices: Iterable[int]) -> list[int]:
         """Appends the tokens chosen from the rows, lazily, for as long as they are what the draft
-        said and the answer goes on."""
+        said and the answer goes on. An answer of which none can be chosen ends alone."""
         first = len(self.tokens) - self.wants + 1
         drafted = self.tokens[first:]
         new: list[int] = []
-        for token in choices:
-            self.one.append(token)
-            new.append(token)
-            place = len(new) - 1
-            if self.one.reason or place == len(drafted) or token != drafted[place]:
-                break
+        try:
+            for token in choices:
+                self.one.append(token)
+                new.append(token)
+                place = len(new) - 1
+                if self.one.reason or place == len(drafted) or token != drafted[place]:
+                    break
+        except NoTokenError as error:
+            self.one.fail(str(error))
         self.right = first + len(new) - 1
         return new
 
@@ -201,7 +204,7 @@ class Generator:
             drafting = 0.0 if drafts is None else drafts.seconds
             row.one.account(drafting=drafting, begun=begun, computed=computed, chosen=now)
         if self._speculation is not None and drafts is not None:
-            accepted = [len(tokens) - 1 for tokens in chosen]
+            accepted = [max(0, len(tokens) - 1) for tokens in chosen]
             ones = [row.one for row in wanting]
             self._speculation.observe(ones, drafts, accepted, computed - begun)
         for row, tokens in zip(wanting, chosen, strict=True):
@@ -231,7 +234,8 @@ class Generator:
 
     def _take(self, row: _Rows, best: Iterator[int]) -> list[int]:
         """The answer's new tokens, from the best token of each of its rows."""
-        return row.follow([next(best) for _ in range(row.wants)])
+        own = [next(best) for _ in range(row.wants)]
+        return row.follow(_checked(row.one, token) for token in own)
 
     def _sample(self, row: _Rows, logits: Iterator[F32]) -> list[int]:
         """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
@@ -240,6 +244,8 @@ class Generator:
         return row.follow(self._choose(row.one, one) for one in own)
 
     def _choose(self, one: Answering, logits: F32) -> int:
+        if not np.isfinite(logits).all():
+            raise _not_finite(one)
         if one.digest is not None:
             one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
         request = one.request
@@ -252,3 +258,17 @@ class Generator:
             request.choice,
             self._exp,
         )
+
+
+def _checked(one: Answering, token: int) -> int:
+    """The best token; ``NoTokenError`` where there is none."""
+    if token < 0:
+        raise _not_finite(one)
+    return token
+
+
+def _not_finite(one: Answering) -> NoTokenError:
+    return NoTokenError(
+        f"a logit of position {one.length} is not finite: the model's numbers have left their "
+        "range there; another weight format or prompt may stay inside"
+    )

@@ -1,4 +1,6 @@
-"""Heartbeat: tells the controller that a long step gets on. Knows a channel and two counters."""
+"""Signs of life: a node tells its controller that it lives while it loads, and that a long step
+gets on. Knows a channel and counters.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,42 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from bandweave.engine.messages import Alive, Progress, encode
 from bandweave.mesh.channel import Channel
 
 PERIOD = 0.5  # seconds
+
+
+class LoadingPulse:
+    """While entered, a thread sends ``Progress`` twice a second: a node that finds its model, waits
+    for others or reads from a slow disk still lives. ``update`` says how far it is."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._progress = channel, Progress(done=0, total=0)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="loading", daemon=True)
+
+    def update(self, done: int, total: int) -> None:
+        """Bytes of the checkpoint that are done, and in all."""
+        self._progress = Progress(done=done, total=total)
+
+    def _beat(self) -> None:
+        while not self._over.wait(PERIOD):
+            with contextlib.suppress(OSError):  # the main thread meets the same error
+                self._channel.send(encode(self._progress))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 class Heartbeat:
@@ -30,7 +65,7 @@ class Heartbeat:
             if (now := self._progress()) != last:
                 last = now
                 with contextlib.suppress(OSError):  # the main thread meets the same error
-                    self._channel.send({"type": "alive", "tokens": self._tokens()})
+                    self._channel.send(encode(Alive(tokens=self._tokens())))
 
     def __enter__(self) -> Self:
         self._thread.start()

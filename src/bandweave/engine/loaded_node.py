@@ -15,6 +15,7 @@ from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.binding import spans_memories
+from bandweave.engine.content_report import OwnChecks, check_own
 from bandweave.engine.context import NodeContext
 from bandweave.engine.drafting import Drafter
 from bandweave.engine.drafts import draft_memory, load_draft
@@ -27,18 +28,20 @@ from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
     allowed_cpus,
     available_memory_bytes,
+    host_id,
     numa_nodes,
     usable_cpus,
 )
-from bandweave.engine.memory import check_memory, node_memory
+from bandweave.engine.memory import NodeMemory, check_memory, node_memory
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
 from bandweave.engine.ngram import NgramDrafter
 from bandweave.engine.panel_cache import PanelCache, open_cache
+from bandweave.engine.program import Program
 from bandweave.engine.speculation import Speculation
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import make_split
 
-_PROGRESS_PARTS = 200
+_MOST_THREADS = 4096
 
 OnProgress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
 
@@ -46,7 +49,8 @@ OnProgress = Callable[[int, int], None]  # checkpoint bytes read so far, and in 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNode:
     """``exchange`` leads to the other nodes, None where there are none; ``drafter`` guesses tokens
-    on node 0, None where it does not speculate; ``kv_bytes`` is what the KV cache takes."""
+    on node 0, None where it does not speculate; ``kv_bytes`` is what the KV cache takes;
+    ``checks``: what of the share was compared already, and the rest."""
 
     executor: NativeExecutor
     exchange: _native.Exchange | None
@@ -56,6 +60,7 @@ class LoadedNode:
     options: ExecutorOptions
     weight_bytes: int
     kv_bytes: int
+    checks: OwnChecks
     keep: Callable[[], None] | None  # writes packed weights to the cache, in another thread
 
     @property
@@ -64,18 +69,22 @@ class LoadedNode:
         return self.executor.progress + (0 if self.drafter is None else self.drafter.progress)
 
 
-def load_node(
-    context: NodeContext,
-    assignment: Assignment,
-    folder: Folder,
-    draft: Folder | None,
-    on_progress: OnProgress,
-) -> LoadedNode:
-    """Loads what the assignment says and joins the mesh. ``MemoryError`` where it does not fit,
-    ``ValueError`` for what cannot be loaded, ``StepError`` where a node cannot be reached."""
-    cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
-    if assignment.home:
-        _keep_to(assignment.home)
+@dataclass(frozen=True, kw_only=True)
+class PreparedNode:
+    """What a node will load: its program, how it runs, and the memory that it needs."""
+
+    program: Program
+    options: ExecutorOptions
+    memory: NodeMemory
+
+
+def prepare_node(
+    context: NodeContext, assignment: Assignment, folder: Folder, draft: Folder | None
+) -> PreparedNode:
+    """Computes the node's share. ``MemoryError`` where it does not fit, ``ValueError`` for what
+    cannot be loaded."""
+    if context.node >= len(assignment.names):
+        raise ValueError(f"{len(assignment.names)} nodes were named, but this is {context.name}")
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
     program = lower(build_graph(folder.spec), split, context.node)
     options = _options(context, assignment)
@@ -86,6 +95,23 @@ def load_node(
         )
     if assignment.addresses:  # threads of one process were checked together
         check_memory(context.name, memory, available_memory_bytes())
+    return PreparedNode(program=program, options=options, memory=memory)
+
+
+def load_node(
+    context: NodeContext,
+    assignment: Assignment,
+    prepared: PreparedNode,
+    folder: Folder,
+    draft: Folder | None,
+    on_progress: OnProgress,
+) -> LoadedNode:
+    """Joins the mesh and loads what was prepared. ``ValueError`` for what cannot be loaded,
+    ``StepError`` where a node cannot be reached."""
+    cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
+    if assignment.home:
+        _keep_to(assignment.home)
+    program, options = prepared.program, prepared.options
     exchange = join_mesh(
         context,
         assignment.names,
@@ -99,7 +125,7 @@ def load_node(
         program,
         folder,
         assignment.weight_format,
-        on_progress=_sometimes(on_progress),
+        on_progress=on_progress,
         threads=options.threads,
         cache=cache,
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
@@ -121,6 +147,7 @@ def load_node(
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.draft_tokens),
     )
+    own_files = assignment.own_files if assignment.host_id == host_id() else ()
     return LoadedNode(
         executor=executor,
         exchange=exchange,
@@ -129,14 +156,16 @@ def load_node(
         lookup=lookup,
         options=options,
         weight_bytes=weights.num_bytes,
-        kv_bytes=memory.kv_bytes,
+        kv_bytes=prepared.memory.kv_bytes,
+        checks=check_own(folder, weights.content, frozenset(own_files)),
         keep=_keeping(weights, folder, cache, assignment, cpus),
     )
 
 
 def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
-    # As many threads as the controller asks, 0 for as many as there may be.
-    most = context.threads or assignment.threads or len(usable_cpus())
+    # As many threads as the controller asks, 0 for as many as there may be: more than there are
+    # processors would only wait for each other.
+    most = min(context.threads or len(usable_cpus()), _MOST_THREADS)
     threads = min(assignment.threads or most, most)
     pages = -(-assignment.context // PAGE_SIZE)
     return ExecutorOptions(
@@ -166,20 +195,6 @@ def _make_drafter(
         streams=assignment.streams,
         team_of=team,
     )
-
-
-def _sometimes(on_progress: OnProgress) -> OnProgress:
-    """Passes on a few hundred reports at most."""
-    reported = -1
-
-    def report(done: int, total: int) -> None:
-        nonlocal reported
-        part = done // (total // _PROGRESS_PARTS + 1)
-        if done == total or part != reported:
-            reported = part
-            on_progress(done, total)
-
-    return report
 
 
 def _keeping(

@@ -11,10 +11,13 @@ import resource
 import sys
 from pathlib import Path
 
+from bandweave.engine import control_groups
+from bandweave.engine.control_groups import MemoryLimit, cpu_quota
+
+HOST = "host"  # the group of memory that all processes of a machine share
 _MEMINFO = Path("/proc/meminfo")
 _STATUS = Path("/proc/self/status")
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NUMA = Path("/sys/devices/system/node")
 
 
@@ -32,14 +35,6 @@ def usable_cpus() -> tuple[int, ...]:
     return allowed if quota is None else allowed[: max(1, int(quota))]
 
 
-def cpu_quota(root: Path | None = None, own: Path | None = None) -> float | None:
-    """Processors' worth of time that the control groups of this process (v2 or v1) grant; None for
-    no limit. ``root`` is where they are mounted, ``own`` the file that names this process's."""
-    root, own = root or _CGROUPS, own or _OWN_CGROUPS
-    limits = [limit for folder in _cgroups("cpu", root, own) for limit in _quotas(folder)]
-    return min(limits, default=None)
-
-
 def numa_nodes(root: Path | None = None) -> tuple[tuple[int, ...], ...]:
     """The allowed processors by memory node, of nodes that have any; one node of all of them where
     the system says nothing."""
@@ -54,17 +49,28 @@ def numa_nodes(root: Path | None = None) -> tuple[tuple[int, ...], ...]:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that could be taken without swapping, inside the container's limit if there is one."""
-    available = _meminfo("MemAvailable")
-    limit = cgroup_memory_bytes()
-    if limit is not None:
-        return limit if available is None else min(limit, available)
-    return available
+    """Memory that could be taken without swapping, inside the container's limits if there are
+    any."""
+    return min((limit.available for limit in memory_limits()), default=None)
+
+
+def memory_limits() -> tuple[MemoryLimit, ...]:
+    """What there is of the memory of this machine, and inside each control group that limits it."""
+    limits = control_groups.memory_limits()
+    if (available := _meminfo("MemAvailable")) is not None:
+        limits.append(MemoryLimit(group=HOST, available=available))
+    return tuple(limits)
 
 
 def total_memory_bytes() -> int | None:
     """All memory of the machine."""
     return _meminfo("MemTotal")
+
+
+def host_id() -> str:
+    """Names this machine since its start: processes with one id share its memory, processors and
+    files, whatever containers they are in. Empty where nothing tells."""
+    return (_read(_BOOT_ID) or "").strip()[:64]
 
 
 def peak_rss_bytes() -> int:
@@ -82,53 +88,6 @@ def _meminfo(name: str) -> int | None:
         return None
     match = re.search(rf"^{name}:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
     return int(match[1]) * 1024 if match else None
-
-
-def cgroup_memory_bytes(root: Path | None = None, own: Path | None = None) -> int | None:
-    """What the control groups of this process (v2 or v1) leave of their memory; None for no limit.
-    ``root`` and ``own`` as for ``cpu_quota``."""
-    left = []
-    for folder in _cgroups("memory", root or _CGROUPS, own or _OWN_CGROUPS):
-        for most, used in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, taken = _read(folder / most), _read(folder / used)
-            if limit and taken and limit.strip().isdigit() and taken.strip().isdigit():
-                left.append(max(0, int(limit) - int(taken)))
-    return min(left, default=None)
-
-
-def _cgroups(controller: str, root: Path, own: Path) -> list[Path]:
-    """The folders that may limit this process: its group and those around it."""
-    folders = []
-    for line in (_read(own) or "0::/").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # v2
-            mount = root
-        elif controller in controllers.split(","):
-            mounts = (root / controllers, root / controller)
-            mount = next((folder for folder in mounts if folder.is_dir()), root)
-        else:
-            continue
-        # A container often sees its own group as the root, whatever the file says.
-        group = mount / path.lstrip("/")
-        folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(mount)]
-    return folders
-
-
-def _quotas(folder: Path) -> list[float]:
-    limits = []
-    if words := (_read(folder / "cpu.max") or "").split():
-        limits.append((words[0], words[1] if len(words) > 1 else "100000"))
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-    if quota and period:
-        limits.append((quota.strip(), period.strip()))
-    return [
-        int(quota) / int(period)
-        for quota, period in limits
-        if quota.isdigit() and period.isdigit() and int(period) > 0
-    ]
 
 
 def _cpu_list(text: str) -> list[int]:

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints import layout
+from bandweave.checkpoints.folder import Fingerprint, Folder
 from bandweave.checkpoints.source import CheckpointError
 
 
-def find_model(model: str, fingerprint: str, roots: Sequence[Path]) -> Path:
-    """This node's own copy of a model: the controller's path, or a folder under the roots."""
+def find_model(
+    model: str,
+    fingerprint: Fingerprint,
+    roots: Sequence[Path],
+    log: Callable[[str], None] = lambda sentence: None,
+) -> Path:
+    """This node's own copy of a model: the controller's path, or a folder under the roots.
+
+    A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
+    where no copy is left, and what is wrong with the one that has the model's name.
+    """
     given = Path(model)
-    candidates = [given]
-    for root in roots:
-        if root.is_dir():
-            inside = [path for path in root.iterdir() if path.is_dir()]
-            # Its namesake first: another may hold the same layout.
-            candidates += sorted([root, *inside], key=lambda path: (path.name != given.name, path))
     different: Path | None = None
-    damaged: CheckpointError | None = None
-    for path in candidates:
-        if not (path / "config.json").is_file():
-            continue
+    damaged: Exception | None = None
+    for path in _candidates(given, roots, log):
         try:
-            with Folder.open(path) as folder:
-                if folder.fingerprint() == fingerprint:
-                    return path
-        except CheckpointError as error:
+            if not (path / layout.CONFIG).is_file():
+                continue
+            if _is_copy(path, fingerprint):
+                return path
+            different = path if path.name == given.name else different
+        except Exception as error:  # whatever is wrong with a folder is no reason to miss the next
+            log(f"passes over {path}: {error}")
             if path.name == given.name and damaged is None:
                 damaged = error
-            continue
-        different = path if path.name == given.name else different
     if damaged is not None:
-        raise damaged
+        raise CheckpointError(str(damaged)) from damaged
     host = socket.gethostname()
     if different is not None:
         raise CheckpointError(
@@ -45,3 +49,27 @@ def find_model(model: str, fingerprint: str, roots: Sequence[Path]) -> Path:
         f"{host} has no copy of {model}; put one at the same path, or start its worker "
         "with --models FOLDER"
     )
+
+
+def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
+    """Reads no more of a folder than it takes to tell: of another model the config alone."""
+    config = layout.read_json(layout.require_config(path))[1]
+    if hashlib.sha256(config).hexdigest() != fingerprint.config:
+        return False
+    with Folder.open(path) as folder:
+        if not folder.layout_fingerprint().fits(fingerprint):
+            return False
+        return not fingerprint.sample or folder.fingerprint().fits(fingerprint)
+
+
+def _candidates(given: Path, roots: Sequence[Path], log: Callable[[str], None]) -> Iterator[Path]:
+    """The controller's path, then the roots and what is directly below them, the model's namesake
+    first: another may hold the same layout."""
+    yield given
+    for root in roots:
+        inside = []
+        try:
+            inside = list(root.iterdir())
+        except OSError as error:
+            log(f"passes over {root}: {error}")
+        yield from sorted([root, *inside], key=lambda path: (path.name != given.name, path))

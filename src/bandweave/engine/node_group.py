@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from bandweave.engine.executor import StepError
 from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.messages import Alive, M, Message, MessageError, decode, encode
 
 _GRACE_SECONDS = 0.5  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
@@ -56,23 +57,37 @@ class NodeGroup:
         with contextlib.suppress(OSError):
             self._handles[node].channel.send(message)
 
-    def ask(self, node: int, message: dict[str, Any]) -> dict[str, Any]:
-        """The node's next message after this one; those of the others are dropped."""
-        self.send(node, message)
-        return self.receive(only=node, of=node)[1]
+    def ask(self, node: int, message: Message, kind: type[M]) -> M:
+        """The node's next message after this one, which must be of a kind; those of the others are
+        dropped."""
+        self.send(node, encode(message))
+        return self.decode(node, kind, self.receive(only=node, of=node)[1])
+
+    def decode(self, node: int, kind: type[M], message: dict[str, Any]) -> M:
+        """A node's message. ``StepError`` where it makes no sense."""
+        try:
+            return decode(kind, message)
+        except MessageError as error:
+            self.fail(node, f"it sent a message that makes no sense: {error}")
+
+    def fail(self, node: int, reason: str) -> NoReturn:
+        """A node does not do what it must: ``StepError`` with its name, or that of one that died
+        and so is the cause."""
+        self._raise_failure(node, reason)
 
     def receive(
         self,
         only: int | None = None,
         *,
         of: int = 0,
-        patience: float | None = None,
+        watch: Callable[[], None] | None = None,
         on_read: OnRead = lambda tokens: None,
     ) -> tuple[int, dict[str, Any]]:
         """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
-        where node ``of`` gives no sign of life for ``patience`` seconds; ``ValueError`` where what
-        a node was given cannot be used."""
-        patience = self._patience if patience is None else patience
+        where node ``of`` gives no sign of life within the bound; ``watch`` is asked in its place
+        now and then, and may ``fail``. ``ValueError`` where what a node was given cannot be used.
+        """
+        patience = self._patience
         deadline = time.monotonic() + patience
         poll = select.poll()
         for handle in self._handles:
@@ -89,12 +104,14 @@ class NodeGroup:
                     if message.get("mistake"):
                         raise ValueError(f"{handle.name}: {message.get('reason')}")
                     self._raise_failure(node, str(message.get("reason")))
-                if message.get("type") == "alive":
+                if message.get("type") == Alive.TYPE:
                     deadline = time.monotonic() + patience
-                    on_read(message["tokens"])
+                    on_read(self.decode(node, Alive, message).tokens)
                 elif only is None or node == only:
                     return node, message
-            if time.monotonic() > deadline:
+            if watch is not None:
+                watch()
+            elif time.monotonic() > deadline:
                 reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
                 self._raise_failure(of, reason)
             poll.poll(500)

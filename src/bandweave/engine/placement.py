@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
@@ -15,15 +16,18 @@ from bandweave.engine.binding import Binding, bind_node
 from bandweave.engine.drafts import check_draft, draft_memory
 from bandweave.engine.executor import PAGE_SIZE
 from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.host_resources import node_rooms, node_threads, short_of_memory
 from bandweave.engine.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
 from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
     allowed_cpus,
     available_memory_bytes,
+    host_id,
     numa_nodes,
     usable_cpus,
 )
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
+from bandweave.engine.messages import Description
 from bandweave.engine.native import ExecutorOptions
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.models.registry import build_graph
@@ -57,32 +61,20 @@ def local_threads(options: EngineOptions) -> int:
     return options.threads or max(1, len(usable_cpus()) // len(options.shares))
 
 
-def make_assignment(
-    folder: Folder, options: EngineOptions, handles: list[NodeHandle], node: int, context: int
-) -> Assignment:
-    """Local nodes are pinned side by side where there are processors enough for all threads."""
-    binding = Binding()
-    threads, spin = options.threads or 0, True
-    if not options.hosts:
-        threads = local_threads(options)
-        usable = usable_cpus()
-        spin = threads * len(handles) <= len(usable)
-        if not options.in_process:
-            binding = bind_node(
-                node,
-                len(handles),
-                threads,
-                usable=usable,
-                allowed=allowed_cpus(),
-                numa=numa_nodes(),
-            )
-    addresses = tuple(handle.address for handle in handles if handle.address is not None)
-    draft = draft_fingerprint = ""
-    if options.draft and node == 0:
+def make_assignments(
+    folder: Folder,
+    options: EngineOptions,
+    handles: Sequence[NodeHandle],
+    context: int,
+    descriptions: Sequence[Description] = (),
+) -> list[Assignment]:
+    """What each node is told; ``descriptions`` are those of hosts."""
+    draft, draft_fingerprint = "", None
+    if options.draft:
         with Folder.open(options.draft) as opened:
             check_draft(folder, opened)
             draft, draft_fingerprint = str(opened.path.resolve()), opened.fingerprint()
-    return Assignment(
+    common = Assignment(
         model=str(folder.path.resolve()),
         fingerprint=folder.fingerprint(),
         shares=options.shares,
@@ -93,12 +85,9 @@ def make_assignment(
         streams=options.streams,
         max_rows=options.max_rows,
         names=tuple(handle.name for handle in handles),
-        addresses=addresses,
+        addresses=tuple(handle.address for handle in handles if handle.address is not None),
         stall_seconds=options.stall_seconds,
-        threads=threads,
-        cpus=binding.pinned,
-        home=binding.home,
-        spin=spin,
+        threads=options.threads or 0,
         isa=options.isa,
         cache=options.cache,
         wire=options.wire,
@@ -107,6 +96,30 @@ def make_assignment(
         draft=draft,
         draft_fingerprint=draft_fingerprint,
         draft_tokens=options.draft_tokens,
+        host_id=host_id(),
+        own_files=tuple(sorted(folder.file_keys)),
+    )
+    if options.hosts:
+        threads = node_threads(descriptions, options.threads)
+        return [replace(common, threads=count) for count in threads]
+    return [_local(common, options, node, len(handles)) for node in range(len(handles))]
+
+
+def _local(common: Assignment, options: EngineOptions, node: int, num_nodes: int) -> Assignment:
+    """A node of this machine: pinned beside its neighbours where there are processors enough for
+    all threads."""
+    threads, usable = local_threads(options), usable_cpus()
+    binding = Binding()
+    if not options.in_process:
+        binding = bind_node(
+            node, num_nodes, threads, usable=usable, allowed=allowed_cpus(), numa=numa_nodes()
+        )
+    return replace(
+        common,
+        threads=threads,
+        cpus=binding.pinned,
+        home=binding.home,
+        spin=threads * num_nodes <= len(usable),
     )
 
 
@@ -147,21 +160,40 @@ def check_local_memory(folder: Folder, split: Split, options: EngineOptions, con
 
 
 def fit_to_hosts(
-    folder: Folder, options: EngineOptions, context: int, available: Sequence[int]
-) -> tuple[Fraction, ...]:
-    """The options' shares, or others that fit the hosts' available memories (bytes).
-    ``MemoryError`` where none do."""
+    folder: Folder,
+    options: EngineOptions,
+    context: int,
+    descriptions: Sequence[Description],
+    names: Sequence[str],
+) -> EngineOptions:
+    """The options, with shares that fit the hosts' memories where those are left to us. Nodes of
+    one host share its memory. ``MemoryError`` names those that are short."""
 
     def needs(shares: Sequence[Fraction]) -> list[int]:
         split = make_split(folder.spec, shares, stages=options.stages)
         return [need.total_bytes for need in node_needs(folder, split, options, context)]
 
-    shares = fitting_shares(available, needs, options.shares)
-    if shares is None:
-        total = sum(needs(options.shares))
-        raise MemoryError(
-            f"{folder.path.name} needs {gigabytes(total)} of memory on {len(available)} nodes but "
-            f"they have {gigabytes(sum(available))} available; add machines, or choose a smaller "
-            "--format or --context"
-        )
-    return shares
+    if options.fit:
+        rooms = node_rooms(descriptions, options.shares)
+        shares = fitting_shares(rooms, needs, options.shares)
+        if shares is not None:
+            options = replace(options, shares=shares)
+    needed = needs(options.shares)
+    if short := short_of_memory(descriptions, needed):
+        raise MemoryError(_shortage(folder.path.name, names, short, sum(needed)))
+    return options
+
+
+def _shortage(
+    model: str, names: Sequence[str], short: Sequence[tuple[list[int], int, int]], total: int
+) -> str:
+    places = []
+    for nodes, needed, available in short:
+        who = " and ".join(names[node] for node in nodes)
+        verb = "needs" if len(nodes) == 1 else "together need"
+        places.append(f"{who} {verb} {gigabytes(needed)} and there are {gigabytes(available)}")
+    return (
+        f"{model} needs {gigabytes(total)} of memory on {len(names)} nodes, but "
+        f"{'; '.join(places)} available: give that machine a smaller share, end other programs "
+        "there, or choose a smaller --format or --context"
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from bandweave.engine.sampling import SamplingParams
 
@@ -20,26 +18,6 @@ class Request:
     params: SamplingParams
     end_tokens: frozenset[int] = frozenset()
     choice: int = 0
-
-    def to_message(self) -> dict[str, Any]:
-        params = {**asdict(self.params), "stop": []}  # texts are the controller's business
-        return {
-            "tokens": list(self.tokens),
-            "params": params,
-            "end_tokens": sorted(self.end_tokens),
-            "choice": self.choice,
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Request:
-        names = {field.name for field in fields(SamplingParams)}
-        params = {key: value for key, value in message["params"].items() if key in names}
-        return cls(
-            tokens=tuple(int(token) for token in message["tokens"]),
-            params=SamplingParams(**{**params, "stop": ()}),
-            end_tokens=frozenset(int(token) for token in message["end_tokens"]),
-            choice=int(message["choice"]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +56,8 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One finished answer. ``reason``: ``"stop"``, ``"length"`` or ``"cancelled"``.
+    """One finished answer. ``reason``: ``"stop"``, ``"length"``, ``"cancelled"``, or ``"error"``
+    where its own numbers ended it; ``error`` says how.
 
     ``tokens`` has the end token, if one ended it. ``logits_digest`` is the hex SHA-256 over the
     raw float32 little-endian logits of every generated position, or empty if not asked for;
@@ -90,3 +69,4 @@ class Result:
     logits_digest: str
     timing: Timing
     digests: tuple[str, ...] = ()
+    error: str = ""

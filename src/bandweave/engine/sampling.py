@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine.executor import StepError
 from bandweave.engine.philox import uniform
 from bandweave.engine.reference import math as reference_math
 
@@ -25,6 +25,10 @@ CHUNK = 256  # ids whose weights are summed together
 _FIRST_PREFIX = 1024  # candidates that top-p sorts at first; nearly always enough
 
 
+class NoTokenError(ValueError):
+    """Logits from which no token can be chosen. It is the trouble of one answer alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How an answer's tokens are chosen, and where it ends. ``ValueError`` for what is no choice.
@@ -33,6 +37,8 @@ class SamplingParams:
     penalties of 1 (repetition) and 0 (the others) change nothing. ``max_tokens`` None: as many as
     the context holds. ``stop``: texts that end the answer and are not part of it.
     """
+
+    SIGNED: ClassVar[frozenset[str]] = frozenset({"frequency_penalty", "presence_penalty"})
 
     temperature: float = 1.0
     top_k: int = 0
@@ -85,17 +91,14 @@ def sample(
 
     ``logits``: ``[V]`` float32 in ascending id, unchanged; minus infinity rules a token out.
     ``choice``: which of several answers to one prompt. ``exp``: section 5's, ``[K]`` to ``[K]``.
-    ``StepError`` for NaN, and where no token is left to choose.
+    ``NoTokenError`` for NaN, and where no token is left to choose.
     """
     if logits.ndim != 1 or logits.dtype != np.float32 or not logits.size:
         raise ValueError(f"logits are {logits.dtype} {list(logits.shape)}, not one float32 row")
     z_V = penalised(logits, params, prompt_tokens, answer_tokens)
     best = int(np.argmax(z_V))  # the first NaN, if there is one, else the first of the largest
     if not z_V[best] > -np.inf:
-        raise StepError(
-            f"the logits of position {position} have a NaN, or rule out every token; the step "
-            "that made them has failed"
-        )
+        raise NoTokenError(f"the logits of position {position} have a NaN, or rule out every token")
     if params.temperature == 0:
         return best
     u = uniform(params.seed, choice, position)
@@ -103,7 +106,7 @@ def sample(
         z_V = z_V / np.float32(params.temperature)
         largest = z_V[best]
         if not np.isfinite(largest):
-            raise StepError(f"the largest logit of position {position} is not finite")
+            raise NoTokenError(f"the largest logit of position {position} is not finite")
         return _draw(z_V, largest, params, u, exp)
 
 

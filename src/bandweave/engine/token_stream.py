@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from bandweave.engine.messages import Tokens, encode
 from bandweave.mesh.channel import Channel
 
 #: Seconds that a token may wait for others. Nobody reads faster, and a message costs both ends
@@ -28,6 +29,6 @@ class TokenStream:
     def flush(self) -> None:
         """Sends what waits."""
         if self._held:
-            self._channel.send({"type": "tokens", "number": self._number, "tokens": self._held})
+            self._channel.send(encode(Tokens(number=self._number, tokens=tuple(self._held))))
             self._held = []
             self._sent_at = time.monotonic()

@@ -1,18 +1,22 @@
 """Records: frozen dataclasses to JSON values and back, every field checked.
 
-For data that comes from a file or another machine. Knows numbers, texts, tuples, mappings by text
-and nested records; knows no files.
+For data that comes from a file or another machine. Knows numbers, fractions, texts, tuples, sets,
+mappings by text and nested records; knows no files. Numbers are at least 0, but for fields that a
+record's ``SIGNED`` names.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-_MOST_ENTRIES = 100_000
+_MOST_ENTRIES = 1 << 22
+_FRACTION = re.compile(r"\d{1,24}(/0{0,24}[1-9]\d{0,23})?", re.ASCII)
 
 T = TypeVar("T")
 
@@ -25,12 +29,14 @@ def to_json(record: Any) -> Any:
         return {key: to_json(value) for key, value in record.items()}
     if isinstance(record, tuple):
         return [to_json(value) for value in record]
-    return record
+    if isinstance(record, frozenset):
+        return sorted(record)
+    return str(record) if isinstance(record, Fraction) else record
 
 
 def from_json(kind: type[T], value: Any, where: str = "it") -> T:
     """The record that ``to_json`` wrote. ``ValueError`` names the field that is wrong: missing,
-    unknown, of another type, negative or not finite (no quantity here is below zero)."""
+    unknown, of another type, negative or not finite."""
     return _read(kind, value, where)
 
 
@@ -43,14 +49,28 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         assert len(present) == 1 and len(arguments) == 2, kind
         return None if value is None else _read(present[0], value, where)
     if origin is tuple:
-        if not isinstance(value, list) or len(value) > _MOST_ENTRIES:
+        if not isinstance(value, (list, tuple)) or len(value) > _MOST_ENTRIES:
             raise ValueError(f"{where} must be a list, not {_shown(value)}")
+        if arguments[-1] is not Ellipsis:
+            return _fixed(arguments, value, where)
+        if arguments[0] is int and all(type(one) is int and one >= 0 for one in value):
+            return tuple(value)  # thousands of tokens
         return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+    if origin is frozenset:
+        return frozenset(_read(tuple[arguments[0], ...], value, where))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict) or len(value) > _MOST_ENTRIES:
             raise ValueError(f"{where} must be an object, not {_shown(value)}")
         return {key: _read(arguments[1], one, f"{where}[{key!r}]") for key, one in value.items()}
     return _plain(kind, value, where)
+
+
+def _fixed(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[Any, ...]:
+    """A tuple of so many entries, each of its own kind."""
+    if len(value) != len(kinds):
+        raise ValueError(f"{where} must have {len(kinds)} entries, not {len(value)}")
+    pairs = zip(kinds, value, strict=True)
+    return tuple(_read(kind, one, f"{where}[{i}]") for i, (kind, one) in enumerate(pairs))
 
 
 def _record(kind: type[Any], value: Any, where: str) -> Any:
@@ -63,7 +83,20 @@ def _record(kind: type[Any], value: Any, where: str) -> Any:
         raise ValueError(f"{where} has an unknown field {sorted(unknown)[0]!r}")
     if missing:
         raise ValueError(f"{where} lacks the field {sorted(missing)[0]!r}")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in fields})
+    signed = getattr(kind, "SIGNED", frozenset())
+    return kind(
+        **{
+            name: _read(hints[name], value[name], f"{where}.{name}")
+            if name not in signed
+            else _signed(value[name], f"{where}.{name}")
+            for name in fields
+        }
+    )
+
+
+def _signed(value: Any, where: str) -> float:
+    below = isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0
+    return -_plain(float, -value, where) if below else _plain(float, value, where)
 
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
@@ -78,7 +111,11 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind in (str, bool) and isinstance(value, kind):
         return value
-    names = {float: "a number of at least 0", int: "a whole number of at least 0", str: "a text",
+    # Bounded, since Python would go on and compute 1e2000000000.
+    if kind is Fraction and isinstance(value, str) and _FRACTION.fullmatch(value):
+        return Fraction(value)
+    names = {Fraction: "a fraction of at least 0 as text, such as 3/2",
+             float: "a number of at least 0", int: "a whole number of at least 0", str: "a text",
              bool: "true or false"}  # fmt: skip
     raise ValueError(f"{where} must be {names[kind]}, not {_shown(value)}")
 

@@ -74,7 +74,9 @@ class ReferenceExecutor:
 
     def best(self, step: Step, embeddings: F32) -> list[int]:
         """Node 0: the best token of each row that wants logits; see ``Executor``."""
-        return [int(token) for token in np.argmax(self.run(step, embeddings), axis=1)]
+        logits = self.run(step, embeddings)
+        finite = np.isfinite(logits).all(axis=1)
+        return np.where(finite, np.argmax(logits, axis=1), -1).tolist()
 
     def follow(self) -> bool:
         """Other nodes: runs node 0's next step; False when node 0 has ended."""

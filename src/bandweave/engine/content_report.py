@@ -1,0 +1,78 @@
+"""The node's side of comparing content: what of its share it compares itself, and what it reports.
+
+Knows a node's own copy and what it was told of the controller's; knows no other nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandweave.checkpoints.content import Content, block_bytes
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.manifest import MANIFEST, read_manifest
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.engine.messages import BlockSums, ContentReport
+
+_BLOCKS_A_MESSAGE = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnChecks:
+    """Bytes of a node's share by why they need no report: they are in the controller's very files,
+    or were compared with a manifest. ``runs``: the rest."""
+
+    same_file_bytes: int
+    manifest_bytes: int
+    runs: tuple[BlockSums, ...]
+
+    def messages(self) -> Iterator[ContentReport]:
+        """The reports, of some hundred kilobytes each."""
+        some: list[BlockSums] = []
+        blocks = 0
+        for run in self.runs:
+            some.append(run)
+            blocks += len(run.sums) // 16
+            if blocks >= _BLOCKS_A_MESSAGE:
+                yield ContentReport(blocks=tuple(some))
+                some, blocks = [], 0
+        if some:
+            yield ContentReport(blocks=tuple(some))
+
+
+def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> OwnChecks:
+    """Sorts what a share was made of. ``own_files``: keys of the controller's files, as far as
+    this machine has them. ``CheckpointError`` where a manifest beside this copy disagrees with it.
+    """
+    manifest = read_manifest(folder.path, folder.layout_fingerprint().headers)
+    same = compared = 0
+    runs: list[BlockSums] = []
+    for name, unit, first, sums in content.runs():
+        sizes = block_bytes(unit, folder.shape(name), folder.item_bytes(name))
+        size = int(sizes[first : first + len(sums)].sum())
+        expected = None if manifest is None else manifest.tensors.get(name)
+        if expected is not None and expected.unit == unit:
+            if not np.array_equal(expected.sums[first : first + len(sums)], sums):
+                raise CheckpointError(
+                    f"{folder.path / folder.file_name(name)} is damaged: its tensor "
+                    f"{folder.stored_name(name)} is not what {MANIFEST} beside it says; download "
+                    "the file again"
+                )
+            compared += size
+        if folder.file_key(name) in own_files:
+            same += size
+            continue
+        runs.append(
+            BlockSums(
+                tensor=name,
+                file=folder.file_name(name),
+                columns=unit.columns,
+                size=unit.size,
+                item_bytes=folder.item_bytes(name),
+                first=first,
+                sums=sums.astype(">u8").tobytes().hex(),
+            )
+        )
+    return OwnChecks(same_file_bytes=same, manifest_bytes=compared, runs=tuple(runs))
