@@ -201,22 +201,19 @@ def _serve(worker: Worker) -> None:
 def start(model: Path, hosts: list[str]) -> Engine:
     options = EngineOptions(shares=(1, 1), hosts=tuple(hosts), secret=SECRET, context=128)  # type: ignore[arg-type]
     with Folder.open(model) as folder:
+        folder.path = Path("/on/the/controller") / model.name  # which no worker has
         return Engine.start(folder, options)
 
 
-def test_workers_copies_are_compared(
-    model: Path, two_machines: tuple[list[str], Path], tmp_path: Path
-) -> None:
+def test_workers_copies_are_compared(model: Path, two_machines: tuple[list[str], Path]) -> None:
     hosts, other = two_machines
-    hidden = tmp_path / "here" / "tiny"  # so that no worker finds the controller's own path
-    hidden.parent.mkdir()
-    shutil.copytree(model, hidden)
-    with start(hidden, hosts) as engine:
-        assert engine.agreement.compared_bytes > 0 and not engine.agreement.uncompared_bytes
+    with start(model, hosts) as engine:
+        found = engine.agreement
+    assert found.same_file_bytes and found.compared_bytes and not found.uncompared_bytes
     for tensor in ("layers.1.down_proj", "layers.0.gate_proj"):
         damage(other, tensor, quarter=True)
     with pytest.raises(ValueError) as raised:
-        start(hidden, hosts)
+        start(model, hosts)
     assert str(raised.value).startswith("node 1 (127.0.0.1:")
     assert f"{other}/model.safetensors differs from this machine's copy" in str(raised.value)
 
@@ -224,12 +221,18 @@ def test_workers_copies_are_compared(
 def test_doctor_verifies_and_writes_a_manifest(model: Path, copy: Path, tmp_path: Path) -> None:
     run = ("run", copy, "--raw", "--prompt", "a", "--max-tokens", "2", "--json")
     before = bandweave(*run).json
-    assert before["content"]["same_file_bytes"] > 0 and not before["content"]["manifest_bytes"]
+    assert (
+        before["plan"]["content"]["same_file_bytes"] > 0
+        and not before["plan"]["content"]["manifest_bytes"]
+    )
     done = bandweave("doctor", "--verify", copy, "--no-bandwidth", "--json").json
     assert done["model"]["manifest"] == str(copy / MANIFEST) and not done["model"]["damaged"]
     with_manifest = bandweave(*run).json
     assert with_manifest["logits_digest"] == before["logits_digest"]
-    assert with_manifest["content"]["manifest_bytes"] == before["content"]["same_file_bytes"]
+    assert (
+        with_manifest["plan"]["content"]["manifest_bytes"]
+        == before["plan"]["content"]["same_file_bytes"]
+    )
     damage(copy, "layers.0.down_proj")
     failed = bandweave(*run)
     assert (

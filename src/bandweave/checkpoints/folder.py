@@ -201,6 +201,25 @@ class Folder:
         """The keys of all weight files; see ``file_key``."""
         return frozenset(f.identity.key(f.header_sha256) for f in self._files.values()) - {""}
 
+    @property
+    def files(self) -> Mapping[str, int]:
+        """The sizes of all weight files, by name."""
+        return {name: file.size for name, file in self._files.items()}
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all weight files."""
+        return sum(file.size for file in self._files.values())
+
+    def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
+        """Fills ``target`` from a weight file, whatever is there."""
+        self._files[file].read_into(target, offset)
+
+    def tensor_bytes(self, name: str) -> int:
+        """Stored bytes of a tensor."""
+        entry = self._tensors[name][1]
+        return entry.stop - entry.start
+
     def file_name(self, name: str) -> str:
         """The name of the file that holds a tensor."""
         return self._tensors[name][0].path.name

@@ -23,20 +23,33 @@ _SLOW_VARIANTS = ("portable",)
 
 
 @click.command("doctor", short_help="Say what this machine has and lacks.")
+@click.argument("model", required=False)
 @click.option("--bandwidth/--no-bandwidth", default=True,
               help="Measure how fast the memory is read, which takes a second.")  # fmt: skip
 @click.option(
     "--verify",
     is_flag=True,
-    help="Check that every kernel variant computes the very bits that it must.",
+    help="Check that every kernel variant computes the very bits that it must. With MODEL: read "
+    "all of it, compare it with what is known of it, and write down what it holds.",
 )
 @json_option
-def command(bandwidth: bool, verify: bool, as_json: bool) -> None:  # fmt: skip
+def command(model: str | None, bandwidth: bool, verify: bool, as_json: bool) -> None:
     """Says what this machine offers to bandweave, what is missing, and how to mend it.
+
+    `doctor --verify MODEL` reads all of a model's files. It compares them with the hashes that the
+    model hub gave for them and with `bandweave.manifest.json` in their folder, where there are
+    some, and writes that manifest, which every later start on this machine compares with.
 
     The exit status is 1 where bandweave cannot run here, or where --verify finds a difference.
     """
+    if model is not None and not verify:
+        raise click.UsageError("MODEL is for --verify, which reads all of it")
     found, lacks = _examine()
+    found["model"] = None
+    if model is not None:
+        from bandweave.cli.verify_model import verify_model
+
+        found["model"] = verify_model(model, lacks)
     if verify and found["isa_variants"]:
         found["verified"] = _verify(found["isa_variants"], lacks)
     if bandwidth and found["isa_variants"]:
@@ -48,7 +61,7 @@ def command(bandwidth: bool, verify: bool, as_json: bool) -> None:  # fmt: skip
         output.print_json(found)
     else:
         _print(found)
-    if fatal:
+    if fatal or (found["model"] and found["model"]["damaged"]):
         raise click.exceptions.Exit(1)
 
 
@@ -233,6 +246,10 @@ def _print(found: dict[str, Any]) -> None:
         words = (f"{isa} {'same' if one['same'] else 'DIFFERENT'}"
                  for isa, one in found["verified"].items())  # fmt: skip
         pairs.append(("verified bits", ", ".join(words)))
+    if found["model"]:
+        from bandweave.cli.verify_model import model_words
+
+        pairs.append(("model", model_words(found["model"])))
     if bandwidth := found["read_bandwidth_gb_s"]:
         words = (f"{output.count(int(n), 'thread')} {gbs:.1f}" for n, gbs in bandwidth.items())
         pairs.append(("memory reads", f"GB/s: {', '.join(words)}"))

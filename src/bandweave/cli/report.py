@@ -58,6 +58,10 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
         "emulated_link": None if options.emulate is None else vars(options.emulate),
         "exact": _exact(engine, options),
         "context": engine.context,
+        "content": {
+            **vars(engine.agreement),
+            "manifest_bytes": sum(node.manifest_bytes for node in engine.nodes),
+        },
     }
 
 
@@ -105,8 +109,21 @@ def _below(plan: Mapping[str, Any]) -> list[str]:
             f"nodes of this machine, as if joined by {link['name']}: "
             f"{output.seconds(link['latency_seconds'])} and {link['bytes_per_s'] / 1e9:.3g} GB/s"
         )
+    lines += _content(plan["content"])
     # "node 1 (10.0.0.2:9000)"; where a process of this machine runs is no news.
     return lines + [node["name"] for node in nodes if ":" in node["name"]]
+
+
+def _content(content: Mapping[str, int]) -> list[str]:
+    """How the nodes' copies were compared; nothing where all read the same files."""
+    compared, alone = content["compared_bytes"], content["uncompared_bytes"]
+    lines = []
+    if compared or alone:
+        other = f"; {output.size(alone)} with nothing, since nobody else has them" if alone else ""
+        lines.append(f"copies: {output.size(compared)} of weights were compared{other}")
+    if manifest := content["manifest_bytes"]:
+        lines.append(f"copies: {output.size(manifest)} of weights are as the manifest says")
+    return lines
 
 
 # --- the bill ---

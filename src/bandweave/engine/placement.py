@@ -77,7 +77,7 @@ def make_assignments(
     common = Assignment(
         model=str(folder.path.resolve()),
         fingerprint=folder.fingerprint(),
-        shares=options.shares,
+        shares=tuple(Fraction(share) for share in options.shares),
         stages=options.stages,
         weight_format=options.weight_format,
         kv_format=options.kv_format,
