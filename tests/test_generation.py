@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -132,7 +132,8 @@ def test_without_a_digest_the_tokens_are_the_same(make: Make) -> None:
 def test_tokens_are_told_in_order_as_they_come(make: Make) -> None:
     told: dict[int, list[int]] = {}
     results = make().generator.run(
-        REQUESTS, on_token=lambda index, token: told.setdefault(index, []).append(token)
+        REQUESTS,
+        on_tokens=lambda tokens: [told.setdefault(i, []).append(token) for i, token in tokens],
     )
     assert [tuple(told[i]) for i in range(len(REQUESTS))] == [result.tokens for result in results]
 
@@ -162,13 +163,14 @@ def test_a_cancelled_answer_ends_and_the_others_go_on(make: Make) -> None:
     expected = make().generator.run(REQUESTS, digest=True)
     count = [0] * len(REQUESTS)
 
-    def on_token(index: int, token: int) -> None:
-        count[index] += 1
+    def on_tokens(tokens: Sequence[tuple[int, int]]) -> None:
+        for index, _ in tokens:
+            count[index] += 1
 
     def cancelled() -> frozenset[int]:
         return frozenset({0, 99}) if count[0] >= 3 else frozenset()
 
-    results = make().generator.run(REQUESTS, on_token=on_token, cancelled=cancelled, digest=True)
+    results = make().generator.run(REQUESTS, on_tokens=on_tokens, cancelled=cancelled, digest=True)
     assert (results[0].tokens, results[0].reason) == (expected[0].tokens[:3], "cancelled")
     assert [heart(result) for result in results[1:]] == [heart(one) for one in expected[1:]]
 
@@ -189,9 +191,10 @@ def test_follow_ups_reuse_what_is_computed_and_give_the_answer_of_a_fresh_start(
     made = make()
     first = made.generator.run([REQUESTS[0]], digest=True)[0]
     said = (*REQUESTS[0].tokens, *first.tokens)
-    # A follow-up; the same again; a history edited behind and before the page's end.
+    # A follow-up goes on; others share full pages: the same again, a history edited behind and
+    # before the page's end.
     follow_ups = [(*said, 3, 1, 4), said, (*said[:68], 9, 9), (*said[:20], 8, 8, 8)]
-    reused = [len(said) - 1, len(said) - 1, 68, 20]
+    reused = [len(said) - 1, 64, 64, 0]
     for tokens, least in zip(follow_ups, reused, strict=True):
         request = Request(tokens=tokens, params=WARM)
         result = made.generator.run([request], digest=True)[0]
@@ -203,12 +206,12 @@ def test_follow_ups_reuse_what_is_computed_and_give_the_answer_of_a_fresh_start(
         made.generator.run([replace(request, tokens=said)], reuse=False)
 
 
-def test_equal_prompts_at_once_do_not_share_pages(make: Make) -> None:
+def test_equal_prompts_at_once_share_full_pages(make: Make) -> None:
     made = make()
     made.generator.run([REQUESTS[0]])
     results = made.generator.run([REQUESTS[0]] * 3, digest=True)
     assert {heart(result) for result in results} == {heart(alone(make, REQUESTS[0]))}
-    assert [result.timing.reused_tokens for result in results] == [69, 0, 0]
+    assert [result.timing.reused_tokens for result in results] == [64, 64, 64]
 
 
 def test_choices_and_seeds_tell_answers_to_one_prompt_apart(make: Make) -> None:
@@ -258,7 +261,7 @@ def test_a_waiting_answer_can_be_cancelled_and_those_behind_it_go_on(make: Make)
     told: list[int] = []
     results = make(num_pages=3).generator.run(
         requests,
-        on_token=lambda index, token: told.append(index),
+        on_tokens=lambda tokens: told.extend(index for index, _ in tokens),
         cancelled=lambda: frozenset({1}) if len(told) == 2 else frozenset(),
         digest=True,
     )
@@ -291,6 +294,6 @@ def test_a_failed_step_leaves_nothing_behind() -> None:
     with pytest.raises(StepError, match="^node 1 closed"):
         generator.run(requests)
     results = generator.run(requests, digest=True)
-    assert results[0].timing.reused_tokens == 69
+    assert results[0].timing.reused_tokens == 64
     fresh = generator.run(requests, digest=True, reuse=False)
     assert [heart(result) for result in results] == [heart(result) for result in fresh]

@@ -67,26 +67,38 @@ class Pages(RuleBasedStateMachine):
 
     def _compute(self, cached: Cached, tokens: list[int]) -> None:
         length = len(cached.tokens) + len(tokens)
-        others = sum(len(one.pages) for one in self.live if one is not cached)
+        others = {page for one in self.live if one is not cached for page in one.pages}
+        more = -(-length // PAGE_SIZE) - len(cached.pages)
         try:
             self.pool.grow(cached, length)
         except MemoryError as error:
             assert str(error) == f"all {NUM_PAGES} KV pages of {PAGE_SIZE} tokens are in use"
-            assert others + -(-length // PAGE_SIZE) > NUM_PAGES
+            assert len(others | set(cached.pages)) + more > NUM_PAGES - len(cached.pages)
             return
-        assert others + len(cached.pages) <= NUM_PAGES
         for position, token in enumerate(tokens, len(cached.tokens)):
             self.cells[cached.pages[position // PAGE_SIZE], position % PAGE_SIZE] = token
         cached.tokens += tokens
 
     @invariant()
-    def pages_of_running_sequences_are_theirs_alone(self) -> None:
-        pages = [page for one in self.live for page in one.pages]
-        assert len(set(pages)) == len(pages)
-        assert set(pages) <= set(range(NUM_PAGES))
+    def pages_are_shared_only_where_they_are_full_and_alike(self) -> None:
+        holders: dict[int, list[tuple[Cached, int]]] = {}
+        for one in self.live:
+            for number, page in enumerate(one.pages):
+                holders.setdefault(page, []).append((one, number))
+        assert holders.keys() <= set(range(NUM_PAGES))
+        for sharing in holders.values():
+            if len(sharing) > 1:
+                assert all(len(one.tokens) >= (n + 1) * PAGE_SIZE for one, n in sharing)
         for one in self.live:
             for position, token in enumerate(one.tokens):
                 assert self.cells[one.pages[position // PAGE_SIZE], position % PAGE_SIZE] == token
+
+    @invariant()
+    def no_page_is_lost(self) -> None:
+        held = {page for one in (*self.live, *self.pool._idle) for page in one.pages}
+        free = self.pool._free
+        assert len(free) == len(set(free)) and not held & set(free)
+        assert len(held) + len(free) == NUM_PAGES
 
 
 Pages.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
@@ -118,25 +130,54 @@ def test_all_pages_can_be_given_and_no_more() -> None:
     assert sorted(other.pages) == list(range(NUM_PAGES))
 
 
-def test_a_follow_up_takes_the_longest_prefix_and_leaves_a_token_to_compute() -> None:
+def test_a_follow_up_goes_on_where_a_sequence_ended() -> None:
     pool = PagePool(NUM_PAGES)
-    short, long = fill(pool, prompt(0, 70)), fill(pool, [*prompt(0, 100), 9, 9, 9])
+    short, long = fill(pool, prompt(0, 70)), fill(pool, prompt(0, 100))
     pool.release(short)
     pool.release(long)
     found = pool.claim(prompt(0, 200))
     assert found.tokens == prompt(0, 100) and found.pages == long.pages
-    again = pool.claim(prompt(0, 70))
-    assert again.tokens == prompt(0, 69) and again.pages == short.pages
+    again = pool.claim(prompt(0, 80))
+    assert again.tokens == prompt(0, 70) and again.pages == short.pages
 
 
-def test_what_a_follow_up_does_not_share_is_freed() -> None:
+def test_two_that_part_ways_share_the_pages_before() -> None:
+    """Turn by turn, each reads only what is new to it."""
+    pool = PagePool(8)
+    system = prompt(0, 2 * PAGE_SIZE)
+    histories = [[*system, *prompt(1000 * i, 30)] for i in (1, 2)]
+    read = []
+    for turn in range(4):
+        for i, history in enumerate(histories):
+            history += prompt(10_000 * (turn + 1) + 1000 * i, 20)
+            cached = pool.claim(history)
+            read.append(len(history) - len(cached.tokens))
+            pool.grow(cached, len(history))
+            cached.tokens += history[len(cached.tokens) :]
+            pool.release(cached)
+    assert read[0] == 178 and read[1] == 50 and set(read[2:]) == {20}
+    assert len({page for one in pool._idle for page in one.pages}) == 2 + 2 * 2
+
+
+def test_a_prompt_that_is_asked_again_reads_its_last_page() -> None:
+    pool = PagePool(NUM_PAGES)
+    pool.release(fill(pool, prompt(0, 3 * PAGE_SIZE + 5)))
+    assert pool.claim(prompt(0, 2 * PAGE_SIZE + 9)).tokens == prompt(0, 2 * PAGE_SIZE)
+    assert pool.claim(prompt(0, 2 * PAGE_SIZE)).tokens == prompt(0, PAGE_SIZE)
+
+
+def test_what_two_share_is_free_when_both_are_forgotten() -> None:
     pool = PagePool(3)
-    pool.release(fill(pool, prompt(0, 3 * PAGE_SIZE)))
-    found = pool.claim([*prompt(0, 10), 500, 501])
-    assert found.tokens == prompt(0, 10) and len(found.pages) == 1
-    pool.grow(Cached(), 2 * PAGE_SIZE)
+    first = fill(pool, prompt(0, 2 * PAGE_SIZE))
+    pool.release(first)
+    second = pool.claim([*prompt(0, PAGE_SIZE), 500, 501])
+    assert second.pages == first.pages[:1]
+    pool.grow(second, PAGE_SIZE + 2)
+    pool.grow(Cached(), PAGE_SIZE)  # the first's own page
     with pytest.raises(MemoryError):
-        pool.grow(found, PAGE_SIZE + 1)
+        pool.grow(Cached(), 1)
+    pool.release(second)
+    pool.grow(Cached(), 2 * PAGE_SIZE)
 
 
 def test_a_running_sequence_is_no_prefix() -> None:
@@ -150,7 +191,7 @@ def test_a_running_sequence_is_no_prefix() -> None:
 def test_one_shared_token_or_none_to_spare_is_a_new_sequence(tokens: list[int]) -> None:
     pool = PagePool(NUM_PAGES)
     pool.release(fill(pool, [5, 7, 8]))
-    assert len(pool.claim(tokens).tokens) == len(tokens) - 1
+    assert pool.claim(tokens).tokens == []
 
 
 def test_the_sequence_that_ended_first_is_forgotten_first() -> None:
@@ -160,9 +201,10 @@ def test_the_sequence_that_ended_first_is_forgotten_first() -> None:
     for i in (1, 0, 2):
         pool.release(sequences[i])
     pool.grow(Cached(), 1)
-    assert pool.claim(prompts[1]).tokens == []
-    assert pool.claim(prompts[0]).tokens == prompts[0][:-1]
-    assert pool.claim(prompts[2]).tokens == prompts[2][:-1]
+    follow_ups = [[*one, 7, 7] for one in prompts]
+    assert pool.claim(follow_ups[1]).tokens == []
+    assert pool.claim(follow_ups[0]).tokens == prompts[0]
+    assert pool.claim(follow_ups[2]).tokens == prompts[2]
 
 
 def test_a_sequence_without_pages_leaves_nothing() -> None:

@@ -150,7 +150,7 @@ def test_tokens_are_told_one_by_one_and_cancellations_are_heard_between_steps(ma
     told: dict[int, list[int]] = {i: [] for i in range(len(REQUESTS))}
     results = make(scripted(plain, lies=3)).run(
         REQUESTS,
-        on_token=lambda index, token: told[index].append(token),
+        on_tokens=lambda tokens: [told[index].append(token) for index, token in tokens],
         cancelled=lambda: frozenset({0}) if len(told[0]) >= 3 else frozenset(),
         digest=True,
     )

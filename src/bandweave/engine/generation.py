@@ -24,7 +24,7 @@ from bandweave.engine.sampling import NoTokenError, sample
 from bandweave.engine.speculation import Drafts, Speculation
 
 F32 = npt.NDArray[np.float32]
-OnToken = Callable[[int, int], None]  # index of the request, token
+OnTokens = Callable[[Sequence[tuple[int, int]]], object]  # a step's: request, token
 Cancelled = Callable[[], frozenset[int]]  # indices of requests to end now
 
 
@@ -106,7 +106,7 @@ class Generator:
         self,
         requests: Sequence[Request],
         *,
-        on_token: OnToken = lambda index, token: None,
+        on_tokens: OnTokens = lambda tokens: None,
         cancelled: Cancelled = frozenset,
         chunk: int | None = None,
         digest: bool = False,
@@ -138,7 +138,7 @@ class Generator:
                 while waiting and self._has_room(waiting[0], running):
                     running.append(self._start(waiting.pop(0), reuse))
                 if running:
-                    self._step(running, chunk or self._max_rows, on_token)
+                    self._step(running, chunk or self._max_rows, on_tokens)
         finally:
             for one in running:
                 self._release(one)
@@ -177,7 +177,7 @@ class Generator:
             digest=hashlib.sha256() if digest else None,
         )
 
-    def _step(self, running: list[Answering], chunk: int, on_token: OnToken) -> None:
+    def _step(self, running: list[Answering], chunk: int, on_tokens: OnTokens) -> None:
         rows, drafts = self._rows(running, chunk)
         step = make_step(
             self._pool,
@@ -207,9 +207,13 @@ class Generator:
             accepted = [max(0, len(tokens) - 1) for tokens in chosen]
             ones = [row.one for row in wanting]
             self._speculation.observe(ones, drafts, accepted, computed - begun)
-        for row, tokens in zip(wanting, chosen, strict=True):
-            for token in tokens:
-                on_token(row.one.index, token)
+        on_tokens(
+            [
+                (row.one.index, token)
+                for row, tokens in zip(wanting, chosen, strict=True)
+                for token in tokens
+            ]
+        )
 
     def _rows(self, running: list[Answering], chunk: int) -> tuple[list[_Rows], Drafts | None]:
         """Whose tokens the step computes: decoding answers first, with their drafts where nobody

@@ -50,18 +50,25 @@ class LoadingPulse:
 
 class Heartbeat:
     """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the number
-    of ``tokens()`` computed so far."""
+    of ``tokens()`` computed so far; ``on_beat`` is called each time before."""
 
     def __init__(
-        self, channel: Channel, progress: Callable[[], int], tokens: Callable[[], int]
+        self,
+        channel: Channel,
+        progress: Callable[[], int],
+        tokens: Callable[[], int],
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel, self._progress, self._tokens = channel, progress, tokens
+        self._on_beat = on_beat
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def _beat(self) -> None:
         last = -1
         while not self._over.wait(PERIOD):
+            with contextlib.suppress(OSError):
+                self._on_beat()
             if (now := self._progress()) != last:
                 last = now
                 with contextlib.suppress(OSError):  # the main thread meets the same error

@@ -183,10 +183,15 @@ class _Session:
         try:
             lookup = self._node.lookup
             lookup.start()
-            with Heartbeat(self._channel, lambda: self._node.progress, lambda: lookup.computed):
+            with Heartbeat(
+                self._channel,
+                lambda: self._node.progress,
+                lambda: lookup.computed,
+                on_beat=stream.flush,  # a long step may follow quick ones
+            ):
                 results = self._node.generator.run(
                     asked.requests,
-                    on_token=stream.put,
+                    on_tokens=stream.put,
                     cancelled=lambda: self._cancelled(asked.number),
                     chunk=asked.chunk,
                     digest=asked.digest,

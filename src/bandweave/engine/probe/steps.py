@@ -65,7 +65,7 @@ def probe_step(rounds: int, setting: Setting, streamed: Streamed) -> StepCost:
         def step() -> float:
             stream = TokenStream(channel, 1)
             before = executor.bill(decode=True)["wall"]
-            timing = generator.run([request], on_token=stream.put, reuse=False)[0].timing
+            timing = generator.run([request], on_tokens=stream.put, reuse=False)[0].timing
             theirs.recv(1 << 20)
             inside = executor.bill(decode=True)["wall"] - before
             return max(0.0, timing.decode - inside) / max(1, timing.decode_tokens)
