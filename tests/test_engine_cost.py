@@ -138,7 +138,7 @@ def test_bytes_are_those_that_the_engine_counts(
         before = engine.statistics()
         results = engine.generate([request], reuse=False)
         after = engine.statistics()
-        bill = report.make_bill(before, after, [results[0].timing])
+        bill = report.make_bill(engine.split, before, after, [results[0].timing])
         graph, split = build_graph(folder.spec), engine.split
     load = Load(prompt_tokens=prompt, new_tokens=new, weight_format=format, max_rows=64)
     nodes = make_nodes(*[make_machine()] * len(shares))

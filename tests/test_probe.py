@@ -34,6 +34,7 @@ from bandweave.planning.interpolation import interpolate
 from bandweave.planning.profile import (
     HERE,
     SCHEMA_VERSION,
+    MachineProfile,
     Profile,
     link_name,
     median_and_spread,
@@ -379,7 +380,8 @@ def test_unequal_hosts_get_unequal_shares(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hosts = ("10.0.0.1:7000", "10.0.0.2:7000")
-    fast, slow = make_machine(bytes_per_s=60e9), make_machine(bytes_per_s=20e9)
+    fast = make_machine(bytes_per_s=60e9)
+    slow = make_machine(bytes_per_s=20e9, processor="an older one")
     link = make_link(latency=5e-6)
     profile = Profile(machines={hosts[0]: fast, hosts[1]: slow}, links={link_name(*hosts): link})
     options = EngineOptions(shares=(Fraction(1),) * 2, hosts=hosts, secret=b"x" * 32, fit=True)
@@ -403,6 +405,35 @@ def test_unequal_hosts_get_unequal_shares(
     )
     assert shares(profile, dataclasses.replace(options, fit=False)) == (1, 1)  # the user chose
     assert capsys.readouterr().err == ""
+
+
+def test_machines_of_one_kind_get_equal_shares_whatever_one_look_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = ("10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.3:7000")
+    calm, noisy = make_machine(bytes_per_s=60e9), make_machine(bytes_per_s=30e9)
+    other = make_machine(bytes_per_s=30e9, processor="an older one")
+    links = {
+        link_name(a, b): make_link(latency=5e-6) for a in hosts for b in hosts if a < b
+    }  # fmt: skip
+
+    def shares(*machines: MachineProfile) -> tuple[Fraction, ...]:
+        names = hosts[: len(machines)]
+        profile = Profile(machines=dict(zip(names, machines, strict=True)), links=links)
+        monkeypatch.setattr(prediction, "stored_profile", lambda: profile)
+        options = EngineOptions(
+            shares=(Fraction(1),) * len(names), hosts=names, secret=b"x" * 32, fit=True
+        )
+        with Folder.open(demo_folder()) as folder:
+            return prediction.choose_split(folder, options).shares
+
+    assert shares(calm, noisy) == (1, 1)
+    said = capsys.readouterr().err
+    assert said.startswith("(10.0.0.2:7000 read its memory 2.0 times slower")
+    assert shares(calm, make_machine(bytes_per_s=55e9)) == (1, 1)
+    assert capsys.readouterr().err == ""
+    first, second, third = shares(calm, noisy, other)
+    assert first == second > third
 
 
 def test_wanted_shares_shrink_where_memory_is_short() -> None:

@@ -47,7 +47,7 @@ class Bandweave:
         seconds = time.perf_counter() - begun
         after = self._engine.statistics()
         timings = [result.timing for result in results]
-        bill = report.make_bill(before, after, timings)
+        bill = report.make_bill(self._engine.split, before, after, timings)
         # Streams start one after the other and decode together: the last one has all beside it.
         prefill = max(timing.prefill for timing in timings)
         computed = sum(timing.prompt_tokens - timing.reused_tokens for timing in timings)

@@ -86,7 +86,7 @@ def command(
         from bandweave.checkpoints.folder import Folder
         from bandweave.checkpoints.resolve import resolve_model
 
-    with Folder.open(resolve_model(model)) as folder:
+    with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
         options = _fitting(folder, options, prompt_tokens, new_tokens)
         measured = _measure(model, folder, options, prompt_tokens, new_tokens, rounds, seed)
     if as_json:
@@ -155,7 +155,7 @@ def _measure(
         return _Measured(
             plan=report.plan_of(engine, options),
             timings=timings,
-            bill=report.make_bill(before, engine.statistics(), timings),
+            bill=report.make_bill(engine.split, before, engine.statistics(), timings),
             bandwidth=bandwidth,
             predicted=predict_answers(predictor, folder, engine, options, timings),
         )

@@ -110,7 +110,9 @@ def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, sho
             answers.append(session.answer(tokens, params, on_text=on_text, digest=True))
             show.verdict(question, answers[-1])
         timings = [one.timing for one in answers]
-        bill = report.make_bill(before, engine.statistics(), timings)
+        bill = report.make_bill(
+            engine.split, before, engine.statistics(), timings, logits_for_digest=True
+        )
         predicted = session.predict(timings, logits=True)  # for the digest
     return _Run(plan=plan, answers=answers, bill=bill, predicted=predicted)
 
@@ -228,6 +230,7 @@ def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any
         "bill": first.bill.to_json(),
         "predicted": prediction_json(first.predicted),
         "wire_bytes_per_token": first.bill.wire_bytes,
+        "digest_wire_bytes_per_token": first.bill.digest_bytes,
         "weight_bytes_per_token": sum(first.bill.weight_bytes),
         "logits_digest": first.digest,
         "compared": {

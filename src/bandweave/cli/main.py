@@ -13,11 +13,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from bandweave import NUMERICS_VERSION, __version__
+from bandweave.cli import output
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
 
@@ -90,12 +91,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     A user's mistake is one sentence and status 2, any other failure one sentence and status 1,
     Ctrl-C nothing and status 130, SIGTERM nothing and 143; the traceback is shown only on request.
+    With ``--json`` a failure prints JSON as well, whose ``error`` is that sentence.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdin, sys.stdout):  # models speak UTF-8, whatever the locale
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
         # Not cli.main(), which has ways of its own with interrupts and broken pipes.
-        words = sys.argv[1:] if arguments is None else list(arguments)
         with cli.make_context("bandweave", words) as context:
             cli.invoke(context)
         sys.stdout.flush()
@@ -113,10 +115,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         if read_environment().debug:
             traceback.print_exc()
-        status, sentence = explain(error)
-        if sentence:
-            print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
-        return status
+        return _fail(error, as_json="--json" in words)
+
+
+def _fail(error: Exception, *, as_json: bool) -> int:
+    """Says what is wrong; the exit status."""
+    value: dict[str, Any] = {}
+    if isinstance(error, output.JsonFailure) and isinstance(error.__cause__, Exception):
+        value, error = error.value, error.__cause__
+    status, sentence = explain(error)
+    if sentence:
+        print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
+        if as_json:
+            with contextlib.suppress(OSError):
+                output.print_json({**value, "error": sentence, "exit_status": status})
+    return status
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

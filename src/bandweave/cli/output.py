@@ -19,6 +19,15 @@ _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
 _SHOWN = dict.fromkeys(_CONTROLS, "\ufffd")
 
 
+class JsonFailure(Exception):
+    """A failure of a command that prints JSON, raised from its cause: ``value`` is what there is
+    to print."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        super().__init__()
+        self.value = value
+
+
 def is_terminal() -> bool:
     """Whether people watch standard error: only then is progress drawn."""
     return sys.stderr.isatty()

@@ -29,6 +29,7 @@ from bandweave.planning.prediction import Load, Prediction, choose_shares, predi
 from bandweave.planning.profile import HERE, HERE_TCP, Profile
 from bandweave.planning.split import Split
 
+_NOISE = 1.25  # between looks at machines of one kind, beyond which it is spoken of
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for
 
 
@@ -116,8 +117,8 @@ def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
     load = dataclasses.replace(
         _TYPICAL, weight_format=options.weight_format, kv_format=options.kv_format
     )
-    graph = build_graph(folder.spec)
-    choice = choose_shares(graph, predictor.nodes, predictor.link, load, stages=options.stages)
+    graph, nodes = build_graph(folder.spec), _levelled(predictor.nodes, options.hosts)
+    choice = choose_shares(graph, nodes, predictor.link, load, stages=options.stages)
     if choice.gain > 1.0:
         shares = ",".join(str(share) for share in choice.shares)
         output.say(
@@ -125,6 +126,34 @@ def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
             "tokens/s than equal ones (--shares chooses others)"
         )
     return dataclasses.replace(options, shares=choice.shares)
+
+
+def _levelled(nodes: Sequence[EngineNode], names: Sequence[str]) -> list[EngineNode]:
+    """Machines of one kind are as fast as each other, whatever one noisy look at them said: each
+    counts as the fastest of its kind. Says so where their profiles disagree by much."""
+    result = []
+    for node, name in zip(nodes, names, strict=True):
+        alike = [other for other in nodes if _kind(other) == _kind(node)]
+        best = max(alike, key=_read_rate)
+        if _read_rate(best) > _NOISE * _read_rate(node):
+            times = _read_rate(best) / _read_rate(node)
+            output.say(
+                f"({name} read its memory {times:.1f} times slower when it was probed than a "
+                "machine of the same kind, and counts as fast as that one; `bandweave probe` looks "
+                "again, --shares decides)"
+            )
+        result.append(dataclasses.replace(node, machine=best.machine))
+    return result
+
+
+def _kind(node: EngineNode) -> tuple[object, ...]:
+    one = node.machine
+    gigabytes = round(one.memory_bytes / 1e9)
+    return one.processor, one.isa, one.cpus, gigabytes, one.cache_bytes, one.formats, node.threads
+
+
+def _read_rate(node: EngineNode) -> float:
+    return node.machine.read_bytes_per_s(node.threads)
 
 
 def predict_answers(

@@ -14,7 +14,9 @@ from bandweave.cli import output
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Timing
+from bandweave.planning.bill import bill_the_link
 from bandweave.planning.prediction import Prediction
+from bandweave.planning.split import Split
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
 _COUNTERS = {
@@ -24,6 +26,8 @@ _COUNTERS = {
     "weights": "weight_wire_bytes",
     "kv": "kv_wire_bytes",
 }
+
+_LOGIT_BYTES, _CANDIDATE_BYTES = 4, 8
 
 # --- the plan ---
 
@@ -133,12 +137,14 @@ def _content(content: Mapping[str, int]) -> list[str]:
 class Bill:
     """What one token of decoding cost. ``seconds``: by node, by item and ``"wall"``, from one token
     to the next, with an item ``"drafting"`` only where tokens were drafted; ``wire_bytes``: by
-    kind, over all nodes; ``weight_bytes``: read, by node; ``exchanges`` with other nodes and
+    kind, over all nodes, as a run without a digest moves them; ``digest_bytes``: what came on top
+    for that; ``weight_bytes``: read, by node; ``exchanges`` with other nodes and
     ``barriers`` of threads, by node."""
 
     names: tuple[str, ...]
     seconds: tuple[dict[str, float], ...]
     wire_bytes: dict[str, float]
+    digest_bytes: float
     weight_bytes: tuple[float, ...]
     peak_rss_bytes: tuple[int, ...]
     exchanges: tuple[float, ...]
@@ -153,16 +159,23 @@ class Bill:
 
 
 def make_bill(
-    before: Sequence[NodeStatistics], after: Sequence[NodeStatistics], timings: Sequence[Timing]
+    split: Split,
+    before: Sequence[NodeStatistics],
+    after: Sequence[NodeStatistics],
+    timings: Sequence[Timing],
+    *,
+    logits_for_digest: bool = False,
 ) -> Bill:
-    """The bill of the answers between two looks at the nodes' accounts.
+    """The bill of the answers between two looks at the nodes' accounts. ``logits_for_digest``:
+    nothing but the digest asked for logits, which else would not have crossed.
 
     The wall time of a token is node 0's, from one token to the next. Every item is measured on its
     own: by the nodes' executors inside a step and, on other nodes than 0, from one step to the
     next; by node 0's generator around it. On node 0 they add up to the wall time. Another node is
     done with the prompt, and with the last token, a little before node 0 is: its wait is cut, or
-    goes on, to where node 0's decoding begins and ends. Answers that were
-    computed together are billed as one stream each: per step that they shared.
+    goes on, to where node 0's decoding begins and ends. What all nodes wait for is the wire
+    (``bill_the_link``). Answers that were computed together are billed as one stream each: per step
+    that they shared.
     """
     tokens = max(1, sum(timing.decode_tokens for timing in timings))
     total = {
@@ -193,15 +206,27 @@ def make_bill(
         barriers.append(spent["barriers"] * share)
         for kind, counter in _COUNTERS.items():
             wire[kind] += spent[counter] * share
+    digest = 0.0
+    if logits_for_digest:
+        rows = sum(timing.decode_steps + timing.drafted_tokens for timing in timings) / tokens
+        digest = min(wire["logits"], rows * _logits_beyond_candidates(split))
+        wire["logits"] -= digest
     return Bill(
         names=tuple(one.name for one in after),
-        seconds=tuple(seconds),
+        seconds=bill_the_link(seconds, split.stages),
         wire_bytes=wire,
+        digest_bytes=digest,
         weight_bytes=tuple(weight_bytes),
         peak_rss_bytes=tuple(one.peak_rss_bytes for one in after),
         exchanges=tuple(exchanges),
         barriers=tuple(barriers),
     )
+
+
+def _logits_beyond_candidates(split: Split) -> int:
+    """Bytes that a row's logits take beyond its best tokens, on their way to node 0."""
+    sizes = [len(share.vocabulary) for share in split.shares[1:] if len(share.vocabulary)]
+    return sum(_LOGIT_BYTES * size - _CANDIDATE_BYTES for size in sizes)
 
 
 def print_bill(bill: Bill, predicted: Prediction | None = None, *, stderr: bool = False) -> None:
@@ -224,6 +249,8 @@ def print_bill(bill: Bill, predicted: Prediction | None = None, *, stderr: bool 
     paid = {kind: output.size(count) if count else "0" for kind, count in bill.wire_bytes.items()}
     crossed = ", ".join(f"{kind} {paid[kind]}" for kind in ("activations", "logits", "control"))
     rest = f"weights {paid['weights']}, KV {paid['kv']}"
+    if bill.digest_bytes:
+        rest += f"; and {output.size(bill.digest_bytes)} of logits for the digest alone"
     output.print_text(f"wire: {crossed} a token; {rest}", stderr=stderr)
 
 

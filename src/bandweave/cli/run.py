@@ -20,7 +20,7 @@ from bandweave.cli.options import (
 
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
-    from bandweave.cli.session import Answer, Session
+    from bandweave.cli.session import Answer, AnswerLost, Session
     from bandweave.planning.prediction import Prediction
 
 _MAX_PROMPT_BYTES = 64_000_000
@@ -60,7 +60,8 @@ def command(
 
     with interrupts_held():
         from bandweave.cli import report
-        from bandweave.cli.session import open_session
+        from bandweave.cli.session import AnswerLost, open_session
+        from bandweave.engine.executor import StepError
 
     with open_session(model, options) as session:
         plan = report.plan_of(session.engine, options)
@@ -69,17 +70,32 @@ def command(
             report.print_plan(plan, stderr=True)
             output.say()
         before = session.engine.statistics()
-        answer = session.answer(
-            tokens,
-            params,
-            on_text=(lambda piece: None) if as_json else output.write_answer,
-            digest=as_json,
-            show_reading=not as_json,
+        try:
+            answer = session.answer(
+                tokens,
+                params,
+                on_text=(lambda piece: None) if as_json else output.write_answer,
+                digest=as_json,
+                show_reading=not as_json,
+            )
+        except AnswerLost as lost:
+            if as_json:
+                raise output.JsonFailure(_lost_json(session, tokens, lost, plan)) from lost
+            output.write_answer("\n" if lost.text else "")
+            raise
+        bill = report.make_bill(
+            session.engine.split,
+            before,
+            session.engine.statistics(),
+            [answer.timing],
+            logits_for_digest=as_json and params.needs_best_only,
         )
-        bill = report.make_bill(before, session.engine.statistics(), [answer.timing])
         predicted = None
         if answer.timing.decode_tokens:
             predicted = session.predict([answer.timing], logits=as_json or params.temperature > 0)
+        if answer.finish_reason == "error" and as_json:
+            found = _json(session, tokens, answer, plan, bill, predicted)
+            raise output.JsonFailure(found) from StepError(answer.error)
         if as_json:
             output.print_json(_json(session, tokens, answer, plan, bill, predicted))
             return
@@ -90,6 +106,8 @@ def command(
         if verbose and answer.timing.decode_tokens:
             output.say()
             report.print_bill(bill, predicted, stderr=True)
+        if answer.finish_reason == "error":
+            raise StepError(f"the answer ended early: {answer.error}")
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -151,6 +169,25 @@ def _summarise(session: Session, answer: Answer, predicted: Prediction | None) -
         output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")
 
 
+def _lost_json(
+    session: Session, tokens: list[int], lost: AnswerLost, plan: dict[str, Any]
+) -> dict[str, Any]:
+    """What there is of an answer whose nodes failed."""
+    from bandweave.cli import report
+
+    return {
+        "text": lost.text,
+        "tokens": list(lost.tokens),
+        "finish_reason": "error",
+        "error": str(lost),
+        "prompt_tokens": len(tokens),
+        "prompt_token_ids": tokens,
+        **report.versions(),
+        "model": session.name,
+        "plan": plan,
+    }
+
+
 def _json(
     session: Session,
     tokens: list[int],
@@ -166,6 +203,7 @@ def _json(
         "text": answer.text,
         "tokens": list(answer.tokens),
         "finish_reason": answer.finish_reason,
+        "error": answer.error or None,
         "prompt_tokens": answer.prompt_tokens,
         "prompt_token_ids": tokens,
         "logits_digest": answer.logits_digest,
@@ -176,6 +214,7 @@ def _json(
         "bill": bill.to_json(),
         "predicted": prediction_json(predicted),
         "wire_bytes_per_token": bill.wire_bytes,
+        "digest_wire_bytes_per_token": bill.digest_bytes,
         "weight_bytes_per_token": sum(bill.weight_bytes),
         "peak_rss_bytes": list(bill.peak_rss_bytes),
     }

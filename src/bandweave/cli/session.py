@@ -22,6 +22,7 @@ from bandweave.cli.prediction import (
     stored_profile,
 )
 from bandweave.engine.engine import Engine
+from bandweave.engine.executor import StepError
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
@@ -33,11 +34,21 @@ from bandweave.text.tokenizer import Tokenizer
 OnText = Callable[[str], None]
 
 
+class AnswerLost(StepError):
+    """A failure of the nodes in the midst of an answer; ``text`` and ``tokens`` are what had
+    come."""
+
+    def __init__(self, sentence: str, text: str, tokens: tuple[int, ...]) -> None:
+        super().__init__(sentence)
+        self.text, self.tokens = text, tokens
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What came of a prompt. ``finish_reason``: ``"stop"`` (an end token or a stop string),
-    ``"length"`` or ``"cancelled"``; ``tokens`` are those that the text is made of, and the end
-    token; ``logits_digest`` is over exactly those, empty if not asked for."""
+    ``"length"``, ``"cancelled"``, or ``"error"``, which ``error`` explains; ``tokens`` are those
+    that the text is made of, and the end token; ``logits_digest`` is over exactly those, empty if
+    not asked for."""
 
     text: str
     tokens: tuple[int, ...]
@@ -45,6 +56,7 @@ class Answer:
     prompt_tokens: int
     logits_digest: str
     timing: Timing
+    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +93,12 @@ class Session:
         """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string.
 
         With ``show_reading`` a long prompt's progress is shown where people watch.
+        ``AnswerLost`` where a node fails.
         """
         stream = self.tokenizer.stream(params.stop)
         pieces: list[str] = []
-        kept, over = 0, False
+        heard: list[int] = []
+        over = False
 
         def show(piece: str) -> None:
             if piece:
@@ -92,14 +106,14 @@ class Session:
                 on_text(piece)
 
         def on_token(index: int, token: int) -> bool:
-            nonlocal kept, over
-            if not kept:
+            nonlocal over
+            if not heard:
                 on_read(len(tokens))
             if over:
                 return False  # said once already; the node may have been ahead of us
             over = cancelled()
             if not over:
-                kept += 1
+                heard.append(token)
                 show(stream.push(token))
                 over = stream.finished
             return over
@@ -107,9 +121,14 @@ class Session:
         end_tokens = frozenset(self.tokenizer.eos_token_ids)
         request = Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
         with reading_bar(len(tokens), shown=show_reading) as on_read:
-            result = self.engine.generate(
-                [request], on_token=on_token, on_read=on_read, digest=digest
-            )[0]
+            try:
+                result = self.engine.generate(
+                    [request], on_token=on_token, on_read=on_read, digest=digest
+                )[0]
+            except StepError as error:
+                show(stream.flush())
+                raise AnswerLost(str(error), "".join(pieces), tuple(heard)) from error
+        kept = len(heard)
         show(stream.flush())
         reason = "stop" if stream.finished else result.reason
         logits_digest = result.logits_digest
@@ -123,6 +142,7 @@ class Session:
             prompt_tokens=len(tokens),
             logits_digest=logits_digest,
             timing=result.timing,
+            error=result.error,
         )
 
     def predict(self, timings: Sequence[Timing], *, logits: bool = False) -> Prediction | None:
@@ -139,7 +159,8 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
 
     Errors are those of ``Folder.open``, ``Tokenizer.from_folder`` and ``Engine.start``.
     """
-    with Folder.open(resolve_model(model)) as folder:
+    # Workers have the weights; to give the command config and tokenizer will do.
+    with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
         tokenizer = Tokenizer.from_folder(folder.path, eos_token_ids=folder.eos_token_ids)
         template = _template(folder)
         start = time.perf_counter()

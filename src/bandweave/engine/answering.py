@@ -50,8 +50,7 @@ class Answering:
     @property
     def needs_best_only(self) -> bool:
         """Whether the best token alone decides: greedy, nothing changes or hashes the logits."""
-        params = self.request.params
-        return params.temperature == 0 and not params.has_penalties and self.digest is None
+        return self.request.params.needs_best_only and self.digest is None
 
     @property
     def draftable(self) -> int:

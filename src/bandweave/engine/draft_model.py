@@ -43,8 +43,7 @@ class _Drafting:
 
     @property
     def greedy(self) -> bool:
-        params = self.one.request.params
-        return params.temperature == 0 and not params.has_penalties
+        return self.one.request.params.needs_best_only
 
     def take(self, token: int) -> None:
         """The next token; below 0 where none can be chosen."""

@@ -72,6 +72,11 @@ class SamplingParams:
             raise ValueError(f"stop is {self.stop!r}; it must be a tuple of texts, none empty")
 
     @property
+    def needs_best_only(self) -> bool:
+        """Whether the best token alone decides: greedy, and nothing changes the logits."""
+        return self.temperature == 0 and not self.has_penalties
+
+    @property
     def has_penalties(self) -> bool:
         neutral = (1.0, 0.0, 0.0)
         own = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty)

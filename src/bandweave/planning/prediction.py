@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from bandweave.models.graph import Graph
-from bandweave.planning.bill import Bill
+from bandweave.planning.bill import Bill, bill_the_link
 from bandweave.planning.engine_cost import Links, predict_step
 from bandweave.planning.engine_node import EngineNode
 from bandweave.planning.split import Split, make_split
@@ -82,10 +82,11 @@ def predict(
     """What an answer will take. ``ValueError`` where the profiles lack the format."""
 
     def bill(step: Step) -> Bill:
-        return predict_step(
+        found = predict_step(
             graph, split, nodes, links, step,
             weight_format=load.weight_format, kv_format=load.kv_format,
         )  # fmt: skip
+        return replace(found, seconds=bill_the_link(found.seconds, split.stages))
 
     read = None
     if len({node.host for node in nodes}) == 1:
