@@ -55,12 +55,24 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("bandweave needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.x" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
+# What pip's own error would hide in a page of CMake's.
+define require_compiler
+	@command -v $${CXX:-c++} >/dev/null || { \
+	  echo "bandweave is compiled here, and there is no C++ compiler ($${CXX:-c++}). Install one:"; \
+	  echo "  Debian, Ubuntu: apt install g++ python3-dev;  Fedora: dnf install gcc-c++ python3-devel"; \
+	  exit 1; }
+	@$(BIN)/python -c 'import os, sys, sysconfig; path = sysconfig.get_paths()["include"]; \
+	  sys.exit(0 if os.path.exists(path + "/Python.h") else "bandweave is compiled here, and the headers of Python are missing (" + path + "/Python.h). Debian, Ubuntu: apt install python3-dev;  Fedora: dnf install python3-devel")'
+endef
+
 $(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
+	$(require_compiler)
 	@echo "Compiling for this machine and installing into $(VENV): a minute or two, once."
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
+	$(require_compiler)
 	@echo "Compiling for this machine and installing into $(VENV), with the tools for tests."
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
