@@ -20,6 +20,7 @@ WIRE_FORMATS = ("exact", "bf16", "q8")
 SPECULATORS = ("off", "ngram", "draft")
 MAX_NODES = 1024
 _MOST_TOKENS, _MOST_STREAMS, _MOST_ROWS, _MOST_THREADS = 1 << 28, 1 << 16, 1 << 16, 1 << 12
+_MOST_CPUS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,5 +88,7 @@ class Assignment:
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
+        if any(cpu >= _MOST_CPUS for cpu in (*self.cpus, *self.home)):
+            raise ValueError(f"a processor's number is above {_MOST_CPUS}")
         if not all(0 < port < 65536 for _, port in self.addresses):
             raise ValueError("a node's address has no port")

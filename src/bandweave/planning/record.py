@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-_MOST_ENTRIES = 1 << 22
+_MOST_ENTRIES, _MOST_INTEGER = 1 << 22, 1 << 64
 _FRACTION = re.compile(r"\d{1,24}(/0{0,24}[1-9]\d{0,23})?", re.ASCII)
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a list, not {_shown(value)}")
         if arguments[-1] is not Ellipsis:
             return _fixed(arguments, value, where)
-        if arguments[0] is int and all(type(one) is int and one >= 0 for one in value):
+        if arguments[0] is int and all(
+            type(one) is int and 0 <= one <= _MOST_INTEGER for one in value
+        ):
             return tuple(value)  # thousands of tokens
         return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if origin is frozenset:
@@ -107,7 +109,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
             number = math.inf
         if math.isfinite(number) and number >= 0:
             return number
-    if kind is int and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if kind is int and type(value) is int and 0 <= value <= _MOST_INTEGER:
         return value
     if kind in (str, bool) and isinstance(value, kind):
         return value
