@@ -15,7 +15,7 @@
 // grows is found out.
 extern "C" const char* __asan_default_options() {
     return "allocator_may_return_null=1:max_allocation_size_mb=2000:hard_rss_limit_mb=3000:"
-           "quarantine_size_mb=32:detect_stack_use_after_return=1";
+           "quarantine_size_mb=32";
 }
 
 namespace {

@@ -38,7 +38,7 @@ class Maker {
         options.num_pages = random_.between(1, 6);
         options.max_slots_pages = random_.between(1, options.num_pages);
         options.half_kv = random_.chance(50);
-        options.threads = random_.between(1, 3);
+        options.threads = random_.pick({1, 1, 2, 2, 3});
         options.spin = false;
         options.fetch_ahead = random_.pick<int64_t>({-1, 0, 4096});
     }

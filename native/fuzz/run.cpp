@@ -1,5 +1,8 @@
 #include "fuzz/run.h"
 
+#include <sanitizer/common_interface_defs.h>
+
+#include <atomic>
 #include <chrono>
 #include <cinttypes>
 #include <condition_variable>
@@ -13,6 +16,11 @@
 namespace bw::fuzz {
 
 namespace {
+
+// The input at hand, for whoever ends the process.
+std::atomic<uint64_t> at_hand{0};
+
+void name_input() { std::fprintf(stderr, "input %" PRIu64 " ended the process\n", at_hand.load()); }
 
 [[noreturn]] void stop(const Plan& plan, uint64_t input, const std::string& what) {
     std::fprintf(stderr, "input %" PRIu64 " of seed %" PRIu64 ": %s\n", input, plan.seed,
@@ -62,10 +70,12 @@ class Watchdog {
 }  // namespace
 
 Outcomes run_inputs(const Plan& plan, double most_seconds, const Input& input) {
+    __sanitizer_set_death_callback(name_input);
     Outcomes outcomes;
     Watchdog watchdog(plan, most_seconds);
     for (uint64_t number = plan.first; number < plan.first + plan.inputs; number++) {
         watchdog.begin(number);
+        at_hand.store(number);
         Random random(plan.seed, number);
         try {
             outcomes[input(random)]++;

@@ -1,6 +1,5 @@
 // What the fuzzers share: inputs by number, their outcomes counted, and an end to those that hang.
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
