@@ -4,6 +4,7 @@ processors, without Python, from dumped programs."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 from dataclasses import dataclass
@@ -223,6 +224,10 @@ def test_the_runner_says_what_it_cannot_do(
     assert "it must be 1 to" in refused(data, "--tokens", "1", "--threads", "0")
     assert "no ISA variant 'abacus'" in refused(data, "--tokens", "1", "--isa", "abacus")
     assert run_runner(runner, "run", tmp_path / "missing").status == 2
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):  # nobody will ever write to the one, and the other is a folder
+        outcome = run_runner(runner, "run", tmp_path / name)
+        assert outcome.status == 2 and "is no plain file" in outcome.err
     assert run_runner(runner).status == 2
 
 

@@ -19,6 +19,7 @@ from bandweave.engine.executor import Step
 from bandweave.engine.loading import Weights, load_weights
 from bandweave.engine.lowering import lower
 from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.engine.probe.programs import matrix, products
 from bandweave.engine.program import Buffer, CacheShape, Op, Part, Program, Vector, View, Weight
 from bandweave.engine.reference.executor import ReferenceExecutor
 from bandweave.engine.reference.weights import load_reference
@@ -212,6 +213,38 @@ def test_more_rows_than_can_be_numbered_are_refused() -> None:
     NativeExecutor(program, weights, replace(OPTIONS, max_rows=(1 << 19) - 1))
     with pytest.raises(ValueError, match="more than can be numbered"):
         NativeExecutor(program, weights, replace(OPTIONS, max_rows=1 << 19))
+
+
+def test_sums_of_more_units_than_the_grid_holds_are_refused() -> None:
+    """Each unit's sum may be nearly 2^51 steps; 4096 of them are more than int64."""
+    for columns, words in ((4095, ""), (4096, "too many units")):
+        matrices = [matrix("w", 16, columns, 1)]
+        arena = _native.Arena(_native.matrix_bytes("f32", 16, columns, 1))
+        weights = Weights(
+            arena=arena, matrices={"w": _native.Matrix(arena, "f32", 16, columns, 1)}, vectors={}
+        )  # fmt: skip
+        program = products(matrices, on_grid=True)
+        if not words:
+            NativeExecutor(program, weights, OPTIONS)
+            continue
+        with pytest.raises(ValueError, match=words):
+            NativeExecutor(program, weights, OPTIONS)
+
+
+def test_threads_that_the_system_does_not_start_are_a_sentence() -> None:
+    code = """
+import resource
+from bandweave import _native
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+try:
+    _native.PlainRead(200, 1 << 20)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("this system starts no 200 threads ("), done.stderr
+    assert done.stdout.endswith("): ask for fewer, or raise its limit\n")
 
 
 # --- the mesh ---

@@ -49,7 +49,10 @@ class Checker {
                 return matrix();
             case OpKind::linear_grid:
                 floats(op_.a), grid(op_.out), step_rows(op_.a), step_rows(op_.out);
-                return matrix();
+                matrix();
+                return require(
+                    program_.matrices[static_cast<size_t>(op_.matrix)].layout.units() <= kMostUnits,
+                    "its sums have too many units");
             case OpKind::rope:
                 floats(op_.a), step_rows(op_.a);
                 pieces(op_.heads, op_.dim, op_.a);

@@ -19,6 +19,8 @@ constexpr int kMostOps = 1 << 16;
 constexpr int kMostRows = 1 << 20;   // of a step
 constexpr int kMostPages = 1 << 24;  // of the KV cache: 2^30 positions
 constexpr int kMostLayers = 1 << 12, kMostKvHeads = 1 << 12, kMostHeadDim = 1 << 13;
+constexpr int kMostUnits =
+    (1 << 12) - 1;  // of a sum on the grid: each below 2^51, all inside int64
 constexpr double kMostFrequency = 1 << 20;  // radians a position
 
 // Throw std::invalid_argument, with the operation's name, where an index leaves its table, a view

@@ -21,6 +21,9 @@ constexpr double kStallSeconds = 0.2, kPatientSeconds = 20;
 constexpr size_t kMostBuffered = size_t{2} << 20;
 
 bool is_harmless(Alteration how) { return how == Alteration::none || how == Alteration::pieces; }
+bool is_flip(Alteration how) {
+    return how == Alteration::flip_header || how == Alteration::flip_payload;
+}
 
 using Steps = std::vector<std::vector<float>>;  // the embeddings of each step's rows
 
@@ -164,12 +167,13 @@ std::string judge(const std::vector<Node>& nodes, const std::vector<float>& righ
     const bool answered = nodes[0].failure.empty();
     if (answered && nodes[0].logits != right) throw Wrong{"a wrong answer without an error"};
     if (is_harmless(altered.how) && !first.empty()) throw Wrong{"unaltered, but: " + first};
-    const bool flipped =
-        altered.how == Alteration::flip_header || altered.how == Alteration::flip_payload;
-    if (flipped && altered.done && altered.work && !named)
+    if (is_flip(altered.how) && altered.done && altered.work && !named)
         throw Wrong{"bits were flipped, but: " + (first.empty() ? "no error" : first)};
     if (!altered.done && !is_harmless(altered.how)) {
-        if (!first.empty()) throw Wrong{"nothing was altered yet, but: " + first};
+        // On a busy machine a node may get no processor for longer than the bound.
+        const bool stalled = first.find(" made no progress for ") != std::string::npos;
+        if (!first.empty() && !(stalled && setting.stall_seconds == kStallSeconds))
+            throw Wrong{"nothing was altered yet, but: " + first};
         return "accepted: was not reached";
     }
     if (first.empty()) return "accepted: right";
@@ -207,7 +211,8 @@ std::string run(Random& random, const Kernels& kernels) {
         altered.at = random.below(random.pick<size_t>({100, 1000, 5000}));
     setting.sender = random.between(0, model.nodes - 1);
     setting.receiver = (setting.sender + random.between(1, model.nodes - 1)) % model.nodes;
-    setting.stall_seconds = is_harmless(altered.how) ? kPatientSeconds : kStallSeconds;
+    setting.stall_seconds =
+        is_harmless(altered.how) || is_flip(altered.how) ? kPatientSeconds : kStallSeconds;
     return judge(run_mesh(model, setting, steps, &altered, random), right, altered, setting);
 }
 

@@ -1,5 +1,9 @@
 #include "runner/dump_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
 
@@ -20,18 +24,21 @@ constexpr int kMostContext = 1 << 23;
 constexpr size_t kLongestName = 200;
 
 struct File {
-    std::FILE* file;
+    std::FILE* file = nullptr;
     uint64_t bytes = 0;
 
-    explicit File(const std::string& path) : file(std::fopen(path.c_str(), "rb")) {
-        if (!file) throw DumpError(path + ": cannot be opened");
-        std::fseek(file, 0, SEEK_END);
-        const long end = std::ftell(file);
-        if (end < 0) {
-            std::fclose(file);
-            throw DumpError(path + ": has no size");
+    explicit File(const std::string& path) {
+        // Not to wait for whoever would write to a pipe.
+        const int descriptor = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (descriptor < 0) throw DumpError(path + ": cannot be opened");
+        struct stat status{};
+        const bool plain = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+        file = plain ? fdopen(descriptor, "rb") : nullptr;
+        if (!file) {
+            close(descriptor);
+            throw DumpError(path + ": is no plain file");
         }
-        bytes = static_cast<uint64_t>(end);
+        bytes = static_cast<uint64_t>(status.st_size);
     }
     ~File() { std::fclose(file); }
     File(const File&) = delete;
@@ -202,9 +209,9 @@ DumpFile read_dump(const std::string& path) {
         pieces.push_back(in.piece());
         if (matrix.bytes() > file.bytes) throw DumpError("the file ends too early");
         total += (matrix.bytes() + 63) / 64 * 64;
+        if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
         program.matrices.push_back(matrix);
     }
-    if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
     dump.arena = std::make_unique<Arena>(total);
     for (size_t i = 0; i < pieces.size(); i++) {
         Matrix& matrix = program.matrices[i];

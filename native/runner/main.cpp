@@ -24,7 +24,8 @@ constexpr const char* kUsage =
     "       bandweave-runner isa\n"
     "\n"
     "run     goes on with a prompt of token ids, greedily, and prints one JSON object\n"
-    "verify  compares what every kernel of this processor's variants computes with stored digests,\n"
+    "verify  compares what every kernel of this processor's variants computes with stored "
+    "digests,\n"
     "        and checksums with the standard's\n"
     "isa     names the kernel variants that this processor can run, the fastest first\n";
 
