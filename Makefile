@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the demo: a model split over two nodes
 # make test   install into .venv and run the tests
 # make check  format, lint, types, import contracts
+# make fuzz   100,000 inputs of each kind for what takes others' data, under sanitizers
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test check format exhaustive transformers bench documents clean FORCE
+.PHONY: demo test check format exhaustive fuzz transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -32,6 +33,11 @@ format: $(VENV)/.dev
 # The full product of splits, formats, variants and models; long.
 exhaustive: $(VENV)/.dev
 	$(BIN)/python -m tests.exhaustive
+
+# INPUTS of each kind; KINDS="dumps programs" chooses.
+INPUTS ?= 100000
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(KINDS)
 
 # Makes the stored reference values again with transformers and PyTorch, and compares.
 transformers: $(VENV)-transformers/.installed

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.helpers.linked_nodes import (
     ABORT,
     BYE,
     DATA,
+    HEADER,
     LINKS,
     PROGRESS,
     STEP,
@@ -29,6 +31,7 @@ from tests.helpers.linked_nodes import (
     frame,
     link_nodes,
     read_frame,
+    slow_link,
     step_payload,
 )
 from tests.helpers.random_model import ODD_SPECS, random_source, tiny_spec
@@ -149,8 +152,10 @@ def test_a_slow_stage_that_computes_is_waited_for(linked: Link) -> None:
 def test_nodes_that_wait_in_a_circle_time_out(count: int) -> None:
     """Each receives from the next: nobody works, however much they all report."""
     nodes = circle(count, stall_seconds=0.5)
+    step = one_step()
+    step = replace(step, wants_logits=np.zeros_like(step.wants_logits))  # none are made
     start = time.monotonic()
-    errors = nodes.run_all(one_step())
+    errors = nodes.run_all(step)
     took = time.monotonic() - start
     assert sorted(errors) == list(range(count))
     for error in errors.values():
@@ -254,14 +259,111 @@ def test_reports_without_progress_do_not_put_off_a_stall(linked: Link) -> None:
     assert took < 2.5
 
 
+# --- peers that send or take a byte now and then ---
+
+
+def drip(sock: socket.socket, data: bytes, seconds: float) -> None:
+    """Sends a byte at a time, as long as somebody listens."""
+    with contextlib.suppress(OSError):
+        for index in range(len(data)):
+            sock.sendall(data[index : index + 1])
+            time.sleep(seconds)
+    sock.close()
+
+
+@pytest.mark.parametrize("begun", [0, 20, HEADER.size, HEADER.size + 100])
+def test_a_frame_that_comes_byte_by_byte_is_a_stall(linked: Link, begun: int) -> None:
+    """Wherever in it the dripping begins."""
+    whole = frame(DATA, bytes(2000), node=1, op=6)
+
+    def act(sock: socket.socket) -> None:
+        sock.sendall(whole[:begun])
+        drip(sock, whole[begun : begun + 60], 0.1)
+
+    error, took = played_by(linked, act, stall_seconds=0.5)
+    assert error.startswith("node 1 made no progress for ")
+    assert took < 3.0
+
+
+def test_reports_do_not_fill_a_frame_that_lies_about_its_length(linked: Link) -> None:
+    """They are taken for its payload; each of them says that node 1 works."""
+
+    def act(sock: socket.socket) -> None:
+        sock.sendall(frame(DATA, node=1, op=6, size=3000))
+        with contextlib.suppress(OSError):
+            report(sock, list(range(60)))
+        sock.close()
+
+    error, took = played_by(linked, act, stall_seconds=0.5)
+    assert error.startswith("node 1 made no progress for ")
+    assert took < 3.0
+
+
+def test_a_step_that_comes_byte_by_byte_is_a_stall(linked: Link) -> None:
+    """A follower waits for its next step without bound, but not for the rest of one."""
+    nodes = linked(2, played=[0], stall_seconds=0.5)
+    whole = frame(STEP, step_payload(TOKENS), node=0)
+    thread = threading.Thread(target=drip, args=(nodes.sockets[0, 1], whole, 0.1))
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(StepError, match="^node 0 made no progress for 0"):
+        nodes.node(1).follow()
+    assert time.monotonic() - start < 4.0
+    nodes.executors[1] = None
+    nodes.exchanges[1] = None  # closes the link, which ends the dripping
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
+def test_a_peer_that_takes_a_byte_now_and_then_is_a_stall() -> None:
+    """Sums of 960 KB, of which the other end takes a byte every 50 ms."""
+    spec = tiny_spec(hidden_size=4000, intermediate_size=64, num_layers=1, vocab_size=64)
+    nodes = link_nodes(spec, random_source(spec, 1), 2, played=[1], stall_seconds=0.7)
+    sock, done = nodes.sockets[1, 0], threading.Event()
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            while not done.wait(0.05) and sock.recv(1):
+                pass
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    step = Book(num_sequences=1, pages_each=1).step([(0, [i % 64 for i in range(60)])])
+    start = time.monotonic()
+    with pytest.raises(StepError, match="^node 1 made no progress for "):
+        nodes.run(step)
+    assert time.monotonic() - start < 5.0
+    done.set()
+    thread.join(timeout=30)
+    nodes.close()
+
+
+def test_a_slow_link_is_no_stall() -> None:
+    """10 Mbit/s and 100 ms, over which a sum of a prompt takes longer than the bound."""
+    spec = tiny_spec(hidden_size=4000, intermediate_size=64, num_layers=1, vocab_size=64)
+    source = random_source(spec, 1)
+    step = Book(num_sequences=1, pages_each=2).step([(0, [i % 64 for i in range(120)])])
+    alone = link_nodes(spec, source, 1, weight_format="q4").run(step)
+    nodes = link_nodes(
+        spec, source, 2, link=slow_link(0.1, 1.25e6), stall_seconds=1.0, weight_format="q4"
+    )
+    thread = threading.Thread(target=nodes.node(1).follow)
+    thread.start()
+    start = time.monotonic()
+    assert nodes.run(step).tobytes() == alone.tobytes()
+    assert time.monotonic() - start > 3.0  # of which each of the two sums takes half
+    thread.join(timeout=30)
+
+
 # --- frames that make no sense ---
 
 FOREIGN = "node 1 sent a frame that does not belong to this mesh"
+DAMAGED = "the link from node 1 delivers damaged data to node 0 "
 TOO_LARGE = "node 1 sent a frame of "
 WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
-    "garbage": (bytes(range(7, 207)), FOREIGN),
-    "zeros": (bytes(64), FOREIGN),
-    "http": (b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n", FOREIGN),
+    "garbage": (bytes(range(7, 207)), DAMAGED),
+    "zeros": (bytes(64), DAMAGED),
+    "http": (b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n", DAMAGED),
     "magic": (frame(DATA, node=1, magic=1), FOREIGN),
     "generation": (frame(DATA, node=1, generation=2), FOREIGN),
     "sender": (frame(DATA, node=0), FOREIGN),
@@ -277,6 +379,15 @@ WRONG_FROM_1: dict[str, tuple[bytes, str]] = {
     ),
     "a step": (frame(STEP, step_payload([1]), node=1), "node 1 is at step 1 operation 0.0 while "),
     "goodbye": (frame(BYE, node=1), "node 1 closed its connection to node 0"),
+    "no reason": (frame(ABORT, node=1), "node 1 gave up without a reason"),
+    "waits for nobody": (
+        frame(PROGRESS, node=1, part=3),
+        "node 1 says that it waits for a node that does not exist",
+    ),
+    "waits for nobody at all": (
+        frame(PROGRESS, node=1, part=0x8000),
+        "node 1 says that it waits for a node that does not exist",
+    ),
 }
 
 
@@ -307,7 +418,19 @@ def test_a_sum_of_the_wrong_size_is_refused(linked: Link, size: int) -> None:
 
 
 WRONG_FROM_0: dict[str, tuple[bytes, str]] = {
-    "garbage": (bytes(range(7, 207)), "node 0 sent a frame that does not belong to this mesh"),
+    "garbage": (bytes(range(7, 207)), "the link from node 0 delivers damaged data to node 1 "),
+    "foreign": (
+        frame(STEP, step_payload(TOKENS), node=0, generation=7),
+        "node 0 sent a frame that does not belong to this mesh",
+    ),
+    "a later step": (
+        frame(STEP, step_payload(TOKENS), node=0, step=2),
+        "node 0 opened step 2 where step 1 was due",
+    ),
+    "odd": (
+        frame(STEP, step_payload(TOKENS) + b"x", node=0),
+        "node 0 opened a step with a header that makes no sense",
+    ),
     "data first": (frame(DATA, b"x", node=0), "node 0 sent data before it opened a step"),
     "empty": (frame(STEP, node=0), "node 0 opened a step with a header that makes no sense"),
     "short": (

@@ -182,12 +182,12 @@ def test_an_executor_that_cannot_be_made_holds_nothing() -> None:
 
     def fail() -> None:
         size = 64 << 20
-        program = _native.Program(0, 1, 64, 16, (1, 1, 64), [1.0] * 32)
+        program = _native.Program(0, 1, 64, 16, (4096, 4096, 8192), [1.0] * 32)
         program.add_matrix(_native.Matrix(_native.Arena(size), "f32", 16, 64, 64))
         exchange = _native.Exchange(0, ["node 0"], 1, 1.0, False)
         with pytest.raises(MemoryError):  # so many pages are more than addresses
             _native.Executor(
-                program, 1, 2**31 - 1, 2**20, True, 2, [], False, "", "exact", 1, 1, 0, exchange
+                program, 1, 2**24, 2**20, True, 2, [], False, "", "exact", 1, 1, 0, exchange
             )
 
     fail()

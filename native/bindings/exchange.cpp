@@ -1,6 +1,8 @@
 // The exchange of a node with the others, link by link.
 #include "exchange/exchange.h"
 
+#include <cmath>
+
 #include "bindings/bindings.h"
 #include "executor/executor.h"
 
@@ -19,7 +21,7 @@ void bind_exchange(nb::module_& m) {
         .def(
             "add_emulated",
             [](Exchange& self, int peer, int descriptor, double latency, double bytes_per_s) {
-                if (!(latency >= 0 && bytes_per_s > 0))
+                if (!(latency >= 0 && bytes_per_s > 0 && std::isfinite(latency)))
                     throw nb::value_error("a link has a latency of at least 0 and a rate above 0");
                 self.add_link(peer, emulated_transport(tcp_transport(descriptor, self.spin()),
                                                        latency, bytes_per_s));

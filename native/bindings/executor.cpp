@@ -2,6 +2,7 @@
 #include "executor/executor.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "bindings/bindings.h"
 #include "exchange/exchange.h"
@@ -24,6 +25,9 @@ struct PyExecutor {
     std::unique_ptr<Executor> executor;
 };
 
+// What does not fit an int is more than any step may have, and is refused as such.
+int whole(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)); }
+
 // The rows of a step, as the arrays have them.
 StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
                  const Ints& positions, const Ints& wants, const Ints& tables,
@@ -33,12 +37,12 @@ StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots
         tables.ndim() != 2)
         throw nb::value_error("a step's arrays must have one entry a row");
     if (embeddings.ndim() != 2 || embeddings.shape(0) != rows ||
-        static_cast<int>(embeddings.shape(1)) != executor.program().hidden_size)
+        embeddings.shape(1) != static_cast<size_t>(executor.program().hidden_size))
         throw nb::value_error("embeddings must be [rows, hidden_size]");
     StepRows step;
-    step.rows = static_cast<int>(rows);
-    step.slots = static_cast<int>(tables.shape(0));
-    step.pages = static_cast<int>(tables.shape(1));
+    step.rows = whole(rows);
+    step.slots = whole(tables.shape(0));
+    step.pages = whole(tables.shape(1));
     step.tokens = tokens.data();
     step.slot_of = slots.data();
     step.positions = positions.data();

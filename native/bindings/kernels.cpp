@@ -1,8 +1,10 @@
 // The kernels as Python asks for them: variants, checks of them, sizes, plain reads.
 #include "bindings/bindings.h"
 #include "core/checksum.h"
+#include "core/crc32c.h"
 #include "core/float_mode.h"
 #include "core/numerics.h"
+#include "executor/check.h"
 #include "kernels/isa.h"
 #include "probe/plain_read.h"
 #include "verify/golden.h"
@@ -40,8 +42,12 @@ void bind_kernels(nb::module_& m) {
              "What so many of the threads read together, over several reads.");
     m.def(
         "kv_head_bytes",
-        [](int dim, bool half) { return (kv_head_bytes(dim, half) + 63) / 64 * 64; }, "dim"_a,
-        "half"_a, "Bytes of one KV head in one page.");
+        [](int dim, bool half) {
+            if (dim < 1 || dim > kMostHeadDim)
+                throw nb::value_error("a head has 1 to 8192 elements");
+            return (kv_head_bytes(dim, half) + 63) / 64 * 64;
+        },
+        "dim"_a, "half"_a, "Bytes of one KV head in one page.");
     m.def(
         "exp",
         [](Floats x, const std::string& isa) {
@@ -53,6 +59,24 @@ void bind_kernels(nb::module_& m) {
         },
         "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
 
+    m.def(
+        "crc32c_variants",
+        [] {
+            std::vector<std::string> names;
+            for (const Crc32cVariant& variant : crc32c_variants()) names.emplace_back(variant.name);
+            return names;
+        },
+        "The ways to compute a CRC-32C here, the one that is used first.");
+    m.def(
+        "crc32c",
+        [](nb::bytes data, const std::string& variant, uint32_t sum) {
+            for (const Crc32cVariant& known : crc32c_variants())
+                if (variant == known.name)
+                    return known.extend(sum, static_cast<const uint8_t*>(data.data()), data.size());
+            throw nb::value_error(("this processor has no CRC-32C by " + variant).c_str());
+        },
+        "data"_a, "variant"_a, "sum"_a = 0,
+        "The checksum of the mesh's frames, going on from one.");
     m.def(
         "checksum",
         [](nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu> data) {

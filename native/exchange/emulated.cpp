@@ -4,11 +4,13 @@
 // it sends, and the receiver holds it until the emulated link would have delivered it. So it
 // does not matter when the receiver looks, and no third party needs a processor.
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <deque>
 #include <vector>
 
 #include "core/clock.h"
+#include "core/crc32c.h"
 #include "exchange/transport.h"
 
 namespace bw {
@@ -17,8 +19,13 @@ namespace {
 
 struct RecordHeader {
     double sent;  // on the clock of now()
-    uint64_t bytes;
+    uint32_t bytes;
+    uint32_t sum;  // crc32c of all before it
 };
+
+uint32_t sum_of(const RecordHeader& header) {
+    return crc32c(0, &header, offsetof(RecordHeader, sum));
+}
 
 constexpr size_t kRecord = 64 << 10;  // bytes that travel under one time
 constexpr size_t kMostHeld = 8 << 20;
@@ -30,9 +37,10 @@ class EmulatedTransport final : public Transport {
         : inner_(std::move(inner)), latency_(latency), bytes_per_s_(bytes_per_s) {}
 
     int64_t send(const void* data, size_t bytes) override {
-        if (!flush()) return gone_ ? -1 : 0;
+        if (!flush()) return gone_ ? kGone : 0;
         const size_t n = std::min(bytes, kRecord);
-        const RecordHeader header{now(), n};
+        RecordHeader header{now(), static_cast<uint32_t>(n), 0};
+        header.sum = sum_of(header);
         out_.resize(sizeof header + n);
         std::memcpy(out_.data(), &header, sizeof header);
         std::memcpy(out_.data() + sizeof header, data, n);
@@ -44,7 +52,7 @@ class EmulatedTransport final : public Transport {
     int64_t receive(void* data, size_t bytes) override {
         flush();
         take();
-        if (held_.empty()) return gone_ ? -1 : 0;
+        if (held_.empty()) return damaged_ ? kDamaged : gone_ ? kGone : 0;
         Record& first = held_.front();
         if (now() < first.due) return 0;
         const size_t n = std::min(bytes, first.bytes.size() - first.read);
@@ -55,6 +63,17 @@ class EmulatedTransport final : public Transport {
         return static_cast<int64_t>(n);
     }
 
+    bool flush() override {
+        while (sent_ < out_.size()) {
+            const int64_t moved = inner_->send(out_.data() + sent_, out_.size() - sent_);
+            if (moved < 0) gone_ = true;
+            if (moved <= 0) return false;
+            sent_ += static_cast<size_t>(moved);
+        }
+        return !gone_ && inner_->flush();
+    }
+
+    bool on_wire() const override { return inner_->on_wire(); }
     int descriptor() const override { return inner_->descriptor(); }
     short prepare_wait(bool reading, bool writing) override {
         const short events = inner_->prepare_wait(reading, writing || sent_ < out_.size());
@@ -70,20 +89,9 @@ class EmulatedTransport final : public Transport {
         size_t read;
     };
 
-    // True once all that was taken to be sent is on its way.
-    bool flush() {
-        while (sent_ < out_.size()) {
-            const int64_t moved = inner_->send(out_.data() + sent_, out_.size() - sent_);
-            if (moved < 0) gone_ = true;
-            if (moved <= 0) return false;
-            sent_ += static_cast<size_t>(moved);
-        }
-        return !gone_;
-    }
-
     // Reads what has come, and says when each record is due.
     void take() {
-        while (held_bytes_ < kMostHeld && !gone_) {
+        while (held_bytes_ < kMostHeld && !gone_ && !damaged_) {
             const size_t before = in_.size();
             in_.resize(before + kReadAtOnce);
             const int64_t moved = inner_->receive(in_.data() + before, kReadAtOnce);
@@ -94,11 +102,11 @@ class EmulatedTransport final : public Transport {
             while (in_.size() - at >= sizeof(RecordHeader)) {
                 RecordHeader header;
                 std::memcpy(&header, in_.data() + at, sizeof header);
-                if (header.bytes == 0 || header.bytes > kRecord) {
-                    gone_ = true;  // this is no peer that emulates a link
+                if (header.sum != sum_of(header) || header.bytes == 0 || header.bytes > kRecord) {
+                    damaged_ = true;  // or this is no peer that emulates a link
                     return;
                 }
-                const size_t n = static_cast<size_t>(header.bytes);
+                const size_t n = header.bytes;
                 if (in_.size() - at < sizeof header + n) break;
                 const auto* payload = in_.data() + at + sizeof header;
                 free_at_ = std::max(free_at_, std::min(header.sent, now())) +
@@ -118,7 +126,7 @@ class EmulatedTransport final : public Transport {
     std::deque<Record> held_;
     size_t held_bytes_ = 0;
     double free_at_ = 0;  // when the link has carried all that was sent so far
-    bool gone_ = false;
+    bool gone_ = false, damaged_ = false;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <stdexcept>
 
 #include "core/clock.h"
 #include "core/threads.h"
@@ -24,6 +25,8 @@ constexpr double kCheckEvery = 0.02;    // for stalls
 constexpr double kBlindYields = 100e-6;
 constexpr double kAbort = 0.2;
 constexpr int kDozeMilliseconds = 50, kIdleMilliseconds = 1000;
+
+int num(const std::vector<std::string>& names) { return static_cast<int>(names.size()); }
 }  // namespace
 
 Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation,
@@ -32,6 +35,10 @@ Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation
       report_every_(std::min(kReportEvery, stall_seconds / 5)),
       spin_(spin),
       links_(names.size()) {
+    if (names.empty() || names.size() > kMostNodes || node < 0 || node >= num(names))
+        throw std::invalid_argument("node " + std::to_string(node) + " is none of " +
+                                    std::to_string(names.size()) + " nodes");
+    if (!(stall_seconds > 0)) throw std::invalid_argument("the bound for stalls must be above 0 s");
     context_.node = node;
     context_.names = std::move(names);
     context_.generation = generation;
@@ -41,9 +48,13 @@ Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation
 Exchange::~Exchange() { leave(); }
 
 void Exchange::add_link(int peer, std::unique_ptr<Transport> transport) {
-    auto link = std::make_unique<Link>(context_, peer, std::move(transport));
-    peers_.push_back(link.get());
-    links_.at(static_cast<size_t>(peer)) = std::move(link);
+    if (peer < 0 || peer >= num_nodes() || peer == node() || links_[static_cast<size_t>(peer)])
+        throw std::invalid_argument("node " + std::to_string(node()) + " of " +
+                                    std::to_string(num_nodes()) + " needs no link to node " +
+                                    std::to_string(peer));
+    links_[static_cast<size_t>(peer)] =
+        std::make_unique<Link>(context_, peer, std::move(transport));
+    peers_.push_back(links_[static_cast<size_t>(peer)].get());
 }
 
 void Exchange::limit(size_t step_bytes, size_t data_bytes) {
@@ -57,7 +68,7 @@ size_t Exchange::buffer_bytes() const {
     return bytes;
 }
 
-FrameHeader Exchange::header(FrameKind kind, uint32_t op, size_t bytes) const {
+FrameHeader Exchange::header(FrameKind kind, uint32_t op, uint16_t part) const {
     FrameHeader h{};
     h.magic = kMagic;
     h.kind = static_cast<uint16_t>(kind);
@@ -65,26 +76,33 @@ FrameHeader Exchange::header(FrameKind kind, uint32_t op, size_t bytes) const {
     h.generation = context_.generation;
     h.step = step_;
     h.op = op;
-    h.bytes = static_cast<uint32_t>(bytes);
+    h.part = part;
     return h;
+}
+
+// Completes a frame: its size and checksums, then the header in the room before the payload.
+void Exchange::seal(FrameHeader h, uint8_t* payload, size_t bytes, bool on_wire) const {
+    h.bytes = static_cast<uint32_t>(bytes);
+    if (on_wire) h.payload_sum = crc32c(0, payload, bytes);
+    h.header_sum = header_sum(h);
+    std::memcpy(payload - sizeof h, &h, sizeof h);
 }
 
 // --- messages ---
 
-void Exchange::send(uint8_t* payload, size_t bytes, FrameKind kind, uint32_t op, uint32_t part,
+void Exchange::send(uint8_t* payload, size_t bytes, FrameKind kind, uint32_t op, uint16_t part,
                     const std::vector<int>& targets, Traffic traffic) {
     if (bytes > kMaxPayload) throw StepError("a message of more than 1 GiB is too large to send");
-    FrameHeader h = header(kind, op, bytes);
-    h.part = part;
-    uint8_t* frame = payload - sizeof h;
-    std::memcpy(frame, &h, sizeof h);
+    bool on_wire = false;
+    for (int node : targets) on_wire |= link(node).on_wire;
+    seal(header(kind, op, part), payload, bytes, on_wire);
     for (int node : targets) {
-        link(node).queue(frame, sizeof h + bytes, traffic);
+        link(node).queue(payload - sizeof(FrameHeader), sizeof(FrameHeader) + bytes, traffic);
         link(node).flush();
     }
 }
 
-const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint32_t part,
+const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint16_t part,
                                                          const std::vector<int>& sources) {
     release();
     context_.counters.exchanges++;
@@ -138,11 +156,18 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
     release();
     Link& leader = link(0);
     const double start = now();
+    double begun = 0;  // when the frame that comes began to
     for (;;) {
         leader.pump();
         if (leader.ready) break;
         if (leader.ended || leader.closed) return nullptr;
         const double time = now();
+        if (!leader.partial())
+            begun = 0;
+        else if (begun == 0)
+            begun = time;
+        const double quiet = time - std::max(begun, leader.heard);
+        if (begun > 0 && quiet > stall_seconds_) throw StepError(stalled(0, quiet));
         if (spin_ && time < start + kSpin) {
             cpu_pause();
             continue;
@@ -156,6 +181,9 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
     }
     if (leader.front.kind != static_cast<uint16_t>(FrameKind::step))
         throw StepError(context_.names[0] + " sent data before it opened a step");
+    if (leader.front.step != step_ + 1)
+        throw StepError(context_.names[0] + " opened step " + std::to_string(leader.front.step) +
+                        " where step " + std::to_string(step_ + 1) + " was due");
     step_ = leader.front.step;
     leader.taken = true;
     step_frame_ = {0, leader.payload(), leader.front.bytes};
@@ -175,7 +203,7 @@ void Exchange::listen() {
 }
 
 void Exchange::settle(const std::vector<int>& sources, bool drained) {
-    if (!trouble_.empty()) throw StepError(trouble_);
+    if (trouble_) std::rethrow_exception(trouble_);
     const double start = now();
     double sent_at = 0, listened = start, checked = start;
     blind_since_ = 0;
@@ -248,14 +276,14 @@ bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds
 
 // --- the end ---
 
-void Exchange::abort(const std::string& whole_reason) noexcept {
-    const std::string reason = whole_reason.substr(0, kLongestReason);
+void Exchange::abort(const std::string& reason) noexcept try {
     if (left_) return;
     left_ = true;
-    std::vector<uint8_t> frame(sizeof(FrameHeader) + reason.size());
-    FrameHeader h = header(FrameKind::abort, 0, reason.size());
-    std::memcpy(frame.data(), &h, sizeof h);
-    std::memcpy(frame.data() + sizeof h, reason.data(), reason.size());
+    const size_t bytes = std::min(reason.size(), kLongestReason);
+    std::vector<uint8_t> frame(sizeof(FrameHeader) + bytes);
+    uint8_t* payload = frame.data() + sizeof(FrameHeader);
+    std::copy_n(reason.begin(), bytes, payload);
+    seal(header(FrameKind::abort, 0, 0), payload, bytes, true);
     // A frame that is half sent goes first, if its reader takes it soon.
     const double deadline = now() + kAbort;
     for (Link* link : peers_) {
@@ -264,16 +292,20 @@ void Exchange::abort(const std::string& whole_reason) noexcept {
         while (!link->flush() && !link->closed && now() < deadline) usleep(200);
         link->forget_unsent(true);
     }
+} catch (const std::exception&) {
+    // Out of memory: the links close, which says enough.
 }
 
-void Exchange::leave() noexcept {
+void Exchange::leave() noexcept try {
     if (left_) return;
     left_ = true;
-    FrameHeader h = header(FrameKind::bye, 0, 0);
+    uint8_t frame[sizeof(FrameHeader)];
+    seal(header(FrameKind::bye, 0, 0), frame + sizeof frame, 0, true);
     for (Link* link : peers_) {
         link->forget_unsent(true);
-        link->post(reinterpret_cast<const uint8_t*>(&h), sizeof h);
+        link->post(frame, sizeof frame);
     }
+} catch (const std::exception&) {
 }
 
 void Exchange::forget_unsent() noexcept {

@@ -2,6 +2,7 @@
 // it. Knows no programs: an operation is a number here.
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,14 +17,17 @@ class Exchange {
   public:
     // `names[i]` names node i in messages. A mesh in which nobody that this node waits for, at
     // first or second hand, does any work for `stall_seconds` is an error. `spin` off where threads
-    // outnumber processors.
+    // outnumber processors. Throws std::invalid_argument.
     Exchange(int node, std::vector<std::string> names, uint32_t generation, double stall_seconds,
              bool spin);
     ~Exchange();
     Exchange(const Exchange&) = delete;
     Exchange& operator=(const Exchange&) = delete;
 
+    // Throws std::invalid_argument where there is no such peer or it has a link already.
     void add_link(int peer, std::unique_ptr<Transport> transport);
+    // Whether every other node has a link.
+    bool complete() const { return peers_.size() + 1 == links_.size(); }
     // Payloads that a peer may send at most, so that none can make this node hoard memory.
     void limit(size_t step_bytes, size_t data_bytes);
     int node() const { return context_.node; }
@@ -38,11 +42,11 @@ class Exchange {
 
     // Sends a payload to every node of `targets` as soon as it goes. The FrameHeader's room before
     // it is the caller's and is written here; neither may change before drain() or transfer().
-    void send(uint8_t* payload, size_t bytes, FrameKind kind, uint32_t op, uint32_t part,
+    void send(uint8_t* payload, size_t bytes, FrameKind kind, uint32_t op, uint16_t part,
               const std::vector<int>& targets, Traffic traffic);
     // Waits for one data frame of this step, op and part from every node of `sources`, while what
     // is queued leaves. Payloads stay valid until the next receive() or release().
-    const std::vector<Received>& receive(uint32_t op, uint32_t part,
+    const std::vector<Received>& receive(uint32_t op, uint16_t part,
                                          const std::vector<int>& sources);
     // Waits until everything has left.
     void drain();
@@ -56,13 +60,14 @@ class Exchange {
                                           const std::vector<int>& targets,
                                           const std::vector<int>& sources, Traffic traffic);
 
-    // Followers: waits without bound for node 0's next step frame. Returns null when node 0 has
-    // left, or when `wake_descriptor` (or -1) becomes readable (then *woken is set).
+    // Followers: waits for node 0's next step frame, without bound until it begins to come. Returns
+    // null when node 0 has left, or when `wake_descriptor` (or -1) becomes readable (then *woken is
+    // set).
     const Received* await_step(int wake_descriptor, bool* woken);
 
     void begin_step(uint32_t step);
     // In the midst of computing: moves what can move, and tells waiting peers a few times a second
-    // that this node goes on. Errors wait for the next receive().
+    // that this node goes on. Errors wait for the next receive() or drain().
     void report_progress() noexcept;
     // Tells every peer why this node gives up. Never throws.
     void abort(const std::string& reason) noexcept;
@@ -86,7 +91,9 @@ class Exchange {
     void send_progress(int waiting_for);
     Link& link(int node) { return *links_[static_cast<size_t>(node)]; }
     const Link& link(int node) const { return *links_[static_cast<size_t>(node)]; }
-    FrameHeader header(FrameKind kind, uint32_t op, size_t bytes) const;
+    std::string stalled(int node, double seconds) const;
+    FrameHeader header(FrameKind kind, uint32_t op, uint16_t part) const;
+    void seal(FrameHeader header, uint8_t* payload, size_t bytes, bool on_wire) const;
 
     LinkContext context_;
     const double stall_seconds_, report_every_;
@@ -95,7 +102,7 @@ class Exchange {
     double last_report_ = 0;
     bool left_ = false;
     double blind_since_ = 0;
-    std::string trouble_;                       // what report_progress() could not say
+    std::exception_ptr trouble_;                // what report_progress() could not say
     std::vector<std::unique_ptr<Link>> links_;  // by node; null for this one
     std::vector<Link*> peers_;
     std::vector<uint8_t> frame_;

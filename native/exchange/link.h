@@ -28,7 +28,10 @@ struct LinkContext {
 class Link {
   public:
     Link(LinkContext& context, int node, std::unique_ptr<Transport> transport)
-        : node(node), transport(std::move(transport)), context_(context) {}
+        : node(node),
+          transport(std::move(transport)),
+          on_wire(this->transport->on_wire()),
+          context_(context) {}
 
     // --- receiving ---
     // Takes what there is up to one complete data or step frame, which stays at the front.
@@ -36,6 +39,8 @@ class Link {
     // Takes what there is behind that frame too, within bounds. Only while nobody reads payload().
     void read_ahead();
     const uint8_t* payload() const { return in_.data() + begin_ + sizeof(FrameHeader); }
+    // Whether a frame has begun to come that is not complete.
+    bool partial() const { return !ready && begin_ != end_; }
     // Takes the frame off the front and looks at the next.
     void drop_front();
     // Throws the reason that the peer gave for leaving, if it gave one.
@@ -45,7 +50,7 @@ class Link {
     bool taken = false;   // and somebody reads it
     bool closed = false;  // the transport has ended
     bool ended = false;   // the peer has said goodbye
-    FrameHeader front{};
+    FrameHeader front{};  // of the frame that comes or has come
 
     // --- sending ---
     // A frame that stays where it is until it has left.
@@ -54,14 +59,15 @@ class Link {
     void post(const uint8_t* frame, size_t bytes);
     // True once everything has left.
     bool flush();
-    bool sending() const { return !out_.empty() || !control_.empty(); }
-    bool sending_data() const { return !out_.empty(); }
+    bool sending() const { return !out_.empty() || !control_.empty() || held_; }
+    bool sending_data() const { return !out_.empty() || held_; }
     // Drops queued frames that have not begun to leave; with `all`, the rest of that one too.
     void forget_unsent(bool all);
     size_t buffer_bytes() const { return in_.size(); }
 
     const int node;
     const std::unique_ptr<Transport> transport;
+    const bool on_wire;
     double heard = 0;    // when the peer last showed work
     int waits_for = -1;  // whom it says that it waits for
 
@@ -72,18 +78,32 @@ class Link {
         Traffic traffic;
         bool begun;
     };
+    const std::string& name() const { return context_.names[static_cast<size_t>(node)]; }
     void parse();
-    bool receive();
+    FrameHeader read_header() const;
+    void begin_frame();
+    bool take_payload();
+    void end_control_frame();
+    size_t receive();
     void make_room();
     void hear();
+    void note_work();
+    void note_bytes(size_t bytes, size_t& uncounted);
+    [[noreturn]] void damaged() const;
     int64_t push(const uint8_t* data, size_t bytes, Traffic traffic);
 
     LinkContext& context_;
     // Received bytes [begin, end).
     std::vector<uint8_t> in_;
     size_t begin_ = 0, end_ = 0;
+    bool begun_ = false;  // `front` has been read
+    size_t summed_ = 0;   // bytes of its payload that the sum is of
+    uint32_t payload_sum_ = 0;
+    // Bytes that do not count as work yet: of that frame, behind it, and sent.
+    size_t coming_ = 0, ahead_ = 0, sent_ = 0;
     std::vector<uint8_t> control_;
     std::deque<Outgoing> out_;
+    bool held_ = false;  // the transport has taken more than has left
     uint64_t mark_ = 0;  // of the last progress frame
 };
 

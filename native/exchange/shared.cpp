@@ -36,13 +36,14 @@ class SharedTransport final : public Transport {
     int64_t send(const void* data, size_t bytes) override {
         const int64_t moved = out_->write(static_cast<const uint8_t*>(data), bytes);
         if (moved > 0) ring_bell(out_->reader_sleeps);
-        return moved == 0 && gone_ ? -1 : moved;
+        return moved == 0 && gone_ ? kGone : moved;
     }
     int64_t receive(void* data, size_t bytes) override {
         const int64_t moved = in_->read(static_cast<uint8_t*>(data), bytes);
         if (moved > 0) ring_bell(in_->writer_sleeps);
-        return moved == 0 && gone_ ? -1 : moved;
+        return moved == 0 && gone_ ? kGone : moved;
     }
+    bool on_wire() const override { return false; }
     int descriptor() const override { return descriptor_; }
 
     short prepare_wait(bool reading, bool writing) override {

@@ -8,9 +8,10 @@
 namespace bw {
 
 void Exchange::send_progress(int waiting_for) {
-    FrameHeader h = header(FrameKind::progress, context_.work, 0);
-    h.waiting = static_cast<uint32_t>(waiting_for + 1);
-    for (Link* link : peers_) link->post(reinterpret_cast<const uint8_t*>(&h), sizeof h);
+    uint8_t frame[sizeof(FrameHeader)];
+    const auto part = static_cast<uint16_t>(waiting_for + 1);
+    seal(header(FrameKind::progress, context_.work, part), frame + sizeof frame, 0, true);
+    for (Link* link : peers_) link->post(frame, sizeof frame);
     last_report_ = now();
 }
 
@@ -23,9 +24,15 @@ void Exchange::report_progress() noexcept {
             link->read_ahead();
         }
         if (!peers_.empty() && now() - last_report_ > report_every_) send_progress(-1);
-    } catch (const std::exception& error) {
-        trouble_ = error.what();
+    } catch (...) {
+        trouble_ = std::current_exception();
     }
+}
+
+std::string Exchange::stalled(int node, double seconds) const {
+    char text[64];
+    std::snprintf(text, sizeof text, " made no progress for %.1f s", seconds);
+    return context_.names[static_cast<size_t>(node)] + text;
 }
 
 // How long nobody has done any work whom a wait for `node` depends on: the node, the one that it
@@ -66,11 +73,7 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
     for (const Link* link : peers_)
         if (link->sending_data()) look(link->node);
     if (awaited < 0) return;
-    if (worst > stall_seconds_) {
-        char text[64];
-        std::snprintf(text, sizeof text, " made no progress for %.1f s", worst);
-        throw StepError(context_.names[static_cast<size_t>(culprit)] + text);
-    }
+    if (worst > stall_seconds_) throw StepError(stalled(culprit, worst));
     if (time - last_report_ > report_every_) send_progress(awaited);
 }
 

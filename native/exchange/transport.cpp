@@ -44,13 +44,13 @@ class TcpTransport final : public Transport {
 #endif
         ssize_t moved = ::send(descriptor_, data, bytes, flags);
         if (moved >= 0) return moved;
-        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : kGone;
     }
     int64_t receive(void* data, size_t bytes) override {
         ssize_t moved = ::recv(descriptor_, data, bytes, 0);
         if (moved > 0) return moved;
-        if (moved == 0) return -1;
-        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+        if (moved == 0) return kGone;
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : kGone;
     }
     int descriptor() const override { return descriptor_; }
 
@@ -72,6 +72,7 @@ class LocalTransport final : public Transport {
     int64_t receive(void* data, size_t bytes) override {
         return in_->read(static_cast<uint8_t*>(data), bytes);
     }
+    bool on_wire() const override { return false; }
 
   private:
     std::shared_ptr<Ring> in_, out_;

@@ -9,12 +9,20 @@
 
 namespace bw {
 
+constexpr int64_t kGone = -1, kDamaged = -2;
+
 class Transport {
   public:
     virtual ~Transport() = default;
-    // Bytes moved, 0 where it would block, -1 where the other side is gone.
+    // Bytes moved, 0 where it would block, kGone where the other side is gone; receive: kDamaged
+    // where what came cannot be what was sent.
     virtual int64_t send(const void* data, size_t bytes) = 0;
     virtual int64_t receive(void* data, size_t bytes) = 0;
+    // Goes on with bytes that send() has taken but that have yet to leave; true where none are
+    // left.
+    virtual bool flush() { return true; }
+    // False where bytes never leave this machine's memory: their checksums are left out.
+    virtual bool on_wire() const { return true; }
     // For poll(2); -1 where there is nothing to wait on but time.
     virtual int descriptor() const { return -1; }
     // Around a wait on the descriptor for something to read, for room to write, or for both.

@@ -10,14 +10,26 @@
 #include "core/clock.h"
 #include "core/float_mode.h"
 #include "executor/angles.h"
+#include "executor/check.h"
 #include "executor/fetch_ahead.h"
 #include "executor/span.h"
 
 namespace bw {
 
+namespace {
+
+Program checked(Program program, const ExecutorOptions& options, const Exchange* exchange) {
+    check_options(options);
+    check_program(program, options.max_rows);
+    check_mesh(program, exchange);
+    return program;
+}
+
+}  // namespace
+
 Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange,
                    std::shared_ptr<ThreadTeam> team)
-    : program_(std::move(program)),
+    : program_(checked(std::move(program), options, exchange.get())),
       fusion_(fuse(program_)),
       options_(std::move(options)),
       kernels_(*options_.kernels),
@@ -48,16 +60,17 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention + pointers + 64));
-    normal_.assign(scratch_.size(),
-                   std::vector<float>(static_cast<size_t>(padded(program_.hidden_size)) + 16));
+    for (int t = 0; t < team_.members(); t++)
+        normal_.emplace_back(static_cast<size_t>(padded(widest_norm(program_, fusion_))));
     const size_t angles = rows * program_.inv_freq.size() + 16;
-    cosine_.resize(angles);
-    sine_.resize(angles);
+    cosine_ = Zeroed<float>(angles);
+    sine_ = Zeroed<float>(angles);
     head_bytes_ = (kv_head_bytes(program_.cache.dim, options_.half_kv) + 63) / 64 * 64;
-    const size_t cache_bytes = head_bytes_ * static_cast<size_t>(program_.cache.kv_heads) *
-                               static_cast<size_t>(options_.num_pages) *
-                               static_cast<size_t>(program_.cache.layers);
+    const size_t cache_bytes = checked_product(
+        {head_bytes_, static_cast<size_t>(program_.cache.kv_heads),
+         static_cast<size_t>(options_.num_pages), static_cast<size_t>(program_.cache.layers)});
     cache_ = std::make_unique<Arena>(cache_bytes);
+    cache_pages_ = cache_->take(cache_bytes);
     attention_scale_ =
         static_cast<float>(1.0 / std::sqrt(static_cast<double>(std::max(1, program_.cache.dim))));
     logit_row_of_.reserve(rows);
@@ -116,17 +129,25 @@ uint8_t* Executor::head_page(int cache, int page, int head) const {
                     static_cast<size_t>(page)) *
                        static_cast<size_t>(program_.cache.kv_heads) +
                    static_cast<size_t>(head);
-    return cache_->base() + index * head_bytes_;
+    return cache_pages_ + index * head_bytes_;
 }
 
-const float* Executor::logits() const {
+// What brings the logits to node 0; null on the others, and in programs that make none.
+const Op* Executor::logits_op() const {
     for (const Op& op : program_.ops)
-        if (op.kind == OpKind::gather_logits && op.out.buffer >= 0)
-            return storage_[static_cast<size_t>(op.out.buffer)].floats.data();
+        if (op.kind == OpKind::gather_logits && program_.node == 0) return &op;
     return nullptr;
 }
 
-size_t Executor::logits_stride() const { return static_cast<size_t>(padded(program_.vocab_size)); }
+const float* Executor::logits() const {
+    const Op* op = logits_op();
+    return op ? storage_[static_cast<size_t>(op->out.buffer)].floats.data() : nullptr;
+}
+
+size_t Executor::logits_stride() const {
+    const Op* op = logits_op();
+    return op ? stride(op->out) : 0;
+}
 
 void Executor::barrier() { team_.barrier(); }
 

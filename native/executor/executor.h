@@ -68,6 +68,7 @@ size_t reduction_bytes(int rows, int width, int nodes);
 class Executor {
   public:
     // `team`: of another executor, whose steps never run at the same time; null for an own one.
+    // Throws std::invalid_argument for what check.h refuses.
     Executor(Program program, ExecutorOptions options, std::shared_ptr<Exchange> exchange,
              std::shared_ptr<ThreadTeam> team = nullptr);
     ~Executor();
@@ -115,13 +116,16 @@ class Executor {
     };
 
     void check(const StepRows& rows) const;
+    const Op* logits_op() const;
     void prepare(const StepRows& rows);
+    int follow_step(int wake_descriptor);
     void execute(double start);
     void count_wire(const WireCounters& before);
     void work(int member);
     void run_op(const Op& op, int member);
     // Any member may fail an operation; the step ends for all after it.
     void fail(const Op& op, const std::string& what);
+    void fail_all(const std::string& what);
     // Runs on member 0 while the others wait; an error fails the step and sets first_failed_.
     template <typename F>
     void on_first(const Op& op, int member, F&& work) {
@@ -188,6 +192,7 @@ class Executor {
     int rows_of(const View& view) const;
     float* row(const View& view, int index);
     size_t stride(const View& view) const;
+    const int32_t* table_of(int row) const;
     uint8_t* head_page(int cache, int page, int head) const;
     void barrier();
     // Member 0 shows that work goes on: between operations and inside long ones.
@@ -199,11 +204,12 @@ class Executor {
     const Kernels& kernels_;
     std::shared_ptr<Exchange> exchange_;
     std::vector<Storage> storage_;
-    std::vector<std::vector<uint8_t>> scratch_;  // per thread: one quantised row, attention
-    std::vector<std::vector<float>> normal_;     // per thread: one row after its norm
-    Zeroed<uint8_t> activations_;                // quantised rows of a step
-    std::vector<float> cosine_, sine_;           // [max_rows, rotary / 2]
+    std::vector<Zeroed<uint8_t>> scratch_;  // per thread: one quantised row, attention
+    std::vector<Zeroed<float>> normal_;     // per thread: one row after a norm left to a product
+    Zeroed<uint8_t> activations_;           // quantised rows of a step
+    Zeroed<float> cosine_, sine_;           // [max_rows, rotary / 2]
     std::unique_ptr<Arena> cache_;
+    uint8_t* cache_pages_ = nullptr;
     size_t head_bytes_ = 0;
     float attention_scale_ = 0;
 

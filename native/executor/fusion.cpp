@@ -6,6 +6,8 @@ namespace bw {
 
 namespace {
 
+constexpr size_t kMostOpen = 64;
+
 struct Touched {
     View view;
     int heads;
@@ -48,6 +50,13 @@ bool clashes(const Touched& a, const Touched& b) {
     return overlap(a.view, b.view) && (a.written || b.written) && !alike;
 }
 
+bool known(const std::vector<Touched>& views, const Touched& view) {
+    return std::any_of(views.begin(), views.end(), [&](const Touched& other) {
+        return same(other.view, view.view) && other.heads == view.heads &&
+               other.written == view.written;
+    });
+}
+
 std::vector<bool> meetings(const Program& program) {
     std::vector<bool> meets(program.ops.size(), true);
     std::vector<Touched> open;  // since the last meeting
@@ -57,14 +66,15 @@ std::vector<bool> meetings(const Program& program) {
             open.clear();
             continue;
         }
-        for (const Touched& view : touched(op)) open.push_back(view);
+        for (const Touched& view : touched(op))
+            if (!known(open, view)) open.push_back(view);
+        // Many are no model's: to compare each with each would take long.
+        bool meet = open.size() > kMostOpen;
         for (const Touched& want : touched(next))
-            if (std::any_of(open.begin(), open.end(),
-                            [&](const Touched& have) { return clashes(want, have); })) {
-                open.clear();
-                break;
-            }
-        meets[i] = open.empty();
+            meet |= std::any_of(open.begin(), open.end(),
+                                [&](const Touched& have) { return clashes(want, have); });
+        meets[i] = meet;
+        if (meet) open.clear();
     }
     return meets;
 }
@@ -101,6 +111,13 @@ Fusion fuse(const Program& program) {
         fusion.norm_of[i + 1] = static_cast<int>(i);
     }
     return fusion;
+}
+
+int widest_norm(const Program& program, const Fusion& fusion) {
+    int widest = 0;
+    for (size_t i = 0; i < program.ops.size(); i++)
+        if (fusion.left_out[i]) widest = std::max(widest, program.ops[i].dim);
+    return widest;
 }
 
 }  // namespace bw

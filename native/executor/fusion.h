@@ -18,5 +18,7 @@ struct Fusion {
 };
 
 Fusion fuse(const Program& program);
+// Elements of the widest row that a product makes by a norm of its own; 0 where none does.
+int widest_norm(const Program& program, const Fusion& fusion);
 
 }  // namespace bw

@@ -126,12 +126,17 @@ void Executor::kv_append(const Op& op, int member) {
     const Span own = part(step_.rows * op.kv_heads, member, team_.members());
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.kv_heads, h = i % op.kv_heads, position = step_.positions[r];
-        const int page = step_.tables[step_.slot_of[r] * step_.pages + position / kPage];
+        const int page = table_of(r)[position / kPage];
         if (!kernels_.kv_store(head_page(op.cache, page, h), row(op.a, r) + h * op.dim,
                                row(op.b, r) + h * op.dim, position % kPage, op.dim,
                                options_.half_kv))
             fail(op, op.name + ": a key or value is not finite in the KV cache's format");
     }
+}
+
+const int32_t* Executor::table_of(int row) const {
+    return step_.tables +
+           static_cast<size_t>(step_.slot_of[row]) * static_cast<size_t>(step_.pages);
 }
 
 // A member's heads of all rows: a row that looks back on more keys counts for more.
@@ -142,8 +147,10 @@ Span Executor::attention_part(const Op& op, int member) const {
     };
     int64_t total = 0;
     for (int r = 0; r < step_.rows; r++) total += keys(r);
+    const int64_t work = total * op.heads, members = team_.members();
     auto cut = [&](int m) {
-        int64_t left = total * op.heads * m / team_.members();
+        // work * m / members, which int64 need not hold on the way.
+        int64_t left = work / members * m + work % members * m / members;
         for (int r = 0; r < step_.rows; r++) {
             const int64_t head = keys(r);
             if (left < head * op.heads) return r * op.heads + static_cast<int>(left / head);
@@ -183,7 +190,7 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     args.out_stride = stride(op.out);
     args.scratch = reinterpret_cast<float*>(
         scratch + (sizeof(void*) * static_cast<size_t>(options_.max_slots_pages) + 63) / 64 * 64);
-    const int32_t* table = step_.tables + step_.slot_of[rows.from] * step_.pages;
+    const int32_t* table = table_of(rows.from);
     const int longest =
         *std::max_element(step_.positions + rows.from, step_.positions + rows.to) / kPage;
     for (int h = heads.from; h < heads.to; h += args.heads) {

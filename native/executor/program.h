@@ -44,7 +44,7 @@ struct Matrix {
     int outputs = 0;
     const uint8_t* panels = nullptr;
 
-    int num_panels() const { return (outputs + kPanel - 1) / kPanel; }
+    int num_panels() const { return outputs / kPanel + (outputs % kPanel != 0); }
     size_t bytes() const { return panel_bytes(format, layout) * static_cast<size_t>(num_panels()); }
 };
 

@@ -32,6 +32,8 @@ double bytes_a_value(WireFormat format) {
     return static_cast<double>(block_bytes(wire_tag(format), kBlock)) / kBlock;
 }
 
+size_t count_of(Span span) { return static_cast<size_t>(span.to - span.from); }
+
 size_t message_room(int rows, int width) {
     return kFrameRoom + (most_message_bytes(rows, width) + 63) / 64 * 64;
 }
@@ -100,7 +102,7 @@ size_t Executor::room(const Reduction& r, const Blocks& blocks) const {
 }
 
 size_t Executor::slice_room(const Blocks& blocks, Span own) const {
-    const size_t most = tag_bytes(own.to - own.from) + blocks_bytes(blocks, 8, own.from, own.to);
+    const size_t most = tag_bytes(count_of(own)) + blocks_bytes(blocks, 8, own.from, own.to);
     return kFrameRoom + (most + 63) / 64 * 64;
 }
 
@@ -123,8 +125,8 @@ int64_t* Executor::block_values(const View& grid, const Chunk& c, int block) {
 void Executor::encode(const Op& op, const Chunk& c, Span whole, Span blocks, WireFormat format,
                       uint8_t* payload) {
     const int tag = wire_tag(format);
-    uint8_t* at = payload + tag_bytes(whole.to - whole.from) +
-                  blocks_bytes(c.blocks, tag, whole.from, blocks.from);
+    uint8_t* at =
+        payload + tag_bytes(count_of(whole)) + blocks_bytes(c.blocks, tag, whole.from, blocks.from);
     bool fits = true;
     for (int b = blocks.from; b < blocks.to; b++) {
         const int size = c.blocks.size(b);
@@ -137,10 +139,10 @@ void Executor::encode(const Op& op, const Chunk& c, Span whole, Span blocks, Wir
 // Completes the message of blocks `whole`, whose blocks are in place where none is wide.
 size_t Executor::finish(const Op& op, const Chunk& c, Span whole, WireFormat format,
                         uint8_t* payload) {
-    const int tag = wire_tag(format), count = whole.to - whole.from;
-    const size_t tags = tag_bytes(count);
+    const int tag = wire_tag(format);
+    const size_t tags = tag_bytes(count_of(whole));
     std::memset(payload, 0, tags);
-    std::memset(payload, tag, static_cast<size_t>(count));
+    std::memset(payload, tag, count_of(whole));
     if (!wide_.load()) return tags + blocks_bytes(c.blocks, tag, whole.from, whole.to);
     uint8_t* at = payload + tags;
     for (int b = whole.from; b < whole.to; b++) {
@@ -159,7 +161,7 @@ size_t Executor::finish(const Op& op, const Chunk& c, Span whole, WireFormat for
 
 void Executor::check_message(const Exchange::Received& frame, const Op& op, const Chunk& c,
                              Span whole, WireFormat format) const {
-    const size_t tags = tag_bytes(whole.to - whole.from);
+    const size_t tags = tag_bytes(count_of(whole));
     size_t expected = tags;
     for (int b = whole.from; frame.bytes >= tags && b < whole.to; b++) {
         const int tag = frame.payload[b - whole.from];
@@ -174,7 +176,7 @@ void Executor::check_message(const Exchange::Received& frame, const Op& op, cons
 // Adds blocks [from, to) of the message of `whole` to the grid, or puts them there.
 void Executor::decode(const Exchange::Received& frame, const Op& op, const Chunk& c, Span whole,
                       Span blocks, bool add) {
-    const uint8_t* at = frame.payload + tag_bytes(whole.to - whole.from);
+    const uint8_t* at = frame.payload + tag_bytes(count_of(whole));
     for (int b = whole.from; b < blocks.from; b++)
         at += block_bytes(frame.payload[b - whole.from], c.blocks.size(b));
     bool sane = true;
@@ -206,7 +208,7 @@ void Executor::contribute(const Op& op, const Reduction& r, int index, int membe
     if (member != 0) return;
     if (first_failed_) return;
     first_failed_ = !guarded(op, [&] {
-        const auto part_number = static_cast<uint32_t>(2 * index);
+        const auto part_number = static_cast<uint16_t>(2 * index);
         for (int rank = 0; rank < (r.scattered ? r.nodes : 1); rank++) {
             if (r.scattered && rank == r.rank) continue;
             uint8_t* payload = message(r, c, rank);
@@ -225,7 +227,7 @@ bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member
     const Chunk c = chunk(r, index);
     const Span whole = slice(r, c.blocks, r.rank);
     on_first(op, member, [&] {
-        received_ = &exchange_->receive(op.tag, static_cast<uint32_t>(2 * index),
+        received_ = &exchange_->receive(op.tag, static_cast<uint16_t>(2 * index),
                                         without(op.contributors, program_.node));
         for (const auto& frame : *received_) check_message(frame, op, c, whole, options_.wire);
     });
@@ -239,7 +241,7 @@ bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member
         const size_t bytes = finish(op, c, whole, WireFormat::exact, payload);
         wide_.store(false);
         exchange_->send(payload, bytes, FrameKind::data, op.tag,
-                        static_cast<uint32_t>(2 * index + 1), without(op.nodes, program_.node),
+                        static_cast<uint16_t>(2 * index + 1), without(op.nodes, program_.node),
                         Traffic::activations);
     });
     return !first_failed_;
@@ -253,7 +255,7 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
     const bool met = r.chunks == 1 && !r.scattered;
     if (!met) barrier();
     on_first_met(op, member, [&] {
-        const auto number = static_cast<uint32_t>(2 * index + (r.scattered ? 1 : 0));
+        const auto number = static_cast<uint16_t>(2 * index + (r.scattered ? 1 : 0));
         const auto& senders = r.scattered ? op.nodes : op.contributors;
         received_ = &exchange_->receive(op.tag, number, without(senders, program_.node));
         if (last) exchange_->drain();

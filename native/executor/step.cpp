@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 
 #include "core/clock.h"
@@ -19,7 +20,10 @@ void Executor::check(const StepRows& s) const {
     if (s.rows < 1 || s.rows > options_.max_rows)
         throw std::invalid_argument("a step of " + std::to_string(s.rows) + " rows; 1 to " +
                                     std::to_string(options_.max_rows) + " are possible");
-    if (s.slots < 1 || s.pages < 1 || s.pages > options_.max_slots_pages)
+    if (s.slots < 1 || s.slots > options_.max_rows)
+        throw std::invalid_argument("a step of " + std::to_string(s.slots) + " sequences; 1 to " +
+                                    std::to_string(options_.max_rows) + " are possible");
+    if (s.pages < 1 || s.pages > options_.max_slots_pages)
         throw std::invalid_argument("a step needs page tables of 1 to " +
                                     std::to_string(options_.max_slots_pages) + " pages");
     for (int i = 0; i < s.rows; i++) {
@@ -50,7 +54,10 @@ void Executor::prepare(const StepRows& rows) {
 
 void Executor::run(const StepRows& rows, const float* embeddings) {
     const double start = now();
+    if (program_.node != 0) throw std::invalid_argument("only node 0 opens steps");
     check(rows);
+    if (!logits_op() && std::any_of(rows.wants, rows.wants + rows.rows, [](int w) { return w; }))
+        throw std::invalid_argument("a row asks for logits, which this program does not make");
     embeddings_ = embeddings;
     prepare(rows);
     if (exchange_) {
@@ -87,13 +94,24 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
 }
 
 int Executor::follow(int wake_descriptor) {
+    if (program_.node == 0) throw std::invalid_argument("node 0 follows nobody");
+    try {
+        return follow_step(wake_descriptor);
+    } catch (const std::exception& error) {
+        exchange_->abort(error.what());
+        throw;
+    }
+}
+
+int Executor::follow_step(int wake_descriptor) {
     bool woken = false;
     const Exchange::Received* frame = exchange_->await_step(wake_descriptor, &woken);
     if (!frame) return woken ? 2 : 0;
     const double start = now();
     // Copied: the frame's buffer is reused by the exchanges of the step.
-    std::vector<int32_t> words(frame->bytes / 4);
-    std::memcpy(words.data(), frame->payload, words.size() * 4);
+    std::vector<int32_t> words(frame->bytes / sizeof(int32_t));
+    if (!words.empty()) std::memcpy(words.data(), frame->payload, words.size() * sizeof(int32_t));
+    const bool odd = frame->bytes % sizeof(int32_t) != 0;
     exchange_->release();
     StepRows rows;
     if (words.size() >= 4) {
@@ -103,8 +121,8 @@ int Executor::follow(int wake_descriptor) {
         rows.best_only = (words[3] & kBestOnly) != 0;
         rows.prefill = (words[3] & kPrefill) != 0;
     }
-    const bool sane = rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
-                      rows.slots <= rows.rows && rows.pages > 0 &&
+    const bool sane = !odd && rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
+                      rows.slots <= options_.max_rows && rows.pages > 0 &&
                       rows.pages <= options_.max_slots_pages;
     const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
     const size_t table =
@@ -120,7 +138,6 @@ int Executor::follow(int wake_descriptor) {
     try {
         check(rows);
     } catch (const std::invalid_argument& error) {
-        exchange_->abort(error.what());
         throw StepError(error.what());
     }
     embeddings_ = nullptr;
@@ -140,15 +157,27 @@ void Executor::count_wire(const WireCounters& before) {
     bill_->exchanges += after.exchanges - before.exchanges;
 }
 
+// For an error that no operation foresaw, once all members have ended.
+void Executor::fail_all(const std::string& what) {
+    if (failed_at_.load() == INT_MAX) failure_ = what;
+    failed_at_.store(0);
+}
+
 // `start`: when the step began on this node, the header's way included.
 void Executor::execute(double start) {
     const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
     const uint64_t met = team_.barriers();
     mark_ = now();
-    team_.run([this](int member) {
-        const FloatMode mode;
-        work(member);
-    });
+    try {
+        team_.run([this](int member) {
+            const FloatMode mode;
+            work(member);
+        });
+    } catch (const std::bad_alloc&) {
+        fail_all("out of memory");
+    } catch (const std::exception& error) {
+        fail_all(error.what());
+    }
     if (exchange_) count_wire(before);
     bill_->barriers += team_.barriers() - met;
     ended_at_ = now();

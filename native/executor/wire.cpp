@@ -135,8 +135,9 @@ size_t blocks_bytes(const Blocks& blocks, int tag, int from, int to) {
 }
 
 size_t most_message_bytes(int rows, int width) {
-    const Blocks blocks{rows, width};
-    return tag_bytes(blocks.count()) + blocks_bytes(blocks, 8, 0, blocks.count());
+    const auto all = static_cast<size_t>(rows);
+    return tag_bytes(all * static_cast<size_t>(Blocks{rows, width}.per_row())) +
+           all * block_bytes(8, width);
 }
 
 BW_CLONES bool encode_block(WireFormat format, int64_t* values, int size, uint8_t* out) {

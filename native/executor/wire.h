@@ -16,7 +16,7 @@ struct Blocks {
     int rows, width;  // width in values
 
     int per_row() const { return (width + kBlock - 1) / kBlock; }
-    int count() const { return rows * per_row(); }
+    int count() const { return rows * per_row(); }  // fits: executor/check.h
     // Decoding has one row, and divisions would be felt there.
     int row(int block) const { return rows == 1 ? 0 : block / per_row(); }
     int column(int block) const { return (rows == 1 ? block : block % per_row()) * kBlock; }
@@ -28,7 +28,7 @@ struct Blocks {
 
 // A message holds a tag for each block, padded to 8 bytes, then the blocks. Tags: 4 and 8 are
 // int32 and int64 values; 2 and 1 are bf16 and q8.
-inline size_t tag_bytes(int blocks) { return (static_cast<size_t>(blocks) + 7) / 8 * 8; }
+inline size_t tag_bytes(size_t blocks) { return (blocks + 7) / 8 * 8; }
 int wire_tag(WireFormat format);
 // Whether blocks of this tag may come in a message of this format.
 bool tag_fits(WireFormat format, int tag);

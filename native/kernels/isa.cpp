@@ -26,17 +26,17 @@ bool has_f16c() {
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
 
-#if defined(BW_HAS_AMX) && defined(__linux__)
+#if defined(BW_HAS_AVX512_AMX) && defined(__linux__)
 // Tiles need the system's permission, which a process asks for once; its threads have it then.
 bool has_amx() {
     constexpr long kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
@@ -44,13 +44,13 @@ bool has_amx() {
     return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & (1u << 24)) &&
            (d & (1u << 25)) && syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
 }
-#elif defined(BW_HAS_AMX)
+#elif defined(BW_HAS_AVX512_AMX)
 bool has_amx() { return false; }
 #endif
 
-#if defined(BW_HAS_AVX_VNNI) && defined(BW_VNNI_AS_AVX512)
+#if defined(BW_HAS_AVX2_VNNI) && defined(BW_VNNI_AS_AVX512)
 bool has_avx_vnni() { return has_avx512(); }
-#elif defined(BW_HAS_AVX_VNNI)
+#elif defined(BW_HAS_AVX2_VNNI)
 bool has_avx_vnni() {
     unsigned a, b, c, d;
     return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
@@ -89,17 +89,26 @@ std::vector<const Kernels*> usable_kernels() {
     std::vector<const Kernels*> usable;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-#if defined(BW_HAS_AMX)
+#endif
+#if defined(BW_HAS_AVX512_AMX)
     if (has_amx()) usable.push_back(&avx512_amx::kernels());
 #endif
+#if defined(BW_HAS_AVX512)
     if (has_avx512()) usable.push_back(&avx512::kernels());
-#if defined(BW_HAS_AVX_VNNI)
+#endif
+#if defined(BW_HAS_AVX2_VNNI)
     if (has_avx_vnni()) usable.push_back(&avx2_vnni::kernels());
 #endif
+#if defined(BW_HAS_AVX2)
     if (has_avx2()) usable.push_back(&avx2::kernels());
-#elif defined(__aarch64__)
+#endif
+#if defined(BW_HAS_NEON_I8MM)
     if (has_i8mm()) usable.push_back(&neon_i8mm::kernels());
+#endif
+#if defined(BW_HAS_NEON_DOTPROD)
     if (has_dotprod()) usable.push_back(&neon_dotprod::kernels());
+#endif
+#if defined(BW_HAS_NEON)
     usable.push_back(&neon::kernels());
 #endif
     usable.push_back(&portable::kernels());

@@ -23,14 +23,17 @@ struct Layout {
     int k = 0;
     int unit = 0;
 
-    BW_INLINE int units() const { return k == 0 ? 0 : (k + unit - 1) / unit; }
+    // In a way that no int is too small for.
+    BW_INLINE int units() const { return k == 0 ? 0 : k / unit + (k % unit != 0); }
     BW_INLINE int unit_size(int u) const {
         return u + 1 < units() ? unit : k - (units() - 1) * unit;
     }
-    BW_INLINE int unit_groups(int u) const { return (unit_size(u) + kGroup - 1) / kGroup; }
+    BW_INLINE int unit_groups(int u) const { return groups_of(unit_size(u)); }
     BW_INLINE int groups() const {
-        return k == 0 ? 0
-                      : (units() - 1) * ((unit + kGroup - 1) / kGroup) + unit_groups(units() - 1);
+        return k == 0 ? 0 : (units() - 1) * groups_of(unit) + unit_groups(units() - 1);
+    }
+    static constexpr BW_INLINE int groups_of(int columns) {
+        return columns / kGroup + (columns % kGroup != 0);
     }
 };
 

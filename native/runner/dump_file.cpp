@@ -1,10 +1,16 @@
 #include "runner/dump_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
 
 #include "core/checksum.h"
 #include "core/numerics.h"
+#include "core/text.h"
+#include "executor/check.h"
 #include "kernels/pack.h"
 
 namespace bw {
@@ -14,21 +20,25 @@ namespace {
 constexpr char kMagic[8] = {'B', 'A', 'N', 'D', 'W', 'E', 'A', 'V'};
 constexpr size_t kHeaderBytes = 64;
 constexpr uint64_t kMostDescription = uint64_t{256} << 20;
-constexpr int kMostSize = 1 << 28;  // of any dimension; keeps products of two inside 64 bits
+constexpr int kMostContext = 1 << 23;
+constexpr size_t kLongestName = 200;
 
 struct File {
-    std::FILE* file;
+    std::FILE* file = nullptr;
     uint64_t bytes = 0;
 
-    explicit File(const std::string& path) : file(std::fopen(path.c_str(), "rb")) {
-        if (!file) throw DumpError(path + ": cannot be opened");
-        std::fseek(file, 0, SEEK_END);
-        const long end = std::ftell(file);
-        if (end < 0) {
-            std::fclose(file);
-            throw DumpError(path + ": has no size");
+    explicit File(const std::string& path) {
+        // Not to wait for whoever would write to a pipe.
+        const int descriptor = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (descriptor < 0) throw DumpError(path + ": cannot be opened");
+        struct stat status{};
+        const bool plain = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+        file = plain ? fdopen(descriptor, "rb") : nullptr;
+        if (!file) {
+            close(descriptor);
+            throw DumpError(path + ": is no plain file");
         }
-        bytes = static_cast<uint64_t>(end);
+        bytes = static_cast<uint64_t>(status.st_size);
     }
     ~File() { std::fclose(file); }
     File(const File&) = delete;
@@ -81,9 +91,9 @@ class Cursor {
         return values;
     }
     std::string text() {
-        std::string value(count(1), '\0');
-        for (char& letter : value) letter = take<char>();
-        return value;
+        std::vector<char> letters(count(1));
+        for (char& letter : letters) letter = take<char>();
+        return printable(letters.data(), letters.size(), kLongestName);
     }
     Piece piece() {
         Piece p;
@@ -124,6 +134,7 @@ std::vector<uint8_t> read_description(File& file) {
         throw DumpError("the file's numerics version is " + std::to_string(versions[1]) +
                         "; this runner's is " + std::to_string(kNumericsVersion));
     if (words[1] > kMostDescription) throw DumpError("the description is too long");
+    if (words[1] == 0) throw DumpError("the description is empty");
     std::vector<uint8_t> description(words[1]);
     read_piece(file, {words[0], words[1], words[2]}, description.data(), description.size(),
                "the description");
@@ -171,13 +182,12 @@ DumpFile read_dump(const std::string& path) {
     Program& program = dump.program;
     program.hidden_size = in.size();
     program.vocab_size = in.size();
-    // These bounds keep the size of the KV cache inside 64 bits.
-    program.cache.layers = in.number(1, 1 << 12);
-    program.cache.kv_heads = in.number(1, 1 << 12);
-    program.cache.dim = in.number(1, 1 << 13);
+    program.cache.layers = in.number(1, kMostLayers);
+    program.cache.kv_heads = in.number(1, kMostKvHeads);
+    program.cache.dim = in.number(1, kMostHeadDim);
     dump.half_kv = in.flag();
-    dump.context = in.number(1, 1 << 23);
-    dump.max_rows = in.number(1, 1 << 20);
+    dump.context = in.number(1, kMostContext);
+    dump.max_rows = in.number(1, kMostRows);
     program.inv_freq.resize(in.count(8));
     for (double& frequency : program.inv_freq) frequency = in.take<double>();
     dump.end_tokens = in.numbers(0, program.vocab_size - 1);
@@ -199,9 +209,9 @@ DumpFile read_dump(const std::string& path) {
         pieces.push_back(in.piece());
         if (matrix.bytes() > file.bytes) throw DumpError("the file ends too early");
         total += (matrix.bytes() + 63) / 64 * 64;
+        if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
         program.matrices.push_back(matrix);
     }
-    if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
     dump.arena = std::make_unique<Arena>(total);
     for (size_t i = 0; i < pieces.size(); i++) {
         Matrix& matrix = program.matrices[i];
@@ -226,7 +236,13 @@ DumpFile read_dump(const std::string& path) {
     read_piece(file, piece, dump.embedding.data(), bytes, "the embedding table");
     for (size_t i = in.count(100); i > 0; i--) program.ops.push_back(read_op(in));
     if (!in.done()) throw DumpError("the description goes on after its end");
-    check_program(program);
+    if (program.ops.empty() || program.ops.back().kind != OpKind::gather_logits)
+        throw DumpError("the program does not end with logits");
+    try {
+        check_program(program, dump.max_rows);
+    } catch (const std::invalid_argument& error) {
+        throw DumpError(error.what());
+    }
     return dump;
 }
 

@@ -32,11 +32,7 @@ struct DumpFile {
     void embed(int32_t token, float* out) const;
 };
 
-// Throws DumpError.
+// Throws DumpError, also for a program that no executor would take, or not alone.
 DumpFile read_dump(const std::string& path);
-
-// Throws DumpError where an operation reaches outside of its buffers, matrices, vectors or caches,
-// or belongs to several nodes.
-void check_program(const Program& program);
 
 }  // namespace bw

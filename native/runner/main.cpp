@@ -6,6 +6,7 @@
 #include <exception>
 #include <stdexcept>
 
+#include "core/crc32c.h"
 #include "core/numerics.h"
 #include "kernels/isa.h"
 #include "runner/generate.h"
@@ -23,7 +24,9 @@ constexpr const char* kUsage =
     "       bandweave-runner isa\n"
     "\n"
     "run     goes on with a prompt of token ids, greedily, and prints one JSON object\n"
-    "verify  compares what every kernel of this processor's variants computes with stored digests\n"
+    "verify  compares what every kernel of this processor's variants computes with stored "
+    "digests,\n"
+    "        and checksums with the standard's\n"
     "isa     names the kernel variants that this processor can run, the fastest first\n";
 
 int number(const char* name, const char* text, int low, int high) {
@@ -91,6 +94,11 @@ int verify() {
             std::printf("%-13s %-17s %016" PRIx64 " %s\n", kernels->name, one.what.c_str(),
                         one.digest, one.same() ? "same" : "DIFFERENT");
         }
+    for (const Crc32cVariant& variant : crc32c_variants()) {
+        const bool same = crc32c_holds(variant);
+        all &= same;
+        std::printf("crc32c %s %s\n", variant.name, same ? "same" : "DIFFERENT");
+    }
     return all ? 0 : kFailure;
 }
 

@@ -252,6 +252,10 @@ struct Grid16 {
     int64_t v[16];
     bool bad;
 };
+// As vector instructions do it.
+inline int64_t wrapping_add(int64_t a, int64_t b) {
+    return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+}
 inline Grid16 grid_zero() { return {{}, false}; }
 inline Grid16 grid_add(Grid16 g, VecF acc) {
     for (int i = 0; i < 16; i++) {
@@ -260,13 +264,15 @@ inline Grid16 grid_add(Grid16 g, VecF acc) {
             g.bad = true;
             continue;
         }
-        g.v[i] += static_cast<int64_t>(rint1(t));
+        g.v[i] = wrapping_add(g.v[i], static_cast<int64_t>(rint1(t)));
     }
     return g;
 }
 inline bool grid_bad(const Grid16& g) { return g.bad; }
 inline void grid_store(int64_t* p, const Grid16& g) { std::memcpy(p, g.v, sizeof g.v); }
-inline void grid_accumulate(int64_t* p, const Grid16& g) { BW_LANES(p[i] += g.v[i]); }
+inline void grid_accumulate(int64_t* p, const Grid16& g) {
+    BW_LANES(p[i] = wrapping_add(p[i], g.v[i]));
+}
 inline VecF grid_to_float(const int64_t* p, bool* bad) {
     VecF r;
     for (int i = 0; i < 16; i++) {

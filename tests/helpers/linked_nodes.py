@@ -26,10 +26,11 @@ from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.planning.split import Range, make_split
+from tests.helpers.crc32c import crc32c
 from tests.helpers.random_model import F32
 
-HEADER = struct.Struct("<IHHIIIIII")  # native/exchange/exchange.h, FrameHeader
-MAGIC = 0x32565742
+HEADER = struct.Struct("<HHHHIIIIII")  # native/exchange/frame.h, FrameHeader
+MAGIC = 0x3357
 STEP, DATA, PROGRESS, ABORT, BYE = 1, 2, 3, 4, 5
 GENERATION = 1
 
@@ -46,9 +47,12 @@ def frame(
     generation: int = GENERATION,
     size: int | None = None,
 ) -> bytes:
-    """A frame as node ``node`` would send it; ``size`` in the header may be a lie."""
+    """A frame as node ``node`` would send it; ``size`` in the header may be a lie, but its
+    checksums are right."""
     claimed = len(payload) if size is None else size
-    return HEADER.pack(magic, kind, node, generation, step, op, part, 0, claimed) + payload
+    fields = (magic, kind, node, part, generation, step, op, claimed, crc32c(payload))
+    header = HEADER.pack(*fields, 0)[:-4]
+    return header + struct.pack("<I", crc32c(header)) + payload
 
 
 def local_link(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
@@ -266,8 +270,9 @@ def read_frame(sock: socket.socket) -> tuple[int, int, int, bytes]:
     """The next frame that is no progress: kind, step, op and payload."""
     while True:
         head = _exactly(sock, HEADER.size)
-        _, kind, _, _, step, op, _, _, size = HEADER.unpack(head)
+        _, kind, _, _, _, step, op, size, payload_sum, header_sum = HEADER.unpack(head)
         payload = _exactly(sock, size)
+        assert (header_sum, payload_sum) == (crc32c(head[:-4]), crc32c(payload))
         if kind != PROGRESS:
             return kind, step, op, payload
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +49,22 @@ def build_runner(name: str) -> Path:
     if name != "aarch64" and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("this machine's own processor is not x86-64")
     compiler, package, settings = _BUILDS[name]
-    for tool, brought_by in (("cmake", "cmake"), ("make", "make"), (compiler, package)):
+    for tool, brought_by in (("make", "make"), (compiler, package)):
         if shutil.which(tool) is None:
             pytest.skip(f"there is no {tool}; Debian's package {brought_by} brings it")
     folder = _ROOT / "build" / "processors" / name
-    options = ("-DBANDWEAVE_PYTHON=OFF", "-DBANDWEAVE_RUNNER=ON", "-DCMAKE_CXX_FLAGS=-Werror")
-    _run("cmake", "-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles", *options, *settings)
-    _run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+    build_native(folder, "-DBANDWEAVE_RUNNER=ON", *settings)
     return folder / "native" / "runner" / "bandweave-runner"
+
+
+def build_native(folder: Path, *settings: str) -> None:
+    """Builds the C++ core without Python in a folder, anew where sources have changed; warnings
+    are errors."""
+    # A cmake of the system's, or that of the development tools beside this Python.
+    cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
+    options = ("-DBANDWEAVE_PYTHON=OFF", "-DCMAKE_CXX_FLAGS=-Werror")
+    _run(cmake, "-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles", *options, *settings)
+    _run(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
 
 
 def run_runner(

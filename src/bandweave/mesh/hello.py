@@ -11,7 +11,7 @@ from typing import Any
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.channel import ChannelError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 
 

@@ -1,0 +1,256 @@
+#include "fuzz/program_maker.h"
+
+#include <climits>
+#include <string>
+
+namespace bw::fuzz {
+
+namespace {
+
+class Maker {
+  public:
+    Maker(Random& random, MadeProgram& made) : random_(random), made_(made), p_(made.program) {}
+
+    void make() {
+        sizes();
+        x_ = buffer(p_.hidden_size);
+        op(OpKind::embed, {}, x_).nodes = {0};
+        for (int layer = 0; layer < p_.cache.layers; layer++) {
+            if (random_.chance(80)) attention(layer);
+            if (random_.chance(80)) gated();
+            if (random_.chance(40)) aside();
+        }
+        logits();
+    }
+
+  private:
+    int size() { return random_.pick({1, 7, 16, 33, 64, random_.between(1, 200)}); }
+    Format format() { return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4}); }
+
+    void sizes() {
+        p_.hidden_size = size();
+        p_.vocab_size = size() + 1;
+        p_.cache = {random_.between(1, 2), random_.between(1, 3), random_.between(1, 40)};
+        for (int i = random_.between(0, p_.cache.dim / 2); i > 0; i--)
+            p_.inv_freq.push_back(random_.number());
+        ExecutorOptions& options = made_.options;
+        options.max_rows = random_.pick({1, 3, 17, random_.between(1, 40)});
+        options.num_pages = random_.between(1, 6);
+        options.max_slots_pages = random_.between(1, options.num_pages);
+        options.half_kv = random_.chance(50);
+        options.threads = random_.pick({1, 1, 2, 2, 3});
+        options.spin = false;
+        options.fetch_ahead = random_.pick<int64_t>({-1, 0, 4096});
+    }
+
+    View buffer(int width, bool grid = false, bool logit_rows = false) {
+        // Sometimes in the midst of a wider one, where a panel may begin.
+        const int before = !grid && random_.chance(20) ? 16 * random_.between(0, 3) : 0;
+        const int behind = random_.chance(20) ? random_.between(0, 40) : 0;
+        p_.buffers.push_back({before + width + behind, grid, logit_rows});
+        return {static_cast<int>(p_.buffers.size()) - 1, before, width};
+    }
+    int vector(int width) {
+        std::vector<float> values(static_cast<size_t>(width));
+        for (float& value : values) value = 1.0f + random_.number() / 4;
+        p_.vectors.push_back(std::move(values));
+        return static_cast<int>(p_.vectors.size()) - 1;
+    }
+    int matrix(Format format, int inputs, int unit, int outputs) {
+        p_.matrices.push_back(made_.weights.add_random(random_, format, inputs, unit, outputs));
+        return static_cast<int>(p_.matrices.size()) - 1;
+    }
+    Op& op(OpKind kind, View in, View out) {
+        Op op;
+        op.kind = kind;
+        op.name = "operation " + std::to_string(p_.ops.size());
+        op.a = in;
+        op.out = out;
+        op.tag = static_cast<uint32_t>(p_.ops.size());
+        p_.ops.push_back(op);
+        return p_.ops.back();
+    }
+
+    View norm(View in, bool logit_rows = false) {
+        const View out = buffer(in.width, false, logit_rows);
+        Op& norm = op(OpKind::rms_norm, in, out);
+        norm.groups = 1;
+        norm.dim = in.width;
+        norm.eps = 1e-5f;
+        norm.vector = vector(in.width);
+        return out;
+    }
+    View linear(View in, int outputs, bool logit_rows = false) {
+        const View out = buffer(outputs, false, logit_rows);
+        Op& product = op(OpKind::linear, in, out);
+        product.matrix =
+            matrix(format(), in.width, random_.pick({in.width, in.width, 1, 40}), outputs);
+        if (random_.chance(30)) product.vector = vector(outputs);
+        return out;
+    }
+    // x += in @ weight, over the grid.
+    void add_product(View in, int unit) {
+        const View grid = buffer(p_.hidden_size, true);
+        op(OpKind::linear_grid, in, grid).matrix = matrix(format(), in.width, unit, p_.hidden_size);
+        Op& reduce = op(OpKind::all_reduce_add, grid, x_);
+        reduce.b = x_;
+        reduce.nodes = reduce.contributors = {0};
+        if (random_.chance(30)) reduce.vector = vector(p_.hidden_size);
+    }
+
+    void head_norm(View view, int heads) {
+        Op& norm = op(OpKind::rms_norm, view, view);
+        norm.groups = heads;
+        norm.dim = p_.cache.dim;
+        norm.eps = 1e-6f;
+        norm.vector = vector(p_.cache.dim);
+    }
+    void rope(View view, int heads) {
+        Op& rope = op(OpKind::rope, view, view);
+        rope.heads = heads;
+        rope.dim = p_.cache.dim;
+    }
+    // Queries, keys and values side by side in one buffer, as models' come, or apart.
+    void attention(int layer) {
+        const int dim = p_.cache.dim, kv_heads = random_.between(1, p_.cache.kv_heads);
+        const int heads = kv_heads * random_.between(1, 4);
+        const View in = norm(x_);
+        View q = linear(in, heads * dim), k = linear(in, kv_heads * dim), v = k;
+        if (random_.chance(50)) {
+            const View all = linear(in, (heads + 2 * kv_heads) * dim);
+            q = {all.buffer, all.offset, heads * dim};
+            k = {all.buffer, q.offset + q.width, kv_heads * dim};
+            v = {all.buffer, k.offset + k.width, kv_heads * dim};
+        }
+        if (random_.chance(50)) head_norm(q, heads), head_norm(k, kv_heads);
+        rope(q, heads), rope(k, kv_heads);
+        Op& append = op(OpKind::kv_append, k, {});
+        append.b = v;
+        append.cache = layer;
+        append.kv_heads = kv_heads;
+        append.dim = dim;
+        const View attended = buffer(heads * dim);
+        Op& attend = op(OpKind::attention, q, attended);
+        attend.cache = layer;
+        attend.heads = heads;
+        attend.dim = dim;
+        attend.window = random_.pick({0, 0, 1, 30, 64, 100});
+        for (int head = 0; head < heads; head++)
+            attend.kv_map.push_back(random_.chance(80) ? head * kv_heads / heads
+                                                       : random_.between(0, kv_heads - 1));
+        add_product(attended, dim);
+    }
+    void gated() {
+        const int columns = random_.chance(20) ? random_.between(100, 300) : size();
+        const View in = norm(x_), gate = linear(in, columns), up = linear(in, columns);
+        const View out = buffer(columns);
+        op(OpKind::silu_mul, gate, out).b = up;
+        add_product(out, random_.pick({64, 64, 32, 5}));
+    }
+    // A norm that may be much wider than the model, before a product.
+    void aside() {
+        const View wide = linear(x_, random_.between(1, 600));
+        const View out = linear(norm(wide), p_.hidden_size);
+        add_product(out, 64);
+    }
+    void logits() {
+        const View taken = buffer(p_.hidden_size, false, true);
+        op(OpKind::take_rows, x_, taken);
+        const View own = linear(norm(taken, true), p_.vocab_size, true);
+        View all = buffer(p_.vocab_size, false, true);
+        all.offset = 0;
+        op(OpKind::gather_logits, own, all).owners = {{0, 0, p_.vocab_size}};
+    }
+
+    Random& random_;
+    MadeProgram& made_;
+    Program& p_;
+    View x_;
+};
+
+int odd_number(Random& random, int own) {
+    const auto bits = static_cast<unsigned>(own);
+    return random.pick<int>({0, 1, -1, INT_MAX, INT_MIN, 1 << 28, 1 << 20,
+                             static_cast<int>(bits + 1), static_cast<int>(bits - 1),
+                             static_cast<int>(bits * 2), static_cast<int>(bits + 16),
+                             random.between(0, 300)});
+}
+
+void spoil_op(Random& random, Op& op) {
+    int* const numbers[] = {
+        &op.a.buffer,   &op.a.offset,   &op.a.width,   &op.b.buffer, &op.b.offset, &op.b.width,
+        &op.out.buffer, &op.out.offset, &op.out.width, &op.matrix,   &op.vector,   &op.groups,
+        &op.dim,        &op.heads,      &op.cache,     &op.kv_heads, &op.window};
+    const size_t choice = random.below(std::size(numbers) + 4);
+    if (choice < std::size(numbers)) {
+        *numbers[choice] = odd_number(random, *numbers[choice]);
+    } else if (choice == std::size(numbers)) {
+        op.kind = static_cast<OpKind>(random.between(0, 12));
+    } else if (choice == std::size(numbers) + 1 && !op.kv_map.empty()) {
+        int& head = op.kv_map[random.below(op.kv_map.size())];
+        head = odd_number(random, head);
+    } else if (choice == std::size(numbers) + 2) {
+        (random.chance(50) ? op.nodes : op.contributors).push_back(random.between(-1, 2));
+    } else if (!op.owners.empty()) {
+        int& value = op.owners[0][random.below(3)];
+        value = odd_number(random, value);
+    }
+}
+
+}  // namespace
+
+MadeProgram make_program(Random& random) {
+    MadeProgram made;
+    Maker(random, made).make();
+    return made;
+}
+
+void spoil(Random& random, MadeProgram& made) {
+    Program& p = made.program;
+    ExecutorOptions& options = made.options;
+    int* const sizes[] = {&p.node,
+                          &p.num_nodes,
+                          &p.hidden_size,
+                          &p.vocab_size,
+                          &p.cache.layers,
+                          &p.cache.kv_heads,
+                          &p.cache.dim,
+                          &options.max_rows,
+                          &options.num_pages,
+                          &options.max_slots_pages,
+                          &options.threads,
+                          &options.overlap_rows};
+    switch (random.between(0, 7)) {
+        case 0: {
+            int& value = *sizes[random.below(std::size(sizes))];
+            value = odd_number(random, value);
+            return;
+        }
+        case 1: {
+            Buffer& buffer = p.buffers[random.below(p.buffers.size())];
+            if (random.chance(50))
+                buffer.width = odd_number(random, buffer.width);
+            else
+                (random.chance(50) ? buffer.grid : buffer.logit_rows) ^= true;
+            return;
+        }
+        case 2: {
+            auto& vector = p.vectors[random.below(p.vectors.size())];
+            vector.resize(random.below(300));
+            return;
+        }
+        case 3:
+            if (!p.inv_freq.empty())
+                p.inv_freq[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
+            else
+                p.inv_freq.resize(random.below(100));
+            return;
+        case 4:
+            std::swap(p.ops[random.below(p.ops.size())], p.ops[random.below(p.ops.size())]);
+            return;
+        default:
+            return spoil_op(random, p.ops[random.below(p.ops.size())]);
+    }
+}
+
+}  // namespace bw::fuzz

@@ -1,0 +1,1 @@
+"""Many inputs for what takes others' data: dumped programs, programs, mesh transcripts, threads."""
