@@ -63,7 +63,7 @@ def all_gone(pids: list[int], seconds: float = 2.0) -> bool:
 
 def ask(handle: NodeHandle, **message: Any) -> dict[str, Any]:
     handle.channel.send(message)
-    return handle.channel.receive(10)[0]
+    return handle.channel.receive(10)
 
 
 def pids_of(handles: list[NodeHandle]) -> list[int]:
@@ -75,7 +75,7 @@ def check_mesh(handles: list[NodeHandle]) -> None:
     for handle in handles:
         handle.channel.send({"type": "mesh", "addresses": [h.address for h in handles]})
     for handle in handles:
-        message, _ = handle.channel.receive(10)
+        message = handle.channel.receive(10)
         others = [other.node for other in handles if other is not handle]
         assert message == {"type": "met", "heard": {str(node): node for node in others}}
 
@@ -195,7 +195,7 @@ def test_nodes_that_do_not_listen_are_ended_all_the_same() -> None:
         for handle, kind in zip(handles, ("native", "deaf", "linger"), strict=True):
             handle.channel.send({"type": kind})
         for handle in handles[:2]:
-            assert handle.channel.receive(5)[0] == {"type": "begun"}
+            assert handle.channel.receive(5) == {"type": "begun"}
         started = time.monotonic()
         launcher.stop()
         assert time.monotonic() - started < 6
@@ -217,7 +217,7 @@ def start():
     pids = []
     for handle in handles:
         handle.channel.send({"type": "describe"})
-        pids.append(handle.channel.receive(10)[0]["pid"])
+        pids.append(handle.channel.receive(10)["pid"])
     for handle, kind in zip(handles, KINDS):
         handle.channel.send({"type": kind, "text": ""})
         handle.channel.receive(10)
@@ -237,7 +237,7 @@ with LocalLauncher(serve="tests.helpers.node_stubs:serve") as launcher:
     except KeyboardInterrupt:
         for handle in handles:
             handle.channel.send({"type": "echo", "text": ""})
-        print([handle.channel.receive(5)[0]["type"] for handle in handles], flush=True)
+        print([handle.channel.receive(5)["type"] for handle in handles], flush=True)
 """
 
 
@@ -444,7 +444,7 @@ def test_a_crashed_session_is_reported_and_the_worker_goes_on() -> None:
             (handle,) = launcher.start(1)
             (pid,) = pids_of([handle])
             os.kill(pid, signal.SIGKILL)
-            message, _ = handle.channel.receive(5)
+            message = handle.channel.receive(5)
             assert message["type"] == "failed"
             assert message["reason"].startswith("its process was killed by SIGKILL")
             assert handle.wait(2)

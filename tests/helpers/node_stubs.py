@@ -16,12 +16,12 @@ from bandweave.mesh.rendezvous import connect_mesh
 def serve(context: NodeContext) -> None:
     """Obeys messages until "shutdown" or the end of the channel."""
     while True:
-        message, payload = context.channel.receive()
+        message = context.channel.receive()
         kind = message["type"]
         if kind == "shutdown":
             return
         if kind == "echo":
-            context.channel.send({"type": "echo", "text": message["text"]}, payload)
+            context.channel.send({"type": "echo", "text": message["text"]})
         elif kind == "describe":
             context.channel.send(_describe(context))
         elif kind == "mesh":

@@ -50,10 +50,10 @@ from bandweave.mesh.channel import ChannelClosed
 
 def serve(context: NodeContext) -> None:
     """Runs a node to the end of its session; see ``engine.process``."""
-    message, _ = context.channel.receive()
+    message = context.channel.receive()
     if message.get("type") == Describe.TYPE:
         context.channel.send(encode(_description(context)))
-        message, _ = context.channel.receive()
+        message = context.channel.receive()
     if message.get("type") == "probe":
         serve_probe(context, message)
         return
@@ -96,7 +96,7 @@ def _load(context: NodeContext, assignment: Assignment, stack: ExitStack) -> Loa
         )
         found = Found(path=str(folder.path), headers=fingerprint.headers, same_files=same_files)
         context.channel.send(encode(found))
-        message, _ = context.channel.receive()
+        message = context.channel.receive()
         if message.get("type") == "shutdown":
             return None
         decode(Join, message)
@@ -146,7 +146,7 @@ class _Session:
         while True:
             if self._context.node != 0 and not self._follow():
                 raise StepError(f"{self._assignment.names[0]} has left")
-            message, _ = self._channel.receive()
+            message = self._channel.receive()
             kind = message.get("type")
             if kind == "shutdown":
                 self.leave()
@@ -206,7 +206,7 @@ class _Session:
         the session."""
         ended: set[int] = set()
         while self._channel.poll():
-            message, _ = self._channel.receive()
+            message = self._channel.receive()
             kind = message.get("type")
             if kind == "shutdown":
                 raise ChannelClosed("the controller has ended the session")

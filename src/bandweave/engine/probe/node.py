@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from bandweave.engine.context import NodeContext
-from bandweave.engine.joining import join_mesh
+from bandweave.engine.joining import meet
 from bandweave.engine.machine import usable_cpus
 from bandweave.engine.probe.links import Schedule, probe_pairs
 from bandweave.engine.probe.machine import Scope, probe_machine
@@ -26,7 +26,7 @@ def serve_probe(context: NodeContext, message: dict[str, Any]) -> None:
         else:
             _links(context, message, len(cpus))
         try:
-            message, _ = context.channel.receive()
+            message = context.channel.receive()
         except ChannelClosed:
             return
 
@@ -51,7 +51,7 @@ def _machine(context: NodeContext, message: dict[str, Any], cpus: tuple[int, ...
 def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None:
     names = message["names"]
     addresses = [(str(host), int(port)) for host, port in message["addresses"]]
-    exchange = join_mesh(
+    mesh = meet(
         context,
         names,
         addresses,
@@ -59,13 +59,13 @@ def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None
         spin=message["spin"],
         shared=message["shared"],
     )
-    assert exchange is not None, "a link has two ends"
+    if mesh is None:
+        raise ValueError("a link has two ends, but one node was named")
     schedule = from_json(Schedule, message["schedule"], "the schedule")
-    own_host = addresses[context.node][0]
     done = 0
 
     def transport_of(peer: int) -> str:
-        return "shared" if message["shared"] and addresses[peer][0] == own_host else "tcp"
+        return "shared" if peer in mesh.sharing else "tcp"
 
     def report() -> None:
         nonlocal done
@@ -74,7 +74,7 @@ def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None
 
     found = probe_pairs(
         context.node,
-        exchange,
+        mesh.exchange,
         schedule,
         Setting(
             cpus=tuple(message["cpus"]), isa=context.isa or message["isa"], spin=message["spin"]
@@ -82,6 +82,6 @@ def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None
         transport_of=transport_of,
         on_pair=report,
     )
-    exchange.leave()
+    mesh.exchange.leave()
     links = [{"pair": list(pair), "link": to_json(link)} for pair, link in found.items()]
     context.channel.send({"type": "probed", "links": links})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bandweave.engine.executor import StepError
-from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.handle import LONGEST_REASON, Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher
 from bandweave.engine.machine import usable_cpus
 from bandweave.engine.options import STALL_SECONDS
@@ -18,6 +18,7 @@ from bandweave.engine.probe.links import Schedule
 from bandweave.engine.probe.machine import Scope
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.printable import printable
 from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.profile import (
     HERE,
@@ -174,9 +175,9 @@ def _probe_links(
 def _await(handle: NodeHandle, what: str, on_progress: OnProgress) -> dict[str, Any]:
     while True:
         try:
-            message, _ = handle.channel.receive(_PATIENCE_SECONDS)
-        except TimeoutError:
-            raise StepError(f"{handle.name} said nothing for {_PATIENCE_SECONDS:.0f} s") from None
+            message = handle.receive(_PATIENCE_SECONDS)
+        except TimeoutError as error:
+            raise StepError(str(error)) from None
         except ChannelClosed:
             handle.wait(1.0)
             reason = handle.exit_reason() or "closed its connection"
@@ -185,7 +186,7 @@ def _await(handle: NodeHandle, what: str, on_progress: OnProgress) -> dict[str, 
         if kind == "progress":
             on_progress(what, message["done"], message["total"])
         elif kind == "failed":
-            reason = f"{handle.name}: {message.get('reason')}"
+            reason = f"{handle.name}: {printable(message.get('reason'), LONGEST_REASON)}"
             raise ValueError(reason) if message.get("mistake") else StepError(reason)
         elif kind == "probed":
             return message
