@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import secrets
 import socket
 import struct
+import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bandweave.mesh.address import bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
 from bandweave.mesh.hangup import wait_hangup
-from bandweave.mesh.hello import Hello
 from bandweave.mesh.secret import make_secret, prove, read_secret, verify
-
-SECRET = make_secret()
-LOCAL = ("127.0.0.1", 0)
-
-
-def hello(**values: Any) -> Hello:
-    return Hello(**{"purpose": "mesh", "node": 1, "session": "s", **values})
+from tests.helpers.connections import LOCAL, SECRET, framed, wait_until
 
 
 @pytest.fixture
@@ -39,33 +35,113 @@ def pair() -> Iterator[tuple[Channel, Channel]]:
         channel.close()
 
 
-def framed(text: bytes) -> bytes:
-    return struct.pack("<4sII", b"bwv1", len(text), 0) + text
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 3.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 # Secrets
 
 
+def token_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
+    path = folder / "token"
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
 def test_token_file(tmp_path: Path) -> None:
-    path = tmp_path / "token"
     secret = make_secret()
-    path.write_bytes(b"\n  " + secret + b" \r\n")
-    assert read_secret(path) == secret
+    assert secret.startswith(b"bandweave-") and len(set(make_secret() for _ in range(9))) == 9
+    assert read_secret(token_file(tmp_path, b"\n  " + secret + b" \r\n")) == secret
     for content, words in ((b" \n", "empty"), (b"short", "at least 16"), (b"x" * 5000, "longer")):
-        path.write_bytes(content)
         with pytest.raises(ValueError, match=words):
-            read_secret(path)
+            read_secret(token_file(tmp_path, content))
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_secret(tmp_path / "absent")
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        read_secret(tmp_path)
+    with pytest.raises(ValueError, match="longer than"):
+        read_secret("/dev/zero")
+
+
+@settings(deadline=None, max_examples=50)
+@given(at=st.integers(10, 81), instead=st.sampled_from(b"0123456789abcdefg -"))
+def test_a_slip_in_a_token_is_noticed(at: int, instead: int) -> None:
+    secret = bytearray(make_secret())
+    assume(secret[at] != instead)
+    secret[at] = instead
+    assume(bytes(secret).strip() == secret)
+    with tempfile.TemporaryDirectory() as folder:
+        path = token_file(Path(folder), bytes(secret))
+        with pytest.raises(ValueError, match="is not whole: its check digits do not fit"):
+            read_secret(path)
+
+
+def test_a_token_cut_short_is_noticed(tmp_path: Path) -> None:
+    for length in (11, 40, 81):
+        with pytest.raises(ValueError, match="is not whole"):
+            read_secret(token_file(tmp_path, make_secret()[:length]))
+
+
+def test_only_what_cannot_be_guessed_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Anything else costs whoever guesses tens of megabytes and a good part of a second a guess."""
+    former = secrets.token_hex(32).encode()
+    assert read_secret(token_file(tmp_path, former)) == former
+    stretched = set()
+    for words in (b"correct horse battery staple", b"0" * 64, b"x" * 32, former[:32], former * 2):
+        secret = read_secret(token_file(tmp_path, words + b"\n"))
+        assert secret == read_secret(token_file(tmp_path, b" " + words))
+        assert len(secret) == 32 and secret != words
+        stretched.add(secret)
+    assert len(stretched) == 5
+
+
+def test_a_recorded_handshake_helps_nobody_who_guesses_words(tmp_path: Path) -> None:
+    words = b"correct horse battery staple"
+    secret = read_secret(token_file(tmp_path, words))
+    heard = (b"hello", b"challenge")
+    assert not verify(words, "connector", heard, prove(secret, "connector", heard))
+
+
+def test_a_secret_needs_a_python_that_can_stretch_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = token_file(tmp_path, b"correct horse battery staple")
+    monkeypatch.delattr(hashlib, "scrypt")
+    with pytest.raises(ValueError, match="without scrypt.*--make-token"):
+        read_secret(path)
+    assert read_secret(token_file(tmp_path, SECRET)) == SECRET
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o604, 0o660, 0o644])
+def test_a_token_file_that_others_can_read_gets_a_remark(mode: int, tmp_path: Path) -> None:
+    remarks: list[str] = []
+    path = token_file(tmp_path, SECRET, mode)
+    assert read_secret(path, remarks.append) == SECRET
+    expected = f"the token file {path} is open to other users of this machine: chmod 600 {path}"
+    assert remarks == ([] if mode in (0o600, 0o400) else [expected])
+
+
+def test_a_token_may_come_out_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a password manager, which takes its time; and one that nobody fills ends in words."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # a writer that is there, and says nothing yet
+
+    def write() -> None:
+        time.sleep(0.2)
+        with open(path, "wb") as pipe:
+            pipe.write(SECRET)
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert read_secret(path) == SECRET
+    thread.join()
+    with pytest.raises(ValueError, match="is empty"):
+        read_secret(path)
+    writer = os.open(path, os.O_RDWR)
+    monkeypatch.setattr("bandweave.mesh.secret._PIPE_SECONDS", 0.1)
+    with pytest.raises(ValueError, match="cannot be read: nobody writes to this pipe"):
+        read_secret(path)
+    os.close(writer)
 
 
 def test_proofs_depend_on_everything() -> None:

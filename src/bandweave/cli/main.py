@@ -20,6 +20,7 @@ import click
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
+from bandweave.cli.remarks import say_remarks
 
 COMMANDS = (
     "demo", "run", "chat", "bench", "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
@@ -98,7 +99,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else list(arguments)
         with cli.make_context("bandweave", words) as context:
             cli.invoke(context)
-        sys.stdout.flush()
+            sys.stdout.flush()
+            say_remarks(context)
         return 0
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

@@ -34,8 +34,9 @@ class NodeContext:
     how many threads the node may compute with, None where that is the node's own choice.
     ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
     the folder for packed weights, empty for none, where the controller leaves that to the node;
-    ``isa`` the kernel variant that this machine shall use, empty for the controller's or the fastest. ``log`` tells
-    whoever runs the node's machine what goes on, ``complain`` what went wrong.
+    ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
+    fastest. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
+    wrong.
     """
 
     name: str

@@ -235,8 +235,8 @@ def run_worker(
     where that is not the one given to the controller; ``cache`` the folder for packed weights,
     empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest; ``log``
     gets a line for each session, and goes to standard error where it is None; ``option`` what an
-    error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one sentence for a secret, folder or address
-    that cannot be used.
+    error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one
+    sentence for a secret, folder or address that cannot be used.
     """
     log = log or Log("worker")
     worker = Worker(

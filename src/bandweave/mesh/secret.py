@@ -32,7 +32,7 @@ _PREFIX = b"bandweave-"
 _RANDOM_DIGITS, _CHECK_DIGITS = 64, 8
 _TOKEN = re.compile(rb"bandweave-([0-9a-f]{64})([0-9a-f]{8})")
 _FORMER_TOKEN = re.compile(rb"[0-9a-f]{64}")  # before tokens had a prefix
-_MIN_DISTINCT = 8  # different bytes of a secret that somebody thought of
+_MIN_DIGITS = 8  # different ones 64 random digits have fewer once in 10^18
 
 # A salt of one's own for every cluster would have to be known before anything is said.
 _SALT = b"bandweave cluster secret"
@@ -66,7 +66,7 @@ def read_secret(path: str | Path, on_remark: Callable[[str], None] = lambda rema
 
     ``on_remark`` hears a sentence where others on this machine can read the file. ``ValueError``
     with one sentence where the file is missing, unreadable, empty, or holds a token with a slip in
-    it or a text that is too short, too regular or implausibly long.
+    it or a text that is too short or implausibly long.
     """
     try:
         content, mode = _read(path)
@@ -81,17 +81,12 @@ def read_secret(path: str | Path, on_remark: Callable[[str], None] = lambda rema
         raise ValueError(f"the token file {path} is longer than {MAX_SECRET_BYTES} bytes")
     if secret.startswith(_PREFIX):
         return _checked_token(secret, path)
-    if _FORMER_TOKEN.fullmatch(secret) and _is_varied(secret):
+    if _FORMER_TOKEN.fullmatch(secret) and len(set(secret)) >= _MIN_DIGITS:
         return secret
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(
             f"the token file {path} holds {len(secret)} bytes; a secret needs at least "
             f"{MIN_SECRET_BYTES}; {_REMEDY}"
-        )
-    if not _is_varied(secret):
-        raise ValueError(
-            f"the token file {path} holds only {len(set(secret))} different characters, which is "
-            f"easily guessed; {_REMEDY}"
         )
     return _stretch(secret, path)
 
@@ -131,10 +126,6 @@ def _checked_token(secret: bytes, path: str | Path) -> bytes:
             "check digits do not fit; copy it again from the machine where it was made"
         )
     return secret
-
-
-def _is_varied(secret: bytes) -> bool:
-    return len(set(secret)) >= _MIN_DISTINCT
 
 
 def _stretch(secret: bytes, path: str | Path) -> bytes:
