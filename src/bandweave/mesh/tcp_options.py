@@ -21,7 +21,6 @@ LONGEST_SILENCE = float(_IDLE_SECONDS + _INTERVAL_SECONDS * _PROBES)  # of a con
 _MESH_RETRY_MS, _CONTROL_RETRY_MS = 1000, 15_000
 
 # Names that Python lacks.
-_LINUX_THIN_LINEAR_TIMEOUTS = 16
 _LINUX_RTO_MAX_MS = 44  # since Linux 6.15
 _DARWIN_RXT_CONNDROPTIME = 0x80  # seconds of retransmission before the end
 
@@ -36,7 +35,7 @@ def configure(sock: socket.socket, purpose: str) -> None:
     options = [(socket.TCP_NODELAY, 1), *_keepalive()]
     if sys.platform == "linux":
         retry = _MESH_RETRY_MS if purpose == "mesh" else _CONTROL_RETRY_MS
-        options += [(_LINUX_THIN_LINEAR_TIMEOUTS, 1), (_LINUX_RTO_MAX_MS, retry)]
+        options.append((_LINUX_RTO_MAX_MS, retry))
         if purpose == "mesh":
             # Not on control connections: it would end one whose reader is paused.
             options.append((socket.TCP_USER_TIMEOUT, int(LONGEST_SILENCE * 1000)))
