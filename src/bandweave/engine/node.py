@@ -20,7 +20,6 @@ from bandweave.engine.heartbeat import Heartbeat, LoadingPulse
 from bandweave.engine.loaded_node import LoadedNode, load_node, prepare_node
 from bandweave.engine.machine import (
     allowed_cpus,
-    host_id,
     memory_limits,
     peak_rss_bytes,
     usable_cpus,
@@ -46,6 +45,7 @@ from bandweave.engine.probe.node import serve_probe
 from bandweave.engine.request import Result
 from bandweave.engine.token_stream import TokenStream
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.host import host_id
 
 
 def serve(context: NodeContext) -> None:
