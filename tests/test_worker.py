@@ -7,6 +7,8 @@ import errno
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -37,6 +39,7 @@ from tests.helpers.workers import (
     hosts,
     listening,
     pids_of,
+    processor_seconds,
     threads_of,
 )
 
@@ -294,6 +297,31 @@ def test_strangers_do_not_disturb_a_session() -> None:
             again.start(1)
         for stranger in strangers:
             stranger.close()
+
+
+FLOOD = """
+import socket, sys, time
+end, held = time.monotonic() + 2, []
+while time.monotonic() < end:
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(("127.0.0.1", int(sys.argv[1])))
+    held.append(sock)
+    if len(held) > 500:
+        held.pop(0).close()
+"""
+
+
+def test_a_flood_costs_a_session_next_to_nothing() -> None:
+    """In processor time of the worker; what the system spends on it is as at a closed port."""
+    with WorkerProcess() as one, WorkerProcess() as two, hosts(one, two) as launcher:
+        handles = launcher.start(2)
+        check_mesh(handles)
+        before = processor_seconds(one.process.pid)
+        flood = [sys.executable, "-c", FLOOD, str(parse_address(one.address)[1])]
+        subprocess.run(flood, check=True)
+        assert processor_seconds(one.process.pid) - before < 0.3
+        assert ask(handles[0], type="echo", text="here")["text"] == "here"
 
 
 def as_node(worker: WorkerProcess, node: int, session: str) -> socket.socket:

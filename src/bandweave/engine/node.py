@@ -1,6 +1,6 @@
 """The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
-Messages from the controller: ``describe`` if it likes, ``load`` (or ``probe``, see
+Messages from the controller: ``describe`` if it likes, ``load`` (or a probe's, see
 ``engine.probe``), ``join``; then ``generate`` (node 0), ``cancel``, ``ask_statistics``,
 ``shutdown``. Knows no text and no command line.
 """
@@ -41,7 +41,7 @@ from bandweave.engine.messages import (
     encode,
 )
 from bandweave.engine.model_search import find_model
-from bandweave.engine.probe.node import serve_probe
+from bandweave.engine.probe.node import PROBES, serve_probe
 from bandweave.engine.request import Result
 from bandweave.engine.token_stream import TokenStream
 from bandweave.mesh.channel import ChannelClosed
@@ -54,7 +54,7 @@ def serve(context: NodeContext) -> None:
     if message.get("type") == Describe.TYPE:
         context.channel.send(encode(_description(context)))
         message = context.channel.receive()
-    if message.get("type") == "probe":
+    if message.get("type") in PROBES:
         serve_probe(context, message)
         return
     if message.get("type") == "shutdown":

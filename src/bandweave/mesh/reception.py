@@ -29,7 +29,7 @@ from bandweave.mesh.stranger_log import StrangerLog
 _MOST_WAITING = 256  # connections in the midst of their handshake
 _BATCH = 16  # taken before those that wait have their turn
 _PAUSE = 0.1  # seconds, after trouble that only time can mend
-_SPARING_RATE, _SPARING_BURST = 50.0, 16.0  # connections a second, while others compute
+_SPARING_RATE, _SPARING_BURST = 25.0, 16.0  # connections a second, while others compute
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
