@@ -135,10 +135,13 @@ class Attack:
     def insider(self, sock: socket.socket) -> str:
         """Knows the secret, and says odd things of itself."""
         purpose = self.random.choice(("mesh", "control"))
-        node = -1 if purpose == "control" else self.random.choice((-1, 0, 1, 4095))
-        own = introduction(hello(purpose=purpose, node=node, session="another"))
+        own = introduction(hello(purpose=purpose, node=-1, session="another"))
         said = self.mutator.json(own, self.random.randrange(1, 3))
-        return self._speak(sock, SECRET, said if isinstance(said, dict) else {"type": said})
+        if not isinstance(said, dict):
+            said = {"type": said}
+        if purpose == "control":  # what could be right would begin a session
+            said["node"] = self.random.choice((-1, -2, 1 << 40, None, said.get("package")))
+        return self._speak(sock, SECRET, said)
 
     def _speak(self, sock: socket.socket, secret: bytes, own: dict[str, Any]) -> str:
         channel, transcript = Channel(sock, "the worker"), Transcript(secret)
@@ -221,13 +224,13 @@ def settled(pid: int) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def quiet_worker() -> Iterator[WorkerProcess]:
-    """One that writes to a file, which its reader need not keep up with."""
+def quiet_worker(**options: Any) -> Iterator[WorkerProcess]:
+    """One that writes to nowhere, so that nobody need read it."""
     with open(os.devnull, "w") as nowhere, socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         sock.close()
-        with WorkerProcess(address, stderr=nowhere.fileno()) as worker:
+        with WorkerProcess(address, stderr=nowhere.fileno(), **options) as worker:
             yield worker
 
 

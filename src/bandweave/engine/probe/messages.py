@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bandweave.engine.assignment import MAX_NODES
+from bandweave.engine.assignment import KV_FORMATS, MAX_NODES, WEIGHT_FORMATS
 from bandweave.engine.probe.links import Schedule
 from bandweave.engine.probe.machine import Scope
 from bandweave.mesh.address import Address
@@ -13,6 +13,7 @@ from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.profile import MachineProfile
 
 _MOST_ROUNDS, _MOST_SIZES, _MOST_VALUES = 1000, 64, 1 << 24
+_MOST_ROWS, _MOST_BYTES = 1 << 12, 1 << 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,23 @@ class ProbeMachine:
     scope: Scope
 
     def __post_init__(self) -> None:
-        if not 1 <= self.scope.rounds <= _MOST_ROUNDS:
-            raise ValueError(f"{self.scope.rounds} rounds; there may be 1 to {_MOST_ROUNDS}")
+        """``ValueError`` for what is unknown or would take for ever."""
+        scope = self.scope
+        for name, values, known in (
+            ("weight format", scope.formats, WEIGHT_FORMATS),
+            ("KV format", scope.kv_formats, KV_FORMATS),
+        ):
+            for value in values:
+                if value not in known:
+                    raise ValueError(f"{name} {value[:40]!r} is unknown; choose {', '.join(known)}")
+        for name, values, most in (
+            ("rounds", (scope.rounds,), _MOST_ROUNDS),
+            ("rows of a step", scope.rows, _MOST_ROWS),
+            ("rows together", scope.together, _MOST_ROWS),
+            ("bytes of weights", (scope.streamed_bytes + 1,), _MOST_BYTES),
+        ):
+            if not values or not all(1 <= value <= most for value in values):
+                raise ValueError(f"{list(values)[:9]} {name}; there may be 1 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
