@@ -1,4 +1,4 @@
-"""Short runs of the attacks on ports and control channels; longer ones are commands of their own."""
+"""Short runs of the attacks on ports and control channels; longer ones are commands."""
 
 from __future__ import annotations
 

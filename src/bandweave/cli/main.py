@@ -177,4 +177,7 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without what a terminal would obey: some of the words come from other machines."""
+    # Bytes of file names that are no text stay; standard error shows them as numbers.
+    letters = (c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in text)
+    return " ".join("".join(letters).split())
