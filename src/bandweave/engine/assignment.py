@@ -20,6 +20,7 @@ WIRE_FORMATS = ("exact", "bf16", "q8")
 SPECULATORS = ("off", "ngram", "draft")
 MAX_NODES = 1024
 _MOST_TOKENS, _MOST_STREAMS, _MOST_ROWS, _MOST_THREADS = 1 << 28, 1 << 16, 1 << 16, 1 << 12
+_MOST_CPUS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,5 +88,8 @@ class Assignment:
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
+        highest = max((0, *self.cpus, *self.home))
+        if highest >= _MOST_CPUS:
+            raise ValueError(f"no machine has a processor number {highest}")
         if not all(0 < port < 65536 for _, port in self.addresses):
             raise ValueError("a node's address has no port")
