@@ -88,6 +88,8 @@ class Assignment:
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
+        if not all(text.isprintable() for text in (self.isa, *self.names)):
+            raise ValueError("a name that cannot be printed")
         highest = max((0, *self.cpus, *self.home))
         if highest >= _MOST_CPUS:
             raise ValueError(f"no machine has a processor number {highest}")

@@ -29,6 +29,7 @@ class ProbeMachine:
 
     def __post_init__(self) -> None:
         """``ValueError`` for what is unknown or would take for ever."""
+        _check_names(self.isa)
         scope = self.scope
         for name, values, known in (
             ("weight format", scope.formats, WEIGHT_FORMATS),
@@ -63,6 +64,7 @@ class ProbeLinks:
 
     def __post_init__(self) -> None:
         """``ValueError`` for what contradicts itself or would take for ever."""
+        _check_names(self.isa, *self.names)
         nodes, schedule = self.schedule.num_nodes, self.schedule
         for name, value, least, most in (
             ("nodes", nodes, 2, MAX_NODES),
@@ -102,3 +104,8 @@ class MeasuredLinks:
 
     TYPE: ClassVar[str] = "measured_links"
     links: tuple[MeasuredLink, ...]
+
+
+def _check_names(*names: str) -> None:
+    if not all(name.isprintable() for name in names):
+        raise ValueError("a name that cannot be printed")
