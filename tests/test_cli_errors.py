@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bandweave.checkpoints.resolve import demo_folder
+from bandweave.cli.main import explain
 from tests.helpers.command import Outcome, bandweave, lines_of, start_command
 
 ASK = ("--prompt", "a", "--max-tokens", "2")
@@ -171,6 +172,34 @@ def test_a_worker_without_its_folder(token: Path) -> None:
 def test_a_worker_with_a_variant_of_another_processor(token: Path) -> None:
     listen = ("worker", "--listen", "127.0.0.1:0", "--token-file", token)
     assert "'mmx'" in sentence(bandweave(*listen, BANDWEAVE_ISA="mmx"))
+
+
+def test_a_token_that_others_can_read_gets_a_remark_and_no_more(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    made = bandweave("worker", "--make-token", token)
+    assert made.status == 0 and token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text().startswith("bandweave-")
+    assert "exists already" in sentence(bandweave("worker", "--make-token", token))
+    token.chmod(0o644)
+    remark = f"the token file {token} is open to other users of this machine: chmod 600 {token}"
+    listen = ("worker", "--listen", "127.0.0.1:0", "--token-file", token, "--once")
+    with start_command(*listen) as worker:
+        assert worker.process.stderr is not None
+        address = worker.process.stderr.readline().decode().split()[-1]
+        assert worker.process.stderr.readline().decode() == f"worker: {remark}\n"
+        hosts = ("--hosts", address, "--token-file", token)
+        done = bandweave(*RUN, *hosts, "--json")
+        assert done.json["tokens"] and lines_of(done.err)[-1] == f"({remark})"
+        assert worker.finish(20).status == 0
+    assert remark not in sentence(bandweave("run", "no-such-model", *ASK, *hosts))
+    token.write_text(token.read_text()[:-9])
+    assert "is not whole: its check digits do not fit" in sentence(bandweave(*RUN, *hosts))
+
+
+def test_words_of_other_machines_are_no_orders_to_the_terminal() -> None:
+    for kind, status in ((ValueError, 2), (ConnectionError, 1)):
+        said = explain(kind("node 1: \x1b[2J\x1b]0;owned\x07a\u202eb\nsecond\tline \udcff"))
+        assert said == (status, "node 1: [2J ]0;owned a b second line \udcff")
 
 
 # --- interrupts ---

@@ -22,9 +22,11 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli import prediction
 from bandweave.cli.environment import read_environment
 from bandweave.cli.profile_store import read_profile, save_profile
+from bandweave.engine.messages import MessageError, decode, encode
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.probe.links import SIZES, Schedule, message_bytes
 from bandweave.engine.probe.machine import Scope, probe_machine, thread_counts
+from bandweave.engine.probe.messages import ProbeLinks, ProbeMachine
 from bandweave.engine.probe.session import probe_here, probe_hosts
 from bandweave.engine.probe.stopwatch import Setting, take_turns
 from bandweave.mesh.secret import make_secret
@@ -453,3 +455,57 @@ def test_the_recorded_profile_is_one() -> None:
     profile = recorded_profile()
     assert profile.machines[HERE].formats == ("q4", "q8", "bf16", "f32")
     assert set(profile.links) == {"here shared", "here tcp"}
+
+
+# --- what a node is asked ---
+
+MACHINE = ProbeMachine(threads=1, pin=False, isa="", scope=SMALL)
+LINKS = ProbeLinks(
+    names=("node 0", "node 1"),
+    addresses=(("10.0.0.1", 7000), ("10.0.0.2", 7000)),
+    schedule=Schedule(num_nodes=2, sizes=FEW_SIZES, rounds=1),
+    cpus=(),
+    isa="",
+    spin=True,
+    stall_seconds=5.0,
+    shared=True,
+)
+
+
+def test_what_a_node_is_asked_to_measure_survives_the_way() -> None:
+    for asked in (MACHINE, LINKS):
+        assert decode(type(asked), json.loads(json.dumps(encode(asked)))) == asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "path", "value"),
+    [
+        (MACHINE, ("scope", "formats"), ["q5"]),
+        (MACHINE, ("scope", "kv_formats"), ["f64"]),
+        (MACHINE, ("scope", "rows"), [0]),
+        (MACHINE, ("scope", "rows"), []),
+        (MACHINE, ("scope", "together"), [1 << 40]),
+        (MACHINE, ("scope", "rounds"), 10**9),
+        (MACHINE, ("scope", "streamed_bytes"), 1 << 60),
+        (MACHINE, ("threads",), -1),
+        (MACHINE, ("pin",), 1),
+        (LINKS, ("names",), ["node 0"]),
+        (LINKS, ("addresses",), [["10.0.0.1", 7000]]),
+        (LINKS, ("addresses",), [["10.0.0.1", 7000], ["10.0.0.2", 70000]]),
+        (LINKS, ("schedule", "num_nodes"), 1),
+        (LINKS, ("schedule", "num_nodes"), 10**9),
+        (LINKS, ("schedule", "rounds"), 0),
+        (LINKS, ("schedule", "sizes"), [[1 << 30, 1 << 30]]),
+        (LINKS, ("schedule", "sizes"), [[0, 1]]),
+        (LINKS, ("stall_seconds",), 1e300),
+        (LINKS, ("isa",), None),
+    ],
+)
+def test_what_makes_no_sense_is_not_measured(asked: Any, path: tuple[str, ...], value: Any) -> None:
+    message = json.loads(json.dumps(encode(asked)))
+    place = message
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(MessageError):
+        decode(type(asked), message)

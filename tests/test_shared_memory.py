@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bandweave.mesh import shared
 from bandweave.mesh.channel import Channel
+from bandweave.mesh.host import host_id, network_id
 from bandweave.mesh.shared import share_memory
 
 SIZE = 1 << 16
@@ -103,12 +105,94 @@ def test_only_memory_of_the_right_name_and_size_is_opened(lie: str, tmp_path: Pa
         channel = Channel(left.dup(), "node 1")
         channel.send(message)
         assert share_memory(1, {0: right}, SIZE, 5.0) == {}
-        answer, _ = channel.receive(5.0)
-        assert answer["shared"] is False
+        assert channel.receive(5.0) == {"type": "network", "network": network_id()}
+        assert channel.receive(5.0) == {"type": "opened", "shared": False}
         channel.close()
     os.close(descriptor)
     if other != descriptor:
         os.close(other)
+
+
+@pytest.mark.parametrize("reason", ["another host", "another network", "unwilling", "no memory"])
+def test_both_ends_agree_that_they_share_none(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their addresses say: these two are joined over the loopback."""
+    left, right = connected()
+    mine = threading.local()
+    if reason in ("another host", "another network"):
+        monkeypatch.setattr(shared, "network_id", lambda: mine.network)
+    if reason == "no memory":
+        monkeypatch.setattr(shared, "_make", lambda token, size: None)
+    results: list[dict[int, int] | None] = [None, None]
+
+    def end(node: int, sock: socket.socket) -> None:
+        mine.network = "ab"[node] * 32
+        willing = reason != "unwilling" or node == 0
+        results[node] = share_memory(node, {1 - node: sock}, SIZE, 5.0, willing=willing)
+
+    with left, right:
+        threads = [threading.Thread(target=end, args=(n, s)) for n, s in enumerate((left, right))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == [{}, {}]
+        left.sendall(b"on with the socket")  # nothing of the negotiation is left on it
+        assert right.recv(18, socket.MSG_WAITALL) == b"on with the socket"
+        assert left.getblocking() and right.getblocking()
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_nodes_of_a_larger_mesh_agree_in_whatever_order_they_come(count: int) -> None:
+    pairs = {(a, b): connected() for b in range(count) for a in range(b)}
+    results: list[dict[int, int]] = [{} for _ in range(count)]
+
+    def end(node: int) -> None:
+        sockets = {}
+        for (a, b), (low, high) in pairs.items():
+            if node in (a, b):
+                sockets[b if node == a else a] = low if node == a else high
+        results[node] = share_memory(node, sockets, SIZE, 10.0)
+
+    threads = [threading.Thread(target=end, args=(node,)) for node in reversed(range(count))]
+    for thread in threads:
+        thread.start()
+        thread.join(0.05)
+    for thread in threads:
+        thread.join()
+    for node, memory in enumerate(results):
+        assert sorted(memory) == [other for other in range(count) if other != node]
+        for descriptor in memory.values():
+            os.close(descriptor)
+    for low, high in pairs.values():
+        low.close()
+        high.close()
+
+
+def test_a_peer_that_says_something_else_is_an_error() -> None:
+    left, right = connected()
+    with left, right:
+        channel = Channel(left.dup(), "node 1")
+        channel.send({"type": "opened", "shared": True})
+        with pytest.raises(OSError, match="node 0 does not keep to the protocol"):
+            share_memory(1, {0: right}, SIZE, 5.0)
+        channel.close()
+
+
+def test_hosts_and_networks_have_ids() -> None:
+    code = "from bandweave.mesh.host import host_id, network_id; print(host_id(), network_id())"
+    here = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert here == [host_id(), network_id()]
+    assert len(set(here)) == 2 and all(len(one) == 32 for one in here)
+
+
+def test_the_same_host_in_another_network_has_another_network_id() -> None:
+    code = "from bandweave.mesh.host import host_id, network_id; print(host_id(), network_id())"
+    command = ["unshare", "--net", "--map-root-user", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this system allows no network namespaces")
+    host, network = done.stdout.split()
+    assert host == host_id() and network != network_id()
 
 
 def test_an_end_that_dies_in_the_middle_leaves_nothing_open() -> None:

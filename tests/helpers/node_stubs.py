@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from bandweave.engine.context import NodeContext
 from bandweave.mesh.rendezvous import connect_mesh
+from bandweave.mesh.shared import share_memory
 
 
 def serve(context: NodeContext) -> None:
     """Obeys messages until "shutdown" or the end of the channel."""
     while True:
-        message, payload = context.channel.receive()
+        message = context.channel.receive()
         kind = message["type"]
         if kind == "shutdown":
             return
         if kind == "echo":
-            context.channel.send({"type": "echo", "text": message["text"]}, payload)
+            context.channel.send({"type": "echo", "text": message["text"]})
         elif kind == "describe":
             context.channel.send(_describe(context))
         elif kind == "mesh":
@@ -37,6 +41,21 @@ def serve(context: NodeContext) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             context.channel.send({"type": "begun"})
             time.sleep(600)
+        elif kind == "stop":  # as a debugger, or the system, may do
+            context.channel.send({"type": "begun"})
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif kind == "hold":  # the interpreter's lock, in C
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            context.channel.send({"type": "begun"})
+            re.match("(a+)+$", "a" * 60 + "b")
+        elif kind == "read":
+            context.channel.send({"type": "begun"})
+            Path(message["path"]).read_bytes()
+        elif kind == "talk":
+            for number in range(message["count"]):
+                context.channel.offer({"type": "alive", "tokens": number})
+                context.channel.send({"type": "tokens", "number": number, "fill": "x" * 1000})
+            context.channel.send({"type": "done"})
         elif kind == "linger":  # serves no more, but a thread keeps the process from ending
             threading.Thread(target=time.sleep, args=(600,)).start()
             return
@@ -65,11 +84,21 @@ def _meet(context: NodeContext, message: dict[str, Any]) -> None:
     addresses = [(host, port) for host, port in message["addresses"]]
     assert context.listener is not None
     sockets = connect_mesh(
-        context.node, addresses, context.listener, context.secret, context.session, 10.0
+        context.node,
+        addresses,
+        context.listener,
+        context.secret,
+        context.session,
+        message.get("seconds", 10.0),
+        patience=math.inf,
     )
+    memory = share_memory(context.node, sockets, 1 << 16, 10.0)
+    context.listener.finish()
     for sock in sockets.values():
         sock.sendall(bytes([context.node]))
     heard = {str(node): sock.recv(1)[0] for node, sock in sockets.items()}
     for sock in sockets.values():
         sock.close()
-    context.channel.send({"type": "met", "heard": heard})
+    for descriptor in memory.values():
+        os.close(descriptor)
+    context.channel.send({"type": "met", "heard": heard, "sharing": sorted(memory)})

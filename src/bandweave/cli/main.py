@@ -21,6 +21,7 @@ from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli import output
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
+from bandweave.cli.remarks import say_remarks
 
 COMMANDS = (
     "demo", "run", "chat", "bench", "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
@@ -100,7 +101,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Not cli.main(), which has ways of its own with interrupts and broken pipes.
         with cli.make_context("bandweave", words) as context:
             cli.invoke(context)
-        sys.stdout.flush()
+            sys.stdout.flush()
+            say_remarks(context)
         return 0
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -188,4 +190,7 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without what a terminal would obey: some of the words come from other machines."""
+    # Bytes of file names that are no text stay; standard error shows them as numbers.
+    letters = (c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in text)
+    return " ".join("".join(letters).split())

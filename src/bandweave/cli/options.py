@@ -152,6 +152,7 @@ def hosts_and_secret(
     hosts: str | None, token_file: Path | None
 ) -> tuple[tuple[str, ...], bytes | None]:
     """The addresses of ``--hosts`` and the secret of ``--token-file``."""
+    from bandweave.cli.remarks import remark
     from bandweave.mesh.secret import read_secret
 
     addresses = tuple(text.strip() for text in (hosts or "").split(",") if text.strip())
@@ -163,7 +164,7 @@ def hosts_and_secret(
         )
     if token_file is not None and not addresses:
         raise ValueError("--token-file is for --hosts; nodes of this machine need none")
-    return addresses, None if token_file is None else read_secret(token_file)
+    return addresses, None if token_file is None else read_secret(token_file, remark)
 
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:

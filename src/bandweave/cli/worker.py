@@ -76,15 +76,17 @@ def command(
     from bandweave.engine.worker import run_worker
     from bandweave.mesh.secret import read_secret
 
+    remarks: list[str] = []
     run_worker(
         listen,
-        read_secret(token_file),
+        read_secret(token_file, remarks.append),
         models,
         once=once,
         advertise=advertise,
         threads=usable_threads(threads),
         cache=cache_folder(),
         isa=usable_isa(None),
+        remarks=remarks,
     )
 
 

@@ -5,6 +5,8 @@ Knows how a node is reached, not what it computes.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +15,13 @@ from typing import Any
 
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.listener import Listener
+from bandweave.mesh.rendezvous import Door
+
+
+def print_error(sentence: str) -> None:
+    """A line on standard error, if that can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +29,14 @@ class NodeContext:
     """What ``serve`` gets.
 
     ``name`` is for people, ``node`` the id within ``session``. ``channel`` leads to the controller.
-    ``listener`` takes the other nodes' connections at ``address``; both are None for nodes that are
-    threads of one process, which share ``in_process_group`` instead. ``threads`` is how many
-    threads the node may compute with, None where that is the node's own choice. ``model_roots``
-    are folders where the node may look for its own copy of a model; ``cache`` is the folder for
-    packed weights, empty for none, where the controller leaves that to the node; ``isa`` the kernel
-    variant that this machine shall use, empty for the controller's or the fastest. ``log`` tells
-    whoever runs the node's machine.
+    ``listener`` gets the other nodes' connections, which come to ``address``; both are None for
+    nodes that are threads of one process, which share ``in_process_group`` instead. ``threads`` is
+    how many threads the node may compute with, None where that is the node's own choice.
+    ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
+    the folder for packed weights, empty for none, where the controller leaves that to the node;
+    ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
+    fastest. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
+    wrong.
     """
 
     name: str
@@ -35,7 +44,7 @@ class NodeContext:
     session: str
     channel: Channel
     secret: bytes = field(repr=False)
-    listener: Listener | None = None
+    listener: Door | None = None
     address: Address | None = None
     in_process_group: Any = None
     threads: int | None = None
@@ -43,6 +52,7 @@ class NodeContext:
     cache: str = ""
     isa: str = ""
     log: Callable[[str], None] = lambda sentence: None
+    complain: Callable[[str], None] = print_error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,17 @@ from typing import Any, Self
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import Channel, ChannelClosed
+from bandweave.mesh.printable import printable
 from bandweave.mesh.secret import check_secret
 
 START_TIMEOUT = 60.0
+LONGEST_REASON = 2000  # characters of what a node says of its end
+SILENT_SECONDS = 15.0
+SILENT = (
+    f"its machine has not answered for {SILENT_SECONDS:.0f} s; see whether it runs, and whether "
+    "the network between it and this one does"
+)
+_LOOK_SECONDS = 2.0  # between two looks at whether a node's machine is there
 _POLITE_SECONDS, _FIRM_SECONDS = 2.0, 1.0
 _STARTING_PATIENCE = 0.1  # a node that starts does not listen
 
@@ -31,8 +39,11 @@ class NodeHandle(ABC):
     """One started node.
 
     ``name`` is for people (``"node 2 (pid 1234)"``); ``channel`` leads to the node; ``address`` is
-    where other nodes reach it, None for threads.
+    where other nodes reach it, None for threads. ``host_id`` is the same for all nodes of one host,
+    and empty where a host does not say who it is (``mesh.host``).
     """
+
+    host_id = ""
 
     def __init__(self, *, node: int, name: str, channel: Channel, address: Address | None) -> None:
         self.node, self.name, self.channel, self.address = node, name, channel, address
@@ -57,6 +68,26 @@ class NodeHandle(ABC):
     def terminate(self) -> None:
         """Ends the node in the gentlest way that needs no cooperation. Does not wait."""
         self.kill()
+
+    def is_silent(self, since: float) -> bool:
+        """Whether the node's machine has given no sign of life for so long, and not since the time
+        ``since`` (of ``time.monotonic``), that whoever waits for it had better not. A machine that
+        is reached gives one every five seconds, whatever the node does."""
+        return min(self.channel.silence(), time.monotonic() - since) > SILENT_SECONDS
+
+    def receive(self, timeout: float) -> dict[str, Any]:
+        """The node's next message. ``TimeoutError`` where none came within ``timeout`` seconds or
+        its machine is silent; ``ChannelError`` where the connection ended."""
+        since = time.monotonic()
+        while True:
+            left = since + timeout - time.monotonic()
+            try:
+                return self.channel.receive(max(0.0, min(left, _LOOK_SECONDS)))
+            except TimeoutError:
+                if self.is_silent(since):
+                    raise TimeoutError(f"{self.name}: {SILENT}") from None
+                if left <= _LOOK_SECONDS:
+                    raise TimeoutError(f"{self.name} said nothing for {timeout:.3g} s") from None
 
     def close(self) -> None:
         """Releases what the handle holds. The node has ended or is given up."""
@@ -136,10 +167,10 @@ class Launcher(ABC):
 
 
 def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
-    """The node's "ready" message. ``LaunchError`` where the node ends, fails or says nothing for
-    ``timeout`` seconds, or runs another version."""
+    """The node's "ready" message; notes its host. ``LaunchError`` where the node ends, fails or
+    says nothing for ``timeout`` seconds, or runs another version."""
     try:
-        message, _ = handle.channel.receive(timeout)
+        message = handle.channel.receive(timeout)
     except TimeoutError:
         raise LaunchError(f"{handle.name} did not start within {timeout:.3g} s") from None
     except ChannelClosed:
@@ -147,13 +178,17 @@ def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
         reason = handle.exit_reason() or "closed the connection"
         raise LaunchError(f"{handle.name} did not start: it {reason}") from None
     if message.get("type") == "failed":
-        raise LaunchError(f"{handle.name} did not start: {message.get('reason')}")
+        reason = printable(message.get("reason"), LONGEST_REASON)
+        raise LaunchError(f"{handle.name} did not start: {reason}")
     there = (message.get("numerics"), message.get("package"))
     if message.get("type") != "ready" or there != (NUMERICS_VERSION, __version__):
+        numerics, package = (printable(str(version)) for version in there)
         raise LaunchError(
-            f"{handle.name} runs bandweave {there[1]} with numerics version {there[0]}; here it is "
+            f"{handle.name} runs bandweave {package} with numerics version {numerics}; here it is "
             f"{__version__} with {NUMERICS_VERSION}: install the same on both"
         )
+    host = message.get("host_id")
+    handle.host_id = printable(host) if isinstance(host, str) else ""
     return message
 
 

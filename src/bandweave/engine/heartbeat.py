@@ -32,7 +32,7 @@ class LoadingPulse:
     def _beat(self) -> None:
         while not self._over.wait(PERIOD):
             with contextlib.suppress(OSError):  # the main thread meets the same error
-                self._channel.send(encode(self._progress))
+                self._channel.offer(encode(self._progress))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -71,8 +71,10 @@ class Heartbeat:
                 self._on_beat()
             if (now := self._progress()) != last:
                 last = now
-                with contextlib.suppress(OSError):  # the main thread meets the same error
-                    self._channel.send(encode(Alive(tokens=self._tokens())))
+                # One that a paused controller has no room for is worth no waiting, and the main
+                # thread meets the same errors.
+                with contextlib.suppress(OSError):
+                    self._channel.offer(encode(Alive(tokens=self._tokens())))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -16,7 +16,7 @@ from typing import Any
 from bandweave.engine.context import NodeContext, ThreadGroup
 from bandweave.engine.handle import START_TIMEOUT, Launcher, LaunchError, NodeHandle
 from bandweave.engine.process import SERVE, Serve, run_node
-from bandweave.engine.spawn import NodeSettings, Tail, describe_end, spawn
+from bandweave.engine.spawn import NodeSettings, Tail, describe_end, end_process, spawn
 from bandweave.mesh.address import Address, bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel
 from bandweave.mesh.handshake import HandshakeError, Unreachable, connect
@@ -34,6 +34,8 @@ __all__ = [
     "ThreadLauncher",
 ]
 
+
+_ENDING_SECONDS = (1.0, 1.0, 1.0)
 
 OnWaiting = Callable[[str], None]  # the name of the node waited for
 
@@ -118,11 +120,15 @@ class LocalLauncher(Launcher):
                     cache=self._cache,
                 )
                 process, channel = spawn(
-                    settings, listening, python=self._python, serve=self._serve
+                    settings, listening=listening, python=self._python, serve=self._serve
                 )
-            self._handles.append(
-                ProcessHandle(node=node, process=process, channel=channel, address=address)
-            )
+            try:
+                handle = ProcessHandle(node=node, process=process, channel=channel, address=address)
+            except RuntimeError as error:  # no thread to read its output
+                channel.close()
+                end_process(process, _ENDING_SECONDS)
+                raise LaunchError(f"node {node} did not start: {error}") from error
+            self._handles.append(handle)
 
 
 class HostHandle(NodeHandle):
@@ -190,8 +196,20 @@ class HostLauncher(Launcher):
                 text = str(error) + (hint if isinstance(error, Unreachable) else "")
                 raise HostError(text) from error
             channel = Channel(sock, name)
-            reached = parse_address(theirs.address) if theirs.address else address
-            self._handles.append(HostHandle(node=node, name=name, channel=channel, address=reached))
+            handle = HostHandle(node=node, name=name, channel=channel, address=address)
+            self._handles.append(handle)
+            if theirs.address:
+                handle.address = _parse_advertised(theirs.address, name)
+
+
+def _parse_advertised(text: str, name: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise HostError(
+            f"{name} wants to be reached at an address that is none; start its worker with "
+            f"another --advertise: {error}"
+        ) from error
 
 
 class ThreadHandle(NodeHandle):

@@ -28,7 +28,6 @@ from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
     allowed_cpus,
     available_memory_bytes,
-    host_id,
     numa_nodes,
     usable_cpus,
 )
@@ -38,6 +37,7 @@ from bandweave.engine.ngram import NgramDrafter
 from bandweave.engine.panel_cache import PanelCache, open_cache
 from bandweave.engine.program import Program
 from bandweave.engine.speculation import Speculation
+from bandweave.mesh.host import host_id
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import make_split
 

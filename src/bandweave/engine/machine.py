@@ -17,7 +17,6 @@ from bandweave.engine.control_groups import MemoryLimit, cpu_quota
 HOST = "host"  # the group of memory that all processes of a machine share
 _MEMINFO = Path("/proc/meminfo")
 _STATUS = Path("/proc/self/status")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NUMA = Path("/sys/devices/system/node")
 
 
@@ -65,12 +64,6 @@ def memory_limits() -> tuple[MemoryLimit, ...]:
 def total_memory_bytes() -> int | None:
     """All memory of the machine."""
     return _meminfo("MemTotal")
-
-
-def host_id() -> str:
-    """Names this machine since its start: processes with one id share its memory, processors and
-    files, whatever containers they are in. Empty where nothing tells."""
-    return (_read(_BOOT_ID) or "").strip()[:64]
 
 
 def peak_rss_bytes() -> int:

@@ -1,6 +1,6 @@
 """The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
-Messages from the controller: ``describe`` if it likes, ``load`` (or ``probe``, see
+Messages from the controller: ``describe`` if it likes, ``load`` (or a probe's, see
 ``engine.probe``), ``join``; then ``generate`` (node 0), ``cancel``, ``ask_statistics``,
 ``shutdown``. Knows no text and no command line.
 """
@@ -20,7 +20,6 @@ from bandweave.engine.heartbeat import Heartbeat, LoadingPulse
 from bandweave.engine.loaded_node import LoadedNode, load_node, prepare_node
 from bandweave.engine.machine import (
     allowed_cpus,
-    host_id,
     memory_limits,
     peak_rss_bytes,
     usable_cpus,
@@ -42,19 +41,20 @@ from bandweave.engine.messages import (
     encode,
 )
 from bandweave.engine.model_search import find_model
-from bandweave.engine.probe.node import serve_probe
+from bandweave.engine.probe.node import PROBES, serve_probe
 from bandweave.engine.request import Result
 from bandweave.engine.token_stream import TokenStream
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.host import host_id
 
 
 def serve(context: NodeContext) -> None:
     """Runs a node to the end of its session; see ``engine.process``."""
-    message, _ = context.channel.receive()
+    message = context.channel.receive()
     if message.get("type") == Describe.TYPE:
         context.channel.send(encode(_description(context)))
-        message, _ = context.channel.receive()
-    if message.get("type") == "probe":
+        message = context.channel.receive()
+    if message.get("type") in PROBES:
         serve_probe(context, message)
         return
     if message.get("type") == "shutdown":
@@ -96,7 +96,7 @@ def _load(context: NodeContext, assignment: Assignment, stack: ExitStack) -> Loa
         )
         found = Found(path=str(folder.path), headers=fingerprint.headers, same_files=same_files)
         context.channel.send(encode(found))
-        message, _ = context.channel.receive()
+        message = context.channel.receive()
         if message.get("type") == "shutdown":
             return None
         decode(Join, message)
@@ -146,7 +146,7 @@ class _Session:
         while True:
             if self._context.node != 0 and not self._follow():
                 raise StepError(f"{self._assignment.names[0]} has left")
-            message, _ = self._channel.receive()
+            message = self._channel.receive()
             kind = message.get("type")
             if kind == "shutdown":
                 self.leave()
@@ -211,7 +211,7 @@ class _Session:
         the session."""
         ended: set[int] = set()
         while self._channel.poll():
-            message, _ = self._channel.receive()
+            message = self._channel.receive()
             kind = message.get("type")
             if kind == "shutdown":
                 raise ChannelClosed("the controller has ended the session")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bandweave.engine.executor import StepError
-from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.handle import LONGEST_REASON, SILENT, Launcher, NodeHandle
 from bandweave.engine.messages import Alive, M, Message, MessageError, decode, encode
+from bandweave.mesh.printable import printable
 
 _GRACE_SECONDS = 0.5  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
@@ -33,6 +34,7 @@ class NodeGroup:
     ) -> None:
         self._launcher, self._handles = launcher, tuple(handles)
         self._broken = ""
+        self._asked_at = time.monotonic()
         # The nodes notice each other first and know better who it is.
         self._patience = stall_seconds + _SECOND_HAND_SECONDS
 
@@ -47,8 +49,11 @@ class NodeGroup:
         """``StepError`` where the node has gone."""
         if self._broken:
             raise StepError(self._broken)
+        self._asked_at = time.monotonic()
         try:
             self._handles[node].channel.send(message)
+        except TimeoutError as error:
+            self._raise_failure(node, str(error))
         except OSError:
             self._raise_failure(node)
 
@@ -97,13 +102,16 @@ class NodeGroup:
                 if not handle.channel.poll():
                     continue
                 try:
-                    message, _ = handle.channel.receive()
+                    message = handle.channel.receive()
                 except OSError:
                     self._raise_failure(node)
+                if "reason" in message:
+                    message["reason"] = printable(message["reason"], LONGEST_REASON)
                 if message.get("type") == "failed":
+                    reason = printable(message.get("reason"), LONGEST_REASON)
                     if message.get("mistake"):
-                        raise ValueError(f"{handle.name}: {message.get('reason')}")
-                    self._raise_failure(node, str(message.get("reason")))
+                        raise ValueError(f"{handle.name}: {reason}")
+                    self._raise_failure(node, reason)
                 if message.get("type") == Alive.TYPE:
                     deadline = time.monotonic() + patience
                     on_read(self.decode(node, Alive, message).tokens)
@@ -114,7 +122,10 @@ class NodeGroup:
             elif time.monotonic() > deadline:
                 reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
                 self._raise_failure(of, reason)
-            poll.poll(500)
+            if not poll.poll(500):
+                for node, handle in enumerate(self._handles):
+                    if handle.is_silent(self._asked_at):
+                        self._raise_failure(node, SILENT)
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""

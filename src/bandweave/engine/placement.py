@@ -22,7 +22,6 @@ from bandweave.engine.lowering import lower
 from bandweave.engine.machine import (
     allowed_cpus,
     available_memory_bytes,
-    host_id,
     numa_nodes,
     usable_cpus,
 )
@@ -30,6 +29,7 @@ from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_me
 from bandweave.engine.messages import Description
 from bandweave.engine.native import ExecutorOptions
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
+from bandweave.mesh.host import host_id
 from bandweave.models.registry import build_graph
 from bandweave.planning.fit import fitting_shares
 from bandweave.planning.split import Split, make_split

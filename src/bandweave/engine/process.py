@@ -1,8 +1,10 @@
-"""The process of one node: sets up its channel, lifeline and listener, then serves.
+"""The process of one node: sets up its channel, lifeline and door, then serves.
 
 Started by ``engine.spawn``, which hands it sockets by number and sends the settings, the secret
 among them, as the first message: nothing secret is on the command line or in the environment.
-Knows no models; the function that serves is named by the starter.
+A node of this machine's own command listens at a port until it has met the others; a worker's node
+has no port, the worker hands it the others' connections. Knows no models; the function that serves
+is named by the starter.
 """
 
 from __future__ import annotations
@@ -23,15 +25,21 @@ from typing import Any
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.engine.context import NodeContext
 from bandweave.engine.executor import StepError
+from bandweave.engine.handle import LONGEST_REASON
 from bandweave.engine.lifeline import Lifeline, die_with_parent
+from bandweave.engine.log import Log
 from bandweave.mesh.channel import Channel, ChannelClosed
+from bandweave.mesh.handover import Arrivals
+from bandweave.mesh.host import host_id
 from bandweave.mesh.listener import Listener, mesh_only
+from bandweave.mesh.printable import printable
 
 Serve = Callable[[NodeContext], None]
 SERVE = "bandweave.engine.node:serve"
 _SETTINGS_TIMEOUT = 30.0
 _ENDING_SECONDS = 1.0  # for threads and native code of a node that has finished
 _REPORT_SECONDS = 2.0
+_CONTROLLER = "the controller"
 
 
 def load_serve(name: str) -> Serve:
@@ -61,7 +69,8 @@ def run_node(serve: Serve | str, context: NodeContext) -> int:
     """Says "ready", serves, and reports an error to the controller as "failed"; the exit status."""
     try:
         function = load_serve(serve) if isinstance(serve, str) else serve
-        ready = {"type": "ready", "pid": os.getpid(), "host": socket.gethostname()}
+        host = {"host": socket.gethostname(), "host_id": host_id()}
+        ready = {"type": "ready", "pid": os.getpid(), **host}
         versions = {"numerics": NUMERICS_VERSION, "package": __version__}
         context.channel.send({**ready, **versions})
         function(context)
@@ -74,12 +83,14 @@ def run_node(serve: Serve | str, context: NodeContext) -> int:
 
 def _report(context: NodeContext, error: Exception) -> int:
     if is_known(error):
-        print(f"{context.name}: {describe(error)}", file=sys.stderr, flush=True)
+        context.complain(describe(error))
     else:
-        traceback.print_exception(error)
-    with contextlib.suppress(OSError):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            context.complain(line)
+    with contextlib.suppress(OSError, ValueError):
         mistake = isinstance(error, (ValueError, MemoryError))  # the user's, not the node's
-        failed = {"type": "failed", "reason": describe(error), "mistake": mistake}
+        reason = printable(describe(error), LONGEST_REASON)
+        failed = {"type": "failed", "reason": reason, "mistake": mistake}
         context.channel.send(failed, timeout=_REPORT_SECONDS)
     return 1
 
@@ -88,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The process's main function; the exit status."""
     parser = argparse.ArgumentParser(prog="bandweave.engine.process")
     parser.add_argument("--starter-fd", type=int, required=True)
-    parser.add_argument("--listener-fd", type=int, required=True)
+    parser.add_argument("--listener-fd", type=int)
     parser.add_argument("--control-fd", type=int)
     parser.add_argument("--die-with", type=int, metavar="PID")
     parser.add_argument("--serve", default=SERVE)
@@ -99,67 +110,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()  # a crash in native code says where, in the last lines of the output
 
     lifeline = Lifeline()
-    starter = Channel(socket.socket(fileno=options.starter_fd), "the controller")
+    # A controller that is paused takes nothing for as long as that lasts.
+    starter = Channel(socket.socket(fileno=options.starter_fd), _CONTROLLER, send_timeout=None)
     lifeline.watch(starter.fileno())
     channel = starter
     if options.control_fd is not None:
-        channel = Channel(socket.socket(fileno=options.control_fd), "the controller")
+        control = socket.socket(fileno=options.control_fd)
+        channel = Channel(control, _CONTROLLER, send_timeout=None)
         lifeline.watch(channel.fileno())
-    sock = socket.socket(fileno=options.listener_fd)
+    log = Log("node")
     try:
-        settings, _ = starter.receive(_SETTINGS_TIMEOUT)
+        settings = starter.receive(_SETTINGS_TIMEOUT)
     except OSError as error:
-        print(f"a node started without its settings: {error}", file=sys.stderr)
+        log(f"it started without its settings: {error}")
+        log.flush()
         return 1
-    # Only a worker's output is read while all is well.
-    talks = options.control_fd is not None
-    return _serve(options.serve, settings, channel, sock, lifeline, talks)
+    log = Log(settings["name"])
+    listening = None
+    if options.listener_fd is not None:
+        listening = socket.socket(fileno=options.listener_fd)
+    return _serve(options.serve, settings, starter, channel, listening, lifeline, log)
 
 
 def _serve(
     serve: str,
     settings: dict[str, Any],
+    starter: Channel,
     channel: Channel,
-    sock: socket.socket,
+    listening: socket.socket | None,
     lifeline: Lifeline,
-    talks: bool,
+    log: Log,
 ) -> int:
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
-    name, secret = settings["name"], bytes.fromhex(settings["secret"])
-
-    def log(sentence: str) -> None:
-        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
-
-    listener = Listener(
-        sock,
-        secret,
-        session=settings["session"],
-        node=settings["node"],
-        admit=mesh_only(settings["session"], settings["busy"], channel.hung_up),
-        log=log,
-    )
+    # Only a worker's output is read while all is well.
+    talks = channel is not starter
     host, port = settings["address"]
-    context = NodeContext(
-        name=name,
-        node=settings["node"],
-        session=settings["session"],
-        channel=channel,
-        secret=secret,
-        listener=listener,
-        address=(host, port),
-        threads=settings["threads"],
-        model_roots=tuple(Path(root) for root in settings["model_roots"]),
-        cache=settings["cache"],
-        isa=settings["isa"],
-        log=log if talks else lambda sentence: None,
-    )
-    status = run_node(serve, context)
-    lifeline.finish(status, within=_ENDING_SECONDS)
+    door = _door(settings, starter, listening, log if talks else _say_nothing)
+    with contextlib.closing(door):
+        context = NodeContext(
+            name=settings["name"],
+            node=settings["node"],
+            session=settings["session"],
+            channel=channel,
+            secret=bytes.fromhex(settings["secret"]),
+            listener=door,
+            address=(host, port),
+            threads=settings["threads"],
+            model_roots=tuple(Path(root) for root in settings["model_roots"]),
+            cache=settings["cache"],
+            isa=settings["isa"],
+            log=log if talks else _say_nothing,
+            complain=log,
+        )
+        status = run_node(serve, context)
+        lifeline.finish(status, within=_ENDING_SECONDS)
     # In this order: once the controller sees the end, the address is free for the next session.
-    listener.close()
     channel.close()
+    log.flush()
     return status
 
 
+def _door(
+    settings: dict[str, Any],
+    starter: Channel,
+    listening: socket.socket | None,
+    log: Callable[[str], None],
+) -> Listener | Arrivals:
+    if listening is None:
+        return Arrivals(starter)
+    session, node = settings["session"], settings["node"]
+    return Listener(
+        listening,
+        bytes.fromhex(settings["secret"]),
+        session=session,
+        node=node,
+        admit=mesh_only(session, node),
+        log=log,
+    )
+
+
+def _say_nothing(sentence: str) -> None: ...
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_status = main()
+    # Not sys.exit(): a thread that still keeps weights would hold up the end of the interpreter.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(exit_status)

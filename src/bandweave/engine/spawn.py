@@ -29,14 +29,13 @@ _MODULE = "bandweave.engine.process"
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """The first message to a node's process. ``busy`` is what a second controller hears."""
+    """The first message to a node's process."""
 
     name: str
     node: int
     session: str
     address: Address
     secret: bytes = field(repr=False)
-    busy: str = "it serves another controller"
     threads: int | None = None
     model_roots: Sequence[Path] = ()
     cache: str = ""
@@ -51,7 +50,6 @@ class NodeSettings:
             "session": self.session,
             "address": list(self.address),
             "secret": self.secret.hex(),
-            "busy": self.busy,
             "threads": self.threads,
             "model_roots": [str(root) for root in self.model_roots],
             "cache": self.cache,
@@ -62,8 +60,8 @@ class NodeSettings:
 
 def spawn(
     settings: NodeSettings,
-    listening: socket.socket,
     *,
+    listening: socket.socket | None = None,
     control: socket.socket | None = None,
     output: int = subprocess.PIPE,
     python: str = sys.executable,
@@ -71,17 +69,20 @@ def spawn(
 ) -> tuple[subprocess.Popen[bytes], Channel]:
     """Starts a node's process in a session of its own, out of reach of the terminal's Ctrl-C.
 
-    The process gets copies of ``listening`` and ``control``; the caller keeps its own. Returns the
-    process and the channel to it, which is the node's control channel where ``control`` is None.
-    Closing that channel ends the process. Standard output and error both go to ``output``.
+    The process gets copies of ``listening``, where it takes the other nodes' connections itself,
+    and of ``control``; the caller keeps its own. Returns the process and the channel to it, which
+    is the node's control channel where ``control`` is None. Closing that channel ends the process.
+    Standard output and error both go to ``output``. ``OSError`` where the system gives no process.
     """
     ours, theirs = socket.socketpair()
-    inherited = [theirs.fileno(), listening.fileno()]
-    command = [python, "-P", "-m", _MODULE, "--serve", serve]
-    command += ["--starter-fd", str(theirs.fileno()), "--listener-fd", str(listening.fileno())]
+    inherited = {"--starter-fd": theirs.fileno()}
+    if listening is not None:
+        inherited["--listener-fd"] = listening.fileno()
     if control is not None:
-        inherited.append(control.fileno())
-        command += ["--control-fd", str(control.fileno())]
+        inherited["--control-fd"] = control.fileno()
+    command = [python, "-P", "-m", _MODULE, "--serve", serve]
+    for option, descriptor in inherited.items():
+        command += [option, str(descriptor)]
     # The kernel ties a child to the thread that started it: only the main thread lasts long enough.
     if threading.current_thread() is threading.main_thread():
         command += ["--die-with", str(os.getpid())]
@@ -92,10 +93,10 @@ def spawn(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
-            pass_fds=inherited,
+            pass_fds=tuple(inherited.values()),
             start_new_session=True,
         )
-    except OSError:
+    except BaseException:
         channel.close()
         raise
     finally:
@@ -105,14 +106,17 @@ def spawn(
     return process, channel
 
 
-def end_process(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Waits ``seconds`` for a process to end, then terminates it, then kills it, and reaps it."""
-    for act in (lambda: None, process.terminate, process.kill):
+def end_process(process: subprocess.Popen[bytes], seconds: Sequence[float]) -> bool:
+    """Waits for a process to end, then terminates it, then kills it: so many ``seconds`` each.
+    False where it still runs, since the system holds it (in a read that no disk answers, for one);
+    it ends when it is let go."""
+    acts = (lambda: None, process.terminate, process.kill)
+    for act, patience in zip(acts, seconds, strict=True):
         act()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            return
-    process.wait()
+            process.wait(patience)
+            return True
+    return False
 
 
 def describe_end(status: int) -> str:

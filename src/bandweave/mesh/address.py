@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import re
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 Address = tuple[str, int]
 _BACKLOG = 128
+_LOOPBACK = re.compile(r"lo\d*")  # interfaces that lead nowhere else
 
 
 def parse_address(text: str, *, listening: bool = False) -> Address:
@@ -46,9 +48,31 @@ def format_address(address: Address) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is, by its spelling alone, one that other machines cannot reach."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    return host.lower().rstrip(".") == "localhost"
+    found = _numeric(host)
+    if found is not None:
+        return found.is_loopback or found.is_unspecified
+    return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether a host stands for all addresses of a machine: one may listen there, not connect."""
+    found = _numeric(host)
+    return found is not None and found.is_unspecified
+
+
+def is_link_local(host: str) -> bool:
+    """Whether a host is an IPv6 address that holds on one cable only."""
+    found = _numeric(host)
+    return found is not None and found.version == 6 and found.is_link_local
+
+
+def _numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found
 
 
 def peer_address(sock: socket.socket) -> str:
@@ -59,13 +83,22 @@ def peer_address(sock: socket.socket) -> str:
         return "an unknown peer"
 
 
-def resolve(address: Address, deadline: float) -> list[tuple[int, Any]]:
+def resolve(
+    address: Address, deadline: float, *, any_interface: bool = False
+) -> list[tuple[int, Any]]:
     """Families and socket addresses of a host, in the system's order of preference.
 
-    ``ValueError`` for a name that the resolver does not know, now or at all; ``TimeoutError`` where
-    it has no answer by ``deadline`` (of ``time.monotonic``).
+    A link-local address holds on one cable only, and needs the name of the interface that leads
+    there. That name is this machine's own, unless ``any_interface`` says that another machine gave
+    it; then all interfaces are candidates, and whoever answers has to prove who it is.
+
+    ``ValueError`` for a name that the resolver does not know, now or at all, and for an interface
+    that is none; ``TimeoutError`` where the resolver has no answer by ``deadline`` (of
+    ``time.monotonic``).
     """
     host, port = address
+    if is_link_local(host):
+        return _resolve_link_local(host, port, any_interface)
     with contextlib.suppress(socket.gaierror):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         return [(entry[0], entry[4]) for entry in found]
@@ -92,6 +125,27 @@ def resolve(address: Address, deadline: float) -> list[tuple[int, Any]]:
     if not answer:
         raise TimeoutError(f"the host name {host!r} could not be looked up in time")
     return answer
+
+
+def _resolve_link_local(host: str, port: int, any_interface: bool) -> list[tuple[int, Any]]:
+    text, _, scope = host.partition("%")
+    interfaces = {
+        name: index for index, name in socket.if_nameindex() if not _LOOPBACK.fullmatch(name)
+    }
+    named = interfaces.get(scope)
+    if named is None and scope.isascii() and scope.isdigit() and int(scope) in interfaces.values():
+        named = int(scope)
+    chosen = [] if named is None else [named]
+    if any_interface:
+        chosen += [index for index in interfaces.values() if index != named]
+    if not chosen:
+        names = ", ".join(sorted(interfaces)) or "none"
+        asked = f"this machine has no interface {scope!r}" if scope else "it names no interface"
+        raise ValueError(
+            f"{text} holds on one cable only, and {asked}: write [{text}%INTERFACE]:{port} with "
+            f"one of {names}, or give an address that holds everywhere"
+        )
+    return [(socket.AF_INET6, (text, port, 0, index)) for index in chosen]
 
 
 def bind(address: Address, *, option: str = "--listen") -> socket.socket:

@@ -1,9 +1,9 @@
-"""Channel: messages over a connected stream socket, each a JSON object and an optional payload.
+"""Channel: messages over a connected stream socket, each a JSON object.
 
-On the wire: ``"bwv1"``, the length of the JSON text and of the payload (32-bit, little-endian), the
-JSON text, the payload. Knows no message's meaning, no secrets, no addresses. It never reads past
-the message at hand, so that the socket can be handed on after any message, and a selector on
-``fileno()`` tells the truth.
+On the wire: ``"bwv1"``, the length of the JSON text and a zero (32-bit, little-endian), the JSON
+text. Knows no message's meaning, no secrets, no addresses. It never reads past the message at hand,
+so that the socket can be handed on after any message, and a selector on ``fileno()`` tells the
+truth.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import time
 from typing import Any
 
 from bandweave.mesh.hangup import wait_hangup
+from bandweave.mesh.tcp_options import silence
 
 _PREFIX = struct.Struct("<4sII")
 _MAGIC = b"bwv1"
+_READ_BYTES = 64 << 10
 
-MAX_HEADER_BYTES = 16 << 20
-MAX_PAYLOAD_BYTES = 1 << 30
+MAX_MESSAGE_BYTES = 16 << 20
 
 
 class ChannelError(OSError):
@@ -39,7 +40,8 @@ class Channel:
     """Messages to and from one peer. Owns the socket.
 
     Any thread may send; one thread at a time may receive or poll. ``peer`` is the name that
-    errors use. A message that cannot be sent within ``send_timeout`` seconds breaks the channel.
+    errors use. A message that cannot be sent within ``send_timeout`` seconds breaks the channel;
+    None waits for as long as the connection stands.
     """
 
     def __init__(
@@ -47,81 +49,98 @@ class Channel:
         sock: socket.socket,
         peer: str,
         *,
-        max_header_bytes: int = MAX_HEADER_BYTES,
-        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
-        send_timeout: float = 30.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        send_timeout: float | None = 30.0,
     ) -> None:
         sock.setblocking(False)
         self.peer = peer
         self._socket = sock
-        self._limits = (max_header_bytes, max_payload_bytes)
+        self._limit = max_message_bytes
         self._send_timeout = send_timeout
         self._send_lock = threading.Lock()
+        self._unsent = b""  # the rest of an offered message that was taken in part
         self._send_failure: ChannelError | None = None
         self._receive_failure: ChannelError | None = None
         self._closed = False
         self._readable = select.poll()
         self._readable.register(sock.fileno(), select.POLLIN)
-        self._buffer = bytearray(_PREFIX.size)
-        self._filled = 0
-        self._header_bytes = 0  # above zero while the buffer is a message's body
+        self._buffer = bytearray()
+        self._wanted, self._in_body = _PREFIX.size, False
 
-    def send(
-        self,
-        message: dict[str, Any],
-        payload: bytes | bytearray | memoryview = b"",
-        *,
-        timeout: float | None = None,
-    ) -> None:
+    def send(self, message: dict[str, Any], *, timeout: float | None = None) -> None:
         """Sends one message; returns once the system has taken it whole.
 
-        ``ValueError`` for a message over the limits, ``ChannelClosed`` where the peer has gone,
+        ``ValueError`` for a message over the limit, ``ChannelClosed`` where the peer has gone,
         ``TimeoutError`` where it takes nothing for ``timeout`` (else ``send_timeout``) seconds.
         """
-        header = json.dumps(message, separators=(",", ":")).encode()
-        view = memoryview(payload)
-        if len(header) > self._limits[0] or view.nbytes > self._limits[1]:
-            raise ValueError(
-                f"a message of {len(header)} + {view.nbytes} bytes to {self.peer} is over the "
-                f"limit of {self._limits[0]} + {self._limits[1]} bytes"
-            )
-        parts = [memoryview(_PREFIX.pack(_MAGIC, len(header), view.nbytes) + header)]
-        if view.nbytes:
-            parts.append(view.cast("B"))
+        frame = self._frame(message)
         limit = self._send_timeout if timeout is None else timeout
-        if not self._send_lock.acquire(timeout=limit):
+        if not self._send_lock.acquire(timeout=-1 if limit is None else limit):
             raise TimeoutError(f"{self.peer} took no message for {limit:g} s")
         try:
-            self._send_parts(parts, limit)
+            self._send_whole(memoryview(self._unsent + frame), limit)
         finally:
             self._send_lock.release()
 
-    def _send_parts(self, parts: list[memoryview], limit: float) -> None:
+    def offer(self, message: dict[str, Any]) -> bool:
+        """Sends a message that may be lost: at once, or not at all where the peer is slow to take
+        what was sent before. Whether it was sent. Errors as ``send``, but for the time limit."""
+        frame = self._frame(message)
+        if not self._send_lock.acquire(blocking=False):
+            return False
+        try:
+            if self._unsent and self._send_some(self._unsent):
+                return False
+            taken = len(frame) - len(self._send_some(frame))
+            return taken > 0
+        finally:
+            self._send_lock.release()
+
+    def _frame(self, message: dict[str, Any]) -> bytes:
+        text = json.dumps(message, separators=(",", ":")).encode()
+        if len(text) > self._limit:
+            raise ValueError(
+                f"a message of {len(text)} bytes to {self.peer} is over the limit of "
+                f"{self._limit} bytes"
+            )
+        return _PREFIX.pack(_MAGIC, len(text), 0) + text
+
+    def _send_some(self, data: bytes) -> bytes:
+        """What is left of ``data``; remembered where some of it went."""
+        if self._send_failure is not None:
+            raise self._send_failure
+        try:
+            left = data[self._socket.send(data) :]
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            self._send_failure = self._gone(error)
+            raise self._send_failure from error
+        self._unsent = left
+        return left
+
+    def _send_whole(self, data: memoryview, limit: float | None) -> None:
         if self._send_failure is not None:
             raise self._send_failure
         writable: Any = None
-        while parts:
+        self._unsent = b""
+        while data:
             try:
-                sent = self._socket.sendmsg(parts)
+                data = data[self._socket.send(data) :]
             except BlockingIOError:
                 if writable is None:
                     writable = select.poll()
                     writable.register(self._socket.fileno(), select.POLLOUT)
-                if not writable.poll(math.ceil(limit * 1000)):
+                if not writable.poll(None if limit is None else math.ceil(limit * 1000)):
                     # Half a message may be out: nothing sensible can follow it.
                     self._send_failure = ChannelClosed(f"the channel to {self.peer} is broken")
                     raise TimeoutError(f"{self.peer} took no message for {limit:g} s") from None
-                continue
             except OSError as error:
                 self._send_failure = self._gone(error)
                 raise self._send_failure from error
-            while parts and sent >= len(parts[0]):
-                sent -= len(parts.pop(0))
-            if parts and sent:
-                parts[0] = parts[0][sent:]
 
-    def receive(self, timeout: float | None = None) -> tuple[dict[str, Any], bytes]:
-        """The next message and its payload.
+    def receive(self, timeout: float | None = None) -> dict[str, Any]:
+        """The next message.
 
         ``timeout`` is in seconds, None for as long as the connection stands. ``TimeoutError`` where
         no whole message came in time (what came of it is kept for the next call), ``ChannelClosed``
@@ -148,22 +167,22 @@ class Channel:
             return True
 
     def _pump(self) -> bool:
-        """Reads what has come; True once the buffer is the whole body of a message."""
+        """Reads what has come; True once the buffer is the whole text of a message."""
         if self._receive_failure is not None:
             raise self._receive_failure
         try:
             while True:
-                missing = len(self._buffer) - self._filled
+                missing = self._wanted - len(self._buffer)
                 if missing == 0:
-                    if self._header_bytes:
+                    if self._in_body:
                         return True
                     self._start_body()
                     continue
-                into = memoryview(self._buffer)[self._filled :] if self._filled else self._buffer
-                count = self._socket.recv_into(into)
-                if count == 0:
+                # The buffer grows with what has come, not with what a prefix claims.
+                data = self._socket.recv(min(missing, _READ_BYTES))
+                if not data:
                     raise self._gone(None)
-                self._filled += count
+                self._buffer += data
         except BlockingIOError:
             return False
         except ChannelError as error:
@@ -174,28 +193,29 @@ class Channel:
             raise self._receive_failure from error
 
     def _start_body(self) -> None:
-        magic, header_bytes, payload_bytes = _PREFIX.unpack(self._buffer)
-        if magic != _MAGIC:
+        magic, length, zero = _PREFIX.unpack(self._buffer)
+        if magic != _MAGIC or zero:
             raise ChannelError(f"{self.peer} does not speak the protocol of bandweave")
-        if not 2 <= header_bytes <= self._limits[0] or payload_bytes > self._limits[1]:
+        if not 2 <= length <= self._limit:
             raise ChannelError(
-                f"{self.peer} announced a message of {header_bytes} + {payload_bytes} bytes; the "
-                f"limit is {self._limits[0]} + {self._limits[1]} bytes"
+                f"{self.peer} announced a message of {length} bytes; the limit is "
+                f"{self._limit} bytes"
             )
-        self._buffer = bytearray(header_bytes + payload_bytes)
-        self._filled, self._header_bytes = 0, header_bytes
+        self._buffer = bytearray()
+        self._wanted, self._in_body = length, True
 
-    def _take(self) -> tuple[dict[str, Any], bytes]:
-        body, split = self._buffer, self._header_bytes
-        self._buffer, self._filled, self._header_bytes = bytearray(_PREFIX.size), 0, 0
+    def _take(self) -> dict[str, Any]:
+        text = self._buffer
+        self._buffer = bytearray()
+        self._wanted, self._in_body = _PREFIX.size, False
         try:
-            message = json.loads(body[:split])
+            message = json.loads(text)
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             self._receive_failure = ChannelError(f"{self.peer} sent text that is no JSON object")
             raise self._receive_failure
-        return message, bytes(memoryview(body)[split:]) if len(body) > split else b""
+        return message
 
     def _gone(self, error: OSError | None) -> ChannelClosed:
         if self._closed:
@@ -215,6 +235,10 @@ class Channel:
             return self._closed or wait_hangup(self._socket.fileno(), 0.0)
         except (OSError, ValueError):  # closed by another thread just now
             return True
+
+    def silence(self) -> float:
+        """Seconds since the peer's machine last gave a sign of life; see ``tcp_options``."""
+        return silence(self._socket)
 
     def fileno(self) -> int:
         """The socket's descriptor, readable when a message or its end has come; -1 once closed."""

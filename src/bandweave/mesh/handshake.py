@@ -1,39 +1,62 @@
 """The handshake of a connection: who is there, do both know the secret, do the versions agree.
 
-Four messages, the connecting side first::
+Six messages, the connecting side first::
 
-    hello      nonce and Hello of the connector
-    challenge  nonce and Hello of the acceptor
-    proof      the connector's proof over both messages above
-    verdict    "welcome" or "refused" with a reason, and the acceptor's proof over all of it
+    hello         protocol version and nonce of the connector
+    challenge     protocol version and nonce of the acceptor
+    proof         the connector's proof
+    introduction  the acceptor's Hello, and its proof
+    introduction  the connector's Hello, and its proof
+    verdict       "welcome" or "refused" with a reason, and the acceptor's proof
 
-The connector proves first, so a stranger learns nothing that depends on the secret. An acceptor
-that cannot check the proof answers an unproved "refused". Nothing is read past the verdict. Traffic
-after the handshake is neither encrypted nor authenticated: whoever can alter packets on the way can
-alter it. Knows no queues and no threads.
+A proof covers all that was said before it and the message that carries it. Before the other side's
+proof neither says more than the version of its protocol, so that a stranger learns nothing of
+sessions, nodes, versions or addresses. An acceptor that cannot check the proof answers an unproved
+"refused". Nothing is read past the verdict. Traffic after the handshake is neither encrypted nor
+authenticated: whoever can alter packets on the way can alter it.
+
+This module holds the connector's side; ``acceptance`` holds the other. Knows no queues and no
+threads.
 """
 
 from __future__ import annotations
 
-import json
 import socket
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from bandweave.mesh.address import Address, format_address, resolve
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
-from bandweave.mesh.hello import PROTOCOL_VERSION, Hello, Refusal, mismatch, printable, read_hello
-from bandweave.mesh.secret import make_nonce, prove, verify
+from bandweave.mesh.dial import dial
+from bandweave.mesh.hello import (
+    NO_NODE,
+    Hello,
+    mismatch,
+    protocol_mismatch,
+    read_hello,
+    read_protocol,
+)
+from bandweave.mesh.printable import printable
+from bandweave.mesh.secret import make_nonce
+from bandweave.mesh.tcp_options import configure
+from bandweave.mesh.transcript import ACCEPTOR, CONNECTOR, Transcript
 
 ACCEPT_TIMEOUT = 5.0  # seconds that a stranger gets
 MAX_UNPROVED_BYTES = 4096
-_DIAL_SECONDS = 2.0  # for one address of a host that may have several
+SECRETS_DIFFER = "the cluster secrets differ; use the same token file on both"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-_TCP_RXT_CONNDROPTIME = 0x80  # of macOS: seconds of retransmission before the end
-_CONNECTOR, _ACCEPTOR = "connector", "acceptor"
+
+# The second version of the protocol refuses by its version only a hello that has these fields.
+_FOR_SECOND_VERSION = {
+    "purpose": "control",
+    "node": NO_NODE,
+    "session": "",
+    "numerics": 0,
+    "package": "",
+    "address": "",
+}
 
 
 class HandshakeError(ConnectionError):
@@ -41,7 +64,11 @@ class HandshakeError(ConnectionError):
 
 
 class Unreachable(HandshakeError):
-    """Nobody answered in time."""
+    """Nobody answered in time. ``cause``: what the last attempt met."""
+
+    def __init__(self, sentence: str, cause: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
 
 
 class Unproved(HandshakeError):
@@ -60,80 +87,21 @@ class _TryAgain(Exception):
     """An attempt that failed in a way that the next one may not."""
 
 
-def configure(sock: socket.socket, purpose: str) -> None:
-    """Sends small messages at once, and notices within about 15 s a machine that has vanished.
-
-    On a mesh connection that holds for an idle one only: a node that computes may well leave data
-    untouched for longer, and the exchange watches its progress.
-    """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    idle = "TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE"
-    for name, value in ((idle, 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if purpose == "control":  # keepalive is silent while sent data waits to be acknowledged
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
-        elif sys.platform == "darwin":
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_RXT_CONNDROPTIME, 15)
+def first_message(kind: str, protocol: int) -> dict[str, Any]:
+    """A hello or a challenge, with a fresh nonce."""
+    return {"type": kind, "protocol": protocol, "nonce": make_nonce()}
 
 
-def accept(
-    sock: socket.socket,
-    secret: bytes,
-    own: Hello,
-    admit: Callable[[Hello], Refusal | None],
-    *,
-    peer: str,
-    timeout: float = ACCEPT_TIMEOUT,
-) -> tuple[socket.socket, Hello]:
-    """The acceptor's side, in at most ``timeout`` seconds in all; takes the socket over.
+def introduction(own: Hello) -> dict[str, Any]:
+    """A Hello as a message, yet without its proof."""
+    return {"type": "introduction", **asdict(own)}
 
-    ``own.purpose`` is replaced by the connector's. ``admit`` sees only proved Hellos of fitting
-    versions. Returns the socket in blocking mode. ``HandshakeError`` otherwise (``Misfit`` where
-    versions differ), and the socket is closed.
-    """
-    deadline = time.monotonic() + timeout
-    channel = _unproved_channel(sock, peer)
-    try:
-        first = _receive(channel, "hello", deadline)
-        theirs = read_hello(first, peer)
-        own = replace(own, purpose=theirs.purpose)
-        configure(sock, theirs.purpose)
-        if theirs.protocol != PROTOCOL_VERSION:
-            _send(channel, deadline, {"type": "refused", "reason": mismatch(theirs, own)})
-            raise HandshakeError(f"refused {peer}: {mismatch(own, theirs)}")
-        second = {"type": "challenge", "nonce": make_nonce(), **asdict(own)}
-        _send(channel, deadline, second)
-        heard = (_canonical(first), _canonical(second))
-        proof = _receive(channel, "proof", deadline).get("proof")
-        if not verify(secret, _CONNECTOR, heard, proof):
-            reason = "the cluster secrets differ; use the same token file on both"
-            _send(channel, deadline, {"type": "refused", "reason": reason})
-            raise Unproved(f"refused {peer}: {reason}")
-        reason = mismatch(own, theirs)
-        refusal = Refusal(reason=reason) if reason else admit(theirs)
-        verdict: dict[str, Any] = {"type": "welcome"}
-        if refusal is not None:
-            verdict = {"type": "refused", "reason": refusal.reason, "retry": refusal.retry}
-        proof = prove(secret, _ACCEPTOR, (*heard, _canonical(verdict)))
-        _send(channel, deadline, {**verdict, "proof": proof})
-        if reason is not None:
-            raise Misfit(f"refused {peer}: {reason}", theirs)
-        if refusal is not None:
-            raise HandshakeError(f"refused {peer}: {refusal.reason}")
-        return channel.detach(), theirs
-    except HandshakeError:
-        raise
-    except ChannelError as error:  # names the peer
-        raise HandshakeError(str(error)) from error
-    except OSError as error:
-        raise HandshakeError(f"dropped {peer}: {error}") from error
-    finally:
-        channel.close()
+
+def check_fields(message: Mapping[str, Any], peer: str) -> None:
+    """``ChannelError`` for a message that holds more than texts and whole numbers: two sides could
+    read others differently."""
+    if not all(isinstance(value, (str, int)) for value in message.values()):
+        raise ChannelError(f"{peer} does not keep to the handshake")
 
 
 def connect(
@@ -143,21 +111,24 @@ def connect(
     *,
     name: str | None = None,
     expect_node: int | None = None,
+    any_interface: bool = False,
     timeout: float = 10.0,
 ) -> tuple[socket.socket, Hello]:
     """The connector's side: tries until it works or ``timeout`` seconds have passed.
 
     Absent listeners, dropped connections and refusals that invite it are tried again; others raise
     at once. ``name`` is for errors. With ``expect_node`` the acceptor must be that node of
-    ``own.session``. Returns the socket in blocking mode and the acceptor's Hello.
-    ``HandshakeError`` names the peer and the last cause, ``Unreachable`` where time was up.
+    ``own.session``. ``any_interface``: see ``resolve``. Returns the socket in blocking mode and the
+    acceptor's Hello. ``HandshakeError`` names the peer and the last cause, ``Unreachable`` where
+    time was up.
     """
     name = name or format_address(address)
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while True:
         try:
-            sock, theirs = _introduce(_dial(address, deadline), secret, own, name, deadline)
+            sock = dial(resolve(address, deadline, any_interface=any_interface), deadline)
+            sock, theirs = _introduce(sock, secret, own, name, deadline)
             break
         except HandshakeError:
             raise
@@ -166,7 +137,8 @@ def connect(
         except (OSError, _TryAgain) as error:
             cause = getattr(error, "strerror", None) or str(error)
         if time.monotonic() + pause >= deadline:
-            raise Unreachable(f"{name} could not be reached within {timeout:.3g} s: {cause}")
+            sentence = f"{name} could not be reached within {timeout:.3g} s: {cause}"
+            raise Unreachable(sentence, cause)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     if expect_node is not None and (theirs.node, theirs.session) != (expect_node, own.session):
@@ -182,27 +154,27 @@ def _introduce(
     sock: socket.socket, secret: bytes, own: Hello, name: str, deadline: float
 ) -> tuple[socket.socket, Hello]:
     """One attempt on a connected socket."""
-    channel = _unproved_channel(sock, name)
+    channel = Channel(sock, name, max_message_bytes=MAX_UNPROVED_BYTES)
     try:
         configure(sock, own.purpose)
-        first = {"type": "hello", "nonce": make_nonce(), **asdict(own)}
-        _send(channel, deadline, first)
-        second = _receive(channel, "challenge", deadline)
-        theirs = read_hello(second, name)
-        if second.get("nonce") == first["nonce"] or theirs.purpose != own.purpose:
-            raise HandshakeError(f"{name} does not keep to the handshake")
-        heard = (_canonical(first), _canonical(second))
-        _send(channel, deadline, {"type": "proof", "proof": prove(secret, _CONNECTOR, heard)})
+        transcript = Transcript(secret)
+        _exchange_nonces(channel, transcript, own, deadline)
+        _send(channel, deadline, transcript.prove(CONNECTOR, {"type": "proof"}))
+        theirs = _read_introduction(channel, transcript, deadline)
+        _send(channel, deadline, transcript.prove(CONNECTOR, introduction(own)))
         verdict = _receive(channel, None, deadline)
-        proof = verdict.pop("proof", None)
-        if not verify(secret, _ACCEPTOR, (*heard, _canonical(verdict)), proof):
-            _raise_refused(name, verdict)
-            raise Unproved(f"{name} does not know the cluster secret; use the same token file")
+        if not transcript.verify(ACCEPTOR, verdict):
+            raise HandshakeError(f"{name} does not keep to the handshake")
         reason = mismatch(own, theirs)
         if reason is not None:
             raise Misfit(f"{name} does not fit: {reason}", theirs)
         if verdict.get("type") == "welcome":
             return channel.detach(), theirs
+        if own.purpose == "control" and own.session and theirs.session == own.session:
+            raise HandshakeError(
+                f"{name} is the worker that is node {theirs.node} already; give every node a "
+                "worker of its own"
+            )
         if verdict.get("retry") is True:
             raise _TryAgain(printable(verdict.get("reason")))
         _raise_refused(name, verdict)
@@ -215,26 +187,26 @@ def _introduce(
         channel.close()
 
 
-def _dial(address: Address, deadline: float) -> socket.socket:
-    failure: OSError | None = None
-    for family, sockaddr in resolve(address, deadline):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(max(0.01, min(_DIAL_SECONDS, deadline - time.monotonic())))
-            sock.connect(sockaddr)
-            if sock.getsockname() == sock.getpeername():
-                # A free port of this machine, dialled until the system connected it to itself.
-                raise ConnectionRefusedError("nothing listens there")
-            return sock
-        except OSError as error:
-            sock.close()
-            silent = isinstance(error, TimeoutError)
-            failure = failure or (OSError("it does not answer") if silent else error)
-    raise failure or OSError("the host has no address")
+def _exchange_nonces(channel: Channel, transcript: Transcript, own: Hello, deadline: float) -> None:
+    first = {**_FOR_SECOND_VERSION, **first_message("hello", own.protocol)}
+    _send(channel, deadline, first)
+    second = _receive(channel, "challenge", deadline)
+    reason = protocol_mismatch(own.protocol, read_protocol(second, channel.peer))
+    if reason is not None:
+        raise HandshakeError(f"{channel.peer} does not fit: {reason}")
+    if second["nonce"] == first["nonce"]:
+        raise HandshakeError(f"{channel.peer} does not keep to the handshake")
+    transcript.add(first)
+    transcript.add(second)
 
 
-def _unproved_channel(sock: socket.socket, peer: str) -> Channel:
-    return Channel(sock, peer, max_header_bytes=MAX_UNPROVED_BYTES, max_payload_bytes=0)
+def _read_introduction(channel: Channel, transcript: Transcript, deadline: float) -> Hello:
+    message = _receive(channel, "introduction", deadline)
+    if not transcript.verify(ACCEPTOR, message):
+        raise Unproved(
+            f"{channel.peer} does not know the cluster secret; use the same token file on both"
+        )
+    return read_hello(message, channel.peer)
 
 
 def _send(channel: Channel, deadline: float, message: dict[str, Any]) -> None:
@@ -243,21 +215,16 @@ def _send(channel: Channel, deadline: float, message: dict[str, Any]) -> None:
 
 def _receive(channel: Channel, kind: str | None, deadline: float) -> dict[str, Any]:
     try:
-        message, _ = channel.receive(max(0.0, deadline - time.monotonic()))
+        message = channel.receive(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         raise TimeoutError("it says nothing") from None
-    if not all(isinstance(value, (str, int)) for value in message.values()):
-        raise ChannelError(f"{channel.peer} does not keep to the handshake")
+    check_fields(message, channel.peer)
     if kind is None or message.get("type") == kind:
         return message
     _raise_refused(channel.peer, message)
     raise ChannelError(f"{channel.peer} does not keep to the handshake")
 
 
-def _raise_refused(name: str, message: dict[str, Any]) -> None:
+def _raise_refused(name: str, message: Mapping[str, Any]) -> None:
     if message.get("type") == "refused":
         raise HandshakeError(f"{name} refused: {printable(message.get('reason'))}")
-
-
-def _canonical(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, sort_keys=True, separators=(",", ":")).encode()

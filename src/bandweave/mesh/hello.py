@@ -5,20 +5,25 @@ Knows names and versions; knows no sockets, no secrets and no order of messages.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.channel import ChannelError
+from bandweave.mesh.printable import printable
 
 PROTOCOL_VERSION = 3
 NO_NODE = -1  # the node of a worker that no controller has taken yet
+MAX_NODES = 4096
+_LARGEST_VERSION = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """What a side says of itself. ``purpose`` is ``"control"`` or ``"mesh"``; ``address`` is where
-    an acceptor wants other nodes to reach it, where that is not the address connected to."""
+    """What a side says of itself. ``purpose`` is what a connector wants, ``"control"`` or
+    ``"mesh"``; ``address`` is where an acceptor wants other nodes to reach it, where that is not
+    the address connected to."""
 
     purpose: str
     node: int
@@ -37,45 +42,61 @@ class Refusal:
     retry: bool = False
 
 
+def protocol_mismatch(here: int, there: int) -> str | None:
+    """One sentence where two versions of the protocol differ. It says no more than both know."""
+    if here == there:
+        return None
+    return (
+        f"protocol version {here} here, {there} there: install the same version of bandweave on "
+        "both machines"
+    )
+
+
 def mismatch(mine: Hello, theirs: Hello) -> str | None:
     """One sentence, as seen from ``mine``, where two versions cannot work together."""
-    for kind in ("protocol", "numerics"):
-        here, there = getattr(mine, kind), getattr(theirs, kind)
-        if here != there:
-            return (
-                f"{kind} version {here} here, {there} there: install the same bandweave on both "
-                f"({mine.package} here, {theirs.package} there)"
-            )
-    return None
+    if mine.numerics == theirs.numerics:
+        return protocol_mismatch(mine.protocol, theirs.protocol)
+    return (
+        f"numerics version {mine.numerics} here, {theirs.numerics} there: install the same "
+        f"bandweave on both ({mine.package} here, {theirs.package} there)"
+    )
 
 
-def printable(reason: object) -> str:
-    """A stranger's text, made safe for a terminal."""
-    text = reason if isinstance(reason, str) else "no reason given"
-    return "".join(character for character in text[:300] if character.isprintable())
+def read_protocol(message: Mapping[str, Any], peer: str) -> int:
+    """The protocol's version in the first message of ``peer``, which must hold a whole nonce too.
+    ``ChannelError`` otherwise."""
+    nonce = message.get("nonce")
+    if not isinstance(nonce, str) or len(nonce) != 64:
+        raise ChannelError(f"{peer} does not keep to the handshake (nonce)")
+    return _number(message, "protocol", 0, _LARGEST_VERSION, peer)
 
 
-def read_hello(message: dict[str, Any], peer: str) -> Hello:
-    """The Hello in a message of ``peer``; ``ChannelError`` where it is none. Ignores other fields
-    but the nonce, which must have its length."""
-    values: dict[str, Any] = {}
-    for field, kind, most in (
-        ("purpose", str, 16),
-        ("node", int, 1 << 31),
-        ("session", str, 64),
-        ("protocol", int, 1 << 31),
-        ("numerics", int, 1 << 31),
-        ("package", str, 64),
-        ("address", str, 256),
-        ("nonce", str, 64),
-    ):
-        value = message.get(field)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ChannelError(f"{peer} does not keep to the handshake ({field})")
-        if (len(value) if isinstance(value, str) else abs(value)) > most:
-            raise ChannelError(f"{peer} does not keep to the handshake ({field})")
-        values[field] = value
-    if len(values.pop("nonce")) != 64 or values["purpose"] not in ("control", "mesh"):
-        raise ChannelError(f"{peer} does not keep to the handshake (nonce, purpose)")
-    values["package"] = printable(values["package"])
-    return Hello(**values)
+def read_hello(message: Mapping[str, Any], peer: str) -> Hello:
+    """The Hello in a message of ``peer``; ``ChannelError`` where it is none. Ignores other
+    fields."""
+    hello = Hello(
+        purpose=_text(message, "purpose", 16, peer),
+        node=_number(message, "node", NO_NODE, MAX_NODES - 1, peer),
+        session=_text(message, "session", 64, peer),
+        protocol=_number(message, "protocol", 0, _LARGEST_VERSION, peer),
+        numerics=_number(message, "numerics", 0, _LARGEST_VERSION, peer),
+        package=_text(message, "package", 64, peer),
+        address=_text(message, "address", 256, peer),
+    )
+    if hello.purpose not in ("control", "mesh"):
+        raise ChannelError(f"{peer} does not keep to the handshake (purpose)")
+    return hello
+
+
+def _text(message: Mapping[str, Any], field: str, most: int, peer: str) -> str:
+    value = message.get(field)
+    if not isinstance(value, str) or len(value) > most:
+        raise ChannelError(f"{peer} does not keep to the handshake ({field})")
+    return printable(value)
+
+
+def _number(message: Mapping[str, Any], field: str, least: int, most: int, peer: str) -> int:
+    value = message.get(field)
+    if type(value) is not int or not least <= value <= most:  # a bool is no number here
+        raise ChannelError(f"{peer} does not keep to the handshake ({field})")
+    return value

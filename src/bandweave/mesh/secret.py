@@ -3,24 +3,52 @@
 A proof is HMAC-SHA256 keyed by the secret over everything that both sides said so far (which holds
 a fresh nonce of each side) and over the role of the side that proves. A recorded proof is therefore
 worth nothing in another connection, and a side's own proof is worth nothing when sent back to it.
+
+Whoever hears a handshake can try guesses against it. Tokens of our own making are random and long:
+there is nothing to guess. Any other secret is stretched (scrypt, RFC 7914), so that a guess costs
+64 MiB and a tenth of a second or more instead of a microsecond.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
+import os
+import re
 import secrets
+import select
+import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 MIN_SECRET_BYTES = 16
 MAX_SECRET_BYTES = 4096
 NONCE_BYTES = 32
-_LABEL = b"bandweave handshake 1"
+_LABEL = b"bandweave handshake 3"
+
+_PREFIX = b"bandweave-"
+_RANDOM_DIGITS, _CHECK_DIGITS = 64, 8
+_TOKEN = re.compile(rb"bandweave-([0-9a-f]{64})([0-9a-f]{8})")
+_FORMER_TOKEN = re.compile(rb"[0-9a-f]{64}")  # before tokens had a prefix
+_MIN_DIGITS = 8  # different ones 64 random digits have fewer once in 10^18
+
+# A salt of one's own for every cluster would have to be known before anything is said.
+_SALT = b"bandweave cluster secret"
+_SCRYPT_N, _SCRYPT_R = 1 << 16, 8
+_PIPE_SECONDS = 30.0
 
 
 def make_secret() -> bytes:
-    """A random secret: 64 hexadecimal digits, so that it survives a text file and an editor."""
-    return secrets.token_hex(32).encode()
+    """A random token of 256 bits: a prefix by which people and programs know it, hexadecimal
+    digits, and eight more that show a slip of the hand."""
+    digits = secrets.token_hex(_RANDOM_DIGITS // 2).encode()
+    return _PREFIX + digits + _check_digits(digits)
+
+
+def _check_digits(digits: bytes) -> bytes:
+    return hashlib.sha256(_PREFIX + digits).hexdigest()[:_CHECK_DIGITS].encode()
 
 
 def check_secret(secret: bytes) -> bytes:
@@ -32,28 +60,84 @@ def check_secret(secret: bytes) -> bytes:
     return secret
 
 
-def read_secret(path: str | Path) -> bytes:
-    """The secret in a token file, without surrounding white space.
+def read_secret(path: str | Path, on_remark: Callable[[str], None] = lambda remark: None) -> bytes:
+    """The secret that a token file gives, ready for use: a token as it is, any other text (without
+    surrounding white space) stretched to 32 bytes.
 
-    ``ValueError`` with one sentence where the file is missing, unreadable, empty, or its content
-    too short or implausibly long.
+    ``on_remark`` hears a sentence where others on this machine can read the file. ``ValueError``
+    with one sentence where the file is missing, unreadable, empty, or holds a token with a slip in
+    it or a text that is too short or implausibly long.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
+        content, mode = _read(path)
     except OSError as error:
         raise ValueError(f"the token file {path} cannot be read: {error.strerror}") from error
+    if stat.S_ISREG(mode) and mode & 0o077:
+        on_remark(f"the token file {path} is open to other users of this machine: chmod 600 {path}")
     secret = content.strip()
     if not secret:
-        raise ValueError(f"the token file {path} is empty; put at least 16 random characters in it")
+        raise ValueError(f"the token file {path} is empty; {_REMEDY}")
     if len(content) > MAX_SECRET_BYTES:
         raise ValueError(f"the token file {path} is longer than {MAX_SECRET_BYTES} bytes")
+    if secret.startswith(_PREFIX):
+        return _checked_token(secret, path)
+    if _FORMER_TOKEN.fullmatch(secret) and len(set(secret)) >= _MIN_DIGITS:
+        return secret
     if len(secret) < MIN_SECRET_BYTES:
         raise ValueError(
             f"the token file {path} holds {len(secret)} bytes; a secret needs at least "
-            f"{MIN_SECRET_BYTES}"
+            f"{MIN_SECRET_BYTES}; {_REMEDY}"
+        )
+    return _stretch(secret, path)
+
+
+_REMEDY = "`bandweave worker --make-token FILE` writes a good one"
+
+
+def _read(path: str | Path) -> tuple[bytes, int]:
+    """At most one byte more than a secret may have, and the file's mode. Where the file is a pipe,
+    its writer has half a minute."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        content, deadline = b"", time.monotonic() + _PIPE_SECONDS
+        ready = select.poll()
+        ready.register(descriptor, select.POLLIN)
+        while len(content) <= MAX_SECRET_BYTES:
+            try:
+                piece = os.read(descriptor, MAX_SECRET_BYTES + 1 - len(content))
+            except BlockingIOError:
+                if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise TimeoutError(errno.ETIMEDOUT, "nobody writes to this pipe") from None
+                continue
+            if not piece:
+                break
+            content += piece
+        return content, mode
+    finally:
+        os.close(descriptor)
+
+
+def _checked_token(secret: bytes, path: str | Path) -> bytes:
+    found = _TOKEN.fullmatch(secret)
+    if not found or found[2] != _check_digits(found[1]):
+        raise ValueError(
+            f"the token file {path} begins as a token of bandweave does, but is not whole: its "
+            "check digits do not fit; copy it again from the machine where it was made"
         )
     return secret
+
+
+def _stretch(secret: bytes, path: str | Path) -> bytes:
+    if not hasattr(hashlib, "scrypt"):
+        raise ValueError(
+            f"the token file {path} holds a secret that this Python cannot strengthen (it was "
+            f"built without scrypt); {_REMEDY}"
+        )
+    memory = 2 * 128 * _SCRYPT_N * _SCRYPT_R
+    return hashlib.scrypt(
+        secret, salt=_SALT, n=_SCRYPT_N, r=_SCRYPT_R, p=1, maxmem=memory, dklen=32
+    )
 
 
 def make_nonce() -> str:

@@ -1,6 +1,6 @@
 """The node's side of a probe: measures its machine or its links when the controller says so.
 
-Messages: ``probe`` with ``what`` ``"machine"`` or ``"links"``, any number of them, ``shutdown``.
+Messages: ``probe_machine`` any number of times, or ``probe_links`` once, then ``shutdown``.
 """
 
 from __future__ import annotations
@@ -8,80 +8,84 @@ from __future__ import annotations
 from typing import Any
 
 from bandweave.engine.context import NodeContext
-from bandweave.engine.joining import join_mesh
+from bandweave.engine.joining import meet
 from bandweave.engine.machine import usable_cpus
-from bandweave.engine.probe.links import Schedule, probe_pairs
-from bandweave.engine.probe.machine import Scope, probe_machine
+from bandweave.engine.messages import Progress, decode, encode
+from bandweave.engine.probe.links import probe_pairs
+from bandweave.engine.probe.machine import probe_machine
+from bandweave.engine.probe.messages import (
+    MeasuredLink,
+    MeasuredLinks,
+    MeasuredMachine,
+    ProbeLinks,
+    ProbeMachine,
+)
 from bandweave.engine.probe.stopwatch import Setting
 from bandweave.mesh.channel import ChannelClosed
-from bandweave.planning.record import from_json, to_json
+
+PROBES = (ProbeMachine.TYPE, ProbeLinks.TYPE)
 
 
 def serve_probe(context: NodeContext, message: dict[str, Any]) -> None:
-    """Serves a probe from its first message to the end of the session."""
+    """Serves a probe from its first message to the end of the session. ``MessageError`` for a
+    message that makes no sense."""
     cpus = usable_cpus()  # before any thread is pinned
-    while message.get("type") == "probe":
-        if message["what"] == "machine":
-            _machine(context, message, cpus)
+    while message.get("type") in PROBES:
+        if message["type"] == ProbeMachine.TYPE:
+            _machine(context, decode(ProbeMachine, message), cpus)
         else:
-            _links(context, message, len(cpus))
+            _links(context, decode(ProbeLinks, message))
         try:
-            message, _ = context.channel.receive()
+            message = context.channel.receive()
         except ChannelClosed:
             return
 
 
-def _machine(context: NodeContext, message: dict[str, Any], cpus: tuple[int, ...]) -> None:
-    threads = message["threads"] or context.threads or len(cpus)
-    threads = min(threads, len(cpus))
-
-    def report(done: int, total: int) -> None:
-        context.channel.send({"type": "progress", "done": done, "total": total})
-
+def _machine(context: NodeContext, asked: ProbeMachine, cpus: tuple[int, ...]) -> None:
+    threads = min(asked.threads or context.threads or len(cpus), len(cpus))
+    pinned = cpus if asked.pin and threads == len(cpus) else ()
     profile = probe_machine(
         threads=threads,
-        setting=Setting(cpus=cpus if message["pin"] and threads == len(cpus) else (),
-                        isa=context.isa or message["isa"]),
-        scope=from_json(Scope, message["scope"], "the scope"),
-        on_progress=report,
-    )  # fmt: skip
-    context.channel.send({"type": "probed", "machine": to_json(profile)})
-
-
-def _links(context: NodeContext, message: dict[str, Any], num_cpus: int) -> None:
-    names = message["names"]
-    addresses = [(str(host), int(port)) for host, port in message["addresses"]]
-    exchange = join_mesh(
-        context,
-        names,
-        addresses,
-        stall_seconds=message["stall_seconds"],
-        spin=message["spin"],
-        shared=message["shared"],
+        setting=Setting(cpus=pinned, isa=context.isa or asked.isa),
+        scope=asked.scope,
+        on_progress=lambda done, total: _report(context, done, total),
     )
-    assert exchange is not None, "a link has two ends"
-    schedule = from_json(Schedule, message["schedule"], "the schedule")
-    own_host = addresses[context.node][0]
+    context.channel.send(encode(MeasuredMachine(machine=profile)))
+
+
+def _links(context: NodeContext, asked: ProbeLinks) -> None:
+    mesh = meet(
+        context,
+        asked.names,
+        asked.addresses,
+        stall_seconds=asked.stall_seconds,
+        spin=asked.spin,
+        shared=asked.shared,
+    )
+    assert mesh is not None, "a link has two ends"
+    num_pairs = sum(1 for _ in asked.schedule.pairs)
     done = 0
 
     def transport_of(peer: int) -> str:
-        return "shared" if message["shared"] and addresses[peer][0] == own_host else "tcp"
+        return "shared" if peer in mesh.sharing else "tcp"
 
-    def report() -> None:
+    def count() -> None:
         nonlocal done
         done += 1
-        context.channel.send({"type": "progress", "done": done, "total": message["num_pairs"]})
+        _report(context, done, num_pairs)
 
     found = probe_pairs(
         context.node,
-        exchange,
-        schedule,
-        Setting(
-            cpus=tuple(message["cpus"]), isa=context.isa or message["isa"], spin=message["spin"]
-        ),
+        mesh.exchange,
+        asked.schedule,
+        Setting(cpus=asked.cpus, isa=context.isa or asked.isa, spin=asked.spin),
         transport_of=transport_of,
-        on_pair=report,
+        on_pair=count,
     )
-    exchange.leave()
-    links = [{"pair": list(pair), "link": to_json(link)} for pair, link in found.items()]
-    context.channel.send({"type": "probed", "links": links})
+    mesh.exchange.leave()
+    links = tuple(MeasuredLink(pair=pair, link=link) for pair, link in found.items())
+    context.channel.send(encode(MeasuredLinks(links=links)))
+
+
+def _report(context: NodeContext, done: int, total: int) -> None:
+    context.channel.send(encode(Progress(done=done, total=total)))

@@ -7,17 +7,24 @@ measures nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from bandweave.engine.executor import StepError
-from bandweave.engine.handle import Launcher, NodeHandle
+from bandweave.engine.handle import LONGEST_REASON, Launcher, NodeHandle
 from bandweave.engine.launcher import HostLauncher, LocalLauncher
 from bandweave.engine.machine import usable_cpus
+from bandweave.engine.messages import M, MessageError, Progress, decode, encode
 from bandweave.engine.options import STALL_SECONDS
 from bandweave.engine.probe.links import Schedule
 from bandweave.engine.probe.machine import Scope
+from bandweave.engine.probe.messages import (
+    MeasuredLinks,
+    MeasuredMachine,
+    ProbeLinks,
+    ProbeMachine,
+)
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.printable import printable
 from bandweave.planning.link_profile import LinkProfile
 from bandweave.planning.profile import (
     HERE,
@@ -27,7 +34,6 @@ from bandweave.planning.profile import (
     Profile,
     link_name,
 )
-from bandweave.planning.record import from_json, to_json
 
 _PATIENCE_SECONDS = 300.0  # between two signs of life
 
@@ -109,24 +115,13 @@ def _waves(hosts: Sequence[str]) -> list[list[int]]:
 def _ask_machine(
     handle: NodeHandle, threads: int | None, isa: str, scope: Scope, *, pin: bool
 ) -> None:
-    handle.channel.send(
-        {
-            "type": "probe",
-            "what": "machine",
-            "threads": threads or 0,
-            "pin": pin,
-            "isa": isa,
-            "scope": to_json(scope),
-        }
-    )
+    asked = ProbeMachine(threads=threads or 0, pin=pin, isa=isa, scope=scope)
+    handle.channel.send(encode(asked))
 
 
 def _await_machine(handle: NodeHandle, name: str, on_progress: OnProgress) -> MachineProfile:
-    answer = _await(handle, f"{name}: processors and memory", on_progress)
-    try:
-        return from_json(MachineProfile, answer.get("machine"), "its profile")
-    except ValueError as error:
-        raise StepError(f"{handle.name} sent a profile that makes no sense: {error}") from error
+    what = f"{name}: processors and memory"
+    return _await(handle, MeasuredMachine, what, on_progress).machine
 
 
 def _probe_links(
@@ -139,53 +134,50 @@ def _probe_links(
     on_progress: OnProgress,
 ) -> dict[tuple[int, int], LinkProfile]:
     handles = launcher.start(num_nodes)
-    schedule = schedule or Schedule(num_nodes=num_nodes)
     local = isinstance(launcher, LocalLauncher)
     cpus = usable_cpus()
     each = max(1, len(cpus) // num_nodes)
     pinned = local and each * num_nodes == len(cpus)
     for handle in handles:
-        handle.channel.send(
-            {
-                "type": "probe",
-                "what": "links",
-                "names": [one.name for one in handles],
-                "addresses": [one.address for one in handles],
-                "schedule": to_json(schedule),
-                "num_pairs": num_nodes * (num_nodes - 1) // 2,
-                "cpus": [cpus[handle.node * each]] if pinned else [],
-                "isa": isa,
-                "spin": not local or num_nodes <= len(cpus),
-                "stall_seconds": STALL_SECONDS,
-                "shared": shared,
-            }
+        asked = ProbeLinks(
+            names=tuple(one.name for one in handles),
+            addresses=tuple(one.address for one in handles if one.address is not None),
+            schedule=schedule or Schedule(num_nodes=num_nodes),
+            cpus=(cpus[handle.node * each],) if pinned else (),
+            isa=isa,
+            spin=not local or num_nodes <= len(cpus),
+            stall_seconds=STALL_SECONDS,
+            shared=shared,
         )
+        handle.channel.send(encode(asked))
     found: dict[tuple[int, int], LinkProfile] = {}
     medium = "links" if not local else "shared memory" if shared else "TCP of this machine"
     for handle in handles:
-        for entry in _await(handle, medium, on_progress)["links"]:
-            a, b = entry["pair"]
-            found[a, b] = from_json(LinkProfile, entry["link"], "its link")
-    if len(found) != num_nodes * (num_nodes - 1) // 2:
+        for one in _await(handle, MeasuredLinks, medium, on_progress).links:
+            found[one.pair] = one.link
+    if set(found) != {(a, b) for b in range(num_nodes) for a in range(b)}:
         raise StepError(f"{len(found)} of the links between {num_nodes} nodes were measured")
     return found
 
 
-def _await(handle: NodeHandle, what: str, on_progress: OnProgress) -> dict[str, Any]:
+def _await(handle: NodeHandle, kind: type[M], what: str, on_progress: OnProgress) -> M:
     while True:
         try:
-            message, _ = handle.channel.receive(_PATIENCE_SECONDS)
-        except TimeoutError:
-            raise StepError(f"{handle.name} said nothing for {_PATIENCE_SECONDS:.0f} s") from None
+            message = handle.receive(_PATIENCE_SECONDS)
+        except TimeoutError as error:
+            raise StepError(str(error)) from None
         except ChannelClosed:
             handle.wait(1.0)
             reason = handle.exit_reason() or "closed its connection"
             raise StepError(f"{handle.name} {reason}") from None
-        kind = message.get("type")
-        if kind == "progress":
-            on_progress(what, message["done"], message["total"])
-        elif kind == "failed":
-            reason = f"{handle.name}: {message.get('reason')}"
+        if message.get("type") == "failed":
+            reason = f"{handle.name}: {printable(message.get('reason'), LONGEST_REASON)}"
             raise ValueError(reason) if message.get("mistake") else StepError(reason)
-        elif kind == "probed":
-            return message
+        try:
+            if message.get("type") != Progress.TYPE:
+                return decode(kind, message)
+            progress = decode(Progress, message)
+        except MessageError as error:
+            sentence = f"{handle.name} sent a message that makes no sense: {error}"
+            raise StepError(sentence) from error
+        on_progress(what, progress.done, progress.total)

@@ -1,0 +1,22 @@
+"""Short runs of the attacks on ports and control channels; longer ones are commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz import control, handshake
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_holds_against_strangers() -> None:
+    found = handshake.run(inputs=600, seed=1)
+    assert sum(found["outcomes"].values()) == 660
+    assert found["sessions"] == 3
+
+
+@pytest.mark.timeout(300)
+def test_a_node_holds_against_its_controller() -> None:
+    found = control.run(inputs=250, seed=1)
+    assert sum(found["outcomes"].values()) == 250
+    assert found["outcomes"]["failed: mistake"] > 50
+    assert any(outcome.startswith("over after") for outcome in found["outcomes"])
