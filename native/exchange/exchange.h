@@ -31,6 +31,8 @@ class Exchange {
     // Payloads that a peer may send at most, so that none can make this node hoard memory.
     void limit(size_t step_bytes, size_t data_bytes);
     int node() const { return context_.node; }
+    // Of this node, in messages.
+    const std::string& name() const { return context_.names[static_cast<size_t>(node())]; }
     int num_nodes() const { return static_cast<int>(context_.names.size()); }
     bool spin() const { return spin_; }
 

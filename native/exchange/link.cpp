@@ -87,7 +87,7 @@ void Link::begin_frame() {
     summed_ = coming_ = 0;
     payload_sum_ = 0;
     if (!is_work(front)) return;  // what a progress frame is worth it says itself
-    note_work();
+    if (partial_payload()) note_work();
     waits_for = -1;  // whatever it waited for, it went on
 }
 
@@ -98,7 +98,7 @@ bool Link::take_payload() {
     if (on_wire) payload_sum_ = crc32c(payload_sum_, payload() + summed_, there - summed_);
     if (is_work(front)) note_bytes(there - summed_, coming_);
     summed_ = there;
-    if (there < front.bytes) return false;
+    if (partial_payload()) return false;
     if (on_wire && payload_sum_ != front.payload_sum) damaged();
     return true;
 }

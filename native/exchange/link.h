@@ -79,6 +79,7 @@ class Link {
         bool begun;
     };
     const std::string& name() const { return context_.names[static_cast<size_t>(node)]; }
+    bool partial_payload() const { return end_ - begin_ < sizeof front + front.bytes; }
     void parse();
     FrameHeader read_header() const;
     void begin_frame();

@@ -174,7 +174,8 @@ void Executor::execute(double start) {
             work(member);
         });
     } catch (const std::bad_alloc&) {
-        fail_all("out of memory");
+        fail_all((exchange_ ? exchange_->name() : "this node") +
+                 " ran out of memory in the midst of a step");
     } catch (const std::exception& error) {
         fail_all(error.what());
     }
