@@ -14,14 +14,14 @@ from typing import Any
 from bandweave import files
 from bandweave.shown import printable, shown
 from bandweave.text.files import TextError, read_object, read_text
-from bandweave.text.template_sandbox import Sandbox, render
+from bandweave.text.template_sandbox import compile_template, render
 from bandweave.text.token_files import named_tokens
 
 Message = Mapping[str, Any]
 """``role`` and ``content``, and what else the template knows (``tool_calls`` ...)."""
 
 _FILE, _CONFIG = "chat_template.jinja", "tokenizer_config.json"
-_MOST_CHARACTERS = 256_000  # the longest template in use has some 30,000
+_MOST_CHARACTERS = 64_000  # the longest template in use has some 30,000
 
 
 class ChatTemplate:
@@ -44,7 +44,7 @@ class ChatTemplate:
         self.source = source
         self._tokens = {"bos_token": "", "eos_token": "", **(tokens or {})}
         try:
-            self._template = Sandbox(now).from_string(source)
+            self._template = compile_template(source, now)
         # Jinja makes Python of it, and the errors of both may come of that: loops nested too
         # deeply are a SyntaxError, expressions nested too deeply a RecursionError or MemoryError.
         except Exception as error:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sized
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +25,14 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-_MOST_STEPS = 2_000_000  # lines and calls: about a second; a long conversation takes some thousands
+#: Lines and calls of a template, and so many more for each message.
+_MOST_STEPS, _MOST_STEPS_A_MESSAGE = 500_000, 5_000
+_MOST_COMPILE_STEPS = 5_000_000  # calls; the longest template in use takes some 200,000
 _MOST_CHARACTERS = 64_000_000  # of the rendered text
 _MOST_MEMORY = 512 << 20  # bytes beyond what the process has
 _MOST_BITS = 100_000  # of an integer that is multiplied or raised to a power
 _STATM = Path("/proc/self/statm")
+_LOCK = threading.Lock()  # the bound of memory is the whole process's
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -59,12 +63,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+def compile_template(source: str, now: Callable[[], datetime]) -> Template:
+    """A parsed template; any exception where it is none. Jinja computes constant expressions here,
+    so the bounds hold here too."""
+    with _memory_bounded(), _steps_bounded(_MOST_COMPILE_STEPS):
+        return Sandbox(now).from_string(source)
+
+
 def render(template: Template, variables: Mapping[str, Any]) -> str:
-    """The text of a template; ``TemplateError`` and any other exception where it goes wrong or
-    takes more than a conversation can."""
+    """The text of a template, whose variables are ``messages`` and others. Any exception where it
+    goes wrong, or takes more than a conversation of that length can."""
+    steps = _MOST_STEPS + _MOST_STEPS_A_MESSAGE * len(variables["messages"])
     pieces: list[str] = []
     size = 0
-    with _memory_bounded(), _steps_bounded():
+    with _memory_bounded(), _steps_bounded(steps):
         for piece in template.generate(dict(variables)):
             size += len(piece)
             if size > _MOST_CHARACTERS:
@@ -74,14 +86,14 @@ def render(template: Template, variables: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _steps_bounded() -> Iterator[None]:
+def _steps_bounded(most: int) -> Iterator[None]:
     """Ends what this thread runs after so many lines of templates and calls of functions."""
     steps = 0
 
     def step(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps > _MOST_STEPS:
+        if steps > most:
             raise TemplateError("it does not come to an end")
         return step if frame.f_code.co_filename == "<template>" else None
 
@@ -97,6 +109,11 @@ def _steps_bounded() -> Iterator[None]:
 def _memory_bounded() -> Iterator[None]:
     """Lets the process take only so much memory more meanwhile, where the system can tell how much
     it has: beyond that it gets a ``MemoryError``."""
+    with _LOCK:
+        yield from _bounded()
+
+
+def _bounded() -> Iterator[None]:
     try:
         pages = int(_STATM.read_text().split()[0])
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
