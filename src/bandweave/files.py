@@ -120,9 +120,11 @@ def _refuse(path: Path, problem: OSError, error: type[ValueError]) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
+        seen: dict[str, Any] = {}
         for name, value in pairs:
-            if result[name] != value:
+            if name in seen and seen[name] != value:
                 raise ValueError(f"{shown(name)} stands in it twice, with two values")
+            seen[name] = value
     return result
 
 

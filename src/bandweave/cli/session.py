@@ -27,6 +27,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
 from bandweave.planning.prediction import Prediction
+from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer
@@ -170,7 +171,7 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
         start = time.perf_counter()
         with start_engine(model, folder, options) as engine:
             yield Session(
-                name=model,
+                name=printable(model),
                 folder=folder,
                 options=options,
                 engine=engine,
@@ -188,7 +189,7 @@ def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
         return Engine.start(folder, options)
     from bandweave.cli.progress import loading_bar
 
-    with loading_bar(f"loading {name} on {count(len(options.shares), 'node')}") as bar:
+    with loading_bar(f"loading {printable(name)} on {count(len(options.shares), 'node')}") as bar:
 
         def on_progress(progress: Sequence[tuple[int, int]]) -> None:
             bar.update(sum(done for done, _ in progress), sum(total for _, total in progress))
