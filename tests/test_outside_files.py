@@ -1,4 +1,4 @@
-"""Files from outside that are something else than files: nothing hangs, everything is a sentence."""
+"""Files from outside that are something else: nothing hangs, everything is a sentence."""
 
 from __future__ import annotations
 
