@@ -32,7 +32,7 @@ def hardware_from_text(text: str) -> Hardware:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or not value.strip():
-            raise ValueError(f"{part.strip()!r} in {text!r} is no FIELD=VALUE")
+            raise ValueError(f"{shown(part.strip())} in {shown(text)} is no FIELD=VALUE")
         fields[key.strip().lower()] = value.strip()
     return hardware_from_fields(fields)
 
