@@ -17,6 +17,7 @@ from bandweave.cli.options import (
     sampling_params,
     split_options,
 )
+from bandweave.shown import printable
 
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
@@ -123,8 +124,8 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
             with file.open("rb") as opened:
                 content = opened.read(_MAX_PROMPT_BYTES + 1)
         except OSError as error:
-            raise ValueError(f"--prompt-file {file}: {error.strerror}") from error
-        where = f"--prompt-file {file}"
+            raise ValueError(f"--prompt-file {printable(file)}: {error.strerror}") from error
+        where = f"--prompt-file {printable(file)}"
     else:
         if sys.stdin.isatty():
             raise click.UsageError("no prompt; give --prompt TEXT, or pipe text in")

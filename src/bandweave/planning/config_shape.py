@@ -43,7 +43,6 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
         )
     hidden = fields.integer(config, "hidden_size")
     vocab = fields.integer(config, "vocab_size")
-    kinds = layer_kinds(config)
     tied = fields.flag(config, "tie_word_embeddings", model_type.startswith("gemma"))
     architectures = fields.texts(config, "architectures")
     return ModelShape(
@@ -53,7 +52,7 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
         hidden=hidden,
         vocab=vocab,
         context_length=fields.integer(config, "max_position_embeddings", 2048),
-        layers=tuple(_layer(config, index, kind) for index, kind in enumerate(kinds)),
+        layers=_layers(config),
         embedding_parameters=vocab * hidden,
         head_parameters=vocab * hidden,
         tied=tied,
@@ -73,18 +72,31 @@ def _runs(config: Mapping[str, Any]) -> bool:
 def _stored_format(config: Mapping[str, Any]) -> str:
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
-    if method in _STORED:
+    if isinstance(method, str) and method in _STORED:
         return _STORED[method]
-    dtype = config.get("torch_dtype", config.get("dtype"))
-    return _DTYPES.get(str(dtype), "bf16")
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return _DTYPES.get(dtype, "bf16") if isinstance(dtype, str) else "bf16"
 
 
-def _layer(config: Mapping[str, Any], index: int, kind: str) -> LayerShape:
+def _layers(config: Mapping[str, Any]) -> tuple[LayerShape, ...]:
+    """All layers; those that are alike are one object."""
+    experts = _first(config, "n_routed_experts", "num_experts", "num_local_experts")
+    known: dict[tuple[str, bool], LayerShape] = {}
+    result = []
+    for index, kind in enumerate(layer_kinds(config)):
+        routes = experts > 0 and _routes(config, index)
+        if (kind, routes) not in known:
+            known[kind, routes] = _layer(config, kind, experts if routes else 0)
+        result.append(known[kind, routes])
+    return tuple(result)
+
+
+def _layer(config: Mapping[str, Any], kind: str, experts: int) -> LayerShape:
+    """A layer with so many experts, or a dense one."""
     hidden = fields.integer(config, "hidden_size")
     attention = attention_of(config, kind)
     norms = (4 if config["model_type"] == "gemma3_text" else 2) * hidden
-    experts = _first(config, "n_routed_experts", "num_experts", "num_local_experts")
-    if not experts or not _routes(config, index):
+    if not experts:
         width = fields.integer(config, "intermediate_size")
         bias = 2 * width + hidden if fields.flag(config, "mlp_bias", False) else 0
         return LayerShape(
