@@ -73,17 +73,15 @@ def fuzz(kind: str, inputs: int, seed: int, *, first: int = 0, keep: Path | None
 def _read(kind: str, folder: Path, number: int, tally: Tally) -> str | None:
     """What is wrong with how an input ended, or None."""
     start = time.process_time()
-    fault = None
+    fault, refusal = None, None
     try:
         with _alarm():
             KINDS[kind].read(folder)
-        tally.read += 1
     except _OWN as error:
+        refusal = type(error).__name__
         fault = sentence_fault(error)
-        if fault is None:
-            tally.refused[type(error).__name__] += 1
-        else:
-            fault = f"{fault}: {type(error).__name__}: {str(error)[:200]!r}"
+        if fault is not None:
+            fault = f"{fault}: {refusal}: {str(error)[:200]!r}"
     except BaseException as error:  # a panic of a library is no Exception
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -95,6 +93,10 @@ def _read(kind: str, folder: Path, number: int, tally: Tally) -> str | None:
         fault = f"took {seconds:.1f} s"
     if fault is None and peak_bytes() - tally.memory_before > MOST_BYTES:
         fault = f"took {peak_bytes() / 1e6:.0f} MB"
+    if fault is None and refusal is None:
+        tally.read += 1
+    elif fault is None:
+        tally.refused[str(refusal)] += 1
     return fault
 
 
