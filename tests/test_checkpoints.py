@@ -285,6 +285,12 @@ def test_folder_without_safetensors(folder: Path, file: str, parts: tuple[str, .
     refused(folder, *parts)
 
 
+def test_an_adapter_beside_a_config(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    refused(folder, "LoRA", "merge")
+
+
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe{}", b"[" * 100_000, b""])
 def test_config_that_is_no_json_object(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)

@@ -412,7 +412,7 @@ def test_mlx_is_named() -> None:
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size", "head_dim",
                                   "num_hidden_layers", "num_attention_heads", "sliding_window",
                                   "num_key_value_heads", "max_position_embeddings"])  # fmt: skip
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "32", [32], {}, MOST_SIZE + 1, 10**3000])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "32", [32], {}, 1 << 32, 10**3000])
 def test_sizes_that_are_not_believed(name: str, value: Any) -> None:
     refused(config("mistral", **{name: value}), name)
 

@@ -69,7 +69,9 @@ def read_json(path: Path, *, most: int, error: type[ValueError]) -> tuple[dict[s
     return parse_object(content, printable(path), error), content
 
 
-def parse_object(content: bytes, where: str, error: type[ValueError]) -> dict[str, Any]:
+def parse_object(
+    content: bytes, where: str, error: type[ValueError], remedy: str = "; download it again"
+) -> dict[str, Any]:
     """The JSON object that ``content`` is; ``error`` names ``where`` it was found.
 
     A name that stands twice in one object is refused where it has two values.
@@ -78,17 +80,17 @@ def parse_object(content: bytes, where: str, error: type[ValueError]) -> dict[st
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise error(f"{where} has more than {_MOST_VALUES} values; is it the right file?")
     if _TOO_LONG.search(content):
-        raise error(f"{where} has a number of more than {_MOST_DIGITS} digits; download it again")
+        raise error(f"{where} has a number of more than {_MOST_DIGITS} digits{remedy}")
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as problem:
-        raise error(f"{where} is not UTF-8: byte {problem.start} is wrong") from problem
+        raise error(f"{where} is not UTF-8: byte {problem.start} is wrong{remedy}") from problem
     except ValueError as problem:
-        raise error(f"{where} is no valid JSON: {problem}") from problem
+        raise error(f"{where} is no valid JSON: {problem}{remedy}") from problem
     except RecursionError as problem:
-        raise error(f"{where} is no valid JSON: it is nested too deeply") from problem
+        raise error(f"{where} is no valid JSON: it is nested too deeply{remedy}") from problem
     if not isinstance(value, dict):
-        raise error(f"{where} must be a JSON object, not {_json_name(value)}")
+        raise error(f"{where} must be a JSON object, not {_json_name(value)}{remedy}")
     return value
 
 

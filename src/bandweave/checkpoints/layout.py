@@ -53,10 +53,6 @@ def require_config(folder: Path) -> Path:
     path = folder / CONFIG
     if files.is_there(path):
         return path
-    if files.is_there(folder / "adapter_config.json"):
-        raise CheckpointError(
-            f"{name} holds an adapter (LoRA), not a model; merge it into its base model first"
-        )
     raise CheckpointError(
         f"{name} has no {CONFIG}; {_instead(folder) or 'a model is a Hugging Face folder'}"
     )
@@ -148,11 +144,14 @@ def _shards_without_index(folder: Path) -> dict[str, tuple[str, ...]]:
 def _instead(folder: Path) -> str | None:
     """What the folder holds in the place of safetensors files, and what to do about it."""
     names = _listed(folder)
+    if "adapter_config.json" in names:
+        return "it holds an adapter (LoRA), not a model: merge it into its base model first"
     for ending, what in _ELSEWHERE:
         found = [name for name in names if name.endswith(ending)]
         if found:
             return f"it has {printable(found[0])}, but {what}: use the model's safetensors version"
-    found = [n for n in names if n.endswith(".safetensors") and not _SHARD.fullmatch(n)]
+    own = [name for name in names if name == SINGLE or _SHARD.fullmatch(name)]
+    found = [n for n in names if n.endswith(".safetensors") and n not in own]
     if found:
         first = printable(found[0])
         return f"it has {first}, but that name is not a model's in Hugging Face layout"

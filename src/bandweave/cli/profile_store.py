@@ -21,7 +21,7 @@ def read_profile(path: Path | None) -> Profile:
         return Profile()
     content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)
     try:
-        return Profile.from_json(files.parse_object(content, "it", ValueError))
+        return Profile.from_json(files.parse_object(content, "it", ValueError, remedy=""))
     except ValueError as error:
         raise ValueError(
             f"the profile {printable(path)} cannot be used: {error}; delete it, then "

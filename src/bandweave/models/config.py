@@ -9,10 +9,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bandweave.models.spec import MOST_LAYERS, MOST_SIZE
+from bandweave.models.spec import MOST_LAYERS, MOST_POSITIONS, MOST_SIZE
 from bandweave.shown import shown
 
 Config = Mapping[str, Any]
+
+_MOST: Mapping[str, int] = {
+    "num_hidden_layers": MOST_LAYERS,
+    "max_position_embeddings": MOST_POSITIONS,
+    "original_max_position_embeddings": MOST_POSITIONS,
+    "sliding_window": MOST_POSITIONS,
+}
 
 
 class ConfigError(ValueError):
@@ -42,7 +49,7 @@ def integer(config: Config, name: str, default: int | None = None) -> int:
         raise ConfigError(f"config.json has no {name!r}")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a positive integer")
-    most = MOST_LAYERS if name == "num_hidden_layers" else MOST_SIZE
+    most = _MOST.get(name, MOST_SIZE)
     if value > most:
         raise ConfigError(
             f"config.json: {name} is {shown(value)}; more than {most} is not believed"

@@ -12,10 +12,13 @@ from decimal import Decimal, localcontext
 MOST_LAYERS = 4096
 MOST_SIZE = 1 << 28
 MOST_HEAD_DIM = 1 << 16
+MOST_POSITIONS = 1 << 31
 MOST_WEIGHTS = 1 << 42  # of one tensor
 
 
-_MOST = {"num_layers": MOST_LAYERS, "head_dim": MOST_HEAD_DIM}
+_MOST = {
+    "num_layers": MOST_LAYERS, "head_dim": MOST_HEAD_DIM, "context_length": MOST_POSITIONS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

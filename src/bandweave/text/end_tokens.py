@@ -14,19 +14,21 @@ from bandweave.shown import printable, shown
 from bandweave.text.files import TextError, read_object
 
 
-def end_token_ids(folder: Path, vocab_size: int | None = None) -> tuple[int, ...]:
-    """The sorted ids of both files together; ``TextError`` where one is no id.
+def end_token_ids(
+    folder: Path, vocab_size: int | None = None, *, named: int | None = None
+) -> tuple[int, ...]:
+    """The sorted ids of both files, and that of the token that the tokenizer's files name.
+    ``TextError`` where one is no id.
 
-    Where ``config.json`` lacks the field and there is no ``generation_config.json``, the default of
-    the model's family, as in transformers. Ids outside of the vocabulary (-1 is in use for "none")
-    end nothing.
+    Where nobody says anything, not even null, the default of the model's family, as in
+    transformers. Ids outside of the vocabulary (-1 is in use for "none") end nothing.
     """
-    result: set[int] = set()
+    result: set[int] = set() if named is None else {named}
     generation, config = folder / "generation_config.json", folder / "config.json"
     contents = {file: read_object(file) for file in (generation, config)}
     for file, content in contents.items():
         result.update(_ids(file, content.get("eos_token_id")))
-    if "eos_token_id" not in contents[config] and not is_there(generation):
+    if not result and "eos_token_id" not in contents[config] and not is_there(generation):
         default = default_end_token(contents[config])
         result.update(() if default is None else (default,))
     most = 1 << 32 if vocab_size is None else vocab_size

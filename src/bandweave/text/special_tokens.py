@@ -56,15 +56,13 @@ def add_special_tokens(
     special = _texts(library.get_added_tokens_decoder().values()) | _texts(added)
     with library_errors(f"the tokens that {printable(folder)} names cannot be added"):
         library.add_tokens(_that_fit(added, library, vocab_size))
-    ends = set(end_token_ids(folder, vocab_size))
     ids = {name: library.token_to_id(token.content) for name, token in named.items()}
-    if (eos := ids.get("eos_token")) is not None:
-        ends.add(eos)
+    ends = end_token_ids(folder, vocab_size, named=ids.get("eos_token"))
     hidden = {library.token_to_id(text) for text in special}
     return SpecialTokens(
         named={name: token.content for name, token in named.items()},
-        ends=tuple(sorted(ends)),
-        hidden=frozenset(token for token in hidden if token is not None) | ends,
+        ends=ends,
+        hidden=frozenset(token for token in hidden if token is not None) | {*ends},
         bos=ids.get("bos_token"),
     )
 
