@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable
@@ -71,9 +72,10 @@ def test_what_counts_as_a_fault(
 def test_work_and_memory_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "KINDS", {"x": read_and(lambda: sum(range(10**5)))})
     assert not fuzz("x", 2, 0).faults
-    monkeypatch.setattr(files, "MOST_SECONDS", 0.0)
+    slow = dataclasses.replace(files.KINDS["x"], seconds=0.0)
+    monkeypatch.setattr(files, "KINDS", {"x": slow})
     assert "took" in fuzz("x", 1, 0).faults[0]
-    monkeypatch.setattr(files, "MOST_SECONDS", 60.0)
+    monkeypatch.setattr(files, "KINDS", {"x": dataclasses.replace(slow, seconds=60.0)})
     monkeypatch.setattr(files, "MOST_BYTES", -1)
     assert "MB" in fuzz("x", 1, 0).faults[0]
 

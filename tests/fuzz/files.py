@@ -28,7 +28,6 @@ from bandweave.models.config import ConfigError
 from bandweave.text.files import TextError
 from tests.fuzz.kinds import KINDS
 
-MOST_SECONDS = 1.0  # of the processor, for one input
 MOST_BYTES = 900_000_000  # more than the process took before
 _PATIENCE_SECONDS = 60  # until an input counts as hung
 _MOST_CHARACTERS = 1000  # of a sentence, without its file's name
@@ -89,7 +88,7 @@ def _read(kind: str, folder: Path, number: int, tally: Tally) -> str | None:
         fault = f"{type(error).__name__}: {str(error)[:200]} ({where.filename}:{where.lineno})"
     seconds = time.process_time() - start
     tally.slowest = max(tally.slowest, (seconds, number))
-    if fault is None and seconds > MOST_SECONDS * _slowness():
+    if fault is None and seconds > KINDS[kind].seconds * _slowness():
         fault = f"took {seconds:.1f} s"
     if fault is None and peak_bytes() - tally.memory_before > MOST_BYTES:
         fault = f"took {peak_bytes() / 1e6:.0f} MB"

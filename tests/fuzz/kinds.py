@@ -38,11 +38,12 @@ Chance = random.Random
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """``prepare`` makes what does not change, once, in a folder of its own; ``make`` writes one
-    damaged input there; ``read`` reads it."""
+    damaged input there; ``read`` reads it. ``seconds``: of the processor, at most."""
 
     make: Callable[[Path, Chance], None]
     read: Callable[[Path], object]
     prepare: Callable[[Path], object] = lambda folder: None
+    seconds: float = 1.0
 
 
 def _model(folder: Path, shards: int) -> None:
@@ -227,9 +228,104 @@ _PIECES = (
 )
 
 
+#: Blocks that hold others, and expressions for them.
+_BLOCKS = (
+    ("{% for x in E %}", "{% endfor %}"),
+    ("{% for x in messages recursive %}", "{{ loop(messages) }}{% endfor %}"),
+    ("{% if E %}", "{% else %}!{% endif %}"),
+    ("{% set ns.a %}", "{% endset %}"),
+    ("{% macro f(n=9) %}", "{{ f(n - 1) if n else E }}{% endmacro %}{{ f() }}"),
+    (
+        "{% macro g(n=40) %}{% if n %}{{ g(n - 1) }}",
+        "{{ g(n - 1) }}{% endif %}{% endmacro %}{{ g() }}",
+    ),
+    ("{% filter F %}", "{% endfilter %}"),
+    ("{% generation %}", "{% endgeneration %}"),
+    ("{% call(y) caller_of() %}", "{% endcall %}"),
+)
+_EXPRESSIONS = (
+    "messages",
+    "range(9)",
+    "range(99999)",
+    "'a'",
+    "x",
+    "1",
+    "7",
+    "ns.a",
+    "bos_token",
+    "m.n",
+    "messages | map(attribute='content') | list",
+    "[ns.a, ns.a]",
+    "ns.a | F",
+    "ns.a ~ ns.a",
+    "ns.a * 100",
+    "ns.a + ns.a",
+    "'%9999d' % 7",
+    "ns.a | length",
+    "messages[0].content * 9999",
+    "range(99999) | list * 99",
+    "ns.a is string",
+    "10 ** 300",
+    "ns.a ** 3",
+    "lipsum(9)",
+    "ns.a[:9]",
+    "'{:>99999}'.format(ns.a)",
+    "messages | tojson(indent=9999)",
+    "ns.a | replace('a', 'aaaaaaaa')",
+)
+_FILTERS = (
+    "upper",
+    "trim",
+    "string",
+    "list",
+    "join(',')",
+    "tojson",
+    "length",
+    "reverse",
+    "sort",
+    "first",
+    "center(99999)",
+    "indent(999)",
+    "wordwrap(2)",
+    "replace('a', 'bb')",
+    "batch(99) | list",
+    "sum",
+    "urlize",
+    "striptags",
+    "pprint",
+    "unique | list",
+    "truncate(9)",
+    "format(1)",
+    "random",
+    "title",
+)
+
+
+def _well_formed(chance: Chance, depth: int) -> str:
+    """A template whose blocks all end."""
+    parts = []
+    for _ in range(chance.randint(1, 3)):
+        action = chance.random()
+        if action < 0.5 and depth:
+            start, end = chance.choice(_BLOCKS)
+            parts.append(start + _well_formed(chance, depth - 1) + end)
+        elif action < 0.8:
+            parts.append("{% set ns.a = E %}")
+        else:
+            parts.append("{{ E }}")
+    text = "".join(parts)
+    while "E" in text or "F" in text:
+        text = text.replace("E", chance.choice(_EXPRESSIONS), 1)
+        text = text.replace("F", chance.choice(_FILTERS), 1)
+    return text
+
+
 def _make_template(folder: Path, chance: Chance) -> None:
-    if chance.random() < 0.5:
+    action = chance.random()
+    if action < 0.3:
         source = damaged_text(_TEMPLATE, chance, _PIECES)
+    elif action < 0.8:
+        source = "{% set ns = namespace(a='ab') %}" + _well_formed(chance, 4)
     else:
         source = "".join(chance.choice(_PIECES) for _ in range(chance.randint(1, 14)))
     (folder / "chat_template.jinja").write_bytes(source.encode("utf-8", "surrogatepass"))
@@ -352,5 +448,6 @@ KINDS: Mapping[str, Kind] = {
     "gguf": Kind(make=_make_gguf, read=lambda folder: shape_from_path(folder / "m.gguf")),
     "profile": Kind(make=_make_profile, read=lambda folder: read_profile(folder / "profile.json")),
     "hardware": Kind(make=_make_hardware, read=_read_hardware),
-    "template": Kind(make=_make_template, read=_read_template),
+    # What a template may take, and what its last step takes.
+    "template": Kind(make=_make_template, read=_read_template, seconds=3.0),
 }

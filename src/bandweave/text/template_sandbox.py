@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,11 @@ from jinja2.utils import Namespace
 #: Lines and calls of a template, and so many more for each message.
 _MOST_STEPS, _MOST_STEPS_A_MESSAGE = 500_000, 5_000
 _MOST_COMPILE_STEPS = 5_000_000  # calls; the longest template in use takes some 200,000
+_MOST_SECONDS, _MOST_SECONDS_A_MESSAGE = 1.0, 0.01  # of the processor, where steps are slow ones
 _MOST_CHARACTERS = 64_000_000  # of the rendered text
-_MOST_MEMORY = 512 << 20  # bytes beyond what the process has
+_MOST_REPEATED = 1_000_000  # characters or items that one product makes
+#: Bytes beyond what the process has, and so many more for each character of the messages.
+_MOST_MEMORY, _MOST_MEMORY_A_CHARACTER = 256 << 20, 32
 _MOST_BITS = 100_000  # of an integer that is multiplied or raised to a power
 _STATM = Path("/proc/self/statm")
 _LOCK = threading.Lock()  # the bound of memory is the whole process's
@@ -58,7 +62,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "*":
             for sequence, count in ((left, right), (right, left)):
                 length = len(sequence) if isinstance(sequence, Sized) else 0
-                if isinstance(count, int) and length * count > _MOST_CHARACTERS:
+                if isinstance(count, int) and length * count > _MOST_REPEATED:
                     raise SecurityError("it repeats something too often")
         return super().call_binop(context, operator, left, right)
 
@@ -66,17 +70,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
 def compile_template(source: str, now: Callable[[], datetime]) -> Template:
     """A parsed template; any exception where it is none. Jinja computes constant expressions here,
     so the bounds hold here too."""
-    with _memory_bounded(), _steps_bounded(_MOST_COMPILE_STEPS):
+    with _memory_bounded(_MOST_MEMORY), _steps_bounded(_MOST_COMPILE_STEPS, 4 * _MOST_SECONDS):
         return Sandbox(now).from_string(source)
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:
     """The text of a template, whose variables are ``messages`` and others. Any exception where it
     goes wrong, or takes more than a conversation of that length can."""
-    steps = _MOST_STEPS + _MOST_STEPS_A_MESSAGE * len(variables["messages"])
+    messages = variables["messages"]
+    steps = _MOST_STEPS + _MOST_STEPS_A_MESSAGE * len(messages)
+    seconds = _MOST_SECONDS + _MOST_SECONDS_A_MESSAGE * len(messages)
+    memory = _MOST_MEMORY + _MOST_MEMORY_A_CHARACTER * sum(map(_characters, messages))
     pieces: list[str] = []
     size = 0
-    with _memory_bounded(), _steps_bounded(steps):
+    with _memory_bounded(memory), _steps_bounded(steps, seconds):
         for piece in template.generate(dict(variables)):
             size += len(piece)
             if size > _MOST_CHARACTERS:
@@ -85,15 +92,20 @@ def render(template: Template, variables: Mapping[str, Any]) -> str:
     return "".join(pieces)
 
 
+def _characters(message: Mapping[str, Any]) -> int:
+    return sum(len(value) for value in message.values() if isinstance(value, str))
+
+
 @contextlib.contextmanager
-def _steps_bounded(most: int) -> Iterator[None]:
-    """Ends what this thread runs after so many lines of templates and calls of functions."""
-    steps = 0
+def _steps_bounded(most: int, seconds: float) -> Iterator[None]:
+    """Ends what this thread runs after so many lines of templates and calls of functions, or after
+    so long, which is looked at between them."""
+    steps, end = 0, time.thread_time() + seconds
 
     def step(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps > most:
+        if steps > most or (steps % 16 == 0 and time.thread_time() > end):
             raise TemplateError("it does not come to an end")
         return step if frame.f_code.co_filename == "<template>" else None
 
@@ -106,18 +118,18 @@ def _steps_bounded(most: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_bounded() -> Iterator[None]:
+def _memory_bounded(most: int) -> Iterator[None]:
     """Lets the process take only so much memory more meanwhile, where the system can tell how much
     it has: beyond that it gets a ``MemoryError``."""
     with _LOCK:
-        yield from _bounded()
+        yield from _bounded(most)
 
 
-def _bounded() -> Iterator[None]:
+def _bounded(most: int) -> Iterator[None]:
     try:
         pages = int(_STATM.read_text().split()[0])
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        bound = pages * resource.getpagesize() + _MOST_MEMORY
+        bound = pages * resource.getpagesize() + most
         if soft != resource.RLIM_INFINITY:
             bound = min(bound, soft)
         resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
