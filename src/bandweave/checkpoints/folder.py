@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints import layout
+from bandweave.checkpoints.names import hugging_face_name
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError, narrowed
 from bandweave.checkpoints.stored import DTYPES, Stored, find_tensors
@@ -215,12 +216,14 @@ class Folder:
         return self._tensors[name][0].path.name
 
     def stored_name(self, name: str) -> str:
-        """What a tensor is called in its file."""
+        """What a tensor is called in its file, or would be in one of Hugging Face's."""
+        if name in self._tensors:
+            return self._tensors[name][1].name
         return hugging_face_name(self.spec.family, name)
 
     def item_bytes(self, name: str) -> int:
         """Stored bytes of one element of a tensor."""
-        return 4 if self.dtype(name) == "f32" else 2
+        return np.dtype(DTYPES[self._tensors[name][1].dtype][1]).itemsize
 
     def layout_fingerprint(self) -> Fingerprint:
         """``fingerprint`` without a sample, which nothing is read for."""

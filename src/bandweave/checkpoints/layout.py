@@ -60,10 +60,7 @@ def require_config(folder: Path) -> Path:
 
 def has_weight_files(folder: Path) -> bool:
     """Whether a folder holds any safetensors file."""
-    try:
-        return any(path.suffix == ".safetensors" for path in folder.iterdir())
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be listed: {error.strerror}") from error
+    return any(name.endswith(".safetensors") for name in _listed(folder))
 
 
 def weight_files(folder: Path) -> dict[str, tuple[str, ...]]:
