@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -139,6 +140,23 @@ def test_without_a_copy_of_its_own_nodes_are_compared_with_each_other(
     with pytest.raises(CheckpointError, match="differs from the copies of others") as raised:
         compare(light, [model, copy], weights=False)
     assert "layers.0.input_layernorm" in str(raised.value) and "and so do" in str(raised.value)
+
+
+def test_a_head_that_only_the_nodes_know_of(model: Path, copy: Path, tmp_path: Path) -> None:
+    """Its config ties it to the embedding; the files have one of its own."""
+    light = tmp_path / "light"
+    light.mkdir()
+    for path in (copy, light):
+        config = json.loads((model / "config.json").read_text())
+        assert not config["tie_word_embeddings"]
+        (path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    other = shutil.copytree(copy, tmp_path / "other")
+    time.sleep(0.1)
+    found = compare(light, [copy, other], weights=False)
+    assert found.compared_bytes and found.uncompared_bytes
+    damage(other, "layers.0.input_norm")
+    with pytest.raises(CheckpointError, match="model.layers.0.input_layernorm.weight"):
+        compare(light, [copy, other], weights=False)
 
 
 def test_what_the_controller_has_read_once_it_remembers(

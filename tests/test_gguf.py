@@ -127,7 +127,7 @@ def test_parts_count_together(tmp_path: Path) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
-    with pytest.raises(CheckpointError, match="cannot be opened"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         shape_from_path(path)
     whole = gguf(*small_llama())
     for content, message in (
@@ -173,7 +173,7 @@ def test_absurd_sizes_end_at_once(tmp_path: Path, architecture: str) -> None:
                f"{architecture}.attention.sliding_window": 128}  # fmt: skip
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf(fields, tensors))
-    with pytest.raises(CheckpointError, match="2147483648 layers"):
+    with pytest.raises(CheckpointError, match="2147483648"):
         shape_from_path(path)
 
 

@@ -20,6 +20,7 @@ from bandweave.checkpoints.synth import round_to_bf16, synthesise
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range
 from bandweave.text.chat_template import ChatTemplate
+from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer
 
 
@@ -86,7 +87,7 @@ def test_opens_and_reads(tmp_path: Path, dtype: str) -> None:
                       lambda done, total: steps.append((done, total)))  # fmt: skip
     with Folder.open(path) as folder:
         assert folder.spec == find_shape("tiny").spec()
-        assert folder.eos_token_ids == (257,)
+        assert end_token_ids(folder.path) == (257,)
         assert {folder.dtype(name) for name in folder.names()} == {dtype}
         assert steps[-1] == (folder.stored_bytes, folder.stored_bytes)
         assert [done for done, _ in steps] == sorted(done for done, _ in steps)
@@ -140,7 +141,7 @@ def test_tensors_larger_than_a_panel(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_text_prompts_and_chats_work(tmp_path: Path) -> None:
     path = synthesise(find_shape("tiny"), tmp_path / "m")
     with Folder.open(path) as folder:
-        tokenizer = Tokenizer.from_folder(path, eos_token_ids=folder.eos_token_ids)
+        tokenizer = Tokenizer.from_folder(path, vocab_size=folder.spec.vocab_size)
     assert tokenizer.size == 512
     ids = tokenizer.encode("Grüße, 世界! 🎉")
     assert ids == [256, *"Grüße, 世界! 🎉".encode()]

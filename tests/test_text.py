@@ -123,6 +123,84 @@ def test_bad_stops() -> None:
         TextStream(ByteDetokenizer(lambda token: b""), "stop")
 
 
+HIDDEN = ("<|im_end|>", "<|x|>", "|")
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from(HIDDEN), REPETITIVE, st.sampled_from(["|", "<|x|>"]).map(
+        lambda text: f"shown {text}")), max_size=12),
+    st.lists(st.integers(0, 300), max_size=10),
+    st.lists(st.one_of(st.sampled_from([*HIDDEN, "<|im_", "x|>", "a<|x|>b", "b<|im_end|>"]),
+                       st.text("ab|<", min_size=1, max_size=4)), max_size=4),
+)  # fmt: skip
+def test_stop_strings_with_names_of_tokens_that_are_never_shown(
+    pieces: list[str], cuts: list[int], stop: list[str]
+) -> None:
+    """By search in the whole text, where a match cuts no such name, and in the shown one."""
+    tokens: list[tuple[str, bool]] = []
+    for piece in pieces:
+        if piece in HIDDEN:
+            tokens.append((piece, True))
+        else:
+            shown = piece.removeprefix("shown ").encode()
+            tokens += [(part.decode(), False) for part in pieces_of(shown, cuts)]
+    expected, match = first_stop_of_tokens(tokens, stop)
+    stream = TextStream(
+        ByteDetokenizer(lambda token: b"" if tokens[token][1] else tokens[token][0].encode()),
+        stop,
+        hidden=lambda token: tokens[token][0] if tokens[token][1] else "",
+    )
+    shown = ""
+    for token in range(len(tokens)):
+        shown += stream.push(token)
+        assert expected.startswith(shown)
+        if stream.finished:
+            break
+    shown += stream.flush()
+    assert (shown, stream.stopped_by) == (expected, match)
+
+
+def first_stop_of_tokens(tokens: list[tuple[str, bool]], stop: list[str]) -> tuple[str, str | None]:
+    whole = "".join(text for text, _ in tokens)
+    edges, inside, places = 0, set(), []  # cuts in names; of each shown character its place
+    for text, hides in tokens:
+        if hides:
+            inside.update(range(edges + 1, edges + len(text)))
+        else:
+            places += range(edges, edges + len(text))
+        edges += len(text)
+    shown = "".join(whole[place] for place in places)
+    found = []
+    for text in stop:
+        for start in range(len(whole)):
+            end = start + len(text)
+            if whole.startswith(text, start) and not {start, end} & inside:
+                found.append((end, start, text))
+        for start in range(len(shown)):
+            if shown.startswith(text, start):
+                found.append((places[start + len(text) - 1] + 1, places[start], text))
+    if not found:
+        return shown, None
+    _, start, match = min(found)
+    return "".join(whole[place] for place in places if place < start), match
+
+
+def test_a_part_of_a_hidden_name_stops_nothing() -> None:
+    names = {1: "<|im_end|>"}
+    for stop, expected in (
+        ("im_end", "ab"),
+        ("|>b", "ab"),
+        ("<|im_end|>", "a"),
+        ("a<|im_end|>b", ""),
+    ):
+        stream = TextStream(
+            ByteDetokenizer(lambda token: {0: b"a", 2: b"b"}.get(token, b"")),
+            [stop],
+            hidden=lambda token: names.get(token, ""),
+        )
+        assert "".join(stream.push(token) for token in range(3)) + stream.flush() == expected
+
+
 # --- tokenizers ---
 
 
@@ -138,7 +216,8 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     library.enable_truncation(5)
     library.enable_padding(length=9)
     library.save(str(path / "tokenizer.json"))
-    return Tokenizer.from_folder(path, eos_token_ids=[5])
+    (path / "config.json").write_text('{"eos_token_id": 5}')
+    return Tokenizer.from_folder(path)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +289,24 @@ def test_other_streams_equal_a_decode_of_the_whole(
     assert shown == "".join(words).replace("</s>", "") or "</s>" in words
 
 
+@pytest.mark.parametrize("prompt", ["once upon a", "a", "世", "a b", "ab.", "🎉"])
+@pytest.mark.parametrize("answer", [" b", " a b", "b", "é", " 世", "🎉", " ", ". a"])
+def test_an_answer_goes_on_from_its_prompt(
+    sentencepiece_like: Tokenizer, prompt: str, answer: str
+) -> None:
+    before = sentencepiece_like.encode(prompt)
+    tokens = sentencepiece_like.encode(prompt + answer)
+    if tokens[: len(before)] != before:  # another cut into tokens
+        tokens = before + sentencepiece_like.encode("." + answer, special_tokens=False)[2:]
+    whole = sentencepiece_like.decode(tokens)
+    stream = sentencepiece_like.stream(prompt=before)
+    shown = "".join(stream.push(token) for token in tokens[len(before) :]) + stream.flush()
+    assert sentencepiece_like.decode(before) + shown == whole
+    chat = sentencepiece_like.stream()
+    alone = "".join(chat.push(token) for token in tokens[len(before) :]) + chat.flush()
+    assert alone == shown.removeprefix(" ")
+
+
 @given(st.lists(st.integers(0, 280), max_size=50))
 def test_other_streams_of_any_tokens_end(sentencepiece_like: Tokenizer, tokens: list[int]) -> None:
     stream = sentencepiece_like.stream(["ab."])
@@ -256,19 +353,6 @@ def test_tokenizer_files_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_bytes(b"\xff")
     with pytest.raises(TextError, match="not UTF-8"):
         Tokenizer.from_folder(tmp_path)
-
-
-def test_special_tokens_of_either_file(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_json(300)))
-    assert Tokenizer.from_folder(tmp_path).eos_token_ids == ()
-    (tmp_path / "special_tokens_map.json").write_text(
-        '{"eos_token": {"content": "<|user|>"}, "bos_token": null, "additional": ["x"]}'
-    )
-    assert Tokenizer.from_folder(tmp_path).eos_token_ids == (258,)
-    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|end|>", "bos_token": "no"}')
-    tokenizer = Tokenizer.from_folder(tmp_path)
-    assert tokenizer.eos_token_ids == (257,)
-    assert tokenizer.bos_token_id is None
 
 
 def test_byte_alphabet_is_that_of_the_library() -> None:

@@ -1,1 +1,2 @@
-"""Many inputs for what takes others' data: dumped programs, programs, mesh transcripts, threads."""
+"""Many inputs for what takes others' data: files (``files``); dumped programs, programs, mesh
+transcripts, threads (``fuzzer``)."""

@@ -125,6 +125,32 @@ CASES = (
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
         },
     ),
+    Case(
+        name="qwen3_window",
+        architecture="Qwen3ForCausalLM",
+        seed=7,
+        options={
+            "hidden_size": 72, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "num_key_value_heads": 4, "head_dim": 16, "intermediate_size": 140, "vocab_size": 280,
+            "max_position_embeddings": 512, "tie_word_embeddings": False, "attention_bias": True,
+            "use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 20000.0, "factor": 2.0},
+        },
+    ),
+    Case(
+        name="rope_of_default_length",
+        architecture="LlamaForCausalLM",
+        seed=8,
+        options={
+            "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 130, "vocab_size": 260, "max_position_embeddings": 512,
+            "hidden_act": "swish", "tie_word_embeddings": True,
+            "rope_parameters": {  # of as many positions as the longest context
+                "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 8.0,
+            },
+        },
+    ),
 )  # fmt: skip
 
 

@@ -1,10 +1,11 @@
-"""Makes the stored logits with Hugging Face transformers and PyTorch, or checks them.
+"""Makes what is stored of Hugging Face transformers and PyTorch, or checks it.
 
-    python -m tests.transformers_reference.make           writes configs and logits
+    python -m tests.transformers_reference.make           writes configs, logits and the rest
     python -m tests.transformers_reference.make --check   exits 1 if the stored ones are stale
 
-Needs torch and transformers; run it from the repository's root with ``src`` on the path. Prompts
-run as one right-padded batch, new tokens one at a time with transformers' own cache.
+Needs torch and transformers; run it from the repository's root with ``src`` on the path. Logits:
+prompts run as one right-padded batch, new tokens one at a time with transformers' own cache. The
+rest: what fields of configs mean (``make_configs``), and which tokens there are (``make_tokens``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import transformers  # pyright: ignore[reportMissingImports]
 from bandweave.checkpoints.names import hugging_face_name
 from bandweave.models.registry import spec_from_config
 from tests.helpers.random_model import F32, random_tensors
-from tests.transformers_reference import cases
+from tests.transformers_reference import cases, make_configs, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
 
 # Other processors and PyTorch releases round differently; of the largest logit.
@@ -118,6 +119,11 @@ def main() -> int:
             print(f"{case.name}: {logits.shape[0]} rows, {case.logits_path.stat().st_size} bytes")
         elif reason := problem(case, config, logits, digest):
             stale.append(f"{case.name} {reason}")
+    for part in (make_configs, make_tokens):
+        if not check:
+            part.write()
+        elif reason := part.problem():
+            stale.append(reason)
     for line in stale:
         print(f"stale: {line}", file=sys.stderr)
     return 1 if stale else 0

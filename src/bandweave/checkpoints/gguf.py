@@ -7,18 +7,23 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 an
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bandweave import files
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.shown import printable, shown
 
 _MAGIC = b"GGUF"
-_MAX_TENSORS = 1_000_000
-_MAX_FIELDS = 100_000
-_MAX_TEXT_BYTES = 64_000_000
+_MAX_TENSORS = 200_000
+_MAX_FIELDS = 10_000
+_MAX_NAME_BYTES = 4096  # of a tensor or a field
+_MAX_TEXT_BYTES = 16_000_000  # of a text, and of all texts that are kept
+_MAX_TEXTS = 2_000_000  # in arrays, of all fields together
 _MAX_DIMS = 4
 _KEPT_ITEMS = 4096  # of an array; longer ones (vocabularies) are counted only
 
@@ -68,16 +73,19 @@ class GgufHeader:
     @classmethod
     def read(cls, path: Path) -> GgufHeader:
         """Reads and checks a header; ``CheckpointError`` where it cannot be believed."""
-        try:
-            with path.open("rb") as file:
-                return _read(path, _Cursor(path, file, path.stat().st_size))
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+        descriptor = files.open_regular(path, CheckpointError)
+        with os.fdopen(descriptor, "rb") as file:
+            cursor = _Cursor(printable(path), file, os.fstat(descriptor).st_size)
+            try:
+                return _read(path, cursor)
+            except OSError as error:
+                raise CheckpointError(f"{cursor.path} cannot be read: {error.strerror}") from error
 
 
 class _Cursor:
-    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
+    def __init__(self, path: str, file: BinaryIO, size: int) -> None:
         self.path, self.file, self.size, self.position = path, file, size, 0
+        self._text_bytes = self._texts = 0
 
     def take(self, count: int) -> bytes:
         if self.position + count > self.size:
@@ -100,14 +108,25 @@ class _Cursor:
     def number(self, letter: str) -> Any:
         return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
 
-    def text(self) -> str:
+    def text(self, most: int = _MAX_TEXT_BYTES) -> str:
+        """The next text; all of them together must not fill the memory."""
         length = self.number("Q")
-        if length > _MAX_TEXT_BYTES:
+        self._text_bytes += length
+        if length > most or self._text_bytes > _MAX_TEXT_BYTES:
             raise CheckpointError(f"{self.path}: a text of {length} bytes in the header; damaged")
         return self.take(length).decode("utf-8", "replace")
 
+    def skip_texts(self, count: int) -> None:
+        """Goes past the texts of an array."""
+        self._texts += count
+        if self._texts > _MAX_TEXTS:
+            raise CheckpointError(f"{self.path}: arrays of {self._texts} texts; it is damaged")
+        for _ in range(count):
+            self.skip(self.number("Q"))
 
-def _read(path: Path, cursor: _Cursor) -> GgufHeader:
+
+def _read(file: Path, cursor: _Cursor) -> GgufHeader:
+    path = cursor.path
     if cursor.size < 24 or cursor.take(4) != _MAGIC:
         raise CheckpointError(f"{path} is no GGUF file: it does not start with GGUF")
     version = cursor.number("I")
@@ -120,34 +139,34 @@ def _read(path: Path, cursor: _Cursor) -> GgufHeader:
         )
     metadata: dict[str, Any] = {}
     for _ in range(num_fields):
-        key = cursor.text()
+        key = cursor.text(_MAX_NAME_BYTES)
         if key in metadata:
-            raise CheckpointError(f"{path}: the field {key[:80]!r} stands in it twice")
+            raise CheckpointError(f"{path}: the field {shown(key)} stands in it twice")
         metadata[key] = _value(cursor, cursor.number("I"))
-    described = [_described(path, cursor) for _ in range(num_tensors)]
+    described = [_described(cursor) for _ in range(num_tensors)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
-        raise CheckpointError(f"{path}: an alignment of {alignment!r} makes no sense")
+        raise CheckpointError(f"{path}: an alignment of {shown(alignment)} makes no sense")
     start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     for name, type_name, shape, offset, size in described:
         if name in tensors:
-            raise CheckpointError(f"{path}: tensor {name[:80]!r} stands in it twice")
+            raise CheckpointError(f"{path}: tensor {shown(name)} stands in it twice")
         if start + offset + size > cursor.size:
             raise CheckpointError(
-                f"{path} is cut short: tensor {name!r} ends at byte {start + offset + size}, the "
-                f"file at {cursor.size}; download it again"
+                f"{path} is cut short: tensor {shown(name)} ends at byte {start + offset + size}, "
+                f"the file at {cursor.size}; download it again"
             )
         tensors[name] = GgufTensor(
             name=name, type=type_name, shape=shape, start=start + offset,
             stop=start + offset + size,
         )  # fmt: skip
-    return GgufHeader(path=path, version=version, metadata=metadata, tensors=tensors)
+    return GgufHeader(path=file, version=version, metadata=metadata, tensors=tensors)
 
 
-def _described(path: Path, cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int, int]:
-    name = cursor.text()
-    where = f"{path}: tensor {name[:80]!r}"
+def _described(cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int, int]:
+    name = cursor.text(_MAX_NAME_BYTES)
+    where = f"{cursor.path}: tensor {shown(name)}"
     num_dims = cursor.number("I")
     if not 1 <= num_dims <= _MAX_DIMS:
         raise CheckpointError(f"{where} has {num_dims} dimensions; it is damaged")
@@ -184,6 +203,5 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         raise CheckpointError(f"{cursor.path}: an array of type {item} is not supported")
     if count <= _KEPT_ITEMS:
         return [cursor.text() for _ in range(count)]
-    for _ in range(count):
-        cursor.skip(cursor.number("Q"))
+    cursor.skip_texts(count)
     return count

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandweave.models.config import ConfigError
+from bandweave.models.spec import MOST_SIZE
+from bandweave.shown import shown
 
 # GGUF's architecture: config.json's model_type and architecture.
 _FAMILIES = {
@@ -50,9 +52,9 @@ def config_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) ->
     ``tensors`` by name, each with a ``shape``: what they show (vocabulary, biases, norms of query
     heads, whether the head is tied) is taken from them."""
     architecture = metadata.get("general.architecture")
-    if architecture not in _FAMILIES:
+    if not isinstance(architecture, str) or architecture not in _FAMILIES:
         known = ", ".join(_FAMILIES)
-        raise ConfigError(f"GGUF: architecture {architecture!r} is not known; known: {known}")
+        raise ConfigError(f"GGUF: architecture {shown(architecture)} is not known; known: {known}")
     model_type, name = _FAMILIES[architecture]
     sizes = {
         key.removeprefix(f"{architecture}."): value
@@ -68,39 +70,49 @@ def config_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) ->
     config["tie_word_embeddings"] = "output.weight" not in tensors
     if "attention.key_length" in sizes:
         config["head_dim"] = sizes["attention.key_length"]
-    experts = sizes.get("expert_count")
+    experts = _size(sizes, "expert_count")
     if experts:
         if model_type == "llama":
             model_type, name = "mixtral", "MixtralForCausalLM"
         deepseek = model_type in ("deepseek_v3", "glm4_moe")
         config["n_routed_experts" if deepseek else "num_local_experts"] = experts
     if "kv_lora_rank" in config:
-        rope = sizes.get("rope.dimension_count", 64)
-        keys = sizes.get("attention.key_length_mla", sizes.get("attention.key_length"))
-        if keys is None:
-            raise ConfigError("GGUF: there is no attention.key_length")
+        rope = _size(sizes, "rope.dimension_count") or 64
+        keys = _size(sizes, "attention.key_length_mla") or _size(sizes, "attention.key_length")
+        if keys <= rope:
+            raise ConfigError(
+                f"GGUF: attention.key_length is {keys}; it must exceed the {rope} that are rotated"
+            )
         config["qk_rope_head_dim"], config["qk_nope_head_dim"] = rope, keys - rope
-        values = sizes.get("attention.value_length_mla", sizes.get("attention.value_length"))
-        config["v_head_dim"] = values
-        config["num_key_value_heads"] = config["num_attention_heads"]
+        values = _size(sizes, "attention.value_length_mla")
+        config["v_head_dim"] = values or _size(sizes, "attention.value_length") or None
+        config["num_key_value_heads"] = config.get("num_attention_heads")
     config["attention_bias"] = "blk.0.attn_q.bias" in tensors and model_type != "qwen2"
     config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
     _window(model_type, sizes, config)
-    layers = config.get("num_hidden_layers")
-    if isinstance(layers, int):  # drafts' layers are stored behind the model's own
-        config["num_hidden_layers"] = layers - config.get("num_nextn_predict_layers", 0)
+    layers, drafts = _size(sizes, "block_count"), _size(sizes, "nextn_predict_layers")
+    if layers:  # drafts' layers are stored behind the model's own
+        config["num_hidden_layers"] = layers - drafts
     return {**config, "model_type": model_type, "architectures": [name], "hidden_act": "silu"}
 
 
 def _window(model_type: str, sizes: Mapping[str, Any], config: dict[str, Any]) -> None:
-    window = sizes.get("attention.sliding_window")
+    window = _size(sizes, "attention.sliding_window")
+    config["sliding_window"] = window or None  # which is not to be left to a default
     if not window:
         return
-    config["sliding_window"] = window
     if model_type == "gpt_oss":
         config["sliding_window_pattern"] = 2
     elif model_type == "gemma3_text":
         config["sliding_window_pattern"] = 6
+
+
+def _size(sizes: Mapping[str, Any], key: str) -> int:
+    """A size; 0 where there is none."""
+    value = _whole(sizes.get(key, 0))
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_SIZE:
+        raise ConfigError(f"GGUF: {key} is {shown(value)}; it must be a size")
+    return value
 
 
 def _whole(value: Any) -> Any:

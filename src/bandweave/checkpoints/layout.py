@@ -5,13 +5,15 @@ Names and sizes that come from files are checked before they are used.
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from bandweave import files
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.shown import printable, shown
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -19,112 +21,155 @@ TOKENIZER = "tokenizer.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_MAX_JSON_BYTES = 64_000_000
+_MAX_CONFIG_BYTES = 4_000_000
+_MAX_INDEX_BYTES = 64_000_000
+_SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors", re.ASCII)
+_PICKLED = "PyTorch files are not read, since they can run code"
+_ELSEWHERE: Sequence[tuple[str, str]] = (
+    (".gguf", "GGUF files are not supported yet"),
+    (".bin", _PICKLED),
+    (".pth", _PICKLED),
+    (".pt", _PICKLED),
+    (".ckpt", _PICKLED),
+    (".h5", "TensorFlow files are not read"),
+    (".msgpack", "Flax files are not read"),
+    (".npz", "NumPy files are not read"),
+    (".onnx", "ONNX files are not read"),
+)
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], bytes]:
-    """A JSON object and the bytes that it was read from; ``CheckpointError`` otherwise."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} has more than {_MAX_JSON_BYTES} bytes; that is no config")
-    try:
-        value = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise CheckpointError(f"{path} is no valid JSON: {why}; download it again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path} must be a JSON object, not {type(value).__name__}; download it again"
-        )
-    return value, content
+    """A config: a JSON object and the bytes of its file; ``CheckpointError`` otherwise."""
+    return files.read_json(path, most=_MAX_CONFIG_BYTES, error=CheckpointError)
 
 
 def require_config(folder: Path) -> Path:
     """The path of ``config.json``; ``CheckpointError`` that says what the folder is instead."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}; a model is a folder with {CONFIG} in it")
-    path = folder / CONFIG
-    if path.is_file():
-        return path
-    if (folder / "adapter_config.json").is_file():
+    name = printable(folder)
+    if not _is_dir(folder):
         raise CheckpointError(
-            f"{folder} holds an adapter (LoRA), not a model; merge it into its base model first"
+            f"{name} {_not_a_folder(folder)}; a model is a folder with {CONFIG} in it"
         )
+    path = folder / CONFIG
+    if files.is_there(path):
+        return path
     raise CheckpointError(
-        f"{folder} has no {CONFIG}; {_instead(folder) or 'a model is a Hugging Face folder'}"
+        f"{name} has no {CONFIG}; {_instead(folder) or 'a model is a Hugging Face folder'}"
     )
 
 
 def has_weight_files(folder: Path) -> bool:
     """Whether a folder holds any safetensors file."""
-    try:
-        return any(path.suffix == ".safetensors" for path in folder.iterdir())
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be listed: {error.strerror}") from error
+    return any(name.endswith(".safetensors") for name in _listed(folder))
 
 
 def weight_files(folder: Path) -> dict[str, tuple[str, ...]]:
     """The safetensors files of a folder, by name, sorted, each with the tensors that the index
-    promises in it (none where there is no index). All of them exist."""
-    if (folder / SINGLE).is_file():
+    promises in it (none where there is no index, as with a single file). All of them exist."""
+    name = printable(folder)
+    if files.is_there(folder / SINGLE):
         return {SINGLE: ()}
-    if not (folder / INDEX).is_file():
-        reason = _instead(folder) or "download the checkpoint's safetensors files"
-        raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}; {reason}")
-    weight_map = read_json(folder / INDEX)[0].get("weight_map")
+    if not files.is_there(folder / INDEX):
+        return _shards_without_index(folder)
+    content, _ = files.read_json(folder / INDEX, most=_MAX_INDEX_BYTES, error=CheckpointError)
+    weight_map = content.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{folder / INDEX} has no 'weight_map'; download it again")
-    files = _by_file(folder / INDEX, weight_map)
-    missing = [name for name in files if not (folder / name).is_file()]
+        raise CheckpointError(f"{name}/{INDEX} has no 'weight_map'; download it again")
+    found = _by_file(f"{name}/{INDEX}", weight_map)
+    missing = [file for file in found if not files.is_there(folder / file)]
     if missing:
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} of its {len(files)} weight files, the first is "
+            f"{name} lacks {len(missing)} of its {len(found)} weight files, the first is "
             f"{missing[0]}; finish the download"
         )
-    return files
+    return found
 
 
-def _by_file(index: Path, weight_map: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    files: dict[str, list[str]] = {}
+def _by_file(index: str, weight_map: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
     for tensor, name in weight_map.items():
-        # A name that is a path could reach files outside of the folder.
-        plain = (
-            isinstance(name, str)
-            and name == PurePosixPath(name).name == PureWindowsPath(name).name
-            and name.endswith(".safetensors")
-            and name.isprintable()
+        tensors = found.get(name) if isinstance(name, str) else None
+        if tensors is None:
+            if not _is_plain(name):
+                raise CheckpointError(
+                    f"{index}: the file of {shown(tensor)} is {shown(name)}; it must be the plain "
+                    "name of a .safetensors file in the same folder"
+                )
+            tensors = found[name] = []
+        tensors.append(tensor)
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+def _is_plain(name: Any) -> bool:
+    """A name that is a path could reach files outside of the folder."""
+    return (
+        isinstance(name, str)
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+        and name.endswith(".safetensors")
+        and name.isprintable()
+    )
+
+
+def _shards_without_index(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Files whose names say that they are all parts of one model; that is all that an index adds to
+    them here, since every file lists its own tensors."""
+    name = printable(folder)
+    listed = _listed(folder)
+    shards = {file: match for file in listed if (match := _SHARD.fullmatch(file))}
+    totals = {int(match[2]) for match in shards.values()}
+    if not totals:
+        reason = _instead(folder) or "download the checkpoint's safetensors files"
+        raise CheckpointError(f"{name} has neither {SINGLE} nor {INDEX}; {reason}")
+    if len(totals) > 1:
+        raise CheckpointError(
+            f"{name} has no {INDEX}, and its weight files are parts of different models "
+            f"({' and '.join(f'of {total}' for total in sorted(totals))}); download it again"
         )
-        if not plain:
-            raise CheckpointError(
-                f"{index}: the file of {tensor!r} is {str(name)[:80]!r}; it must be the plain "
-                "name of a .safetensors file in the same folder"
-            )
-        files.setdefault(name, []).append(tensor)
-    return {name: tuple(files[name]) for name in sorted(files)}
+    (total,) = totals
+    numbers = {int(match[1]) for match in shards.values()}
+    if numbers != set(range(1, total + 1)):
+        missing = next((n for n in range(1, total + 1) if n not in numbers), None)
+        what = "is one too many" if missing is None else "is missing"
+        number = max(numbers) if missing is None else missing
+        raise CheckpointError(
+            f"{name} has no {INDEX} and {len(numbers)} of {total} weight files: "
+            f"model-{number:05}-of-{total:05}.safetensors {what}; finish the download"
+        )
+    return {file: () for file in sorted(shards)}
 
 
 def _instead(folder: Path) -> str | None:
     """What the folder holds in the place of safetensors files, and what to do about it."""
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise CheckpointError(f"{folder} cannot be listed: {error.strerror}") from error
-    for ending, what in (
-        (".gguf", "GGUF files are not supported yet"),
-        (".bin", "PyTorch files are not read, since they can run code"),
-        (".pth", "PyTorch files are not read, since they can run code"),
-        (".pt", "PyTorch files are not read, since they can run code"),
-    ):
+    names = _listed(folder)
+    if "adapter_config.json" in names:
+        return "it holds an adapter (LoRA), not a model: merge it into its base model first"
+    for ending, what in _ELSEWHERE:
         found = [name for name in names if name.endswith(ending)]
         if found:
-            return f"it has {found[0]}, but {what}: use the model's safetensors version"
-    shard = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-    found = [n for n in names if n.endswith(".safetensors") and not shard.fullmatch(n)]
+            return f"it has {printable(found[0])}, but {what}: use the model's safetensors version"
+    own = [name for name in names if name == SINGLE or _SHARD.fullmatch(name)]
+    found = [n for n in names if n.endswith(".safetensors") and n not in own]
     if found:
-        return f"it has {found[0]}, but that name is not a model's in Hugging Face layout"
+        first = printable(found[0])
+        return f"it has {first}, but that name is not a model's in Hugging Face layout"
     return None
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise CheckpointError(f"{printable(folder)} cannot be listed: {error.strerror}") from error
+
+
+def _not_a_folder(path: Path) -> str:
+    if not files.is_there(path):
+        return "does not exist"
+    return "is a file" if os.path.isfile(path) else "is no folder"
+
+
+def _is_dir(folder: Path) -> bool:
+    try:
+        return os.path.isdir(folder)
+    except ValueError:  # no name of a file
+        return False

@@ -16,11 +16,12 @@ from pathlib import Path
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.gguf import GgufHeader, GgufTensor
 from bandweave.checkpoints.gguf_config import config_from_gguf
-from bandweave.checkpoints.safetensors import SafetensorsFile
+from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.config import ConfigError
 from bandweave.planning.config_shape import shape_from_config
 from bandweave.planning.model_shape import ModelShape
+from bandweave.shown import printable
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blk)\.(\d+)\.(.*)")
@@ -52,20 +53,22 @@ def _from_folder(path: Path) -> ModelShape:
     try:
         shape = shape_from_config(config, name=path.name)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    sizes: Counter[str] = Counter()
-    unused = 0
+        raise CheckpointError(f"{printable(path)}: {error}") from error
+    entries: list[TensorEntry] = []
     for name in layout.weight_files(path):
         file = SafetensorsFile.open(path / name)
-        try:
-            for entry in file.tensors.values():
-                role = role_of(entry.name, len(shape.layers), tied=shape.tied)
-                if role == "unused":
-                    unused += math.prod(entry.shape)
-                else:
-                    sizes[role] += entry.stop - entry.start
-        finally:
-            file.close()
+        file.close()
+        entries += file.tensors.values()
+    if shape.tied and {"lm_head.weight", "model.embed_tokens.weight"} <= {e.name for e in entries}:
+        shape = dataclasses.replace(shape, tied=False)  # as the engine has it
+    sizes: Counter[str] = Counter()
+    unused = 0
+    for entry in entries:
+        role = role_of(entry.name, len(shape.layers), tied=shape.tied)
+        if role == "unused":
+            unused += math.prod(entry.shape)
+        else:
+            sizes[role] += entry.stop - entry.start
     return dataclasses.replace(shape, stored_bytes_by_role=dict(sizes), unused_parameters=unused)
 
 
@@ -78,7 +81,7 @@ def _from_gguf(path: Path) -> ModelShape:
         config = config_from_gguf(headers[0].metadata, tensors)
         shape = shape_from_config(config, name=path.stem)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{printable(path)}: {error}") from error
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for tensor in tensors.values():
@@ -106,7 +109,9 @@ def _parts(path: Path) -> list[Path]:
     parts = [path.with_name(f"{stem}-{n:05}-of-{total:05}.gguf") for n in range(1, total + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
-        raise CheckpointError(f"{path} is one of {total} parts; {missing[0]} is missing")
+        raise CheckpointError(
+            f"{printable(path)} is one of {total} parts; {printable(missing[0])} is missing"
+        )
     return parts
 
 
@@ -131,7 +136,7 @@ def _check_counts(path: Path, shape: ModelShape, counts: Counter[str]) -> None:
     total = sum(expected.values())
     if abs(found - total) > _FAR_OFF * total:
         raise CheckpointError(
-            f"{path} holds {found / 1e9:.2f} B parameters, but its sizes ask for "
+            f"{printable(path)} holds {found / 1e9:.2f} B parameters, but its sizes ask for "
             f"{total / 1e9:.2f} B; it is damaged or a variant that is not known"
         )
 

@@ -6,7 +6,9 @@ import difflib
 import re
 from pathlib import Path
 
+from bandweave import files
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.shown import printable, shown
 
 DEMO = "demo"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -32,31 +34,37 @@ def resolve_model(text: str) -> Path:
     if text == DEMO:  # a folder of that name is written ./demo
         return demo_folder()
     if not text.strip() or "\0" in text:
-        raise CheckpointError(f"{text!r} names no model; name a model folder, or `demo`")
+        raise CheckpointError(f"{shown(text)} names no model; name a model folder, or `demo`")
+    name = printable(text)
     try:
         path = Path(text).expanduser()
         if path.is_dir():
             return path
         is_file = path.is_file()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for a ~
-        raise CheckpointError(f"{text!r} cannot be looked up: {error}") from error
+        raise CheckpointError(f"{name} cannot be looked up: {_why(error)}") from error
     if path.suffix.lower() == ".gguf":
         what = "GGUF files are" if is_file else "it does not exist, and GGUF files are"
         raise CheckpointError(
-            f"{text}: {what} not supported yet; use the folder of the model's safetensors version"
+            f"{name}: {what} not supported yet; use the folder of the model's safetensors version"
         )
     if is_file:
-        raise CheckpointError(f"{text} is a file; name the folder that it is in")
+        raise CheckpointError(f"{name} is a file; name the folder that it is in")
     close = _close_names(path)
     if close is not None:
-        raise CheckpointError(f"{text} does not exist; did you mean {close}?")
+        raise CheckpointError(f"{name} does not exist; did you mean {printable(close)}?")
     if _HUB_ID.fullmatch(text) and not path.parent.is_dir():
-        name = path.name
         raise CheckpointError(
-            f"{text} is no folder here, and models cannot be fetched from a hub yet; run "
-            f"`hf download {text} --local-dir {name}` and then name the folder {name}"
+            f"{name} is no folder here, and models cannot be fetched from a hub yet; run "
+            f"`hf download {name} --local-dir {path.name}` and then name the folder {path.name}"
         )
-    raise CheckpointError(f"{text} does not exist; name a model folder, or `demo`")
+    if files.is_there(path):
+        raise CheckpointError(f"{name} is neither a folder nor a file; name a model folder")
+    raise CheckpointError(f"{name} does not exist; name a model folder, or `demo`")
+
+
+def _why(error: OSError | RuntimeError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _close_names(path: Path) -> Path | None:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from bandweave import files
 from bandweave.checkpoints.file_identity import FileIdentity
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.shown import printable, shown
 
 MAX_HEADER_BYTES = 100_000_000  # as the format's own library has it
 _MAX_DIMS = 16
@@ -33,7 +35,7 @@ _DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # a model may have a hundred thousand
 class TensorEntry:
     """Where a tensor lies: bytes ``[start, stop)`` of its file, C order, little endian."""
 
@@ -58,10 +60,7 @@ class SafetensorsFile:
     @classmethod
     def open(cls, path: Path) -> SafetensorsFile:
         """Opens a file and checks its header; ``CheckpointError`` where it cannot be believed."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
+        descriptor = files.open_regular(path, CheckpointError)
         try:
             status = os.fstat(descriptor)
             size = status.st_size
@@ -107,35 +106,36 @@ def _read_exactly(path: Path, descriptor: int, target: memoryview, offset: int) 
         try:
             count = os.preadv(descriptor, [target[done:]], offset + done)
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+            raise CheckpointError(f"{printable(path)} cannot be read: {error.strerror}") from error
         if count == 0:
             raise CheckpointError(
-                f"{path} ends at byte {offset + done}, {len(target) - done} bytes too early; "
-                "it was changed while it was read, so start again with a whole file"
+                f"{printable(path)} ends at byte {offset + done}, {len(target) - done} bytes too "
+                "early; it was changed while it was read, so start again with a whole file"
             )
         done += count
 
 
 def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
+    where = printable(path)
     start = bytearray(min(size, len(_LFS_POINTER)))
     _read_exactly(path, descriptor, memoryview(start), 0)
     if start == _LFS_POINTER:
         raise CheckpointError(
-            f"{path} is a Git LFS pointer instead of the file; run `git lfs pull` in its folder"
+            f"{where} is a Git LFS pointer instead of the file; run `git lfs pull` in its folder"
         )
     if size < 8:
         raise CheckpointError(
-            f"{path} is cut short: expected at least 8 bytes, found {size}; download it again"
+            f"{where} is cut short: expected at least 8 bytes, found {size}; download it again"
         )
     (length,) = struct.unpack("<Q", start[:8])
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(
-            f"{path} is no safetensors file: its header would have {length} bytes, at most "
+            f"{where} is no safetensors file: its header would have {length} bytes, at most "
             f"{MAX_HEADER_BYTES} are allowed"
         )
     if 8 + length > size:
         raise CheckpointError(
-            f"{path} is cut short: expected at least {8 + length} bytes (its header), found "
+            f"{where} is cut short: expected at least {8 + length} bytes (its header), found "
             f"{size}; download it again"
         )
     header = bytearray(8 + length)
@@ -144,18 +144,7 @@ def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
 
 
 def _parsed(path: Path, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a name stands in it twice")
-        return result
-
-    try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is no valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: the header is no JSON object")
+    content = files.parse_object(text, f"{printable(path)}: the header", CheckpointError)
     content.pop("__metadata__", None)
     return content
 
@@ -163,50 +152,54 @@ def _parsed(path: Path, text: bytes) -> dict[str, Any]:
 def _entries(
     path: Path, content: Mapping[str, Any], data_start: int, size: int
 ) -> dict[str, TensorEntry]:
-    entries = {name: _entry(path, name, field, data_start) for name, field in content.items()}
-    end, previous = data_start, "the header"
+    where = printable(path)
+    entries = {name: _entry(where, name, field, data_start) for name, field in content.items()}
+    end, previous = data_start, ""
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start < end:
+            before = shown(previous) if previous else "the header"
             raise CheckpointError(
-                f"{path}: tensor {entry.name!r} starts at byte {entry.start}, inside of "
-                f"{previous}, which ends at {end}; the file is damaged"
+                f"{where}: tensor {shown(entry.name)} starts at byte {entry.start}, inside of "
+                f"{before}, which ends at {end}; the file is damaged"
             )
         if entry.start > end:
             raise CheckpointError(
-                f"{path}: {entry.start - end} bytes before tensor {entry.name!r} belong to no "
-                "tensor; the file is damaged"
+                f"{where}: {entry.start - end} bytes before tensor {shown(entry.name)} belong to "
+                "no tensor; the file is damaged"
             )
-        end, previous = entry.stop, repr(entry.name)
+        end, previous = entry.stop, entry.name
     if end > size:
         raise CheckpointError(
-            f"{path} is cut short: expected {end} bytes, found {size}; download it again"
+            f"{where} is cut short: expected {end} bytes, found {size}; download it again"
         )
     if end < size:
         raise CheckpointError(
-            f"{path}: expected {end} bytes, found {size}: {size - end} bytes belong to no tensor; "
+            f"{where}: expected {end} bytes, found {size}: {size - end} bytes belong to no tensor; "
             "the file is damaged, download it again"
         )
     return entries
 
 
-def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
-    where = f"{path}: tensor {name!r}"
+def _entry(file: str, name: str, field: Any, data_start: int) -> TensorEntry:
+    def wrong(how: str) -> CheckpointError:
+        return CheckpointError(f"{file}: tensor {shown(name)} {how}")
+
     if not isinstance(field, dict):
-        raise CheckpointError(f"{where} is described by {type(field).__name__}, not an object")
+        raise wrong(f"is described by {type(field).__name__}, not an object")
     dtype, shape = field.get("dtype"), field.get("shape")
     if not isinstance(dtype, str) or dtype not in _DTYPE_BITS:
-        raise CheckpointError(f"{where} has the unknown dtype {str(dtype)[:40]!r}")
+        raise wrong(f"has the unknown dtype {shown(dtype)}")
     if not _naturals(shape) or len(shape) > _MAX_DIMS:
-        raise CheckpointError(f"{where} has the shape {str(shape)[:80]}, which is none")
+        raise wrong(f"has the shape {shown(shape)}, which is none")
     offsets = field.get("data_offsets")
     if not _naturals(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{where} has the offsets {str(offsets)[:80]}, which are none")
+        raise wrong(f"has the offsets {shown(offsets)}, which are none")
     start, stop = offsets
     bits = math.prod(shape) * _DTYPE_BITS[dtype]
     if bits % 8 or stop - start != bits // 8:
-        raise CheckpointError(
-            f"{where} of shape {list(shape)} and dtype {dtype} needs {bits / 8:g} bytes, but its "
-            f"offsets {start} to {stop} hold {stop - start}"
+        raise wrong(
+            f"of shape {shown(shape)} and dtype {dtype} needs {shown(-(-bits // 8))} bytes, but "
+            f"its offsets {start} to {stop} hold {stop - start}"
         )
     return TensorEntry(
         name=name,
@@ -220,6 +213,5 @@ def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
 def _naturals(value: Any) -> TypeGuard[list[int]]:
     """Whether a value is a list of integers from 0 to 2^63."""
     return isinstance(value, list) and all(
-        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1 << 63
-        for item in value
+        type(item) is int and 0 <= item < 1 << 63 for item in value
     )

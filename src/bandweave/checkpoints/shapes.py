@@ -18,6 +18,7 @@ from bandweave.planning.known_models import known_config, known_model, model_nam
 
 _LLAMA = "LlamaForCausalLM"
 _QWEN3 = "Qwen3ForCausalLM"
+_MISTRAL = "MistralForCausalLM"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Shape:
 
     def config(self) -> dict[str, Any]:
         """The fields of a Hugging Face ``config.json``, without dtype and token ids."""
-        model_types = {_LLAMA: "llama", _QWEN3: "qwen3", "MistralForCausalLM": "mistral"}
+        model_types = {_LLAMA: "llama", _QWEN3: "qwen3", _MISTRAL: "mistral"}
         config: dict[str, Any] = {
             "architectures": [self.architecture],
             "model_type": model_types[self.architecture],
@@ -66,6 +67,8 @@ class Shape:
             config["head_dim"] = self.head_dim
         if self.architecture == _LLAMA:
             config["mlp_bias"] = False
+        if self.architecture == _MISTRAL:
+            config["sliding_window"] = None  # absent, it would be 4096
         return config
 
     def spec(self) -> ModelSpec:

@@ -44,3 +44,12 @@ def widen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
+
+
+def narrowed(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Float64 rounded once to float32; anything else as it is. What float32 cannot hold becomes
+    infinite, which no weight may be."""
+    if array.dtype != np.float64:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)

@@ -57,6 +57,7 @@ def command(
     from bandweave.engine.placement import check_local_memory, resolve_context
     from bandweave.models.registry import build_graph
     from bandweave.planning.split import make_split
+    from bandweave.text.end_tokens import end_token_ids
 
     options = EngineOptions(weight_format=weight_format, kv_format=kv_format, context=context)
     with Folder.open(resolve_model(model)) as folder:
@@ -75,7 +76,7 @@ def command(
                 kv_format=kv_format,
                 context=context,
                 max_rows=options.max_rows,
-                end_tokens=tuple(folder.eos_token_ids),
+                end_tokens=end_token_ids(folder.path, folder.spec.vocab_size),
             ),
         )
     if as_json:

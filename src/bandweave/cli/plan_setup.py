@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bandweave import files
+from bandweave.shown import printable
+
 if TYPE_CHECKING:
     from bandweave.planning.columns import Machines
     from bandweave.planning.hardware import Hardware
@@ -19,6 +22,7 @@ _COUNT = re.compile(r"\s*(\d+)\s*[x*×]\s*(.*)", re.ASCII)
 _PAIR = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*=\s*(.+)", re.ASCII)
 _OVER = re.compile(r"\s+(?:over|@)\s+")
 _MOST_MACHINES = 1024
+_MOST_BYTES = 1_000_000  # of a hardware file
 
 
 def parse_model(text: str) -> ModelShape:
@@ -41,7 +45,13 @@ def read_hardware(path: Path | None) -> Mapping[str, Hardware]:
         return {}
     from bandweave.planning.hardware_text import hardware_from_toml
 
-    return hardware_from_toml(path.read_text("utf-8"))
+    content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)
+    try:
+        return hardware_from_toml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{printable(path)} is not UTF-8 text: byte {error.start} is wrong"
+        ) from error
 
 
 def parse_machines(

@@ -7,7 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from bandweave import files
 from bandweave.planning.profile import HERE, MachineProfile, Profile, stale_reason
+from bandweave.shown import printable
 
 _MOST_BYTES = 64_000_000
 
@@ -15,22 +17,15 @@ _MOST_BYTES = 64_000_000
 def read_profile(path: Path | None) -> Profile:
     """What is stored, an empty profile where nothing is. ``ValueError`` names a file that cannot be
     used."""
-    if path is None:
+    if path is None or not files.is_there(path):
         return Profile()
+    content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
-        return Profile()
-    except OSError as error:
-        raise ValueError(f"the profile {path}: {error.strerror}") from error
-    try:
-        if len(content) > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
-        return Profile.from_json(json.loads(content))
-    except (ValueError, RecursionError) as error:
+        return Profile.from_json(files.parse_object(content, "it", ValueError, remedy=""))
+    except ValueError as error:
         raise ValueError(
-            f"the profile {path} cannot be used: {error}; delete it, then `bandweave probe`"
+            f"the profile {printable(path)} cannot be used: {error}; delete it, then "
+            "`bandweave probe`"
         ) from error
 
 

@@ -17,6 +17,7 @@ from bandweave.cli.options import (
     sampling_params,
     split_options,
 )
+from bandweave.shown import printable
 
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
@@ -65,6 +66,8 @@ def command(
 
     with open_session(model, options) as session:
         plan = report.plan_of(session.engine, options)
+        if chat is None:
+            chat = session.template is not None or system is not None
         tokens = _tokens(session, text, chat, system)
         if verbose:
             report.print_plan(plan, stderr=True)
@@ -77,6 +80,7 @@ def command(
                 on_text=(lambda piece: None) if as_json else output.write_answer,
                 digest=as_json,
                 show_reading=not as_json,
+                goes_on=not chat,
             )
         except AnswerLost as lost:
             if as_json:
@@ -120,8 +124,8 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
             with file.open("rb") as opened:
                 content = opened.read(_MAX_PROMPT_BYTES + 1)
         except OSError as error:
-            raise ValueError(f"--prompt-file {file}: {error.strerror}") from error
-        where = f"--prompt-file {file}"
+            raise ValueError(f"--prompt-file {printable(file)}: {error.strerror}") from error
+        where = f"--prompt-file {printable(file)}"
     else:
         if sys.stdin.isatty():
             raise click.UsageError("no prompt; give --prompt TEXT, or pipe text in")
@@ -134,10 +138,10 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         raise ValueError(f"{where} is not UTF-8 text: byte {error.start} is wrong") from error
 
 
-def _tokens(session: Session, text: str, chat: bool | None, system: str | None) -> list[int]:
+def _tokens(session: Session, text: str, chat: bool, system: str | None) -> list[int]:
     if not text.strip() and (chat or session.template):
         raise ValueError("the prompt is empty; give some text")
-    if chat is False or (chat is None and session.template is None and system is None):
+    if not chat:
         return session.tokenizer.encode(text)
     messages = [{"role": "user", "content": text}]
     if system is not None:

@@ -27,8 +27,9 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.request import Request, Timing
 from bandweave.engine.sampling import SamplingParams
 from bandweave.planning.prediction import Prediction
+from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
-from bandweave.text.files import TextError, read_object
+from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer
 
 OnText = Callable[[str], None]
@@ -89,13 +90,15 @@ class Session:
         digest: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
         show_reading: bool = False,
+        goes_on: bool = False,
     ) -> Answer:
         """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string.
 
-        With ``show_reading`` a long prompt's progress is shown where people watch.
+        With ``show_reading`` a long prompt's progress is shown where people watch. ``goes_on``: the
+        answer goes on with the prompt's own text, as the space before its first word shows.
         ``AnswerLost`` where a node fails.
         """
-        stream = self.tokenizer.stream(params.stop)
+        stream = self.tokenizer.stream(params.stop, prompt=tokens if goes_on else ())
         pieces: list[str] = []
         heard: list[int] = []
         over = False
@@ -161,12 +164,14 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
     """
     # Workers have the weights; to give the command config and tokenizer will do.
     with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
-        tokenizer = Tokenizer.from_folder(folder.path, eos_token_ids=folder.eos_token_ids)
-        template = _template(folder)
+        tokenizer = Tokenizer.from_folder(folder.path, vocab_size=folder.spec.vocab_size)
+        template = None
+        if ChatTemplate.is_in(folder.path):
+            template = ChatTemplate.from_folder(folder.path, tokens=tokenizer.named_tokens)
         start = time.perf_counter()
         with start_engine(model, folder, options) as engine:
             yield Session(
-                name=model,
+                name=printable(model),
                 folder=folder,
                 options=options,
                 engine=engine,
@@ -184,7 +189,7 @@ def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
         return Engine.start(folder, options)
     from bandweave.cli.progress import loading_bar
 
-    with loading_bar(f"loading {name} on {count(len(options.shares), 'node')}") as bar:
+    with loading_bar(f"loading {printable(name)} on {count(len(options.shares), 'node')}") as bar:
 
         def on_progress(progress: Sequence[tuple[int, int]]) -> None:
             bar.update(sum(done for done, _ in progress), sum(total for _, total in progress))
@@ -206,15 +211,3 @@ def reading_bar(prompt_tokens: int, *, shown: bool = True) -> Iterator[Callable[
 
     with counting_bar("reading the prompt", "tokens", after=PATIENCE_SECONDS) as update:
         yield lambda done: update(done, prompt_tokens)
-
-
-def _template(folder: Folder) -> ChatTemplate | None:
-    """The model's chat template; None where it has none, an error where it cannot be read."""
-    try:
-        return ChatTemplate.from_folder(folder.path)
-    except TextError:
-        config = read_object(folder.path / "tokenizer_config.json")
-        has_one = (folder.path / "chat_template.jinja").is_file()
-        if has_one or config.get("chat_template") is not None:
-            raise
-        return None

@@ -73,6 +73,8 @@ class ContentCheck:
         self._folder, self._split, self._names = folder, split, names
         self._graph = build_graph(folder.spec)
         self._shapes = {weight.name: weight.shape for weight in self._graph.weights()}
+        # Files may have a head beside an embedding that the config ties; without them nobody knows.
+        self._shapes.setdefault("lm_head", self._shapes["embed_tokens"])
         self._paths: dict[int, str] = {}
         self._tensors: dict[str, _Tensor] = {}
         headers = folder.layout_fingerprint().headers

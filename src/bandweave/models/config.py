@@ -1,57 +1,133 @@
-"""Reads fields of a Hugging Face ``config.json``, checking their types.
+"""Reads fields of a Hugging Face ``config.json``, checking their types and their sizes.
 
-Knows the field names that the families share; knows no family and no files.
+Knows the kinds of values that fields have; knows no family and no files.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from bandweave.models.spec import RopeScaling, RopeSpec
+from bandweave.models.spec import MOST_LAYERS, MOST_POSITIONS, MOST_SIZE
+from bandweave.shown import shown
+
+Config = Mapping[str, Any]
+
+_MOST: Mapping[str, int] = {
+    "num_hidden_layers": MOST_LAYERS,
+    "max_position_embeddings": MOST_POSITIONS,
+    "original_max_position_embeddings": MOST_POSITIONS,
+    "sliding_window": MOST_POSITIONS,
+}
 
 
 class ConfigError(ValueError):
     """A config that cannot be believed or is not supported; the message says what to do."""
 
 
-def integer(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A positive integer field."""
-    value = config.get(name, default)
+#: Fields of which null says something that the default does not: as many KV heads as query heads,
+#: no window.
+_NULLABLE = ("num_key_value_heads", "sliding_window")
+
+
+def with_defaults(config: Config, defaults: Config) -> dict[str, Any]:
+    """The config with a family's defaults in the place of fields that are absent or null."""
+    result = dict(config)
+    for name, value in defaults.items():
+        if name not in config or (config[name] is None and name not in _NULLABLE):
+            result[name] = value
+    return result
+
+
+def integer(config: Config, name: str, default: int | None = None) -> int:
+    """A positive integer field that is not too large to be believed; null counts as absent."""
+    value = config.get(name)
+    if value is None:
+        value = default
     if value is None:
         raise ConfigError(f"config.json has no {name!r}")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"config.json: {name} is {value!r}; it must be a positive integer")
+        raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a positive integer")
+    most = _MOST.get(name, MOST_SIZE)
+    if value > most:
+        raise ConfigError(
+            f"config.json: {name} is {shown(value)}; more than {most} is not believed"
+        )
     return value
 
 
-def number(config: Mapping[str, Any], name: str, default: float) -> float:
-    """A positive number field."""
-    value = config.get(name, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-        raise ConfigError(f"config.json: {name} is {value!r}; it must be a positive number")
-    return float(value)
+def count(config: Config, name: str) -> int:
+    """An integer field of at least 0; 0 where it is absent or null."""
+    return 0 if config.get(name) in (None, 0) else integer(config, name)
 
 
-def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+def number(config: Config, name: str, default: float | None = None) -> float:
+    """A positive and finite number field; null counts as absent."""
+    value = config.get(name)
+    if value is None:
+        value = default
+    if value is None:
+        raise ConfigError(f"config.json has no {name!r}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            result = float(value)
+        except OverflowError:
+            result = math.inf
+        if 0 < result < math.inf:
+            return result
+    raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a positive number")
+
+
+def flag(config: Config, name: str, default: bool) -> bool:
     """A boolean field; null counts as absent."""
-    value = config.get(name, default)
+    value = config.get(name)
     if value is None:
         value = default
     if not isinstance(value, bool):
-        raise ConfigError(f"config.json: {name} is {value!r}; it must be true or false")
+        raise ConfigError(f"config.json: {name} is {shown(value)}; it must be true or false")
     return value
 
 
-def require(config: Mapping[str, Any], name: str, allowed: tuple[Any, ...], default: Any) -> None:
+def text(config: Config, name: str) -> str | None:
+    """A text field; None where it is absent or null."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a text")
+    return value
+
+
+def table(config: Config, name: str) -> Config:
+    """A field that is an object; empty where it is absent or null."""
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"config.json: {name} is {shown(value)}; it must be an object")
+    return value
+
+
+def texts(config: Config, name: str) -> list[str]:
+    """A field that is a list of texts; empty where it is absent or null."""
+    value = config.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a list of texts")
+    return value
+
+
+def require(config: Config, name: str, allowed: tuple[Any, ...], default: Any) -> None:
     """Refuses a field whose value changes the computation in a way that is not implemented."""
-    value = config.get(name, default)
+    value = config.get(name)
+    if value is None:
+        value = default
     if value not in allowed:
         choices = " or ".join(repr(choice) for choice in allowed)
-        raise ConfigError(f"config.json: {name} is {value!r}; only {choices} is supported")
+        raise ConfigError(f"config.json: {name} is {shown(value)}; only {choices} is supported")
 
 
-def head_dim(config: Mapping[str, Any]) -> int:
+def head_dim(config: Config) -> int:
     """``head_dim``, or ``hidden_size / num_attention_heads`` where it is absent or null."""
     if config.get("head_dim") is not None:
         return integer(config, "head_dim")
@@ -61,38 +137,13 @@ def head_dim(config: Mapping[str, Any]) -> int:
     return hidden // heads
 
 
-def rope(config: Mapping[str, Any]) -> RopeSpec:
-    """The rope fields, in the older spelling (``rope_theta``, ``rope_scaling``) or the newer one
-    (``rope_parameters``)."""
-    parameters = config.get("rope_parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise ConfigError("config.json: rope_parameters must be an object")
-    scaling = config.get("rope_scaling") or parameters
-    if not isinstance(scaling, Mapping):
-        raise ConfigError("config.json: rope_scaling must be an object")
-    theta = number({**config, **parameters}, "rope_theta", 10000.0)
-    partial = number({**config, **parameters}, "partial_rotary_factor", 1.0)
-    rotary = int(head_dim(config) * partial)
-    return RopeSpec(theta=theta, rotary_dim=rotary, scaling=_scaling(scaling, config))
-
-
-def _scaling(scaling: Mapping[str, Any], config: Mapping[str, Any]) -> RopeScaling | None:
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind in (None, "default"):
-        return None
-    if kind == "linear":
-        return RopeScaling(kind="linear", factor=number(scaling, "factor", 1.0))
-    if kind == "llama3":
-        return RopeScaling(
-            kind="llama3",
-            factor=number(scaling, "factor", 8.0),
-            low_freq_factor=number(scaling, "low_freq_factor", 1.0),
-            high_freq_factor=number(scaling, "high_freq_factor", 4.0),
-            original_context_length=integer(
-                {**config, **scaling}, "original_max_position_embeddings", 8192
-            ),
+def kv_heads(config: Config) -> int:
+    """``num_key_value_heads``, as many as query heads where it is null."""
+    heads = integer(config, "num_attention_heads")
+    result = integer(config, "num_key_value_heads", heads)
+    if heads % result:
+        raise ConfigError(
+            f"config.json: {heads} heads (num_attention_heads) cannot share {result} KV heads "
+            "(num_key_value_heads) evenly"
         )
-    raise ConfigError(
-        f"config.json: rope scaling {kind!r} is not supported; supported are 'default', "
-        "'linear' and 'llama3'"
-    )
+    return result

@@ -36,7 +36,7 @@ COLUMN_UNIT = 64
 VOCABULARY_UNIT = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WeightSpec:
     """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``."""
 
@@ -67,7 +67,7 @@ def split_unit(weight: WeightSpec, spec: ModelSpec) -> SplitUnit:
     return SplitUnit(columns=columns, size=weight.shape[0])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
     """A ``[rows, width]`` float32 array; ``axis`` says what its width is split along, if at all."""
 
@@ -76,7 +76,7 @@ class Value:
     axis: Axis | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GraphOp:
     """One operation. ``layer`` is None outside the layers."""
 

@@ -11,36 +11,94 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder
+from bandweave.models.config import Config, ConfigError
+from bandweave.models.config_fields import refuse_biases
+from bandweave.models.config_rope import rope
+from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, window
 from bandweave.models.graph import Graph
 from bandweave.models.spec import ModelSpec
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+_LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+
+#: What transformers' config classes take for fields that a config lacks, by architecture.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    _LLAMA: {
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": None,
+        "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False,
+        "eos_token_id": 2,
+    },
+    _MISTRAL: {
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False, "sliding_window": 4096, "eos_token_id": 2,
+    },
+}  # fmt: skip
+
+MODEL_TYPES: Mapping[str, str] = {"llama": _LLAMA, "mistral": _MISTRAL}
+OWN_FIELDS: tuple[str, ...] = ()
 
 
-def from_config(config: Mapping[str, Any]) -> ModelSpec:
+def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Llama-like ``config.json``; ``ConfigError`` where it is not one we run."""
-    fields.require(config, "hidden_act", ("silu",), "silu")
-    num_heads = fields.integer(config, "num_attention_heads")
-    bias = fields.flag(config, "attention_bias", False)
-    window = config.get("sliding_window")
+    config = fields.with_defaults(config, DEFAULTS[architecture])
+    fields.require(config, "hidden_act", ("silu", "swish"), "silu")  # two names of one function
+    bias = False
+    if architecture == _LLAMA:
+        bias = fields.flag(config, "attention_bias", False)
+        sliding = _llama_window(config)
+    else:
+        refuse_biases(config, "attention_bias", "mlp_bias")
+        sliding = _mistral_window(config)
     return ModelSpec(
         family="llama",
         hidden_size=fields.integer(config, "hidden_size"),
         num_layers=fields.integer(config, "num_hidden_layers"),
-        num_heads=num_heads,
-        num_kv_heads=fields.integer(config, "num_key_value_heads", num_heads),
+        num_heads=fields.integer(config, "num_attention_heads"),
         head_dim=fields.head_dim(config),
+        num_kv_heads=fields.kv_heads(config),
         intermediate_size=fields.integer(config, "intermediate_size"),
         vocab_size=fields.integer(config, "vocab_size"),
-        context_length=fields.integer(config, "max_position_embeddings", 2048),
-        norm_eps=fields.number(config, "rms_norm_eps", 1e-6),
-        rope=fields.rope(config),
+        context_length=fields.integer(config, "max_position_embeddings"),
+        norm_eps=fields.number(config, "rms_norm_eps"),
+        rope=rope(config),
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=fields.flag(config, "mlp_bias", False),
-        sliding_window=None if window is None else fields.integer(config, "sliding_window"),
+        sliding_window=sliding,
     )
+
+
+def _llama_window(config: Config) -> int | None:
+    """Llama's class has no window. transformers' cache obeys the field all the same while its
+    masks do not, so that answers depend on how a prompt is read: refused where it can show."""
+    refuse_other_kinds(config, FULL)
+    if config.get("sliding_window") is not None and window(config, [SLIDING]) is not None:
+        raise ConfigError(
+            f"config.json: sliding_window is {config['sliding_window']}, but models of the "
+            f"architecture {_LLAMA} have no window; Mistral's have one"
+        )
+    return None
+
+
+def _mistral_window(config: Config) -> int | None:
+    """All layers have the window, unless it is null."""
+    if config.get("sliding_window") is None:
+        refuse_other_kinds(config, FULL)
+        return None
+    size = window(config, [SLIDING])
+    if size is None:
+        return None
+    if not fields.flag(config, "use_sliding_window", True):
+        raise ConfigError(
+            f"config.json: use_sliding_window is false, but sliding_window is {size}, which a "
+            f"model of the architecture {_MISTRAL} obeys; make it null for a model without a window"
+        )
+    refuse_other_kinds(config, SLIDING)
+    return size
 
 
 def build(spec: ModelSpec) -> Graph:

@@ -4,36 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
+from bandweave.models import config as fields
 from bandweave.models import llama, qwen3
-from bandweave.models.config import ConfigError
+from bandweave.models.config import Config, ConfigError, with_defaults
+from bandweave.models.config_fields import check_fields
 from bandweave.models.graph import Graph
 from bandweave.models.spec import ModelSpec
+from bandweave.shown import shown
 
 _FAMILIES: Mapping[str, ModuleType] = {"llama": llama, "qwen3": qwen3}
 
 
 def supported_architectures() -> tuple[str, ...]:
     """The values of ``architectures`` in a config.json that can be run."""
-    return tuple(name for family in _FAMILIES.values() for name in family.ARCHITECTURES)
+    return tuple(name for family in _FAMILIES.values() for name in family.DEFAULTS)
 
 
-def spec_from_config(config: Mapping[str, Any]) -> ModelSpec:
-    """The spec of a model from its parsed ``config.json``; ``ConfigError`` if it cannot be run."""
-    names = config.get("architectures")
-    if not isinstance(names, list) or not names:
-        raise ConfigError("config.json has no 'architectures'; is this a model folder?")
-    for family in _FAMILIES.values():
-        if names[0] in family.ARCHITECTURES:
-            try:
-                return family.from_config(config)
-            except ConfigError:
-                raise
-            except ValueError as error:
-                raise ConfigError(f"config.json: {error}") from error
+def spec_from_config(config: Config) -> ModelSpec:
+    """The spec of a model from its parsed ``config.json``; ``ConfigError`` if it cannot be run.
+
+    Fields mean what they mean to transformers, absent ones its classes' defaults, and null is
+    absent where it does not say something of its own.
+    """
+    architecture = architecture_of(config)
+    family = next(one for one in _FAMILIES.values() if architecture in one.DEFAULTS)
+    check_fields(config, family.OWN_FIELDS)
+    try:
+        return family.from_config(config, architecture)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"config.json: {error}") from error
+
+
+def architecture_of(config: Config) -> str:
+    """The supported architecture of a config, by ``model_type`` and ``architectures``, of which one
+    is enough; ``ConfigError`` where neither names one, or where they disagree.
+
+    transformers goes by ``model_type`` alone. Weights that were saved without the head's class
+    (``LlamaModel``) are run with one.
+    """
+    types = {name: one for family in _FAMILIES.values() for name, one in family.MODEL_TYPES.items()}
+    listed, model_type = fields.texts(config, "architectures"), fields.text(config, "model_type")
+    if not listed and not model_type:
+        raise ConfigError(
+            "config.json has no 'architectures' and no 'model_type'; is this a model folder?"
+        )
+    by_type = types.get(model_type or "")
+    named = listed[0] if listed else None
+    if named is None and by_type is not None:
+        return by_type
+    if by_type is not None and named == by_type.replace("ForCausalLM", "Model"):
+        return by_type
+    if named in supported_architectures() and (not model_type or named == by_type):
+        return str(named)
+    if named in supported_architectures():
+        raise ConfigError(
+            f"config.json: model_type is {shown(model_type)}, but architectures names {named}; "
+            "the two belong to different models, is it the original config?"
+        )
     supported = ", ".join(supported_architectures())
-    raise ConfigError(f"{names[0]} is not supported; supported are {supported}")
+    what = shown(named)[1:-1] if named is not None else f"model_type {shown(model_type)}"
+    raise ConfigError(f"{what} is not supported; supported are {supported}")
+
+
+def with_family_defaults(config: Config) -> Config:
+    """The config of a family that can be run, with its defaults in the place of absent fields and
+    its ``model_type``; any other config as it is."""
+    try:
+        architecture = architecture_of(config)
+    except ConfigError:
+        return config
+    family = next(one for one in _FAMILIES.values() if architecture in one.DEFAULTS)
+    (model_type,) = (name for name, one in family.MODEL_TYPES.items() if one == architecture)
+    return {**with_defaults(config, family.DEFAULTS[architecture]), "model_type": model_type}
+
+
+def default_end_token(config: Config) -> int | None:
+    """The token that ends an answer of a model whose files name none; None where its family has no
+    such default, or where it cannot be run."""
+    try:
+        architecture = architecture_of(config)
+    except ConfigError:
+        return None
+    family = next(one for one in _FAMILIES.values() if architecture in one.DEFAULTS)
+    return family.DEFAULTS[architecture]["eos_token_id"]
 
 
 def build_graph(spec: ModelSpec) -> Graph:

@@ -8,6 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
+#: What is believed of a config: no model has more, and sums and products of such sizes fit int64.
+MOST_LAYERS = 4096
+MOST_SIZE = 1 << 28
+MOST_HEAD_DIM = 1 << 16
+MOST_POSITIONS = 1 << 31
+MOST_WEIGHTS = 1 << 42  # of one tensor
+
+
+_MOST = {
+    "num_layers": MOST_LAYERS, "head_dim": MOST_HEAD_DIM, "context_length": MOST_POSITIONS,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -66,9 +78,17 @@ class ModelSpec:
             "vocab_size",
             "context_length",
         ):
-            value = getattr(self, name)
+            value, most = getattr(self, name), _MOST.get(name, MOST_SIZE)
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+            if value > most:
+                raise ValueError(f"{name} is {value}; more than {most} is not believed")
+        widest = max(self.num_heads * self.head_dim, self.intermediate_size, self.vocab_size)
+        if widest * self.hidden_size > MOST_WEIGHTS:
+            raise ValueError(
+                f"a tensor of {widest} by {self.hidden_size} weights is not believed; no model has "
+                "one that large"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly"

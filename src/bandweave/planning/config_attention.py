@@ -7,11 +7,10 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import ConfigError
+from bandweave.models.config_window import FULL, SLIDING
 from bandweave.planning.model_shape import AttentionShape
 
-FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
-
-_MOST_LAYERS = 4096
+LINEAR = "linear_attention"
 
 # q, k and v always have biases in these; of the others `attention_bias` tells.
 _QKV_BIAS = ("qwen2",)
@@ -21,22 +20,29 @@ _QK_NORM = ("qwen3", "qwen3_moe", "qwen3_next", "gemma3_text")
 def layer_kinds(config: Mapping[str, Any]) -> list[str]:
     """The kind of every layer's attention."""
     count = fields.integer(config, "num_hidden_layers")
-    if count > _MOST_LAYERS:
-        raise ConfigError(f"config.json: {count} layers; more than {_MOST_LAYERS} are not believed")
-    given = config.get("layer_types")
-    if given is not None:
-        kinds = given if isinstance(given, list) else []
+    kinds = fields.texts(config, "layer_types")
+    if kinds:
         if len(kinds) != count or not set(kinds) <= {FULL, SLIDING, LINEAR}:
             raise ConfigError(f"config.json: layer_types do not name the {count} layers' kinds")
-        return list(kinds)
-    if config.get("full_attention_interval"):  # Qwen3-Next: every fourth layer attends
-        step = fields.integer(config, "full_attention_interval")
+        return kinds
+    if step := fields.count(config, "full_attention_interval"):
+        # Qwen3-Next: every fourth layer attends
         return [LINEAR if (index + 1) % step else FULL for index in range(count)]
-    if config.get("sliding_window_pattern"):  # of so many layers the last sees everything
-        step = fields.integer(config, "sliding_window_pattern")
+    if step := fields.count(config, "sliding_window_pattern"):
+        # of so many layers the last sees everything
         return [SLIDING if (index + 1) % step else FULL for index in range(count)]
-    windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
-    return [SLIDING if windowed else FULL] * count
+    full = _without_window(config, count)
+    return [FULL] * full + [SLIDING] * (count - full)
+
+
+def _without_window(config: Mapping[str, Any], count: int) -> int:
+    """How many of the first layers see everything, where one number says so."""
+    model_type = config["model_type"]
+    qwen = model_type.startswith("qwen")  # whose windows are off by default, and then in all layers
+    used = fields.flag(config, "use_sliding_window", not qwen)
+    if not used or not fields.count(config, "sliding_window") or model_type == "llama":
+        return count
+    return min(count, fields.count(config, "max_window_layers")) if qwen else 0
 
 
 def attention_of(config: Mapping[str, Any], kind: str) -> AttentionShape:
@@ -58,13 +64,14 @@ def _heads(config: Mapping[str, Any], kind: str) -> AttentionShape:
     # Qwen3-Next gates the output: its query projection is twice as wide.
     projected = queries * (2 if model_type == "qwen3_next" else 1)
     parameters = hidden * (projected + 2 * kv_heads * size) + queries * hidden
-    if model_type in _QKV_BIAS or config.get("attention_bias"):
+    if model_type in _QKV_BIAS or fields.flag(config, "attention_bias", False):
         parameters += queries + 2 * kv_heads * size
         if model_type in ("llama", "gpt_oss"):
             parameters += hidden
-    if model_type == "minimax_m2" and config.get("use_qk_norm"):
+    normed = fields.flag(config, "use_qk_norm", False)
+    if model_type == "minimax_m2" and normed:
         parameters += queries + kv_heads * size  # one norm over all heads
-    elif model_type in _QK_NORM or (model_type == "glm4_moe" and config.get("use_qk_norm")):
+    elif model_type in _QK_NORM or (model_type == "glm4_moe" and normed):
         parameters += 2 * size
     if model_type == "gpt_oss":
         parameters += heads  # sinks

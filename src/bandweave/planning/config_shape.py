@@ -12,9 +12,10 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import ConfigError
-from bandweave.models.registry import spec_from_config
+from bandweave.models.registry import spec_from_config, with_family_defaults
 from bandweave.planning.config_attention import attention_of, layer_kinds
 from bandweave.planning.model_shape import LayerShape, ModelShape
+from bandweave.shown import shown
 
 #: Families whose counts are right; others are refused rather than guessed.
 MODEL_TYPES = (
@@ -32,26 +33,26 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
 
     A multimodal config counts as its ``text_config``: what a token of text reads.
     """
-    if isinstance(config.get("text_config"), Mapping):
-        config = {**config, **config["text_config"]}
-    model_type = config.get("model_type")
+    runs = _runs(config)
+    config = with_family_defaults({**config, **fields.table(config, "text_config")})
+    model_type = fields.text(config, "model_type")
     if model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
-        raise ConfigError(f"config.json: model_type {model_type!r} is not known; known: {known}")
+        raise ConfigError(
+            f"config.json: model_type {shown(model_type)} is not known; known: {known}"
+        )
     hidden = fields.integer(config, "hidden_size")
     vocab = fields.integer(config, "vocab_size")
-    kinds = layer_kinds(config)
     tied = fields.flag(config, "tie_word_embeddings", model_type.startswith("gemma"))
-    listed = config.get("architectures")
-    architectures = [str(item) for item in listed] if isinstance(listed, list) else []
+    architectures = fields.texts(config, "architectures")
     return ModelShape(
         name=name,
         architecture=architectures[0] if architectures else model_type,
-        runs_on_bandweave=_runs(config),
+        runs_on_bandweave=runs,
         hidden=hidden,
         vocab=vocab,
         context_length=fields.integer(config, "max_position_embeddings", 2048),
-        layers=tuple(_layer(config, index, kind) for index, kind in enumerate(kinds)),
+        layers=_layers(config),
         embedding_parameters=vocab * hidden,
         head_parameters=vocab * hidden,
         tied=tied,
@@ -71,31 +72,49 @@ def _runs(config: Mapping[str, Any]) -> bool:
 def _stored_format(config: Mapping[str, Any]) -> str:
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
-    if method in _STORED:
+    if isinstance(method, str) and method in _STORED:
         return _STORED[method]
-    dtype = config.get("torch_dtype", config.get("dtype"))
-    return _DTYPES.get(str(dtype), "bf16")
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return _DTYPES.get(dtype, "bf16") if isinstance(dtype, str) else "bf16"
 
 
-def _layer(config: Mapping[str, Any], index: int, kind: str) -> LayerShape:
+def _layers(config: Mapping[str, Any]) -> tuple[LayerShape, ...]:
+    """All layers; those that are alike are one object."""
+    experts = _first(config, "n_routed_experts", "num_experts", "num_local_experts")
+    known: dict[tuple[str, bool], LayerShape] = {}
+    result = []
+    for index, kind in enumerate(layer_kinds(config)):
+        routes = experts > 0 and _routes(config, index)
+        if (kind, routes) not in known:
+            known[kind, routes] = _layer(config, kind, experts if routes else 0)
+        result.append(known[kind, routes])
+    return tuple(result)
+
+
+def _layer(config: Mapping[str, Any], kind: str, experts: int) -> LayerShape:
+    """A layer with so many experts, or a dense one."""
     hidden = fields.integer(config, "hidden_size")
     attention = attention_of(config, kind)
     norms = (4 if config["model_type"] == "gemma3_text" else 2) * hidden
-    experts = _first_integer(config, "n_routed_experts", "num_experts", "num_local_experts")
-    if not experts or not _routes(config, index):
+    if not experts:
         width = fields.integer(config, "intermediate_size")
-        bias = 2 * width + hidden if config.get("mlp_bias") else 0
+        bias = 2 * width + hidden if fields.flag(config, "mlp_bias", False) else 0
         return LayerShape(
             attention=attention,
             dense_parameters=_GATED * hidden * width + bias,
             dense_width=width,
             norm_parameters=norms,
         )
-    width = _first_integer(config, "moe_intermediate_size", "intermediate_size")
+    width = _first(config, "moe_intermediate_size", "intermediate_size")
+    top_k = fields.integer(config, "num_experts_per_tok")
+    if top_k > experts:
+        raise ConfigError(
+            f"config.json: num_experts_per_tok is {top_k}, but there are {experts} experts"
+        )
     # gpt-oss: a bias for every output of gate, up and down, and for the router.
     biased = config["model_type"] == "gpt_oss"
-    shared_width = _first_integer(config, "shared_expert_intermediate_size")
-    shared_width = shared_width or width * int(config.get("n_shared_experts") or 0)
+    shared_width = _first(config, "shared_expert_intermediate_size")
+    shared_width = shared_width or width * fields.count(config, "n_shared_experts")
     shared = _GATED * hidden * shared_width
     if config["model_type"] == "qwen3_next":
         shared += hidden  # the shared expert's own gate
@@ -106,7 +125,7 @@ def _layer(config: Mapping[str, Any], index: int, kind: str) -> LayerShape:
         expert_parameters=_GATED * hidden * width + (2 * width + hidden if biased else 0),
         expert_width=width,
         experts=experts,
-        top_k=fields.integer(config, "num_experts_per_tok"),
+        top_k=top_k,
         norm_parameters=norms,
     )
 
@@ -116,17 +135,19 @@ def _has_router_bias(config: Mapping[str, Any]) -> bool:
 
 
 def _routes(config: Mapping[str, Any], index: int) -> bool:
-    if index < int(config.get("first_k_dense_replace") or 0):
+    if index < fields.count(config, "first_k_dense_replace"):
         return False
-    if index in (config.get("mlp_only_layers") or []):
+    dense = config.get("mlp_only_layers")
+    if dense is not None and not isinstance(dense, list):
+        raise ConfigError(
+            f"config.json: mlp_only_layers is {shown(dense)}; it must be a list of layers"
+        )
+    if index in (dense or ()):
         return False
-    step = int(config.get("decoder_sparse_step") or config.get("moe_layer_freq") or 1)
+    step = _first(config, "decoder_sparse_step", "moe_layer_freq") or 1
     return (index + 1) % step == 0 if "decoder_sparse_step" in config else index % step == 0
 
 
-def _first_integer(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these fields that there is; 0 where there is none."""
-    for name in names:
-        if config.get(name) is not None:
-            return fields.integer(config, name)
-    return 0
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that there is and that is not 0; 0 where there is none."""
+    return next((value for name in names if (value := fields.count(config, name))), 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from bandweave.planning.hardware import DISCRETE, PROCESSORS, Hardware, find_hardware
 from bandweave.planning.quantities import quantity
+from bandweave.shown import printable, shown
 
 _KINDS = (*PROCESSORS, *DISCRETE, "apple", "apu", "gb10")
 
@@ -31,7 +32,7 @@ def hardware_from_text(text: str) -> Hardware:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or not value.strip():
-            raise ValueError(f"{part.strip()!r} in {text!r} is no FIELD=VALUE")
+            raise ValueError(f"{shown(part.strip())} in {shown(text)} is no FIELD=VALUE")
         fields[key.strip().lower()] = value.strip()
     return hardware_from_fields(fields)
 
@@ -40,13 +41,21 @@ def hardware_from_toml(text: str) -> dict[str, Hardware]:
     """A user's file: one table a machine, its name the table's, with the fields as in text."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ValueError("the hardware file is no TOML: it is nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         raise ValueError(f"the hardware file is no TOML: {error}") from error
     result = {}
     for name, table in tables.items():
+        shown_name = printable(name)[:80]
         if not isinstance(table, dict):
-            raise ValueError(f"the hardware file: {name} must be a table, like [{name}]")
-        result[name] = hardware_from_fields({"name": name, **table})
+            raise ValueError(
+                f"the hardware file: {shown_name} must be a table, like [{shown_name}]"
+            )
+        try:
+            result[name] = hardware_from_fields({"name": name, **table})
+        except ValueError as error:
+            raise ValueError(f"the hardware file, [{shown_name}]: {error}") from error
     return result
 
 
@@ -55,7 +64,10 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
     unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS)]
     if unknown:
         known = ", ".join((*_FIELDS, *_TEXTS))
-        raise ValueError(f"{unknown[0]!r} is no field of hardware; fields are {known}")
+        raise ValueError(f"{shown(unknown[0])} is no field of hardware; fields are {known}")
+    for name in _TEXTS:
+        if not isinstance(fields.get(name, ""), str):
+            raise ValueError(f"{name} is {shown(fields[name])}; it must be a text")
     values = {
         name: quantity(fields[name], unit, what=name)
         for name, unit in _FIELDS.items()
@@ -67,7 +79,7 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
                              f"{'/s' if name == 'bandwidth' else ''}")  # fmt: skip
     kind = str(fields.get("kind", "cpu-server"))
     if kind not in _KINDS:
-        raise ValueError(f"kind {kind!r} is not known; known are {', '.join(_KINDS)}")
+        raise ValueError(f"kind {shown(kind)} is not known; known are {', '.join(_KINDS)}")
     rates = {name: values[name] for name in ("fp32", "fp16", "fp8", "int8", "fp4")
              if name in values}  # fmt: skip
     if "flops" in values:

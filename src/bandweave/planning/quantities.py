@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from bandweave.shown import shown
+
 _PREFIXES = {
     "": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15,
     "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40,
@@ -26,20 +28,29 @@ def quantity(value: Any, unit: str, *, what: str) -> float:
     text; watts and prices may be plain numbers. Bits are divided by eight: ``80Gbit/s`` is 1e10
     B/s."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number, suffix = float(value), ""
+        number, suffix = _float(value), ""
     else:
-        match = _NUMBER.fullmatch(str(value))
+        match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"{what} is {value!r}; it must be a number, like {_example(unit)}")
+            raise ValueError(
+                f"{what} is {shown(value)}; it must be a number, like {_example(unit)}"
+            )
         number, suffix = float(match[1]), match[2]
     factor = _factor(suffix, unit)
     if factor is None:
-        raise ValueError(f"{what} is {value!r}; it must be a quantity like {_example(unit)}")
+        raise ValueError(f"{what} is {shown(value)}; it must be a quantity like {_example(unit)}")
     if not 0 < number * factor < math.inf:
         raise ValueError(
-            f"{what} is {value!r}; it must be above 0 and finite, like {_example(unit)}"
+            f"{what} is {shown(value)}; it must be above 0 and finite, like {_example(unit)}"
         )
     return number * factor
+
+
+def _float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
 
 
 def _factor(suffix: str, unit: str) -> float | None:

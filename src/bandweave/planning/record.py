@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from bandweave.shown import shown
+
 _MOST_ENTRIES, _MOST_INTEGER = 1 << 22, 1 << 64
 _FRACTION = re.compile(r"\d{1,24}(/0{0,24}[1-9]\d{0,23})?", re.ASCII)
 
@@ -50,7 +52,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return None if value is None else _read(present[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) > _MOST_ENTRIES:
-            raise ValueError(f"{where} must be a list, not {_shown(value)}")
+            raise ValueError(f"{where} must be a list, not {shown(value)}")
         if arguments[-1] is not Ellipsis:
             return _fixed(arguments, value, where)
         if arguments[0] is int and all(
@@ -62,8 +64,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return frozenset(_read(tuple[arguments[0], ...], value, where))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict) or len(value) > _MOST_ENTRIES:
-            raise ValueError(f"{where} must be an object, not {_shown(value)}")
-        return {key: _read(arguments[1], one, f"{where}[{key!r}]") for key, one in value.items()}
+            raise ValueError(f"{where} must be an object, not {shown(value)}")
+        return {
+            key: _read(arguments[1], one, f"{where}[{shown(key)}]") for key, one in value.items()
+        }
     return _plain(kind, value, where)
 
 
@@ -77,12 +81,12 @@ def _fixed(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[An
 
 def _record(kind: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{where} must be an object, not {_shown(value)}")
+        raise ValueError(f"{where} must be an object, not {shown(value)}")
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     unknown, missing = value.keys() - fields.keys(), fields.keys() - value.keys()
     if unknown:
-        raise ValueError(f"{where} has an unknown field {sorted(unknown)[0]!r}")
+        raise ValueError(f"{where} has an unknown field {shown(sorted(unknown)[0])}")
     if missing:
         raise ValueError(f"{where} lacks the field {sorted(missing)[0]!r}")
     signed = getattr(kind, "SIGNED", frozenset())
@@ -119,9 +123,4 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
     names = {Fraction: "a fraction of at least 0 as text, such as 3/2",
              float: "a number of at least 0", int: "a whole number of at least 0", str: "a text",
              bool: "true or false"}  # fmt: skip
-    raise ValueError(f"{where} must be {names[kind]}, not {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    raise ValueError(f"{where} must be {names[kind]}, not {shown(value)}")

@@ -50,19 +50,21 @@ class WindowDetokenizer:
     """For any other vocabulary: decodes a short window of tokens with and without the new one.
 
     ``decode`` may treat the first token of its input in its own way (dropping a space), so the
-    window starts with tokens that have been shown already. Equal to a decode of the whole answer
-    where ``decode`` looks no further back than that. ``skips`` says which tokens it leaves out.
+    window starts with tokens that have been shown already: at first those of ``before``, which the
+    answer goes on from. Equal to a decode of the whole where ``decode`` looks no further back than
+    that. ``skips`` says which tokens it leaves out.
     """
 
     def __init__(
         self,
         decode: Callable[[Sequence[int]], str],
         skips: Callable[[int], bool] = lambda token: False,
+        before: Sequence[int] = (),
     ) -> None:
         self._decode, self._skips = decode, skips
-        self._window: list[int] = []
-        self._shown = 0  # tokens of the window whose text has been given out
-        self._shown_text = ""
+        self._window = [token for token in before if not skips(token)]
+        self._shown = len(self._window)  # tokens of the window whose text has been given out
+        self._shown_text = decode(self._window) if self._window else ""
 
     def push(self, token: int) -> str:
         if self._skips(token):

@@ -5,25 +5,32 @@ Wraps the ``tokenizers`` library. Knows tokens and text; knows no arrays and no 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 
+from bandweave import files
+from bandweave.shown import printable
 from bandweave.text.byte_alphabet import byte_alphabet
 from bandweave.text.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
-from bandweave.text.files import TextError, special_tokens
+from bandweave.text.files import TextError
+from bandweave.text.library import is_byte_level, library_errors, load_library
+from bandweave.text.special_tokens import add_special_tokens
 from bandweave.text.stream import TextStream
 
 _FILE = "tokenizer.json"
+_MOST_BYTES = 128_000_000
+_CONTEXT_TOKENS = 8  # of a prompt, that its continuation is decoded behind
 
 
 class Tokenizer:
     """Encodes and decodes; threads may share one.
 
-    ``eos_token_ids``: sorted ids that end an answer. ``bos_token_id``: the id that starts a text,
-    or None. ``size``: one more than the largest id.
+    ``eos_token_ids``: sorted ids that end an answer. ``hidden_token_ids``: those and all others
+    that are never text. ``bos_token_id``: the id that starts a text, or None. ``named_tokens``:
+    ``bos_token``, ``eos_token`` and the like, by name, as text. ``size``: one more than the largest
+    id.
     """
 
     def __init__(
@@ -31,44 +38,46 @@ class Tokenizer:
         library: tokenizers.Tokenizer,
         *,
         eos_token_ids: Iterable[int] = (),
+        hidden_token_ids: Iterable[int] = (),
         bos_token_id: int | None = None,
+        named_tokens: Mapping[str, str] | None = None,
     ) -> None:
-        # Files may ask for cut or padded texts, which is for training only.
-        library.no_truncation()
-        library.no_padding()
+        """``hidden_token_ids``: beside those that end an answer and those that the library calls
+        special."""
         self._library = library
         self.eos_token_ids = tuple(sorted(set(eos_token_ids)))
         self.bos_token_id = bos_token_id
+        self.named_tokens = dict(named_tokens or {})
         self.size = 1 + max(library.get_vocab(with_added_tokens=True).values(), default=-1)
-        added = library.get_added_tokens_decoder().values()
-        self._special = frozenset(token.content for token in added if token.special)
+        added = library.get_added_tokens_decoder()
+        special = (number for number, token in added.items() if token.special)
+        self.hidden_token_ids = frozenset((*self.eos_token_ids, *hidden_token_ids, *special))
         self._byte_of: dict[str, int] | None = None
-        if _is_byte_level(library):
+        if is_byte_level(library):
             self._byte_of = {text: byte for byte, text in enumerate(byte_alphabet())}
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, eos_token_ids: Iterable[int] = ()) -> Tokenizer:
-        """The tokenizer of a model folder; ``eos_token_ids`` of its configs are added to the
-        tokenizer's own. ``TextError`` where it is missing or damaged."""
-        path = Path(folder) / _FILE
-        if not path.is_file():
-            other = Path(folder) / "tokenizer.model"
-            found = f" ({other.name} is not read)" if other.is_file() else ""
+    def from_folder(cls, folder: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
+        """The tokenizer of a model folder, with the tokens that its other files name.
+        ``vocab_size``: of the model. ``TextError`` where it is missing or damaged."""
+        folder = Path(folder)
+        path = folder / _FILE
+        if not files.is_there(path):
+            other = folder / "tokenizer.model"
+            found = f" ({other.name} is not read)" if files.is_there(other) else ""
             raise TextError(
-                f"{folder} has no {_FILE}{found}; copy the one of the original model there, or "
-                "give token ids instead of text"
+                f"{printable(folder)} has no {_FILE}{found}; copy the one of the original model "
+                "there, or give token ids instead of text"
             )
-        try:
-            library = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise TextError(f"{path} cannot be used: {error}; download it again") from error
-        special = special_tokens(Path(folder))
-        ids = {name: library.token_to_id(token) for name, token in special.items()}
-        own = ids.get("eos_token")
+        content = files.read_bytes(path, most=_MOST_BYTES, error=TextError)
+        library = load_library(content, printable(path))
+        special = add_special_tokens(library, folder, vocab_size)
         return cls(
             library,
-            eos_token_ids=[*eos_token_ids, *([] if own is None else [own])],
-            bos_token_id=ids.get("bos_token"),
+            eos_token_ids=special.ends,
+            hidden_token_ids=special.hidden,
+            bos_token_id=special.bos,
+            named_tokens=special.named,
         )
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
@@ -81,14 +90,19 @@ class Tokenizer:
             raise TextError(
                 f"the text has a lone surrogate at character {error.start}; it must be Unicode"
             ) from error
-        return self._library.encode(text, add_special_tokens=special_tokens).ids
+        with library_errors("the text cannot be encoded"):
+            return self._library.encode(text, add_special_tokens=special_tokens).ids
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of ids; an id that has no token gives none."""
+        """The text of ids; an id that has no token gives none. ``skip_special_tokens``: without
+        those that are never text."""
         for token in tokens:
             if not 0 <= token < 1 << 32:
                 raise TextError(f"{token} is no token id; ids are from 0 to {self.size - 1}")
-        return self._library.decode(list(tokens), skip_special_tokens=skip_special_tokens)
+        if skip_special_tokens:
+            tokens = [token for token in tokens if token not in self.hidden_token_ids]
+        with library_errors("the answer's tokens cannot be decoded"):
+            return self._library.decode(list(tokens), skip_special_tokens=False)
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token by its name; None where there is no such token."""
@@ -98,37 +112,39 @@ class Tokenizer:
         """The name of a token, in the vocabulary's own spelling; None where there is none."""
         return self._library.id_to_token(token) if 0 <= token < 1 << 32 else None
 
-    def detokenizer(self, *, skip_special_tokens: bool = True) -> Detokenizer:
+    def detokenizer(
+        self, *, skip_special_tokens: bool = True, prompt: Sequence[int] = ()
+    ) -> Detokenizer:
         """Decodes one answer token by token; exact and without decoding twice where the
-        vocabulary is byte-level."""
+        vocabulary is byte-level.
+
+        ``prompt``: the tokens that the answer goes on from, if it is one text with them: some
+        vocabularies write a space before a word that the first word of a text does not get.
+        """
         if self._byte_of is None:
             return WindowDetokenizer(
                 lambda tokens: self.decode(tokens, skip_special_tokens=skip_special_tokens),
-                lambda token: skip_special_tokens and self.id_to_token(token) in self._special,
+                lambda token: skip_special_tokens and token in self.hidden_token_ids,
+                prompt[-_CONTEXT_TOKENS:],
             )
         return ByteDetokenizer(lambda token: self._token_bytes(token, skip_special_tokens))
 
-    def stream(self, stop: Sequence[str] = ()) -> TextStream:
-        """The text of one answer as it grows, up to a stop string."""
-        return TextStream(self.detokenizer(), stop)
+    def stream(self, stop: Sequence[str] = (), *, prompt: Sequence[int] = ()) -> TextStream:
+        """The text of one answer as it grows, up to a stop string; ``prompt`` as in
+        ``detokenizer``. Stop strings may name tokens that are never text."""
+        return TextStream(self.detokenizer(prompt=prompt), stop, hidden=self._hidden_text)
+
+    def _hidden_text(self, token: int) -> str:
+        """How a token reads that is never text; empty for one that is text."""
+        return (self.id_to_token(token) or "") if token in self.hidden_token_ids else ""
 
     def _token_bytes(self, token: int, skip_special_tokens: bool) -> bytes:
         """What the library's byte-level decoder makes of one token."""
         content = self.id_to_token(token)
-        if content is None or (skip_special_tokens and content in self._special):
+        if content is None or (skip_special_tokens and token in self.hidden_token_ids):
             return b""
         assert self._byte_of is not None
         try:
             return bytes(self._byte_of[character] for character in content)
         except KeyError:  # an added token, which is written as it reads
             return content.encode()
-
-
-def _is_byte_level(library: tokenizers.Tokenizer) -> bool:
-    """Whether decoding is the byte alphabet and nothing else."""
-    if library.decoder is None:
-        return False
-    state = json.loads(library.decoder.__getstate__())
-    while state["type"] == "Sequence" and len(state["decoders"]) == 1:
-        (state,) = state["decoders"]
-    return state["type"] == "ByteLevel"

@@ -1,0 +1,120 @@
+"""What becomes of the fields of a ``config.json`` that no family reads: they are refused by name
+where they change what is computed, and ignored where they do not.
+
+A model class of transformers reads a fixed list of fields, keeps all others and never looks at
+them. So a field that is not named here changes nothing there either. Refused are (1) the fields by
+which transformers changes the computation of any model, (2) those by which other families change
+theirs: a model that was trained with one of them would give other answers without it. Knows no
+family and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bandweave.models.config import Config, ConfigError
+from bandweave.shown import shown
+
+#: Fields that transformers itself obeys, whatever the family: what they ask for.
+_OBEYED: Mapping[str, str] = {
+    "per_layer_config": "layers with configs of their own",
+    "text_config": "a model within a multimodal one",
+    "configuration_files": "another config file in the place of this one",
+    "transformers_weights": "weight files of another name",
+    "fusion_config": "fused layers",
+    "pruned_heads": "heads that were taken out",
+    "attention_chunk_size": "attention within chunks",
+    "kv_sharing_modes": "layers that share keys and values",
+    "num_kv_shared_layers": "layers that share keys and values",
+}
+
+#: Fields of other families' arithmetic: what they ask for, and the value that changes nothing.
+_FOREIGN: Mapping[str, tuple[str, Any]] = {
+    "attn_logit_softcapping": ("capped attention scores", None),
+    "final_logit_softcapping": ("capped logits", None),
+    "query_pre_attn_scalar": ("another scale of the attention scores", None),
+    "attention_multiplier": ("another scale of the attention scores", None),
+    "embedding_multiplier": ("scaled embeddings", 1),
+    "residual_multiplier": ("scaled residuals", 1),
+    "logits_scaling": ("scaled logits", 1),
+    "logit_scale": ("scaled logits", 1),
+    "scale_emb": ("scaled embeddings", 1),
+    "scale_depth": ("scaled residuals", None),
+    "clip_qkv": ("clipped queries, keys and values", None),
+    "qk_layernorm": ("norms of queries and keys", False),
+    "use_qk_norm": ("norms of queries and keys", False),
+    "use_bias": ("biases", False),
+    "qkv_bias": ("biases", False),
+    "alibi": ("biases for distances in the place of rope", False),
+    "use_alibi": ("biases for distances in the place of rope", False),
+    "use_parallel_residual": ("attention and MLP side by side", False),
+    "rope_interleave": ("another order of rope's pairs", False),
+    "rope_interleaved": ("another order of rope's pairs", False),
+    "no_rope_layers": ("layers without rope", None),
+    "no_rope_layer_interval": ("layers without rope", None),
+    "layers_block_type": ("layers of several kinds", None),
+    "sliding_window_pattern": ("windows in some of the layers", None),
+    "num_local_experts": ("experts", 0),
+    "num_experts": ("experts", 0),
+    "n_routed_experts": ("experts", 0),
+    "kv_lora_rank": ("latent attention", None),
+}
+
+#: Neutral whatever the field is.
+_NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
+
+_QUANTISED = ("quantization_config", "compression_config")
+
+
+def check_fields(config: Config, own: tuple[str, ...] = ()) -> None:
+    """``ConfigError`` names the first field that asks for what the family does not compute.
+    ``own``: those of the fields above that say what it computes anyway."""
+    _check_not_quantised(config)
+    if config.get("is_causal") is False:
+        raise ConfigError("config.json: is_causal is false; models that see ahead cannot be run")
+    if config.get("is_encoder_decoder"):
+        raise ConfigError("config.json: is_encoder_decoder is set; only decoders can be run")
+    for name, what in _OBEYED.items():
+        if config.get(name) not in _NOTHING:
+            raise _unsupported(name, config[name], what)
+    for name, (what, neutral) in _FOREIGN.items():
+        value = config.get(name)
+        if name not in own and value not in _NOTHING and value != neutral:
+            raise _unsupported(name, value, what)
+
+
+def refuse_biases(config: Config, *names: str) -> None:
+    """Refuses biases in a family whose class never has any, whatever the config says."""
+    for name in names:
+        if config.get(name) not in _NOTHING:
+            raise ConfigError(
+                f"config.json: {name} is {shown(config[name])}, but models of this family have no "
+                "such biases"
+            )
+
+
+def _check_not_quantised(config: Config) -> None:
+    mlx = config.get("quantization")
+    if mlx not in _NOTHING and config.get("quantization_config") in (*_NOTHING, mlx):
+        raise ConfigError(
+            "the model was quantised for MLX ('quantization' in config.json), whose weights only "
+            "MLX reads; download the original model, bandweave quantises while loading"
+        )
+    for name in _QUANTISED:
+        settings = config.get(name)
+        if settings is None:
+            continue
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+        method = method if isinstance(method, str) and method else "unknown method"
+        raise ConfigError(
+            f"the model is already quantised ({shown(method)[1:-1]}): config.json has {name!r}; "
+            "download the original model, bandweave quantises while loading"
+        )
+
+
+def _unsupported(name: str, value: Any, what: str) -> ConfigError:
+    return ConfigError(
+        f"config.json: {name} is {shown(value)}, which asks for {what}; no family that can be run "
+        "has that"
+    )

@@ -1,0 +1,185 @@
+"""config.json and GGUF metadata as the planner counts them: fields of any value, and windows."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bandweave.checkpoints.gguf_config import config_from_gguf
+from bandweave.models.config import ConfigError
+from bandweave.models.registry import spec_from_config
+from bandweave.planning.config_shape import shape_from_config
+from bandweave.planning.hardware_text import hardware_from_text, hardware_from_toml
+from bandweave.planning.known_models import known_config
+from bandweave.planning.quantities import quantity
+
+ABSURD: tuple[Any, ...] = (
+    "x", "", -1, 1.5, float("nan"), 10**3000, [1], [[]], {}, {"a": 1}, True, 1 << 40,
+)  # fmt: skip
+
+
+def moe(**changes: Any) -> dict[str, Any]:
+    return {**known_config("qwen3-30b-a3b"), **changes}
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("qwen3-30b-a3b", "num_experts"), ("qwen3-30b-a3b", "num_experts_per_tok"),
+        ("qwen3-30b-a3b", "moe_intermediate_size"), ("qwen3-30b-a3b", "decoder_sparse_step"),
+        ("qwen3-30b-a3b", "mlp_only_layers"), ("deepseek-v3", "first_k_dense_replace"),
+        ("deepseek-v3", "n_shared_experts"), ("deepseek-v3", "moe_layer_freq"),
+        ("deepseek-v3", "kv_lora_rank"), ("deepseek-v3", "q_lora_rank"),
+        ("qwen3-next-80b-a3b", "full_attention_interval"), ("gemma-3-27b", "layer_types"),
+        ("gemma-3-27b", "sliding_window"), ("llama-3-8b", "num_hidden_layers"),
+        ("llama-3-8b", "model_type"), ("llama-3-8b", "architectures"),
+        ("llama-3-8b", "tie_word_embeddings"), ("llama-3-8b", "attention_bias"),
+        ("llama-3-8b", "mlp_bias"), ("llama-3-8b", "text_config"), ("llama-3-8b", "hidden_size"),
+        ("glm-4.6", "use_qk_norm"),
+    ],
+)  # fmt: skip
+def test_absurd_values_are_sentences(model: str, name: str, value: Any) -> None:
+    config = {**known_config(model), name: value}
+    try:
+        shape = shape_from_config(config)
+    except ConfigError as error:
+        assert name in str(error) or str(value)[:3] in str(error)
+        assert len(str(error)) < 500
+    else:
+        assert 0 < shape.total_parameters < 1 << 90
+
+
+def test_more_experts_a_token_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="num_experts_per_tok is 9, but there are 8 experts"):
+        shape_from_config(moe(num_experts=8, num_experts_per_tok=9))
+
+
+def test_layers_with_experts() -> None:
+    def routed(**changes: Any) -> list[bool]:
+        return [layer.experts > 0 for layer in shape_from_config(moe(**changes)).layers]
+
+    assert all(routed())
+    assert routed(num_hidden_layers=4, mlp_only_layers=[1]) == [True, False, True, True]
+    assert routed(num_hidden_layers=4, decoder_sparse_step=2) == [False, True, False, True]
+
+
+def windows(model_type: str, **changes: Any) -> list[int | None]:
+    config = {"model_type": model_type, "num_hidden_layers": 4, "head_dim": 128, **changes}
+    config = {**known_config("qwen3-8b"), **config, "architectures": None}
+    shape = shape_from_config(config)
+    found = [layer.attention.window for layer in shape.layers]
+    if shape.runs_on_bandweave:
+        window = spec_from_config(config).sliding_window
+        longest = shape.context_length
+        assert [min(one or longest, longest) for one in found] == [window or longest] * 4
+    return found
+
+
+def test_windows_are_the_engine_s() -> None:
+    assert windows("llama") == [None] * 4
+    assert windows("mistral") == [4096] * 4
+    assert windows("mistral", sliding_window=None) == [None] * 4
+    assert windows("mistral", sliding_window=100) == [100] * 4
+    assert windows("qwen3", sliding_window=100) == [None] * 4
+    used = {"sliding_window": 100, "use_sliding_window": True}
+    assert windows("qwen3", **used) == [None] * 4
+    assert windows("qwen3", **used, max_window_layers=0) == [100] * 4
+    assert windows("qwen3", **used, max_window_layers=3) == [None] * 3 + [100]  # the planner's only
+    assert windows("qwen2", **used, max_window_layers=3) == [None] * 3 + [100]
+    assert windows("mixtral", sliding_window=100, num_experts_per_tok=2, num_local_experts=8) == (
+        [100] * 4
+    )
+
+
+def test_architectures_are_enough() -> None:
+    config = known_config("llama-3-8b")
+    del config["model_type"]
+    assert shape_from_config(config, name="m") == shape_from_config(
+        known_config("llama-3-8b"), name="m"
+    )
+
+
+# --- GGUF ---
+
+
+def gguf_config(architecture: Any = "llama", **sizes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "block_count": 2, "embedding_length": 64, "feed_forward_length": 128,
+        "attention.head_count": 4, "attention.head_count_kv": 2, "context_length": 512,
+    }  # fmt: skip
+    metadata = {f"{architecture}.{key}": value for key, value in {**fields, **sizes}.items()}
+    tensors = {"token_embd.weight": SimpleNamespace(shape=(100, 64))}
+    return config_from_gguf({**metadata, "general.architecture": architecture}, tensors)
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("name", [
+    "block_count", "expert_count", "expert_used_count", "attention.key_length",
+    "attention.key_length_mla", "attention.value_length", "rope.dimension_count",
+    "nextn_predict_layers", "attention.sliding_window", "attention.head_count",
+])  # fmt: skip
+@pytest.mark.parametrize("architecture", ["llama", "deepseek2", "gpt-oss"])
+def test_absurd_metadata_are_sentences(architecture: str, name: str, value: Any) -> None:
+    sizes: dict[str, Any] = {}
+    if architecture == "deepseek2":
+        sizes = {"attention.kv_lora_rank": 64, "attention.key_length": 96, "expert_count": 4,
+                 "attention.value_length": 32, "expert_used_count": 2}  # fmt: skip
+    try:
+        shape_from_config(gguf_config(architecture, **{**sizes, name: value}))
+    except ConfigError as error:
+        assert len(str(error)) < 300
+
+
+@pytest.mark.parametrize("architecture", [None, 3, ["llama"], "mamba", {}])
+def test_architectures_of_gguf_that_are_not_known(architecture: Any) -> None:
+    with pytest.raises(ConfigError, match="is not known"):
+        gguf_config(architecture)
+
+
+def test_a_window_of_gguf() -> None:
+    assert gguf_config("mistral")["sliding_window"] is None  # not what an absent field means
+    assert gguf_config("gpt-oss", **{"attention.sliding_window": 128})["sliding_window"] == 128
+
+
+# --- what users write ---
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), [],
+                                   {}, None, True, "9" * 5000 + "W", "1e400W", "-3W"])  # fmt: skip
+def test_quantities_that_are_not_believed(value: Any) -> None:
+    with pytest.raises(ValueError, match="watts is") as caught:
+        quantity(value, "W", what="watts")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("x = " + "[" * 50_000, "nested too deeply"),
+        ("x = " + "9" * 5000, "no TOML"),
+        ("x = 3", "must be a table"),
+        ("[a]\nbandwidth = 0x" + "f" * 5000 + "\nmemory = '1GB'", "[a]: bandwidth is a number"),
+        ("[a]\nbandwidth = '1GB/s'\nmemory = '1GB'\nkind = []", "[a]: kind is []"),
+        ("[a]\nbandwidth = '1GB/s'\nmemory = '1GB'\nhost = 3", "[a]: host is 3"),
+        ("[a]\nbandwidth = '1GB/s'\nmemory = '1GB'\nx = 3", "[a]: 'x' is no field"),
+        ("[a]\nbandwidth = '1GB/s'\nmemory = 1979-05-27", "[a]: memory is"),
+    ],
+)
+def test_hardware_files_that_are_refused(text: str, part: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        hardware_from_toml(text)
+    assert part in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_number_that_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="watts is a number of thousands of digits"):
+        quantity(10**5000, "W", what="watts")
+
+
+def test_a_description_that_is_long() -> None:
+    with pytest.raises(ValueError) as caught:
+        hardware_from_text("bandwidth=1GB/s," + "x" * 5000)
+    assert len(str(caught.value)) < 300
