@@ -23,6 +23,7 @@ from bandweave.engine.probe.programs import matrix, products
 from bandweave.engine.program import Buffer, CacheShape, Op, Part, Program, Vector, View, Weight
 from bandweave.engine.reference.executor import ReferenceExecutor
 from bandweave.engine.reference.weights import load_reference
+from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.planning.split import Range, make_split
 from tests.helpers.linked_nodes import pair_link
@@ -377,7 +378,9 @@ def wide_norm_program() -> tuple[Program, MemorySource]:
     def part(name: str) -> Part:
         shape = shapes[name]
         columns = Range(start=0, stop=shape[1]) if len(shape) > 1 else None
-        return Part(tensor=name, rows=Range(start=0, stop=shape[0]), columns=columns)
+        rows = Range(start=0, stop=shape[0])
+        unit = SplitUnit(columns=False, size=shape[0])
+        return Part(tensor=name, rows=rows, columns=columns, unit=unit)
 
     def matrix(name: str) -> Weight:
         outputs, inputs = shapes[name]
