@@ -129,7 +129,7 @@ def test_weights_without_a_config(tmp_path: Path) -> None:
 def test_a_cache_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert "set it to a folder" in sentence(bandweave("cache", BANDWEAVE_CACHE=str(file)))
+    assert "to a folder of its own" in sentence(bandweave("cache", BANDWEAVE_CACHE=str(file)))
 
 
 def test_piped_questions_that_are_not_utf8() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from fractions import Fraction
 
@@ -283,11 +284,12 @@ def test_more_work_costs_more(name: str, count: int, context: int, more: int, st
 
     base = step("q4", context, streams)
     sizes = [step(form, context, streams) for form in ("q4", "q8", "bf16")]
-    assert sizes == sorted(sizes)  # equal where FLOPs bind
+    # Equal where FLOPs bind, but for the rounding of sums.
+    assert all(less <= more * (1 + 1e-12) for less, more in itertools.pairwise(sizes))
     read = [step(form, context, streams, unbound) for form in ("q4", "q8", "bf16")]
     assert read[0] < read[1] < read[2]
-    assert step("q4", context + more, streams) >= base
-    assert step("q4", context, streams + 1) >= base
+    assert step("q4", context + more, streams) >= base * (1 - 1e-12)
+    assert step("q4", context, streams + 1) >= base * (1 - 1e-12)
     reading = [
         prefill(place(name, nodes, wire=link(50)), Workload(context=context, prompt=prompt)).total_s
         for prompt in (more, more + 700)

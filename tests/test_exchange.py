@@ -174,7 +174,6 @@ def test_bytes_by_kind_are_what_the_sockets_carried(stages: int) -> None:
         ("layers.2.o_proj", 1e12, "layers.2.o_proj: a sum is not finite or too large for the gri"),
         ("layers.1.up_proj", 1e38, "layers.1.down_proj: a"),
         ("layers.1.input_norm", 1e38, "layers.1.attention.kv: a key or value is not finite in th"),
-        ("norm", 1e38, "lm_head: a"),
     ],
 )
 def test_numbers_out_of_range_fail_the_step_on_every_node(
