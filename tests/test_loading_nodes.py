@@ -128,8 +128,18 @@ def test_a_cancellation_finds_what_is_under_way() -> None:
 # --- a command that fails in mid-answer ---
 
 
+def endless(folder: Path) -> Path:
+    """A model without an end token: its answers stop at ``max_tokens``."""
+    synthesise(find_shape("tiny", context=100_000), folder)
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        fields = json.loads((folder / name).read_text())
+        ends = {key: None for key in ("eos_token_id", "eos_token") if key in fields}
+        (folder / name).write_text(json.dumps({**fields, **ends}))
+    return folder
+
+
 def test_json_keeps_what_had_come(tmp_path: Path) -> None:
-    model = synthesise(find_shape("tiny", context=100_000), tmp_path / "long")
+    model = endless(tmp_path / "long")
     ask = ("run", model, "--raw", "--prompt", "a", "--max-tokens", "90000", "--context", "99000",
            "--nodes", "2", "--json")  # fmt: skip
     with start_command(*ask) as command:
