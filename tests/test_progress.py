@@ -50,14 +50,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_loading_and_reading_a_long_prompt(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompt"
-    file.write_text("far too much to read " * 400)
+    file.write_text("far too much to read " * 200)
     arguments = ("run", model, "--raw", "--max-tokens", "2", "--context", "40000", "--prompt-file",
                  file, "--threads", "1")  # fmt: skip
     with start_on_terminal(*arguments, TERM="xterm") as terminal:
         lines = shown(terminal)
     bars = [line for line in lines if "━" in line or "─" in line]
     assert max(map(len, bars)) < 80
-    assert any(line.startswith("loading /") and " MB of " in line for line in bars)
+    assert any(line.startswith("loading /") for line in lines)
     reading = [line for line in bars if line.startswith("reading the prompt")]
     done = [int(number) for line in reading for number in re.findall(r"(\d+) of \d+ tokens", line)]
     assert done == sorted(done) and len(set(done)) > 1

@@ -22,15 +22,22 @@ class LoadingPulse:
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._progress = channel, Progress(done=0, total=0)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="loading", daemon=True)
+        self._over, self._beat = False, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
 
     def update(self, done: int, total: int) -> None:
-        """Bytes of the checkpoint that are done, and in all."""
+        """Bytes of the checkpoint that are done, and in all; the first are told at once."""
+        first = not self._progress.total
         self._progress = Progress(done=done, total=total)
+        if first:
+            self._beat.set()
 
-    def _beat(self) -> None:
-        while not self._over.wait(PERIOD):
+    def _run(self) -> None:
+        while not self._over:
+            self._beat.wait(PERIOD)
+            self._beat.clear()
+            if self._over:
+                return
             with contextlib.suppress(OSError):  # the main thread meets the same error
                 self._channel.offer(encode(self._progress))
 
@@ -44,7 +51,8 @@ class LoadingPulse:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._over = True
+        self._beat.set()
         self._thread.join()
 
 
