@@ -501,6 +501,7 @@ def test_bench() -> None:
     assert all(10e6 < peak < 1e9 for peak in found["peak_rss_bytes"])
     shown = bandweave(*arguments)
     assert "tokens/s" in shown.out and max(map(len, shown.out.splitlines())) <= 80
+    assert "round" not in shown.err  # progress is for terminals
 
 
 def test_doctor() -> None:

@@ -85,4 +85,3 @@ def test_rounds_are_counted() -> None:
     for words in ("warming up", "round 1 of 2", "round 2 of 2"):
         assert words in lines
     assert max(map(len, lines)) <= 80
-    assert "round" not in bandweave(*arguments).err
