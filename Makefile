@@ -16,7 +16,8 @@ demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m parallel -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -m "not parallel"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests training benchmarks

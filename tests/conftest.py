@@ -1,16 +1,54 @@
-"""What all tests share: nothing of theirs is kept in the user's folders, and Ctrl-C works."""
+"""What all tests share: nothing of theirs is kept in the user's folders, Ctrl-C works, and builds
+are under way while other tests wait."""
 
 from __future__ import annotations
 
+import os
 import signal
+from functools import partial
 
+import hypothesis
 import pytest
+
+from tests.fuzz.fuzzer import build_fuzzer
+from tests.helpers.runner_builds import RUNNERS, build_runner, start_builds
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("machine", deadline=None)
+hypothesis.settings.load_profile("machine")
+
+# Modules that only compute: `make test` runs several of their tests at a time. All others start
+# processes, open ports or look at the clock, and have the machine to themselves.
+_PARALLEL = frozenset(
+    """benchmarks calibration checkpoints config_fields config_shape content cost crc32c economy
+    formats fuzz_files generation gguf hardware known_models machine messages native not_finite
+    outside_files pace pages panel_cache plan_search plan_simulation program program_checks
+    reference reference_math reference_products sampling special_tokens speculation split
+    stored_tensors synth text transformers_agreement wire""".split()
+)
 
 
 def pytest_sessionstart() -> None:
     """Shells ignore SIGINT in what they start in the background, and commands inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in _PARALLEL:
+            item.add_marker(pytest.mark.parallel)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A run of most of the tests has its compilers started at once: they take minutes."""
+    wanted = {item.path.stem for item in session.items}
+    if {
+        "test_fuzz_native",
+        "test_processors",
+    } <= wanted and "PYTEST_XDIST_WORKER" not in os.environ:
+        runners = (partial(build_runner, name) for name in RUNNERS)
+        start_builds([partial(build_fuzzer, quick=True), *runners])
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,15 @@ run them. What is missing is a reason to skip, with the package that brings it."
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +36,8 @@ _BUILDS = {
         (f"-DCMAKE_TOOLCHAIN_FILE={_TOOLCHAIN}",),
     ),
 }
+RUNNERS = tuple(_BUILDS)
+_LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 _EMULATORS = {"x86": "qemu-x86_64-static", "aarch64": "qemu-aarch64-static"}
 
 
@@ -63,8 +69,23 @@ def build_native(folder: Path, *settings: str) -> None:
     # A cmake of the system's, or that of the development tools beside this Python.
     cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
     options = ("-DBANDWEAVE_PYTHON=OFF", "-DCMAKE_CXX_FLAGS=-Werror")
-    _run(cmake, "-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles", *options, *settings)
-    _run(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+    place = ("-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles")
+    with _LOCKS[folder]:
+        _run(cmake, *place, *options, *settings)
+        _run(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+
+
+def start_builds(builds: Iterable[Callable[[], object]]) -> None:
+    """Starts builds one after another in the background, on processors that nobody else wants; a
+    test that comes earlier waits for its build. Where one fails, the test says so."""
+
+    def work() -> None:
+        os.nice(19)  # of this thread, and of what it starts
+        for build in builds:
+            with contextlib.suppress(BaseException):
+                build()
+
+    threading.Thread(target=work, name="builds", daemon=True).start()
 
 
 def run_runner(
