@@ -20,12 +20,13 @@ hypothesis.settings.load_profile("machine")
 # Modules that only compute: `make test` runs several of their tests at a time. All others start
 # processes, open ports or look at the clock, and have the machine to themselves.
 _PARALLEL = frozenset(
-    """benchmarks calibration checkpoints config_fields config_shape content cost crc32c economy
-    formats fuzz_files generation gguf hardware known_models machine messages native not_finite
-    outside_files pace pages panel_cache plan_search plan_simulation program program_checks
-    reference reference_math reference_products sampling special_tokens speculation split
-    stored_tensors synth text transformers_agreement wire""".split()
-)
+    {"benchmarks", "calibration", "checkpoints", "config_fields", "config_shape", "content",
+     "cost", "crc32c", "economy", "formats", "fuzz_files", "generation", "gguf", "hardware",
+     "known_models", "machine", "messages", "native", "not_finite", "outside_files", "pace",
+     "pages", "panel_cache", "plan_search", "plan_simulation", "program", "program_checks",
+     "reference", "reference_math", "reference_products", "sampling", "special_tokens",
+     "speculation", "split", "stored_tensors", "synth", "text", "transformers_agreement", "wire"}
+)  # fmt: skip
 
 
 def pytest_sessionstart() -> None:
