@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.machine import usable_cpus
+from bandweave.host.machine import usable_cpus
 from bandweave.models.registry import build_graph
-from bandweave.planning.emulation import emulated_link
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.link_profile import LinkProfile
-from bandweave.planning.profile import HERE, HERE_SHARED, HERE_TCP, Profile
-from bandweave.planning.server import ProbedServer
-from bandweave.planning.split import make_split
+from bandweave.planning.profile.emulation import emulated_link
+from bandweave.planning.profile.engine_node import EngineNode
+from bandweave.planning.profile.link_profile import LinkProfile
+from bandweave.planning.profile.profile import HERE, HERE_SHARED, HERE_TCP, Profile
+from bandweave.planning.simulation.server import ProbedServer
+from bandweave.programs.split import make_split
 from benchmarks import contestant
 from benchmarks.contestant import Contestant
 from benchmarks.models import Model, Scale, Store

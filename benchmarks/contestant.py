@@ -118,7 +118,7 @@ class Running:
 
 def _cpus(threads: int) -> str:
     """The processors that bandweave would pin so many threads to: the peers get the same."""
-    from bandweave.engine.machine import usable_cpus
+    from bandweave.host.machine import usable_cpus
 
     usable = usable_cpus()
     return ",".join(map(str, usable[:threads])) if threads <= len(usable) else ""

@@ -18,12 +18,12 @@ import time
 import numpy as np
 
 from bandweave import _native
-from bandweave.engine.executor import Step
-from bandweave.engine.loading import Weights
-from bandweave.engine.machine import usable_cpus
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
+from bandweave.executors.executor import Step
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.host.machine import usable_cpus
 from bandweave.mesh.shared import share_memory
+from bandweave.programs.program import Buffer, CacheShape, Op, Program, View
+from bandweave.weights.loading import Weights
 
 WIDTH = 2048
 _EXCHANGES = 64  # of a step

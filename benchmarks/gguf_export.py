@@ -22,7 +22,7 @@ from bandweave.formats.groups import GROUP
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.registry import get_format
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 
 Bytes = npt.NDArray[np.uint8]
 _PANEL_WEIGHTS = 16 << 20  # quantised at a time: bounds the memory

@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bandweave.engine.machine import usable_cpus
-from bandweave.planning.emulation import emulated_link
-from bandweave.planning.links import link_title
+from bandweave.host.machine import usable_cpus
+from bandweave.planning.machines.links import link_title
+from bandweave.planning.profile.emulation import emulated_link
 from benchmarks import cable, contestant
 from benchmarks.cable import Cable
 from benchmarks.contestant import ROOT, Contestant

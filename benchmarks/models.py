@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bandweave.checkpoints import layout
-from bandweave.checkpoints.shapes import find_shape
-from bandweave.checkpoints.synth import synthesise
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
 from benchmarks.rounds import say
 
 

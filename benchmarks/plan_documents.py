@@ -13,7 +13,7 @@ import shlex
 from pathlib import Path
 
 from bandweave.cli.main import cli
-from bandweave.cli.plan_claims import claims_document
+from bandweave.cli.plan.claims import claims_document
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/planning.md")

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bandweave.engine.probe.machine import Scope, quick_scope
-from bandweave.engine.probe.session import probe_here
-from bandweave.planning.prediction import Load, Prediction, predict
-from bandweave.planning.profile import HERE, Profile
-from bandweave.planning.record import to_json
+from bandweave.planning.profile.prediction import Load, Prediction, predict
+from bandweave.planning.profile.profile import HERE, Profile
+from bandweave.probing.machine import Scope, quick_scope
+from bandweave.probing.session import probe_here
+from bandweave.record import to_json
 from benchmarks.combination import (
     LOCAL,
     SHORT,

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bandweave.engine.probe.machine import Scope
-from bandweave.engine.probe.session import probe_here
-from bandweave.planning.profile import Profile
-from bandweave.planning.scenario import Scenario
-from bandweave.planning.simulation import simulate
+from bandweave.planning.profile.profile import Profile
+from bandweave.planning.simulation.scenario import Scenario
+from bandweave.planning.simulation.simulation import simulate
+from bandweave.probing.machine import Scope
+from bandweave.probing.session import probe_here
 from benchmarks.combination import Combination, runner_of, server_of, three_sizes
 from benchmarks.models import Scale, Store
 from benchmarks.peers.protocol import Work

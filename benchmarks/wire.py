@@ -19,14 +19,15 @@ from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import widen
-from bandweave.engine.executor import PAGE_SIZE, Step
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import PAGE_SIZE, Step
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
+from bandweave.weights.loading import load_weights
 from benchmarks.contestant import ROOT
 from benchmarks.models import Scale, Store
 from benchmarks.result import Point, Result, Series

@@ -18,12 +18,12 @@ from benchmarks.statistics import Estimate, estimate, ratios
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.checkpoints.source import widen
-from bandweave.checkpoints.synth import synthesise
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.packing import unpack
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
 
 # --- statistics ---
 

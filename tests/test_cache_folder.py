@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bandweave.engine.cache_folder import MARK, CacheFolder
-from bandweave.engine.panel_cache import PanelCache, open_cache
+from bandweave.weights.cache_folder import MARK, CacheFolder
+from bandweave.weights.panel_cache import PanelCache, open_cache
 from tests.helpers.command import bandweave
 
 NAME = f"{'a' * 64}.0-64.{'0' * 16}.panels"
@@ -128,7 +128,7 @@ def test_a_writer_that_fails_leaves_nothing(
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from bandweave.engine.cache_folder import CacheFolder
+from bandweave.weights.cache_folder import CacheFolder
 if sys.argv[2] == "named":
     del os.O_TMPFILE
 with CacheFolder(Path(sys.argv[1])).writing(sys.argv[3]) as file:

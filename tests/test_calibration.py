@@ -7,15 +7,15 @@ import math
 import statistics
 
 import pytest
-from benchmarks import calibration_document
-from benchmarks.calibration_document import packaged, within_spread
+from benchmarks.calibration import document as calibration_document
+from benchmarks.calibration import fit as calibration
+from benchmarks.calibration.document import packaged, within_spread
+from benchmarks.calibration.fit import CLASSES, class_of, fit, residuals, search, spread
+from benchmarks.calibration.measurements import held_out_ids, left_out, measured_rows, measurements
 
-from bandweave.planning import calibration
-from bandweave.planning.calibration import CLASSES, class_of, fit, residuals, search, spread
-from bandweave.planning.efficiency import factors
-from bandweave.planning.engines import find_engine
-from bandweave.planning.measurements import held_out_ids, left_out, measurements
-from bandweave.planning.tables import rows as table_rows
+from bandweave.planning.costs.efficiency import factors
+from bandweave.planning.costs.engines import find_engine
+from bandweave.planning.machines.tables import rows as table_rows
 
 ENGINES = {row["name"]: find_engine(row["name"]) for row in table_rows("engines")}
 
@@ -28,7 +28,7 @@ def test_rows_have_sources_and_classes() -> None:
         assert row.source and class_of(row) in CLASSES
         assert row.decode_tokens_per_s or row.prefill_tokens_per_s
         assert (row.devices == 1) == (row.link == "")
-    assert sum(left_out().values()) + len(rows) == len(table_rows("measured"))
+    assert sum(left_out().values()) + len(rows) == len(measured_rows())
 
 
 def test_a_third_of_each_class_is_held_out_and_values_play_no_part() -> None:
@@ -105,4 +105,4 @@ def test_search_and_spread() -> None:
 
 
 def test_the_document_is_current() -> None:
-    assert calibration_document.is_current(), "run python -m benchmarks.calibrate"
+    assert calibration_document.is_current(), "run python -m benchmarks.calibration"

@@ -22,7 +22,7 @@ from bandweave.checkpoints.resolve import resolve_model
 from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
 from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.models.registry import build_graph, spec_from_config
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli.main import COMMANDS, cli
-from bandweave.engine import machine
+from bandweave.host import machine
 from tests.helpers.command import Outcome, bandweave, lines_of, start_command, start_on_terminal
 
 QUESTION = "What is 17 + 25?"

@@ -15,9 +15,9 @@ from bandweave.cli.session import open_session
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
-from bandweave.planning.split import make_split
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.programs.split import make_split
 from tests.helpers.command import bandweave
 
 QUESTION = ("--prompt", "What is 17 + 25?")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bandweave.models.config import ConfigError
+from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import MOST_LAYERS, MOST_SIZE, ModelSpec, inverse_frequencies
-from bandweave.planning.known_models import known_config, known_model, model_names
 from tests.transformers_reference import config_cases
 
 FAMILIES = config_cases.ARCHITECTURES

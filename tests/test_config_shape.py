@@ -9,11 +9,11 @@ import pytest
 
 from bandweave.checkpoints.gguf_config import config_from_gguf
 from bandweave.models.config import ConfigError
+from bandweave.models.config_shape import shape_from_config
+from bandweave.models.known_models import known_config
 from bandweave.models.registry import spec_from_config
-from bandweave.planning.config_shape import shape_from_config
-from bandweave.planning.hardware_text import hardware_from_text, hardware_from_toml
-from bandweave.planning.known_models import known_config
-from bandweave.planning.quantities import quantity
+from bandweave.planning.machines.hardware_text import hardware_from_text, hardware_from_toml
+from bandweave.planning.machines.quantities import quantity
 
 ABSURD: tuple[Any, ...] = (
     "x", "", -1, 1.5, float("nan"), 10**3000, [1], [[]], {}, {"a": 1}, True, 1 << 40,

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.checkpoints.content import (
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.content.blocks import (
     Content,
     block_bytes,
     blocks_of,
@@ -21,16 +23,15 @@ from bandweave.checkpoints.content import (
     sum_rows,
     sum_values,
 )
-from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.manifest import MANIFEST, read_manifest, write_manifest
-from bandweave.checkpoints.shapes import find_shape
-from bandweave.checkpoints.source import CheckpointError
-from bandweave.checkpoints.synth import synthesise
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
+from bandweave.content.manifest import MANIFEST, read_manifest, write_manifest
 from bandweave.models.graph import SplitUnit, split_unit
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
+from bandweave.weights.loading import load_weights
 from tests.helpers.random_model import ODD_SPECS, MemorySource, random_source
 
 MASK = (1 << 64) - 1

@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.manifest import MANIFEST
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.checkpoints.synth import synthesise
+from bandweave.content.manifest import MANIFEST
 from bandweave.engine.content_check import Agreement, ContentCheck
 from bandweave.engine.content_report import check_own
 from bandweave.engine.engine import Engine
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.messages import BlockSums, ContentReport
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.panel_cache import PanelCache
-from bandweave.engine.worker import Worker
+from bandweave.messages import BlockSums, ContentReport
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.nodes.worker import Worker
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
+from bandweave.weights.loading import load_weights
+from bandweave.weights.panel_cache import PanelCache
 from tests.helpers.command import bandweave
 
 SECRET = b"s" * 32

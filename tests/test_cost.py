@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandweave.planning.capacity import capacity
-from bandweave.planning.cost import decode_range, decode_step, item_names, prefill, prefill_range
-from bandweave.planning.deployment import (
+from bandweave.models.known_models import known_model
+from bandweave.models.weight_bytes import find_format
+from bandweave.planning.costs.capacity import capacity
+from bandweave.planning.costs.cost import (
+    decode_range,
+    decode_step,
+    item_names,
+    prefill,
+    prefill_range,
+)
+from bandweave.planning.costs.deployment import (
     BANDWEAVE,
     Deployment,
     EngineTraits,
@@ -23,10 +31,9 @@ from bandweave.planning.deployment import (
     pipeline_split,
     tensor_split,
 )
-from bandweave.planning.exchange import exchange
-from bandweave.planning.experts import expected_busiest
-from bandweave.planning.known_models import known_model
-from bandweave.planning.rates import (
+from bandweave.planning.costs.exchange import exchange
+from bandweave.planning.costs.experts import expected_busiest
+from bandweave.planning.machines.rates import (
     ANY,
     INFINITE,
     NO_LINK,
@@ -36,8 +43,7 @@ from bandweave.planning.rates import (
     LinkRates,
     NodeRates,
 )
-from bandweave.planning.split import Range
-from bandweave.planning.weight_bytes import find_format
+from bandweave.ranges import Range
 
 MODELS = ("llama-3.1-8b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b", "gemma-3-4b")
 PLAIN = EngineTraits(name="plain", two_step_exchange=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.engine.executor import Step, StepError
+from bandweave.executors.executor import Step, StepError
 from tests.helpers.damage import FrameRelay
 from tests.helpers.linked_nodes import (
     ABORT,

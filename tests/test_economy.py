@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.planning.cost import decode_step, prefill
-from bandweave.planning.deployment import Deployment, Workload, pipeline_split, tensor_split
-from bandweave.planning.economy import economy
-from bandweave.planning.efficiency import limit_rates
-from bandweave.planning.hardware import find_hardware
-from bandweave.planning.known_models import known_model
-from bandweave.planning.speculation import (
+from bandweave.models.known_models import known_model
+from bandweave.models.weight_bytes import find_format
+from bandweave.planning.costs.cost import decode_step, prefill
+from bandweave.planning.costs.deployment import Deployment, Workload, pipeline_split, tensor_split
+from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.efficiency import limit_rates
+from bandweave.planning.costs.speculation import (
     Speculation,
     acceptance_from_ratio,
     expected_tokens,
     speculative_tokens_per_s,
 )
-from bandweave.planning.weight_bytes import find_format
+from bandweave.planning.machines.hardware import find_hardware
 
 
 def deployment(model: str, hardware: str, count: int = 1, *, staged: bool = False) -> Deployment:

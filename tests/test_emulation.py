@@ -9,9 +9,9 @@ import time
 import pytest
 
 from bandweave import _native
-from bandweave.engine.executor import Step, StepError
-from bandweave.planning.emulation import EmulatedLink, emulated_link
-from bandweave.planning.link_profile import LinkProfile, LinkTime
+from bandweave.executors.executor import Step, StepError
+from bandweave.planning.profile.emulation import EmulatedLink, emulated_link
+from bandweave.planning.profile.link_profile import LinkProfile, LinkTime
 from tests.helpers.command import Outcome, bandweave
 from tests.helpers.linked_nodes import LinkedNodes, link_nodes, slow_link
 from tests.helpers.random_model import random_source, tiny_spec

@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.cli import report
 from bandweave.engine.engine import Engine
-from bandweave.engine.lowering import lower
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
 from bandweave.formats.sizes import packed_bytes
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.bill import ITEMS
-from bandweave.planning.engine_cost import predict_step
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.link_profile import FREE_LINK, LinkProfile
-from bandweave.planning.prediction import Load, choose_shares, predict, prompt_steps
-from bandweave.planning.profile import HERE, MachineProfile
-from bandweave.planning.profile_rates import link_rates_from_profile, rates_from_profile
-from bandweave.planning.split import make_split
-from bandweave.planning.work import Product, Reduce, Step, step_work
+from bandweave.planning.profile.bill import ITEMS
+from bandweave.planning.profile.engine_cost import predict_step
+from bandweave.planning.profile.engine_node import EngineNode
+from bandweave.planning.profile.link_profile import FREE_LINK, LinkProfile
+from bandweave.planning.profile.prediction import Load, choose_shares, predict, prompt_steps
+from bandweave.planning.profile.profile import HERE, MachineProfile
+from bandweave.planning.profile.profile_rates import link_rates_from_profile, rates_from_profile
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.programs.work import Product, Reduce, Step, step_work
+from bandweave.synth.shapes import find_shape
 from tests.helpers.profiles import make_link, make_machine, make_nodes, recorded_profile
 from tests.helpers.split_strategies import requests, specs
 

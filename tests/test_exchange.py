@@ -13,7 +13,7 @@ import pytest
 
 from bandweave._native import Exchange
 from bandweave.checkpoints.source import TensorSource
-from bandweave.engine.executor import Step
+from bandweave.executors.executor import Step
 from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, Relay, link_nodes
 from tests.helpers.random_model import (
     F32,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bandweave.checkpoints.source import TensorSource
-from bandweave.engine.executor import Step, StepError
+from bandweave.executors.executor import Step, StepError
 from tests.helpers.linked_nodes import (
     ABORT,
     BYE,

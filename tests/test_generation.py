@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from bandweave import _native
-from bandweave.engine.executor import StepError
-from bandweave.engine.generation import Generator
-from bandweave.engine.reference import math as reference_math
-from bandweave.engine.request import Request, Result
-from bandweave.engine.sampling import SamplingParams
+from bandweave.executors.executor import StepError
+from bandweave.executors.reference import math as reference_math
+from bandweave.generation.generation import Generator
+from bandweave.generation.request import Request, Result
+from bandweave.generation.sampling import SamplingParams
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.random_model import ODD_SPECS, random_source

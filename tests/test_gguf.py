@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.gguf import GgufHeader
 from bandweave.checkpoints.model_files import role_of, shape_from_path
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.checkpoints.synth import synthesise
-from bandweave.planning.known_models import known_model
-from bandweave.planning.weight_bytes import stored_format
+from bandweave.models.known_models import known_model
+from bandweave.models.weight_bytes import stored_format
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
 
 F32, Q4_0, Q6_K = 0, 2, 14
 BLOCKS = {F32: (1, 4), Q4_0: (32, 18), Q6_K: (256, 210)}

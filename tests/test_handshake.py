@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from bandweave import NUMERICS_VERSION, __version__
+from bandweave.handshake.handshake import HandshakeError, Misfit, Unproved, connect
+from bandweave.handshake.hello import MAX_NODES, PROTOCOL_VERSION, Refusal
+from bandweave.handshake.listener import Listener, mesh_only
+from bandweave.handshake.secret import make_secret, prove
+from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import bind
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.handshake import HandshakeError, Misfit, Unproved, connect
-from bandweave.mesh.hello import MAX_NODES, PROTOCOL_VERSION, Refusal
-from bandweave.mesh.listener import Listener, mesh_only
-from bandweave.mesh.secret import make_secret, prove
-from bandweave.mesh.transcript import Transcript
 from tests.helpers.connections import LOCAL, SECRET, hello, wait_until
 
 OUR_WORDS = ("session-name", "far:1", __version__, "node", "numerics")

@@ -6,12 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.planning.efficiency import LIMIT_ENGINES, bandweave_rates, factors, limit_rates
-from bandweave.planning.hardware import find_hardware, hardware_names
-from bandweave.planning.hardware_text import hardware_from_text, hardware_from_toml
-from bandweave.planning.links import find_link, link_from_text, link_names, link_shares_port
-from bandweave.planning.quantities import quantity
-from bandweave.planning.rates import CASES
+from bandweave.planning.costs.efficiency import LIMIT_ENGINES, bandweave_rates, factors, limit_rates
+from bandweave.planning.machines.hardware import find_hardware, hardware_names
+from bandweave.planning.machines.hardware_text import hardware_from_text, hardware_from_toml
+from bandweave.planning.machines.links import (
+    find_link,
+    link_from_text,
+    link_names,
+    link_shares_port,
+)
+from bandweave.planning.machines.quantities import quantity
+from bandweave.planning.machines.rates import CASES
 
 
 @pytest.mark.parametrize("name", hardware_names())

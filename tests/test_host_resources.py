@@ -9,12 +9,12 @@ import pytest
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.engine.control_groups import MemoryLimit
-from bandweave.engine.host_resources import node_rooms, node_threads, short_of_memory
-from bandweave.engine.messages import Description
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import fit_to_hosts
-from bandweave.planning.bill import bill_the_link
+from bandweave.host.control_groups import MemoryLimit
+from bandweave.messages import Description
+from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
+from bandweave.planning.profile.bill import bill_the_link
 
 GB = 10**9
 ONE, THREE = Fraction(1), Fraction(3)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bandweave.checkpoints.shapes import shape_names
+from bandweave.models.config_shape import shape_from_config
+from bandweave.models.known_models import known_config, known_model, model_names
+from bandweave.models.model_shape import distinct_experts
 from bandweave.models.registry import build_graph, spec_from_config
-from bandweave.planning.config_shape import shape_from_config
-from bandweave.planning.known_models import known_config, known_model, model_names
-from bandweave.planning.model_shape import distinct_experts
-from bandweave.planning.weight_bytes import find_format
+from bandweave.models.weight_bytes import find_format
+from bandweave.synth.shapes import shape_names
 
 # Total parameters in billions. Sources: model cards and reports of the makers, to the digits that
 # they give; "sum": the sum over the tensors' sizes that the makers' index files list. Drafts'

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from bandweave.engine.handle import LaunchError
-from bandweave.engine.launcher import LocalLauncher, ProcessHandle, ThreadLauncher
 from bandweave.mesh.channel import ChannelClosed
+from bandweave.nodes.handle import LaunchError
+from bandweave.nodes.launcher import LocalLauncher, ProcessHandle, ThreadLauncher
 from tests.helpers import node_stubs
 from tests.helpers.workers import (
     ROOT,
@@ -164,7 +164,7 @@ def test_nodes_that_do_not_listen_are_ended_all_the_same() -> None:
 
 CONTROLLER = """
 import json, sys, threading, time
-from bandweave.engine.launcher import LocalLauncher
+from bandweave.nodes.launcher import LocalLauncher
 
 handles = []
 

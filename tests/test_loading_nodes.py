@@ -17,14 +17,14 @@ import pytest
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.checkpoints.shapes import find_shape
-from bandweave.checkpoints.synth import synthesise
 from bandweave.engine import loading_nodes
 from bandweave.engine.engine import Engine
-from bandweave.engine.executor import StepError
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
+from bandweave.executors.executor import StepError
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
 from tests.helpers.command import bandweave, start_command
 
 
@@ -50,7 +50,7 @@ def children() -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == os.getpid() and b"bandweave.engine.process" in command:
+            if parent == os.getpid() and b"bandweave.nodes.process" in command:
                 found.append(int(entry.name))
     return sorted(found)
 
@@ -94,7 +94,7 @@ def test_an_error_of_the_callers_progress_leaves_the_engine_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A bar that cannot be drawn, say: the caller hears of it, and the next answer comes."""
-    monkeypatch.setattr("bandweave.engine.heartbeat.PERIOD", 0.005)
+    monkeypatch.setattr("bandweave.nodes.heartbeat.PERIOD", 0.005)
     params = SamplingParams(temperature=0, max_tokens=40)
     request = Request(tokens=tuple(range(100, 130)), params=params)
     options = EngineOptions(context=256, in_process=True)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandweave import _native
-from bandweave.engine import control_groups, machine
-from bandweave.engine.binding import Binding, bind_node, spans_memories
-from bandweave.engine.control_groups import cpu_quota, memory_limits
-from bandweave.engine.machine import numa_nodes, usable_cpus
+from bandweave.host import control_groups, machine
+from bandweave.host.binding import Binding, bind_node, spans_memories
+from bandweave.host.control_groups import cpu_quota, memory_limits
+from bandweave.host.machine import numa_nodes, usable_cpus
 
 TWO_SOCKETS = (tuple(range(0, 8)), tuple(range(8, 16)))
 TAKING_TURNS = (tuple(range(0, 16, 2)), tuple(range(1, 16, 2)))  # as some firmware numbers them

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.shapes import find_shape
-from bandweave.checkpoints.synth import synthesise
 from bandweave.engine.engine import Engine, EngineOptions
-from bandweave.engine.launcher import LocalLauncher
-from bandweave.engine.loading import packed_bytes
-from bandweave.engine.lowering import lower
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
-from bandweave.engine.native import ExecutorOptions
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
+from bandweave.executors.native import ExecutorOptions
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.nodes.launcher import LocalLauncher
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
+from bandweave.weights.loading import packed_bytes
 
 CONTEXT = 2048
 BESIDE_BYTES = 200_000_000  # what a node may take beside its weights and KV cache

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bandweave.handshake.secret import make_secret, prove, read_secret, verify
 from bandweave.mesh.address import bind, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
 from bandweave.mesh.hangup import wait_hangup
-from bandweave.mesh.secret import make_secret, prove, read_secret, verify
 from tests.helpers.connections import LOCAL, SECRET, framed, wait_until
 
 
@@ -138,7 +138,7 @@ def test_a_token_may_come_out_of_a_pipe(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="is empty"):
         read_secret(path)
     writer = os.open(path, os.O_RDWR)
-    monkeypatch.setattr("bandweave.mesh.secret._PIPE_SECONDS", 0.1)
+    monkeypatch.setattr("bandweave.handshake.secret._PIPE_SECONDS", 0.1)
     with pytest.raises(ValueError, match="cannot be read: nobody writes to this pipe"):
         read_secret(path)
     os.close(writer)

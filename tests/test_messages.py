@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.control_groups import MemoryLimit
-from bandweave.engine.messages import (
+from bandweave.generation.request import Request, Timing
+from bandweave.generation.sampling import SamplingParams
+from bandweave.host.control_groups import MemoryLimit
+from bandweave.messages import (
     AnswerEnd,
     Cancel,
     Description,
@@ -26,9 +28,7 @@ from bandweave.engine.messages import (
     decode,
     encode,
 )
-from bandweave.engine.request import Request, Timing
-from bandweave.engine.sampling import SamplingParams
-from bandweave.planning.emulation import EmulatedLink
+from bandweave.planning.profile.emulation import EmulatedLink
 
 ASSIGNMENT = Assignment(
     model="/models/m",

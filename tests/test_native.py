@@ -11,12 +11,12 @@ import pytest
 
 import bandweave
 from bandweave import _native
-from bandweave.engine.loading import Weights
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.probe.programs import matrix, products
-from bandweave.engine.reference.math import exp
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
+from bandweave.probing.programs import matrix, products
+from bandweave.weights.loading import Weights
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import (
     ODD_SPECS,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.engine.executor import PAGE_SIZE
-from bandweave.engine.generation import Generator
-from bandweave.engine.ngram import NgramDrafter
-from bandweave.engine.request import Request, Result
-from bandweave.engine.sampling import SamplingParams
-from bandweave.engine.speculation import Speculation
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.generation.generation import Generator
+from bandweave.generation.ngram import NgramDrafter
+from bandweave.generation.request import Request, Result
+from bandweave.generation.sampling import SamplingParams
+from bandweave.generation.speculation import Speculation
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, MemorySource, random_tensors
 from tests.helpers.reference_nodes import Book, ReferenceNodes

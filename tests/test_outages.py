@@ -14,13 +14,13 @@ import pytest
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.engine.engine import Engine
-from bandweave.engine.executor import StepError
-from bandweave.engine.launcher import HostLauncher
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.process import SERVE
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
+from bandweave.executors.executor import StepError
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
 from bandweave.mesh import tcp_options
+from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.process import SERVE
 from tests.helpers.connections import SECRET
 from tests.helpers.networks import End, two_hosts
 from tests.helpers.workers import STUBS, WorkerProcess, all_gone, hosts, pids_of
@@ -170,7 +170,8 @@ def test_a_machine_that_vanishes_while_nodes_start_is_named(cable: tuple[End, En
 
 
 IMPATIENT = f"""
-from bandweave.engine import worker, worker_session
+from bandweave.nodes import worker
+from bandweave.nodes import worker_session
 worker_session._LOOK_SECONDS, worker_session._PATIENCE = 0.5, 8.0
 worker.run_worker("0.0.0.0:0", {SECRET!r}, serve="{STUBS}:serve")
 """

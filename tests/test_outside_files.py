@@ -15,10 +15,10 @@ from bandweave import files
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.checkpoints.synth_tokenizer import tokenizer_config, tokenizer_json
-from bandweave.cli.plan_setup import read_hardware
+from bandweave.cli.plan.setup import read_hardware
 from bandweave.cli.profile_store import read_profile
 from bandweave.shown import printable, shown
+from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.engine.answering import Answering
-from bandweave.engine.ngram import LONGEST, SHORTEST, History, NgramDrafter
-from bandweave.engine.pace import Acceptance, Costs, Odds, Pace, plan_lengths
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
-from bandweave.engine.speculation import Speculation
+from bandweave.generation.answering import Answering
+from bandweave.generation.ngram import LONGEST, SHORTEST, History, NgramDrafter
+from bandweave.generation.pace import Acceptance, Costs, Odds, Pace, plan_lengths
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.generation.speculation import Speculation
 from tests.helpers.scripted_drafter import ScriptedDrafter
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from bandweave.engine.executor import PAGE_SIZE
-from bandweave.engine.pages import Cached, PagePool
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.generation.pages import Cached, PagePool
 
 NUM_PAGES = 7
 

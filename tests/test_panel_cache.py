@@ -16,18 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.checkpoints.source import TensorSource
-from bandweave.checkpoints.synth import synthesise
-from bandweave.engine import cache_folder, loading
-from bandweave.engine.loading import Weights, keep_weights, load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.panel_cache import Held, PanelCache, _next
-from bandweave.engine.panel_sections import missing
-from bandweave.engine.program import Program
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Program
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.synth.model import synthesise
+from bandweave.synth.shapes import find_shape
+from bandweave.weights import cache_folder, loading
+from bandweave.weights.loading import Weights, keep_weights, load_weights
+from bandweave.weights.panel_cache import Held, PanelCache, _next
+from bandweave.weights.panel_sections import missing
 from tests.helpers.random_model import ODD_SPECS, random_source
 
 SETTLE_SECONDS = 0.1  # a file that was written just now is not believed to be known

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bandweave.cli.main import cli, explain
-from bandweave.cli.plan_claims import claims_document
-from bandweave.planning.claims import check_claims, link_effects
-from bandweave.planning.profile import SCHEMA_VERSION
+from bandweave.cli.plan.claims import claims_document
+from bandweave.planning.claims.claims import check_claims, link_effects
+from bandweave.planning.profile.profile import SCHEMA_VERSION
 from tests.helpers.command import bandweave
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -126,7 +126,7 @@ def test_several_machines_and_descriptions(plan: Any, tmp_path: Path) -> None:
 
 
 def test_measured_machines(plan: Any, tmp_path: Path) -> None:
-    pytest.importorskip("bandweave.planning.profile_rates")  # comes with `bandweave probe`
+    pytest.importorskip("bandweave.planning.profile.profile_rates")  # comes with `bandweave probe`
     profile = Path(__file__).resolve().parent / "data" / "profile.json"
     arguments = ("llama-3.2-1b", "--profile", profile, "--link", "10gbe")
     one, two = (

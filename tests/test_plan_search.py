@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandweave.planning.capacity import capacity
-from bandweave.planning.columns import ANY_ENGINE
-from bandweave.planning.deployment import BANDWEAVE, Network
-from bandweave.planning.explain import (
+from bandweave.models.known_models import known_model
+from bandweave.models.weight_bytes import find_format
+from bandweave.planning.costs.capacity import capacity
+from bandweave.planning.costs.deployment import BANDWEAVE, Network
+from bandweave.planning.machines.links import find_link
+from bandweave.planning.machines.rates import ANY, ComputeRate, Estimate, LinkRates, NodeRates
+from bandweave.planning.search.columns import ANY_ENGINE
+from bandweave.planning.search.explain import (
     layout_phrase,
     left_out_sentences,
     limiting_sentence,
@@ -19,13 +23,9 @@ from bandweave.planning.explain import (
     sensitivities,
     verdict_sentence,
 )
-from bandweave.planning.known_models import known_model
-from bandweave.planning.layout import Question, Setup, fitted, start_layout, ways_to_cut
-from bandweave.planning.links import find_link
-from bandweave.planning.rates import ANY, ComputeRate, Estimate, LinkRates, NodeRates
-from bandweave.planning.search import Answer, find_plans, machine_sets
-from bandweave.planning.shortage import needed_bytes, read_bytes, shortage_sentence
-from bandweave.planning.weight_bytes import find_format
+from bandweave.planning.search.layout import Question, Setup, fitted, start_layout, ways_to_cut
+from bandweave.planning.search.search import Answer, find_plans, machine_sets
+from bandweave.planning.search.shortage import needed_bytes, read_bytes, shortage_sentence
 
 SLACK = 1 + 1e-9
 
@@ -166,7 +166,7 @@ def test_unequal_machines_get_unequal_shares() -> None:
 
 
 def replace_layout(plan, layout, answer: Answer) -> float:  # noqa: ANN001
-    from bandweave.planning.search import evaluate
+    from bandweave.planning.search.search import evaluate
 
     network = answer.setup.networks[0]
     return evaluate(answer.question, answer.setup, network, layout).seconds

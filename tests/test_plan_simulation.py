@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from bandweave.checkpoints.shapes import find_shape
 from bandweave.models.registry import build_graph
-from bandweave.planning.columns import ANY_ENGINE
-from bandweave.planning.cost import StepCost, decode_step, prefill
-from bandweave.planning.deployment import BANDWEAVE, Deployment, EngineTraits, Network
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.layout import Layout, Setup, deploy
-from bandweave.planning.prediction import Load, predict
-from bandweave.planning.profile import HERE
-from bandweave.planning.rates import LinkRates
-from bandweave.planning.scenario import Outcome, Scenario, percentile
-from bandweave.planning.server import Batch, PlannedServer, ProbedServer
-from bandweave.planning.simulation import simulate
-from bandweave.planning.split import make_split
+from bandweave.planning.costs.cost import StepCost, decode_step, prefill
+from bandweave.planning.costs.deployment import BANDWEAVE, Deployment, EngineTraits, Network
+from bandweave.planning.machines.rates import LinkRates
+from bandweave.planning.profile.engine_node import EngineNode
+from bandweave.planning.profile.prediction import Load, predict
+from bandweave.planning.profile.profile import HERE
+from bandweave.planning.search.columns import ANY_ENGINE
+from bandweave.planning.search.layout import Layout, Setup, deploy
+from bandweave.planning.simulation.scenario import Outcome, Scenario, percentile
+from bandweave.planning.simulation.server import Batch, PlannedServer, ProbedServer
+from bandweave.planning.simulation.simulation import simulate
+from bandweave.programs.split import make_split
+from bandweave.synth.shapes import find_shape
 from tests.helpers.profiles import make_link, make_machine
 from tests.test_plan_search import link, node, question
 

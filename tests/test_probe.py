@@ -22,18 +22,12 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli import prediction
 from bandweave.cli.environment import read_environment
 from bandweave.cli.profile_store import read_profile, save_profile
-from bandweave.engine.messages import MessageError, decode, encode
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.probe.links import SIZES, Schedule, message_bytes
-from bandweave.engine.probe.machine import Scope, probe_machine, thread_counts
-from bandweave.engine.probe.messages import ProbeLinks, ProbeMachine
-from bandweave.engine.probe.session import probe_here, probe_hosts
-from bandweave.engine.probe.stopwatch import Setting, take_turns
-from bandweave.mesh.secret import make_secret
+from bandweave.handshake.secret import make_secret
+from bandweave.messages import MessageError, decode, encode
 from bandweave.models.registry import build_graph
-from bandweave.planning.fit import fitting_shares
-from bandweave.planning.interpolation import interpolate
-from bandweave.planning.profile import (
+from bandweave.planning.profile.interpolation import interpolate
+from bandweave.planning.profile.profile import (
     HERE,
     SCHEMA_VERSION,
     MachineProfile,
@@ -42,9 +36,15 @@ from bandweave.planning.profile import (
     median_and_spread,
     stale_reason,
 )
-from bandweave.planning.record import from_json, to_json
-from bandweave.planning.split import make_split
-from bandweave.planning.work import Reduce, Step, step_work
+from bandweave.planning.search.fit import fitting_shares
+from bandweave.probing.links import SIZES, Schedule, message_bytes
+from bandweave.probing.machine import Scope, probe_machine, thread_counts
+from bandweave.probing.messages import ProbeLinks, ProbeMachine
+from bandweave.probing.session import probe_here, probe_hosts
+from bandweave.probing.stopwatch import Setting, take_turns
+from bandweave.programs.split import make_split
+from bandweave.programs.work import Reduce, Step, step_work
+from bandweave.record import from_json, to_json
 from tests.helpers.command import bandweave, environment
 from tests.helpers.profiles import make_link, make_machine, recorded_profile
 
@@ -272,7 +272,7 @@ def test_links_of_this_machine_are_measured() -> None:
 
 
 def test_messages_are_as_long_as_the_engines() -> None:
-    """What the probe calls the size of a message is what ``planning.work`` calls it."""
+    """What the probe calls the size of a message is what ``programs.work`` calls it."""
     with Folder.open(demo_folder()) as folder:
         spec = folder.spec
     step = Step(rows=3, keys=1.0, logit_rows=1)

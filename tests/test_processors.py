@@ -15,15 +15,16 @@ import pytest
 
 from bandweave import NUMERICS_VERSION, _native
 from bandweave.checkpoints.source import widen
-from bandweave.engine.dump import DumpOptions, write_dump
-from bandweave.engine.generation import Generator
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
+from bandweave.executors.dump import DumpOptions, write_dump
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.generation.generation import Generator
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.weights.loading import load_weights
 from tests.helpers.command import start_command
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.runner_builds import build_runner, run_runner

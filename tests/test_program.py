@@ -12,13 +12,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bandweave.engine.lowering import lower
-from bandweave.engine.program import Op, Part, Program
 from bandweave.models.graph import COLUMN_UNIT, Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range, Split, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Op, Part, Program
+from bandweave.programs.split import Split, make_split
+from bandweave.ranges import Range
 from tests.helpers.random_model import tiny_spec
 from tests.helpers.split_strategies import requests, specs
 

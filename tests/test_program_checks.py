@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.engine.executor import Step
-from bandweave.engine.loading import Weights, load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.probe.programs import matrix, products
-from bandweave.engine.program import Buffer, CacheShape, Op, Part, Program, Vector, View, Weight
-from bandweave.engine.reference.executor import ReferenceExecutor
-from bandweave.engine.reference.weights import load_reference
+from bandweave.executors.executor import Step
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.reference.executor import ReferenceExecutor
+from bandweave.executors.reference.weights import load_reference
 from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, make_split
+from bandweave.probing.programs import matrix, products
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Buffer, CacheShape, Op, Part, Program, Vector, View, Weight
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.weights.loading import Weights, load_weights
 from tests.helpers.linked_nodes import pair_link
 from tests.helpers.random_model import MemorySource, bell, random_source, tiny_spec
 from tests.helpers.reference_nodes import Book

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from bandweave.mesh import reception
-from bandweave.mesh.acceptance import Acceptance
+from bandweave.handshake import reception
+from bandweave.handshake.acceptance import Acceptance
+from bandweave.handshake.handshake import connect
+from bandweave.handshake.listener import Listener
+from bandweave.handshake.reception import Connection, Reception
+from bandweave.handshake.stranger_log import StrangerLog
 from bandweave.mesh.address import bind
-from bandweave.mesh.handshake import connect
-from bandweave.mesh.listener import Listener
-from bandweave.mesh.reception import Connection, Reception
-from bandweave.mesh.stranger_log import StrangerLog
 from tests.helpers.connections import LOCAL, SECRET, ends, framed, hello, wait_until
 
 
@@ -216,7 +216,7 @@ def test_a_log_that_fails_harms_nobody() -> None:
 
 SHORT_OF_DESCRIPTORS = """
 import resource, socket, sys
-from bandweave.mesh.listener import Listener
+from bandweave.handshake.listener import Listener
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
 lines = []
 with Listener(("127.0.0.1", 0), bytes.fromhex(sys.argv[2]), timeout=60, log=lines.append) as port:
@@ -320,7 +320,7 @@ def test_the_lines_account_for_every_stranger() -> None:
 
 def test_one_line_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("bandweave.mesh.stranger_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bandweave.handshake.stranger_log.time.monotonic", lambda: now[0])
     lines: list[str] = []
     log = StrangerLog(lines.append)
     log.add("one")

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from bandweave.engine.executor import StepError
-from bandweave.engine.reference.weights import load_reference
+from bandweave.executors.executor import StepError
+from bandweave.executors.reference.weights import load_reference
 from bandweave.formats.registry import FORMAT_NAMES
 from tests.helpers.random_model import F32, ODD_SPECS, MemorySource, random_source, random_tensors
 from tests.helpers.reference_nodes import Book, ReferenceNodes

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bandweave.engine.reference import math as own
+from bandweave.executors.reference import math as own
 from tests.helpers.random_model import F32, bell
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -11,9 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bandweave.engine.reference import math as reference_math
-from bandweave.engine.reference.attention import LayerCache, attention
-from bandweave.engine.reference.products import (
+from bandweave.executors.reference import math as reference_math
+from bandweave.executors.reference.attention import LayerCache, attention
+from bandweave.executors.reference.products import (
     NumbersError,
     add_grid,
     linear_grid,

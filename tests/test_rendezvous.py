@@ -9,10 +9,10 @@ import time
 
 import pytest
 
+from bandweave.handshake.handshake import HandshakeError, connect
+from bandweave.handshake.listener import Listener
+from bandweave.handshake.rendezvous import connect_mesh
 from bandweave.mesh.address import bind, format_address
-from bandweave.mesh.handshake import HandshakeError, connect
-from bandweave.mesh.listener import Listener
-from bandweave.mesh.rendezvous import connect_mesh
 from tests.helpers.connections import LOCAL, SECRET, hello
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.engine import sampling
-from bandweave.engine.philox import philox4x32, uniform
-from bandweave.engine.reference import math as reference_math
-from bandweave.engine.sampling import NoTokenError, SamplingParams, sample
+from bandweave.executors.reference import math as reference_math
+from bandweave.generation import sampling
+from bandweave.generation.philox import philox4x32, uniform
+from bandweave.generation.sampling import NoTokenError, SamplingParams, sample
 
 FULL = 0xFFFFFFFF
 

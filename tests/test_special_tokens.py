@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bandweave.checkpoints.synth_tokenizer import tokenizer_json
+from bandweave.synth.tokenizer import tokenizer_json
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.files import TextError

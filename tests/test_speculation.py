@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from bandweave import _native
-from bandweave.engine.draft_model import DraftModel
-from bandweave.engine.drafting import Drafter
-from bandweave.engine.generation import Generator
-from bandweave.engine.ngram import NgramDrafter
-from bandweave.engine.reference import math as reference_math
-from bandweave.engine.request import Request, Result
-from bandweave.engine.sampling import SamplingParams
-from bandweave.engine.speculation import Speculation
+from bandweave.executors.reference import math as reference_math
+from bandweave.generation.draft_model import DraftModel
+from bandweave.generation.drafting import Drafter
+from bandweave.generation.generation import Generator
+from bandweave.generation.ngram import NgramDrafter
+from bandweave.generation.request import Request, Result
+from bandweave.generation.sampling import SamplingParams
+from bandweave.generation.speculation import Speculation
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.random_model import ODD_SPECS, random_source

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import NodeShare, Range, Split, apportion, make_split, ranges, units
+from bandweave.programs.split import NodeShare, Split, apportion, make_split, ranges, units
+from bandweave.ranges import Range
 from tests.helpers.random_model import ODD_SPECS, tiny_spec
 from tests.helpers.split_strategies import any_share, requests, share_vectors, specs
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bandweave.engine.launcher import HostLauncher
-from bandweave.mesh.handshake import HandshakeError
-from bandweave.mesh.secret import make_secret, read_secret
+from bandweave.handshake.handshake import HandshakeError
+from bandweave.handshake.secret import make_secret, read_secret
+from bandweave.nodes.launcher import HostLauncher
 from tests.helpers.workers import child_environment, free_port
 
 BANDWEAVE = (sys.executable, "-m", "bandweave")

@@ -17,7 +17,7 @@ from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import widen
 from bandweave.models.registry import build_graph, spec_from_config
 from bandweave.models.spec import MOST_LAYERS
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 from tests.test_checkpoints import CONFIG, random_tensors, refused, write_folder
 
 TIED = {**CONFIG, "tie_word_embeddings": True}

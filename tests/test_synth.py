@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bandweave.checkpoints import synth
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.shapes import find_shape, shape_names
 from bandweave.checkpoints.source import CheckpointError, widen
-from bandweave.checkpoints.synth import round_to_bf16, synthesise
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
+from bandweave.synth import model as synth
+from bandweave.synth.model import round_to_bf16, synthesise
+from bandweave.synth.shapes import find_shape, shape_names
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer

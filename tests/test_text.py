@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from bandweave.checkpoints import synth_tokenizer
-from bandweave.checkpoints.synth_tokenizer import tokenizer_config, tokenizer_json
+from bandweave.synth import tokenizer as synth_tokenizer
+from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.byte_alphabet import byte_alphabet
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.detokenizer import ByteDetokenizer

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bandweave.engine.launcher import HostLauncher
-from bandweave.engine.worker import Worker
 from bandweave.mesh.address import bind, format_address, parse_address, resolve
+from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.worker import Worker
 from tests.helpers.connections import SECRET
 from tests.helpers.networks import End, forwarded, run, two_hosts
 from tests.helpers.workers import WorkerProcess, ask, check_mesh

@@ -15,7 +15,7 @@ import pytest
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource
-from bandweave.engine.executor import Step
+from bandweave.executors.executor import Step
 from bandweave.models.spec import ModelSpec
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import F32, MemorySource

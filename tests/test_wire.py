@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.engine.reference.wire import round_grid, round_rows
+from bandweave.executors.reference.wire import round_grid, round_rows
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.reference_nodes import Book, ReferenceNodes

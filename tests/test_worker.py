@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from bandweave.engine.launcher import HostLauncher, LaunchError, LocalLauncher
-from bandweave.engine.spawn import spawn
-from bandweave.engine.worker import Worker, run_worker
-from bandweave.engine.worker_session import WorkerSession
+from bandweave.handshake.handshake import HandshakeError, connect
+from bandweave.handshake.secret import make_secret
 from bandweave.mesh.address import bind, format_address, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed
-from bandweave.mesh.handshake import HandshakeError, connect
 from bandweave.mesh.host import host_id
-from bandweave.mesh.secret import make_secret
+from bandweave.nodes.launcher import HostLauncher, LaunchError, LocalLauncher
+from bandweave.nodes.spawn import spawn
+from bandweave.nodes.worker import Worker, run_worker
+from bandweave.nodes.worker_session import WorkerSession
 from tests.helpers.connections import SECRET, ends, hello
 from tests.helpers.hanging_file import hanging_file, release_readers
 from tests.helpers.workers import (
@@ -169,7 +169,7 @@ def test_a_session_that_cannot_start_ends_itself_alone(
         pids.append(process.pid)
         return process, channel
 
-    monkeypatch.setattr("bandweave.engine.worker.spawn", spawned)
+    monkeypatch.setattr("bandweave.nodes.worker.spawn", spawned)
     if where == "thread":
         real = WorkerSession._in_thread
         monkeypatch.setattr(
@@ -199,8 +199,8 @@ def test_a_session_that_cannot_start_ends_itself_alone(
 
 SHORT_OF_DESCRIPTORS = f"""
 import os, resource
-from bandweave.engine.worker import Worker
-from bandweave.engine.log import Log
+from bandweave.nodes.worker import Worker
+from bandweave.nodes.log import Log
 log = Log("worker")
 with Worker("127.0.0.1:0", {SECRET!r}, log=log, serve="{STUBS}:serve") as worker:
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))

@@ -15,8 +15,8 @@ import pytest
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.engine.machine import usable_cpus
 from bandweave.engine.model_search import find_model
+from bandweave.host.machine import usable_cpus
 from tests.helpers.command import Command, bandweave, start_command
 
 ASK = ("--prompt", "What is 17 + 25?", "--max-tokens", "8", "--json")

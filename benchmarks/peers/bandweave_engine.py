@@ -18,10 +18,10 @@ from bandweave.cli import report
 from bandweave.cli.environment import read_environment
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
-from bandweave.mesh.secret import read_secret
-from bandweave.planning.emulation import emulated_link
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.secret import read_secret
+from bandweave.planning.profile.emulation import emulated_link
 from benchmarks.peers.protocol import Work, serve
 
 

@@ -39,7 +39,7 @@ struct ExecutorOptions {
     const Kernels* kernels = nullptr;
 };
 
-// The rows of a step; see engine/executor.py. Pointers live as long as the call.
+// The rows of a step; see executors/executor.py. Pointers live as long as the call.
 struct StepRows {
     int rows = 0, slots = 0, pages = 0;
     const int32_t* tokens = nullptr;

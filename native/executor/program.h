@@ -1,5 +1,5 @@
 // Program: the flat list of operations of one node, as the Python side lowers it
-// (engine/program.py describes the kinds). Plain data.
+// (programs/program.py describes the kinds). Plain data.
 #pragma once
 #include <array>
 #include <string>

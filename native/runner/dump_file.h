@@ -1,4 +1,4 @@
-// A dumped program with its weights: one file, as src/bandweave/engine/dump.py writes and describes
+// A dumped program with its weights: one file, as src/bandweave/executors/dump.py writes and describes
 // it. Everything read is checked before it is used.
 #pragma once
 #include <memory>

@@ -1,4 +1,4 @@
-// Greedy generation of one sequence on one node, as engine/generation.py does it. Knows tokens, no
+// Greedy generation of one sequence on one node, as generation/generation.py does it. Knows tokens, no
 // text.
 #pragma once
 #include <cstdint>

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bandweave.engine.executor import StepError
+from bandweave.executors.executor import StepError
 from tests.exhaustive.cases import Case
 from tests.exhaustive.runner import Answer, Runner
 

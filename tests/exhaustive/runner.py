@@ -16,11 +16,11 @@ from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
 from bandweave.checkpoints.source import TensorSource
-from bandweave.engine.executor import PAGE_SIZE, StepError
-from bandweave.engine.generation import Generator
-from bandweave.engine.request import Request, Result
-from bandweave.engine.sampling import SamplingParams
-from bandweave.engine.speculation import Speculation
+from bandweave.executors.executor import PAGE_SIZE, StepError
+from bandweave.generation.generation import Generator
+from bandweave.generation.request import Request, Result
+from bandweave.generation.sampling import SamplingParams
+from bandweave.generation.speculation import Speculation
 from bandweave.models.spec import ModelSpec
 from tests.exhaustive.cases import (
     ALONE,

@@ -26,15 +26,15 @@ from typing import Any, NoReturn
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.engine.context import NodeContext
 from bandweave.engine.engine import Engine
-from bandweave.engine.launcher import HostLauncher
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.process import SERVE, run_node
-from bandweave.engine.request import Request
-from bandweave.engine.sampling import SamplingParams
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.handshake import HandshakeError
 from bandweave.mesh.channel import Channel, ChannelError
-from bandweave.mesh.handshake import HandshakeError
+from bandweave.nodes.context import NodeContext
+from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.process import SERVE, run_node
 from tests.fuzz.handshake import quiet_worker, size_of
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, wait_until

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bandweave import _native
-from bandweave.engine.dump import DumpOptions, write_dump
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
+from bandweave.executors.dump import DumpOptions, write_dump
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.weights.loading import load_weights
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.runner_builds import build_native
 

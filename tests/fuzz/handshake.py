@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bandweave.engine.launcher import HostLauncher
+from bandweave.handshake.handshake import HandshakeError, introduction
+from bandweave.handshake.secret import make_secret
+from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import parse_address
 from bandweave.mesh.channel import Channel
-from bandweave.mesh.handshake import HandshakeError, introduction
-from bandweave.mesh.secret import make_secret
-from bandweave.mesh.transcript import Transcript
+from bandweave.nodes.launcher import HostLauncher
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, hello
 from tests.helpers.workers import WorkerProcess, ask, threads_of

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
 _MARK = "BANDWEAVE_TEST_MARK"
-_NODE = b"bandweave.engine.process"
+_NODE = b"bandweave.nodes.process"
 SECONDS = 60.0
 
 

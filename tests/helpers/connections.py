@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bandweave.mesh.hello import Hello
-from bandweave.mesh.secret import make_secret
+from bandweave.handshake.hello import Hello
+from bandweave.handshake.secret import make_secret
 
 SECRET = make_secret()
 LOCAL = ("127.0.0.1", 0)

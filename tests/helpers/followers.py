@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from bandweave.engine.executor import StepError
+from bandweave.executors.executor import StepError
 
 
 class Followers:

@@ -18,14 +18,15 @@ import numpy as np
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
-from bandweave.engine.executor import Step, StepError
-from bandweave.engine.loading import Weights, load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import Buffer, CacheShape, Op, Program, View
+from bandweave.executors.executor import Step, StepError
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Buffer, CacheShape, Op, Program, View
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.weights.loading import Weights, load_weights
 from tests.helpers.crc32c import crc32c
 from tests.helpers.random_model import F32
 

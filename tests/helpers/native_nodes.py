@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
-from bandweave.engine.executor import Step, StepError
-from bandweave.engine.loading import load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import Step, StepError
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
+from bandweave.weights.loading import load_weights
 from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bandweave.engine.context import NodeContext
-from bandweave.mesh.rendezvous import connect_mesh
+from bandweave.handshake.rendezvous import connect_mesh
 from bandweave.mesh.shared import share_memory
+from bandweave.nodes.context import NodeContext
 
 
 def serve(context: NodeContext) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.engine.executor import PAGE_SIZE, Step, StepError
+from bandweave.executors.executor import PAGE_SIZE, Step, StepError
 
 F32 = npt.NDArray[np.float32]
 

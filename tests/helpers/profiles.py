@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION, __version__
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.link_profile import LinkProfile, LinkTime
-from bandweave.planning.profile import (
+from bandweave.planning.profile.engine_node import EngineNode
+from bandweave.planning.profile.link_profile import LinkProfile, LinkTime
+from bandweave.planning.profile.profile import (
     AttentionRate,
     ElementRate,
     MachineProfile,

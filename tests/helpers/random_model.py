@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec, RopeScaling, RopeSpec
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 
 F32 = npt.NDArray[np.float32]
 

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints.source import TensorSource, widen
-from bandweave.engine.executor import PAGE_SIZE, Step, StepError
-from bandweave.engine.lowering import lower
-from bandweave.engine.reference.exchange import ThreadMesh
-from bandweave.engine.reference.executor import ReferenceExecutor
-from bandweave.engine.reference.weights import load_reference
+from bandweave.executors.executor import PAGE_SIZE, Step, StepError
+from bandweave.executors.reference.exchange import ThreadMesh
+from bandweave.executors.reference.executor import ReferenceExecutor
+from bandweave.executors.reference.weights import load_reference
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range, make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import make_split
+from bandweave.ranges import Range
 from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bandweave.engine.drafting import Offer, Told
+from bandweave.generation.drafting import Offer, Told
 
 
 class ScriptedDrafter:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bandweave.engine.handle import NodeHandle
-from bandweave.engine.launcher import HostLauncher
+from bandweave.nodes.handle import NodeHandle
+from bandweave.nodes.launcher import HostLauncher
 from tests.helpers.connections import SECRET
 
 STUBS = "tests.helpers.node_stubs"
@@ -94,7 +94,7 @@ class WorkerProcess:
         code = code or (
             "from bandweave.cli.standard_streams import open_standard_streams\n"
             "open_standard_streams()\n"
-            "from bandweave.engine.worker import run_worker\n"
+            "from bandweave.nodes.worker import run_worker\n"
             f"run_worker({listen!r}, {SECRET!r}, **{options!r})\n"
         )
         self.process = subprocess.Popen(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bandweave.checkpoints.synth_tokenizer import byte_alphabet
+from bandweave.synth.tokenizer import byte_alphabet
 
 STORED = Path(__file__).parent / "tokens.json"
 COUNT = 200

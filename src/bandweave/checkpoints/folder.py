@@ -27,7 +27,7 @@ from bandweave.checkpoints.stored import DTYPES, Stored, find_tensors
 from bandweave.models.config import ConfigError
 from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import ModelSpec
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 from bandweave.shown import printable, shown
 
 _SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint

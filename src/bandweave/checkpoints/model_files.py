@@ -19,8 +19,8 @@ from bandweave.checkpoints.gguf_config import config_from_gguf
 from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.config import ConfigError
-from bandweave.planning.config_shape import shape_from_config
-from bandweave.planning.model_shape import ModelShape
+from bandweave.models.config_shape import shape_from_config
+from bandweave.models.model_shape import ModelShape
 from bandweave.shown import printable
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")

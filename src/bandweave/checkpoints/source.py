@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.planning.split import Range
+from bandweave.ranges import Range
 
 
 class CheckpointError(ValueError):

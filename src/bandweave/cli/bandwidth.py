@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from bandweave.engine.machine import available_memory_bytes, usable_cpus
+from bandweave.host.machine import available_memory_bytes, usable_cpus
 
 _TOTAL_BYTES = 1 << 30
 _THREAD_BYTES = 64 << 20  # of every thread at least: more than a cache holds

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from bandweave.cli.report import Bill
     from bandweave.engine.engine import Engine
     from bandweave.engine.options import EngineOptions
-    from bandweave.engine.request import Timing
-    from bandweave.planning.prediction import Prediction
+    from bandweave.generation.request import Timing
+    from bandweave.planning.profile.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +130,8 @@ def _measure(
         )
         from bandweave.cli.session import start_engine
     from bandweave.engine.placement import local_threads
-    from bandweave.engine.request import Request
-    from bandweave.engine.sampling import SamplingParams
+    from bandweave.generation.request import Request
+    from bandweave.generation.sampling import SamplingParams
 
     bandwidth = None
     predictor = find_predictor(stored_profile(), options)

@@ -20,7 +20,7 @@ def command(clear: bool, as_json: bool) -> None:
 
     BANDWEAVE_CACHE names the folder, or is `off`. What was used longest ago makes room for more.
     """
-    from bandweave.engine.panel_cache import PanelCache
+    from bandweave.weights.panel_cache import PanelCache
 
     folder = read_environment().cache
     if folder is None:

@@ -25,7 +25,7 @@ from bandweave.cli.options import (
 if TYPE_CHECKING:
     from bandweave.cli.session import Session
     from bandweave.engine.engine import Engine
-    from bandweave.engine.sampling import SamplingParams
+    from bandweave.generation.sampling import SamplingParams
 
 _HELP = """\
 /reset          forget the conversation

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bandweave.cli.report import Bill
     from bandweave.cli.session import Answer, OnText
     from bandweave.engine.options import EngineOptions
-    from bandweave.planning.prediction import Prediction
+    from bandweave.planning.profile.prediction import Prediction
 
 MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
@@ -96,7 +96,7 @@ def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, sho
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.session import open_session
-    from bandweave.engine.sampling import SamplingParams
+    from bandweave.generation.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
     with open_session(MODEL, options) as session:

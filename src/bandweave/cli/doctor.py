@@ -123,7 +123,7 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _verify(variants: list[str], lacks: list[dict[str, Any]]) -> dict[str, Any]:
     """By variant, which kernels give the stored digests; a difference is a fatal lack."""
-    from bandweave.engine.verification import verify_kernels
+    from bandweave.executors.verification import verify_kernels
 
     found: dict[str, Any] = {}
     for isa in variants:
@@ -156,19 +156,19 @@ def _isa_variants() -> list[str]:
 
 
 def _memory_and_cpus() -> tuple[int | None, int | None, tuple[int, ...]]:
-    from bandweave.engine import machine
+    from bandweave.host import machine
 
     return machine.total_memory_bytes(), machine.available_memory_bytes(), machine.usable_cpus()
 
 
 def _numa_nodes() -> list[list[int]]:
-    from bandweave.engine import machine
+    from bandweave.host import machine
 
     return [list(cpus) for cpus in machine.numa_nodes()]
 
 
 def _cpu_quota() -> float | None:
-    from bandweave.engine import machine
+    from bandweave.host import machine
 
     return machine.cpu_quota()
 

@@ -50,14 +50,14 @@ def command(
     """
     from bandweave.checkpoints.folder import Folder
     from bandweave.checkpoints.resolve import resolve_model
-    from bandweave.engine.dump import DUMP_VERSION, DumpOptions, write_dump
-    from bandweave.engine.loading import load_weights
-    from bandweave.engine.lowering import lower
     from bandweave.engine.options import EngineOptions
     from bandweave.engine.placement import check_local_memory, resolve_context
+    from bandweave.executors.dump import DUMP_VERSION, DumpOptions, write_dump
     from bandweave.models.registry import build_graph
-    from bandweave.planning.split import make_split
+    from bandweave.programs.lowering import lower
+    from bandweave.programs.split import make_split
     from bandweave.text.end_tokens import end_token_ids
+    from bandweave.weights.loading import load_weights
 
     options = EngineOptions(weight_format=weight_format, kv_format=kv_format, context=context)
     with Folder.open(resolve_model(model)) as folder:

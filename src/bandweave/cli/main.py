@@ -180,7 +180,7 @@ def _system(error: OSError) -> str:
 
 def _is_step_error(error: Exception) -> bool:
     # Only a command that has loaded the engine can meet its errors.
-    executor = sys.modules.get("bandweave.engine.executor")
+    executor = sys.modules.get("bandweave.executors.executor")
     return executor is not None and isinstance(error, executor.StepError)
 
 

@@ -15,12 +15,12 @@ import click
 
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.engine.assignment import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
-    from bandweave.engine.sampling import SamplingParams
-    from bandweave.planning.emulation import EmulatedLink
+    from bandweave.generation.sampling import SamplingParams
+    from bandweave.planning.profile.emulation import EmulatedLink
 
 _MAX_NODES = 1024
 _SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
@@ -137,7 +137,7 @@ def usable_threads(asked: int | None) -> int | None:
     """As many threads of one node as were asked for, or as this machine has processors for, with a
     remark where those are fewer: more would only wait for each other."""
     from bandweave.cli import output
-    from bandweave.engine.machine import usable_cpus
+    from bandweave.host.machine import usable_cpus
 
     most = len(usable_cpus())
     if asked is None or asked <= most:
@@ -153,7 +153,7 @@ def hosts_and_secret(
 ) -> tuple[tuple[str, ...], bytes | None]:
     """The addresses of ``--hosts`` and the secret of ``--token-file``."""
     from bandweave.cli.remarks import remark
-    from bandweave.mesh.secret import read_secret
+    from bandweave.handshake.secret import read_secret
 
     addresses = tuple(text.strip() for text in (hosts or "").split(",") if text.strip())
     if hosts is not None and not addresses:
@@ -170,7 +170,7 @@ def hosts_and_secret(
 def sampling_params(values: dict[str, Any]) -> SamplingParams:
     """What the values of ``sampling_options`` ask for."""
     with interrupts_held():
-        from bandweave.engine.sampling import SamplingParams
+        from bandweave.generation.sampling import SamplingParams
 
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
              "presence_penalty", "seed", "max_tokens")  # fmt: skip
@@ -235,7 +235,7 @@ def _speculation(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _emulated(text: str | None) -> EmulatedLink | None:
-    from bandweave.planning.emulation import emulated_link
+    from bandweave.planning.profile.emulation import emulated_link
 
     return None if text is None else emulated_link(text)
 
@@ -243,7 +243,7 @@ def _emulated(text: str | None) -> EmulatedLink | None:
 def cache_folder() -> str:
     """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
     holds anything else."""
-    from bandweave.engine.cache_folder import CacheFolder
+    from bandweave.weights.cache_folder import CacheFolder
 
     folder = read_environment().cache
     if folder is None:

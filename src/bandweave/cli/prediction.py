@@ -18,16 +18,16 @@ from bandweave.cli.profile_store import read_profile, why_stale
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import local_threads
-from bandweave.engine.request import Timing
+from bandweave.generation.request import Timing
 from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
-from bandweave.planning.emulation import EmulatedLink
-from bandweave.planning.engine_cost import Bill as PredictedBill
-from bandweave.planning.engine_node import EngineNode
-from bandweave.planning.link_profile import LinkProfile
-from bandweave.planning.prediction import Load, Prediction, choose_shares, predict
-from bandweave.planning.profile import HERE, HERE_TCP, Profile
-from bandweave.planning.split import Split
+from bandweave.planning.profile.emulation import EmulatedLink
+from bandweave.planning.profile.engine_cost import Bill as PredictedBill
+from bandweave.planning.profile.engine_node import EngineNode
+from bandweave.planning.profile.link_profile import LinkProfile
+from bandweave.planning.profile.prediction import Load, Prediction, choose_shares, predict
+from bandweave.planning.profile.profile import HERE, HERE_TCP, Profile
+from bandweave.programs.split import Split
 
 _NOISE = 1.25  # between looks at machines of one kind, beyond which it is spoken of
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for
@@ -58,9 +58,9 @@ def stored_profile() -> Profile:
 
 def quick_profile(options: EngineOptions) -> Profile:
     """A few seconds' look at this machine, for the options' format and number of nodes."""
-    from bandweave.engine.probe.links import Schedule
-    from bandweave.engine.probe.machine import quick_scope
-    from bandweave.engine.probe.session import probe_here
+    from bandweave.probing.links import Schedule
+    from bandweave.probing.machine import quick_scope
+    from bandweave.probing.session import probe_here
 
     return probe_here(
         nodes=min(2, len(options.shares)),

@@ -14,8 +14,8 @@ from bandweave.cli.environment import read_environment
 from bandweave.cli.options import hosts_and_secret, json_option
 
 if TYPE_CHECKING:
-    from bandweave.planning.link_profile import LinkProfile
-    from bandweave.planning.profile import MachineProfile, Profile
+    from bandweave.planning.profile.link_profile import LinkProfile
+    from bandweave.planning.profile.profile import MachineProfile, Profile
 
 _SHOWN_ROWS = (8, 128)
 _NOISY = 0.25  # a spread from which on other programs must have been at work
@@ -60,8 +60,8 @@ def command(
     if show:
         _print(read_profile(path), path, as_json)
         return
-    from bandweave.engine.probe import session
-    from bandweave.engine.probe.machine import Scope, quick_scope
+    from bandweave.probing import session
+    from bandweave.probing.machine import Scope, quick_scope
 
     scope = quick_scope("q4", "f16") if quick else Scope()
     with _progress() as on_progress:

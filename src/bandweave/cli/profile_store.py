@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bandweave import files
-from bandweave.planning.profile import HERE, MachineProfile, Profile, stale_reason
+from bandweave.planning.profile.profile import HERE, MachineProfile, Profile, stale_reason
 from bandweave.shown import printable
 
 _MOST_BYTES = 64_000_000
@@ -46,7 +46,7 @@ def save_profile(path: Path, profile: Profile) -> None:
 def why_stale(name: str, machine: MachineProfile) -> str:
     """Why a machine's profile no longer speaks for it; empty where it does."""
     from bandweave import NUMERICS_VERSION, __version__
-    from bandweave.engine.probe.machine import processor_name
+    from bandweave.probing.machine import processor_name
 
     return stale_reason(
         machine,

@@ -13,10 +13,10 @@ from bandweave import NUMERICS_VERSION
 from bandweave.cli import output
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.request import Timing
-from bandweave.planning.bill import bill_the_link
-from bandweave.planning.prediction import Prediction
-from bandweave.planning.split import Split
+from bandweave.generation.request import Timing
+from bandweave.planning.profile.bill import bill_the_link
+from bandweave.planning.profile.prediction import Prediction
+from bandweave.programs.split import Split
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
 _COUNTERS = {

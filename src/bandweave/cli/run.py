@@ -22,7 +22,7 @@ from bandweave.shown import printable
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
     from bandweave.cli.session import Answer, AnswerLost, Session
-    from bandweave.planning.prediction import Prediction
+    from bandweave.planning.profile.prediction import Prediction
 
 _MAX_PROMPT_BYTES = 64_000_000
 
@@ -62,7 +62,7 @@ def command(
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.session import AnswerLost, open_session
-        from bandweave.engine.executor import StepError
+        from bandweave.executors.executor import StepError
 
     with open_session(model, options) as session:
         plan = report.plan_of(session.engine, options)

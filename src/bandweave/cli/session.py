@@ -22,11 +22,11 @@ from bandweave.cli.prediction import (
     stored_profile,
 )
 from bandweave.engine.engine import Engine
-from bandweave.engine.executor import StepError
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.request import Request, Timing
-from bandweave.engine.sampling import SamplingParams
-from bandweave.planning.prediction import Prediction
+from bandweave.executors.executor import StepError
+from bandweave.generation.request import Request, Timing
+from bandweave.generation.sampling import SamplingParams
+from bandweave.planning.profile.prediction import Prediction
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError

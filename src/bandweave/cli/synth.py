@@ -48,8 +48,8 @@ def command(
     It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it.
     """
     with interrupts_held():
-        from bandweave.checkpoints.shapes import find_shape
-        from bandweave.checkpoints.synth import synthesise
+        from bandweave.synth.model import synthesise
+        from bandweave.synth.shapes import find_shape
 
     if show_list:
         _list(as_json)
@@ -79,7 +79,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _list(as_json: bool) -> None:
-    from bandweave.checkpoints.shapes import find_shape, shape_names
+    from bandweave.synth.shapes import find_shape, shape_names
 
     shapes = [find_shape(name) for name in shape_names()]
     if as_json:

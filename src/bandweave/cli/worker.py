@@ -73,8 +73,8 @@ def command(
             "--token-file is missing; `bandweave worker --make-token FILE` writes one"
         )
 
-    from bandweave.engine.worker import run_worker
-    from bandweave.mesh.secret import read_secret
+    from bandweave.handshake.secret import read_secret
+    from bandweave.nodes.worker import run_worker
 
     remarks: list[str] = []
     run_worker(
@@ -91,7 +91,7 @@ def command(
 
 
 def _make_token(path: Path) -> None:
-    from bandweave.mesh.secret import make_secret
+    from bandweave.handshake.secret import make_secret
 
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -10,15 +10,14 @@ from fractions import Fraction
 from typing import ClassVar
 
 from bandweave.checkpoints.folder import Fingerprint
-from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.generation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from bandweave.mesh.address import Address
-from bandweave.planning.emulation import EmulatedLink
+from bandweave.nodes.context import MAX_NODES
+from bandweave.planning.profile.emulation import EmulatedLink
 
-WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
-KV_FORMATS = ("f16", "f32")
 WIRE_FORMATS = ("exact", "bf16", "q8")
 SPECULATORS = ("off", "ngram", "draft")
-MAX_NODES = 1024
 _MOST_TOKENS, _MOST_STREAMS, _MOST_ROWS, _MOST_THREADS = 1 << 28, 1 << 16, 1 << 16, 1 << 12
 _MOST_CPUS = 1 << 16
 

@@ -1,6 +1,6 @@
 """The controller's side of comparing content: all nodes' copies of a model must be one model.
 
-Nodes sum up what they read (`checkpoints/content.py`). Before the first step every block is
+Nodes sum up what they read (`content/blocks.py`). Before the first step every block is
 compared with the controller's own copy or its manifest, where it has them, and with every other
 node that read the same block. Knows reports and one folder; sends nothing.
 """
@@ -14,24 +14,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bandweave.checkpoints.content import (
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.content.blocks import (
     U64,
     Content,
     block_bytes,
     blocks_of,
     sum_rows,
 )
-from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.manifest import read_manifest
-from bandweave.checkpoints.source import CheckpointError
-from bandweave.engine.loading import remember_content
-from bandweave.engine.lowering import lower
-from bandweave.engine.messages import BlockSums, ContentReport
-from bandweave.engine.panel_cache import PanelCache
-from bandweave.engine.program import Part
+from bandweave.content.manifest import read_manifest
+from bandweave.messages import BlockSums, ContentReport
 from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import Range, Split
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Part
+from bandweave.programs.split import Split
+from bandweave.ranges import Range
+from bandweave.weights.loading import remember_content
+from bandweave.weights.panel_cache import PanelCache
 
 _SHOWN_TENSORS = 3
 

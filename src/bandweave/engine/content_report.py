@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandweave.checkpoints.content import Content, block_bytes
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.manifest import MANIFEST, read_manifest
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.engine.messages import BlockSums, ContentReport
+from bandweave.content.blocks import Content, block_bytes
+from bandweave.content.manifest import MANIFEST, read_manifest
+from bandweave.messages import BlockSums, ContentReport
 
 _BLOCKS_A_MESSAGE = 1 << 16
 

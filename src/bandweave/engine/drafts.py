@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.draft_model import DraftModel
-from bandweave.engine.executor import PAGE_SIZE
-from bandweave.engine.loading import Progress, load_weights
-from bandweave.engine.lowering import lower
 from bandweave.engine.memory import NodeMemory, node_memory
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.program import Program
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.generation.draft_model import DraftModel
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Program
+from bandweave.programs.split import make_split
+from bandweave.weights.loading import Progress, load_weights
 
 Embed = Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]
 

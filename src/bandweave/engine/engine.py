@@ -14,9 +14,17 @@ from typing import Any, Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.content_check import Agreement
-from bandweave.engine.launcher import OnWaiting
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
-from bandweave.engine.messages import (
+from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import (
+    check_local_memory,
+    fit_to_hosts,
+    make_assignments,
+    make_launcher,
+    resolve_context,
+)
+from bandweave.generation.request import Request, Result
+from bandweave.messages import (
     AskStatistics,
     Cancel,
     Done,
@@ -26,18 +34,10 @@ from bandweave.engine.messages import (
     Tokens,
     encode,
 )
-from bandweave.engine.node_group import NodeGroup, OnRead
-from bandweave.engine.options import EngineOptions
-from bandweave.engine.panel_cache import open_cache
-from bandweave.engine.placement import (
-    check_local_memory,
-    fit_to_hosts,
-    make_assignments,
-    make_launcher,
-    resolve_context,
-)
-from bandweave.engine.request import Request, Result
-from bandweave.planning.split import Split, make_split
+from bandweave.nodes.launcher import OnWaiting
+from bandweave.nodes.node_group import NodeGroup, OnRead
+from bandweave.programs.split import Split, make_split
+from bandweave.weights.panel_cache import open_cache
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 

@@ -14,32 +14,32 @@ from functools import partial
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.binding import spans_memories
 from bandweave.engine.content_report import OwnChecks, check_own
-from bandweave.engine.context import NodeContext
-from bandweave.engine.drafting import Drafter
 from bandweave.engine.drafts import draft_memory, load_draft
-from bandweave.engine.embedding import EmbeddingLookup, read_embeddings
-from bandweave.engine.executor import PAGE_SIZE
-from bandweave.engine.generation import Generator
-from bandweave.engine.joining import join_mesh
-from bandweave.engine.loading import Weights, keep_weights, load_weights
-from bandweave.engine.lowering import lower
-from bandweave.engine.machine import (
+from bandweave.engine.memory import NodeMemory, check_memory, node_memory
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.generation.drafting import Drafter
+from bandweave.generation.generation import Generator
+from bandweave.generation.ngram import NgramDrafter
+from bandweave.generation.speculation import Speculation
+from bandweave.host.binding import spans_memories
+from bandweave.host.machine import (
     allowed_cpus,
     available_memory_bytes,
     numa_nodes,
     usable_cpus,
 )
-from bandweave.engine.memory import NodeMemory, check_memory, node_memory
-from bandweave.engine.native import ExecutorOptions, NativeExecutor
-from bandweave.engine.ngram import NgramDrafter
-from bandweave.engine.panel_cache import PanelCache, open_cache
-from bandweave.engine.program import Program
-from bandweave.engine.speculation import Speculation
 from bandweave.mesh.host import host_id
 from bandweave.models.registry import build_graph
-from bandweave.planning.split import make_split
+from bandweave.nodes.context import NodeContext
+from bandweave.nodes.joining import join_mesh
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Program
+from bandweave.programs.split import make_split
+from bandweave.weights.embedding import EmbeddingLookup, read_embeddings
+from bandweave.weights.loading import Weights, keep_weights, load_weights
+from bandweave.weights.panel_cache import PanelCache, open_cache
 
 _MOST_THREADS = 4096
 

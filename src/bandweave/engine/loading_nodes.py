@@ -17,7 +17,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_check import Agreement, ContentCheck
-from bandweave.engine.messages import (
+from bandweave.messages import (
     ContentReport,
     Describe,
     Description,
@@ -27,9 +27,9 @@ from bandweave.engine.messages import (
     Progress,
     encode,
 )
-from bandweave.engine.node_group import NodeGroup
-from bandweave.engine.panel_cache import PanelCache
-from bandweave.planning.split import NodeShare, Split
+from bandweave.nodes.node_group import NodeGroup
+from bandweave.programs.split import NodeShare, Split
+from bandweave.weights.panel_cache import PanelCache
 
 SILENT_SECONDS = 8.0  # a node that loads says twice a second that it lives
 IDLE_SECONDS = 120.0  # a disk may take so long over one piece of a share

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bandweave import _native
-from bandweave.engine.loading import PANEL_BYTES, packed_bytes
-from bandweave.engine.native import ExecutorOptions, kv_page_bytes
-from bandweave.engine.program import Program
+from bandweave.executors.native import ExecutorOptions, kv_page_bytes
 from bandweave.formats.groups import Groups
+from bandweave.programs.program import Program
+from bandweave.weights.loading import PANEL_BYTES, packed_bytes
 
 # The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
 BASE_BYTES = 60 << 20

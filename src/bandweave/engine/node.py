@@ -1,7 +1,7 @@
 """The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
 
 Messages from the controller: ``describe`` if it likes, ``load`` (or a probe's, see
-``engine.probe``), ``join``; then ``generate`` (node 0), ``cancel``, ``ask_statistics``,
+``probing``), ``join``; then ``generate`` (node 0), ``cancel``, ``ask_statistics``,
 ``shutdown``. Knows no text and no command line.
 """
 
@@ -14,17 +14,19 @@ from contextlib import ExitStack
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.context import NodeContext
-from bandweave.engine.executor import StepError
-from bandweave.engine.heartbeat import Heartbeat, LoadingPulse
 from bandweave.engine.loaded_node import LoadedNode, load_node, prepare_node
-from bandweave.engine.machine import (
+from bandweave.engine.model_search import find_model
+from bandweave.executors.executor import StepError
+from bandweave.generation.request import Result
+from bandweave.host.machine import (
     allowed_cpus,
     memory_limits,
     peak_rss_bytes,
     usable_cpus,
 )
-from bandweave.engine.messages import (
+from bandweave.mesh.channel import ChannelClosed
+from bandweave.mesh.host import host_id
+from bandweave.messages import (
     AnswerEnd,
     AskStatistics,
     Cancel,
@@ -40,16 +42,14 @@ from bandweave.engine.messages import (
     decode,
     encode,
 )
-from bandweave.engine.model_search import find_model
-from bandweave.engine.probe.node import PROBES, serve_probe
-from bandweave.engine.request import Result
-from bandweave.engine.token_stream import TokenStream
-from bandweave.mesh.channel import ChannelClosed
-from bandweave.mesh.host import host_id
+from bandweave.nodes.context import NodeContext
+from bandweave.nodes.heartbeat import Heartbeat, LoadingPulse
+from bandweave.nodes.token_stream import TokenStream
+from bandweave.probing.node import PROBES, serve_probe
 
 
 def serve(context: NodeContext) -> None:
-    """Runs a node to the end of its session; see ``engine.process``."""
+    """Runs a node to the end of its session; see ``nodes.process``."""
     message = context.channel.receive()
     if message.get("type") == Describe.TYPE:
         context.channel.send(encode(_description(context)))

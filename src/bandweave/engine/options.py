@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bandweave.engine.assignment import (
-    KV_FORMATS,
-    SPECULATORS,
-    WEIGHT_FORMATS,
-    WIRE_FORMATS,
-)
-from bandweave.engine.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
-from bandweave.planning.emulation import EmulatedLink
+from bandweave.engine.assignment import SPECULATORS, WIRE_FORMATS
+from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.generation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from bandweave.nodes.context import STALL_SECONDS
+from bandweave.planning.profile.emulation import EmulatedLink
 
 DEFAULT_CONTEXT = 4096
-STALL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,27 +12,27 @@ from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.binding import Binding, bind_node
 from bandweave.engine.drafts import check_draft, draft_memory
-from bandweave.engine.executor import PAGE_SIZE
-from bandweave.engine.handle import Launcher, NodeHandle
-from bandweave.engine.host_resources import node_rooms, node_threads, short_of_memory
-from bandweave.engine.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
-from bandweave.engine.lowering import lower
-from bandweave.engine.machine import (
+from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
+from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.executors.native import ExecutorOptions
+from bandweave.host.binding import Binding, bind_node
+from bandweave.host.machine import (
     allowed_cpus,
     available_memory_bytes,
     numa_nodes,
     usable_cpus,
 )
-from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
-from bandweave.engine.messages import Description
-from bandweave.engine.native import ExecutorOptions
-from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.mesh.host import host_id
+from bandweave.messages import Description
 from bandweave.models.registry import build_graph
-from bandweave.planning.fit import fitting_shares
-from bandweave.planning.split import Split, make_split
+from bandweave.nodes.handle import Launcher, NodeHandle
+from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
+from bandweave.nodes.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
+from bandweave.planning.search.fit import fitting_shares
+from bandweave.programs.lowering import lower
+from bandweave.programs.split import Split, make_split
 
 
 def resolve_context(folder: Folder, options: EngineOptions) -> int:

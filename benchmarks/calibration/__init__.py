@@ -1,0 +1,1 @@
+"""Fits the planner's factors to published measurements."""

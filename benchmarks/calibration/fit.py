@@ -1,0 +1,242 @@
+"""Fits efficiency factors to published measurements. Pure: rows in, factors and residuals out.
+
+A class is an engine on the kinds of hardware that behave alike there. Its few numbers are found by
+a pattern search in their logarithms: the least sum of Huber losses of ``log(predicted/measured)``
+plus a weak pull towards common values, so that what rows cannot tell stays common.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bandweave.planning.costs.cost import decode_step, prefill
+from bandweave.planning.costs.deployment import EngineTraits
+from bandweave.planning.costs.efficiency import Factors, rates_from_factors
+from benchmarks.calibration.measurements import Measurement, deployment_of, workload_of
+
+#: Classes, each with the ``engine/kind`` that it covers.
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "llama.cpp, Apple GPU": ("llama.cpp/apple", "llama.cpp-rpc/apple"),
+    "llama.cpp 2024, Apple GPU": ("llama.cpp-2024/apple",),
+    "Ollama, Apple GPU": ("ollama/apple",),
+    "MLX, Apple GPU": ("mlx/apple", "exo-v0/apple"),
+    "llama.cpp, NVIDIA": ("llama.cpp/geforce", "llama.cpp/nvidia-pro"),
+    "llama.cpp, GB10": ("llama.cpp/gb10",),
+    "llama.cpp 2024, GeForce": ("llama.cpp-2024/geforce",),
+    "llama.cpp 2024, NVIDIA professional": ("llama.cpp-2024/nvidia-pro",),
+    "llama.cpp 2024, NVIDIA data centre": ("llama.cpp-2024/nvidia-dc",),
+    "Ollama, NVIDIA": ("ollama/geforce", "ollama/nvidia-pro"),
+    "llama.cpp, Strix Halo": ("llama.cpp-vulkan/apu", "llama.cpp-rpc/apu", "ollama/apu"),
+    "llama.cpp, Radeon and Arc": (
+        "llama.cpp-vulkan/radeon", "llama.cpp-vulkan/arc", "llama.cpp-vulkan/geforce",
+        "llama.cpp/radeon", "ollama/radeon",
+    ),
+    "gpt-fast, data centre": ("gpt-fast/nvidia-dc", "gpt-fast/instinct"),
+    "vLLM, GB10 and Strix Halo": ("vllm/gb10", "vllm/apu"),
+    "llama.cpp, server processor": ("llama.cpp-cpu/cpu-server",),
+    "llama.cpp, small processor": (
+        "llama.cpp-cpu/cpu-desktop", "llama.cpp-cpu/apu", "llama.cpp-cpu/sbc",
+        "llama.cpp-rpc/sbc",
+    ),
+    "ik_llama.cpp, processor": ("ik_llama.cpp/cpu-server", "ik_llama.cpp/apple"),
+    "distributed-llama, server processor": ("distributed-llama/cpu-server",),
+    "distributed-llama, Raspberry Pi": ("distributed-llama/sbc",),
+}  # fmt: skip
+
+_HUBER = 0.15
+_PULL = 0.02
+_PRIOR = Factors(
+    name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
+    compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
+    layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
+    decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
+)  # fmt: skip
+_DECODE = (
+    "weight_efficiency", "kv_efficiency", "layer_s", "expert_layer_s", "latent_layer_s",
+)  # fmt: skip
+_PREFILL = (
+    "compute_efficiency", "compute_16_efficiency", "expert_compute_efficiency",
+    "attention_efficiency",
+)  # fmt: skip
+_LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
+_BEYOND_PEAK = 2.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
+
+_BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
+
+Fitted = tuple[dict[str, Factors], dict[str, EngineTraits]]
+
+
+def class_of(row: Measurement) -> str:
+    return next(name for name, kinds in CLASSES.items() if row.kind in kinds)
+
+
+def predicted(row: Measurement, factors: Factors, engine: EngineTraits, *, reading: bool) -> float:
+    """Tokens a second: of prefill where ``reading``, else of decoding."""
+    node = rates_from_factors(row.hardware, factors, row.engine)
+    deployment = deployment_of(row, node, engine)
+    workload = workload_of(row, prefill=reading)
+    if reading:
+        return prefill(deployment, workload).tokens_per_s
+    return decode_step(deployment, workload).tokens_per_s
+
+
+def measured(row: Measurement, *, reading: bool) -> float | None:
+    return row.prefill_tokens_per_s if reading else row.decode_tokens_per_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """One row: what was predicted beside what was measured."""
+
+    row: Measurement
+    reading: bool
+    predicted: float
+    measured: float
+
+    @property
+    def log_ratio(self) -> float:
+        return math.log(self.predicted / self.measured)
+
+    @property
+    def error(self) -> float:
+        """Relative, of the measured value."""
+        return abs(self.predicted / self.measured - 1)
+
+
+def residuals(rows: Iterable[Measurement], fitted: Fitted, *, reading: bool) -> list[Residual]:
+    """Of those rows that have the figure."""
+    factors, engines = fitted
+    result = []
+    for row in rows:
+        value = measured(row, reading=reading)
+        if value is not None:
+            guess = predicted(row, factors[class_of(row)], engines[row.engine], reading=reading)
+            result.append(Residual(row=row, reading=reading, predicted=guess, measured=value))
+    return result
+
+
+def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fitted:
+    """Factors by class and traits by engine: nodes first, then hops and exchanges, in turns.
+
+    It starts from nothing: of ``engines`` only what is not fitted counts."""
+    factors = dict.fromkeys(CLASSES, _PRIOR)
+    traits = {
+        name: dataclasses.replace(engine, hop_s=0.0, exchange_s=0.0, sharded_overhead=0.0)
+        for name, engine in engines.items()
+    }
+    by_class = {name: [row for row in rows if class_of(row) == name] for name in CLASSES}
+    for _ in range(3):
+        for name, group in by_class.items():
+            one = [row for row in group if row.split == "one"]
+            used = one if len(one) >= 3 else group
+            factors[name] = _fit_factors(factors[name], used, traits, _DECODE, reading=False)
+            factors[name] = _fit_factors(factors[name], used, traits, _PREFILL, reading=True)
+        for name in traits:
+            group = [row for row in rows if row.engine == name and row.devices > 1]
+            if group:
+                traits[name] = _fit_traits(traits[name], group, factors)
+    return factors, traits
+
+
+def _fit_factors(
+    start: Factors,
+    rows: Sequence[Measurement],
+    traits: Mapping[str, EngineTraits],
+    names: Sequence[str],
+    *,
+    reading: bool,
+) -> Factors:
+    rows = [row for row in rows if measured(row, reading=reading) is not None]
+    if not rows:
+        return start
+
+    def build(values: Sequence[float]) -> Factors:
+        changed: dict[str, float] = {}
+        for name, value in zip(names, values, strict=True):
+            most = _MOST if name in _DECODE else _BEYOND_PEAK
+            changed[name] = min(max(math.exp(value), _LEAST.get(name, 1e-3)), most)
+        return dataclasses.replace(start, **changed)  # type: ignore[arg-type]
+
+    def loss(values: Sequence[float]) -> float:
+        candidate = build(values)
+        total = sum(
+            _huber(math.log(predicted(row, candidate, traits[row.engine], reading=reading)
+                            / (measured(row, reading=reading) or 1.0)))
+            for row in rows
+        )  # fmt: skip
+        common = [math.log(getattr(_PRIOR, name)) for name in names]
+        return total + _PULL * sum(
+            (value - prior) ** 2 for value, prior in zip(values, common, strict=True)
+        )
+
+    return build(search(loss, [math.log(getattr(start, name)) for name in names]))
+
+
+def _fit_traits(
+    start: EngineTraits, rows: Sequence[Measurement], factors: Mapping[str, Factors]
+) -> EngineTraits:
+    staged = rows[0].split == "stages"
+    names = ["hop_s"] if staged else ["exchange_s", "sharded_overhead"]
+
+    def build(values: Sequence[float]) -> EngineTraits:
+        times = {
+            name: min(max(math.exp(value), 1e-7), 1.0)
+            for name, value in zip(names, values, strict=True)
+        }
+        return dataclasses.replace(start, **times)  # type: ignore[arg-type]
+
+    def loss(values: Sequence[float]) -> float:
+        candidate = build(values)
+        # Rows tell what an exchange costs, but hardly what a split divides of a layer's fixed time.
+        divided = math.log(candidate.sharded_overhead or _BEGIN["sharded_overhead"])
+        pulled = (divided - math.log(_BEGIN["sharded_overhead"])) ** 2
+        return _PULL * pulled + sum(
+            _huber(math.log(predicted(row, factors[class_of(row)], candidate, reading=False)
+                            / (row.decode_tokens_per_s or 1.0)))
+            for row in rows
+            if row.decode_tokens_per_s is not None
+        )  # fmt: skip
+
+    begin = [math.log(getattr(start, name) or _BEGIN[name]) for name in names]
+    return build(search(loss, begin))
+
+
+def _huber(value: float) -> float:
+    size = abs(value)
+    return size * size / 2 if size <= _HUBER else _HUBER * (size - _HUBER / 2)
+
+
+def search(
+    loss: Callable[[Sequence[float]], float], start: Sequence[float], *, step: float = 0.7
+) -> list[float]:
+    """A pattern search (Hooke and Jeeves 1961) for the least of ``loss``; deterministic."""
+    best, value = list(start), loss(start)
+    while step > 0.01:
+        moved = False
+        for index in range(len(best)):
+            for direction in (step, -step):
+                trial = list(best)
+                trial[index] += direction
+                found = loss(trial)
+                if found < value - 1e-12:
+                    best, value, moved = trial, found, True
+                    break
+        if not moved:
+            step /= 2
+    return best
+
+
+def spread(found: Sequence[Residual], common: float | None, *, least: float = 1.08) -> float:
+    """The factor that four residuals in five lie within; few of them are mixed with ``common``
+    (the spread of all classes together) as if that were five more."""
+    if not found:
+        return common or 1.5
+    sizes = sorted(abs(residual.log_ratio) for residual in found)
+    own = math.exp(sizes[min(len(sizes) - 1, math.ceil(0.8 * len(sizes)) - 1)])
+    if common is None:
+        return max(own, least)
+    weight = len(sizes) / (len(sizes) + 5)
+    return max(least, math.exp(weight * math.log(own) + (1 - weight) * math.log(common)))

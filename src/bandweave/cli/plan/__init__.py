@@ -1,0 +1,3 @@
+"""The command ``plan``."""
+
+from bandweave.cli.plan.plan import command as command

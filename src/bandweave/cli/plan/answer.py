@@ -1,0 +1,158 @@
+"""An answer of ``plan``: both columns searched, as data and as JSON. Prints nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bandweave.planning.costs.capacity import capacity
+from bandweave.planning.costs.cost import Prediction, decode_range, prefill, prefill_range
+from bandweave.planning.costs.economy import economy
+from bandweave.planning.search.columns import (
+    Machines,
+    bandweave_question,
+    bandweave_setup,
+    both_columns,
+    limit_setup,
+)
+from bandweave.planning.search.explain import (
+    item_times,
+    layout_phrase,
+    left_out_sentences,
+    limiting_sentence,
+    plan_items,
+    runner_up_sentence,
+    sensitivities,
+    verdict_sentence,
+)
+from bandweave.planning.search.layout import Question
+from bandweave.planning.search.search import Answer, Plan, find_plans
+from bandweave.planning.search.shortage import needed_bytes, shortage_sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the hardware allows (``limit``), and bandweave today. ``reason``: why there is no
+    answer for bandweave; ``hypothetical``: it would be that, did it run the model."""
+
+    question: Question
+    machines: Machines
+    limit: Answer
+    today: Answer | None
+    reason: str
+    hypothetical: bool
+
+
+def answer_columns(question: Question, machines: Machines) -> Columns:
+    """Both columns; ``ValueError`` says by how much the model does not fit."""
+    limit, today = both_columns(question, machines)
+    if limit is None:
+        raise ValueError(shortage_sentence(question, limit_setup(machines)))
+    runs, own = question.model.runs_on_bandweave, bandweave_setup(machines)
+    reason = "" if runs else f"does not run {question.model.architecture} yet"
+    if own is None:
+        reason = (
+            reason
+            or "not known: its processor's bandwidth or FLOP/s are unknown (flops=... says them)"
+        )
+    elif today is None:
+        asked = bandweave_question(question)
+        today = None if runs else find_plans(asked, own)
+        memory = sum(node.memory_bytes for node in own.nodes) / 1e9
+        need = needed_bytes(asked, own) / 1e9
+        reason = reason or f"does not fit: {need:.0f} GB of {memory:.0f} GB"
+    return Columns(
+        question=question,
+        machines=machines,
+        limit=limit,
+        today=today,
+        reason=reason,
+        hypothetical=not question.model.runs_on_bandweave,
+    )
+
+
+def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
+    """One setup as JSON."""
+    question, model = columns.question, columns.question.model
+    today = columns.today
+    return {
+        "model": {
+            "name": model.name,
+            "architecture": model.architecture,
+            "total_parameters": model.total_parameters,
+            "active_parameters": model.active_parameters,
+            "runs_on_bandweave": model.runs_on_bandweave,
+        },
+        "format": question.weights.name,
+        "weight_bytes": round(question.weights.total(model.parameters_by_role())),
+        "context": question.context,
+        "streams": question.streams,
+        "prompt": question.prompt,
+        "objective": question.objective,
+        "machines": [machine.name for machine in columns.machines.hardware],
+        "links": [link.name for link in columns.machines.links],
+        "hardware": answer_json(columns.limit, usd_per_kwh),
+        "bandweave": None if today is None or columns.hypothetical
+        else answer_json(today, usd_per_kwh),
+        "bandweave_reason": columns.reason,
+    }  # fmt: skip
+
+
+def answer_json(answer: Answer, usd_per_kwh: float) -> dict[str, Any]:
+    """An answer with its reasons."""
+    others = [plan_json(plan) for plan in answer.plans[1:]]
+    money = economy(answer.best.deployment, answer.best.decode, usd_per_kwh=usd_per_kwh)
+    return {
+        **plan_json(answer.best),
+        "items_s": dict(item_times(plan_items(answer.best))),
+        "memory": [
+            {"machine": node.name, "needed_bytes": round(node.needed_bytes),
+             "available_bytes": node.available_bytes}
+            for node in capacity(answer.best.deployment, answer.question.decoding).nodes
+        ],
+        "single_machine": None if answer.single is None else plan_json(answer.single),
+        "one_machine_is_best": answer.best.kind == "one",
+        "verdict": verdict_sentence(answer),
+        "limited_by": limiting_sentence(answer),
+        "runner_up": runner_up_sentence(answer),
+        "left_out": left_out_sentences(answer),
+        "others": others,
+        "what_would_help": {each.change: each.factor for each in sensitivities(answer)},
+        "watts": money.watts,
+        "joules_per_token": money.joules_per_token,
+        "energy_usd_per_million_tokens": money.usd_per_million_tokens,
+        "price_usd": money.price_usd,
+        "price_usd_per_token_per_s": money.usd_per_token_per_s,
+    }  # fmt: skip
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan: who gets what, and how fast it is."""
+    question = plan.question
+    stages = [
+        {
+            "machines": [plan.deployment.nodes[node].name for node in stage.nodes],
+            "shares": [float(share / sum(stage.shares)) for share in stage.shares],
+            "layers": len(stage.layers),
+        }
+        for stage in plan.deployment.stages
+    ]
+    return {
+        "split": plan.kind,
+        "description": layout_phrase(plan),
+        "whole_experts": plan.layout.whole_experts,
+        "link": plan.link or None,
+        "stages": stages,
+        "decode_tokens_per_s": _range(decode_range(plan.deployment, question.decoding)),
+        "prefill_tokens_per_s": _range(prefill_range(plan.deployment, question.reading)),
+        "first_token_s": first_token_s(plan),
+    }
+
+
+def first_token_s(plan: Plan) -> float:
+    """Seconds until the first token of the prompt's answer."""
+    return prefill(plan.deployment, plan.question.reading).total_s
+
+
+def _range(value: Prediction) -> dict[str, float]:
+    return {"likely": value.likely, "low": value.low, "high": value.high}

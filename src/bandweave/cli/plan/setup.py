@@ -1,0 +1,144 @@
+"""What the options of ``plan`` mean: machines, links, models. Reads the files that users name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bandweave import files
+from bandweave.shown import printable
+
+if TYPE_CHECKING:
+    from bandweave.models.model_shape import ModelShape
+    from bandweave.planning.machines.hardware import Hardware
+    from bandweave.planning.machines.rates import LinkRates
+    from bandweave.planning.search.columns import Machines
+    from bandweave.planning.search.layout import Question
+
+_COUNT = re.compile(r"\s*(\d+)\s*[x*×]\s*(.*)", re.ASCII)
+_PAIR = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*=\s*(.+)", re.ASCII)
+_OVER = re.compile(r"\s+(?:over|@)\s+")
+_MOST_MACHINES = 1024
+_MOST_BYTES = 1_000_000  # of a hardware file
+
+
+def parse_model(text: str) -> ModelShape:
+    """A folder, a ``.gguf`` file or a known name; ``ValueError`` with near names."""
+    path = Path(text)
+    if path.suffix == ".gguf" or path.is_dir():
+        from bandweave.checkpoints.model_files import shape_from_path
+
+        return shape_from_path(path)
+    if path.exists() or "/" in text:
+        raise ValueError(f"{text} is neither a model folder nor a .gguf file")
+    from bandweave.models.known_models import known_model
+
+    return known_model(text)
+
+
+def read_hardware(path: Path | None) -> Mapping[str, Hardware]:
+    """A user's own machines by name."""
+    if path is None:
+        return {}
+    from bandweave.planning.machines.hardware_text import hardware_from_toml
+
+    content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)
+    try:
+        return hardware_from_toml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{printable(path)} is not UTF-8 text: byte {error.start} is wrong"
+        ) from error
+
+
+def parse_machines(
+    texts: Sequence[str], links: Sequence[str], own: Mapping[str, Hardware]
+) -> Machines:
+    """``--on`` and ``--link``: several of the first add up, several of the second are a choice;
+    ``1-2=LINK`` is the link of two machines, numbered from 1."""
+    from bandweave.planning.machines.links import link_from_text
+    from bandweave.planning.search.columns import Machines, default_link
+
+    hardware = [machine for text in texts for machine in _hardware(text, own)]
+    if not 1 <= len(hardware) <= _MOST_MACHINES:
+        raise ValueError(f"{len(hardware)} machines; a plan is for 1 to {_MOST_MACHINES}")
+    everywhere: list[LinkRates] = []
+    pairs = []
+    for text in links:
+        match = _PAIR.fullmatch(text)
+        if match is None:
+            everywhere.append(link_from_text(text))
+            continue
+        a, b = int(match[1]), int(match[2])
+        if not (1 <= a <= len(hardware) and 1 <= b <= len(hardware)) or a == b:
+            raise ValueError(
+                f"--link {text}: machines are numbered 1 to {len(hardware)}, and a link joins two"
+            )
+        pairs.append((a - 1, b - 1, link_from_text(match[3])))
+    return Machines(
+        hardware=tuple(hardware),
+        links=tuple(everywhere) or (default_link(hardware),),
+        pairs=tuple(pairs),
+        assumed=not everywhere,
+    )
+
+
+def parse_setup(text: str, links: Sequence[str], own: Mapping[str, Hardware]) -> Machines:
+    """``--compare``: machines, and behind ``over`` a link of their own."""
+    machines, *own_link = _OVER.split(text.strip())
+    return parse_machines([machines], own_link or links, own)
+
+
+def question_of(
+    model: ModelShape, format_name: str | None, values: Mapping[str, int | str]
+) -> Question:
+    """The question that the options ask."""
+    from bandweave.models.weight_bytes import find_format, stored_format
+    from bandweave.planning.search.layout import Question
+
+    context, prompt = int(values["context"]), int(values["prompt"])
+    if context > model.context_length:
+        raise ValueError(
+            f"{model.name} takes a context of at most {model.context_length}, not {context}"
+        )
+    if format_name == "stored" or (format_name is None and model.stored_bytes_by_role):
+        weights = stored_format(model)
+    else:
+        weights = find_format(format_name or "q4")
+    return Question(
+        model=model,
+        weights=weights,
+        context=context,
+        streams=int(values["streams"]),
+        prompt=min(prompt, context),
+        answer=int(values["answer"]),
+        objective=str(values["objective"]),
+    )
+
+
+def _hardware(text: str, own: Mapping[str, Hardware]) -> list[Hardware]:
+    result = []
+    for part in text.split("+"):
+        match = _COUNT.fullmatch(part)
+        count, name = (int(match[1]), match[2]) if match else (1, part)
+        if not 1 <= count <= _MOST_MACHINES:
+            raise ValueError(f"{part.strip()!r}: a plan is for 1 to {_MOST_MACHINES} machines")
+        result += [_one(name.strip(), own)] * count
+    return result
+
+
+def _one(name: str, own: Mapping[str, Hardware]) -> Hardware:
+    from bandweave.planning.machines.hardware_text import hardware_from_text
+
+    if name in own:
+        return own[name]
+    try:
+        return hardware_from_text(name)
+    except ValueError as error:
+        near = difflib.get_close_matches(name, own, n=2, cutoff=0.6)
+        if near and "=" not in name:
+            raise ValueError(f"{error}; your own: {' or '.join(near)}") from error
+        raise

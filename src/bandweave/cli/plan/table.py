@@ -1,0 +1,101 @@
+"""``plan`` without a model: which of the known ones fit on the machines, and how fast."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from bandweave.cli import output
+from bandweave.cli.plan.report import WIDTH
+from bandweave.cli.plan.setup import question_of
+from bandweave.models.known_models import known_model, model_names
+from bandweave.planning.costs.cost import decode_range
+from bandweave.planning.search.columns import (
+    Machines,
+    both_columns,
+)
+from bandweave.planning.search.search import Answer
+
+_FORMATS = ("q8", "q4")  # the first that fits
+_NARROW = ("mxfp4", "nvfp4")
+_SMALLEST = 1e8  # parameters: below that it is for tests
+
+
+def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) -> None:
+    """A row a model; those that do not fit are named at the end."""
+    asked = values["context"] or 4096
+    rows: list[dict[str, Any]] = []
+    too_large = []
+    for name in model_names():
+        model = known_model(name)
+        if model.total_parameters < _SMALLEST:
+            continue
+        options = {**values, "context": min(asked, model.context_length)}
+        # What is published in 4 bits is not widened.
+        usual = (model.stored_format,) if model.stored_format in _NARROW else _FORMATS
+        formats = (values["format_name"],) if values["format_name"] else usual
+        for format_name in formats:
+            question = question_of(model, format_name, options)
+            answer, today = both_columns(question, machines)
+            if answer is None:
+                continue
+            rows.append(_row(name, answer, today, model.runs_on_bandweave))
+            break
+        else:
+            too_large.append(name)
+    if as_json:
+        output.print_json({"machines": [each.name for each in machines.hardware],
+                           "links": [link.name for link in machines.links], "context": asked,
+                           "models": rows, "do_not_fit": too_large})  # fmt: skip
+        return
+    link = f", joined by {machines.link_title}" if machines.link_title else ""
+    assumed = " (assumed)" if machines.assumed and link else ""
+    _say(f"What fits on {machines.title}{link}{assumed}, with {asked} tokens of context:")
+    output.print_text()
+    output.print_table(
+        ["model", "weights", "split", "decode, tokens/s", "prefill", "today"],
+        [_cells(row) for row in sorted(rows, key=lambda row: -row["total_parameters"])],
+    )
+    _say(
+        "decode and prefill: tokens/s that the hardware allows with any engine; today: "
+        "decode by bandweave, on the processors."
+    )
+    if too_large:
+        _say(f"Too large: {', '.join(too_large)}.")
+
+
+def _row(name: str, answer: Answer, today: Answer | None, runs: bool) -> dict[str, Any]:
+    best, question = answer.best, answer.question
+    decode = decode_range(best.deployment, question.decoding)
+    return {
+        "model": name,
+        "total_parameters": question.model.total_parameters,
+        "format": question.weights.name,
+        "split": best.kind,
+        "machines": len(best.machines),
+        "decode_tokens_per_s": {"likely": decode.likely, "low": decode.low, "high": decode.high},
+        "prefill_tokens_per_s": best.prefill.tokens_per_s,
+        "runs_on_bandweave": runs,
+        "bandweave_decode_tokens_per_s": None if today is None else today.best.decode.tokens_per_s,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    speed = row["decode_tokens_per_s"]
+    likely, low, high = (output.rate(speed[end]) for end in ("likely", "low", "high"))
+    today = row["bandweave_decode_tokens_per_s"]
+    split = row["split"] if row["machines"] == 1 else f"{row['split']} {row['machines']}"
+    return [
+        row["model"],
+        row["format"],
+        split,
+        f"{likely} ({low} to {high})",
+        output.rate(row["prefill_tokens_per_s"]),
+        ("does not fit" if row["runs_on_bandweave"] else "not yet")
+        if today is None
+        else output.rate(today),
+    ]
+
+
+def _say(sentence: str) -> None:
+    output.print_text(textwrap.fill(sentence, WIDTH, break_on_hyphens=False))

@@ -1,0 +1,1 @@
+"""What a checkpoint's tensors hold, block by block, so that copies can be compared."""

@@ -1,0 +1,161 @@
+"""DraftModel: a smaller model of the same vocabulary that guesses what the large one will say.
+
+It chooses as the request asks, with the randomness of the very position, so that the two models
+draw the same token wherever their probabilities nearly agree, also above temperature 0 (Leviathan
+et al. 2023 accept by a coin of its own; here nothing but equality counts). It keeps a KV cache of
+its own. Knows one executor; knows no nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.executors.executor import Executor, StepError
+from bandweave.generation.drafting import Offer, Told
+from bandweave.generation.pages import Cached, PagePool
+from bandweave.generation.pieces import Piece, make_step
+from bandweave.generation.sampling import NoTokenError, sample
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class _Followed:
+    """An answer as far as this model has read it; its first ``agreed`` tokens are the answer's."""
+
+    cached: Cached
+    agreed: int = 0
+
+
+@dataclass(eq=False, kw_only=True)
+class _Drafting:
+    """One answer's draft under way."""
+
+    one: Told
+    cached: Cached
+    left: int  # tokens that are wanted still
+    todo: list[int]  # tokens to read before the next can be chosen
+    drafted: list[int] = field(default_factory=list)
+
+    @property
+    def greedy(self) -> bool:
+        return self.one.request.params.needs_best_only
+
+    def take(self, token: int) -> None:
+        """The next token; below 0 where none can be chosen."""
+        if token < 0:
+            self.todo = []
+            return
+        self.drafted.append(token)
+        self.left -= 1
+        self.todo = [token] if self.left else []
+
+
+class DraftModel:
+    """A ``Drafter``; the arguments are those of ``Generator``, of the draft's own model.
+
+    Where the model fails, say with numbers out of range, it drafts nothing any more: an answer must
+    not fail for a guess.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        embed: Callable[[npt.NDArray[np.int32]], F32],
+        *,
+        num_pages: int,
+        context: int,
+        max_rows: int,
+        exp: Callable[[F32], F32],
+        progress: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._executor, self._embed, self._exp = executor, embed, exp
+        self._pool, self._context, self._max_rows = PagePool(num_pages), context, max_rows
+        self._progress = progress
+        self._followed: dict[int, _Followed] = {}
+        self._failed = False
+
+    @property
+    def progress(self) -> int:
+        return self._progress()
+
+    def offer(self, one: Told, most: int) -> Offer:
+        length = len(one.request.tokens) + len(one.answer)
+        room = 0 if self._failed else self._context - length
+        return Offer(count=max(0, min(most, room)))
+
+    def draft(self, wanted: Sequence[tuple[Told, int]]) -> list[list[int]]:
+        drafting = [self._start(one, count) for one, count in wanted]
+        try:
+            while any(draft.todo for draft in drafting):
+                self._step([draft for draft in drafting if draft.todo])
+        except (StepError, MemoryError):
+            self._failed = True
+        return [draft.drafted for draft in drafting]
+
+    def end(self, index: int) -> None:
+        followed = self._followed.pop(index, None)
+        if followed is not None:
+            del followed.cached.tokens[followed.agreed :]
+            self._pool.release(followed.cached)
+
+    def forget(self) -> None:
+        self._pool.forget()
+
+    def _start(self, one: Told, count: int) -> _Drafting:
+        """Drops what was drafted wrong the last time."""
+        prompt = one.request.tokens
+        followed = self._followed.get(one.index)
+        if followed is None:
+            followed = self._followed[one.index] = _Followed(self._pool.claim(prompt))
+            followed.agreed = len(followed.cached.tokens)
+        tokens = followed.cached.tokens
+        said = [*prompt, *one.answer]
+        agreed = followed.agreed
+        # At least the last token is left to read: what follows it is wanted.
+        while agreed < min(len(tokens), len(said) - 1) and tokens[agreed] == said[agreed]:
+            agreed += 1
+        followed.agreed = agreed
+        del tokens[agreed:]
+        return _Drafting(one=one, cached=followed.cached, left=count, todo=said[agreed:])
+
+    def _step(self, drafting: Sequence[_Drafting]) -> None:
+        room, pieces, steps = self._max_rows, [], []
+        for draft in drafting:
+            tokens = draft.todo[:room]
+            if not tokens:
+                break
+            room -= len(tokens)
+            wants = int(len(tokens) == len(draft.todo))
+            pieces.append(Piece(cached=draft.cached, tokens=tokens, wants=wants))
+            steps.append((draft, wants))
+        step = make_step(self._pool, pieces, prefill=False)
+        embeddings = self._embed(step.tokens)
+        if all(draft.greedy for draft, wants in steps if wants):
+            chosen = iter(self._executor.best(step, embeddings))
+            tokens_of = {id(draft): next(chosen) for draft, wants in steps if wants}
+        else:
+            logits = iter(self._executor.run(step, embeddings))
+            tokens_of = {
+                id(draft): self._choose(draft, next(logits)) for draft, wants in steps if wants
+            }
+        for (draft, wants), piece in zip(steps, pieces, strict=True):
+            draft.cached.tokens += piece.tokens
+            draft.todo = draft.todo[len(piece.tokens) :]
+            if wants:
+                draft.take(tokens_of[id(draft)])
+
+    def _choose(self, draft: _Drafting, logits: F32) -> int:
+        request = draft.one.request
+        answer = [*draft.one.answer, *draft.drafted]
+        position = len(request.tokens) + len(answer)
+        try:
+            return sample(
+                logits, request.params, request.tokens, answer, position, request.choice, self._exp
+            )
+        except NoTokenError:
+            return -1

@@ -1,0 +1,72 @@
+"""Request, Event and Result: what is asked of an engine and what comes back. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bandweave.generation.sampling import SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One answer to make: prompt token ids, how to choose, and which tokens end it.
+
+    ``choice`` tells answers to one prompt apart (the randomness is keyed by it).
+    """
+
+    tokens: tuple[int, ...]
+    params: SamplingParams
+    end_tokens: frozenset[int] = frozenset()
+    choice: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds of one answer, on node 0's clock.
+
+    ``prefill``: from the start until the prompt's logits are there, ``reused_tokens`` of the
+    prompt's tokens being in the cache already. ``decode``: the rest, ``decode_tokens`` tokens in
+    ``decode_steps`` steps. It is the sum of ``computing`` (the steps themselves), ``sampling``,
+    ``drafting`` and what lies ``between`` two steps. Of ``drafted_tokens`` guesses
+    ``accepted_tokens`` were right.
+    """
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    sampling: float = 0.0
+    drafting: float = 0.0
+    computing: float = 0.0
+    between: float = 0.0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    decode_tokens: int = 0
+    decode_steps: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        computed = self.prompt_tokens - self.reused_tokens
+        return computed / self.prefill if self.prefill > 0 else 0.0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        return self.decode_tokens / self.decode if self.decode > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One finished answer. ``reason``: ``"stop"``, ``"length"``, ``"cancelled"``, or ``"error"``
+    where its own numbers ended it; ``error`` says how.
+
+    ``tokens`` has the end token, if one ended it. ``logits_digest`` is the hex SHA-256 over the
+    raw float32 little-endian logits of every generated position, or empty if not asked for;
+    ``digests`` are its values after each token, for whoever takes fewer.
+    """
+
+    tokens: tuple[int, ...]
+    reason: str
+    logits_digest: str
+    timing: Timing
+    digests: tuple[str, ...] = ()
+    error: str = ""

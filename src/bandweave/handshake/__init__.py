@@ -1,0 +1,1 @@
+"""Who gets in: secrets, handshakes, and what listens for them."""

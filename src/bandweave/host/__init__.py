@@ -1,0 +1,1 @@
+"""This machine: its processors, its memory, and what its containers leave of them."""

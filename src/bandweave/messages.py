@@ -1,0 +1,226 @@
+"""Messages between a controller and its nodes: what each may say, checked when it is heard.
+
+A message is a JSON object with a ``type``; its other fields are those of the record of that type.
+Nothing that the other side says is used before it was read here. Knows no channels and no nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from bandweave.generation.request import Request, Timing
+from bandweave.host.control_groups import MemoryLimit
+from bandweave.record import from_json, to_json
+
+
+class MessageError(ValueError):
+    """A message that makes no sense; says what is wrong with it."""
+
+
+class Message(Protocol):
+    """A record that is sent."""
+
+    TYPE: ClassVar[str]
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> dict[str, Any]:
+    """As a channel carries it."""
+    return {"type": message.TYPE, **to_json(message)}
+
+
+def decode(kind: type[M], message: Mapping[str, Any]) -> M:
+    """The record of a message of that type; ``MessageError`` where it is none."""
+    fields = {key: value for key, value in message.items() if key != "type"}
+    if message.get("type") != kind.TYPE:
+        raise MessageError(f"{str(message.get('type'))[:40]!r} came where {kind.TYPE!r} was due")
+    try:
+        return from_json(kind, fields, kind.TYPE)
+    except (ValueError, OverflowError) as error:
+        raise MessageError(str(error)) from error
+
+
+# --- from a node: its start ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a node's machine can give: ``memory`` inside each limit, the processors ``cpus`` that it
+    may run on and how many of them it may use, and the ``threads`` that its worker was told to use
+    at most, 0 for none. Nodes with one ``host_id`` share a machine."""
+
+    TYPE: ClassVar[str] = "description"
+    host_id: str
+    memory: tuple[MemoryLimit, ...]
+    cpus: tuple[int, ...]
+    usable_cpus: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A node has found its copy of the model, whose weight files have these ``headers`` (as in
+    ``Fingerprint``), checked that its share fits, and is ready to join. ``same_files``: they are
+    the controller's very files."""
+
+    TYPE: ClassVar[str] = "found"
+    path: str
+    headers: str
+    same_files: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A node lives and loads: bytes of the checkpoint that are done, and in all."""
+
+    TYPE: ClassVar[str] = "progress"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSums:
+    """Content sums of some blocks of a tensor as stored in ``file``: of ``size`` rows each, or
+    columns, from number ``first`` on, each as 16 hexadecimal digits."""
+
+    tensor: str
+    file: str
+    columns: bool
+    size: int
+    item_bytes: int
+    first: int
+    sums: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentReport:
+    """Some of what a node's share was made of, for comparison."""
+
+    TYPE: ClassVar[str] = "content"
+    blocks: tuple[BlockSums, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A node is ready for steps; ``own_bytes`` of its share come from the controller's very files,
+    ``manifest_bytes`` were compared with a manifest beside its copy."""
+
+    TYPE: ClassVar[str] = "loaded"
+    weight_bytes: int
+    kv_bytes: int
+    work_bytes: int
+    threads: int
+    isa: str
+    fetch_ahead_bytes: int
+    peak_rss_bytes: int
+    same_file_bytes: int
+    manifest_bytes: int
+
+
+# --- from a node: answers ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """New tokens of a generation, as ``(request, token)``."""
+
+    TYPE: ClassVar[str] = "tokens"
+    number: int
+    tokens: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerEnd:
+    """How one answer of ``count`` tokens, which went before, ended; see ``Result``."""
+
+    count: int
+    reason: str
+    error: str
+    logits_digest: str
+    digests: tuple[str, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A generation is over."""
+
+    TYPE: ClassVar[str] = "done"
+    number: int
+    answers: tuple[AnswerEnd, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A generation that was not begun, and why."""
+
+    TYPE: ClassVar[str] = "refused"
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """A step gets on: tokens that were computed since the generation began."""
+
+    TYPE: ClassVar[str] = "alive"
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """A node's bills, of prefill and of decode steps, and its peak memory."""
+
+    TYPE: ClassVar[str] = "statistics"
+    prefill: Mapping[str, float]
+    decode: Mapping[str, float]
+    peak_rss_bytes: int
+
+
+# --- from a controller ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describe:
+    """Asks for a ``Description``."""
+
+    TYPE: ClassVar[str] = "describe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """All nodes have found the model: now they meet."""
+
+    TYPE: ClassVar[str] = "join"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Answers to make together; see ``Generator.run``. Stop strings stay with the controller."""
+
+    TYPE: ClassVar[str] = "generate"
+    number: int
+    requests: tuple[Request, ...]
+    chunk: int | None
+    digest: bool
+    reuse: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStatistics:
+    """Asks for ``Statistics``."""
+
+    TYPE: ClassVar[str] = "ask_statistics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancel:
+    """Answers of a generation that are no longer wanted."""
+
+    TYPE: ClassVar[str] = "cancel"
+    number: int
+    indices: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""How node processes start, meet, live and end."""

@@ -1,0 +1,98 @@
+"""Signs of life: a node tells its controller that it lives while it loads, and that a long step
+gets on. Knows a channel and counters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from bandweave.mesh.channel import Channel
+from bandweave.messages import Alive, Progress, encode
+
+PERIOD = 0.5  # seconds
+
+
+class LoadingPulse:
+    """While entered, a thread sends ``Progress`` twice a second: a node that finds its model, waits
+    for others or reads from a slow disk still lives. ``update`` says how far it is."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._progress = channel, Progress(done=0, total=0)
+        self._over, self._beat = False, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
+
+    def update(self, done: int, total: int) -> None:
+        """Bytes of the checkpoint that are done, and in all; the first are told at once."""
+        first = not self._progress.total
+        self._progress = Progress(done=done, total=total)
+        if first:
+            self._beat.set()
+
+    def _run(self) -> None:
+        while not self._over:
+            self._beat.wait(PERIOD)
+            self._beat.clear()
+            if self._over:
+                return
+            with contextlib.suppress(OSError):  # the main thread meets the same error
+                self._channel.offer(encode(self._progress))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over = True
+        self._beat.set()
+        self._thread.join()
+
+
+class Heartbeat:
+    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the number
+    of ``tokens()`` computed so far; ``on_beat`` is called each time before."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        progress: Callable[[], int],
+        tokens: Callable[[], int],
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._channel, self._progress, self._tokens = channel, progress, tokens
+        self._on_beat = on_beat
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def _beat(self) -> None:
+        last = -1
+        while not self._over.wait(PERIOD):
+            with contextlib.suppress(OSError):
+                self._on_beat()
+            if (now := self._progress()) != last:
+                last = now
+                # One that a paused controller has no room for is worth no waiting, and the main
+                # thread meets the same errors.
+                with contextlib.suppress(OSError):
+                    self._channel.offer(encode(Alive(tokens=self._tokens())))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()

@@ -1,0 +1,43 @@
+"""TokenStream: the tokens of answers on their way from node 0 to the controller."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from bandweave.mesh.channel import Channel
+from bandweave.messages import Tokens, encode
+
+#: Seconds that a token may wait for others. Nobody reads faster, and a message costs both ends
+#: some hundred microseconds, on processors that compute.
+HOLD_SECONDS = 0.02
+
+
+class TokenStream:
+    """Tokens that come slowly go at once, all of a step together; those that come faster wait for
+    the next step. Any thread may flush."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel, self._number = channel, number
+        self._held: list[tuple[int, int]] = []
+        self._sent_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def put(self, tokens: Sequence[tuple[int, int]]) -> None:
+        """The new tokens of a step, as ``(answer, token)``."""
+        with self._lock:
+            self._held += tokens
+            if time.monotonic() - self._sent_at >= HOLD_SECONDS:
+                self._flush()
+
+    def flush(self) -> None:
+        """Sends what waits."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._channel.send(encode(Tokens(number=self._number, tokens=tuple(self._held))))
+            self._held = []
+            self._sent_at = time.monotonic()

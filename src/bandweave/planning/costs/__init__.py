@@ -1,0 +1,1 @@
+"""What a deployment's steps cost, and what fits."""

@@ -1,0 +1,97 @@
+"""Capacity: whether a deployment fits into its nodes' memory, and by how much not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bandweave.planning.costs.deployment import Deployment, Workload, fractions
+
+#: An engine's own: interpreter, libraries, code, buffers of panels while loading.
+BASE_BYTES = 124 << 20
+_WORK_BYTES_PER_VALUE = 4
+_WORK_VALUES = 8  # buffers as wide as the model that a step keeps, beside the FFN's
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCapacity:
+    """Bytes that one node needs, and has."""
+
+    name: str
+    weight_bytes: float
+    kv_bytes: float
+    work_bytes: float
+    available_bytes: int
+
+    @property
+    def needed_bytes(self) -> float:
+        return self.weight_bytes + self.kv_bytes + self.work_bytes
+
+    @property
+    def spare_bytes(self) -> float:
+        """Below zero: what is missing."""
+        return self.available_bytes - self.needed_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    nodes: tuple[NodeCapacity, ...]
+
+    @property
+    def fits(self) -> bool:
+        return all(node.spare_bytes >= 0 for node in self.nodes)
+
+    @property
+    def missing_bytes(self) -> float:
+        """What all nodes together lack."""
+        return sum(max(0.0, -node.spare_bytes) for node in self.nodes)
+
+
+def capacity(deployment: Deployment, workload: Workload) -> Capacity:
+    """Weights of each node's part, ``streams`` caches of ``context + prompt`` tokens, work space.
+
+    Where the engine keeps the embedding table in memory it lies with the first node, whole; a tied
+    table only once where that node also holds the head.
+    """
+    result: list[NodeCapacity | None] = [None] * len(deployment.nodes)
+    model, weights = deployment.model, deployment.weights
+    tokens = workload.context + workload.prompt
+    for stage in deployment.stages:
+        first, last = stage is deployment.stages[0], stage is deployment.stages[-1]
+        held = [0.0] * len(stage.nodes)
+        cached = [0.0] * len(stage.nodes)
+        widest = model.hidden
+        kinds = model.distinct_layers(stage.layers.start, stage.layers.stop)
+        for layer, count in kinds:
+            sizes = {role: weights.of(role) * count for role, count in
+                     layer.total_by_role().items()}  # fmt: skip
+            attention = layer.attention
+            seen = min(tokens, attention.window or tokens)
+            cache = attention.kv_elements * seen * deployment.kv_bytes_per_element
+            cache += attention.state_elements * 4
+            for rank, part in enumerate(fractions(deployment, stage, layer)):
+                shared = part.expert if layer.experts else part.dense
+                held[rank] += count * (
+                    sizes["attention"] * part.attention + sizes["dense"] * part.dense
+                    + sizes["expert"] * part.expert + sizes["shared"] * shared
+                    + sizes["router"] + sizes["norm"]
+                )  # fmt: skip
+                cached[rank] += count * workload.streams * cache * part.kv
+            widest = max(widest, layer.dense_width, layer.expert_width * layer.top_k)
+        head = fractions(deployment, stage, model.layers[stage.layers.start])
+        for rank, node in enumerate(stage.nodes):
+            if last:
+                held[rank] += weights.of("head") * model.head_parameters * head[rank].vocabulary
+            tied_here = model.tied and last and len(stage.nodes) == 1
+            holds = deployment.engine.embedding_in_memory and first and rank == 0
+            if holds and not tied_here:
+                held[rank] += weights.of("embedding") * model.embedding_parameters
+            rows = deployment.engine.chunk_rows + workload.streams
+            values = _WORK_VALUES * model.hidden + 3 * widest
+            result[node] = NodeCapacity(
+                name=deployment.nodes[node].name,
+                weight_bytes=held[rank],
+                kv_bytes=cached[rank],
+                work_bytes=BASE_BYTES + rows * values * _WORK_BYTES_PER_VALUE,
+                available_bytes=deployment.nodes[node].memory_bytes,
+            )
+    return Capacity(nodes=tuple(node for node in result if node is not None))

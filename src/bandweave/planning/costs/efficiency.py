@@ -1,0 +1,166 @@
+"""What engines get out of hardware: fitted factors, and the NodeRates that follow from them.
+
+Two columns for every machine: ``limit_rates``, what its accelerator allows with an engine that
+knows it, and ``bandweave_rates``, what bandweave does there today, on the processor. Factors come
+from ``data/efficiency.csv``, which ``calibration`` fits to published measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bandweave.planning.machines.hardware import Hardware, find_hardware
+from bandweave.planning.machines.rates import ANY, ComputeRate, Estimate, NodeRates
+from bandweave.planning.machines.tables import Row, required, rows
+
+#: Engines that compute on the processor, whatever accelerator there is.
+PROCESSOR_ENGINES = ("llama.cpp-cpu", "ik_llama.cpp", "distributed-llama", "bandweave")
+#: The engine that a limit is stated for, by kind of hardware.
+LIMIT_ENGINES: Mapping[str, str] = {
+    "apple": "llama.cpp", "geforce": "llama.cpp", "nvidia-pro": "llama.cpp", "gb10": "llama.cpp",
+    "nvidia-dc": "gpt-fast", "instinct": "gpt-fast", "apu": "llama.cpp-vulkan",
+    "radeon": "llama.cpp-vulkan", "arc": "llama.cpp-vulkan", "cpu-server": "ik_llama.cpp",
+    "cpu-desktop": "llama.cpp-cpu", "sbc": "llama.cpp-cpu",
+}  # fmt: skip
+
+_INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")
+_INTEGER_KINDS = ("geforce", "nvidia-pro", "nvidia-dc", "gb10")
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """One class: parts of the peak, and fixed times. ``*_spread``: residuals lie within a factor
+    of this in four cases of five."""
+
+    name: str
+    weight_efficiency: float  # of peak bytes/s, reading weights
+    kv_efficiency: float  # of peak bytes/s, reading the cache
+    compute_efficiency: float  # of peak dense FLOP/s, many rows, quantised weights
+    compute_16_efficiency: float  # the same for weights in 16 bits
+    expert_compute_efficiency: float  # of the former, for routed experts
+    attention_efficiency: float  # of peak dense 16-bit FLOP/s, attention of many rows
+    layer_s: float
+    expert_layer_s: float
+    latent_layer_s: float  # beside either of them, with latent attention
+    decode_spread: float
+    prefill_spread: float
+    decode_rows: int  # measured rows that it was fitted to
+    prefill_rows: int
+
+
+def factors(engine: str, kind: str) -> Factors:
+    """The class of an engine on a kind of hardware; ``ValueError`` where nothing is known."""
+    table = _table()
+    for name in (f"{engine}/{kind}", f"{engine}/*", f"*/{kind}"):
+        if name in table:
+            return table[name]
+    raise ValueError(f"nothing is known of {engine} on {kind}; known are {', '.join(table)}")
+
+
+def limit_rates(hardware: Hardware, *, engine: str | None = None) -> NodeRates:
+    """The node as its accelerator allows, by the engine that is known to use it best."""
+    chosen = engine or LIMIT_ENGINES[hardware.kind]
+    return rates_from_factors(hardware, factors(chosen, hardware.kind), chosen)
+
+
+def bandweave_rates(hardware: Hardware) -> NodeRates | None:
+    """The node as bandweave runs on it today: processor, and the memory that it reads.
+
+    For a card that is its assumed host. None where the processor's bandwidth is not known."""
+    if hardware.is_card:
+        if hardware.host is None:
+            return None
+        host = bandweave_rates(find_hardware(hardware.host))
+        return host
+    if hardware.cpu_bytes_per_s is None or hardware.cpu_flop_per_s is None:
+        return None
+    return rates_from_factors(hardware, factors("bandweave", hardware.kind), "bandweave")
+
+
+def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> NodeRates:
+    """The rates of hardware under given factors; the whole spread is a factor on every rate and
+    every fixed time, so that a predicted time spreads by just that much."""
+    on_processor = engine in PROCESSOR_ENGINES
+    peak = hardware.bytes_per_s
+    if on_processor:
+        # Engines of today read weights where they happen to lie: two sockets are no faster than
+        # one unless each has its own node.
+        peak = (hardware.cpu_bytes_per_s or peak) / hardware.sockets
+    decode, reading = factors.decode_spread, factors.prefill_spread
+    integer, floating = _flops(hardware, engine, on_processor)
+    quantised = Estimate.within(integer * factors.compute_efficiency, reading)
+    sixteen = ComputeRate.constant(
+        Estimate.within(floating * factors.compute_16_efficiency, reading)
+    )
+    experts = quantised.times(factors.expert_compute_efficiency)
+    return NodeRates(
+        name=hardware.name,
+        memory_bytes=usable_memory_bytes(hardware, on_processor=on_processor),
+        weight_bytes_per_s={ANY: Estimate.within(peak * factors.weight_efficiency, decode)},
+        compute={ANY: ComputeRate.constant(quantised), "f16": sixteen, "bf16": sixteen},
+        expert_compute=ComputeRate.constant(experts),
+        kv_bytes_per_s=Estimate.within(peak * factors.kv_efficiency, decode),
+        attention_flop_per_s=Estimate.within(floating * factors.attention_efficiency, reading),
+        layer_overhead_s=Estimate.within(factors.layer_s, decode),
+        expert_layer_overhead_s=Estimate.within(factors.expert_layer_s, decode),
+        latent_overhead_s=Estimate.within(factors.latent_layer_s, decode),
+        watts=hardware.measured_watts or hardware.watts,
+        price_usd=hardware.price_usd,
+        source=f"{engine} on {hardware.kind}: {factors.decode_rows} decode and "
+        f"{factors.prefill_rows} prefill rows; {hardware.source}",
+    )
+
+
+def usable_memory_bytes(hardware: Hardware, *, on_processor: bool) -> int:
+    """What the system leaves: all but 2 GiB and a sixteenth of a machine's memory, a sixteenth of
+    a card's. Apple's systems give the GPU about 3/4 until ``iogpu.wired_limit_mb`` is raised; it
+    is taken to be raised."""
+    kept = hardware.memory_bytes // 16
+    if on_processor or not hardware.is_card:
+        kept += min(2 * _GIB, hardware.memory_bytes // 4)
+    return hardware.memory_bytes - kept
+
+
+def _flops(hardware: Hardware, engine: str, on_processor: bool) -> tuple[float, float]:
+    """Peak FLOP/s that products of quantised and of 16-bit weights are counted against.
+
+    llama.cpp multiplies quantised weights in 8-bit integers where matrix units have them; vLLM and
+    its like in fp8; others widen to 16 bits. What nobody published is taken from the next type."""
+    peaks = hardware.flop_per_s
+    if on_processor:
+        plain = hardware.cpu_flop_per_s or peaks.get("fp32") or 10.0 * hardware.bytes_per_s
+        return plain, plain
+    # Without any figure: a byte a second rarely comes with less than ten FLOP/s.
+    floating = peaks.get("fp16") or peaks.get("fp32") or 10.0 * hardware.bytes_per_s
+    if engine in _INTEGER_ENGINES and hardware.kind in _INTEGER_KINDS:
+        return peaks.get("int8") or peaks.get("fp8") or 2 * floating, floating
+    if engine in ("vllm", "tensorrt-llm"):
+        return peaks.get("fp8") or floating, floating
+    return floating, floating
+
+
+@lru_cache(maxsize=1)
+def _table() -> Mapping[str, Factors]:
+    return {row["name"]: _factors(row) for row in rows("efficiency")}
+
+
+def _factors(row: Row) -> Factors:
+    return Factors(
+        name=row["name"],
+        weight_efficiency=required(row, "weight_efficiency"),
+        kv_efficiency=required(row, "kv_efficiency"),
+        compute_efficiency=required(row, "compute_efficiency"),
+        compute_16_efficiency=required(row, "compute_16_efficiency"),
+        expert_compute_efficiency=required(row, "expert_compute_efficiency"),
+        attention_efficiency=required(row, "attention_efficiency"),
+        layer_s=required(row, "layer_us") * 1e-6,
+        expert_layer_s=required(row, "expert_layer_us") * 1e-6,
+        latent_layer_s=required(row, "latent_layer_us") * 1e-6,
+        decode_spread=required(row, "decode_spread"),
+        prefill_spread=required(row, "prefill_spread"),
+        decode_rows=int(required(row, "decode_rows")),
+        prefill_rows=int(required(row, "prefill_rows")),
+    )

@@ -1,0 +1,1 @@
+"""Machines, links and the rates that they reach."""

@@ -1,0 +1,104 @@
+"""Hardware that a user describes: ``bandwidth=204GB/s,memory=256GB,...`` or a TOML table. Pure."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from bandweave.planning.machines.hardware import DISCRETE, PROCESSORS, Hardware, find_hardware
+from bandweave.planning.machines.quantities import quantity
+from bandweave.shown import printable, shown
+
+_KINDS = (*PROCESSORS, *DISCRETE, "apple", "apu", "gb10")
+
+# Field: the unit that a plain number has.
+_FIELDS = {
+    "bandwidth": "B/s", "memory": "B", "flops": "FLOP/s", "fp32": "FLOP/s", "fp16": "FLOP/s",
+    "fp8": "FLOP/s", "int8": "FLOP/s", "fp4": "FLOP/s", "cpu-bandwidth": "B/s",
+    "cpu-flops": "FLOP/s", "watts": "W", "price": "USD",
+}  # fmt: skip
+_TEXTS = ("name", "kind", "host", "source")
+
+
+def hardware_from_text(text: str) -> Hardware:
+    """A name of the catalogue, or a description: ``FIELD=VALUE`` pairs with commas between them.
+
+    ``bandwidth`` and ``memory`` are needed; ``flops`` stands for fp32 and fp16. ``ValueError``
+    that names the field where something is wrong."""
+    if "=" not in text:
+        return find_hardware(text)
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not value.strip():
+            raise ValueError(f"{shown(part.strip())} in {shown(text)} is no FIELD=VALUE")
+        fields[key.strip().lower()] = value.strip()
+    return hardware_from_fields(fields)
+
+
+def hardware_from_toml(text: str) -> dict[str, Hardware]:
+    """A user's file: one table a machine, its name the table's, with the fields as in text."""
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("the hardware file is no TOML: it is nested too deeply") from error
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
+        raise ValueError(f"the hardware file is no TOML: {error}") from error
+    result = {}
+    for name, table in tables.items():
+        shown_name = printable(name)[:80]
+        if not isinstance(table, dict):
+            raise ValueError(
+                f"the hardware file: {shown_name} must be a table, like [{shown_name}]"
+            )
+        try:
+            result[name] = hardware_from_fields({"name": name, **table})
+        except ValueError as error:
+            raise ValueError(f"the hardware file, [{shown_name}]: {error}") from error
+    return result
+
+
+def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
+    """The hardware of checked fields."""
+    unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS)]
+    if unknown:
+        known = ", ".join((*_FIELDS, *_TEXTS))
+        raise ValueError(f"{shown(unknown[0])} is no field of hardware; fields are {known}")
+    for name in _TEXTS:
+        if not isinstance(fields.get(name, ""), str):
+            raise ValueError(f"{name} is {shown(fields[name])}; it must be a text")
+    values = {
+        name: quantity(fields[name], unit, what=name)
+        for name, unit in _FIELDS.items()
+        if name in fields
+    }
+    for name in ("bandwidth", "memory"):
+        if name not in values:
+            raise ValueError(f"the hardware lacks {name}=...; for instance {name}=204GB"
+                             f"{'/s' if name == 'bandwidth' else ''}")  # fmt: skip
+    kind = str(fields.get("kind", "cpu-server"))
+    if kind not in _KINDS:
+        raise ValueError(f"kind {shown(kind)} is not known; known are {', '.join(_KINDS)}")
+    rates = {name: values[name] for name in ("fp32", "fp16", "fp8", "int8", "fp4")
+             if name in values}  # fmt: skip
+    if "flops" in values:
+        rates = {"fp32": values["flops"], "fp16": values["flops"], **rates}
+    processor = kind in PROCESSORS
+    memory = int(values["memory"])
+    return Hardware(
+        name=str(fields.get("name", "custom")),
+        title=str(fields.get("name", "as described")),
+        kind=kind,
+        memory_bytes=memory,
+        memory_options_bytes=(memory,),
+        bytes_per_s=values["bandwidth"],
+        flop_per_s=rates,
+        cpu_bytes_per_s=values.get("cpu-bandwidth", values["bandwidth"] if processor else None),
+        cpu_flop_per_s=values.get("cpu-flops", rates.get("fp32") if processor else None),
+        host=str(fields["host"]) if "host" in fields else None,
+        watts=values.get("watts"),
+        price_usd=values.get("price"),
+        confidence="as described by the user",
+        source=str(fields.get("source", "the user")),
+    )

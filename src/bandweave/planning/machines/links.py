@@ -1,0 +1,92 @@
+"""Links by name, as LinkRates: latency and rate with their ranges. Pure but for packaged data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from bandweave.planning.machines.quantities import quantity
+from bandweave.planning.machines.rates import Estimate, LinkRates
+from bandweave.planning.machines.tables import Row, required, rows
+
+
+def link_names() -> tuple[str, ...]:
+    return tuple(_table())
+
+
+def find_link(name: str) -> LinkRates:
+    """The link of that name or alias; ``ValueError`` with near names."""
+    row = _row(name)
+    scale = 1e-6
+    return LinkRates(
+        name=row["name"],
+        latency_s=Estimate(
+            likely=required(row, "latency_us") * scale,
+            low=required(row, "latency_low_us") * scale,
+            high=required(row, "latency_high_us") * scale,
+        ),
+        bytes_per_s=Estimate(
+            likely=required(row, "rate_gb_per_s") * 1e9,
+            low=required(row, "rate_low_gb_per_s") * 1e9,
+            high=required(row, "rate_high_gb_per_s") * 1e9,
+        ),
+        message_s=Estimate.within(required(row, "message_us") * scale, 2.0),
+        source=f"{row['confidence']}; {row['source']}",
+    )
+
+
+def link_title(name: str) -> str:
+    return _row(name)["title"]
+
+
+def link_shares_port(name: str) -> bool:
+    """Whether a node's links of this kind share one port (a switch) rather than a cable each."""
+    return _row(name)["shared_port"] == "1"
+
+
+def link_from_text(text: str) -> LinkRates:
+    """A name, or ``latency=300us,bandwidth=40Gbit/s[,message=8us]``, one way."""
+    if "=" not in text:
+        return find_link(text)
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        key = key.strip().lower()
+        if not equals or key not in ("latency", "bandwidth", "message", "name"):
+            raise ValueError(
+                f"{part.strip()!r} in {text!r} is no latency=..., bandwidth=... or message=..."
+            )
+        fields[key] = value.strip()
+    for key in ("latency", "bandwidth"):
+        if key not in fields:
+            raise ValueError(f"the link lacks {key}=..., in {text!r}")
+    message = quantity(fields["message"], "s", what="message") if "message" in fields else 0.0
+    return LinkRates(
+        name=fields.get("name", "custom"),
+        latency_s=Estimate.exactly(quantity(fields["latency"], "s", what="latency")),
+        bytes_per_s=Estimate.exactly(quantity(fields["bandwidth"], "B/s", what="bandwidth")),
+        message_s=Estimate.exactly(message),
+        source="the user",
+    )
+
+
+def _row(name: str) -> Row:
+    table, aliases = _table(), _aliases()
+    key = name.strip().lower().replace(" ", "-").replace("_", "-")
+    key = aliases.get(key, key)
+    if key not in table:
+        near = difflib.get_close_matches(key, [*table, *aliases], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"no link is called {name!r}; {hint}links are {', '.join(table)}")
+    return table[key]
+
+
+@lru_cache(maxsize=1)
+def _table() -> Mapping[str, Row]:
+    return {row["name"]: row for row in rows("links")}
+
+
+@lru_cache(maxsize=1)
+def _aliases() -> Mapping[str, str]:
+    return {alias: row["name"] for row in rows("links") for alias in row["aliases"].split()}

@@ -1,0 +1,1 @@
+"""What was measured of machines and links, and what it predicts."""

@@ -1,0 +1,1 @@
+"""Which machines, and which share of the model for each."""

@@ -1,0 +1,155 @@
+"""A replica in a simulation: its streams, and what waits and works at its stages. Pure state."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bandweave.planning.simulation.scenario import Scenario
+from bandweave.planning.simulation.server import Batch, Server, Times
+
+
+@dataclass(eq=False)
+class Stream:
+    """A request that has a place. Times in seconds of the simulation's clock."""
+
+    arrived: float
+    done: int = 0
+    last: float = 0.0
+    first: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """``rows`` tokens of a stream's prompt of ``span``; ``last``: its first token follows."""
+
+    stream: Stream
+    rows: int
+    span: int
+    last: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A step's rows: the next one of decoding streams, and pieces of prompts."""
+
+    streams: tuple[Stream, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+
+    def batch(self, context: int) -> Batch:
+        rows = sum(piece.rows for piece in self.pieces)
+        spans = sum(piece.rows * piece.span for piece in self.pieces)
+        return Batch(
+            context=context,
+            decoding=len(self.streams),
+            rows=rows,
+            prompts=len(self.pieces),
+            span=round(spans / rows) if rows else 0,
+        )
+
+
+@dataclass(eq=False)
+class StageState:
+    """``batches`` and ``readings`` came from the stage before; ``worked_s`` after the warm-up."""
+
+    batches: deque[Job] = field(default_factory=deque)
+    readings: deque[Job] = field(default_factory=deque)
+    busy: bool = False
+    read_last: bool = False
+    worked_s: float = 0.0
+
+
+class Replica:
+    """One server with its queues. Of the first stage ``decoding`` streams and ``prompts`` wait that
+    are not yet in any job."""
+
+    def __init__(self, server: Server, scenario: Scenario) -> None:
+        self.server = server
+        self.stages = [StageState() for _ in server.stages]
+        self.active: list[Stream] = []
+        self.decoding: deque[Stream] = deque()
+        self.prompts: deque[Piece] = deque()
+        self.down = 0
+        self.down_since = 0.0
+        self.down_s = 0.0
+        self.epoch = 0  # events of earlier ones are void
+        self.flying = 0  # batches under way
+        self.batch = scenario.batch or math.ceil(scenario.streams / len(self.stages))
+        self._context = scenario.context
+        self._known: dict[Batch, Sequence[Times]] = {}
+
+    def read(self, stream: Stream, span: int) -> None:
+        """Queues a prompt of ``span`` tokens: whole where pieces are cut to fit a step, else in
+        equal chunks."""
+        count = 1 if self.server.mixes else math.ceil(span / self.server.chunk_rows)
+        rows = math.ceil(span / count)
+        for index in range(count):
+            self.prompts.append(Piece(stream=stream, rows=rows, span=span, last=index == count - 1))
+
+    def next_job(self, index: int) -> Job | None:
+        """What the stage does next, if anything; it is taken from its queue."""
+        stage = self.stages[index]
+        if index == 0:
+            if self.server.mixes:
+                return self._mixed_job()
+            self._fill(stage)
+        if stage.readings and (not stage.batches or not stage.read_last):
+            job = stage.readings.popleft()
+        elif stage.batches:
+            job = stage.batches.popleft()
+        else:
+            return None
+        stage.read_last = bool(job.pieces)
+        return job
+
+    def _fill(self, stage: StageState) -> None:
+        if self.decoding and not stage.batches and self._may_batch():
+            count = min(self.batch, len(self.decoding))
+            streams = tuple(self.decoding.popleft() for _ in range(count))
+            stage.batches.append(Job(streams=streams))
+            self.flying += 1
+        if self.prompts and not stage.readings:
+            stage.readings.append(Job(pieces=(self.prompts.popleft(),)))
+
+    def _may_batch(self) -> bool:
+        """No more batches at once than all streams fill: else small ones would stay small."""
+        return self.flying < math.ceil(len(self.active) / self.batch)
+
+    def _mixed_job(self) -> Job | None:
+        """All that decode, and of prompts as much as there is room for."""
+        most = self.server.chunk_rows
+        count = min(self.batch, len(self.decoding), most)
+        streams = tuple(self.decoding.popleft() for _ in range(count))
+        pieces: list[Piece] = []
+        room = most - count
+        while self.prompts and room > 0:
+            piece = self.prompts.popleft()
+            if piece.rows > room:
+                self.prompts.appendleft(replace(piece, rows=piece.rows - room))
+                piece = replace(piece, rows=room, last=False)
+            room -= piece.rows
+            pieces.append(piece)
+        if not streams and not pieces:
+            return None
+        self.flying += bool(streams)
+        return Job(streams=streams, pieces=tuple(pieces))
+
+    def drop(self) -> None:
+        """A node failed: what was under way is lost."""
+        self.epoch += 1
+        self.flying = 0
+        self.decoding.clear()
+        self.prompts.clear()
+        for stage in self.stages:
+            stage.batches.clear()
+            stage.readings.clear()
+            stage.busy = False
+
+    def service(self, job: Job) -> Sequence[Times]:
+        """By stage: seconds of work, and seconds on the way to it before."""
+        batch = job.batch(self._context)
+        if batch not in self._known:
+            self._known[batch] = self.server.times(batch)
+        return self._known[batch]

@@ -1,0 +1,1 @@
+"""Measures machines and links for the planner."""

@@ -1,0 +1,317 @@
+"""Loading: reads a node's slices of a checkpoint in bounded panels and packs them for the kernels.
+
+Whatever is read is summed up on the way (`content/blocks.py`), so that the cache can tell
+weights by their content, and nodes can compare theirs. Knows programs, tensor sources and the
+native packer; knows no nodes but its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
+from bandweave.content.blocks import (
+    Content,
+    blocks_of,
+    num_blocks,
+    runs_of,
+    sum_values,
+)
+from bandweave.programs.program import Part, Program, Weight
+from bandweave.ranges import Range
+from bandweave.weights.panel_cache import Held, PanelCache
+from bandweave.weights.panel_sections import Section, section_sums, sections, step_runs
+from bandweave.weights.panel_work import Read, Work, row_bytes, unpacked, work
+
+PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
+
+_CACHED_BYTES = 32 << 20  # smaller models pack in no time
+
+Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A node's weights, packed: matrices by name, and float32 vectors ``[size]`` by name.
+
+    ``content``: the sums of all that they were made of, and of the table that node 0 reads rows
+    from.
+    """
+
+    arena: _native.Arena
+    matrices: dict[str, _native.Matrix]
+    vectors: dict[str, npt.NDArray[np.float32]]
+    content: Content = field(default_factory=Content)
+    fresh: tuple[Fresh, ...] = ()  # what had to be packed and a cache may keep
+    learnt: bool = False  # whether some of the content was not known before
+    since: float = 0.0  # when loading began, in seconds since the epoch
+
+    @property
+    def num_bytes(self) -> int:
+        return self.arena.used + sum(vector.nbytes for vector in self.vectors.values())
+
+
+def packed_bytes(program: Program, weight_format: str) -> int:
+    """Bytes of a program's matrices in a weight format, packed."""
+    return sum(
+        _aligned(_matrix_bytes(weight, weight_format)) for weight in program.weights.values()
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """A part of a section that had to be packed, and the key by which a cache may keep it."""
+
+    weight: Weight
+    key: str
+    section: Section
+    part: Range
+
+
+def load_weights(
+    program: Program,
+    source: TensorSource,
+    weight_format: str,
+    on_progress: Progress = lambda done, total: None,
+    threads: int = 1,
+    cache: PanelCache | None = None,
+    readers: Sequence[int] = (),
+) -> Weights:
+    """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
+    a cache.
+
+    ``readers``: the processors of the threads that will compute, where they have memories of their
+    own. Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
+    whose values cannot be used.
+    """
+    since, size = time.time(), packed_bytes(program, weight_format)
+    arena = _native.Arena(size)
+    matrices = {
+        weight.name: _native.Matrix(
+            arena, weight_format, weight.outputs, weight.inputs, weight.unit
+        )
+        for weight in program.weights.values()
+    }
+    if readers:
+        _native.place(list(matrices.values()), readers)
+    if size < _CACHED_BYTES:
+        cache = None
+    loading = _Loading(program, source, weight_format, matrices, cache)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            loading.run(pool, PANEL_BYTES // threads, on_progress)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    vectors = {
+        vector.name: np.concatenate([loading.read_vector(part) for part in vector.parts])
+        for vector in program.vectors.values()
+    }
+    return Weights(
+        arena=arena,
+        matrices=matrices,
+        vectors=vectors,
+        content=loading.content,
+        fresh=() if cache is None else tuple(loading.fresh),
+        learnt=loading.learnt,
+        since=since,
+    )
+
+
+class _Loading:
+    """One load: what is known of the content, what the cache has, and what is left to read."""
+
+    def __init__(
+        self,
+        program: Program,
+        source: TensorSource,
+        weight_format: str,
+        matrices: dict[str, _native.Matrix],
+        cache: PanelCache | None,
+    ) -> None:
+        self._program, self._source, self._format = program, source, weight_format
+        self._matrices, self._cache = matrices, cache
+        self._units = {part.tensor: part.unit for part in self._parts()}
+        self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
+        self.content, self.learnt = self._known(), False
+        self.fresh: list[Fresh] = []
+        self._sums: dict[str, npt.NDArray[np.uint64]] = {}  # of blocks that are being read
+
+    def run(self, pool: ThreadPoolExecutor, most_bytes: int, on_progress: Progress) -> None:
+        """Fills the matrices."""
+        weights = list(self._program.weights.values())
+        total = sum(self._bytes(part) for weight in weights for part in weight.parts)
+        tasks: dict[Future[Read], int] = {}
+        done, table = 0, self._unknown_table()
+        for part in table:
+            total += self._bytes(part)
+            for piece in unpacked(part, self._source, most_bytes):
+                tasks[pool.submit(piece.run, self._source)] = piece.bytes(self._source)
+        for weight, gaps in zip(weights, pool.map(self._gaps, weights), strict=True):
+            left = 0
+            for piece in self._work(weight, gaps, most_bytes):
+                tasks[pool.submit(piece.run, self._source)] = piece.bytes(self._source)
+                left += piece.bytes(self._source)
+            self.fresh += gaps
+            done += sum(self._bytes(part) for part in weight.parts) - left
+            on_progress(done, total)
+        for task in as_completed(tasks):
+            self._add(task.result())
+            done += tasks[task]
+            on_progress(done, total)
+        for fresh in self.fresh:
+            for part, blocks in fresh.section.blocks(fresh.weight, fresh.part):
+                self._learn(part, blocks)
+        for part in table:
+            self._learn(part, blocks_of(part.unit, part.along))
+
+    def read_vector(self, part: Part) -> npt.NDArray[np.float32]:
+        """``[size]``; so small that nothing is gained by knowing it."""
+        stored = self._source.read(part.tensor, part.rows)
+        values = widen(stored)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"tensor {part.tensor} holds a NaN or an infinity")
+        first = blocks_of(part.unit, part.rows).start
+        sums = sum_values(stored, part.rows.start, part.unit)
+        self.content.learn(part.tensor, part.unit, self._source.shape(part.tensor), first, sums)
+        return values
+
+    def _known(self) -> Content:
+        """What a cache remembers of the tensors that are needed."""
+        needed = self._units.keys()
+        content = Content()
+        if self._cache is not None:
+            keys = {self._source.file_key(name) for name in needed}
+            for key in sorted(keys - {""}):
+                content.update(self._cache.known(key))
+        return Content({name: content.tensors[name] for name in needed & content.tensors.keys()})
+
+    def _parts(self) -> Iterator[Part]:
+        for weight in self._program.weights.values():
+            yield from weight.parts
+        if self._program.embedding is not None:
+            yield self._program.embedding
+
+    def _unknown_table(self) -> list[Part]:
+        """What is left of the embedding, whose rows are read one by one when they are needed, once
+        what is known of it, or read as a matrix, is left out."""
+        table = self._program.embedding
+        if table is None:
+            return []
+        blocks = blocks_of(table.unit, table.rows)
+        left = np.ones(len(blocks), np.bool_)
+        if (known := self.content.tensors.get(table.tensor)) is not None:
+            left &= ~known.known
+        for weight in self._program.weights.values():
+            for part in weight.parts:
+                if part.tensor == table.tensor:
+                    packed = blocks_of(part.unit, part.rows)
+                    left[packed.start : packed.stop] = False
+        parts = []
+        for run in runs_of(left):
+            start, stop = (place * table.unit.size for place in (run.start, run.stop))
+            parts.append(replace(table, rows=Range(start=start, stop=min(stop, table.rows.stop))))
+        return parts
+
+    def _gaps(self, weight: Weight) -> list[Fresh]:
+        """What a cache does not have of a matrix; the rest is in its place."""
+        gaps: list[Fresh] = []
+        for section in sections(weight, self._source.shape):
+            key, left = "", [section.range]
+            if self._cache is not None:
+                key = self._cache.key(section, self._describe(weight, section), self._format)
+                left = self._load(self._cache, key, weight, section)
+            gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
+        return gaps
+
+    def _load(self, cache: PanelCache, key: str, weight: Weight, section: Section) -> list[Range]:
+        """What is left of a section once what it holds is known to lie in the cache."""
+        left: list[Range] = []
+        panels = self._matrices[weight.name].panels
+        for run, sums in step_runs(section, weight, self.content):
+            if sums is None:
+                left.append(run)
+                continue
+            held = self._held.get(key, ())
+            left += cache.load(held, section, run, panels, sums, self._format)
+        return left
+
+    def _describe(self, weight: Weight, section: Section) -> str:
+        """The tensors of a section, by what tells them from others without reading them."""
+        parts = [part for part, _ in section.blocks(weight, section.range)]
+        return " ".join(
+            f"{part.tensor} {self._source.dtype(part.tensor)} {self._source.shape(part.tensor)}"
+            for part in parts
+        )
+
+    def _work(self, weight: Weight, gaps: list[Fresh], most_bytes: int) -> Iterator[Work]:
+        matrix = self._matrices[weight.name]
+        left = [(one.section, one.part) for one in gaps]
+        yield from work(weight, matrix, left, self._source, self._format, most_bytes)
+
+    def _bytes(self, part: Part) -> int:
+        return len(part.rows) * row_bytes(part, self._source)
+
+    def _add(self, read: Read) -> None:
+        if read.tensor not in self._sums:
+            count = num_blocks(self._units[read.tensor], self._source.shape(read.tensor))
+            self._sums[read.tensor] = np.zeros(count, np.uint64)
+        self._sums[read.tensor][read.first : read.first + len(read.sums)] += read.sums
+
+    def _learn(self, part: Part, blocks: Range) -> None:
+        """All of these blocks have been read."""
+        self.learnt = True
+        shape = self._source.shape(part.tensor)
+        sums = self._sums[part.tensor][blocks.start : blocks.stop]
+        self.content.learn(part.tensor, part.unit, shape, blocks.start, sums)
+
+
+def keep_weights(
+    weights: Weights, source: TensorSource, cache: PanelCache, *, model: str, weight_format: str
+) -> None:
+    """Puts what had to be packed into a cache, and what was learnt of the checkpoint's files. Takes
+    as long as the disk does."""
+    room = cache.folder.room()
+    for one in weights.fresh:
+        sums = section_sums(one.section, one.weight, weights.content, one.part)
+        assert sums is not None
+        cache.store(
+            one.key,
+            one.section,
+            one.part,
+            weights.matrices[one.weight.name].panels,
+            sums,
+            names={"model": model, "weight": one.weight.name, "weight_format": weight_format},
+            room=room,
+            since=weights.since,  # what this start has found there is not forgotten for it
+        )
+    if weights.learnt:
+        remember_content(weights.content, source, cache)
+    if weights.fresh:
+        cache.trim()
+
+
+def remember_content(content: Content, source: TensorSource, cache: PanelCache) -> None:
+    """Keeps what was learnt of a checkpoint's files, where they can be told from others."""
+    by_file: dict[str, Content] = defaultdict(Content)
+    for name, one in content.tensors.items():
+        by_file[source.file_key(name)].tensors[name] = one
+    for key, some in by_file.items():
+        if key:
+            cache.remember(key, some)
+
+
+def _matrix_bytes(weight: Weight, weight_format: str) -> int:
+    return _native.matrix_bytes(weight_format, weight.outputs, weight.inputs, weight.unit)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
