@@ -71,7 +71,7 @@ DESCRIPTION = Description(
 WRONG = (-1, 1.5, float("nan"), "x" * 50, [[]], {"a": 1}, True, 10**400, [None])
 ALL = (
     ASSIGNMENT, GENERATE, DONE, DESCRIPTION, Cancel(number=1, indices=(0, 4)),
-    Tokens(number=1, tokens=((0, 17), (1, 4))),
+    Tokens(number=1, requests=(0, 1), tokens=(17, 4)),
 )  # fmt: skip
 
 

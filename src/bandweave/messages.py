@@ -126,11 +126,17 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """New tokens of a generation, as ``(request, token)``."""
+    """New tokens of a generation: token ``i`` belongs to request ``requests[i]``. Two plain lists,
+    for they come by the thousand."""
 
     TYPE: ClassVar[str] = "tokens"
     number: int
-    tokens: tuple[tuple[int, int], ...]
+    requests: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.requests) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens for {len(self.requests)} requests")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from bandweave.shown import shown
@@ -30,6 +31,8 @@ def to_json(record: Any) -> Any:
     if isinstance(record, Mapping):
         return {key: to_json(value) for key, value in record.items()}
     if isinstance(record, tuple):
+        if _all_int(record):
+            return list(record)  # thousands of tokens
         return [to_json(value) for value in record]
     if isinstance(record, frozenset):
         return sorted(record)
@@ -55,10 +58,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a list, not {shown(value)}")
         if arguments[-1] is not Ellipsis:
             return _fixed(arguments, value, where)
-        if arguments[0] is int and all(
-            type(one) is int and 0 <= one <= _MOST_INTEGER for one in value
-        ):
-            return tuple(value)  # thousands of tokens
+        if arguments[0] is int and _all_int(value):
+            if not value or (min(value) >= 0 and max(value) <= _MOST_INTEGER):
+                return tuple(value)  # thousands of tokens
         return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if origin is frozenset:
         return frozenset(_read(tuple[arguments[0], ...], value, where))
@@ -82,9 +84,9 @@ def _fixed(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[An
 def _record(kind: type[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be an object, not {shown(value)}")
-    hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown, missing = value.keys() - fields.keys(), fields.keys() - value.keys()
+    hints = _hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    unknown, missing = value.keys() - set(fields), set(fields) - value.keys()
     if unknown:
         raise ValueError(f"{where} has an unknown field {shown(sorted(unknown)[0])}")
     if missing:
@@ -98,6 +100,16 @@ def _record(kind: type[Any], value: Any, where: str) -> Any:
             for name in fields
         }
     )
+
+
+def _all_int(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) <= {int}
+
+
+@cache
+def _hints(kind: type[Any]) -> Mapping[str, Any]:
+    """The types of a record's fields; to find them takes longer than to read most records."""
+    return get_type_hints(kind)
 
 
 def _signed(value: Any, where: str) -> float:

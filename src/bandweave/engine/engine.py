@@ -231,7 +231,8 @@ class Engine:
                 continue
             match message.get("type"):
                 case Tokens.TYPE:
-                    for index, token in self._group.decode(node, Tokens, message).tokens:
+                    new = self._group.decode(node, Tokens, message)
+                    for index, token in zip(new.requests, new.tokens, strict=True):
                         if index >= len(collected):
                             self._group.fail(node, f"it answers request {index}, which is none")
                         collected[index].append(token)

@@ -38,6 +38,8 @@ class TokenStream:
 
     def _flush(self) -> None:
         if self._held:
-            self._channel.send(encode(Tokens(number=self._number, tokens=tuple(self._held))))
+            requests, tokens = zip(*self._held, strict=True)
+            message = Tokens(number=self._number, requests=requests, tokens=tokens)
+            self._channel.send(encode(message))
             self._held = []
             self._sent_at = time.monotonic()
