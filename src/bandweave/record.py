@@ -31,7 +31,7 @@ def to_json(record: Any) -> Any:
     if isinstance(record, Mapping):
         return {key: to_json(value) for key, value in record.items()}
     if isinstance(record, tuple):
-        if _all_int(record):
+        if _are_numbers(record):
             return list(record)  # thousands of tokens
         return [to_json(value) for value in record]
     if isinstance(record, frozenset):
@@ -58,9 +58,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a list, not {shown(value)}")
         if arguments[-1] is not Ellipsis:
             return _fixed(arguments, value, where)
-        if arguments[0] is int and _all_int(value):
-            if not value or (min(value) >= 0 and max(value) <= _MOST_INTEGER):
-                return tuple(value)  # thousands of tokens
+        if arguments[0] is int and _are_numbers(value):
+            return tuple(value)  # thousands of tokens
         return tuple(_read(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if origin is frozenset:
         return frozenset(_read(tuple[arguments[0], ...], value, where))
@@ -102,8 +101,11 @@ def _record(kind: type[Any], value: Any, where: str) -> Any:
     )
 
 
-def _all_int(values: Sequence[Any]) -> bool:
-    return set(map(type, values)) <= {int}
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all are whole numbers that a record may hold."""
+    if not values or set(map(type, values)) != {int}:
+        return False
+    return 0 <= min(values) and max(values) <= _MOST_INTEGER
 
 
 @cache
