@@ -105,7 +105,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     """Whether all are whole numbers that a record may hold."""
     if not values or set(map(type, values)) != {int}:
         return False
-    return 0 <= min(values) and max(values) <= _MOST_INTEGER
+    return min(values) >= 0 and max(values) <= _MOST_INTEGER
 
 
 @cache
