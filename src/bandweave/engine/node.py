@@ -45,7 +45,6 @@ from bandweave.messages import (
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import Heartbeat, LoadingPulse
 from bandweave.nodes.token_stream import TokenStream
-from bandweave.probing.node import PROBES, serve_probe
 
 
 def serve(context: NodeContext) -> None:
@@ -54,11 +53,15 @@ def serve(context: NodeContext) -> None:
     if message.get("type") == Describe.TYPE:
         context.channel.send(encode(_description(context)))
         message = context.channel.receive()
-    if message.get("type") in PROBES:
-        serve_probe(context, message)
-        return
     if message.get("type") == "shutdown":
         return
+    if message.get("type") != Assignment.TYPE:
+        # Nodes that run a model start sooner without it.
+        from bandweave.probing.node import PROBES, serve_probe
+
+        if message.get("type") in PROBES:
+            serve_probe(context, message)
+            return
     assignment = decode(Assignment, message)
     with ExitStack() as stack:
         node = _load(context, assignment, stack)
