@@ -1,5 +1,5 @@
-// A dumped program with its weights: one file, as src/bandweave/executors/dump.py writes and describes
-// it. Everything read is checked before it is used.
+// A dumped program with its weights: one file, as src/bandweave/executors/dump.py writes and
+// describes it. Everything read is checked before it is used.
 #pragma once
 #include <memory>
 #include <stdexcept>

@@ -1,5 +1,5 @@
-// Greedy generation of one sequence on one node, as generation/generation.py does it. Knows tokens, no
-// text.
+// Greedy generation of one sequence on one node, as generation/generation.py does it. Knows tokens,
+// no text.
 #pragma once
 #include <cstdint>
 #include <string>
