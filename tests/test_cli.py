@@ -558,6 +558,18 @@ def test_dump(tmp_path: Path) -> None:
     assert found["bytes"] == (tmp_path / "file").stat().st_size > 1e6
     assert "is unknown" in sentence(bandweave("dump", "demo", tmp_path / "x", "--format", "q3"), 2)
     assert "No such file" in sentence(bandweave("dump", "demo", tmp_path / "no" / "x"), 2)
+    assert "--text" in sentence(bandweave("dump", "demo"), 2)
+    assert "--text" in sentence(bandweave("dump", "demo", tmp_path / "x", "--stages", "1"), 2)
+    assert not (tmp_path / "x").exists()
+
+
+def test_dump_as_text() -> None:
+    done = bandweave("dump", "demo", "--text", "--shares", "2,1")
+    lines = done.out.splitlines()
+    heads = [line for line in lines if line.startswith("node ")]
+    assert [line.split(":")[0] for line in heads] == ["node 0 of 2", "node 1 of 2"]
+    assert sum("all_reduce_add layers." in line for line in lines) == 2 * 2 * 5
+    assert "above zero" in sentence(bandweave("dump", "demo", "--text", "--shares", "0"), 2)
 
 
 # --- worker ---
