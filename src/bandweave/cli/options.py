@@ -54,7 +54,8 @@ _SPLIT = (
                       "--link` knows, or latency=300us,bandwidth=10Gbit/s."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
-    click.option("--no-cache", is_flag=True, help="Pack the weights anew and keep nothing."),
+    click.option("--no-cache", is_flag=True,
+                 help="Neither read nor write the cache of packed weights."),
     click.option("--speculate", is_flag=True,
                  help="Guess the next tokens, by what followed the last ones before, and check "
                       "several in a step; the answer is the same."),
@@ -67,20 +68,24 @@ _SPLIT = (
 
 _SAMPLING = (
     click.option("--temperature", type=float, default=0.0, metavar="X",
-                 help="0 takes the likeliest token always (greedy), the default; 1 draws as the "
-                      "model was trained to."),
+                 help="0 (the default) always picks the most likely token; 1 samples from the "
+                      "model's own distribution."),
     click.option("--top-k", type=int, default=0, metavar="K",
-                 help="Draw from the K likeliest tokens. Default 0: all."),
+                 help="Sample only from the K most likely tokens. Default 0: all."),
     click.option("--top-p", type=float, default=1.0, metavar="P",
-                 help="Draw from the likeliest tokens that make up P. Default 1: all."),
+                 help="Sample only from the most likely tokens whose probabilities add up to P "
+                      "(nucleus sampling). Default 1: all."),
     click.option("--min-p", type=float, default=0.0, metavar="P",
-                 help="Draw from tokens at least P times as likely as the likeliest. Default 0."),
+                 help="Sample only from tokens at least P times as likely as the most likely. "
+                      "Default 0."),
     click.option("--repetition-penalty", type=float, default=1.0, metavar="X",
                  help="Above 1 makes tokens that were there already less likely. Default 1."),
     click.option("--frequency-penalty", type=float, default=0.0, metavar="X",
-                 help="Taken off a token's logit each time the answer has had it. Default 0."),
+                 help="Subtracted from a token's logit once for each time it already appears in "
+                      "the answer. Default 0."),
     click.option("--presence-penalty", type=float, default=0.0, metavar="X",
-                 help="Taken off once, if the answer has had the token. Default 0."),
+                 help="Subtracted once from the logit of a token that already appears in the "
+                      "answer. Default 0."),
     click.option("--seed", type=int, default=0, metavar="N",
                  help="The same seed draws the same tokens. Default 0."),
     click.option("--max-tokens", type=int, default=512, metavar="N", show_default=True,

@@ -83,7 +83,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--objective",
     type=click.Choice(["decode", "prefill", "request"]),
     default="decode",
-    help="What shall be quick. Default decode.",
+    help="What to optimise for. Default: decode.",
 )
 @click.option(
     "--compare",
@@ -120,7 +120,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     type=click.IntRange(1, 256),
     default=1,
     metavar="N",
-    help="The machines dealt out to N copies of the model. Default 1.",
+    help="Run N independent copies of the model, dividing the machines among them. Default 1.",
 )
 @click.option(
     "--arrivals",
@@ -156,7 +156,9 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     metavar="MINUTES",
     help="Until it is back. Default 5.",
 )
-@click.option("--seed", type=int, default=0, metavar="N", help="Of all chance. Default 0.")
+@click.option(
+    "--seed", type=int, default=0, metavar="N", help="Random seed of the simulation. Default 0."
+)
 @json_option
 def command(model: str | None, as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
