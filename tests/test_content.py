@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from bandweave.content.blocks import (
     sum_values,
 )
 from bandweave.content.manifest import MANIFEST, read_manifest, write_manifest
+from bandweave.content.verification import verify_checkpoint
 from bandweave.models.graph import SplitUnit, split_unit
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
@@ -236,8 +238,22 @@ def test_a_manifest_comes_back(model: Path) -> None:
 )
 def test_a_damaged_manifest_is_named(model: Path, text: str) -> None:
     (model / MANIFEST).write_text(text)
-    with pytest.raises(CheckpointError, match="is damaged; write it again"):
+    with pytest.raises(CheckpointError, match="write it again with"):
         read_manifest(model, "0" * 64)
+
+
+def test_a_manifest_that_is_a_pipe_is_named(model: Path) -> None:
+    os.mkfifo(model / MANIFEST)
+    with pytest.raises(CheckpointError, match="is a named pipe"):
+        read_manifest(model, "0" * 64)
+
+
+def test_a_note_of_the_hub_that_is_a_pipe_promises_nothing(model: Path) -> None:
+    note = model / ".cache" / "huggingface" / "download" / "model.safetensors.metadata"
+    note.parent.mkdir(parents=True)
+    os.mkfifo(note)
+    with Folder.open(model) as folder:
+        assert not verify_checkpoint(folder, lambda done, total: None).hub
 
 
 def test_a_manifest_with_absurd_sums_is_named(model: Path) -> None:

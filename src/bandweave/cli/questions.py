@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.files import read_json
 
 _FILE = "questions.json"
+_MOST_BYTES = 1 << 20
 # The rule of the file: the number after the last "=" is the answer.
 _ANSWER = re.compile(r"= (\d+(?:\.\d+)?)[^=]*$")
 
@@ -41,7 +42,7 @@ def ask(text: str) -> Question:
 def load_questions(folder: Path) -> list[Question]:
     """The questions that come with the demo model."""
     try:
-        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        content, _ = read_json(folder / _FILE, most=_MOST_BYTES, error=ValueError)
         return [
             Question(
                 messages=tuple(

@@ -15,7 +15,9 @@ import numpy as np
 
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.content.blocks import Content, TensorContent
+from bandweave.files import is_there, parse_object, read_bytes
 from bandweave.models.graph import SplitUnit
+from bandweave.shown import printable
 
 MANIFEST = "bandweave.manifest.json"
 _VERSION = 1
@@ -50,22 +52,17 @@ def read_manifest(folder: Path, headers: str) -> Content | None:
     """The sums in a folder's manifest; None where it has none for files with these headers.
     ``CheckpointError`` for one that cannot be read."""
     path = folder / MANIFEST
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
+    if not is_there(path):
         return None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    remedy = f"; write it again with `bandweave doctor --verify {printable(folder)}`"
+    data = read_bytes(path, most=_MOST_BYTES, error=CheckpointError)
+    value = parse_object(data, printable(path), CheckpointError, remedy)
     try:
-        value = json.loads(data)
         if value["bandweave_manifest"] != _VERSION or value["headers"] != headers:
             return None
         return Content({str(name): _tensor(one) for name, one in value["tensors"].items()})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is damaged; write it again with `bandweave doctor --verify {folder}`"
-        ) from error
+        raise CheckpointError(f"{printable(path)} is damaged{remedy}") from error
 
 
 def _tensor(value: Mapping[str, Any]) -> TensorContent:

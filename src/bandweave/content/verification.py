@@ -18,6 +18,7 @@ import numpy as np
 from bandweave.checkpoints.folder import Folder
 from bandweave.content.blocks import Content, sum_rows
 from bandweave.content.manifest import read_manifest
+from bandweave.files import read_bytes
 from bandweave.models.graph import split_unit
 from bandweave.models.registry import build_graph
 from bandweave.ranges import Range
@@ -122,8 +123,7 @@ def _promised(file: Path) -> str:
         return blob.name
     note = file.parent / ".cache" / "huggingface" / "download" / f"{file.name}.metadata"
     try:
-        with open(note, "rb") as opened:
-            lines = opened.read(4096).decode("ascii", "replace").split()
-    except OSError:
+        lines = read_bytes(note, most=4096, error=ValueError).decode("ascii", "replace").split()
+    except ValueError:  # there is none, or it is something else
         return ""
     return lines[1] if len(lines) > 1 and _SHA256.fullmatch(lines[1]) else ""
