@@ -17,15 +17,17 @@ from tests.helpers.runner_builds import RUNNERS, build_runner, start_builds
 hypothesis.settings.register_profile("machine", deadline=None)
 hypothesis.settings.load_profile("machine")
 
-# Modules that only compute: `make test` runs several of their tests at a time. All others start
-# processes, open ports or look at the clock, and have the machine to themselves.
+# Modules that only compute, or start commands whatever the clock says: `make test` runs several of
+# their tests at a time. All others open ports, stop processes or look at the clock, and have the
+# machine to themselves.
 _PARALLEL = frozenset(
-    {"benchmarks", "calibration", "checkpoints", "config_fields", "config_shape", "content",
-     "cost", "crc32c", "economy", "formats", "fuzz_files", "generation", "gguf", "hardware",
-     "known_models", "machine", "messages", "native", "not_finite", "outside_files", "pace",
-     "pages", "panel_cache", "plan_search", "plan_simulation", "program", "program_checks",
-     "reference", "reference_math", "reference_products", "sampling", "special_tokens",
-     "speculation", "split", "stored_tensors", "synth", "text", "transformers_agreement", "wire"}
+    {"benchmarks", "calibration", "checkpoints", "cli_speculation", "cli_tokens", "config_fields",
+     "config_shape", "content", "content_check", "cost", "crc32c", "economy", "engine_cost",
+     "formats", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
+     "messages", "native", "not_finite", "outside_files", "pace", "pages", "panel_cache",
+     "plan_cli", "plan_search", "plan_simulation", "program", "program_checks", "reference",
+     "reference_math", "reference_products", "sampling", "special_tokens", "speculation", "split",
+     "stored_tensors", "synth", "text", "transformers_agreement", "wire"}
 )  # fmt: skip
 
 
