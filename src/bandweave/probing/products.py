@@ -17,7 +17,6 @@ from bandweave.probing.stopwatch import Setting, Timed, take_turns, vectors_of
 from bandweave.programs.program import Program, Weight
 from bandweave.weights.loading import Weights
 
-FORMATS = ("q4", "q8", "bf16", "f32")
 ROWS = (1, 2, 4, 8, 32, 128)
 _INPUTS, _OUTPUTS = 2048, 2048
 _UNIT = 64  # of the grid's products, as the down projection's

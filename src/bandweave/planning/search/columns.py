@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bandweave.formats.names import WEIGHT_FORMATS
 from bandweave.models.weight_bytes import WeightBytes, find_format
 from bandweave.planning.costs.deployment import BANDWEAVE, EngineTraits, Network
 from bandweave.planning.costs.efficiency import bandweave_rates, limit_rates
@@ -30,7 +31,6 @@ ANY_ENGINE = EngineTraits(
     embedding_in_memory=False,
 )
 _BUSES = ("pcie", "nvlink")  # inside one machine
-BANDWEAVE_FORMATS = ("q4", "q8", "bf16", "f32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def bandweave_question(question: Question) -> Question:
 
 def bandweave_format(weights: WeightBytes) -> WeightBytes:
     """The format of bandweave's own with about as many bits."""
-    if weights.name in BANDWEAVE_FORMATS:
+    if weights.name in WEIGHT_FORMATS:
         return find_format(weights.name)
     bits = weights.default * 8
     return find_format("q4" if bits <= 5.2 else "q8" if bits <= 9 else "bf16")
