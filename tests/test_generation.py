@@ -12,7 +12,7 @@ import pytest
 from bandweave import _native
 from bandweave.executors.executor import StepError
 from bandweave.executors.reference import math as reference_math
-from bandweave.generation.generation import Generator
+from bandweave.generation.generator import Generator
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from tests.helpers.native_nodes import NativeNodes

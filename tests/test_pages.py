@@ -14,11 +14,16 @@ NUM_PAGES = 7
 
 
 def fill(pool: PagePool, tokens: list[int]) -> Cached:
-    """A sequence that has computed all of its tokens, what it shares with an idle one aside."""
+    """A sequence that has computed all of its tokens, what it shares with others aside."""
     cached = pool.claim(tokens)
     pool.grow(cached, len(tokens))
     cached.tokens += tokens[len(cached.tokens) :]
+    pool.publish(cached)
     return cached
+
+
+def idle_pages(pool: PagePool) -> set[int]:
+    return set(pool._idle)
 
 
 def prompt(first: int, length: int) -> list[int]:
@@ -59,25 +64,21 @@ class Pages(RuleBasedStateMachine):
         self.live.remove(cached)
         self.pool.release(cached)
 
-    @rule()
-    def forget(self) -> None:
-        self.pool.forget()
-        fresh = self.pool.claim([0] * 100)
-        assert fresh.tokens == fresh.pages == []
-
     def _compute(self, cached: Cached, tokens: list[int]) -> None:
         length = len(cached.tokens) + len(tokens)
         others = {page for one in self.live if one is not cached for page in one.pages}
-        more = -(-length // PAGE_SIZE) - len(cached.pages)
-        try:
-            self.pool.grow(cached, length)
-        except MemoryError as error:
-            assert str(error) == f"all {NUM_PAGES} KV pages of {PAGE_SIZE} tokens are in use"
-            assert len(others | set(cached.pages)) + more > NUM_PAGES - len(cached.pages)
+        more = max(0, -(-length // PAGE_SIZE) - len(cached.pages))
+        assert self.pool.needs(cached, length) == more
+        assert self.pool.available == NUM_PAGES - len(others | set(cached.pages))
+        if more > self.pool.available:
+            with pytest.raises(MemoryError, match=f"^all {NUM_PAGES} KV pages of 64 tokens are"):
+                self.pool.grow(cached, length)
             return
+        self.pool.grow(cached, length)
         for position, token in enumerate(tokens, len(cached.tokens)):
             self.cells[cached.pages[position // PAGE_SIZE], position % PAGE_SIZE] = token
         cached.tokens += tokens
+        self.pool.publish(cached)
 
     @invariant()
     def pages_are_shared_only_where_they_are_full_and_alike(self) -> None:
@@ -95,10 +96,16 @@ class Pages(RuleBasedStateMachine):
 
     @invariant()
     def no_page_is_lost(self) -> None:
-        held = {page for one in (*self.live, *self.pool._idle) for page in one.pages}
-        free = self.pool._free
-        assert len(free) == len(set(free)) and not held & set(free)
-        assert len(held) + len(free) == NUM_PAGES
+        held = {page for one in self.live for page in one.pages}
+        free, idle = self.pool._free, idle_pages(self.pool)
+        assert len(free) == len(set(free)) and not held & idle and not (held | idle) & set(free)
+        assert len(held) + len(idle) + len(free) == NUM_PAGES
+        assert idle <= set(self.pool._known) <= held | idle
+
+    @invariant()
+    def what_is_known_of_a_page_is_what_it_holds(self) -> None:
+        for page, (_, tokens) in self.pool._known.items():
+            assert [self.cells[page, place] for place in range(len(tokens))] == list(tokens)
 
 
 Pages.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
@@ -156,7 +163,7 @@ def test_two_that_part_ways_share_the_pages_before() -> None:
             cached.tokens += history[len(cached.tokens) :]
             pool.release(cached)
     assert read[0] == 178 and read[1] == 50 and set(read[2:]) == {20}
-    assert len({page for one in pool._idle for page in one.pages}) == 2 + 2 * 2
+    assert len(idle_pages(pool)) == 2 + 2 * 2
 
 
 def test_a_prompt_that_is_asked_again_reads_its_last_page() -> None:
@@ -166,7 +173,7 @@ def test_a_prompt_that_is_asked_again_reads_its_last_page() -> None:
     assert pool.claim(prompt(0, 2 * PAGE_SIZE)).tokens == prompt(0, PAGE_SIZE)
 
 
-def test_what_two_share_is_free_when_both_are_forgotten() -> None:
+def test_what_two_share_is_free_when_neither_uses_it() -> None:
     pool = PagePool(3)
     first = fill(pool, prompt(0, 2 * PAGE_SIZE))
     pool.release(first)
@@ -180,11 +187,36 @@ def test_what_two_share_is_free_when_both_are_forgotten() -> None:
     pool.grow(Cached(), 2 * PAGE_SIZE)
 
 
-def test_a_running_sequence_is_no_prefix() -> None:
+def test_the_full_pages_of_a_running_sequence_are_shared_and_its_last_is_not() -> None:
     pool = PagePool(NUM_PAGES)
     running = fill(pool, prompt(0, 100))
-    assert pool.claim(prompt(0, 100)) is not running
-    assert pool.claim(prompt(0, 100)).tokens == []
+    other = pool.claim([*prompt(0, 100), 7])
+    assert (other.tokens, other.pages) == (prompt(0, 64), running.pages[:1])
+    pool.release(running)
+    assert pool.claim([*prompt(0, 100), 7]).pages == running.pages
+
+
+def test_equal_prompts_that_were_read_side_by_side_end_on_one_copy() -> None:
+    pool = PagePool(NUM_PAGES)
+    sequences = [Cached(), Cached()]
+    for one in sequences:
+        pool.grow(one, 3 * PAGE_SIZE)
+    for one in sequences:
+        one.tokens += prompt(0, 3 * PAGE_SIZE)
+        pool.publish(one)
+    for one in sequences:
+        pool.release(one)
+    assert idle_pages(pool) == set(sequences[0].pages)
+    assert pool.available == NUM_PAGES
+
+
+def test_where_too_few_pages_are_left_a_sequence_gets_none() -> None:
+    pool = PagePool(3)
+    pool.grow(Cached(), PAGE_SIZE)
+    cached = Cached()
+    with pytest.raises(MemoryError):
+        pool.grow(cached, 3 * PAGE_SIZE)
+    assert cached.pages == [] and pool.available == 2
 
 
 @pytest.mark.parametrize("tokens", [[5], [5, 6]])
@@ -192,6 +224,14 @@ def test_one_shared_token_or_none_to_spare_is_a_new_sequence(tokens: list[int]) 
     pool = PagePool(NUM_PAGES)
     pool.release(fill(pool, [5, 7, 8]))
     assert pool.claim(tokens).tokens == []
+
+
+def test_a_histories_end_is_forgotten_before_its_beginning() -> None:
+    pool = PagePool(4)
+    history = prompt(0, 4 * PAGE_SIZE)
+    pool.release(fill(pool, history))
+    pool.grow(Cached(), 2 * PAGE_SIZE)
+    assert pool.claim([*history, 7]).tokens == history[: 2 * PAGE_SIZE]
 
 
 def test_the_sequence_that_ended_first_is_forgotten_first() -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from bandweave import _native
 from bandweave.executors.reference import math as reference_math
-from bandweave.generation.draft_model import DraftModel
-from bandweave.generation.drafting import Drafter
-from bandweave.generation.generation import Generator
-from bandweave.generation.ngram import NgramDrafter
+from bandweave.generation.speculation.model_drafter import ModelDrafter
+from bandweave.generation.speculation.drafter import Drafter
+from bandweave.generation.generator import Generator
+from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
-from bandweave.generation.speculation import Speculation
+from bandweave.generation.speculation.controller import Speculation
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.random_model import ODD_SPECS, random_source
@@ -244,8 +244,8 @@ def native(stack: ExitStack, seed: int, num_pages: int = NUM_PAGES) -> NativeNod
     return stack.enter_context(NativeNodes(SPEC, random_source(SPEC, seed), num_pages=num_pages))
 
 
-def draft_model(nodes: NativeNodes, *, max_rows: int = 32, context: int = CONTEXT) -> DraftModel:
-    return DraftModel(
+def draft_model(nodes: NativeNodes, *, max_rows: int = 32, context: int = CONTEXT) -> ModelDrafter:
+    return ModelDrafter(
         nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], num_pages=NUM_PAGES,
         context=context, max_rows=max_rows, exp=lambda values: _native.exp(values).reshape(-1),
     )  # fmt: skip
@@ -303,7 +303,7 @@ def test_a_draft_model_that_fails_is_given_up_and_the_answer_goes_on(make: Make)
     plain = make().run(REQUESTS, digest=True)
     broken = PrefixExecutor(num_pages=NUM_PAGES, vocab_size=SPEC.vocab_size)
     broken.failing = set(range(3, 1000))
-    drafter = DraftModel(
+    drafter = ModelDrafter(
         broken, broken.embed, num_pages=NUM_PAGES, context=CONTEXT, max_rows=256,
         exp=reference_math.exp,
     )  # fmt: skip

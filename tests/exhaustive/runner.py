@@ -17,10 +17,10 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
 from bandweave.checkpoints.source import TensorSource
 from bandweave.executors.executor import PAGE_SIZE, StepError
-from bandweave.generation.generation import Generator
+from bandweave.generation.generator import Generator
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
-from bandweave.generation.speculation import Speculation
+from bandweave.generation.speculation.controller import Speculation
 from bandweave.models.spec import ModelSpec
 from tests.exhaustive.cases import (
     ALONE,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bandweave.generation.drafting import Offer, Told
+from bandweave.generation.speculation.drafter import Feedback, Proposal
 
 
 class ScriptedDrafter:
-    """A ``Drafter``. ``answers``: what each request will say, by index; every token whose number
-    ``lies`` divides (with an offset by answer) is drafted wrong, none if 0. Offers nothing where it
+    """A ``Drafter``. ``answers``: what each request will say, by its name; every token whose number
+    ``lies`` divides (with an offset by answer) is drafted wrong, none if 0. Proposes nothing where it
     knows no answer. Keeps what it gave."""
 
     progress = 0
@@ -21,22 +21,20 @@ class ScriptedDrafter:
         self.given: list[list[list[int]]] = []
         self.ended: list[int] = []
 
-    def offer(self, one: Told, most: int) -> Offer:
-        return Offer(count=most if one.index in self.answers else 0, kind=one.index % 2)
+    def propose(self, one: Feedback, most: int) -> Proposal:
+        return Proposal(count=most if one.id in self.answers else 0, kind=one.id % 2)
 
-    def draft(self, wanted: Sequence[tuple[Told, int]]) -> list[list[int]]:
+    def draft(self, wanted: Sequence[tuple[Feedback, int]]) -> list[list[int]]:
         drafts = [[self._token(one, i) for i in range(count)] for one, count in wanted]
         self.given.append(drafts)
         return drafts
 
-    def end(self, index: int) -> None:
-        self.ended.append(index)
+    def end(self, id: int) -> None:
+        self.ended.append(id)
 
-    def forget(self) -> None: ...
-
-    def _token(self, one: Told, ahead: int) -> int:
+    def _token(self, one: Feedback, ahead: int) -> int:
         place = len(one.answer) + ahead
-        script = self.answers[one.index]
+        script = self.answers[one.id]
         token = script[place] if place < len(script) else place
-        lie = self.lies > 0 and (place + one.index) % self.lies == 0
+        lie = self.lies > 0 and (place + one.id) % self.lies == 0
         return (token + lie) % self.vocab_size

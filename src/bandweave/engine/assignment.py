@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
-from bandweave.generation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from bandweave.generation.speculation.controller import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from bandweave.mesh.address import Address
 from bandweave.nodes.context import MAX_NODES
 from bandweave.planning.profile.emulation import EmulatedLink

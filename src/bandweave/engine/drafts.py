@@ -16,7 +16,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.engine.memory import NodeMemory, node_memory
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
-from bandweave.generation.draft_model import DraftModel
+from bandweave.generation.speculation.model_drafter import ModelDrafter
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
@@ -59,7 +59,7 @@ def load_draft(
     streams: int,
     team_of: NativeExecutor,
     on_progress: Progress = lambda done, total: None,
-) -> DraftModel:
+) -> ModelDrafter:
     """The draft model whole, on the threads of the node's own executor.
 
     ``embed`` gives its embedding rows. The ``CheckpointError`` of loading names the tensor.
@@ -69,7 +69,7 @@ def load_draft(
     # Not from the cache of packed weights: a draft model is small.
     weights = load_weights(program, draft, weight_format, on_progress, threads=own.threads)
     executor = NativeExecutor(program, weights, own, team_of=team_of)
-    return DraftModel(
+    return ModelDrafter(
         executor,
         embed,
         num_pages=own.num_pages,

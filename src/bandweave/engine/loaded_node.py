@@ -19,10 +19,10 @@ from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, node_memory
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
-from bandweave.generation.drafting import Drafter
-from bandweave.generation.generation import Generator
-from bandweave.generation.ngram import NgramDrafter
-from bandweave.generation.speculation import Speculation
+from bandweave.generation.speculation.drafter import Drafter
+from bandweave.generation.generator import Generator
+from bandweave.generation.speculation.ngram_drafter import NgramDrafter
+from bandweave.generation.speculation.controller import Speculation
 from bandweave.host.binding import spans_memories
 from bandweave.host.machine import (
     allowed_cpus,

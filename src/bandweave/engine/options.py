@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from bandweave.engine.assignment import SPECULATORS, WIRE_FORMATS
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
-from bandweave.generation.speculation import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
+from bandweave.generation.speculation.controller import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 from bandweave.nodes.context import STALL_SECONDS
 from bandweave.planning.profile.emulation import EmulatedLink
 

@@ -14,7 +14,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.executors.native import NativeExecutor
-from bandweave.generation.generation import Generator
+from bandweave.generation.generator import Generator
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams, sample
 from bandweave.mesh.channel import Channel

@@ -1,4 +1,4 @@
-"""DraftModel: a smaller model of the same vocabulary that guesses what the large one will say.
+"""ModelDrafter: a smaller model of the same vocabulary that guesses what the large one will say.
 
 It chooses as the request asks, with the randomness of the very position, so that the two models
 draw the same token wherever their probabilities nearly agree, also above temperature 0 (Leviathan
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.executors.executor import Executor, StepError
-from bandweave.generation.drafting import Offer, Told
+from bandweave.generation.batch import Rows, make_step
 from bandweave.generation.pages import Cached, PagePool
-from bandweave.generation.pieces import Piece, make_step
 from bandweave.generation.sampling import NoTokenError, sample
+from bandweave.generation.speculation.drafter import Feedback, Proposal
 
 F32 = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class _Followed:
 class _Drafting:
     """One answer's draft under way."""
 
-    one: Told
+    one: Feedback
     cached: Cached
     left: int  # tokens that are wanted still
     todo: list[int]  # tokens to read before the next can be chosen
@@ -55,7 +55,7 @@ class _Drafting:
         self.todo = [token] if self.left else []
 
 
-class DraftModel:
+class ModelDrafter:
     """A ``Drafter``; the arguments are those of ``Generator``, of the draft's own model.
 
     Where the model fails, say with numbers out of range, it drafts nothing any more: an answer must
@@ -83,35 +83,33 @@ class DraftModel:
     def progress(self) -> int:
         return self._progress()
 
-    def offer(self, one: Told, most: int) -> Offer:
+    def propose(self, one: Feedback, most: int) -> Proposal:
         length = len(one.request.tokens) + len(one.answer)
         room = 0 if self._failed else self._context - length
-        return Offer(count=max(0, min(most, room)))
+        return Proposal(count=max(0, min(most, room)))
 
-    def draft(self, wanted: Sequence[tuple[Told, int]]) -> list[list[int]]:
+    def draft(self, wanted: Sequence[tuple[Feedback, int]]) -> list[list[int]]:
         drafting = [self._start(one, count) for one, count in wanted]
         try:
             while any(draft.todo for draft in drafting):
                 self._step([draft for draft in drafting if draft.todo])
-        except (StepError, MemoryError):
+        except StepError:
             self._failed = True
         return [draft.drafted for draft in drafting]
 
-    def end(self, index: int) -> None:
-        followed = self._followed.pop(index, None)
+    def end(self, id: int) -> None:
+        followed = self._followed.pop(id, None)
         if followed is not None:
             del followed.cached.tokens[followed.agreed :]
             self._pool.release(followed.cached)
 
-    def forget(self) -> None:
-        self._pool.forget()
-
-    def _start(self, one: Told, count: int) -> _Drafting:
+    def _start(self, one: Feedback, count: int) -> _Drafting:
         """Drops what was drafted wrong the last time."""
         prompt = one.request.tokens
-        followed = self._followed.get(one.index)
+        followed = self._followed.get(one.id)
         if followed is None:
-            followed = self._followed[one.index] = _Followed(self._pool.claim(prompt))
+            cached = self._pool.claim(prompt) if one.reuse else Cached()
+            followed = self._followed[one.id] = _Followed(cached)
             followed.agreed = len(followed.cached.tokens)
         tokens = followed.cached.tokens
         said = [*prompt, *one.answer]
@@ -121,19 +119,25 @@ class DraftModel:
             agreed += 1
         followed.agreed = agreed
         del tokens[agreed:]
-        return _Drafting(one=one, cached=followed.cached, left=count, todo=said[agreed:])
+        self._pool.publish(followed.cached)
+        todo = said[agreed:]
+        try:
+            self._pool.grow(followed.cached, len(said) + count - 1)
+        except MemoryError:
+            todo = []  # others have all the pages: this sequence does without for once
+        return _Drafting(one=one, cached=followed.cached, left=count, todo=todo)
 
     def _step(self, drafting: Sequence[_Drafting]) -> None:
-        room, pieces, steps = self._max_rows, [], []
+        room, batch, steps = self._max_rows, [], []
         for draft in drafting:
             tokens = draft.todo[:room]
             if not tokens:
                 break
             room -= len(tokens)
             wants = int(len(tokens) == len(draft.todo))
-            pieces.append(Piece(cached=draft.cached, tokens=tokens, wants=wants))
+            batch.append(Rows(cached=draft.cached, tokens=tokens, wants=wants))
             steps.append((draft, wants))
-        step = make_step(self._pool, pieces, prefill=False)
+        step = make_step(batch, prefill=False)
         embeddings = self._embed(step.tokens)
         if all(draft.greedy for draft, wants in steps if wants):
             chosen = iter(self._executor.best(step, embeddings))
@@ -143,9 +147,9 @@ class DraftModel:
             tokens_of = {
                 id(draft): self._choose(draft, next(logits)) for draft, wants in steps if wants
             }
-        for (draft, wants), piece in zip(steps, pieces, strict=True):
-            draft.cached.tokens += piece.tokens
-            draft.todo = draft.todo[len(piece.tokens) :]
+        for (draft, wants), rows in zip(steps, batch, strict=True):
+            draft.cached.tokens += rows.tokens
+            draft.todo = draft.todo[len(rows.tokens) :]
             if wants:
                 draft.take(tokens_of[id(draft)])
 

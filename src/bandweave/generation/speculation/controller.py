@@ -1,18 +1,19 @@
 """Speculation: which drafts a step checks, and what came of them.
 
-Joins a drafter and a pace. Chooses no tokens: the generator samples every row with its own
+Joins a drafter and a observed. Chooses no tokens: the generator samples every row with its own
 position's randomness and takes a draft while it is the very token that was chosen.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 
-from bandweave.generation.answering import Answering
-from bandweave.generation.drafting import Drafter, Offer
-from bandweave.generation.pace import Odds, Pace, plan_lengths
+from bandweave.generation.sequence import Sequence
+from bandweave.generation.speculation.draft_length import Odds, Observations, plan_lengths
+from bandweave.generation.speculation.drafter import Drafter, Proposal
 
 DEFAULT_DRAFT_TOKENS = 8
 MAX_DRAFT_TOKENS = 64
@@ -45,70 +46,70 @@ class Speculation:
             )
         self.drafter = drafter
         self._most, self._adaptive, self._clock = draft_tokens, adaptive, clock
-        self._pace = Pace()
+        self._observed = Observations()
 
-    def plan(self, answers: Sequence[Answering], most_rows: int) -> Drafts:
+    def plan(self, answers: ListOf[Sequence], most_rows: int) -> Drafts:
         """Drafts for answers that each have a row of the step already."""
         start = self._clock()
-        offers = [self.drafter.offer(one, min(self._most, one.draftable)) for one in answers]
-        lengths = self._lengths(answers, offers, most_rows)
+        proposals = [self.drafter.propose(one, min(self._most, one.draftable)) for one in answers]
+        lengths = self._lengths(answers, proposals, most_rows)
         wanted = [(one, n) for one, n in zip(answers, lengths, strict=True) if n]
         drafted = iter(self.drafter.draft(wanted) if wanted else [])
         tokens = [next(drafted) if n else [] for n in lengths]
         seconds = self._clock() - start
         if wanted:
-            self._pace.observe_draft(max(lengths), seconds)
-        return Drafts(tokens=tokens, kinds=[offer.kind for offer in offers], seconds=seconds)
+            self._observed.observe_draft(max(lengths), seconds)
+        return Drafts(tokens=tokens, kinds=[proposal.kind for proposal in proposals], seconds=seconds)
 
     def observe(
-        self, answers: Sequence[Answering], drafts: Drafts, accepted: Sequence[int], seconds: float
+        self, answers: ListOf[Sequence], drafts: Drafts, accepted: ListOf[int], seconds: float
     ) -> None:
         """What came of a step's drafts: how many tokens of each were right, and the step's time."""
-        self._pace.costs.observe(len(answers) + sum(map(len, drafts.tokens)), seconds)
+        self._observed.costs.observe(len(answers) + sum(map(len, drafts.tokens)), seconds)
         for one, tokens, kind, right in zip(
             answers, drafts.tokens, drafts.kinds, accepted, strict=True
         ):
             if tokens:
-                self._pace.acceptance(one.index, kind).observe(len(tokens), right)
+                self._observed.acceptance(one.id, kind).observe(len(tokens), right)
             one.drafted += len(tokens)
             one.accepted += right
 
-    def end(self, index: int) -> None:
-        """That answer is done."""
-        self.drafter.end(index)
-        self._pace.end(index)
+    def end(self, id: int) -> None:
+        """That sequence is done."""
+        self.drafter.end(id)
+        self._observed.end(id)
 
     def _lengths(
-        self, answers: Sequence[Answering], offers: Sequence[Offer], most_rows: int
+        self, answers: ListOf[Sequence], proposals: ListOf[Proposal], most_rows: int
     ) -> list[int]:
         if not self._adaptive:
-            return _as_offered(offers, most_rows)
-        pace, plain = self._pace, len(answers)
+            return _as_proposed(proposals, most_rows)
+        observed, plain = self._observed, len(answers)
         # A plain step first: without it no draft can be judged.
-        if not pace.costs.known(plain) or not any(offer.count for offer in offers):
+        if not observed.costs.known(plain) or not any(proposal.count for proposal in proposals):
             return [0] * plain
         known = [
-            pace.acceptance(one.index, offer.kind)
-            for one, offer in zip(answers, offers, strict=True)
+            observed.acceptance(one.id, proposal.kind)
+            for one, proposal in zip(answers, proposals, strict=True)
         ]
         lengths = plan_lengths(
             [
-                Odds(count=offer.count, acceptance=one.rate)
-                for offer, one in zip(offers, known, strict=True)
+                Odds(count=proposal.count, acceptance=one.rate)
+                for proposal, one in zip(proposals, known, strict=True)
             ],
             most_rows=most_rows,
-            step_seconds=pace.costs.seconds,
-            draft_seconds=pace.draft_seconds,
+            step_seconds=observed.costs.seconds,
+            draft_seconds=observed.draft_seconds,
         )
-        for offer, one, length in zip(offers, known, lengths, strict=True):
-            if offer.count and not length:
+        for proposal, one, length in zip(proposals, known, lengths, strict=True):
+            if proposal.count and not length:
                 one.rest()
         return lengths
 
 
-def _as_offered(offers: Sequence[Offer], most_rows: int) -> list[int]:
-    left, lengths = most_rows - len(offers), []
-    for offer in offers:
-        lengths.append(min(offer.count, left))
+def _as_proposed(proposals: ListOf[Proposal], most_rows: int) -> list[int]:
+    left, lengths = most_rows - len(proposals), []
+    for proposal in proposals:
+        lengths.append(min(proposal.count, left))
         left -= lengths[-1]
     return lengths

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.generation.answering import Answering
-from bandweave.generation.ngram import LONGEST, SHORTEST, History, NgramDrafter
-from bandweave.generation.pace import Acceptance, Costs, Odds, Pace, plan_lengths
+from bandweave.generation.sequence import Sequence as Answer
+from bandweave.generation.speculation.ngram_drafter import LONGEST, SHORTEST, History, NgramDrafter
+from bandweave.generation.speculation.draft_length import Acceptance, Costs, Odds, Observations, plan_lengths
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
-from bandweave.generation.speculation import Speculation
+from bandweave.generation.speculation.controller import Speculation
 from tests.helpers.scripted_drafter import ScriptedDrafter
 
 GREEDY = SamplingParams(temperature=0.0)
 FEW = st.lists(st.integers(0, 2), max_size=30)
 
 
-def answering(prompt: Sequence[int], index: int = 0, limit: int = 1000) -> Answering:
-    return Answering(index=index, request=Request(tokens=tuple(prompt), params=GREEDY), limit=limit)
+def answering(prompt: Sequence[int], index: int = 0, limit: int = 1000) -> Answer:
+    return Answer(id=index, request=Request(tokens=tuple(prompt), params=GREEDY), limit=limit)
 
 
 # --- n-grams ---
@@ -61,10 +61,10 @@ def test_a_loop_is_drafted_as_a_loop() -> None:
 def test_answers_are_followed_and_forgotten_by_index() -> None:
     drafter = NgramDrafter()
     one, other = answering([5, 6, 7, 8, 5, 6]), answering([1, 2, 3], 1)
-    assert drafter.offer(one, 4).count == 4 and drafter.offer(one, 4).kind == 2
-    assert drafter.offer(other, 4).count == 0
+    assert drafter.propose(one, 4).count == 4 and drafter.propose(one, 4).kind == 2
+    assert drafter.propose(other, 4).count == 0
     one.answer += [7]
-    assert drafter.offer(one, 2).kind == 3
+    assert drafter.propose(one, 2).kind == 3
     assert drafter.draft([(one, 3), (other, 1)]) == [[8, 5, 6], []]
     drafter.end(0)
     assert drafter.draft([(answering([4, 4, 4]), 2)]) == [[4, 4]]
@@ -209,7 +209,7 @@ def test_drafts_end_where_rows_are_dear() -> None:
 
 
 def test_time_that_drafting_takes_counts() -> None:
-    pace = Pace()
+    pace = Observations()
     pace.costs.observe(1, 1.0)
     pace.costs.observe(9, 1.1)
     odds = [Odds(count=8, acceptance=0.9)]

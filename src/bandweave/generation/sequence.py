@@ -1,4 +1,4 @@
-"""Answering: one answer under way, from its first prompt chunk to its last token.
+"""Sequence: a prompt and its answer, from the first chunk that is read to the last token.
 
 Keeps its tokens, its digests and where its time went; knows no executors and chooses no tokens.
 """
@@ -14,20 +14,29 @@ from bandweave.generation.request import Request, Result, Timing
 
 
 @dataclass(eq=False, kw_only=True)
-class Answering:
-    """An answer under way. ``limit``: its tokens at most; ``digest``: a SHA-256 over the logits of
-    its positions so far, or None; ``digests``: its hex values after each token."""
+class Sequence:
+    """A request and its answer so far. ``id`` is the caller's name for it, ``arrival`` its place
+    among all that came; ``limit``: tokens of the answer at most; ``chunk``: prompt tokens of a step
+    at most, None for as many as fit; ``reuse``: whether it may begin with what others computed;
+    ``digest``: a SHA-256 over the logits of its positions so far, or None; ``digests``: its hex
+    values after each token; ``served``: the last step that had rows of it."""
 
-    index: int
+    id: int
     request: Request
     limit: int
+    arrival: int = 0
+    chunk: int | None = None
+    reuse: bool = True
     cached: Cached = field(default_factory=Cached)
     answer: list[int] = field(default_factory=list)
     digest: Any = None
     digests: list[str] = field(default_factory=list)
     reused: int = 0
+    served: int = 0
+    preempted: int = 0
     reason: str = ""
     error: str = ""
+    arrived: float = 0.0
     started: float = 0.0
     first_at: float = 0.0
     last_at: float = 0.0
@@ -44,8 +53,15 @@ class Answering:
         return len(self.request.tokens) + len(self.answer)
 
     @property
-    def most_tokens(self) -> int:
-        return len(self.request.tokens) + self.limit
+    def decodes(self) -> bool:
+        """Whether its last token alone is left to compute; else it reads a prompt, or after a
+        preemption all that was said."""
+        return bool(self.answer) and len(self.cached.tokens) == self.length - 1
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and answer so far."""
+        return [*self.request.tokens, *self.answer]
 
     @property
     def needs_best_only(self) -> bool:
@@ -88,17 +104,18 @@ class Answering:
         self.sampling += chosen - computed
         self.last_at = chosen
 
-    def todo(self) -> list[int]:
-        """Tokens whose keys and values are not in the cache yet."""
-        known = len(self.cached.tokens)
-        prompt = self.request.tokens
-        if known < len(prompt):
-            return list(prompt[known:])
-        return self.answer[known - len(prompt) :]
+    def todo(self, most: int) -> list[int]:
+        """The first ``most`` tokens whose keys and values are not in the cache yet."""
+        known, prompt = len(self.cached.tokens), self.request.tokens
+        answer = self.answer[max(0, known - len(prompt)) :]
+        if known >= len(prompt):
+            return answer[:most]
+        return [*prompt[known : known + most], *answer][:most]
 
     def result(self) -> Result:
         """What is told to whoever asked."""
         timing = Timing(
+            waiting=self.started - self.arrived if self.started else 0.0,
             prefill=self.first_at - self.started if self.answer else 0.0,
             decode=self.last_at - self.first_at if self.answer else 0.0,
             sampling=self.sampling,

@@ -1,4 +1,4 @@
-"""Pace: how many tokens to draft, from how often drafts were right and what rows have cost.
+"""Draft length: how many tokens to draft, from how often drafts were right and what rows have cost.
 
 A draft of k tokens adds k rows to a step. Rows are cheap while the weights' way through the memory
 takes longer than their arithmetic, and not beyond; where that is differs by format, processor and
@@ -132,16 +132,16 @@ class Acceptance:
 
 
 @dataclass
-class Pace:
+class Observations:
     """What is known of an engine's speed and of its answers' drafts, by kind of draft."""
 
     costs: Costs = field(default_factory=Costs)
     acceptances: dict[tuple[int, int], Acceptance] = field(default_factory=dict)
     _draft_samples: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
 
-    def acceptance(self, index: int, kind: int) -> Acceptance:
+    def acceptance(self, id: int, kind: int) -> Acceptance:
         """Of the drafts of one kind for one answer."""
-        return self.acceptances.setdefault((index, kind), Acceptance())
+        return self.acceptances.setdefault((id, kind), Acceptance())
 
     @property
     def draft_seconds(self) -> float:
@@ -151,7 +151,7 @@ class Pace:
     def observe_draft(self, longest: int, seconds: float) -> None:
         self._draft_samples.append(seconds / longest)
 
-    def end(self, index: int) -> None:
-        """That answer is done."""
-        for key in [key for key in self.acceptances if key[0] == index]:
+    def end(self, id: int) -> None:
+        """That sequence is done."""
+        for key in [key for key in self.acceptances if key[0] == id]:
             del self.acceptances[key]

@@ -8,35 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bandweave.generation.drafting import Offer, Told
+from bandweave.generation.speculation.drafter import Feedback, Proposal
 
 LONGEST, SHORTEST = 4, 2  # tokens that must be the same; longer matches are right more often
 
 
 class NgramDrafter:
-    """A ``Drafter``; an offer's kind is the length of the match."""
+    """A ``Drafter``; a proposal's kind is the length of the match."""
 
     progress = 0  # there is nothing to wait for
 
     def __init__(self) -> None:
         self._histories: dict[int, History] = {}
 
-    def offer(self, one: Told, most: int) -> Offer:
+    def propose(self, one: Feedback, most: int) -> Proposal:
         matched, _ = self._history(one).match()
-        return Offer(count=most if matched else 0, kind=matched)
+        return Proposal(count=most if matched else 0, kind=matched)
 
-    def draft(self, wanted: Sequence[tuple[Told, int]]) -> list[list[int]]:
+    def draft(self, wanted: Sequence[tuple[Feedback, int]]) -> list[list[int]]:
         return [self._history(one).draft(count) for one, count in wanted]
 
-    def end(self, index: int) -> None:
-        self._histories.pop(index, None)
+    def end(self, id: int) -> None:
+        self._histories.pop(id, None)
 
-    def forget(self) -> None: ...
-
-    def _history(self, one: Told) -> History:
-        history = self._histories.get(one.index)
+    def _history(self, one: Feedback) -> History:
+        history = self._histories.get(one.id)
         if history is None:
-            history = self._histories[one.index] = History(one.request.tokens)
+            history = self._histories[one.id] = History(one.request.tokens)
         known = len(history.tokens) - len(one.request.tokens)
         history.extend(one.answer[known:])
         return history

@@ -1,0 +1,47 @@
+"""Batch: the rows that sequences have in a step, and the step's arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandweave.executors.executor import Step
+from bandweave.generation.pages import Cached
+
+
+@dataclass(eq=False, kw_only=True)
+class Rows:
+    """The ``tokens`` that come next in a sequence, which has pages for them; the last ``wants`` of
+    them ask for logits."""
+
+    cached: Cached
+    tokens: list[int]
+    wants: int
+
+
+def make_step(batch: ListOf[Rows], *, prefill: bool) -> Step:
+    """One step of all rows, in their order, each sequence with a slot."""
+    tokens: list[int] = []
+    slots: list[int] = []
+    positions: list[int] = []
+    wants: list[bool] = []
+    for slot, rows in enumerate(batch):
+        known, count = len(rows.cached.tokens), len(rows.tokens)
+        tokens += rows.tokens
+        slots += [slot] * count
+        positions += range(known, known + count)
+        wants += [False] * (count - rows.wants) + [True] * rows.wants
+    longest = max(len(rows.cached.pages) for rows in batch)
+    tables = np.full((len(batch), longest), -1, np.int32)
+    for slot, rows in enumerate(batch):
+        tables[slot, : len(rows.cached.pages)] = rows.cached.pages
+    return Step(
+        tokens=np.array(tokens, np.int32),
+        slots=np.array(slots, np.int32),
+        positions=np.array(positions, np.int32),
+        wants_logits=np.array(wants, np.bool_),
+        page_tables=tables,
+        prefill=prefill,
+    )

@@ -1,0 +1,259 @@
+"""Generator: the loop of node 0. Turns what the scheduler plans into steps, and steps into tokens.
+
+A step mixes one decoding row of every running sequence with a chunk of a prompt, so that any number
+of answers share the weights' way through the memory; where all decode, rows of drafted tokens may
+join them. Knows executors, sampling and speculation; knows no text, no sockets and no nodes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.executors.executor import Executor
+from bandweave.generation.batch import make_step
+from bandweave.generation.request import Request, Result
+from bandweave.generation.sampling import NoTokenError, sample
+from bandweave.generation.scheduler import Scheduler, SequenceRows
+from bandweave.generation.sequence import Sequence
+from bandweave.generation.speculation.controller import Drafts, Speculation
+
+F32 = npt.NDArray[np.float32]
+OnTokens = Callable[[ListOf[tuple[int, int]]], object]  # a step's: request, token
+Cancelled = Callable[[], frozenset[int]]  # indices of requests to end now
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events:
+    """What a step has brought: new tokens as ``(id, token)``, in order, and the requests that have
+    ended since the step before."""
+
+    tokens: ListOf[tuple[int, int]]
+    finished: ListOf[tuple[int, Result]]
+
+
+class Generator:
+    """Answers requests over one executor. ``embed`` maps token ids ``[T]`` to float32 rows
+    ``[T, hidden_size]``; ``context`` is how many tokens one sequence may have.
+
+    Requests arrive by ``submit`` and leave by ``cancel``, at any time between two calls of
+    ``step``; one at a time of all these may run.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        embed: Callable[[npt.NDArray[np.int32]], F32],
+        *,
+        num_pages: int,
+        context: int,
+        max_rows: int,
+        vocab_size: int,
+        exp: Callable[[F32], F32],
+        speculation: Speculation | None = None,
+    ) -> None:
+        self._executor, self._embed, self._exp = executor, embed, exp
+        self._speculation = speculation
+        self._max_rows = max_rows
+        self._scheduler = Scheduler(
+            num_pages=num_pages, context=context, max_rows=max_rows, vocab_size=vocab_size
+        )
+        self._reading: ListOf[tuple[int, int]] = ()
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``step`` has something to do."""
+        return self._scheduler.busy
+
+    @property
+    def reading(self) -> ListOf[tuple[int, int]]:
+        """The requests whose prompts are being read, each with the tokens that were read before the
+        step at hand. Any thread may look."""
+        return self._reading
+
+    def submit(
+        self,
+        id: int,
+        request: Request,
+        *,
+        chunk: int | None = None,
+        digest: bool = False,
+        reuse: bool = True,
+    ) -> None:
+        """A request arrives, under a name that no other has at present.
+
+        ``chunk``: prompt tokens a step at most (None: as many as fit). ``digest``: hash the logits
+        of every generated position. ``reuse`` off computes the prompt from its start.
+        ``ValueError`` where it cannot be run; then nothing has changed.
+        """
+        sequence = self._scheduler.submit(id, request, chunk=chunk, digest=digest, reuse=reuse)
+        sequence.arrived = time.perf_counter()
+
+    def cancel(self, id: int) -> None:
+        """A request is no longer wanted; ``step`` tells of its end. Nothing happens where it has
+        ended already."""
+        self._scheduler.cancel(id)
+
+    def step(self) -> Events:
+        """Computes the next step, if there is anything to compute; what it has brought.
+
+        ``StepError`` where the executor fails, after which all requests are as before the step.
+        """
+        tokens: list[tuple[int, int]] = []
+        now = time.perf_counter()
+        batch = self._scheduler.schedule()
+        for rows in batch:
+            rows.sequence.started = rows.sequence.started or now
+        if batch:
+            tokens = self._compute(batch)
+        finished = self._scheduler.take_ended()
+        if self._speculation is not None:
+            for sequence in finished:
+                self._speculation.end(sequence.id)
+        return Events(tokens=tokens, finished=[(one.id, one.result()) for one in finished])
+
+    def run(
+        self,
+        requests: ListOf[Request],
+        *,
+        on_tokens: OnTokens = lambda tokens: None,
+        cancelled: Cancelled = frozenset,
+        chunk: int | None = None,
+        digest: bool = False,
+        reuse: bool = True,
+    ) -> list[Result]:
+        """Answers all requests together, named by their indices; see ``submit``."""
+        assert not self.busy, "requests are under way"
+        for request in requests:
+            self._scheduler.check(request, chunk=chunk)
+        for index, request in enumerate(requests):
+            self.submit(index, request, chunk=chunk, digest=digest, reuse=reuse)
+        results: dict[int, Result] = {}
+        try:
+            while self.busy:
+                for index in cancelled():
+                    self.cancel(index)
+                events = self.step()
+                if events.tokens:
+                    on_tokens(events.tokens)
+                results.update(events.finished)
+        except BaseException:
+            self.abandon()
+            raise
+        return [results[index] for index in range(len(requests))]
+
+    def abandon(self) -> None:
+        """Ends all requests without a word."""
+        if self._speculation is not None:
+            for sequence in self._scheduler.running:
+                self._speculation.end(sequence.id)
+        self._scheduler.abandon()
+
+    def _compute(self, batch: list[SequenceRows]) -> list[tuple[int, int]]:
+        drafts = self._draft(batch)
+        reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
+        self._reading = [(one.id, len(one.cached.tokens)) for one in reading]
+        prefill = any(not one.answer for one in reading)
+        step = make_step(batch, prefill=prefill)
+        embeddings = self._embed(step.tokens)
+        wanting = [rows for rows in batch if rows.wants]
+        begun = time.perf_counter()
+        if all(rows.sequence.needs_best_only for rows in wanting):
+            best = iter(self._executor.best(step, embeddings))
+            computed = time.perf_counter()
+            chosen = [self._take(rows, best) for rows in wanting]
+        else:
+            logits = iter(self._executor.run(step, embeddings))
+            computed = time.perf_counter()
+            chosen = [self._sample(rows, logits) for rows in wanting]
+        now = time.perf_counter()
+        self._scheduler.commit(batch)
+        for rows in wanting:
+            drafting = 0.0 if drafts is None else drafts.seconds
+            rows.sequence.account(drafting=drafting, begun=begun, computed=computed, chosen=now)
+        if self._speculation is not None and drafts is not None:
+            accepted = [max(0, len(tokens) - 1) for tokens in chosen]
+            sequences = [rows.sequence for rows in wanting]
+            self._speculation.observe(sequences, drafts, accepted, computed - begun)
+        return [
+            (rows.sequence.id, token)
+            for rows, tokens in zip(wanting, chosen, strict=True)
+            for token in tokens
+        ]
+
+    def _draft(self, batch: list[SequenceRows]) -> Drafts | None:
+        """Drafted tokens for a step in which all that run decode; others have a use for the rows."""
+        if self._speculation is None or len(batch) < len(self._scheduler.running):
+            return None
+        if not all(rows.sequence.decodes for rows in batch):
+            return None
+        drafts = self._speculation.plan([rows.sequence for rows in batch], self._max_rows)
+        for rows, tokens in zip(batch, drafts.tokens, strict=True):
+            self._scheduler.extend(rows, tokens)
+            del tokens[rows.wants - 1 :]
+        return drafts
+
+    def _take(self, rows: SequenceRows, best: Iterator[int]) -> list[int]:
+        """The answer's new tokens, from the best token of each of its rows."""
+        own = [next(best) for _ in range(rows.wants)]
+        return _follow(rows, (_checked(rows.sequence, token) for token in own))
+
+    def _sample(self, rows: SequenceRows, logits: Iterator[F32]) -> list[int]:
+        """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
+        as if those before it had come one at a time."""
+        own = [next(logits) for _ in range(rows.wants)]
+        return _follow(rows, (self._choose(rows.sequence, one) for one in own))
+
+    def _choose(self, one: Sequence, logits: F32) -> int:
+        if not np.isfinite(logits).all():
+            raise _not_finite(one)
+        if one.digest is not None:
+            one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
+        request = one.request
+        return sample(
+            logits,
+            request.params,
+            request.tokens,
+            one.answer,
+            one.length,
+            request.choice,
+            self._exp,
+        )
+
+
+def _follow(rows: SequenceRows, choices: Iterable[int]) -> list[int]:
+    """Appends the tokens chosen from a sequence's rows, lazily, for as long as they are what the
+    draft said and the answer goes on. An answer of which none can be chosen ends alone."""
+    first = len(rows.tokens) - rows.wants + 1
+    drafted = rows.tokens[first:]
+    new: list[int] = []
+    try:
+        for token in choices:
+            rows.sequence.append(token)
+            new.append(token)
+            place = len(new) - 1
+            if rows.sequence.reason or place == len(drafted) or token != drafted[place]:
+                break
+    except NoTokenError as error:
+        rows.sequence.fail(str(error))
+    rows.right = first + len(new) - 1
+    return new
+
+
+def _checked(one: Sequence, token: int) -> int:
+    """The best token; ``NoTokenError`` where there is none."""
+    if token < 0:
+        raise _not_finite(one)
+    return token
+
+
+def _not_finite(one: Sequence) -> NoTokenError:
+    return NoTokenError(
+        f"a logit of position {one.length} is not finite: the model's numbers have left their "
+        "range there; another weight format or prompt may stay inside"
+    )

@@ -1,0 +1,240 @@
+"""Scheduler: which sequences have rows in the next step, and which pages they get.
+
+Sequences come and go between steps. All that run decode a row each; prompts are read beside them in
+the rows that are left. Pages are given as a sequence grows; where they run out the youngest gives
+way and is computed again later, which no answer shows. Pure: knows no executors, no clock but that
+of its steps, and chooses no tokens.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass
+
+from bandweave.executors.executor import PAGE_SIZE
+from bandweave.generation.batch import Rows
+from bandweave.generation.pages import Cached, PagePool
+from bandweave.generation.request import Request
+from bandweave.generation.sequence import Sequence
+
+
+@dataclass(eq=False, kw_only=True)
+class SequenceRows(Rows):
+    """A sequence's rows of a step: its next tokens, the last ``wants`` of which ask for logits; all
+    of those but the first are drafted. ``right``: tokens that turned out to be the answer's."""
+
+    sequence: Sequence
+    right: int = 0
+
+    def __post_init__(self) -> None:
+        self.right = len(self.tokens)
+
+
+class Scheduler:
+    """``context``: tokens that one sequence may have, for which the pages must suffice. Whoever
+    came first is served first: it is never made to wait for one that came later, and never loses
+    its pages to it."""
+
+    def __init__(self, *, num_pages: int, context: int, max_rows: int, vocab_size: int) -> None:
+        self._pool = PagePool(num_pages)
+        self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
+        self._waiting: list[Sequence] = []  # both by arrival
+        self._running: list[Sequence] = []
+        self._ended: list[Sequence] = []
+        self._arrivals = self._steps = 0
+        self._refused: tuple[int, int] | None = None  # the first that waits, and the pages then
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be computed or told."""
+        return bool(self._waiting or self._running or self._ended)
+
+    @property
+    def running(self) -> ListOf[Sequence]:
+        """The sequences that have pages, by arrival."""
+        return self._running
+
+    @property
+    def pool(self) -> PagePool:
+        return self._pool
+
+    def check(self, request: Request, *, chunk: int | None = None) -> None:
+        """``ValueError`` for a request that cannot be run here."""
+        count = len(request.tokens)
+        if count == 0:
+            raise ValueError("the prompt is empty; give at least one token")
+        if count >= self._context:
+            raise ValueError(
+                f"the prompt has {count} tokens, but the context holds {self._context}, the "
+                "answer included; shorten the prompt or raise --context"
+            )
+        if -(-self._context // PAGE_SIZE) > self._pool.num_pages:
+            raise ValueError(
+                f"{self._pool.num_pages} KV pages of {PAGE_SIZE} tokens do not hold one context "
+                f"of {self._context} tokens"
+            )
+        for token in request.tokens:
+            if not 0 <= token < self._vocab_size:
+                raise ValueError(
+                    f"token {token} is not in the vocabulary of {self._vocab_size} tokens"
+                )
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
+
+    def submit(
+        self,
+        id: int,
+        request: Request,
+        *,
+        chunk: int | None = None,
+        digest: bool = False,
+        reuse: bool = True,
+    ) -> Sequence:
+        """A request arrives, under a name that no other has at present. ``ValueError`` where it
+        cannot be run; then nothing has changed."""
+        self.check(request, chunk=chunk)
+        if any(one.id == id for one in (*self._waiting, *self._running, *self._ended)):
+            raise ValueError(f"there is a request {id} already")
+        room, wanted = self._context - len(request.tokens), request.params.max_tokens
+        self._arrivals += 1
+        sequence = Sequence(
+            id=id,
+            request=request,
+            limit=room if wanted is None else min(room, wanted),
+            arrival=self._arrivals,
+            chunk=chunk,
+            reuse=reuse,
+            digest=hashlib.sha256() if digest else None,
+        )
+        self._waiting.append(sequence)
+        return sequence
+
+    def cancel(self, id: int) -> None:
+        """A request is no longer wanted. Nothing happens where it has ended, or never was."""
+        for sequence in (*self._waiting, *self._running):
+            if sequence.id == id:
+                sequence.reason = "cancelled"
+                self._end(sequence)
+
+    def schedule(self) -> list[SequenceRows]:
+        """The rows of the next step, with pages for them; none where nothing is to be computed."""
+        self._admit()
+        self._steps += 1
+        reading = [one for one in self._running if not one.decodes]
+        decoding = [one for one in self._running if one.decodes]
+        # Prompts get a quarter of the rows where there are more streams than rows.
+        rows = max(1, self._max_rows - (max(1, self._max_rows // 4) if reading else 0))
+        if len(decoding) > rows:
+            decoding.sort(key=lambda one: (one.served, one.arrival))
+            decoding = sorted(decoding[:rows], key=_arrival)
+        decoding = [one for one in decoding if self._give_page(one)]
+        # The youngest may have given way since its turn came, and so may prompts.
+        running = set(map(id, self._running))
+        batch = [_rows(one, 1) for one in decoding if id(one) in running]
+        room, read = self._max_rows - len(batch), 0
+        for one in reading:
+            if id(one) not in running:
+                continue
+            most = room if one.chunk is None else min(room, one.chunk - read)
+            if most > 0:
+                batch.append(_rows(one, most))
+                count = len(batch[-1].tokens)
+                room, read = room - count, read + count
+        for rows_of in batch:
+            rows_of.sequence.served = self._steps
+        return batch
+
+    def extend(self, rows: SequenceRows, drafted: ListOf[int]) -> None:
+        """Adds drafted tokens to a sequence's rows, as many as there are pages for: nobody gives
+        way to a guess."""
+        first = len(rows.cached.tokens) + len(rows.tokens)
+        pages = len(rows.cached.pages) + self._pool.available
+        drafted = drafted[: max(0, pages * PAGE_SIZE - first)]
+        self._pool.grow(rows.cached, first + len(drafted))
+        rows.tokens += drafted
+        rows.wants += len(drafted)
+        rows.right = len(rows.tokens)
+
+    def commit(self, batch: ListOf[SequenceRows]) -> None:
+        """A step is over: keys and values of the rows that were right stand in their pages. What
+        lies behind is overwritten by the next step, and nothing reads beyond its own position."""
+        for rows in batch:
+            rows.cached.tokens += rows.tokens[: rows.right]
+            self._pool.publish(rows.cached)
+            if rows.sequence.reason:
+                self._end(rows.sequence)
+
+    def take_ended(self) -> list[Sequence]:
+        """The sequences that have ended since the last call, in the order of their ends."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def abandon(self) -> None:
+        """Ends everything without a word."""
+        for sequence in (*self._waiting, *self._running):
+            self._end(sequence)
+        self._ended = []
+
+    def _admit(self) -> None:
+        """Starts those that wait, the first first, while there are pages for all that each has to
+        read, and for one page more of each that runs."""
+        while self._waiting:
+            one = self._waiting[0]
+            spare = len(self._running)
+            room = self._pool.available - spare
+            if self._refused is not None and self._refused[0] == one.id and room <= self._refused[1]:
+                return  # a long prompt's pages are not sought again at every step
+            cached = self._pool.claim(one.tokens) if one.reuse else Cached()
+            missing = self._pool.needs(cached, one.length + 1)
+            if missing > self._pool.available - spare:
+                self._pool.release(cached)
+                self._refused = (one.id, room)
+                return
+            self._refused = None
+            self._pool.grow(cached, one.length + 1)
+            if not one.served:
+                one.reused = len(cached.tokens)
+            one.cached = cached
+            bisect.insort(self._running, self._waiting.pop(0), key=_arrival)
+
+    def _give_page(self, sequence: Sequence) -> bool:
+        """A page for the sequence's next token, from the youngest where none is left; False where
+        that is itself."""
+        length = len(sequence.cached.tokens) + 1
+        while self._pool.needs(sequence.cached, length) > self._pool.available:
+            youngest = self._running[-1]
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        self._pool.grow(sequence.cached, length)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._pool.release(sequence.cached)
+        sequence.cached = Cached()
+        sequence.preempted += 1
+        bisect.insort(self._waiting, sequence, key=_arrival)
+
+    def _end(self, sequence: Sequence) -> None:
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+        else:
+            self._running.remove(sequence)
+            self._pool.release(sequence.cached)
+            sequence.cached = Cached()
+        self._ended.append(sequence)
+
+
+def _rows(sequence: Sequence, most: int) -> SequenceRows:
+    tokens = sequence.todo(most)
+    last = len(sequence.cached.tokens) + len(tokens) == sequence.length
+    return SequenceRows(
+        sequence=sequence, cached=sequence.cached, tokens=tokens, wants=int(last)
+    )
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.arrival

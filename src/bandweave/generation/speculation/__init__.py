@@ -1,0 +1,1 @@
+"""Speculation: guesses at the tokens that come next, which a step then checks all at once."""
