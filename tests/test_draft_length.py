@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandweave.generation.sequence import Sequence as Answer
-from bandweave.generation.speculation.ngram_drafter import LONGEST, SHORTEST, History, NgramDrafter
-from bandweave.generation.speculation.draft_length import Acceptance, Costs, Odds, Observations, plan_lengths
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
+from bandweave.generation.sequence import Sequence as Answer
 from bandweave.generation.speculation.controller import Speculation
+from bandweave.generation.speculation.draft_length import (
+    Acceptance,
+    Costs,
+    Observations,
+    Odds,
+    plan_lengths,
+)
+from bandweave.generation.speculation.ngram_drafter import LONGEST, SHORTEST, History, NgramDrafter
 from tests.helpers.scripted_drafter import ScriptedDrafter
 
 GREEDY = SamplingParams(temperature=0.0)

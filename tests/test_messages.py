@@ -18,12 +18,12 @@ from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.messages import (
-    AnswerEnd,
+    Alive,
     Cancel,
     Description,
-    Done,
-    Generate,
+    Finished,
     MessageError,
+    Submit,
     Tokens,
     decode,
     encode,
@@ -47,8 +47,8 @@ ASSIGNMENT = Assignment(
     emulate=EmulatedLink(name="slow", latency_seconds=0.001, bytes_per_s=1e6),
 )
 COOL = SamplingParams(frequency_penalty=-0.5, presence_penalty=2, max_tokens=None, seed=2**63)
-GENERATE = Generate(
-    number=7,
+SUBMIT = Submit(
+    ids=(7, 8),
     requests=(
         Request(tokens=(1, 2, 3), params=COOL, end_tokens=frozenset({5, 2}), choice=3),
         Request(tokens=tuple(range(5000)), params=SamplingParams()),
@@ -57,12 +57,9 @@ GENERATE = Generate(
     digest=True,
     reuse=False,
 )
-DONE = Done(
-    number=7,
-    answers=(
-        AnswerEnd(count=2, reason="stop", error="", logits_digest="ab", digests=("a", "b"),
-                  timing=Timing(prefill=0.5, decode_tokens=1)),
-    ),
+FINISHED = Finished(
+    id=7, count=2, reason="stop", error="", logits_digest="ab", digests=("a", "b"),
+    timing=Timing(prefill=0.5, decode_tokens=1),
 )  # fmt: skip
 DESCRIPTION = Description(
     host_id="x", memory=(MemoryLimit(group="host", available=5),), cpus=(0, 3), usable_cpus=2,
@@ -70,8 +67,8 @@ DESCRIPTION = Description(
 )  # fmt: skip
 WRONG = (-1, 1.5, float("nan"), "x" * 50, [[]], {"a": 1}, True, 10**400, [None])
 ALL = (
-    ASSIGNMENT, GENERATE, DONE, DESCRIPTION, Cancel(number=1, indices=(0, 4)),
-    Tokens(number=1, requests=(0, 1), tokens=(17, 4)),
+    ASSIGNMENT, SUBMIT, FINISHED, DESCRIPTION, Cancel(ids=(0, 4)),
+    Tokens(ids=(0, 1), tokens=(17, 4)), Alive(ids=(3, 1), tokens=(64, 0)),
 )  # fmt: skip
 
 

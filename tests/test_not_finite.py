@@ -11,10 +11,10 @@ import pytest
 from bandweave import _native
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.generation.generator import Generator
-from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.speculation.controller import Speculation
+from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, MemorySource, random_tensors
 from tests.helpers.reference_nodes import Book, ReferenceNodes

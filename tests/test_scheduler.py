@@ -155,8 +155,7 @@ def test_pages_run_out_and_the_youngest_is_computed_again() -> None:
     requests = [asked(kind, 60, 200) for kind in range(3)]
     generator = make(num_pages=7, max_rows=64)
     sequences = [
-        generator._scheduler.submit(id, request, digest=True)
-        for id, request in enumerate(requests)
+        generator._scheduler.submit(id, request, digest=True) for id, request in enumerate(requests)
     ]
     results: dict[int, Result] = {}
     while generator.busy:

@@ -10,13 +10,13 @@ import pytest
 
 from bandweave import _native
 from bandweave.executors.reference import math as reference_math
-from bandweave.generation.speculation.model_drafter import ModelDrafter
-from bandweave.generation.speculation.drafter import Drafter
 from bandweave.generation.generator import Generator
-from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.speculation.controller import Speculation
+from bandweave.generation.speculation.drafter import Drafter
+from bandweave.generation.speculation.model_drafter import ModelDrafter
+from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.random_model import ODD_SPECS, random_source

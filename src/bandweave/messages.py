@@ -126,23 +126,24 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """New tokens of a generation: token ``i`` belongs to request ``requests[i]``. Two plain lists,
-    for they come by the thousand."""
+    """New tokens: token ``i`` belongs to request ``ids[i]``. Two plain lists, for they come by the
+    thousand."""
 
     TYPE: ClassVar[str] = "tokens"
-    number: int
-    requests: tuple[int, ...]
+    ids: tuple[int, ...]
     tokens: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.requests) != len(self.tokens):
-            raise ValueError(f"{len(self.tokens)} tokens for {len(self.requests)} requests")
+        if len(self.ids) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens for {len(self.ids)} requests")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerEnd:
-    """How one answer of ``count`` tokens, which went before, ended; see ``Result``."""
+class Finished:
+    """How a request's answer of ``count`` tokens, which went before, ended; see ``Result``."""
 
+    TYPE: ClassVar[str] = "finished"
+    id: int
     count: int
     reason: str
     error: str
@@ -152,29 +153,26 @@ class AnswerEnd:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """A generation is over."""
-
-    TYPE: ClassVar[str] = "done"
-    number: int
-    answers: tuple[AnswerEnd, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A generation that was not begun, and why."""
+    """Requests that cannot be run, and why; they came together."""
 
     TYPE: ClassVar[str] = "refused"
-    number: int
+    ids: tuple[int, ...]
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alive:
-    """A step gets on: tokens that were computed since the generation began."""
+    """A step gets on. Of the requests ``ids``, whose prompts are being read, so many ``tokens``
+    were read before it."""
 
     TYPE: ClassVar[str] = "alive"
-    tokens: int
+    ids: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} counts for {len(self.ids)} requests")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,15 +203,22 @@ class Join:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
-    """Answers to make together; see ``Generator.run``. Stop strings stay with the controller."""
+class Submit:
+    """Requests that arrive together, under names of the controller's that none has that is under
+    way; see ``Generator.submit``. Stop strings stay with the controller."""
 
-    TYPE: ClassVar[str] = "generate"
-    number: int
+    TYPE: ClassVar[str] = "submit"
+    ids: tuple[int, ...]
     requests: tuple[Request, ...]
     chunk: int | None
     digest: bool
     reuse: bool
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("no requests")
+        if len(self.ids) != len(self.requests) or len(set(self.ids)) != len(self.ids):
+            raise ValueError(f"{len(self.requests)} requests have {len(set(self.ids))} names")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +230,7 @@ class AskStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Cancel:
-    """Answers of a generation that are no longer wanted."""
+    """Requests that are no longer wanted, as far as they are under way."""
 
     TYPE: ClassVar[str] = "cancel"
-    number: int
-    indices: tuple[int, ...]
+    ids: tuple[int, ...]

@@ -46,7 +46,7 @@ _WORKER_EVERY = 2000
 _GROWTH_BYTES = 64 << 20
 _SILENT = ("progress", "alive", "tokens", "content")
 _UNANSWERED = ("cancel", "shutdown")
-_ANSWERS = {"describe", "load", "join", "generate", "ask_statistics"}
+_ANSWERS = {"describe", "load", "join", "submit", "ask_statistics"}
 
 
 class NobodyComes:
@@ -80,7 +80,7 @@ def recorded() -> list[dict[str, Any]]:
     for message in said:  # as for a node in a process of its own
         if message["type"] == "load":
             message["addresses"] = [["127.0.0.1", 1]]
-    cancel = {"type": "cancel", "number": 1, "indices": [0]}
+    cancel = {"type": "cancel", "ids": [1]}
     return [{"type": "describe"}, *said[:-1], cancel, {"type": "shutdown"}]
 
 

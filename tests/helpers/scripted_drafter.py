@@ -8,9 +8,9 @@ from bandweave.generation.speculation.drafter import Feedback, Proposal
 
 
 class ScriptedDrafter:
-    """A ``Drafter``. ``answers``: what each request will say, by its name; every token whose number
-    ``lies`` divides (with an offset by answer) is drafted wrong, none if 0. Proposes nothing where it
-    knows no answer. Keeps what it gave."""
+    """A ``Drafter``. ``answers``: what each request will say, by its name; every token whose
+    number ``lies`` divides (with an offset by answer) is drafted wrong, none if 0. Proposes nothing
+    where it knows no answer. Keeps what it gave."""
 
     progress = 0
 

@@ -6,13 +6,13 @@ tokens, not text.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.engine.call import AsyncStream, Call, Event, NewTokens, Reading, Stream
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -23,25 +23,18 @@ from bandweave.engine.placement import (
     make_launcher,
     resolve_context,
 )
+from bandweave.engine.router import Router
 from bandweave.generation.request import Request, Result
-from bandweave.messages import (
-    AskStatistics,
-    Cancel,
-    Done,
-    Generate,
-    Refused,
-    Statistics,
-    Tokens,
-    encode,
-)
+from bandweave.messages import AskStatistics, Statistics
 from bandweave.nodes.launcher import OnWaiting
-from bandweave.nodes.node_group import NodeGroup, OnRead
+from bandweave.nodes.node_group import NodeGroup
 from bandweave.programs.split import Split, make_split
 from bandweave.weights.panel_cache import open_cache
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
+OnRead = Callable[[int], None]  # tokens of the prompts that have been read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +49,17 @@ class NodeStatistics:
 
 
 class Engine:
-    """A loaded model. A context manager; ``close`` ends every node."""
+    """A loaded model. A context manager; ``close`` ends every node.
+
+    Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
+    """
 
     def __init__(self, group: NodeGroup, split: Split, context: int) -> None:
         """Use ``start``."""
-        self._group = group
+        self._group, self._router = group, Router(group)
         self.split, self.context = split, context
         self.nodes: tuple[NodeInfo, ...] = ()
         self.agreement = Agreement()  # of the nodes' copies of the model
-        self._number = self._count = 0  # of generations so far, and of answers under way
-        self._lock, self._begun = threading.Lock(), threading.Lock()
 
     @classmethod
     def start(
@@ -99,6 +93,7 @@ class Engine:
             cache = open_cache(options.cache_folder if options.cache else "")
             with Loading(group, split, folder, cache) as loading:
                 engine.nodes, engine.agreement = loading.run(assignments, on_progress)
+            engine._router.start()
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -114,8 +109,8 @@ class Engine:
         digest: bool = False,
         reuse: bool = True,
     ) -> list[Result]:
-        """Answers all requests together; ``on_token`` sees every token as it comes, ``on_read``
-        hears now and then how far a long prompt has been read.
+        """Answers all requests together and waits; ``on_token`` sees every token as it comes,
+        ``on_read`` hears now and then how far long prompts have been read.
 
         ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
         prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
@@ -123,68 +118,84 @@ class Engine:
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
-        with self._lock:
-            number = self._begin(requests, chunk=chunk, digest=digest, reuse=reuse)
-            caught: list[BaseException] = []
+        if not requests:
+            return []
+        call = Call(requests)
+        ids = self._router.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        over: set[int] = set()
+        caught: BaseException | None = None
 
-            def guarded(function: Callable[..., Any], *arguments: int) -> Any:
-                """An error of the caller's must not leave node 0 at work on what nobody wants."""
-                if caught:
-                    return None
-                try:
-                    return function(*arguments)
-                except BaseException as error:
-                    caught.append(error)
-                    self._cancel(number, range(len(requests)))
-                    return None
+        def hear(event: Event) -> None:
+            if isinstance(event, Reading):
+                on_read(event.tokens)
+            elif isinstance(event, NewTokens):
+                for index, token in event.tokens:
+                    if on_token(index, token) and index not in over:
+                        over.add(index)
+                        self._router.cancel([ids[index]])
 
-            def heard_token(index: int, token: int) -> bool | None:
-                return guarded(on_token, index, token)
-
-            def heard_reading(tokens: int) -> None:
-                guarded(on_read, tokens)
-
-            collected: list[list[int]] = [[] for _ in requests]
+        events = iter(call)
+        while True:
             try:
-                results = self._collect(number, collected, heard_token, heard_reading)
-            except KeyboardInterrupt:
-                if not caught:
-                    self._cancel(number, range(len(requests)))
-                self._collect(number, collected)
-                raise
-            finally:
-                self._count = 0
-            if caught:
-                raise caught[0]
-            return results
+                for event in events:
+                    if caught is None:
+                        hear(event)
+                break
+            except BaseException as error:  # the caller's, or Ctrl-C: nobody wants the rest
+                if caught is not None:
+                    raise
+                caught, events = error, iter(call)
+                self._router.cancel(ids)
+        if caught is not None:
+            raise caught
+        call.check()
+        return [call.results[index] for index in range(len(requests))]
+
+    def stream(
+        self, request: Request, *, chunk: int | None = None, digest: bool = False,
+        reuse: bool = True,
+    ) -> Stream:  # fmt: skip
+        """One request's tokens as they come, for a thread; see ``generate``."""
+        call = Call([request])
+        ids = self._router.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        return Stream(call, lambda: self._router.cancel(ids))
+
+    def stream_async(
+        self, request: Request, *, chunk: int | None = None, digest: bool = False,
+        reuse: bool = True,
+    ) -> AsyncStream:  # fmt: skip
+        """One request's tokens as they come, for a task of the running event loop."""
+        ids = range(0)
+        stream = AsyncStream(lambda: self._router.cancel(ids))
+        ids = self._router.submit([request], stream.deliver, chunk=chunk, digest=digest,
+                                  reuse=reuse)  # fmt: skip
+        return stream
 
     def cancel(self) -> None:
-        """Ends the answers under way, from any thread; they come back as ``"cancelled"``.
+        """Ends all answers under way, from any thread; they come back as ``"cancelled"``.
 
-        Does nothing where none is, or where its nodes have gone.
+        Does nothing where none is, or where the nodes have gone.
         """
-        with self._begun:
-            cancel = Cancel(number=self._number, indices=tuple(range(self._count)))
-        self._group.notify(0, encode(cancel))
+        self._router.cancel_all()
 
     def statistics(self) -> list[NodeStatistics]:
         """What every node has counted since its start."""
-        with self._lock:
-            result = []
-            for node, name in enumerate(self._group.names):
-                counted = self._group.ask(node, AskStatistics(), Statistics)
-                result.append(
-                    NodeStatistics(
-                        name=name,
-                        prefill=dict(counted.prefill),
-                        decode=dict(counted.decode),
-                        peak_rss_bytes=counted.peak_rss_bytes,
-                    )
+        result = []
+        for node, name in enumerate(self._group.names):
+            counted = self._router.ask(node, AskStatistics(), Statistics)
+            result.append(
+                NodeStatistics(
+                    name=name,
+                    prefill=dict(counted.prefill),
+                    decode=dict(counted.decode),
+                    peak_rss_bytes=counted.peak_rss_bytes,
                 )
-            return result
+            )
+        return result
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""
+        self._router.close()
         self._group.close()
 
     def __enter__(self) -> Self:
@@ -197,74 +208,3 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    # --- messages ---
-
-    def _begin(
-        self, requests: Sequence[Request], *, chunk: int | None, digest: bool, reuse: bool
-    ) -> int:
-        """Sends a generation's requests; its number. A cancellation from another thread finds
-        either none or one that node 0 has heard of."""
-        with self._begun:
-            self._number, self._count = self._number + 1, len(requests)
-            asked = Generate(
-                number=self._number,
-                requests=tuple(_without_stops(request) for request in requests),
-                chunk=chunk,
-                digest=digest,
-                reuse=reuse,
-            )
-            self._group.send(0, encode(asked))
-            return self._number
-
-    def _collect(
-        self,
-        number: int,
-        collected: Sequence[list[int]],
-        on_token: OnToken = lambda index, token: None,
-        on_read: OnRead = lambda tokens: None,
-    ) -> list[Result]:
-        """Gathers the tokens of a generation to its end."""
-        while True:
-            node, message = self._group.receive(on_read=on_read)
-            if message.get("number") != number:
-                continue
-            match message.get("type"):
-                case Tokens.TYPE:
-                    new = self._group.decode(node, Tokens, message)
-                    for index, token in zip(new.requests, new.tokens, strict=True):
-                        if index >= len(collected):
-                            self._group.fail(node, f"it answers request {index}, which is none")
-                        collected[index].append(token)
-                        if on_token(index, token):
-                            self._cancel(number, [index])
-                case Refused.TYPE:
-                    raise ValueError(self._group.decode(node, Refused, message).reason)
-                case Done.TYPE:
-                    return self._results(node, message, collected)
-
-    def _results(
-        self, node: int, message: dict[str, Any], collected: Sequence[list[int]]
-    ) -> list[Result]:
-        ends = self._group.decode(node, Done, message).answers
-        if [end.count for end in ends] != [len(tokens) for tokens in collected]:
-            self._group.fail(node, "tokens of an answer were lost on the way")
-        return [
-            Result(
-                tokens=tuple(tokens),
-                reason=end.reason,
-                logits_digest=end.logits_digest,
-                digests=end.digests,
-                timing=end.timing,
-                error=end.error,
-            )
-            for end, tokens in zip(ends, collected, strict=True)
-        ]
-
-    def _cancel(self, number: int, indices: Sequence[int]) -> None:
-        self._group.send(0, encode(Cancel(number=number, indices=tuple(indices))))
-
-
-def _without_stops(request: Request) -> Request:
-    """Stop strings are the controller's business: nodes know no text."""
-    return replace(request, params=replace(request.params, stop=()))

@@ -19,10 +19,10 @@ from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, node_memory
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
-from bandweave.generation.speculation.drafter import Drafter
 from bandweave.generation.generator import Generator
-from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.generation.speculation.controller import Speculation
+from bandweave.generation.speculation.drafter import Drafter
+from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.host.binding import spans_memories
 from bandweave.host.machine import (
     allowed_cpus,
@@ -37,7 +37,7 @@ from bandweave.nodes.joining import join_mesh
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
-from bandweave.weights.embedding import EmbeddingLookup, read_embeddings
+from bandweave.weights.embedding import read_embeddings
 from bandweave.weights.loading import Weights, keep_weights, load_weights
 from bandweave.weights.panel_cache import PanelCache, open_cache
 
@@ -56,7 +56,6 @@ class LoadedNode:
     exchange: _native.Exchange | None
     generator: Generator
     drafter: Drafter | None
-    lookup: EmbeddingLookup
     options: ExecutorOptions
     weight_bytes: int
     kv_bytes: int
@@ -134,10 +133,9 @@ def load_node(
     drafter = None
     if assignment.speculate != "off" and context.node == 0:
         drafter = _make_drafter(assignment, options, draft, executor)
-    lookup = EmbeddingLookup(folder)
     generator = Generator(
         executor,
-        lookup.embed,
+        partial(read_embeddings, folder),
         num_pages=options.num_pages,
         context=assignment.context,
         max_rows=assignment.max_rows,
@@ -153,7 +151,6 @@ def load_node(
         exchange=exchange,
         generator=generator,
         drafter=drafter,
-        lookup=lookup,
         options=options,
         weight_bytes=weights.num_bytes,
         kv_bytes=prepared.memory.kv_bytes,

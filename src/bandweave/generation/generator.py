@@ -76,6 +76,10 @@ class Generator:
         step at hand. Any thread may look."""
         return self._reading
 
+    def check(self, request: Request, *, chunk: int | None = None) -> None:
+        """``ValueError`` for a request that cannot be run here."""
+        self._scheduler.check(request, chunk=chunk)
+
     def submit(
         self,
         id: int,
@@ -187,7 +191,7 @@ class Generator:
         ]
 
     def _draft(self, batch: list[SequenceRows]) -> Drafts | None:
-        """Drafted tokens for a step in which all that run decode; others have a use for the rows."""
+        """Drafted tokens for a step in which all that run decode: else prompts can use the rows."""
         if self._speculation is None or len(batch) < len(self._scheduler.running):
             return None
         if not all(rows.sequence.decodes for rows in batch):

@@ -123,7 +123,7 @@ class PagePool:
                 self._free.append(page)
 
     def _claim_tail(self, cached: Cached, tokens: tuple[int, ...]) -> None:
-        """The longest page that holds some of the next tokens and nothing else: to be written on."""
+        """The page that holds most of the next tokens and nothing else: to be written on."""
         tails = self._tails.get(_last(cached), {})
         for length in range(min(len(tokens), PAGE_SIZE - 1), 0, -1) if tails else ():
             page = tails.get(tokens[:length])

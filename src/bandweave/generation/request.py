@@ -24,11 +24,11 @@ class Request:
 class Timing:
     """Seconds of one answer, on node 0's clock.
 
-    ``waiting``: from its arrival until its first step began. ``prefill``: from there until the prompt's logits are there, ``reused_tokens`` of the
-    prompt's tokens being in the cache already. ``decode``: the rest, ``decode_tokens`` tokens in
-    ``decode_steps`` steps. It is the sum of ``computing`` (the steps themselves), ``sampling``,
-    ``drafting`` and what lies ``between`` two steps. Of ``drafted_tokens`` guesses
-    ``accepted_tokens`` were right.
+    ``waiting``: from its arrival until its first step began. ``prefill``: from there until the
+    prompt's logits are there, ``reused_tokens`` of the prompt's tokens being in the cache already.
+    ``decode``: the rest, ``decode_tokens`` tokens in ``decode_steps`` steps. It is the sum of
+    ``computing`` (the steps themselves), ``sampling``, ``drafting`` and what lies ``between`` two
+    steps. Of ``drafted_tokens`` guesses ``accepted_tokens`` were right.
     """
 
     waiting: float = 0.0

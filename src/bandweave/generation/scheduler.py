@@ -125,7 +125,8 @@ class Scheduler:
         reading = [one for one in self._running if not one.decodes]
         decoding = [one for one in self._running if one.decodes]
         # Prompts get a quarter of the rows where there are more streams than rows.
-        rows = max(1, self._max_rows - (max(1, self._max_rows // 4) if reading else 0))
+        rows = self._max_rows - (max(1, self._max_rows // 4) if reading else 0)
+        rows = rows or self._steps % 2  # one row: in turns
         if len(decoding) > rows:
             decoding.sort(key=lambda one: (one.served, one.arrival))
             decoding = sorted(decoding[:rows], key=_arrival)
@@ -184,7 +185,11 @@ class Scheduler:
             one = self._waiting[0]
             spare = len(self._running)
             room = self._pool.available - spare
-            if self._refused is not None and self._refused[0] == one.id and room <= self._refused[1]:
+            if (
+                self._refused is not None
+                and self._refused[0] == one.id
+                and room <= self._refused[1]
+            ):
                 return  # a long prompt's pages are not sought again at every step
             cached = self._pool.claim(one.tokens) if one.reuse else Cached()
             missing = self._pool.needs(cached, one.length + 1)
@@ -231,9 +236,7 @@ class Scheduler:
 def _rows(sequence: Sequence, most: int) -> SequenceRows:
     tokens = sequence.todo(most)
     last = len(sequence.cached.tokens) + len(tokens) == sequence.length
-    return SequenceRows(
-        sequence=sequence, cached=sequence.cached, tokens=tokens, wants=int(last)
-    )
+    return SequenceRows(sequence=sequence, cached=sequence.cached, tokens=tokens, wants=int(last))
 
 
 def _arrival(sequence: Sequence) -> int:

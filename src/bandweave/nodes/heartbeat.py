@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -57,17 +57,17 @@ class LoadingPulse:
 
 
 class Heartbeat:
-    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the number
-    of ``tokens()`` computed so far; ``on_beat`` is called each time before."""
+    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the prompts
+    that are being read, as ``(request, tokens)``; ``on_beat`` is called each time before."""
 
     def __init__(
         self,
         channel: Channel,
         progress: Callable[[], int],
-        tokens: Callable[[], int],
+        reading: Callable[[], Sequence[tuple[int, int]]],
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._channel, self._progress, self._tokens = channel, progress, tokens
+        self._channel, self._progress, self._reading = channel, progress, reading
         self._on_beat = on_beat
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -81,8 +81,10 @@ class Heartbeat:
                 last = now
                 # One that a paused controller has no room for is worth no waiting, and the main
                 # thread meets the same errors.
+                reading = self._reading()
+                ids, tokens = zip(*reading, strict=True) if reading else ((), ())
                 with contextlib.suppress(OSError):
-                    self._channel.offer(encode(Alive(tokens=self._tokens())))
+                    self._channel.offer(encode(Alive(ids=ids, tokens=tokens)))
 
     def __enter__(self) -> Self:
         self._thread.start()

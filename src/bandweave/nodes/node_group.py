@@ -1,6 +1,6 @@
 """NodeGroup: the started nodes of one engine, to talk to, and what to say when one of them fails.
 
-Knows the messages "failed" and "alive"; knows no models and no requests.
+Knows the message "failed"; knows no models and no requests.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from typing import Any, NoReturn
 
 from bandweave.executors.executor import StepError
 from bandweave.mesh.printable import printable
-from bandweave.messages import Alive, M, Message, MessageError, decode, encode
+from bandweave.messages import M, Message, MessageError, decode, encode
 from bandweave.nodes.handle import LONGEST_REASON, SILENT, Launcher, NodeHandle
 
 _GRACE_SECONDS = 0.5  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
 _SECOND_HAND_SECONDS = 2.0
-
-OnRead = Callable[[int], None]  # tokens computed so far, of prompts above all
+_LOOK_MILLISECONDS = 500  # between two looks at what no message tells
 
 
 class NodeGroup:
@@ -63,10 +62,13 @@ class NodeGroup:
             self._handles[node].channel.send(message)
 
     def ask(self, node: int, message: Message, kind: type[M]) -> M:
-        """The node's next message after this one, which must be of a kind; those of the others are
-        dropped."""
+        """The node's next message after this one, which must be of a kind. The others have nothing
+        to say meanwhile."""
         self.send(node, encode(message))
-        return self.decode(node, kind, self.receive(only=node, of=node)[1])
+        sender, answer = self.receive(lambda: node)
+        if sender != node:
+            self.fail(sender, "it spoke when it was not asked")
+        return self.decode(node, kind, answer)
 
     def decode(self, node: int, kind: type[M], message: dict[str, Any]) -> M:
         """A node's message. ``StepError`` where it makes no sense."""
@@ -82,21 +84,25 @@ class NodeGroup:
 
     def receive(
         self,
-        only: int | None = None,
+        awaited: Callable[[], int | None] | None = None,
         *,
-        of: int = 0,
-        watch: Callable[[], None] | None = None,
-        on_read: OnRead = lambda tokens: None,
+        watch: Callable[[], None] = lambda: None,
+        wake: int | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """The next message of any node, or of one. ``StepError`` where a node fails or ends, or
-        where node ``of`` gives no sign of life within the bound; ``watch`` is asked in its place
-        now and then, and may ``fail``. ``ValueError`` where what a node was given cannot be used.
+        """The next message of any node, with the node's number.
+
+        ``StepError`` where a node fails or ends. ``awaited`` names the node that somebody waits
+        for, which must say something within the bound; where it names none a cable may be out for a
+        while. Without it ``watch``, which is asked now and then, may ``fail`` a node.
+        ``ValueError`` where what a node was given cannot be used. ``InterruptedError`` once the
+        descriptor ``wake`` can be read.
         """
-        patience = self._patience
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
         poll = select.poll()
         for handle in self._handles:
             poll.register(handle.channel.fileno(), select.POLLIN)
+        if wake is not None:
+            poll.register(wake, select.POLLIN)
         while True:
             for node, handle in enumerate(self._handles):
                 if not handle.channel.poll():
@@ -112,17 +118,18 @@ class NodeGroup:
                     if message.get("mistake"):
                         raise ValueError(f"{handle.name}: {reason}")
                     self._raise_failure(node, reason)
-                if message.get("type") == Alive.TYPE:
-                    deadline = time.monotonic() + patience
-                    on_read(self.decode(node, Alive, message).tokens)
-                elif only is None or node == only:
-                    return node, message
-            if watch is not None:
-                watch()
-            elif time.monotonic() > deadline:
-                reason = f"{self._handles[of].name} made no progress for {patience:.0f} s"
-                self._raise_failure(of, reason)
-            if not poll.poll(500):
+                return node, message
+            watch()
+            late = None if awaited is None else awaited()
+            if late is not None:
+                waited = time.monotonic() - max(began, self._asked_at)
+                if waited > self._patience:
+                    reason = f"made no progress for {self._patience:.0f} s"
+                    self._raise_failure(late, f"{self._handles[late].name} {reason}")
+            heard = poll.poll(_LOOK_MILLISECONDS)
+            if any(descriptor == wake for descriptor, _ in heard):
+                raise InterruptedError
+            if not heard and (awaited is None or late is not None):
                 for node, handle in enumerate(self._handles):
                     if handle.is_silent(self._asked_at):
                         self._raise_failure(node, SILENT)

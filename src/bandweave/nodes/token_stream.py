@@ -18,14 +18,14 @@ class TokenStream:
     """Tokens that come slowly go at once, all of a step together; those that come faster wait for
     the next step. Any thread may flush."""
 
-    def __init__(self, channel: Channel, number: int) -> None:
-        self._channel, self._number = channel, number
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._held: list[tuple[int, int]] = []
         self._sent_at = float("-inf")
         self._lock = threading.Lock()
 
     def put(self, tokens: Sequence[tuple[int, int]]) -> None:
-        """The new tokens of a step, as ``(answer, token)``."""
+        """The new tokens of a step, as ``(request, token)``."""
         with self._lock:
             self._held += tokens
             if time.monotonic() - self._sent_at >= HOLD_SECONDS:
@@ -38,8 +38,7 @@ class TokenStream:
 
     def _flush(self) -> None:
         if self._held:
-            requests, tokens = zip(*self._held, strict=True)
-            message = Tokens(number=self._number, requests=requests, tokens=tokens)
-            self._channel.send(encode(message))
+            ids, tokens = zip(*self._held, strict=True)
+            self._channel.send(encode(Tokens(ids=ids, tokens=tokens)))
             self._held = []
             self._sent_at = time.monotonic()

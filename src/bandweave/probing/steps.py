@@ -63,7 +63,7 @@ def probe_step(rounds: int, setting: Setting, streamed: Streamed) -> StepCost:
         )
 
         def step() -> float:
-            stream = TokenStream(channel, 1)
+            stream = TokenStream(channel)
             before = executor.bill(decode=True)["wall"]
             timing = generator.run([request], on_tokens=stream.put, reuse=False)[0].timing
             theirs.recv(1 << 20)

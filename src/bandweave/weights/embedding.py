@@ -13,21 +13,3 @@ def read_embeddings(folder: Folder, tokens: npt.NDArray[np.int32]) -> npt.NDArra
     """``[T, hidden_size]`` for token ids ``[T]``. It stands between two steps: while weights stream
     through the caches, every line of Python is paid for thrice."""
     return widen(folder.read_rows("embed_tokens", tokens.tolist()))
-
-
-class EmbeddingLookup:
-    """What steps begin with; ``computed`` counts the tokens of those that are over."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        """A generation begins: counts from 0."""
-        self._begun = self.computed = 0
-
-    def embed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        """As ``read_embeddings``; all steps before are over then."""
-        self.computed = self._begun
-        self._begun += len(tokens)
-        return read_embeddings(self._folder, tokens)

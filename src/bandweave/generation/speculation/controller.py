@@ -12,7 +12,7 @@ from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 
 from bandweave.generation.sequence import Sequence
-from bandweave.generation.speculation.draft_length import Odds, Observations, plan_lengths
+from bandweave.generation.speculation.draft_length import Observations, Odds, plan_lengths
 from bandweave.generation.speculation.drafter import Drafter, Proposal
 
 DEFAULT_DRAFT_TOKENS = 8
@@ -59,7 +59,9 @@ class Speculation:
         seconds = self._clock() - start
         if wanted:
             self._observed.observe_draft(max(lengths), seconds)
-        return Drafts(tokens=tokens, kinds=[proposal.kind for proposal in proposals], seconds=seconds)
+        return Drafts(
+            tokens=tokens, kinds=[proposal.kind for proposal in proposals], seconds=seconds
+        )
 
     def observe(
         self, answers: ListOf[Sequence], drafts: Drafts, accepted: ListOf[int], seconds: float

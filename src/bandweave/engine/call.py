@@ -1,0 +1,171 @@
+"""Call: some requests of one caller on their way, and what has been heard of them.
+
+A thread takes events from a ``Call``; a ``Stream`` or an ``AsyncStream`` gives one request's tokens
+one by one. Knows no nodes and no messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from bandweave.generation.request import Request, Result
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """``(request, token)`` in the order in which they were chosen; a request is its index in the
+    call."""
+
+    tokens: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """So many tokens of the call's prompts have been read."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One request of the call has its result."""
+
+    index: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing more will come: a ``StepError`` of the nodes, or the ``ValueError`` of a request that
+    cannot be run."""
+
+    error: Exception
+
+
+Event = NewTokens | Reading | Ended | Failed
+Deliver = Callable[[Event], None]
+
+
+class Call:
+    """The events of some requests, for one thread. Iteration ends with the last result, or with a
+    failure, which ``check`` raises."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = tuple(requests)
+        self.results: dict[int, Result] = {}
+        self._failure: Exception | None = None
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def deliver(self, event: Event) -> None:
+        """From any thread."""
+        # Here, for Ctrl-C may hit whoever iterates at any place.
+        if isinstance(event, Ended):
+            self.results[event.index] = event.result
+        elif isinstance(event, Failed):
+            self._failure = event.error
+        self._events.put(event)
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            over = self._failure is not None or len(self.results) == len(self.requests)
+            try:
+                event = self._events.get(block=not over)
+            except queue.Empty:
+                return
+            yield event
+
+
+class Stream:
+    """One request's tokens, for a thread: iterate over them. A context manager: whoever leaves it
+    early has cancelled the rest."""
+
+    def __init__(self, call: Call, cancel: Callable[[], None]) -> None:
+        self._call, self._cancel = call, cancel
+        self._events = iter(call)
+
+    def cancel(self) -> None:
+        """Ends the answer, from any thread; the iteration ends soon after."""
+        self._cancel()
+
+    def result(self) -> Result:
+        """Waits for the end; tokens that nobody took are in there too. ``StepError`` and
+        ``ValueError`` as in ``Engine.generate``."""
+        for _ in self._events:
+            pass
+        self._call.check()
+        return self._call.results[0]
+
+    def __iter__(self) -> Iterator[int]:
+        for event in self._events:
+            if isinstance(event, NewTokens):
+                yield from (token for _, token in event.tokens)
+        self._call.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cancel()
+
+
+class AsyncStream:
+    """As ``Stream``, for a task of the event loop that makes it."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._outcome: Result | Exception | None = None
+
+    def deliver(self, event: Event) -> None:
+        """From any thread. ``RuntimeError`` once the loop is closed."""
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def cancel(self) -> None:
+        """Ends the answer; the iteration ends soon after."""
+        self._cancel()
+
+    async def result(self) -> Result:
+        """Waits for the end; see ``Stream.result``."""
+        async for _ in self:
+            pass
+        assert isinstance(self._outcome, Result)
+        return self._outcome
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        while self._outcome is None:
+            event = await self._events.get()
+            if isinstance(event, NewTokens):
+                for _, token in event.tokens:
+                    yield token
+            elif isinstance(event, Ended):
+                self._outcome = event.result
+            elif isinstance(event, Failed):
+                self._outcome = event.error
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cancel()

@@ -1,0 +1,172 @@
+"""NodeLoop: what a loaded node does: it reads its controller's messages between steps.
+
+Node 0 takes requests and cancellations, runs the generator's steps and tells of tokens and ends;
+the other nodes follow its steps. Knows no text and no files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from typing import Any
+
+from bandweave import _native
+from bandweave.engine.assignment import Assignment
+from bandweave.engine.loaded_node import LoadedNode
+from bandweave.executors.executor import StepError
+from bandweave.generation.request import Result
+from bandweave.host.machine import peak_rss_bytes
+from bandweave.messages import (
+    AskStatistics,
+    Cancel,
+    Finished,
+    Loaded,
+    Refused,
+    Statistics,
+    Submit,
+    decode,
+    encode,
+)
+from bandweave.nodes.context import NodeContext
+from bandweave.nodes.heartbeat import Heartbeat
+from bandweave.nodes.token_stream import TokenStream
+
+
+class NodeLoop:
+    """Says "loaded", and ``run`` then serves to the end of the session."""
+
+    def __init__(self, context: NodeContext, assignment: Assignment, node: LoadedNode) -> None:
+        self._context, self._assignment, self._node = context, assignment, node
+        self._channel, self._executor = context.channel, node.executor
+        self._over = False  # the controller has said so
+        loaded = Loaded(
+            weight_bytes=node.weight_bytes,
+            kv_bytes=node.kv_bytes,
+            work_bytes=node.executor.work_bytes,
+            threads=node.options.threads,
+            isa=node.options.isa or _native.isa_variants()[0],
+            fetch_ahead_bytes=node.executor.fetch_ahead,
+            peak_rss_bytes=peak_rss_bytes(),
+            same_file_bytes=node.checks.same_file_bytes,
+            manifest_bytes=node.checks.manifest_bytes,
+        )
+        self._channel.send(encode(loaded))
+        if node.keep is not None:
+            node.keep()  # after "loaded": the first answer need not wait for the disk
+
+    def run(self) -> None:
+        """``ChannelClosed`` where the controller has gone; ``StepError`` where a step fails, or the
+        controller says what this node cannot do."""
+        while True:
+            if self._context.node != 0 and not self._follow():
+                raise StepError(f"{self._assignment.names[0]} has left")
+            self._handle(self._channel.receive())
+            if self._node.generator.busy:
+                self._generate()
+            if self._over:
+                self.leave()
+                return
+
+    def _follow(self) -> bool:
+        """Runs node 0's steps until the controller has something to say; False if node 0 left."""
+        descriptor = self._channel.fileno()
+        while True:
+            outcome = self._executor.follow(descriptor)
+            if outcome == "woken":
+                return True
+            if outcome == "left":
+                # On a shutdown node 0 may leave before our own message arrives.
+                return _readable(descriptor, 2.0)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        first = self._context.node == 0
+        if kind == "shutdown":
+            self._over = True
+        elif kind == AskStatistics.TYPE:
+            self._send_statistics()
+        elif kind == Submit.TYPE and first:
+            self._submit(decode(Submit, message))
+        elif kind == Cancel.TYPE and first:
+            for id in decode(Cancel, message).ids:
+                self._node.generator.cancel(id)
+        else:
+            raise StepError(f"the controller sent {str(kind)[:40]!r}, which this node cannot do")
+
+    def _submit(self, asked: Submit) -> None:
+        """All of them, or none where one cannot be run."""
+        generator = self._node.generator
+        try:
+            for request in asked.requests:
+                generator.check(request, chunk=asked.chunk)
+        except ValueError as error:
+            self._channel.send(encode(Refused(ids=asked.ids, reason=str(error))))
+            return
+        how = {"chunk": asked.chunk, "digest": asked.digest, "reuse": asked.reuse}
+        for id, request in zip(asked.ids, asked.requests, strict=True):
+            generator.submit(id, request, **how)
+
+    def _generate(self) -> None:
+        """Steps until nothing is left to compute; messages are heard between any two."""
+        generator, stream = self._node.generator, TokenStream(self._channel)
+        try:
+            with Heartbeat(
+                self._channel,
+                lambda: self._node.progress,
+                lambda: generator.reading,
+                on_beat=stream.flush,  # a long step may follow quick ones
+            ):
+                while generator.busy:
+                    while self._channel.poll():
+                        self._handle(self._channel.receive())
+                        if self._over:
+                            return
+                    events = generator.step()
+                    stream.put(events.tokens)
+                    for id, result in events.finished:
+                        stream.flush()
+                        self._channel.send(encode(_finished(id, result)))
+        except (ValueError, MemoryError) as error:
+            # Past the checks it is no mistake of the user's, and the other nodes are in mid-step.
+            raise StepError(f"{self._context.name}: {error}") from error
+        finally:
+            with contextlib.suppress(OSError):  # the main thread meets the same error
+                stream.flush()
+
+    def _send_statistics(self) -> None:
+        statistics = Statistics(
+            prefill=self._executor.bill(decode=False),
+            decode=self._executor.bill(decode=True),
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+        self._channel.send(encode(statistics))
+
+    # --- end ---
+
+    def leave(self) -> None:
+        """The other nodes hear that this one ends in peace."""
+        if self._node.exchange is not None:
+            self._node.exchange.leave()
+
+    def abort(self, reason: str) -> None:
+        """The other nodes hear why this one ends."""
+        if self._node.exchange is not None:
+            self._node.exchange.abort(reason)
+
+
+def _finished(id: int, result: Result) -> Finished:
+    return Finished(
+        id=id,
+        count=len(result.tokens),
+        reason=result.reason,
+        error=result.error,
+        logits_digest=result.logits_digest,
+        digests=result.digests,
+        timing=result.timing,
+    )
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(int(seconds * 1000)))
