@@ -92,7 +92,7 @@ class Play:
             self.results[id] = result
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(stories(), st.integers(5, 12), st.sampled_from([1, 3, 8, 64]), st.booleans())
 def test_every_sequences_tokens_are_those_it_has_alone(
     story: list[tuple[Request, int, int | None, int | None, bool]],
@@ -129,7 +129,7 @@ def test_every_sequences_tokens_are_those_it_has_alone(
     assert pool.available == num_pages and not any(pool._users)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(REQUESTS, min_size=2, max_size=10), st.integers(5, 9), st.sampled_from([1, 4, 64]))
 def test_whoever_came_first_is_served_first(
     requests: list[Request], num_pages: int, max_rows: int
