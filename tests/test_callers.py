@@ -20,6 +20,8 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes import heartbeat
+from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.run_options import RunOptions
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
 WARM = SamplingParams(temperature=0.9, seed=4, max_tokens=12)
@@ -36,8 +38,8 @@ REQUESTS = [asked(i, 3 + 29 * i, (GREEDY, WARM)[i % 2]) for i in range(6)]
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     # Few pages: some wait, and some give way.
-    options = EngineOptions(shares=(1, 1), in_process=True, threads=1, context=256, streams=2)  # type: ignore[arg-type]
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+    options = EngineOptions(shares=(1, 1), threads=1, run=RunOptions(context=256, streams=2))  # type: ignore[arg-type]
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
         yield engine
 
 
@@ -161,8 +163,8 @@ def test_cancel_ends_all_answers_under_way(engine: Engine) -> None:
 
 def test_reading_is_told_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "PERIOD", 0.02)
-    options = EngineOptions(in_process=True, threads=1)
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+    options = EngineOptions(threads=1)
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
         long = asked(1, 1000, replace(GREEDY, max_tokens=1))
         heard: list[int] = []
         with engine.stream(replace(REQUESTS[0], params=replace(GREEDY, max_tokens=None))):
@@ -172,10 +174,10 @@ def test_reading_is_told_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_everybody_hears_of_the_end() -> None:
-    options = EngineOptions(shares=(1, 1), in_process=True, threads=1, context=256)  # type: ignore[arg-type]
+    options = EngineOptions(shares=(1, 1), threads=1, run=RunOptions(context=256))  # type: ignore[arg-type]
     endless = replace(REQUESTS[0], params=replace(GREEDY, max_tokens=None))
     with Folder.open(demo_folder()) as folder:
-        engine = Engine.start(folder, options)
+        engine = Engine.start(folder, options, ThreadLauncher())
         streams = [engine.stream(endless) for _ in range(3)]
         next(iter(streams[0]))
         engine.close()

@@ -17,7 +17,9 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
+from bandweave.nodes.launcher import ThreadLauncher
 from bandweave.programs.split import make_split
+from bandweave.run_options import RunOptions
 from tests.helpers.command import bandweave
 
 QUESTION = ("--prompt", "What is 17 + 25?")
@@ -97,7 +99,7 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_a_draft_model_counts_as_memory_of_node_0() -> None:
     shares = (Fraction(1), Fraction(1))
     plain = EngineOptions(shares=shares)
-    drafting = EngineOptions(shares=shares, speculate="draft", draft=str(demo_folder()))
+    drafting = EngineOptions(shares=shares, run=RunOptions(speculate="draft"), draft=str(demo_folder()))
     with Folder.open(demo_folder()) as folder:
         split = make_split(folder.spec, shares)
         before, after = (node_needs(folder, split, one, 512) for one in (plain, drafting))
@@ -107,13 +109,13 @@ def test_a_draft_model_counts_as_memory_of_node_0() -> None:
 
 
 def test_threads_of_one_process_draft_too() -> None:
-    options = EngineOptions(speculate="draft", draft=str(demo_folder()), in_process=True)
+    options = EngineOptions(run=RunOptions(speculate="draft"), draft=str(demo_folder()))
     params = SamplingParams(temperature=0, max_tokens=12)
     request = Request(tokens=(5, 6, 7, 5, 6), params=params)
     with Folder.open(demo_folder()) as folder:
-        with Engine.start(folder, options) as engine:
+        with Engine.start(folder, options, ThreadLauncher()) as engine:
             first = engine.generate([request], digest=True)[0]
-        with Engine.start(folder, EngineOptions(in_process=True)) as engine:
+        with Engine.start(folder, EngineOptions(), ThreadLauncher()) as engine:
             second = engine.generate([request], digest=True)[0]
     assert (first.tokens, first.digests) == (second.tokens, second.digests)
     assert first.timing.drafted_tokens > 0 == second.timing.drafted_tokens

@@ -25,6 +25,7 @@ from bandweave.models.registry import build_graph
 from bandweave.nodes.worker import Worker
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
+from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 from bandweave.weights.loading import load_weights
@@ -217,7 +218,7 @@ def _serve(worker: Worker) -> None:
 
 
 def start(model: Path, hosts: list[str]) -> Engine:
-    options = EngineOptions(shares=(1, 1), hosts=tuple(hosts), secret=SECRET, context=128)  # type: ignore[arg-type]
+    options = EngineOptions(shares=(1, 1), hosts=tuple(hosts), secret=SECRET, run=RunOptions(context=128))  # type: ignore[arg-type]
     with Folder.open(model) as folder:
         folder.path = Path("/on/the/controller") / model.name  # which no worker has
         return Engine.start(folder, options)

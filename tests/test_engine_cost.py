@@ -24,6 +24,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
+from bandweave.nodes.launcher import ThreadLauncher
 from bandweave.planning.profile.bill import ITEMS
 from bandweave.planning.profile.engine_cost import predict_step
 from bandweave.planning.profile.engine_node import EngineNode
@@ -34,6 +35,7 @@ from bandweave.planning.profile.profile_rates import link_rates_from_profile, ra
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.programs.work import Product, Reduce, Step, step_work
+from bandweave.run_options import RunOptions
 from bandweave.synth.shapes import find_shape
 from tests.helpers.profiles import make_link, make_machine, make_nodes, recorded_profile
 from tests.helpers.split_strategies import requests, specs
@@ -129,10 +131,10 @@ def test_bytes_are_those_that_the_engine_counts(
     """Weights exactly; the wire within 2%, as a rare block of large sums is sent wider."""
     prompt, new = 70, 12
     options = EngineOptions(
-        shares=tuple(map(Fraction, shares)), stages=stages, weight_format=format,
-        in_process=True, context=256, max_rows=64,
+        shares=tuple(map(Fraction, shares)), stages=stages,
+        run=RunOptions(weight_format=format, context=256, max_rows=64),
     )  # fmt: skip
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
         params = SamplingParams(temperature=0, max_tokens=new)
         request = Request(tokens=tuple(range(100, 100 + prompt)), params=params)
         before = engine.statistics()

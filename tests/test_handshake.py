@@ -14,7 +14,7 @@ import pytest
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.handshake.handshake import HandshakeError, Misfit, Unproved, connect
-from bandweave.handshake.hello import MAX_NODES, PROTOCOL_VERSION, Refusal
+from bandweave.handshake.hello import PROTOCOL_VERSION, Refusal
 from bandweave.handshake.listener import Listener, mesh_only
 from bandweave.handshake.secret import make_secret, prove
 from bandweave.handshake.transcript import Transcript

@@ -23,6 +23,8 @@ from bandweave.engine.options import EngineOptions
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
+from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 from tests.helpers.command import bandweave, start_command
@@ -64,12 +66,12 @@ def test_a_node_that_is_stopped_while_loading_is_named(checkpoint: Path, node: i
             os.kill(children()[node], signal.SIGSTOP)
             stopped_at.append(time.monotonic())
 
-    options = EngineOptions(shares=(Fraction(1),) * 2, threads=1, context=128)
+    options = EngineOptions(shares=(Fraction(1),) * 2, threads=1, run=RunOptions(context=128))
     with (
         Folder.open(checkpoint) as folder,
         pytest.raises(StepError, match=rf"^node {node} \(pid \d+\): has said nothing for 8 s"),
     ):
-        Engine.start(folder, options, stop)
+        Engine.start(folder, options, None, stop)
     assert 7 < time.monotonic() - stopped_at[0] < 10.5
     assert children() == []
 
@@ -82,12 +84,12 @@ def test_a_disk_that_does_not_answer_is_named(
     monkeypatch.setattr(
         "bandweave.checkpoints.folder.Folder.read", lambda *arguments: time.sleep(3)
     )
-    options = EngineOptions(context=128, in_process=True)
+    options = EngineOptions(run=RunOptions(context=128))
     with (
         Folder.open(checkpoint) as folder,
         pytest.raises(StepError, match=r"^node 0 .*: has read nothing for 0 s; does its disk"),
     ):
-        Engine.start(folder, options)
+        Engine.start(folder, options, ThreadLauncher())
 
 
 def test_an_error_of_the_callers_progress_leaves_the_engine_whole(
@@ -97,8 +99,8 @@ def test_an_error_of_the_callers_progress_leaves_the_engine_whole(
     monkeypatch.setattr("bandweave.nodes.heartbeat.PERIOD", 0.005)
     params = SamplingParams(temperature=0, max_tokens=40)
     request = Request(tokens=tuple(range(100, 130)), params=params)
-    options = EngineOptions(context=256, in_process=True)
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+    options = EngineOptions(run=RunOptions(context=256))
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
         expected = engine.generate([request])[0].tokens
         for where in ("on_token", "on_read"):
 
@@ -116,8 +118,8 @@ def test_a_cancellation_finds_what_is_under_way() -> None:
     """However close to its start: never the answer after it."""
     params = SamplingParams(temperature=0, max_tokens=200)
     request = Request(tokens=(5, 6, 7), params=params)
-    options = EngineOptions(context=256, in_process=True)
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+    options = EngineOptions(run=RunOptions(context=256))
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
         engine.cancel()  # nothing is under way
         assert engine.generate([request])[0].reason != "cancelled"
         for delay in (0.0, 0.0005, 0.002):

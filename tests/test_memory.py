@@ -19,6 +19,7 @@ from bandweave.models.registry import build_graph
 from bandweave.nodes.launcher import LocalLauncher
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
+from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 from bandweave.weights.loading import packed_bytes
@@ -59,9 +60,8 @@ def test_a_node_keeps_its_share_and_200_mb_at_most(
 ) -> None:
     options = EngineOptions(
         shares=tuple(Fraction(share) for share in shares),
-        weight_format=weight_format,
         threads=threads,
-        context=CONTEXT,
+        run=RunOptions(weight_format=weight_format, context=CONTEXT),
     )
     prompt = tuple(range(5, 600))
     request = Request(tokens=prompt, params=SamplingParams(temperature=0.0, max_tokens=3))
@@ -91,7 +91,7 @@ def test_an_impossible_context_is_refused_before_anything_starts(
         raise AssertionError("nodes were started")
 
     monkeypatch.setattr(LocalLauncher, "start", start)
-    options = EngineOptions(shares=(Fraction(1), Fraction(1)), context=LONGEST)
+    options = EngineOptions(shares=(Fraction(1), Fraction(1)), run=RunOptions(context=LONGEST))
     message = (
         r"^middling on all 2 nodes together needs [\d.]+ GB of memory \(0\.\d\d GB weights, "
         r"27\d\d\.\d\d GB KV cache\) but only [\d.]+ GB are available; use more machines, a "
@@ -104,7 +104,7 @@ def test_an_impossible_context_is_refused_before_anything_starts(
 @pytest.mark.parametrize("context", [0, -1, LONGEST + 1])
 def test_a_context_that_the_model_does_not_have_is_refused(checkpoint: Path, context: int) -> None:
     with Folder.open(checkpoint) as folder, pytest.raises(ValueError, match="^a context of "):
-        Engine.start(folder, EngineOptions(context=context))
+        Engine.start(folder, EngineOptions(run=RunOptions(context=context)))
 
 
 def test_the_check_refuses_from_the_first_byte_too_many() -> None:

@@ -22,6 +22,7 @@ from bandweave.messages import (
     Cancel,
     Description,
     Finished,
+    Join,
     MessageError,
     Submit,
     Tokens,
@@ -29,21 +30,23 @@ from bandweave.messages import (
     encode,
 )
 from bandweave.planning.profile.emulation import EmulatedLink
+from bandweave.run_options import RunOptions
 
 ASSIGNMENT = Assignment(
     model="/models/m",
     fingerprint=Fingerprint(config="a" * 64, headers="b" * 64, sample="c" * 64),
     shares=(Fraction(3, 7), Fraction(2)),
     stages=1,
-    weight_format="q4",
-    kv_format="f16",
-    context=4096,
-    streams=1,
-    max_rows=256,
-    names=("node 0", "node 1"),
+    rank=1,
+    run=RunOptions(context=4096),
+    cpus=(0, 1),
+)
+JOIN = Join(
+    generation=1,
+    nodes=(0, 3),
+    names=("node 0", "node 3"),
     addresses=(("10.0.0.1", 7000), ("10.0.0.2", 7000)),
     stall_seconds=5.0,
-    cpus=(0, 1),
     emulate=EmulatedLink(name="slow", latency_seconds=0.001, bytes_per_s=1e6),
 )
 COOL = SamplingParams(frequency_penalty=-0.5, presence_penalty=2, max_tokens=None, seed=2**63)
@@ -65,9 +68,10 @@ DESCRIPTION = Description(
     host_id="x", memory=(MemoryLimit(group="host", available=5),), cpus=(0, 3), usable_cpus=2,
     threads=0,
 )  # fmt: skip
+RUN = json.loads(json.dumps(encode(ASSIGNMENT)))["run"]
 WRONG = (-1, 1.5, float("nan"), "x" * 50, [[]], {"a": 1}, True, 10**400, [None])
 ALL = (
-    ASSIGNMENT, SUBMIT, FINISHED, DESCRIPTION, Cancel(ids=(0, 4)),
+    ASSIGNMENT, JOIN, SUBMIT, FINISHED, DESCRIPTION, Cancel(ids=(0, 4)),
     Tokens(ids=(0, 1), tokens=(17, 4)), Alive(ids=(3, 1), tokens=(64, 0)),
 )  # fmt: skip
 
@@ -113,27 +117,22 @@ def test_missing_unknown_and_other_fields_are_refused(message: Any) -> None:
         {"shares": ["0x10", "1"]},
         {"shares": ["1"]},
         {"shares": []},
-        {"names": ["node 0"]},
-        {"names": ["a", "b", "c"]},
-        {"addresses": [["10.0.0.1", 7000]]},
-        {"addresses": [["10.0.0.1", 0], ["b", 1]]},
-        {"addresses": [["10.0.0.1", 70000], ["b", 1]]},
-        {"addresses": [["10.0.0.1"], ["b"]]},
+        {"rank": 2},
         {"threads": 10**9},
-        {"context": 0},
-        {"context": 2**60},
-        {"streams": 0},
-        {"max_rows": 10**9},
         {"stages": 3},
-        {"stall_seconds": 0},
-        {"stall_seconds": 1e300},
-        {"weight_format": "q5"},
-        {"kv_format": "\x1b[2J"},
-        {"wire": "bf17"},
-        {"speculate": "always"},
-        {"draft_tokens": 65},
-        {"emulate": {"name": "x", "latency_seconds": -1, "bytes_per_s": 1}},
-        {"emulate": {"name": "x", "latency_seconds": 1, "bytes_per_s": 0}},
+        {"run": {}},
+        {"run": 5},
+        {"run": {**RUN, "context": None}},
+        {"run": {**RUN, "context": 0}},
+        {"run": {**RUN, "context": 2**60}},
+        {"run": {**RUN, "streams": 0}},
+        {"run": {**RUN, "max_rows": 10**9}},
+        {"run": {**RUN, "weight_format": "q5"}},
+        {"run": {**RUN, "kv_format": "\x1b[2J"}},
+        {"run": {**RUN, "wire": "bf17"}},
+        {"run": {**RUN, "speculate": "always"}},
+        {"run": {**RUN, "speculate": "draft"}},
+        {"run": {**RUN, "draft_tokens": 65}},
         {"fingerprint": "abc"},
         {"fingerprint": {"config": 1, "headers": "", "sample": ""}},
     ],
@@ -145,13 +144,41 @@ def test_assignments_that_make_no_sense_are_refused(change: dict[str, Any]) -> N
     assert time.monotonic() - start < 0.5 and len(str(raised.value)) < 300
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": 0},
+        {"generation": 2**32},
+        {"nodes": []},
+        {"nodes": [0]},
+        {"nodes": [3, 0]},
+        {"nodes": [0, 0]},
+        {"nodes": [0, 1024]},
+        {"names": ["node 0"]},
+        {"names": ["a", "b", "c"]},
+        {"addresses": [["10.0.0.1", 7000]]},
+        {"addresses": [["10.0.0.1", 0], ["b", 1]]},
+        {"addresses": [["10.0.0.1", 70000], ["b", 1]]},
+        {"addresses": [["10.0.0.1"], ["b"]]},
+        {"stall_seconds": 0},
+        {"stall_seconds": 1e300},
+        {"emulate": {"name": "x", "latency_seconds": -1, "bytes_per_s": 1}},
+        {"emulate": {"name": "x", "latency_seconds": 1, "bytes_per_s": 0}},
+    ],
+)
+def test_meetings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MessageError) as raised:
+        decode(Join, {**wire(JOIN), **change})
+    assert len(str(raised.value)) < 300
+
+
 def test_many_nodes() -> None:
-    many = replace(
-        ASSIGNMENT, shares=(Fraction(1),) * 1024, names=("n",) * 1024, addresses=(), stages=16
-    )
+    many = replace(ASSIGNMENT, shares=(Fraction(1),) * 1024, stages=16, rank=1023)
     assert decode(Assignment, wire(many)) == many
     with pytest.raises(ValueError, match="1025 nodes; there may be 1 to 1024"):
-        replace(many, shares=(Fraction(1),) * 1025, names=("n",) * 1025)
+        replace(many, shares=(Fraction(1),) * 1025)
+    all_of_them = replace(JOIN, nodes=tuple(range(1024)), names=("n",) * 1024, addresses=())
+    assert decode(Join, wire(all_of_them)) == all_of_them
 
 
 JSON = st.recursive(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
 from bandweave.engine.engine import Engine, EngineOptions
+from bandweave.run_options import RunOptions
 from tests.exhaustive.cases import (
     ALONE,
     DRAFTS,
@@ -128,9 +129,7 @@ def test_processes_linked_by_tcp_give_the_answer_of_one_node(
         shares=tuple(Fraction(share) for share in shares),
         stages=stages,
         threads=threads,
-        context=CONTEXT,
-        streams=4,
-        max_rows=MAX_ROWS,
+        run=RunOptions(context=CONTEXT, streams=4, max_rows=MAX_ROWS),
     )
     with Folder.open(resolve_model(DEMO)) as folder, Engine.start(folder, options) as engine:
         requests = requests_for(folder.spec.vocab_size)

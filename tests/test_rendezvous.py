@@ -23,7 +23,7 @@ def meet(count: int, host: str = "127.0.0.1") -> list[dict[int, socket.socket]]:
             stack.enter_context(Listener((host, 0), SECRET, session="s", node=node))
             for node in range(count)
         ]
-        addresses = [(host, listener.address[1]) for listener in listeners]
+        addresses = {n: (host, listener.address[1]) for n, listener in enumerate(listeners)}
         results: list[dict[int, socket.socket]] = [{} for _ in range(count)]
 
         def join(node: int) -> None:

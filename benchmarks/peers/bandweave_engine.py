@@ -18,6 +18,7 @@ from bandweave.cli import report
 from bandweave.cli.environment import read_environment
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
+from bandweave.run_options import RunOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.handshake.secret import read_secret
@@ -89,9 +90,11 @@ def main() -> None:
             hosts=hosts,
             secret=read_secret(arguments.token_file) if arguments.token_file else None,
             threads=arguments.threads,
-            weight_format=arguments.format,
-            context=arguments.context,
-            streams=arguments.streams,
+            run=RunOptions(
+                weight_format=arguments.format,
+                context=arguments.context,
+                streams=arguments.streams,
+            ),
             cache=True,
             cache_folder=str(read_environment().cache or ""),
         )

@@ -41,6 +41,7 @@ struct PackedMatrix {
                  int unit);
     Sums pack(int first, const Values& values, uint64_t first_row, uint64_t block_rows,
               size_t block_columns);
+    void release();
 };
 
 struct ProgramBuilder {

@@ -92,6 +92,8 @@ Sums PackedMatrix::pack(int first, const Values& values, uint64_t first_row, uin
     return to_numpy(sums ? sums->finish() : std::vector<uint64_t>());
 }
 
+void PackedMatrix::release() { arena->forget(panels, matrix.bytes()); }
+
 void bind_matrix(nb::module_& m) {
     nb::class_<Arena>(m, "Arena")
         .def(nb::init<size_t>(), "bytes"_a)
@@ -113,6 +115,8 @@ void bind_matrix(nb::module_& m) {
                              self.panels);
             },
             "Fills the padding; before the first rows are packed.")
+        .def("release", &PackedMatrix::release,
+             "Gives the memory back to the system; what the matrix holds is anything afterwards.")
         .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.matrix.bytes(); })
         .def_prop_ro(
             "panels",

@@ -1,6 +1,7 @@
 #include "core/arena.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <new>
@@ -65,6 +66,14 @@ uint8_t* Arena::take(size_t bytes) {
     used_ = start + bytes;
     if (size_ <= kMostWatched) allow(base_ + start, base_ + used_);
     return base_ + start;
+}
+
+void Arena::forget(const uint8_t* from, size_t bytes) {
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t start = (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page;
+    const uintptr_t stop = (reinterpret_cast<uintptr_t>(from) + bytes) / page * page;
+    // Advice: where the system does not take it, the memory is only freed later.
+    if (start < stop) madvise(reinterpret_cast<void*>(start), stop - start, MADV_DONTNEED);
 }
 
 }  // namespace bw

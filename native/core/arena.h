@@ -16,6 +16,8 @@ class Arena {
 
     // A zeroed piece aligned to 64 bytes; throws std::bad_alloc past the end.
     uint8_t* take(size_t bytes);
+    // Gives the whole pages of a piece back to the system; it holds anything afterwards.
+    void forget(const uint8_t* from, size_t bytes);
     size_t size() const { return size_; }
     size_t used() const { return used_; }
     uint8_t* base() const { return base_; }

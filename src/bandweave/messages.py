@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from bandweave.generation.request import Request, Timing
 from bandweave.host.control_groups import MemoryLimit
+from bandweave.mesh.address import Address
+from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.record import from_json, to_json
+from bandweave.run_options import MAX_NODES
 
 
 class MessageError(ValueError):
@@ -106,8 +110,9 @@ class ContentReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A node is ready for steps; ``own_bytes`` of its share come from the controller's very files,
-    ``manifest_bytes`` were compared with a manifest beside its copy."""
+    """A node is ready for steps. Of its share ``kept_bytes`` were in its memory already, packed;
+    ``same_file_bytes`` come from the controller's very files, ``manifest_bytes`` were compared with
+    a manifest beside its copy."""
 
     TYPE: ClassVar[str] = "loaded"
     weight_bytes: int
@@ -117,6 +122,7 @@ class Loaded:
     isa: str
     fetch_ahead_bytes: int
     peak_rss_bytes: int
+    kept_bytes: int
     same_file_bytes: int
     manifest_bytes: int
 
@@ -176,6 +182,23 @@ class Alive:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A node's generation has ended, by a peer or by numbers out of range. The node keeps its
+    weights."""
+
+    TYPE: ClassVar[str] = "broken"
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """A node takes part in no generation."""
+
+    TYPE: ClassVar[str] = "left"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """A node's bills, of prefill and of decode steps, and its peak memory."""
 
@@ -197,9 +220,44 @@ class Describe:
 
 @dataclass(frozen=True, kw_only=True)
 class Join:
-    """All nodes have found the model: now they meet."""
+    """All nodes have found the model: now they meet, as a new ``generation``, and load what they
+    lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
+    were started, ascending, their ``names``, and their ``addresses``, none for nodes of one
+    process. ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
+    ``EngineOptions``."""
 
     TYPE: ClassVar[str] = "join"
+    generation: int
+    nodes: tuple[int, ...]
+    names: tuple[str, ...]
+    addresses: tuple[Address, ...]
+    stall_seconds: float
+    emulate: EmulatedLink | None = None
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what contradicts itself."""
+        count = len(self.nodes)
+        for name, value, least, most in (
+            ("generation", self.generation, 1, (1 << 32) - 1),
+            ("nodes", count, 1, MAX_NODES),
+            ("names", len(self.names), count, count),
+            ("addresses", len(self.addresses), count if self.addresses else 0, count),
+            ("seconds of patience", self.stall_seconds, 0.01, 86400),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{value} {name}; there may be {least} to {most}")
+        if any(low >= high for low, high in pairwise(self.nodes)) or self.nodes[-1] >= MAX_NODES:
+            raise ValueError("the nodes are not in ascending order")
+        if not all(0 < port < 65536 for _, port in self.addresses):
+            raise ValueError("a node's address has no port")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave:
+    """The generation is over; the node keeps its weights. It answers ``Left`` once it has left,
+    whatever it did before."""
+
+    TYPE: ClassVar[str] = "leave"
 
 
 @dataclass(frozen=True, kw_only=True)

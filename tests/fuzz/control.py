@@ -21,7 +21,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Any, NoReturn
 
 from bandweave.checkpoints.folder import Folder
@@ -33,8 +32,9 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.launcher import HostLauncher, ThreadLauncher
 from bandweave.nodes.process import SERVE, run_node
+from bandweave.run_options import RunOptions
 from tests.fuzz.handshake import quiet_worker, size_of
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, wait_until
@@ -46,7 +46,7 @@ _WORKER_EVERY = 2000
 _GROWTH_BYTES = 64 << 20
 _SILENT = ("progress", "alive", "tokens", "content")
 _UNANSWERED = ("cancel", "shutdown")
-_ANSWERS = {"describe", "load", "join", "submit", "ask_statistics"}
+_ANSWERS = {"describe", "hold", "join", "submit", "ask_statistics", "leave"}
 
 
 class NobodyComes:
@@ -54,6 +54,8 @@ class NobodyComes:
 
     def get_mesh(self, session: str, node: int, timeout: float | None = None) -> NoReturn:
         raise HandshakeError(f"node {node} did not connect")
+
+    def open(self) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -70,15 +72,15 @@ def recorded() -> list[dict[str, Any]]:
 
     Channel.send = send
     try:
-        options = EngineOptions(shares=(Fraction(1),), in_process=True, context=256, threads=1)
+        options = EngineOptions(threads=1, run=RunOptions(context=256))
         params = SamplingParams(temperature=0.7, max_tokens=4)
-        with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+        with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
             engine.generate([Request(tokens=(1, 2, 3), params=params)], digest=True)
             engine.statistics()
     finally:
         Channel.send = real
     for message in said:  # as for a node in a process of its own
-        if message["type"] == "load":
+        if message["type"] == "join":
             message["addresses"] = [["127.0.0.1", 1]]
     cancel = {"type": "cancel", "ids": [1]}
     return [{"type": "describe"}, *said[:-1], cancel, {"type": "shutdown"}]

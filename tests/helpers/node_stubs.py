@@ -81,7 +81,7 @@ def _describe(context: NodeContext) -> dict[str, Any]:
 
 def _meet(context: NodeContext, message: dict[str, Any]) -> None:
     """Connects the mesh, sends this node's id over every socket and reports what came."""
-    addresses = [(host, port) for host, port in message["addresses"]]
+    addresses = {n: (host, port) for n, (host, port) in enumerate(message["addresses"])}
     assert context.listener is not None
     sockets = connect_mesh(
         context.node,

@@ -101,13 +101,15 @@ def _fitting(
 ) -> EngineOptions:
     """With a context that holds exactly the tokens asked for, unless the user chose one."""
     needed, longest = prompt_tokens + new_tokens, folder.spec.context_length
-    context = options.context or needed
+    context = options.run.context or needed
     if needed > min(context, longest):
         raise ValueError(
             f"{prompt_tokens} prompt tokens and {new_tokens} new ones are more than the context "
             f"of {min(context, longest)} tokens holds; ask for fewer"
         )
-    return dataclasses.replace(options, context=context)
+    return dataclasses.replace(
+        options, run=dataclasses.replace(options.run, context=context)
+    )
 
 
 def _measure(

@@ -58,8 +58,8 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
             if lines.interactive:
                 nodes = output.count(len(session.engine.nodes), "node")
                 output.say(f"{model} on {nodes}; /help for help, Ctrl-D to leave")
-            if options.wire != "exact" and len(session.engine.nodes) > 1:
-                output.say(f"(not the exact answers: activations cross as {options.wire})")
+            if options.run.wire != "exact" and len(session.engine.nodes) > 1:
+                output.say(f"(not the exact answers: activations cross as {options.run.wire})")
             _Chat(session, params, Conversation(system=system), lines, verbose).run()
 
 

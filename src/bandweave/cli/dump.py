@@ -66,6 +66,7 @@ def command(
     from bandweave.models.registry import build_graph
     from bandweave.programs.lowering import lower
     from bandweave.programs.split import make_split
+    from bandweave.run_options import RunOptions
     from bandweave.text.end_tokens import end_token_ids
     from bandweave.weights.loading import load_weights
 
@@ -78,7 +79,9 @@ def command(
         raise ValueError("name the FILE to write, or ask for --text")
     if shares is not None or stages is not None:
         raise ValueError("a dump is for one node; --shares and --stages go with --text")
-    options = EngineOptions(weight_format=weight_format, kv_format=kv_format, context=context)
+    options = EngineOptions(
+        run=RunOptions(weight_format=weight_format, kv_format=kv_format, context=context)
+    )
     with Folder.open(resolve_model(model)) as folder:
         split = make_split(folder.spec, (Fraction(1),), stages=1)
         context = resolve_context(folder, options)
@@ -94,7 +97,7 @@ def command(
                 weight_format=weight_format,
                 kv_format=kv_format,
                 context=context,
-                max_rows=options.max_rows,
+                max_rows=options.run.max_rows,
                 end_tokens=end_token_ids(folder.path, folder.spec.vocab_size),
             ),
         )

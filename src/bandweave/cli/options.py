@@ -16,19 +16,19 @@ import click
 from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.run_options import MAX_NODES, RunOptions
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
     from bandweave.generation.sampling import SamplingParams
     from bandweave.planning.profile.emulation import EmulatedLink
 
-_MAX_NODES = 1024
 _SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SPLIT = (
-    click.option("--nodes", type=click.IntRange(1, _MAX_NODES), metavar="N",
+    click.option("--nodes", type=click.IntRange(1, MAX_NODES), metavar="N",
                  help="Split the model over N processes of this machine, in equal shares."),
     click.option("--shares", metavar="3,2,1",
                  help="One node for each number, which says how much of the model it holds."),
@@ -36,7 +36,7 @@ _SPLIT = (
                  help="Run on machines where `bandweave worker` listens, one node each."),
     click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
                  help="The secret that the workers at --hosts have."),
-    click.option("--stages", type=click.IntRange(1, _MAX_NODES), default=1, metavar="S",
+    click.option("--stages", type=click.IntRange(1, MAX_NODES), default=1, metavar="S",
                  help="Pipeline stages: each holds a part of the layers. Default 1."),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                  help="Threads of each node. Default: the processors, shared out."),
@@ -126,15 +126,18 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         hosts=hosts,
         secret=secret,
         threads=values["threads"] if hosts else usable_threads(values["threads"]),
-        weight_format=values["weight_format"],
-        kv_format=values["kv_format"],
-        context=values["context"],
-        isa=usable_isa(values["isa"], hosts),
-        wire=values["wire"],
+        run=RunOptions(
+            weight_format=values["weight_format"],
+            kv_format=values["kv_format"],
+            context=values["context"],
+            isa=usable_isa(values["isa"], hosts),
+            wire=values["wire"],
+            **_speculation(values),
+        ),
         emulate=_emulated(values["emulate_link"]),
         cache=not values["no_cache"],
         cache_folder="" if values["no_cache"] else cache_folder(),
-        **_speculation(values),
+        draft="" if values["draft"] is None else _draft_folder(values["draft"]),
     )
 
 
@@ -225,18 +228,17 @@ def _shares(
 
 def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     """``--draft`` alone says enough; ``ValueError`` where the options contradict each other."""
-    from bandweave.checkpoints.resolve import resolve_model
-
     draft, tokens = values["draft"], values["draft_tokens"]
     kind = "draft" if draft is not None else "ngram" if values["speculate"] else "off"
     if kind == "off" and tokens is not None:
         raise ValueError("--draft-tokens is for --speculate or --draft; give one of them too")
-    chosen: dict[str, Any] = {"speculate": kind}
-    if draft is not None:
-        chosen["draft"] = str(resolve_model(draft))
-    if tokens is not None:
-        chosen["draft_tokens"] = tokens
-    return chosen
+    return {"speculate": kind} | ({} if tokens is None else {"draft_tokens": tokens})
+
+
+def _draft_folder(model: str) -> str:
+    from bandweave.checkpoints.resolve import resolve_model
+
+    return str(resolve_model(model))
 
 
 def _emulated(text: str | None) -> EmulatedLink | None:

@@ -64,8 +64,8 @@ def quick_profile(options: EngineOptions) -> Profile:
 
     return probe_here(
         nodes=min(2, len(options.shares)),
-        isa=options.isa,
-        scope=quick_scope(options.weight_format, options.kv_format),
+        isa=options.run.isa,
+        scope=quick_scope(options.run.weight_format, options.run.kv_format),
         schedule=Schedule(num_nodes=2, rounds=3) if len(options.shares) > 1 else None,
     )
 
@@ -79,9 +79,9 @@ def find_predictor(profile: Profile, options: EngineOptions) -> Predictor | None
         machine = profile.machines.get(name)
         if machine is None or why_stale(name, machine):
             return None
-        if options.weight_format not in machine.formats:
+        if options.run.weight_format not in machine.formats:
             return None
-        if options.isa and machine.isa != options.isa:
+        if options.run.isa and machine.isa != options.run.isa:
             return None
         threads = local_threads(options) if name == HERE else options.threads or machine.cpus
         host = name.rsplit(":", 1)[0]
@@ -115,7 +115,7 @@ def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
     if predictor is None:
         return options
     load = dataclasses.replace(
-        _TYPICAL, weight_format=options.weight_format, kv_format=options.kv_format
+        _TYPICAL, weight_format=options.run.weight_format, kv_format=options.run.kv_format
     )
     graph, nodes = build_graph(folder.spec), _levelled(predictor.nodes, options.hosts)
     choice = choose_shares(graph, nodes, predictor.link, load, stages=options.stages)
@@ -173,9 +173,9 @@ def predict_answers(
         prompt_tokens=round(statistics.fmean(timing.prompt_tokens for timing in timings)),
         reused_tokens=round(statistics.fmean(timing.reused_tokens for timing in timings)),
         new_tokens=1 + round(statistics.fmean(timing.decode_tokens for timing in timings)),
-        weight_format=options.weight_format,
-        kv_format=options.kv_format,
-        max_rows=options.max_rows,
+        weight_format=options.run.weight_format,
+        kv_format=options.run.kv_format,
+        max_rows=options.run.max_rows,
         logits=logits,
     )
     # The nodes know best how many threads they took.

@@ -56,9 +56,9 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
     return {
         "nodes": nodes,
         "stages": options.stages,
-        "format": options.weight_format,
-        "kv_format": options.kv_format,
-        "wire": options.wire,
+        "format": options.run.weight_format,
+        "kv_format": options.run.kv_format,
+        "wire": options.run.wire,
         "emulated_link": None if options.emulate is None else vars(options.emulate),
         "exact": _exact(engine, options),
         "context": engine.context,
@@ -71,7 +71,7 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
 
 def _exact(engine: Engine, options: EngineOptions) -> bool:
     """Whether the answer is that of one node: nothing that crosses is rounded."""
-    return options.wire == "exact" or len(engine.nodes) == 1
+    return options.run.wire == "exact" or len(engine.nodes) == 1
 
 
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:

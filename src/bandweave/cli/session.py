@@ -23,6 +23,7 @@ from bandweave.cli.prediction import (
 )
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import make_launcher
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
@@ -197,7 +198,8 @@ def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
         def on_waiting(node: str) -> None:
             bar.wait_for(node, "is `bandweave worker` running there?")
 
-        return Engine.start(folder, options, on_progress, on_waiting=on_waiting)
+        launcher = make_launcher(options, on_waiting)
+        return Engine.start(folder, options, launcher, on_progress)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """Engine: a model on N nodes, as the commands see it. The process that owns it holds no weights.
 
-Starts nodes through a launcher, gives each its assignment, and turns requests into results. Knows
-tokens, not text.
+Starts nodes through a launcher, gives each its share to hold, lets them join, and turns requests
+into results. Knows tokens, not text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
@@ -20,18 +21,21 @@ from bandweave.engine.placement import (
     check_local_memory,
     fit_to_hosts,
     make_assignments,
+    make_join,
     make_launcher,
     resolve_context,
 )
 from bandweave.engine.router import Router
+from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.messages import AskStatistics, Statistics
-from bandweave.nodes.launcher import OnWaiting
+from bandweave.nodes.handle import Launcher, NodeHandle
 from bandweave.nodes.node_group import NodeGroup
-from bandweave.programs.split import Split, make_split
+from bandweave.programs.split import make_split
 from bandweave.weights.panel_cache import open_cache
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
+_LEAVING_SECONDS = 5.0  # beyond the bound for stalls, in which a step ends
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
 OnRead = Callable[[int], None]  # tokens of the prompts that have been read
@@ -54,10 +58,12 @@ class Engine:
     Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
     """
 
-    def __init__(self, group: NodeGroup, split: Split, context: int) -> None:
+    def __init__(self, folder: Folder, options: EngineOptions, launcher: Launcher) -> None:
         """Use ``start``."""
-        self._group, self._router = group, Router(group)
-        self.split, self.context = split, context
+        self._folder, self._options, self._launcher = folder, options, launcher
+        self._generation = 0
+        self.context = resolve_context(folder, options)
+        self.split = make_split(folder.spec, options.shares, stages=options.stages)
         self.nodes: tuple[NodeInfo, ...] = ()
         self.agreement = Agreement()  # of the nodes' copies of the model
 
@@ -66,38 +72,64 @@ class Engine:
         cls,
         folder: Folder,
         options: EngineOptions,
+        launcher: Launcher | None = None,
         on_progress: OnProgress = lambda progress: None,
-        *,
-        on_waiting: OnWaiting = lambda name: None,
     ) -> Engine:
-        """Starts the nodes and loads the model; ``on_waiting`` hears of each host before it is
-        connected to.
+        """Starts the nodes and loads the model. The engine owns the ``launcher``; without one the
+        nodes start where ``options`` say. ``folder`` stays open as long as the engine is used.
 
         ``ValueError`` for a request that makes no sense, ``MemoryError`` where it does not fit,
         ``OSError`` where a node cannot be started or reached, ``StepError`` where one fails.
         """
-        context = resolve_context(folder, options)
-        split = make_split(folder.spec, options.shares, stages=options.stages)
-        if not options.hosts:
-            check_local_memory(folder, split, options, context)
-        launcher = make_launcher(options, on_waiting)
+        launcher = launcher or make_launcher(options)
+        engine = cls(folder, options, launcher)
         try:
-            handles = launcher.start(split.num_nodes)
-            group = NodeGroup(launcher, handles, stall_seconds=options.stall_seconds)
-            descriptions = describe_hosts(group) if options.hosts else []
-            if options.hosts:
-                options = fit_to_hosts(folder, options, context, descriptions, group.names)
-                split = make_split(folder.spec, options.shares, stages=options.stages)
-            engine = cls(group, split, context)
-            assignments = make_assignments(folder, options, handles, context, descriptions)
-            cache = open_cache(options.cache_folder if options.cache else "")
-            with Loading(group, split, folder, cache) as loading:
-                engine.nodes, engine.agreement = loading.run(assignments, on_progress)
-            engine._router.start()
+            if launcher.local:
+                check_local_memory(folder, engine.split, options, engine.context)
+            engine._join(launcher.start(engine.split.num_nodes), options.shares, on_progress)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
             raise
+
+    def rejoin(
+        self,
+        shares: Sequence[Fraction] | None = None,
+        on_progress: OnProgress = lambda progress: None,
+    ) -> None:
+        """After a ``StepError``: goes on with the nodes that are left, in new ``shares``, equal
+        ones where none are given. They keep what they can of what they hold, and read the rest.
+
+        All requests have ended, and the KV cache is empty. Errors as ``start``; ``StepError`` where
+        no node is left.
+        """
+        self._router.close()
+        handles = self._group.survivors(self._options.stall_seconds + _LEAVING_SECONDS)
+        if not handles:
+            raise StepError("no node is left")
+        self._join(handles, shares or (Fraction(1),) * len(handles), on_progress)
+
+    def _join(
+        self, handles: Sequence[NodeHandle], shares: Sequence[Fraction], on_progress: OnProgress
+    ) -> None:
+        """Makes a generation of these nodes."""
+        folder, launcher = self._folder, self._launcher
+        options = replace(self._options, shares=tuple(shares))
+        if len(handles) != len(shares):
+            raise ValueError(f"{len(shares)} shares for {len(handles)} nodes")
+        group = NodeGroup(launcher, handles, stall_seconds=options.stall_seconds)
+        descriptions = [] if launcher.local else describe_hosts(group)
+        if not launcher.local:
+            options = fit_to_hosts(folder, options, self.context, descriptions, group.names)
+        self.split = make_split(folder.spec, options.shares, stages=options.stages)
+        assignments = make_assignments(folder, options, launcher, self.context, descriptions)
+        self._generation += 1
+        join = make_join(options, handles, self._generation)
+        cache = open_cache(options.cache_folder if options.cache else "")
+        with Loading(group, self.split, folder, cache) as loading:
+            self.nodes, self.agreement = loading.run(assignments, join, on_progress)
+        self._group, self._router = group, Router(group)
+        self._router.start()
 
     def generate(
         self,
@@ -114,14 +146,14 @@ class Engine:
 
         ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
         prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
-        names the node or layer that failed, after which the engine can only be closed.
+        names the node or layer that failed, after which the engine can only be closed, or rejoined.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         if not requests:
             return []
-        call = Call(requests)
-        ids = self._router.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        call, router = Call(requests), self._router
+        ids = router.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
         over: set[int] = set()
         caught: BaseException | None = None
 
@@ -132,7 +164,7 @@ class Engine:
                 for index, token in event.tokens:
                     if on_token(index, token) and index not in over:
                         over.add(index)
-                        self._router.cancel([ids[index]])
+                        router.cancel([ids[index]])
 
         events = iter(call)
         while True:
@@ -145,7 +177,7 @@ class Engine:
                 if caught is not None:
                     raise
                 caught, events = error, iter(call)
-                self._router.cancel(ids)
+                router.cancel(ids)
         if caught is not None:
             raise caught
         call.check()
@@ -156,19 +188,18 @@ class Engine:
         reuse: bool = True,
     ) -> Stream:  # fmt: skip
         """One request's tokens as they come, for a thread; see ``generate``."""
-        call = Call([request])
-        ids = self._router.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        return Stream(call, lambda: self._router.cancel(ids))
+        call, router = Call([request]), self._router
+        ids = router.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        return Stream(call, lambda: router.cancel(ids))
 
     def stream_async(
         self, request: Request, *, chunk: int | None = None, digest: bool = False,
         reuse: bool = True,
     ) -> AsyncStream:  # fmt: skip
         """One request's tokens as they come, for a task of the running event loop."""
-        ids = range(0)
-        stream = AsyncStream(lambda: self._router.cancel(ids))
-        ids = self._router.submit([request], stream.deliver, chunk=chunk, digest=digest,
-                                  reuse=reuse)  # fmt: skip
+        ids, router = range(0), self._router
+        stream = AsyncStream(lambda: router.cancel(ids))
+        ids = router.submit([request], stream.deliver, chunk=chunk, digest=digest, reuse=reuse)
         return stream
 
     def cancel(self) -> None:

@@ -31,9 +31,10 @@ from bandweave.host.machine import (
     usable_cpus,
 )
 from bandweave.mesh.host import host_id
+from bandweave.messages import Join
 from bandweave.models.registry import build_graph
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.joining import join_mesh
+from bandweave.nodes.joining import Members, meet
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
@@ -48,16 +49,18 @@ OnProgress = Callable[[int, int], None]  # checkpoint bytes read so far, and in 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNode:
-    """``exchange`` leads to the other nodes, None where there are none; ``drafter`` guesses tokens
-    on node 0, None where it does not speculate; ``kv_bytes`` is what the KV cache takes;
-    ``checks``: what of the share was compared already, and the rest."""
+    """``rank``: the node's place in its generation; ``exchange`` leads to the other nodes, None
+    where there are none; ``drafter`` guesses tokens on node 0, None where it does not speculate;
+    ``kv_bytes`` is what the KV cache takes; ``checks``: what of the share was compared already, and
+    the rest."""
 
+    rank: int
     executor: NativeExecutor
     exchange: _native.Exchange | None
     generator: Generator
     drafter: Drafter | None
     options: ExecutorOptions
-    weight_bytes: int
+    weights: Weights
     kv_bytes: int
     checks: OwnChecks
     keep: Callable[[], None] | None  # writes packed weights to the cache, in another thread
@@ -78,81 +81,90 @@ class PreparedNode:
 
 
 def prepare_node(
-    context: NodeContext, assignment: Assignment, folder: Folder, draft: Folder | None
+    context: NodeContext,
+    assignment: Assignment,
+    folder: Folder,
+    draft: Folder | None,
+    kept: Weights | None = None,
 ) -> PreparedNode:
-    """Computes the node's share. ``MemoryError`` where it does not fit, ``ValueError`` for what
-    cannot be loaded."""
-    if context.node >= len(assignment.names):
-        raise ValueError(f"{len(assignment.names)} nodes were named, but this is {context.name}")
+    """Computes the node's share. ``MemoryError`` where it does not fit beside what is not ``kept``
+    already, ``ValueError`` for what cannot be loaded."""
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
-    program = lower(build_graph(folder.spec), split, context.node)
+    program = lower(build_graph(folder.spec), split, assignment.rank)
     options = _options(context, assignment)
-    memory = node_memory(program, assignment.weight_format, options)
+    memory = node_memory(program, assignment.run.weight_format, options)
     if draft is not None:
         memory += draft_memory(
-            draft, assignment.weight_format, options, assignment.context, assignment.streams
+            draft, assignment.run.weight_format, options, assignment.context, assignment.run.streams
         )
-    if assignment.addresses:  # threads of one process were checked together
-        check_memory(context.name, memory, available_memory_bytes())
+    if context.listener is not None:  # threads of one process were checked together
+        available = available_memory_bytes() + (0 if kept is None else kept.num_bytes)
+        check_memory(context.name, memory, available)
     return PreparedNode(program=program, options=options, memory=memory)
 
 
-def load_node(
+def join_node(
     context: NodeContext,
     assignment: Assignment,
+    join: Join,
     prepared: PreparedNode,
     folder: Folder,
     draft: Folder | None,
     on_progress: OnProgress,
+    kept: Weights | None = None,
 ) -> LoadedNode:
-    """Joins the mesh and loads what was prepared. ``ValueError`` for what cannot be loaded,
-    ``StepError`` where a node cannot be reached."""
+    """Joins the mesh and loads what was prepared, but for what of it is ``kept``. ``ValueError``
+    for what cannot be loaded; ``StepError`` and ``HandshakeError`` where a node cannot be reached,
+    before anything was loaded."""
     cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
     if assignment.home:
-        _keep_to(assignment.home)
+        keep_to(assignment.home)
     program, options = prepared.program, prepared.options
-    exchange = join_mesh(
-        context,
-        assignment.names,
-        assignment.addresses,
-        stall_seconds=assignment.stall_seconds,
-        spin=options.spin,
-        emulate=assignment.emulate,
+    members = Members(
+        generation=join.generation, nodes=join.nodes, names=join.names, addresses=join.addresses
     )
+    if members.rank(context.node) != assignment.rank or len(join.nodes) != len(assignment.shares):
+        raise ValueError(f"{context.name} has another share than its place among the nodes says")
+    mesh = meet(
+        context, members, stall_seconds=join.stall_seconds, spin=options.spin, emulate=join.emulate
+    )
+    exchange = None if mesh is None else mesh.exchange
     cache = open_cache(context.cache if assignment.cache else "")
     weights = load_weights(
         program,
         folder,
-        assignment.weight_format,
+        assignment.run.weight_format,
         on_progress=on_progress,
         threads=options.threads,
         cache=cache,
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
+        kept=kept,
     )
     executor = NativeExecutor(program, weights, options, exchange)
     drafter = None
-    if assignment.speculate != "off" and context.node == 0:
+    if assignment.run.speculate != "off" and assignment.rank == 0:
         drafter = _make_drafter(assignment, options, draft, executor)
     generator = Generator(
         executor,
         partial(read_embeddings, folder),
         num_pages=options.num_pages,
         context=assignment.context,
-        max_rows=assignment.max_rows,
+        max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
         exp=lambda values: _native.exp(values, options.isa).reshape(-1),
         speculation=None
         if drafter is None
-        else Speculation(drafter, draft_tokens=assignment.draft_tokens),
+        else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),
     )
     own_files = assignment.own_files if assignment.host_id == host_id() else ()
     return LoadedNode(
+        rank=assignment.rank,
         executor=executor,
         exchange=exchange,
         generator=generator,
         drafter=drafter,
         options=options,
-        weight_bytes=weights.num_bytes,
+        weights=weights,
         kv_bytes=prepared.memory.kv_bytes,
         checks=check_own(folder, weights.content, frozenset(own_files)),
         keep=_keeping(weights, folder, cache, assignment, cpus),
@@ -166,15 +178,15 @@ def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
     threads = min(assignment.threads or most, most)
     pages = -(-assignment.context // PAGE_SIZE)
     return ExecutorOptions(
-        num_pages=pages * assignment.streams,
+        num_pages=pages * assignment.run.streams,
         max_pages=pages,
-        max_rows=assignment.max_rows,
-        kv_format=assignment.kv_format,
+        max_rows=assignment.run.max_rows,
+        kv_format=assignment.run.kv_format,
         threads=threads,
         cpus=assignment.cpus,
         spin=assignment.spin and threads <= len(usable_cpus()),
-        isa=context.isa or assignment.isa,
-        wire=assignment.wire,
+        isa=context.isa or assignment.run.isa,
+        wire=assignment.run.wire,
     )
 
 
@@ -186,10 +198,10 @@ def _make_drafter(
     return load_draft(
         draft,
         partial(read_embeddings, draft),
-        weight_format=assignment.weight_format,
+        weight_format=assignment.run.weight_format,
         options=options,
         context=assignment.context,
-        streams=assignment.streams,
+        streams=assignment.run.streams,
         team_of=team,
     )
 
@@ -206,19 +218,19 @@ def _keeping(
         return None
 
     def keep() -> None:
-        _keep_to(cpus)  # not on the pinned processor of the thread that started this one
+        keep_to(cpus)  # not on the pinned processor of the thread that started this one
         keep_weights(
             weights,
             folder,
             cache,
             model=assignment.model,
-            weight_format=assignment.weight_format,
+            weight_format=assignment.run.weight_format,
         )
 
     return threading.Thread(target=keep, name="cache", daemon=True).start
 
 
-def _keep_to(cpus: tuple[int, ...]) -> None:
+def keep_to(cpus: tuple[int, ...]) -> None:
     """This thread, and those that it starts, run on these processors alone."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)

@@ -40,8 +40,8 @@ OnProgress = Callable[[Sequence[tuple[int, int]]], None]  # bytes done and in al
 @dataclass(frozen=True, kw_only=True)
 class NodeInfo:
     """One loaded node: what it holds and where it runs; ``fetch_ahead_bytes``: how far ahead of
-    its products it fetches weights (native/executor/fetch_ahead.h); ``manifest_bytes`` of its share
-    were compared with a manifest beside its copy."""
+    its products it fetches weights (native/executor/fetch_ahead.h); ``kept_bytes`` of its share
+    were in its memory before, ``manifest_bytes`` were compared with a manifest beside its copy."""
 
     name: str
     share: NodeShare
@@ -51,6 +51,7 @@ class NodeInfo:
     threads: int
     isa: str
     fetch_ahead_bytes: int
+    kept_bytes: int
     manifest_bytes: int
 
 
@@ -67,7 +68,7 @@ class Loading:
         self._progress = [(0, 0)] * len(group)
 
     def run(
-        self, assignments: Sequence[Assignment], on_progress: OnProgress
+        self, assignments: Sequence[Assignment], join: Join, on_progress: OnProgress
     ) -> tuple[tuple[NodeInfo, ...], Agreement]:
         """Loads the nodes. ``ValueError`` for what cannot be loaded, ``StepError`` where a node
         fails, says nothing for 8 s or reads nothing for two minutes."""
@@ -78,7 +79,7 @@ class Loading:
             self._check.found(node, one.path, same_files=one.same_files)
         _check_headers(self._group.names, found)
         for node in range(len(self._group)):
-            self._group.send(node, encode(Join()))
+            self._group.send(node, encode(join))
         loaded = self._gather(Loaded, on_progress)
         infos = tuple(self._info(node, one) for node, one in enumerate(loaded))
         same = sum(one.same_file_bytes for one in loaded)
@@ -137,6 +138,7 @@ class Loading:
             threads=loaded.threads,
             isa=loaded.isa,
             fetch_ahead_bytes=loaded.fetch_ahead_bytes,
+            kept_bytes=loaded.kept_bytes,
             manifest_bytes=loaded.manifest_bytes,
         )
 

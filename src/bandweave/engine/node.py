@@ -1,66 +1,197 @@
-"""The node: loads its share of a model, joins the mesh, runs steps until its controller ends.
+"""Node: a state machine. It is idle, holds weights, or takes part in a generation of nodes.
 
-Messages from the controller: ``describe`` if it likes, ``load`` (or a probe's, see
-``probing``), ``join``; then those of ``NodeLoop``. Knows no text and no command line.
+Messages from the controller: ``describe`` if it likes, ``hold`` (or a probe's, see ``probing``),
+``join``, which leads to the generation's own (see ``NodeLoop``), ``leave``, ``shutdown``. A
+generation ends by ``leave`` or by a peer's error; the weights stay for the next one, in which this
+node may have another share. Knows no text and no command line.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.loaded_node import LoadedNode, load_node, prepare_node
+from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepare_node
 from bandweave.engine.model_search import find_model
 from bandweave.engine.node_loop import NodeLoop
 from bandweave.executors.executor import StepError
-from bandweave.host.machine import (
-    allowed_cpus,
-    memory_limits,
-    usable_cpus,
-)
+from bandweave.handshake.handshake import HandshakeError
+from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
+    Broken,
     Describe,
     Description,
     Found,
     Join,
+    Leave,
+    Left,
     decode,
     encode,
 )
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import LoadingPulse
+from bandweave.weights.loading import Weights
 
 
 def serve(context: NodeContext) -> None:
     """Runs a node to the end of its session; see ``nodes.process``."""
-    message = context.channel.receive()
-    if message.get("type") == Describe.TYPE:
-        context.channel.send(encode(_description(context)))
-        message = context.channel.receive()
-    if message.get("type") == "shutdown":
-        return
-    if message.get("type") != Assignment.TYPE:
+    with ExitStack() as stack:
+        _Node(context, stack).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What a node holds, or will once it joins: its copies of the model and of the draft model."""
+
+    assignment: Assignment
+    folder: Folder
+    draft: Folder | None
+    prepared: PreparedNode
+
+
+class _Node:
+    """``weights`` outlive the generations that use them."""
+
+    def __init__(self, context: NodeContext, stack: ExitStack) -> None:
+        self._context, self._channel, self._stack = context, context.channel, stack
+        self._held: _Held | None = None
+        self._weights: Weights | None = None
+        self._cpus = allowed_cpus()  # before a generation keeps to some of them
+
+    def run(self) -> None:
+        """``ValueError``, ``MemoryError`` and ``OSError`` for what cannot be held."""
+        while True:
+            message = self._channel.receive()
+            kind = message.get("type")
+            if kind == "shutdown":
+                return
+            if kind == Describe.TYPE:
+                self._channel.send(encode(_description(self._context)))
+            elif kind == Leave.TYPE:
+                self._channel.send(encode(Left()))
+            elif kind == Join.TYPE and self._held is not None:
+                if not self._join(self._held, decode(Join, message)):
+                    return
+            elif kind == Assignment.TYPE or self._held is not None:
+                if not self._hold(decode(Assignment, message)):
+                    return
+            elif self._probe(message):
+                return
+            else:
+                decode(Assignment, message)  # says what was due
+
+    def _probe(self, message: dict[str, object]) -> bool:
+        """Whether it was a probe's message, which a session of its own serves."""
         # Nodes that run a model start sooner without it.
         from bandweave.probing.node import PROBES, serve_probe
 
-        if message.get("type") in PROBES:
-            serve_probe(context, message)
-            return
-    assignment = decode(Assignment, message)
-    with ExitStack() as stack:
-        node = _load(context, assignment, stack)
-        if node is None:
-            return
-        loop = NodeLoop(context, assignment, node)
+        if message.get("type") not in PROBES:
+            return False
+        serve_probe(self._context, message)
+        return True
+
+    def _hold(self, assignment: Assignment) -> bool:
+        """Finds the model, says so, and joins as soon as the others have found theirs; False where
+        the session is over."""
+        with LoadingPulse(self._channel) as pulse:
+            held = self._find(assignment)
+            if self._weights is not None and not _alike(self._held, held):
+                self._weights = None
+            self._held = held
+            fingerprint = held.folder.layout_fingerprint()
+            same_files = assignment.host_id == host_id() != "" and held.folder.file_keys <= set(
+                assignment.own_files
+            )
+            found = Found(
+                path=str(held.folder.path), headers=fingerprint.headers, same_files=same_files
+            )
+            self._channel.send(encode(found))
+            message = self._channel.receive()
+            if message.get("type") == "shutdown":
+                return False
+            if message.get("type") == Leave.TYPE:
+                self._channel.send(encode(Left()))
+                return True
+            loop = self._enter(held, decode(Join, message), pulse)
+        return loop is None or self._take_part(loop)
+
+    def _join(self, held: _Held, join: Join) -> bool:
+        """Takes part in a generation with the share that is held; False where the session is
+        over."""
+        with LoadingPulse(self._channel) as pulse:
+            loop = self._enter(held, join, pulse)
+        return loop is None or self._take_part(loop)
+
+    def _enter(self, held: _Held, join: Join, pulse: LoadingPulse) -> NodeLoop | None:
+        """Meets the others and loads what is lacking; None where they could not be met."""
+        kept, self._weights = self._weights, None
         try:
-            loop.run()
+            node = join_node(
+                self._context, held.assignment, join, held.prepared, held.folder, held.draft,
+                pulse.update, kept,
+            )  # fmt: skip
+        except (StepError, HandshakeError) as error:
+            self._weights = kept
+            self._broken(join.generation, str(error))
+            return None
+        self._weights = node.weights
+        for report in node.checks.messages():
+            self._channel.send(encode(report))
+        return NodeLoop(self._context, join, node)
+
+    def _take_part(self, loop: NodeLoop) -> bool:
+        """Serves in a generation to its end; False where the session is over too."""
+        try:
+            return loop.run()
         except ChannelClosed:
             loop.leave()
+            raise
         except StepError as error:
             loop.abort(str(error))
-            raise
+            self._broken(loop.generation, str(error))
+            return True
+
+    def _broken(self, generation: int, reason: str) -> None:
+        self._context.complain(reason)
+        self._channel.send(encode(Broken(generation=generation, reason=reason)))
+
+    def _find(self, assignment: Assignment) -> _Held:
+        """The node's own copies of the model and, on node 0, of the draft model, and its share."""
+        keep_to(self._cpus)
+        folder = self._open(assignment.model, assignment, draft=False)
+        draft = None
+        if assignment.draft_fingerprint is not None and assignment.rank == 0:
+            draft = self._open(assignment.draft, assignment, draft=True)
+        prepared = prepare_node(self._context, assignment, folder, draft, self._weights)
+        return _Held(assignment=assignment, folder=folder, draft=draft, prepared=prepared)
+
+    def _open(self, path: str, assignment: Assignment, *, draft: bool) -> Folder:
+        """A copy of a model; the one that is open already where it is still the one."""
+        fingerprint = assignment.draft_fingerprint if draft else assignment.fingerprint
+        assert fingerprint is not None
+        if self._held is not None:
+            before = self._held.assignment
+            same = before.draft_fingerprint if draft else before.fingerprint
+            folder = self._held.draft if draft else self._held.folder
+            if folder is not None and same == fingerprint:
+                return folder
+        roots, log = self._context.model_roots, self._context.log
+        found = find_model(path, fingerprint, roots, log)
+        log(f"{'drafts with' if draft else 'loads'} {found}")
+        return self._stack.enter_context(Folder.open(found))
+
+
+def _alike(before: _Held | None, now: _Held) -> bool:
+    """Whether weights that were packed before are those that are wanted now."""
+    return (
+        before is not None
+        and before.folder is now.folder
+        and before.assignment.run.weight_format == now.assignment.run.weight_format
+    )
 
 
 def _description(context: NodeContext) -> Description:
@@ -71,40 +202,3 @@ def _description(context: NodeContext) -> Description:
         usable_cpus=len(usable_cpus()),
         threads=context.threads or 0,
     )
-
-
-def _load(context: NodeContext, assignment: Assignment, stack: ExitStack) -> LoadedNode | None:
-    """Finds the model, waits for the others to have found theirs, and loads; None where the
-    controller has had enough meanwhile."""
-    with LoadingPulse(context.channel) as pulse:
-        folder, draft = _open(context, assignment, stack)
-        prepared = prepare_node(context, assignment, folder, draft)
-        fingerprint = folder.layout_fingerprint()
-        same_files = assignment.host_id == host_id() != "" and folder.file_keys <= set(
-            assignment.own_files
-        )
-        found = Found(path=str(folder.path), headers=fingerprint.headers, same_files=same_files)
-        context.channel.send(encode(found))
-        message = context.channel.receive()
-        if message.get("type") == "shutdown":
-            return None
-        decode(Join, message)
-        node = load_node(context, assignment, prepared, folder, draft, pulse.update)
-    for report in node.checks.messages():
-        context.channel.send(encode(report))
-    return node
-
-
-def _open(
-    context: NodeContext, assignment: Assignment, stack: ExitStack
-) -> tuple[Folder, Folder | None]:
-    """The node's own copies of the model and, on node 0, of the draft model."""
-    roots = context.model_roots
-    path = find_model(assignment.model, assignment.fingerprint, roots, context.log)
-    context.log(f"loads {path}")
-    folder = stack.enter_context(Folder.open(path))
-    if assignment.draft_fingerprint is None or context.node != 0:
-        return folder, None
-    path = find_model(assignment.draft, assignment.draft_fingerprint, roots, context.log)
-    context.log(f"drafts with {path}")
-    return folder, stack.enter_context(Folder.open(path))

@@ -1,4 +1,4 @@
-"""NodeLoop: what a loaded node does: it reads its controller's messages between steps.
+"""NodeLoop: what a node does in a generation: it reads its controller's messages between steps.
 
 Node 0 takes requests and cancellations, runs the generator's steps and tells of tokens and ends;
 the other nodes follow its steps. Knows no text and no files.
@@ -11,7 +11,6 @@ import select
 from typing import Any
 
 from bandweave import _native
-from bandweave.engine.assignment import Assignment
 from bandweave.engine.loaded_node import LoadedNode
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Result
@@ -20,6 +19,9 @@ from bandweave.messages import (
     AskStatistics,
     Cancel,
     Finished,
+    Join,
+    Leave,
+    Left,
     Loaded,
     Refused,
     Statistics,
@@ -33,20 +35,23 @@ from bandweave.nodes.token_stream import TokenStream
 
 
 class NodeLoop:
-    """Says "loaded", and ``run`` then serves to the end of the session."""
+    """Says "loaded", and ``run`` then serves to the end of the generation."""
 
-    def __init__(self, context: NodeContext, assignment: Assignment, node: LoadedNode) -> None:
-        self._context, self._assignment, self._node = context, assignment, node
+    def __init__(self, context: NodeContext, join: Join, node: LoadedNode) -> None:
+        self._context, self._node = context, node
+        self._first, self._first_name = node.rank == 0, join.names[0]
         self._channel, self._executor = context.channel, node.executor
-        self._over = False  # the controller has said so
+        self._end = ""  # the controller's message that ended the generation
+        self.generation = join.generation
         loaded = Loaded(
-            weight_bytes=node.weight_bytes,
+            weight_bytes=node.weights.num_bytes,
             kv_bytes=node.kv_bytes,
             work_bytes=node.executor.work_bytes,
             threads=node.options.threads,
             isa=node.options.isa or _native.isa_variants()[0],
             fetch_ahead_bytes=node.executor.fetch_ahead,
             peak_rss_bytes=peak_rss_bytes(),
+            kept_bytes=node.weights.kept_bytes,
             same_file_bytes=node.checks.same_file_bytes,
             manifest_bytes=node.checks.manifest_bytes,
         )
@@ -54,18 +59,21 @@ class NodeLoop:
         if node.keep is not None:
             node.keep()  # after "loaded": the first answer need not wait for the disk
 
-    def run(self) -> None:
-        """``ChannelClosed`` where the controller has gone; ``StepError`` where a step fails, or the
-        controller says what this node cannot do."""
+    def run(self) -> bool:
+        """Whether the session goes on after the generation. ``ChannelClosed`` where the controller
+        has gone; ``StepError`` where a step fails, or the controller says what this node cannot
+        do."""
         while True:
-            if self._context.node != 0 and not self._follow():
-                raise StepError(f"{self._assignment.names[0]} has left")
+            if not self._first and not self._follow():
+                raise StepError(f"{self._first_name} has left")
             self._handle(self._channel.receive())
             if self._node.generator.busy:
                 self._generate()
-            if self._over:
+            if self._end:
                 self.leave()
-                return
+                if self._end == Leave.TYPE:
+                    self._channel.send(encode(Left()))
+                return self._end == Leave.TYPE
 
     def _follow(self) -> bool:
         """Runs node 0's steps until the controller has something to say; False if node 0 left."""
@@ -80,14 +88,13 @@ class NodeLoop:
 
     def _handle(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
-        first = self._context.node == 0
-        if kind == "shutdown":
-            self._over = True
+        if kind in ("shutdown", Leave.TYPE):
+            self._end = str(kind)
         elif kind == AskStatistics.TYPE:
             self._send_statistics()
-        elif kind == Submit.TYPE and first:
+        elif kind == Submit.TYPE and self._first:
             self._submit(decode(Submit, message))
-        elif kind == Cancel.TYPE and first:
+        elif kind == Cancel.TYPE and self._first:
             for id in decode(Cancel, message).ids:
                 self._node.generator.cancel(id)
         else:
@@ -119,7 +126,7 @@ class NodeLoop:
                 while generator.busy:
                     while self._channel.poll():
                         self._handle(self._channel.receive())
-                        if self._over:
+                        if self._end:
                             return
                     events = generator.step()
                     stream.put(events.tokens)

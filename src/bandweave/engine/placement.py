@@ -25,11 +25,11 @@ from bandweave.host.machine import (
     usable_cpus,
 )
 from bandweave.mesh.host import host_id
-from bandweave.messages import Description
+from bandweave.messages import Description, Join
 from bandweave.models.registry import build_graph
 from bandweave.nodes.handle import Launcher, NodeHandle
 from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
-from bandweave.nodes.launcher import HostLauncher, LocalLauncher, OnWaiting, ThreadLauncher
+from bandweave.nodes.launcher import HostLauncher, LocalLauncher, OnWaiting
 from bandweave.planning.search.fit import fitting_shares
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split
@@ -37,22 +37,21 @@ from bandweave.programs.split import Split, make_split
 
 def resolve_context(folder: Folder, options: EngineOptions) -> int:
     longest = folder.spec.context_length
-    if options.context is None:
+    if options.run.context is None:
         return min(longest, DEFAULT_CONTEXT)
-    if not 1 <= options.context <= longest:
+    if not 1 <= options.run.context <= longest:
         raise ValueError(
-            f"a context of {options.context} tokens: the model's is from 1 to {longest}; choose "
+            f"a context of {options.run.context} tokens: the model's is from 1 to {longest}; choose "
             "--context among them"
         )
-    return options.context
+    return options.run.context
 
 
-def make_launcher(options: EngineOptions, on_waiting: OnWaiting) -> Launcher:
+def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: None) -> Launcher:
+    """What starts the nodes where the options say that they run."""
     if options.hosts:
         assert options.secret is not None
         return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
-    if options.in_process:
-        return ThreadLauncher(cache=options.cache_folder)
     return LocalLauncher(cache=options.cache_folder)
 
 
@@ -64,11 +63,11 @@ def local_threads(options: EngineOptions) -> int:
 def make_assignments(
     folder: Folder,
     options: EngineOptions,
-    handles: Sequence[NodeHandle],
+    launcher: Launcher,
     context: int,
     descriptions: Sequence[Description] = (),
 ) -> list[Assignment]:
-    """What each node is told; ``descriptions`` are those of hosts."""
+    """What each node is told to hold; ``descriptions`` are those of hosts."""
     draft, draft_fingerprint = "", None
     if options.draft:
         with Folder.open(options.draft) as opened:
@@ -79,43 +78,55 @@ def make_assignments(
         fingerprint=folder.fingerprint(),
         shares=tuple(Fraction(share) for share in options.shares),
         stages=options.stages,
-        weight_format=options.weight_format,
-        kv_format=options.kv_format,
-        context=context,
-        streams=options.streams,
-        max_rows=options.max_rows,
-        names=tuple(handle.name for handle in handles),
-        addresses=tuple(handle.address for handle in handles if handle.address is not None),
-        stall_seconds=options.stall_seconds,
+        rank=0,
+        run=replace(options.run, context=context),
         threads=options.threads or 0,
-        isa=options.isa,
         cache=options.cache,
-        wire=options.wire,
-        emulate=options.emulate,
-        speculate=options.speculate,
         draft=draft,
         draft_fingerprint=draft_fingerprint,
-        draft_tokens=options.draft_tokens,
         host_id=host_id(),
         own_files=tuple(sorted(folder.file_keys)),
     )
-    if options.hosts:
+    if not launcher.local:
         threads = node_threads(descriptions, options.threads)
-        return [replace(common, threads=count) for count in threads]
-    return [_local(common, options, node, len(handles)) for node in range(len(handles))]
+        return [
+            replace(common, rank=rank, threads=count) for rank, count in enumerate(threads)
+        ]
+    num_nodes = len(common.shares)
+    return [
+        _local(common, options, rank, num_nodes, pin=launcher.processes)
+        for rank in range(num_nodes)
+    ]
 
 
-def _local(common: Assignment, options: EngineOptions, node: int, num_nodes: int) -> Assignment:
+def make_join(
+    options: EngineOptions, handles: Sequence[NodeHandle], generation: int
+) -> Join:
+    """How these nodes are to meet, whose ranks are their places."""
+    return Join(
+        generation=generation,
+        nodes=tuple(handle.node for handle in handles),
+        names=tuple(handle.name for handle in handles),
+        addresses=tuple(handle.address for handle in handles if handle.address is not None),
+        stall_seconds=options.stall_seconds,
+        emulate=options.emulate,
+    )
+
+
+def _local(
+    common: Assignment, options: EngineOptions, rank: int, num_nodes: int, *, pin: bool
+) -> Assignment:
     """A node of this machine: pinned beside its neighbours where there are processors enough for
     all threads."""
     threads, usable = local_threads(options), usable_cpus()
     binding = Binding()
-    if not options.in_process:
+    if pin:
         binding = bind_node(
-            node, num_nodes, threads, usable=usable, allowed=allowed_cpus(), numa=numa_nodes()
+            rank, num_nodes, threads, usable=usable, allowed=allowed_cpus(), numa=numa_nodes()
         )
     return replace(
         common,
+        rank=rank,
         threads=threads,
         cpus=binding.pinned,
         home=binding.home,
@@ -130,19 +141,19 @@ def node_needs(
     graph = build_graph(folder.spec)
     pages = math.ceil(context / PAGE_SIZE)
     sizes = ExecutorOptions(
-        num_pages=pages * options.streams,
+        num_pages=pages * options.run.streams,
         max_pages=pages,
-        max_rows=options.max_rows,
-        kv_format=options.kv_format,
+        max_rows=options.run.max_rows,
+        kv_format=options.run.kv_format,
     )
     needs = [
-        node_memory(lower(graph, split, node), options.weight_format, sizes)
+        node_memory(lower(graph, split, node), options.run.weight_format, sizes)
         for node in range(split.num_nodes)
     ]
     if options.draft:
         with Folder.open(options.draft) as draft:
             check_draft(folder, draft)
-            needs[0] += draft_memory(draft, options.weight_format, sizes, context, options.streams)
+            needs[0] += draft_memory(draft, options.run.weight_format, sizes, context, options.run.streams)
     return needs
 
 

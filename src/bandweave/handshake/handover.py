@@ -15,8 +15,8 @@ import struct
 import time
 
 from bandweave.handshake.handshake import HandshakeError
-from bandweave.handshake.hello import MAX_NODES
 from bandweave.mesh.channel import Channel, ChannelClosed
+from bandweave.run_options import MAX_NODES
 
 _RECORD = struct.Struct("<ih506s")  # node, bytes of the sentence, the sentence
 _SENTENCE_BYTES = 506
@@ -70,6 +70,11 @@ class Arrivals:
         if node in self._mesh:
             return self._mesh.pop(node)
         raise HandshakeError(f"node {node} does not fit, {self._refused[node]}")
+
+    def open(self) -> None:
+        """Nodes are expected, for the first time or again; the worker passes them on at any
+        time."""
+        self._refused.clear()
 
     def finish(self) -> None:
         """All nodes have met: nobody else is expected, as the worker hears."""

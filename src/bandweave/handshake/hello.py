@@ -15,7 +15,6 @@ from bandweave.mesh.printable import printable
 
 PROTOCOL_VERSION = 3
 NO_NODE = -1  # the node of a worker that no controller has taken yet
-MAX_NODES = 4096
 _LARGEST_VERSION = 1 << 31
 
 

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from bandweave.handshake.acceptance import Admit
 from bandweave.handshake.handshake import ACCEPT_TIMEOUT, HandshakeError, Misfit
@@ -57,15 +58,16 @@ class Listener:
         option: str = "--listen",
     ) -> None:
         self._socket = where if isinstance(where, socket.socket) else bind(where, option=option)
+        self._address = self.address
         self._own = Hello(purpose="mesh", node=node, session=session, address=advertise)
         self._changed = threading.Condition()
         self._closed = False
         self._control: deque[Connection] = deque()
         self._mesh: dict[tuple[str, int], Connection] = {}
         self._refused: dict[tuple[str, int], str] = {}
-        self._reception = Reception(
-            self._socket,
-            secret,
+        self._receive = partial(
+            Reception,
+            secret=secret,
             own=lambda: self._own,
             admit=admit,
             deliver=self._keep,
@@ -73,6 +75,7 @@ class Listener:
             log=log,
             timeout=timeout,
         )
+        self._reception = self._receive(self._socket)
 
     @property
     def address(self) -> Address:
@@ -102,6 +105,20 @@ class Listener:
             if key in self._mesh:
                 return self._mesh.pop(key).socket
             raise HandshakeError(f"node {node} does not fit, {self._refused[key]}")
+
+    def open(self) -> None:
+        """Nodes are expected again: where ``finish`` has closed the port it is opened again.
+        ``OSError`` where somebody else has it now."""
+        with self._changed:
+            if not self._closed:
+                return
+            try:
+                self._socket = bind(self._address)
+            except ValueError as error:
+                raise ConnectionError(str(error)) from error
+            self._closed = False
+            self._refused.clear()
+        self._reception = self._receive(self._socket)
 
     def finish(self) -> None:
         """All nodes have met: nobody else is expected, and the port is closed."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
@@ -18,8 +18,6 @@ from bandweave.mesh.address import Address, format_address, is_link_local, parse
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
 
 __all__ = ["Address", "Door", "connect_mesh", "format_address", "parse_address"]
-
-_HERE = {"type": "here"}
 
 
 class Door(Protocol):
@@ -30,6 +28,10 @@ class Door(Protocol):
         """The connection from ``node``; see ``Listener.get_mesh``."""
         ...
 
+    def open(self) -> None:
+        """Nodes are expected to come, for the first time or again."""
+        ...
+
     def finish(self) -> None:
         """All nodes have met: nobody else is expected."""
         ...
@@ -37,36 +39,41 @@ class Door(Protocol):
 
 def connect_mesh(
     node: int,
-    addresses: Sequence[Address],
+    addresses: Mapping[int, Address],
     door: Door,
     secret: bytes,
     session: str,
     timeout: float,
     *,
+    generation: int = 1,
     patience: float | None = None,
-    names: Sequence[str] = (),
+    names: Mapping[int, str] | None = None,
 ) -> dict[int, socket.socket]:
     """The sockets of ``node`` to every other node, by node id, in blocking mode, TCP_NODELAY set.
 
-    ``addresses`` are those of all nodes in order of their ids, ``names`` what errors call them. A
-    node with a lower id must be reached within ``timeout`` seconds; one with a higher id, which may
-    have to find its model first, is waited for ``patience`` seconds (None: ``timeout``), infinitely
-    long where whoever started the nodes ends them when one fails. ``HandshakeError`` names the
-    nodes and addresses that could not reach each other, or the node whose secret or version does
-    not fit. All sockets are closed then.
+    ``addresses`` are those of all nodes by their ids, ``names`` what errors call them; a
+    connection of another ``generation`` of the session is not theirs. A node with a lower id must
+    be reached within ``timeout`` seconds; one with a higher id, which may have to find its model
+    first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long where whoever
+    started the nodes ends them when one fails. ``HandshakeError`` names the nodes and addresses
+    that could not reach each other, or the node whose secret or version does not fit. All sockets
+    are closed then.
     """
-    if not 0 <= node < len(addresses):
+    if node not in addresses:
         raise ValueError(f"node {node} is none of the {len(addresses)} nodes of the session")
-    names = names or [f"node {n} ({format_address(a)})" for n, a in enumerate(addresses)]
+    if names is None:
+        names = {n: f"node {n} ({format_address(a)})" for n, a in addresses.items()}
     own = Hello(purpose="mesh", node=node, session=session)
+    here = {"type": "here", "generation": generation}
     with contextlib.ExitStack() as opened:
         sockets: dict[int, socket.socket] = {}
-        for other in range(node):
-            sock = _reach(other, addresses, names, secret, own, timeout)
-            opened.callback(sock.close)
-            sockets[other] = sock
-        for other in range(node + 1, len(addresses)):
-            sock = _await(door, other, own, names, timeout if patience is None else patience)
+        for other in sorted(addresses):
+            if other < node:
+                sock = _reach(other, addresses, names, secret, own, here, timeout)
+            elif other > node:
+                sock = _await(door, other, own, here, names, timeout if patience is None else patience)
+            else:
+                continue
             opened.callback(sock.close)
             sockets[other] = sock
         opened.pop_all()
@@ -75,10 +82,11 @@ def connect_mesh(
 
 def _reach(
     other: int,
-    addresses: Sequence[Address],
-    names: Sequence[str],
+    addresses: Mapping[int, Address],
+    names: Mapping[int, str],
     secret: bytes,
     own: Hello,
+    here: dict[str, Any],
     timeout: float,
 ) -> socket.socket:
     address = format_address(addresses[other])
@@ -112,7 +120,7 @@ def _reach(
         raise HandshakeError(f"{names[own.node]}: {error}") from error
     channel = Channel(sock, name)
     try:
-        channel.send(_HERE)
+        channel.send(here)
         return channel.detach()
     except OSError as error:
         raise HandshakeError(f"{names[own.node]} lost {name} at once: {error}") from error
@@ -121,10 +129,15 @@ def _reach(
 
 
 def _await(
-    door: Door, other: int, own: Hello, names: Sequence[str], seconds: float
+    door: Door,
+    other: int,
+    own: Hello,
+    here: dict[str, Any],
+    names: Mapping[int, str],
+    seconds: float,
 ) -> socket.socket:
     """The connection of a node that knows that it was welcomed. One that missed the welcome comes
-    again, and its first connection ends."""
+    again, and its first connection ends; so does one that was left from an earlier generation."""
     patience = None if math.isinf(seconds) else seconds
     while True:
         try:
@@ -135,9 +148,11 @@ def _await(
             ) from None
         channel = Channel(sock, names[other])
         try:
-            if channel.receive(patience) != _HERE:
+            said = channel.receive(patience)
+            if said == here:
+                return channel.detach()
+            if said.get("type") != "here":
                 raise HandshakeError(f"{names[other]} does not keep to the protocol")
-            return channel.detach()
         except ChannelClosed:
             continue
         except (ChannelError, TimeoutError) as error:

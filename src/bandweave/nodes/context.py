@@ -24,7 +24,6 @@ def print_error(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
-MAX_NODES = 1024
 STALL_SECONDS = 5.0  # how long a peer may make no progress
 
 

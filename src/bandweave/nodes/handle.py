@@ -100,8 +100,13 @@ class NodeHandle(ABC):
 class Launcher(ABC):
     """Starts the nodes of one session at a time, and ends them.
 
+    ``local``: they share this machine's memory and processors, and its files; ``processes``: each
+    has one of its own.
     ``session`` and ``secret`` are what the nodes need to find each other. A context manager.
     """
+
+    local = True
+    processes = True
 
     def __init__(self, secret: bytes, *, start_timeout: float = START_TIMEOUT) -> None:
         self.secret = check_secret(secret)
@@ -146,10 +151,12 @@ class Launcher(ABC):
                 with contextlib.suppress(OSError):
                     handle.channel.send({"type": "shutdown"}, timeout=_FIRM_SECONDS)
             running = _wait_all(self._handles, patience)
-            for act in (NodeHandle.terminate.__name__, NodeHandle.kill.__name__):
-                for handle in running:
-                    getattr(handle, act)()
-                running = _wait_all(running, min(patience, _FIRM_SECONDS))
+            for handle in running:
+                handle.terminate()
+            running = _wait_all(running, min(patience, _FIRM_SECONDS))
+            for handle in running:
+                handle.kill()
+            _wait_all(running, min(patience, _FIRM_SECONDS))
             for handle in self._handles:
                 handle.close()
             self._handles = []

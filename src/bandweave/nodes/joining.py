@@ -29,71 +29,65 @@ class Mesh:
     sharing: frozenset[int] = frozenset()
 
 
-def join_mesh(
-    context: NodeContext,
-    names: Sequence[str],
-    addresses: Sequence[Address],
-    *,
-    stall_seconds: float,
-    spin: bool,
-    shared: bool = True,
-    emulate: EmulatedLink | None = None,
-) -> _native.Exchange | None:
-    """The exchange of this node with all others, None for a node that is alone. Nodes of one host
-    share memory, unless ``shared`` is off on any of them. ``emulate``: all of them are processes
-    of one host, but talk as over that link.
+@dataclass(frozen=True, kw_only=True)
+class Members:
+    """Who meets, in order of their ranks: the ``nodes`` as they were started, ascending, what
+    errors call them, and their addresses, none where they are threads of one process."""
 
-    The others may take their time: a node that still looks for its model is waited for as long as
-    the controller keeps the session. ``HandshakeError`` where one cannot be reached, ``ValueError``
-    for names and addresses that make no sense.
-    """
-    mesh = meet(
-        context,
-        names,
-        addresses,
-        stall_seconds=stall_seconds,
-        spin=spin,
-        shared=shared,
-        emulate=emulate,
-    )
-    return None if mesh is None else mesh.exchange
+    generation: int
+    nodes: tuple[int, ...]
+    names: tuple[str, ...]
+    addresses: tuple[Address, ...]
+
+    def rank(self, node: int) -> int:
+        """A node's place among them; ``ValueError`` where it has none."""
+        if node not in self.nodes:
+            raise ValueError(f"node {node} is none of those that were named: {self.nodes}")
+        return self.nodes.index(node)
 
 
 def meet(
     context: NodeContext,
-    names: Sequence[str],
-    addresses: Sequence[Address],
+    members: Members,
     *,
     stall_seconds: float,
     spin: bool,
     shared: bool = True,
     emulate: EmulatedLink | None = None,
 ) -> Mesh | None:
-    """As ``join_mesh``, with what became of the links."""
-    if not 0 <= context.node < len(names):
-        raise ValueError(f"node {context.node} is none of the {len(names)} nodes that were named")
+    """This node's links to all others, None where it is alone. Nodes of one host share memory,
+    unless ``shared`` is off on any of them. ``emulate``: all of them are processes of one host, but
+    talk as over that link.
+
+    The others may take their time: a node that still looks for its model is waited for as long as
+    the controller keeps the session. ``HandshakeError`` where one cannot be reached, ``ValueError``
+    for names and addresses that make no sense.
+    """
+    rank, names = members.rank(context.node), members.names
     door = context.listener
-    if door is not None and len(addresses) != len(names):
+    if door is not None and len(members.addresses) != len(names):
         raise ValueError(
-            f"{len(names)} nodes were named, but {len(addresses)} addresses were given"
+            f"{len(names)} nodes were named, but {len(members.addresses)} addresses were given"
         )
     if len(names) == 1:
         if door is not None:
             door.finish()
         return None
-    exchange = _native.Exchange(context.node, list(names), 1, stall_seconds, spin)
+    exchange = _native.Exchange(rank, list(names), members.generation, stall_seconds, spin)
     if door is None:
-        _meet(context.in_process_group, context.node, exchange)
+        _meet(context.in_process_group, members, rank, exchange)
         return Mesh(exchange=exchange)
+    door.open()
     sockets = connect_mesh(
         context.node,
-        addresses,
+        dict(zip(members.nodes, members.addresses, strict=True)),
         door,
         context.secret,
         context.session,
         _DIAL_SECONDS,
+        generation=members.generation,
         patience=math.inf,
-        names=names,
+        names=dict(zip(members.nodes, names, strict=True)),
     )
     memory = share_memory(
         context.node,
@@ -104,24 +98,30 @@ def meet(
     )
     door.finish()  # every peer has said something that only a welcomed one says
     for peer, sock in sockets.items():
+        place = members.rank(peer)
         if peer in memory:
-            exchange.add_shared(peer, sock.detach(), memory[peer], context.node < peer)
+            exchange.add_shared(place, sock.detach(), memory[peer], rank < place)
         elif emulate is not None:
-            exchange.add_emulated(peer, sock.detach(), emulate.latency_seconds, emulate.bytes_per_s)
+            seconds, bytes_per_s = emulate.latency_seconds, emulate.bytes_per_s
+            exchange.add_emulated(place, sock.detach(), seconds, bytes_per_s)
         else:
-            exchange.add_tcp(peer, sock.detach())
-    return Mesh(exchange=exchange, sharing=frozenset(memory))
+            exchange.add_tcp(place, sock.detach())
+    return Mesh(exchange=exchange, sharing=frozenset(map(members.rank, memory)))
 
 
-def _meet(group: ThreadGroup, node: int, exchange: _native.Exchange) -> None:
+def _meet(
+    group: ThreadGroup, members: Members, rank: int, exchange: _native.Exchange
+) -> None:
     """Links the exchanges of nodes that are threads of one process; the last to come does it."""
+    count = len(members.nodes)
     with group.changed:
-        group.items[node] = exchange
-        if len(group.items) == group.num_nodes:
-            for high in range(group.num_nodes):
+        here = group.items.setdefault(("exchanges", members.generation), {})
+        here[rank] = exchange
+        if len(here) == count:
+            for high in range(count):
                 for low in range(high):
-                    _native.join_locally(group.items[low], group.items[high])
-            group.items["linked"] = True
+                    _native.join_locally(here[low], here[high])
+            here["linked"] = True
             group.changed.notify_all()
-        if not group.changed.wait_for(lambda: "linked" in group.items, _THREAD_SECONDS):
+        if not group.changed.wait_for(lambda: "linked" in here, _THREAD_SECONDS):
             raise StepError(f"the other nodes did not come within {_THREAD_SECONDS:g} s")

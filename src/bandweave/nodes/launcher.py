@@ -158,6 +158,8 @@ class HostLauncher(Launcher):
     ``HostError`` for a host that cannot be reached or refuses.
     """
 
+    local = False
+
     def __init__(
         self,
         addresses: Sequence[Address | str],
@@ -241,6 +243,8 @@ class ThreadHandle(NodeHandle):
 
 class ThreadLauncher(Launcher):
     """Nodes as threads of this process, for tests. ``group`` makes what they share."""
+
+    processes = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """NodeGroup: the started nodes of one engine, to talk to, and what to say when one of them fails.
 
-Knows the message "failed"; knows no models and no requests.
+Knows the messages "failed" and "broken"; knows no models and no requests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from bandweave.executors.executor import StepError
 from bandweave.mesh.printable import printable
-from bandweave.messages import M, Message, MessageError, decode, encode
+from bandweave.messages import Broken, Leave, Left, M, Message, MessageError, decode, encode
 from bandweave.nodes.handle import LONGEST_REASON, SILENT, Launcher, NodeHandle
 
 _GRACE_SECONDS = 0.5  # for the cause of a failure to show
@@ -113,7 +113,7 @@ class NodeGroup:
                     self._raise_failure(node)
                 if "reason" in message:
                     message["reason"] = printable(message["reason"], LONGEST_REASON)
-                if message.get("type") == "failed":
+                if message.get("type") in ("failed", Broken.TYPE):
                     reason = printable(message.get("reason"), LONGEST_REASON)
                     if message.get("mistake"):
                         raise ValueError(f"{handle.name}: {reason}")
@@ -133,6 +133,21 @@ class NodeGroup:
                 for node, handle in enumerate(self._handles):
                     if handle.is_silent(self._asked_at):
                         self._raise_failure(node, SILENT)
+
+    def survivors(self, timeout: float) -> list[NodeHandle]:
+        """The nodes that have left the generation and can take part in another. Whatever they had
+        to say of it is dropped; one that does not answer within ``timeout`` seconds is ended."""
+        deadline = time.monotonic() + timeout
+        left = []
+        for handle in self._handles:
+            try:
+                handle.channel.send(encode(Leave()), timeout=timeout)
+                while handle.receive(max(0.0, deadline - time.monotonic()))["type"] != Left.TYPE:
+                    pass
+                left.append(handle)
+            except (OSError, KeyError):
+                handle.kill()
+        return left
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""

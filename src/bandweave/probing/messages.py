@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.mesh.address import Address
-from bandweave.nodes.context import MAX_NODES
+from bandweave.run_options import MAX_NODES
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.profile import MachineProfile
 from bandweave.probing.links import Schedule

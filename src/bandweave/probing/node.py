@@ -11,7 +11,7 @@ from bandweave.host.machine import usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.messages import Progress, decode, encode
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.joining import meet
+from bandweave.nodes.joining import Members, meet
 from bandweave.probing.links import probe_pairs
 from bandweave.probing.machine import probe_machine
 from bandweave.probing.messages import (
@@ -56,8 +56,12 @@ def _machine(context: NodeContext, asked: ProbeMachine, cpus: tuple[int, ...]) -
 def _links(context: NodeContext, asked: ProbeLinks) -> None:
     mesh = meet(
         context,
-        asked.names,
-        asked.addresses,
+        Members(
+            generation=1,
+            nodes=tuple(range(len(asked.names))),
+            names=asked.names,
+            addresses=asked.addresses,
+        ),
         stall_seconds=asked.stall_seconds,
         spin=asked.spin,
         shared=asked.shared,

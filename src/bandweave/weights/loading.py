@@ -7,9 +7,10 @@ native packer; knows no nodes but its own.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,14 @@ from bandweave.content.blocks import (
 from bandweave.programs.program import Part, Program, Weight
 from bandweave.ranges import Range
 from bandweave.weights.panel_cache import Held, PanelCache
-from bandweave.weights.panel_sections import Section, section_sums, sections, step_runs
+from bandweave.weights.panel_memory import bytes_of, take_kept
+from bandweave.weights.panel_sections import (
+    Section,
+    missing,
+    section_sums,
+    sections,
+    step_runs,
+)
 from bandweave.weights.panel_work import Read, Work, row_bytes, unpacked, work
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
@@ -50,8 +58,10 @@ class Weights:
     matrices: dict[str, _native.Matrix]
     vectors: dict[str, npt.NDArray[np.float32]]
     content: Content = field(default_factory=Content)
+    parts: Mapping[str, Weight] = field(default_factory=dict)  # what the matrices are made of
     fresh: tuple[Fresh, ...] = ()  # what had to be packed and a cache may keep
     learnt: bool = False  # whether some of the content was not known before
+    kept_bytes: int = 0  # packed bytes that were in memory already
     since: float = 0.0  # when loading began, in seconds since the epoch
 
     @property
@@ -84,14 +94,19 @@ def load_weights(
     threads: int = 1,
     cache: PanelCache | None = None,
     readers: Sequence[int] = (),
+    kept: Weights | None = None,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
 
     ``readers``: the processors of the threads that will compute, where they have memories of their
-    own. Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
+    own. ``kept``: weights of the same checkpoint and format, whose memory passes into the new ones'
+    matrix by matrix; they are of no use afterwards, unless the program needs exactly them.
+    Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
+    if kept is not None and kept.parts == _parts_of(program):
+        return replace(kept, fresh=(), learnt=False, kept_bytes=kept.arena.used)
     since, size = time.time(), packed_bytes(program, weight_format)
     arena = _native.Arena(size)
     matrices = {
@@ -104,7 +119,7 @@ def load_weights(
         _native.place(list(matrices.values()), readers)
     if size < _CACHED_BYTES:
         cache = None
-    loading = _Loading(program, source, weight_format, matrices, cache)
+    loading = _Loading(program, source, weight_format, matrices, cache, kept)
     with ThreadPoolExecutor(threads) as pool:
         try:
             loading.run(pool, PANEL_BYTES // threads, on_progress)
@@ -120,6 +135,8 @@ def load_weights(
         matrices=matrices,
         vectors=vectors,
         content=loading.content,
+        parts=_parts_of(program),
+        kept_bytes=loading.kept_bytes,
         fresh=() if cache is None else tuple(loading.fresh),
         learnt=loading.learnt,
         since=since,
@@ -136,9 +153,11 @@ class _Loading:
         weight_format: str,
         matrices: dict[str, _native.Matrix],
         cache: PanelCache | None,
+        kept: Weights | None,
     ) -> None:
         self._program, self._source, self._format = program, source, weight_format
-        self._matrices, self._cache = matrices, cache
+        self._matrices, self._cache, self._kept = matrices, cache, kept
+        self.kept_bytes, self._lock = 0, threading.Lock()
         self._units = {part.tensor: part.unit for part in self._parts()}
         self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
         self.content, self.learnt = self._known(), False
@@ -187,7 +206,7 @@ class _Loading:
     def _known(self) -> Content:
         """What a cache remembers of the tensors that are needed."""
         needed = self._units.keys()
-        content = Content()
+        content = Content() if self._kept is None else Content(dict(self._kept.content.tensors))
         if self._cache is not None:
             keys = {self._source.file_key(name) for name in needed}
             for key in sorted(keys - {""}):
@@ -222,26 +241,49 @@ class _Loading:
         return parts
 
     def _gaps(self, weight: Weight) -> list[Fresh]:
-        """What a cache does not have of a matrix; the rest is in its place."""
+        """What neither memory nor a cache has of a matrix; the rest is in its place."""
         gaps: list[Fresh] = []
-        for section in sections(weight, self._source.shape):
-            key, left = "", [section.range]
+        own = sections(weight, self._source.shape)
+        kept = self._take_kept(weight, own)
+        for section, left in zip(own, kept, strict=True):
+            key = ""
             if self._cache is not None:
                 key = self._cache.key(section, self._describe(weight, section), self._format)
-                left = self._load(self._cache, key, weight, section)
+                left = self._load(self._cache, key, weight, section, left)
             gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
         return gaps
 
-    def _load(self, cache: PanelCache, key: str, weight: Weight, section: Section) -> list[Range]:
+    def _take_kept(self, weight: Weight, own: Sequence[Section]) -> list[list[Range]]:
+        """What is left of each section once memory has given what it has, which it then frees."""
+        if self._kept is None or weight.name not in self._kept.parts:
+            return [[section.range] for section in own]
+        before = self._kept.parts[weight.name]
+        matrix, panels = self._kept.matrices[weight.name], self._matrices[weight.name].panels
+        left = []
+        for section in own:
+            found = take_kept(
+                weight, section, panels,
+                before, sections(before, self._source.shape), matrix.panels, self._format,
+            )  # fmt: skip
+            with self._lock:
+                self.kept_bytes += sum(bytes_of(section, part, self._format) for part in found)
+            left.append(missing(section.range, found))
+        matrix.release()
+        return left
+
+    def _load(
+        self, cache: PanelCache, key: str, weight: Weight, section: Section, wanted: Sequence[Range]
+    ) -> list[Range]:
         """What is left of a section once what it holds is known to lie in the cache."""
         left: list[Range] = []
         panels = self._matrices[weight.name].panels
-        for run, sums in step_runs(section, weight, self.content):
-            if sums is None:
-                left.append(run)
-                continue
-            held = self._held.get(key, ())
-            left += cache.load(held, section, run, panels, sums, self._format)
+        for part in wanted:
+            for run, sums in step_runs(section, part, weight, self.content):
+                if sums is None:
+                    left.append(run)
+                    continue
+                held = self._held.get(key, ())
+                left += cache.load(held, section, run, panels, sums, self._format)
         return left
 
     def _describe(self, weight: Weight, section: Section) -> str:
@@ -307,6 +349,10 @@ def remember_content(content: Content, source: TensorSource, cache: PanelCache) 
     for key, some in by_file.items():
         if key:
             cache.remember(key, some)
+
+
+def _parts_of(program: Program) -> dict[str, Weight]:
+    return dict(program.weights)
 
 
 def _matrix_bytes(weight: Weight, weight_format: str) -> int:

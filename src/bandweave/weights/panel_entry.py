@@ -93,7 +93,7 @@ def write_entry(
 
     ``names``: the header's ``name``, ``model``, ``weight`` and ``weight_format``.
     """
-    data = _view(section, names["weight_format"], part, panels)
+    data = section.view(names["weight_format"], part, panels)
     data = np.ascontiguousarray(data).reshape(-1)
     table = _table(section, names["weight_format"], part, data, sums)
     header = Header(
@@ -131,7 +131,7 @@ def read_entry(
         if not inside or header.num_bytes != width * rows or header.weight_format != weight_format:
             raise DamagedError(f"a header for {held} where {part} was promised")
         table_bytes = _table_bytes(section.steps(held))
-        target = _view(section, weight_format, part, panels)
+        target = section.view(weight_format, part, panels)
         table = os.pread(descriptor, table_bytes, HEADER_BYTES)
         if len(table) != table_bytes or _checksum(table) != header.table_checksum:
             raise DamagedError("a damaged table")
@@ -157,18 +157,10 @@ def read_entry(
         raise DamagedError("damaged panels")
 
 
-def _view(section: Section, weight_format: str, part: Range, panels: Bytes) -> Bytes:
-    """A part's bytes in a matrix: ``[bytes]``, or ``[panels, bytes]`` of columns."""
-    start, width = section.place(weight_format, part)
-    if section.axis == COLUMNS:
-        return panels.reshape(section.panels, -1)[:, start : start + width]
-    return panels[start : start + width]
-
-
 def _checksums(
     section: Section, weight_format: str, part: Range, data: Bytes
 ) -> npt.NDArray[np.uint64]:
-    """One a step of a part whose bytes are ``data``, as ``_view`` gives them."""
+    """One a step of a part whose bytes are ``data``, as ``Section.view`` gives them."""
     sums = []
     for start in range(part.start, part.stop, section.step):
         step = Range(start=start, stop=min(start + section.step, part.stop))

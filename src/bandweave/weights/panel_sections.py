@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.content.blocks import U64, Content, blocks_of
@@ -27,6 +28,7 @@ from bandweave.ranges import Range
 
 ROWS, COLUMNS, WHOLE = "rows", "columns", "whole"
 
+Bytes = npt.NDArray[np.uint8]
 Shape = Callable[[str], tuple[int, ...]]  # of a tensor by its name
 
 
@@ -80,6 +82,15 @@ class Section:
         return start, self.width(weight_format, part)
 
 
+    def view(self, weight_format: str, part: Range, panels: Bytes) -> Bytes:
+        """A part's bytes in a matrix's ``panels``: ``[bytes]``, or ``[panels, bytes]`` of
+        columns."""
+        start, width = self.place(weight_format, part)
+        if self.axis == COLUMNS:
+            return panels.reshape(self.panels, -1)[:, start : start + width]
+        return panels[start : start + width]
+
+
 def section_sums(section: Section, weight: Weight, content: Content, part: Range) -> U64 | None:
     """The content sums of the steps of a part of a section; None where one is not known. All of a
     whole matrix is one step, whose sum is a digest of those of its parts."""
@@ -94,16 +105,17 @@ def section_sums(section: Section, weight: Weight, content: Content, part: Range
 
 
 def step_runs(
-    section: Section, weight: Weight, content: Content
+    section: Section, part: Range, weight: Weight, content: Content
 ) -> Iterator[tuple[Range, U64 | None]]:
-    """A section as runs of steps whose content is known, with their sums, and of others."""
-    sums = section_sums(section, weight, content, section.range)
+    """A part of a section as runs of steps whose content is known, with their sums, and of
+    others."""
+    sums = section_sums(section, weight, content, part)
     if sums is not None or section.axis == WHOLE:
-        yield section.range, sums
+        yield part, sums
         return
     steps = [
-        Range(start=start, stop=min(start + section.step, section.range.stop))
-        for start in range(section.range.start, section.range.stop, section.step)
+        Range(start=start, stop=min(start + section.step, part.stop))
+        for start in range(part.start, part.stop, section.step)
     ]
     known = [section_sums(section, weight, content, step) is not None for step in steps]
     for is_known, group in groupby(zip(known, steps, strict=True), key=lambda pair: pair[0]):

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.draft_length import Observations, Odds, plan_lengths
 from bandweave.generation.speculation.drafter import Drafter, Proposal
-
-DEFAULT_DRAFT_TOKENS = 8
-MAX_DRAFT_TOKENS = 64
+from bandweave.run_options import DEFAULT_DRAFT_TOKENS, MAX_DRAFT_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
