@@ -39,7 +39,10 @@ REQUESTS = [asked(i, 3 + 29 * i, (GREEDY, WARM)[i % 2]) for i in range(6)]
 def engine() -> Iterator[Engine]:
     # Few pages: some wait, and some give way.
     options = EngineOptions(shares=(1, 1), threads=1, run=RunOptions(context=256, streams=2))  # type: ignore[arg-type]
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
         yield engine
 
 
@@ -164,7 +167,10 @@ def test_cancel_ends_all_answers_under_way(engine: Engine) -> None:
 def test_reading_is_told_per_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "PERIOD", 0.02)
     options = EngineOptions(threads=1)
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
         long = asked(1, 1000, replace(GREEDY, max_tokens=1))
         heard: list[int] = []
         with engine.stream(replace(REQUESTS[0], params=replace(GREEDY, max_tokens=None))):

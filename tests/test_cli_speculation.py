@@ -99,7 +99,9 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 def test_a_draft_model_counts_as_memory_of_node_0() -> None:
     shares = (Fraction(1), Fraction(1))
     plain = EngineOptions(shares=shares)
-    drafting = EngineOptions(shares=shares, run=RunOptions(speculate="draft"), draft=str(demo_folder()))
+    drafting = EngineOptions(
+        shares=shares, run=RunOptions(speculate="draft"), draft=str(demo_folder())
+    )
     with Folder.open(demo_folder()) as folder:
         split = make_split(folder.spec, shares)
         before, after = (node_needs(folder, split, one, 512) for one in (plain, drafting))

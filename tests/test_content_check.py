@@ -218,7 +218,9 @@ def _serve(worker: Worker) -> None:
 
 
 def start(model: Path, hosts: list[str]) -> Engine:
-    options = EngineOptions(shares=(1, 1), hosts=tuple(hosts), secret=SECRET, run=RunOptions(context=128))  # type: ignore[arg-type]
+    options = EngineOptions(
+        shares=(1, 1), hosts=tuple(hosts), secret=SECRET, run=RunOptions(context=128)
+    )  # type: ignore[arg-type]
     with Folder.open(model) as folder:
         folder.path = Path("/on/the/controller") / model.name  # which no worker has
         return Engine.start(folder, options)

@@ -134,7 +134,10 @@ def test_bytes_are_those_that_the_engine_counts(
         shares=tuple(map(Fraction, shares)), stages=stages,
         run=RunOptions(weight_format=format, context=256, max_rows=64),
     )  # fmt: skip
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
         params = SamplingParams(temperature=0, max_tokens=new)
         request = Request(tokens=tuple(range(100, 100 + prompt)), params=params)
         before = engine.statistics()

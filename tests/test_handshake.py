@@ -20,6 +20,7 @@ from bandweave.handshake.secret import make_secret, prove
 from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import bind
 from bandweave.mesh.channel import Channel
+from bandweave.run_options import MAX_NODES
 from tests.helpers.connections import LOCAL, SECRET, hello, wait_until
 
 OUR_WORDS = ("session-name", "far:1", __version__, "node", "numerics")

@@ -100,7 +100,10 @@ def test_an_error_of_the_callers_progress_leaves_the_engine_whole(
     params = SamplingParams(temperature=0, max_tokens=40)
     request = Request(tokens=tuple(range(100, 130)), params=params)
     options = EngineOptions(run=RunOptions(context=256))
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
         expected = engine.generate([request])[0].tokens
         for where in ("on_token", "on_read"):
 
@@ -119,7 +122,10 @@ def test_a_cancellation_finds_what_is_under_way() -> None:
     params = SamplingParams(temperature=0, max_tokens=200)
     request = Request(tokens=(5, 6, 7), params=params)
     options = EngineOptions(run=RunOptions(context=256))
-    with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
         engine.cancel()  # nothing is under way
         assert engine.generate([request])[0].reason != "cancelled"
         for delay in (0.0, 0.0005, 0.002):

@@ -1,11 +1,11 @@
-"""Nodes outlive a peer: those that are left join again, keep what they hold, and answer the same."""
+"""Nodes outlive a peer: they join again without it, keep what they hold, and answer the same."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph
 from bandweave.nodes.launcher import HostLauncher, LocalLauncher
+from bandweave.nodes.process import SERVE
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split
 from bandweave.run_options import RunOptions
@@ -73,9 +74,9 @@ def common_bytes(folder: Folder, before: Split, after: Split, ranks: dict[int, i
 
 @contextmanager
 def workers(count: int) -> Iterator[HostLauncher]:
-    with WorkerProcess() as a, WorkerProcess() as b, WorkerProcess() as c:
-        addresses = [worker.address for worker in (a, b, c)[:count]]
-        yield HostLauncher(addresses, SECRET)
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(WorkerProcess(serve=SERVE)) for _ in range(count)]
+        yield HostLauncher([worker.address for worker in nodes], SECRET)
 
 
 @pytest.mark.timeout(180)
@@ -91,7 +92,7 @@ def test_a_peer_dies_and_the_others_go_on(model: Path, expected: list[Result], d
             with pytest.raises(StepError, match=rf"^node {dies} \(pid \d+\)"):
                 stream.result()
         before = engine.split
-        engine.rejoin((Fraction(1), Fraction(2)))
+        engine.rejoin((Fraction(2), Fraction(1)))
         assert [node.name for node in engine.nodes] == [
             handle.name for handle in handles if handle.node != dies
         ]
@@ -105,19 +106,21 @@ def test_a_peer_dies_and_the_others_go_on(model: Path, expected: list[Result], d
 @pytest.mark.timeout(180)
 def test_workers_join_again(model: Path, expected: list[Result]) -> None:
     options = replace(OPTIONS, shares=(Fraction(1),) * 3)
-    with workers(3) as launcher, Folder.open(model) as folder:
-        # The engine asks its launcher where the nodes are.
-        with Engine.start(folder, options, launcher) as engine:
+    with (
+        workers(3) as launcher,
+        Folder.open(model) as folder,
+        Engine.start(folder, options, launcher) as engine,
+    ):
+        assert heart(engine.generate(REQUESTS, digest=True)) == heart(expected)
+        stream = engine.stream(ENDLESS)
+        next(iter(stream))
+        launcher._handles[1].kill()
+        with pytest.raises(StepError):
+            stream.result()
+        for shares in ((Fraction(1),) * 2, (Fraction(5), Fraction(1))):
+            engine.rejoin(shares)
             assert heart(engine.generate(REQUESTS, digest=True)) == heart(expected)
-            stream = engine.stream(ENDLESS)
-            next(iter(stream))
-            launcher._handles[1].kill()
-            with pytest.raises(StepError):
-                stream.result()
-            for shares in ((Fraction(1),) * 2, (Fraction(5), Fraction(1))):
-                engine.rejoin(shares)
-                assert heart(engine.generate(REQUESTS, digest=True)) == heart(expected)
-                assert all(node.kept_bytes for node in engine.nodes)
+            assert all(node.kept_bytes for node in engine.nodes)
 
 
 @pytest.mark.timeout(120)

@@ -70,13 +70,13 @@ def test_an_unreachable_node_is_named_in_time() -> None:
             name = f"node 1 .* could not reach node 0 \\({format_address(address)}\\) within"
             started = time.monotonic()
             with pytest.raises(HandshakeError, match=f"{name} 0.4 s: .*{cause}"):
-                connect_mesh(1, [address, listener.address], listener, SECRET, "s", 0.4)
+                connect_mesh(1, {0: address, 1: listener.address}, listener, SECRET, "s", 0.4)
             assert time.monotonic() - started < 2
 
 
 def test_a_node_that_does_not_come_is_named_in_time() -> None:
     with Listener(LOCAL, SECRET, session="s", node=0) as listener:
-        addresses = [listener.address, ("10.0.0.9", 9000)]
+        addresses = {0: listener.address, 1: ("10.0.0.9", 9000)}
         with pytest.raises(HandshakeError, match=r"node 1 \(10.0.0.9:9000\) did not .*0.1 s"):
             connect_mesh(0, addresses, listener, SECRET, "s", 0.1)
         with pytest.raises(ValueError, match="node 2 is none of the 2 nodes"):

@@ -18,11 +18,11 @@ from bandweave.cli import report
 from bandweave.cli.environment import read_environment
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
-from bandweave.run_options import RunOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.handshake.secret import read_secret
 from bandweave.planning.profile.emulation import emulated_link
+from bandweave.run_options import RunOptions
 from benchmarks.peers.protocol import Work, serve
 
 

@@ -1,4 +1,4 @@
-"""RunOptions: how a model runs, whoever runs it: one value from the command to every node's executor.
+"""RunOptions: how a model runs: one value from the command to every node.
 
 What is not in here is where it runs (machines, threads, processors), which no answer shows.
 """

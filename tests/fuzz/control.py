@@ -74,7 +74,10 @@ def recorded() -> list[dict[str, Any]]:
     try:
         options = EngineOptions(threads=1, run=RunOptions(context=256))
         params = SamplingParams(temperature=0.7, max_tokens=4)
-        with Folder.open(demo_folder()) as folder, Engine.start(folder, options, ThreadLauncher()) as engine:
+        with (
+            Folder.open(demo_folder()) as folder,
+            Engine.start(folder, options, ThreadLauncher()) as engine,
+        ):
             engine.generate([Request(tokens=(1, 2, 3), params=params)], digest=True)
             engine.statistics()
     finally:

@@ -107,9 +107,7 @@ def _fitting(
             f"{prompt_tokens} prompt tokens and {new_tokens} new ones are more than the context "
             f"of {min(context, longest)} tokens holds; ask for fewer"
         )
-    return dataclasses.replace(
-        options, run=dataclasses.replace(options.run, context=context)
-    )
+    return dataclasses.replace(options, run=dataclasses.replace(options.run, context=context))
 
 
 def _measure(

@@ -98,7 +98,9 @@ def prepare_node(
             draft, assignment.run.weight_format, options, assignment.context, assignment.run.streams
         )
     if context.listener is not None:  # threads of one process were checked together
-        available = available_memory_bytes() + (0 if kept is None else kept.num_bytes)
+        available = available_memory_bytes()
+        if kept is not None and available is not None:
+            available += kept.num_bytes
         check_memory(context.name, memory, available)
     return PreparedNode(program=program, options=options, memory=memory)
 

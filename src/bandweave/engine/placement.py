@@ -41,8 +41,8 @@ def resolve_context(folder: Folder, options: EngineOptions) -> int:
         return min(longest, DEFAULT_CONTEXT)
     if not 1 <= options.run.context <= longest:
         raise ValueError(
-            f"a context of {options.run.context} tokens: the model's is from 1 to {longest}; choose "
-            "--context among them"
+            f"a context of {options.run.context} tokens: the model's is from 1 to {longest}; "
+            "choose --context among them"
         )
     return options.run.context
 
@@ -89,9 +89,7 @@ def make_assignments(
     )
     if not launcher.local:
         threads = node_threads(descriptions, options.threads)
-        return [
-            replace(common, rank=rank, threads=count) for rank, count in enumerate(threads)
-        ]
+        return [replace(common, rank=rank, threads=count) for rank, count in enumerate(threads)]
     num_nodes = len(common.shares)
     return [
         _local(common, options, rank, num_nodes, pin=launcher.processes)
@@ -99,9 +97,7 @@ def make_assignments(
     ]
 
 
-def make_join(
-    options: EngineOptions, handles: Sequence[NodeHandle], generation: int
-) -> Join:
+def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation: int) -> Join:
     """How these nodes are to meet, whose ranks are their places."""
     return Join(
         generation=generation,
@@ -153,7 +149,9 @@ def node_needs(
     if options.draft:
         with Folder.open(options.draft) as draft:
             check_draft(folder, draft)
-            needs[0] += draft_memory(draft, options.run.weight_format, sizes, context, options.run.streams)
+            needs[0] += draft_memory(
+                draft, options.run.weight_format, sizes, context, options.run.streams
+            )
     return needs
 
 

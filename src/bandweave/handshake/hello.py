@@ -12,6 +12,7 @@ from typing import Any
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.channel import ChannelError
 from bandweave.mesh.printable import printable
+from bandweave.run_options import MAX_NODES
 
 PROTOCOL_VERSION = 3
 NO_NODE = -1  # the node of a worker that no controller has taken yet

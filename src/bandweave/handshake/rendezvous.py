@@ -71,7 +71,9 @@ def connect_mesh(
             if other < node:
                 sock = _reach(other, addresses, names, secret, own, here, timeout)
             elif other > node:
-                sock = _await(door, other, own, here, names, timeout if patience is None else patience)
+                sock = _await(
+                    door, other, own, here, names, timeout if patience is None else patience
+                )
             else:
                 continue
             opened.callback(sock.close)

@@ -6,7 +6,6 @@ Knows sockets and shared memory; knows no programs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bandweave import _native
@@ -109,9 +108,7 @@ def meet(
     return Mesh(exchange=exchange, sharing=frozenset(map(members.rank, memory)))
 
 
-def _meet(
-    group: ThreadGroup, members: Members, rank: int, exchange: _native.Exchange
-) -> None:
+def _meet(group: ThreadGroup, members: Members, rank: int, exchange: _native.Exchange) -> None:
     """Links the exchanges of nodes that are threads of one process; the last to come does it."""
     count = len(members.nodes)
     with group.changed:

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.mesh.address import Address
-from bandweave.run_options import MAX_NODES
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.profile import MachineProfile
 from bandweave.probing.links import Schedule
 from bandweave.probing.machine import Scope
+from bandweave.run_options import MAX_NODES
 
 _MOST_ROUNDS, _MOST_SIZES, _MOST_VALUES = 1000, 64, 1 << 24
 _MOST_ROWS, _MOST_BYTES = 1 << 12, 1 << 36

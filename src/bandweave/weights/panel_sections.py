@@ -81,7 +81,6 @@ class Section:
             start += self.first_panel * _panel_bytes(weight_format, self.inputs, self.unit)
         return start, self.width(weight_format, part)
 
-
     def view(self, weight_format: str, part: Range, panels: Bytes) -> Bytes:
         """A part's bytes in a matrix's ``panels``: ``[bytes]``, or ``[panels, bytes]`` of
         columns."""
