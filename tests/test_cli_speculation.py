@@ -11,7 +11,6 @@ import pytest
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli.options import engine_options
-from bandweave.cli.session import open_session
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs
@@ -20,6 +19,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes.launcher import ThreadLauncher
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
+from bandweave.serving.session import open_session
 from tests.helpers.command import bandweave
 
 QUESTION = ("--prompt", "What is 17 + 25?")

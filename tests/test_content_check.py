@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,11 @@ def _serve(worker: Worker) -> None:
 
 def start(model: Path, hosts: list[str]) -> Engine:
     options = EngineOptions(
-        shares=(1, 1), hosts=tuple(hosts), secret=SECRET, run=RunOptions(context=128)
-    )  # type: ignore[arg-type]
+        shares=(Fraction(1),) * 2,
+        hosts=tuple(hosts),
+        secret=SECRET,
+        run=RunOptions(context=128),
+    )
     with Folder.open(model) as folder:
         folder.path = Path("/on/the/controller") / model.name  # which no worker has
         return Engine.start(folder, options)

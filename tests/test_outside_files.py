@@ -16,7 +16,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.cli.plan.setup import read_hardware
-from bandweave.cli.profile_store import read_profile
+from bandweave.serving.profile_store import read_profile
 from bandweave.shown import printable, shown
 from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.chat_template import ChatTemplate

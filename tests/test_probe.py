@@ -19,10 +19,8 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.cli import prediction
-from bandweave.cli.environment import read_environment
-from bandweave.cli.profile_store import read_profile, save_profile
 from bandweave.engine.options import EngineOptions
+from bandweave.environment import read_environment
 from bandweave.handshake.secret import make_secret
 from bandweave.messages import MessageError, decode, encode
 from bandweave.models.registry import build_graph
@@ -45,6 +43,8 @@ from bandweave.probing.stopwatch import Setting, take_turns
 from bandweave.programs.split import make_split
 from bandweave.programs.work import Reduce, Step, step_work
 from bandweave.record import from_json, to_json
+from bandweave.serving import prediction
+from bandweave.serving.profile_store import read_profile, save_profile
 from tests.helpers.command import bandweave, environment
 from tests.helpers.profiles import make_link, make_machine, recorded_profile
 

@@ -15,9 +15,9 @@ from typing import Any
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.checkpoints.folder import Folder
 from bandweave.cli import report
-from bandweave.cli.environment import read_environment
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
+from bandweave.environment import read_environment
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.handshake.secret import read_secret

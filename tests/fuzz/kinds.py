@@ -15,10 +15,10 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
 from bandweave.cli.plan.setup import read_hardware
-from bandweave.cli.profile_store import read_profile
 from bandweave.models.known_models import known_config, model_names
 from bandweave.models.registry import spec_from_config
 from bandweave.planning.machines.hardware_text import hardware_from_text
+from bandweave.serving.profile_store import read_profile
 from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids

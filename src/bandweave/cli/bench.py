@@ -122,13 +122,14 @@ def _measure(
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.bandwidth import read_bandwidth
-        from bandweave.cli.prediction import (
+        from bandweave.cli.watch import watch_loading
+        from bandweave.serving.prediction import (
             find_predictor,
             predict_answers,
             quick_profile,
             stored_profile,
         )
-        from bandweave.cli.session import start_engine
+        from bandweave.serving.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.generation.request import Request
     from bandweave.generation.sampling import SamplingParams
@@ -144,7 +145,7 @@ def _measure(
         tokens=tuple(generator.randrange(folder.spec.vocab_size) for _ in range(prompt_tokens)),
         params=SamplingParams(temperature=0, max_tokens=new_tokens),
     )
-    with start_engine(name, folder, options) as engine:
+    with start_engine(name, folder, options, watch_loading) as engine:
         with output.status("warming up"):
             _answer(engine, request)
         before = engine.statistics()
@@ -196,7 +197,7 @@ def _json(model: str, asked: dict[str, int], measured: _Measured) -> dict[str, A
 
 def _predicted(measured: _Measured) -> dict[str, Any] | None:
     """The measurement's fields, as predicted."""
-    from bandweave.cli.prediction import prediction_json
+    from bandweave.serving.prediction import prediction_json
 
     expected = prediction_json(measured.predicted)
     if expected is None or measured.predicted is None:

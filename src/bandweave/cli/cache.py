@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from bandweave.cli import output
-from bandweave.cli.environment import read_environment
 from bandweave.cli.options import json_option
+from bandweave.environment import read_environment
 
 
 @click.command("cache", short_help="Show or empty the packed weights on disk.")

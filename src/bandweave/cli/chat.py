@@ -12,7 +12,6 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.conversation import Conversation
-from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.line_input import LineInput
 from bandweave.cli.options import (
@@ -21,11 +20,12 @@ from bandweave.cli.options import (
     sampling_params,
     split_options,
 )
+from bandweave.environment import read_environment
 
 if TYPE_CHECKING:
-    from bandweave.cli.session import Session
     from bandweave.engine.engine import Engine
     from bandweave.generation.sampling import SamplingParams
+    from bandweave.serving.session import Session
 
 _HELP = """\
 /reset          forget the conversation
@@ -49,10 +49,11 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
     params, options = sampling_params(values), engine_options(values)
 
     with interrupts_held():
-        from bandweave.cli.session import open_session
+        from bandweave.cli.watch import watch_loading
+        from bandweave.serving.session import open_session
 
     state = read_environment().state
-    with open_session(model, options) as session:
+    with open_session(model, options, watch_loading) as session:
         session.encode_chat([{"role": "user", "content": "?"}])  # can it chat at all?
         with LineInput(None if state is None else state / "chat_history") as lines:
             if lines.interactive:
@@ -101,6 +102,8 @@ class _Chat:
             output.say(f"{name} is no command; /help lists them")
 
     def _answer(self, text: str) -> None:
+        from bandweave.cli.watch import watch_reading
+
         conversation, session = self._conversation, self._session
         conversation.ask(text)
         try:
@@ -109,13 +112,14 @@ class _Chat:
                 if dropped:
                     turns = output.count(dropped, "turn")
                     output.say(f"(the context is full: forgot the oldest {turns})")
-                answer = session.answer(
-                    tokens,
-                    self._params,
-                    on_text=output.write_answer,
-                    cancelled=interrupted.is_set,
-                    show_reading=True,
-                )
+                with watch_reading(len(tokens)) as on_read:
+                    answer = session.answer(
+                        tokens,
+                        self._params,
+                        on_text=output.write_answer,
+                        on_read=on_read,
+                        cancelled=interrupted.is_set,
+                    )
         except ValueError as error:  # of this question alone
             conversation.take_back()
             if not self._lines.interactive:

@@ -22,9 +22,9 @@ from bandweave.cli.options import engine_options, json_option, split_options
 if TYPE_CHECKING:
     from bandweave.cli.questions import Question
     from bandweave.cli.report import Bill
-    from bandweave.cli.session import Answer, OnText
     from bandweave.engine.options import EngineOptions
     from bandweave.planning.profile.prediction import Prediction
+    from bandweave.serving.session import Answer, OnText
 
 MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
@@ -95,11 +95,12 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
 def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent) -> _Run:
     with interrupts_held():
         from bandweave.cli import report
-        from bandweave.cli.session import open_session
+        from bandweave.cli.watch import watch_loading
+        from bandweave.serving.session import open_session
     from bandweave.generation.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
-    with open_session(MODEL, options) as session:
+    with open_session(MODEL, options, watch_loading) as session:
         engine = session.engine
         plan = report.plan_of(engine, options)
         show.plan(plan)
@@ -207,7 +208,7 @@ def _compare(first: _Run, second: _Run) -> None:
 
 def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any]:
     from bandweave.cli import report
-    from bandweave.cli.prediction import prediction_json
+    from bandweave.serving.prediction import prediction_json
 
     return {
         **report.versions(),

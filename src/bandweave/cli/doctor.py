@@ -12,8 +12,8 @@ import click
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli import output
-from bandweave.cli.environment import read_environment
 from bandweave.cli.options import json_option
+from bandweave.environment import read_environment
 
 _PACKAGES = ("click", "jinja2", "numpy", "rich", "tokenizers")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

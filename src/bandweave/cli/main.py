@@ -19,9 +19,9 @@ import click
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli import output
-from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.remarks import say_remarks
+from bandweave.environment import read_environment
 
 COMMANDS = (
     "demo", "run", "chat", "bench", "plan", "probe", "synth", "worker", "doctor", "cache", "dump",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bandweave.cli.environment import read_environment
 from bandweave.cli.interrupts import interrupts_held
+from bandweave.environment import read_environment
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.run_options import MAX_NODES, RunOptions
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bandweave.cli import output
-from bandweave.cli.environment import read_environment
 from bandweave.cli.options import hosts_and_secret, json_option
+from bandweave.environment import read_environment
 
 if TYPE_CHECKING:
     from bandweave.planning.profile.link_profile import LinkProfile
@@ -49,7 +49,7 @@ def command(
     What is found is kept (BANDWEAVE_PROFILE names the file), and `run`, `bench` and the choice of
     shares use it. Run it when nothing else is at work.
     """
-    from bandweave.cli.profile_store import read_profile, save_profile
+    from bandweave.serving.profile_store import read_profile, save_profile
 
     addresses, secret = hosts_and_secret(hosts, token_file)
     if addresses and nodes is not None:
@@ -102,7 +102,7 @@ def _print(profile: Profile, path: Path | None, as_json: bool) -> None:
 
 
 def _print_machine(name: str, machine: MachineProfile) -> None:
-    from bandweave.cli.profile_store import why_stale
+    from bandweave.serving.profile_store import why_stale
 
     reads = ", ".join(
         f"{read.bytes_per_s / 1e9:.3g} GB/s ({output.count(read.threads, 'thread')})"

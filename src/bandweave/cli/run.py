@@ -21,8 +21,8 @@ from bandweave.shown import printable
 
 if TYPE_CHECKING:
     from bandweave.cli.report import Bill
-    from bandweave.cli.session import Answer, AnswerLost, Session
     from bandweave.planning.profile.prediction import Prediction
+    from bandweave.serving.session import Answer, AnswerLost, Session
 
 _MAX_PROMPT_BYTES = 64_000_000
 
@@ -61,10 +61,11 @@ def command(
 
     with interrupts_held():
         from bandweave.cli import report
-        from bandweave.cli.session import AnswerLost, open_session
+        from bandweave.cli.watch import watch_loading, watch_reading
         from bandweave.executors.executor import StepError
+        from bandweave.serving.session import AnswerLost, open_session
 
-    with open_session(model, options) as session:
+    with open_session(model, options, watch_loading) as session:
         plan = report.plan_of(session.engine, options)
         if chat is None:
             chat = session.template is not None or system is not None
@@ -74,14 +75,15 @@ def command(
             output.say()
         before = session.engine.statistics()
         try:
-            answer = session.answer(
-                tokens,
-                params,
-                on_text=(lambda piece: None) if as_json else output.write_answer,
-                digest=as_json,
-                show_reading=not as_json,
-                goes_on=not chat,
-            )
+            with watch_reading(len(tokens), shown=not as_json) as on_read:
+                answer = session.answer(
+                    tokens,
+                    params,
+                    on_text=(lambda piece: None) if as_json else output.write_answer,
+                    on_read=on_read,
+                    digest=as_json,
+                    goes_on=not chat,
+                )
         except AnswerLost as lost:
             if as_json:
                 raise output.JsonFailure(_lost_json(session, tokens, lost, plan)) from lost
@@ -201,7 +203,7 @@ def _json(
     predicted: Prediction | None,
 ) -> dict[str, Any]:
     from bandweave.cli import report
-    from bandweave.cli.prediction import prediction_json
+    from bandweave.serving.prediction import prediction_json
 
     return {
         "text": answer.text,

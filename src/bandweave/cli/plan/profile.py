@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from bandweave.cli.profile_store import read_profile
 from bandweave.planning.machines.hardware import Hardware
 from bandweave.planning.machines.rates import ANY, LinkRates, NodeRates
 from bandweave.planning.profile.profile import Profile
 from bandweave.planning.profile.profile_rates import link_rates_from_profile, rates_from_profile
 from bandweave.planning.search.columns import Machines
+from bandweave.serving.profile_store import read_profile
 
 _USUAL = "q4"  # stands for formats that were not measured
 

@@ -1,4 +1,4 @@
-"""What a command may expect of the engine, from the stored profile; and the shares that it picks.
+"""What to expect of the engine, from the stored profile; and the shares that it picks.
 
 Knows profiles and options; measures nothing but where ``quick_profile`` is asked for.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.cli import output
-from bandweave.cli.environment import read_environment
-from bandweave.cli.profile_store import read_profile, why_stale
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import local_threads
+from bandweave.environment import read_environment
 from bandweave.generation.request import Timing
 from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
@@ -28,9 +26,13 @@ from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.prediction import Load, Prediction, choose_shares, predict
 from bandweave.planning.profile.profile import HERE, HERE_TCP, Profile
 from bandweave.programs.split import Split
+from bandweave.serving.profile_store import read_profile, why_stale
 
 _NOISE = 1.25  # between looks at machines of one kind, beyond which it is spoken of
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what shares are chosen for
+
+
+Remark = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,11 @@ def _link(
     return None if own is None else emulate.behind(own)
 
 
-def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
-    """Options with the shares that decode fastest, said in one line, where the user leaves them to
-    us and the machines differ; else the options as they are."""
+def choose_split(
+    folder: Folder, options: EngineOptions, remark: Remark = lambda sentence: None
+) -> EngineOptions:
+    """Options with the shares that decode fastest, with a remark, where the user leaves them to us
+    and the machines differ; else the options as they are."""
     if not options.fit or len(options.shares) < 2:
         return options
     predictor = find_predictor(stored_profile(), options)
@@ -117,18 +121,20 @@ def choose_split(folder: Folder, options: EngineOptions) -> EngineOptions:
     load = dataclasses.replace(
         _TYPICAL, weight_format=options.run.weight_format, kv_format=options.run.kv_format
     )
-    graph, nodes = build_graph(folder.spec), _levelled(predictor.nodes, options.hosts)
+    graph, nodes = build_graph(folder.spec), _levelled(predictor.nodes, options.hosts, remark)
     choice = choose_shares(graph, nodes, predictor.link, load, stages=options.stages)
     if choice.gain > 1.0:
         shares = ",".join(str(share) for share in choice.shares)
-        output.say(
+        remark(
             f"shares {shares}: the machines' profiles promise {100 * (choice.gain - 1):.0f}% more "
             "tokens/s than equal ones (--shares chooses others)"
         )
     return dataclasses.replace(options, shares=choice.shares)
 
 
-def _levelled(nodes: Sequence[EngineNode], names: Sequence[str]) -> list[EngineNode]:
+def _levelled(
+    nodes: Sequence[EngineNode], names: Sequence[str], remark: Remark
+) -> list[EngineNode]:
     """Machines of one kind are as fast as each other, whatever one noisy look at them said: each
     counts as the fastest of its kind. Says so where their profiles disagree by much."""
     result = []
@@ -137,7 +143,7 @@ def _levelled(nodes: Sequence[EngineNode], names: Sequence[str]) -> list[EngineN
         best = max(alike, key=_read_rate)
         if _read_rate(best) > _NOISE * _read_rate(node):
             times = _read_rate(best) / _read_rate(node)
-            output.say(
+            remark(
                 f"({name} read its memory {times:.1f} times slower when it was probed than a "
                 "machine of the same kind, and counts as fast as that one; `bandweave probe` looks "
                 "again, --shares decides)"

@@ -1,7 +1,7 @@
-"""Session: a model opened for a command: its files, tokenizer, chat template and engine.
+"""Session: an open model: its files, tokenizer, chat template and engine.
 
-Turns text into tokens for the engine and its tokens into text. Knows no command's output but the
-progress bar of loading.
+Turns text into tokens for the engine and its tokens into text. Knows no terminals: a ``Watcher``
+hears what goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +14,6 @@ from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import resolve_model
-from bandweave.cli.output import count, is_terminal
-from bandweave.cli.prediction import (
-    choose_split,
-    find_predictor,
-    predict_answers,
-    stored_profile,
-)
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher
@@ -28,12 +21,20 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.planning.profile.prediction import Prediction
+from bandweave.serving.prediction import (
+    choose_split,
+    find_predictor,
+    predict_answers,
+    stored_profile,
+)
+from bandweave.serving.watcher import Watch, unwatched
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer
 
 OnText = Callable[[str], None]
+OnRead = Callable[[int], None]  # tokens of the prompt that have been read
 
 
 class AnswerLost(StepError):
@@ -89,15 +90,15 @@ class Session:
         *,
         on_text: OnText = lambda piece: None,
         digest: bool = False,
+        on_read: OnRead = lambda tokens: None,
         cancelled: Callable[[], bool] = lambda: False,
-        show_reading: bool = False,
         goes_on: bool = False,
     ) -> Answer:
-        """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string.
+        """Generates one answer; ``on_text`` sees its text piece by piece, never a stop string, and
+        ``on_read`` hears now and then how far a long prompt has been read, and when it is.
 
-        With ``show_reading`` a long prompt's progress is shown where people watch. ``goes_on``: the
-        answer goes on with the prompt's own text, as the space before its first word shows.
-        ``AnswerLost`` where a node fails.
+        ``goes_on``: the answer goes on with the prompt's own text, as the space before its first
+        word shows. ``AnswerLost`` where a node fails.
         """
         stream = self.tokenizer.stream(params.stop, prompt=tokens if goes_on else ())
         pieces: list[str] = []
@@ -124,14 +125,13 @@ class Session:
 
         end_tokens = frozenset(self.tokenizer.eos_token_ids)
         request = Request(tokens=tuple(tokens), params=params, end_tokens=end_tokens)
-        with reading_bar(len(tokens), shown=show_reading) as on_read:
-            try:
-                result = self.engine.generate(
-                    [request], on_token=on_token, on_read=on_read, digest=digest
-                )[0]
-            except StepError as error:
-                show(stream.flush())
-                raise AnswerLost(str(error), "".join(pieces), tuple(heard)) from error
+        try:
+            result = self.engine.generate(
+                [request], on_token=on_token, on_read=on_read, digest=digest
+            )[0]
+        except StepError as error:
+            show(stream.flush())
+            raise AnswerLost(str(error), "".join(pieces), tuple(heard)) from error
         kept = len(heard)
         show(stream.flush())
         reason = "stop" if stream.finished else result.reason
@@ -158,8 +158,8 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
-    """Opens the model that the user named and loads it on its nodes, with a progress bar.
+def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -> Iterator[Session]:
+    """Opens the model that the user named and loads it on its nodes.
 
     Errors are those of ``Folder.open``, ``Tokenizer.from_folder`` and ``Engine.start``.
     """
@@ -170,7 +170,7 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
         if ChatTemplate.is_in(folder.path):
             template = ChatTemplate.from_folder(folder.path, tokens=tokenizer.named_tokens)
         start = time.perf_counter()
-        with start_engine(model, folder, options) as engine:
+        with start_engine(model, folder, options, watch) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -182,34 +182,11 @@ def open_session(model: str, options: EngineOptions) -> Iterator[Session]:
             )
 
 
-def start_engine(name: str, folder: Folder, options: EngineOptions) -> Engine:
-    """``Engine.start`` with a progress bar, where people watch; shares that are left to us are
-    chosen by the stored profile."""
-    options = choose_split(folder, options)
-    if not is_terminal():
-        return Engine.start(folder, options)
-    from bandweave.cli.progress import loading_bar
-
-    with loading_bar(f"loading {printable(name)} on {count(len(options.shares), 'node')}") as bar:
-
-        def on_progress(progress: Sequence[tuple[int, int]]) -> None:
-            bar.update(sum(done for done, _ in progress), sum(total for _, total in progress))
-
-        def on_waiting(node: str) -> None:
-            bar.wait_for(node, "is `bandweave worker` running there?")
-
-        launcher = make_launcher(options, on_waiting)
-        return Engine.start(folder, options, launcher, on_progress)
-
-
-@contextlib.contextmanager
-def reading_bar(prompt_tokens: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """For ``Session.answer``: says how far the nodes have read a prompt, where that takes longer
-    than a second and people watch."""
-    if not shown or not is_terminal():
-        yield lambda done: None
-        return
-    from bandweave.cli.progress import PATIENCE_SECONDS, counting_bar
-
-    with counting_bar("reading the prompt", "tokens", after=PATIENCE_SECONDS) as update:
-        yield lambda done: update(done, prompt_tokens)
+def start_engine(
+    name: str, folder: Folder, options: EngineOptions, watch: Watch = unwatched
+) -> Engine:
+    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
+    with watch(name, len(options.shares)) as watcher:
+        options = choose_split(folder, options, watcher.remark)
+        launcher = make_launcher(options, watcher.waiting)
+        return Engine.start(folder, options, launcher, watcher.loading)

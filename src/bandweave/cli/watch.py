@@ -1,0 +1,50 @@
+"""What a command shows while a model opens and reads a prompt: bars, where people watch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from bandweave.cli import output
+from bandweave.serving.watcher import Watcher
+from bandweave.shown import printable
+
+
+class _Remarks(Watcher):
+    def remark(self, sentence: str) -> None:
+        output.say(sentence)
+
+
+@contextlib.contextmanager
+def watch_loading(name: str, nodes: int) -> Iterator[Watcher]:
+    """A ``serving.watcher.Watch``: a bar, on a terminal, and remarks anywhere."""
+    if not output.is_terminal():
+        yield _Remarks()
+        return
+    from bandweave.cli.progress import LoadingBar, loading_bar
+
+    class Bar(_Remarks):
+        def __init__(self, bar: LoadingBar) -> None:
+            self._bar = bar
+
+        def waiting(self, node: str) -> None:
+            self._bar.wait_for(node, "is `bandweave worker` running there?")
+
+        def loading(self, progress: Sequence[tuple[int, int]]) -> None:
+            self._bar.update(sum(done for done, _ in progress), sum(all for _, all in progress))
+
+    with loading_bar(f"loading {printable(name)} on {output.count(nodes, 'node')}") as bar:
+        yield Bar(bar)
+
+
+@contextlib.contextmanager
+def watch_reading(prompt_tokens: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """For ``Session.answer``: says how far the nodes have read a prompt, where that takes longer
+    than a second and people watch."""
+    if not shown or not output.is_terminal():
+        yield lambda done: None
+        return
+    from bandweave.cli.progress import PATIENCE_SECONDS, counting_bar
+
+    with counting_bar("reading the prompt", "tokens", after=PATIENCE_SECONDS) as update:
+        yield lambda done: update(done, prompt_tokens)
