@@ -114,6 +114,9 @@ def test_every_sequences_tokens_are_those_it_has_alone(
             if limit is not None and len(tokens) >= limit:
                 generator.cancel(id)
         play.step()
+        running = generator._scheduler.running
+        held = {page for one in running for page in one.cached.pages}
+        assert len(held) + generator._scheduler.pool.available == num_pages, "a page is lost"
         assert play.steps < most, "nothing gets on"
     for id, (request, _, limit, _, _) in enumerate(story):
         result, expected = play.results[id], alone(request)
@@ -154,12 +157,15 @@ def test_whoever_came_first_is_served_first(
 def test_pages_run_out_and_the_youngest_is_computed_again() -> None:
     requests = [asked(kind, 60, 200) for kind in range(3)]
     generator = make(num_pages=7, max_rows=64)
+    pool = generator._scheduler.pool
     sequences = [
         generator._scheduler.submit(id, request, digest=True) for id, request in enumerate(requests)
     ]
     results: dict[int, Result] = {}
     while generator.busy:
         results.update(generator.step().finished)
+        held = {page for one in generator._scheduler.running for page in one.cached.pages}
+        assert len(held) + pool.available == 7, "a page is lost"
     assert [one.preempted for one in sequences][0] == 0
     assert sum(one.preempted for one in sequences) > 0
     for id, request in enumerate(requests):

@@ -17,6 +17,7 @@ from bandweave.executors.executor import PAGE_SIZE
 from bandweave.generation.batch import Rows
 from bandweave.generation.pages import Cached, PagePool
 from bandweave.generation.request import Request
+from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
 
 
@@ -75,7 +76,7 @@ class Scheduler:
                 f"{self._pool.num_pages} KV pages of {PAGE_SIZE} tokens do not hold one context "
                 f"of {self._context} tokens"
             )
-        for token in request.tokens:
+        for token in (min(request.tokens), max(request.tokens)):
             if not 0 <= token < self._vocab_size:
                 raise ValueError(
                     f"token {token} is not in the vocabulary of {self._vocab_size} tokens"
@@ -124,25 +125,17 @@ class Scheduler:
         self._steps += 1
         reading = [one for one in self._running if not one.decodes]
         decoding = [one for one in self._running if one.decodes]
-        # Prompts get a quarter of the rows where there are more streams than rows.
-        rows = self._max_rows - (max(1, self._max_rows // 4) if reading else 0)
-        rows = rows or self._steps % 2  # one row: in turns
+        rows, _ = self._share(len(decoding), reading)
         if len(decoding) > rows:
             decoding.sort(key=lambda one: (one.served, one.arrival))
             decoding = sorted(decoding[:rows], key=_arrival)
-        decoding = [one for one in decoding if self._give_page(one)]
-        # The youngest may have given way since its turn came, and so may prompts.
+        # One that has given way to an older one has no pages; it may have had its turn, too.
+        decoding = [one for one in decoding if one.cached.pages and self._give_page(one)]
         running = set(map(id, self._running))
         batch = [_rows(one, 1) for one in decoding if id(one) in running]
-        room, read = self._max_rows - len(batch), 0
-        for one in reading:
-            if id(one) not in running:
-                continue
-            most = room if one.chunk is None else min(room, one.chunk - read)
-            if most > 0:
-                batch.append(_rows(one, most))
-                count = len(batch[-1].tokens)
-                room, read = room - count, read + count
+        reading = [one for one in reading if id(one) in running]
+        _, counts = self._share(len(batch), reading)
+        batch += [_rows(one, n) for one, n in zip(reading, counts, strict=True) if n]
         for rows_of in batch:
             rows_of.sequence.served = self._steps
         return batch
@@ -177,6 +170,10 @@ class Scheduler:
         for sequence in (*self._waiting, *self._running):
             self._end(sequence)
         self._ended = []
+
+    def _share(self, decoding: int, reading: ListOf[Sequence]) -> tuple[int, list[int]]:
+        prompts = [(one.length - len(one.cached.tokens), one.chunk) for one in reading]
+        return share_rows(decoding, prompts, max_rows=self._max_rows, step=self._steps)
 
     def _admit(self) -> None:
         """Starts those that wait, the first first, while there are pages for all that each has to

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from bandweave.generation.rows import share_rows
 from bandweave.planning.simulation.scenario import Scenario
 from bandweave.planning.simulation.server import Batch, Server, Times
 
@@ -76,6 +77,7 @@ class Replica:
         self.down_s = 0.0
         self.epoch = 0  # events of earlier ones are void
         self.flying = 0  # batches under way
+        self.steps = 0
         self.batch = scenario.batch or math.ceil(scenario.streams / len(self.stages))
         self._context = scenario.context
         self._known: dict[Batch, Sequence[Times]] = {}
@@ -118,18 +120,21 @@ class Replica:
         return self.flying < math.ceil(len(self.active) / self.batch)
 
     def _mixed_job(self) -> Job | None:
-        """All that decode, and of prompts as much as there is room for."""
-        most = self.server.chunk_rows
-        count = min(self.batch, len(self.decoding), most)
+        """What the engine's scheduler puts into a step."""
+        self.steps += 1
+        count, reads = share_rows(
+            min(self.batch, len(self.decoding)),
+            [(piece.rows, None) for piece in self.prompts],
+            max_rows=self.server.chunk_rows,
+            step=self.steps,
+        )
         streams = tuple(self.decoding.popleft() for _ in range(count))
         pieces: list[Piece] = []
-        room = most - count
-        while self.prompts and room > 0:
+        for rows in filter(None, reads):
             piece = self.prompts.popleft()
-            if piece.rows > room:
-                self.prompts.appendleft(replace(piece, rows=piece.rows - room))
-                piece = replace(piece, rows=room, last=False)
-            room -= piece.rows
+            if piece.rows > rows:
+                self.prompts.appendleft(replace(piece, rows=piece.rows - rows))
+                piece = replace(piece, rows=rows, last=False)
             pieces.append(piece)
         if not streams and not pieces:
             return None

@@ -1,0 +1,28 @@
+"""Rows: how a step's rows are shared out between answers that go on and prompts that are read.
+
+The scheduler's rule, which the simulation of a service plays too. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def share_rows(
+    decoding: int, prompts: Sequence[tuple[int, int | None]], *, max_rows: int, step: int
+) -> tuple[int, list[int]]:
+    """How many of the ``decoding`` sequences have a row of step number ``step``, and how many
+    tokens of each prompt are read.
+
+    A prompt is the number of its tokens that are left, and of a step's prompt tokens at most (None:
+    as many as fit), in order of arrival. Where there are more sequences than rows, prompts get a
+    quarter of the rows; a step of one row serves both in turns.
+    """
+    rows = max_rows - (max(1, max_rows // 4) if prompts else 0)
+    decoding = min(decoding, rows or step % 2)
+    room, read, counts = max_rows - decoding, 0, []
+    for left, chunk in prompts:
+        most = room if chunk is None else min(room, chunk - read)
+        counts.append(max(0, min(left, most)))
+        room, read = room - counts[-1], read + counts[-1]
+    return decoding, counts
