@@ -20,7 +20,7 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes import heartbeat
-from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.run_options import RunOptions
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)

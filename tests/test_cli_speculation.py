@@ -16,7 +16,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
-from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
 from bandweave.serving.session import open_session

@@ -24,7 +24,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
-from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.planning.profile.bill import ITEMS
 from bandweave.planning.profile.engine_cost import predict_step
 from bandweave.planning.profile.engine_node import EngineNode

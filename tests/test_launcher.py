@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from bandweave.mesh.channel import ChannelClosed
-from bandweave.nodes.handle import LaunchError
-from bandweave.nodes.launcher import LocalLauncher, ProcessHandle, ThreadLauncher
+from bandweave.nodes.launcher import LaunchError
+from bandweave.nodes.local_launcher import LocalLauncher, ProcessHandle
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from tests.helpers import node_stubs
 from tests.helpers.workers import (
     ROOT,
@@ -164,7 +165,7 @@ def test_nodes_that_do_not_listen_are_ended_all_the_same() -> None:
 
 CONTROLLER = """
 import json, sys, threading, time
-from bandweave.nodes.launcher import LocalLauncher
+from bandweave.nodes.local_launcher import LocalLauncher
 
 handles = []
 

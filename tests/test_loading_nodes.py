@@ -23,7 +23,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
-from bandweave.nodes.launcher import ThreadLauncher
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape

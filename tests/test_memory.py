@@ -16,7 +16,7 @@ from bandweave.executors.native import ExecutorOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph
-from bandweave.nodes.launcher import LocalLauncher
+from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions

@@ -19,7 +19,7 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.mesh import tcp_options
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.process import SERVE
 from tests.helpers.connections import SECRET
 from tests.helpers.networks import End, two_hosts

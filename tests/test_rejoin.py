@@ -19,7 +19,8 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph
-from bandweave.nodes.launcher import HostLauncher, LocalLauncher
+from bandweave.nodes.host_launcher import HostLauncher
+from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.nodes.process import SERVE
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split

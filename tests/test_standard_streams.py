@@ -13,7 +13,7 @@ import pytest
 
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.handshake.secret import make_secret, read_secret
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.host_launcher import HostLauncher
 from tests.helpers.workers import child_environment, free_port
 
 BANDWEAVE = (sys.executable, "-m", "bandweave")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from bandweave.mesh.address import bind, format_address, parse_address, resolve
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.worker import Worker
 from tests.helpers.connections import SECRET
 from tests.helpers.networks import End, forwarded, run, two_hosts

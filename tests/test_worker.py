@@ -21,7 +21,9 @@ from bandweave.handshake.secret import make_secret
 from bandweave.mesh.address import bind, format_address, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed
 from bandweave.mesh.host import host_id
-from bandweave.nodes.launcher import HostLauncher, LaunchError, LocalLauncher
+from bandweave.nodes.host_launcher import HostLauncher
+from bandweave.nodes.launcher import LaunchError
+from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.nodes.spawn import spawn
 from bandweave.nodes.worker import Worker, run_worker
 from bandweave.nodes.worker_session import WorkerSession
@@ -342,7 +344,7 @@ def test_a_node_that_missed_its_welcome_comes_again() -> None:
                 with contextlib.suppress(HandshakeError):
                     as_node(worker, unexpected, launcher.session).close()
             channel = Channel(sock, "node 0")
-            channel.send({"type": "here"})
+            channel.send({"type": "here", "generation": 1})
             channel.send({"type": "network", "network": "another"})
             assert channel.receive(5)["descriptor"] == -1
             channel.send({"type": "opened", "shared": False})

@@ -14,7 +14,7 @@ WIRE_FORMATS = ("exact", "bf16", "q8")
 SPECULATORS = ("off", "ngram", "draft")
 DEFAULT_DRAFT_TOKENS = 8
 MAX_DRAFT_TOKENS = 64
-_MOST_TOKENS, _MOST_STREAMS, _MOST_ROWS = 1 << 28, 1 << 16, 1 << 16
+_MOST_STREAMS, _MOST_ROWS = 1 << 16, 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,12 @@ class RunOptions:
             if value not in known:
                 raise ValueError(f"{name} {value[:40]!r} is unknown; choose {', '.join(known)}")
         for name, value, most in (
-            ("context", self.context, _MOST_TOKENS),
             ("streams", self.streams, _MOST_STREAMS),
             ("max_rows", self.max_rows, _MOST_ROWS),
         ):
-            if value is not None and value < 1:
+            if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-            if value is not None and value > most:
+            if value > most:
                 raise ValueError(f"{name} is {value}; it may be {most} at most")
         if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
             raise ValueError(

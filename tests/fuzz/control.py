@@ -32,8 +32,9 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.launcher import HostLauncher, ThreadLauncher
+from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.process import SERVE, run_node
+from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.run_options import RunOptions
 from tests.fuzz.handshake import quiet_worker, size_of
 from tests.fuzz.mutations import Mutator, text_of

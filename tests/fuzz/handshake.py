@@ -24,7 +24,7 @@ from bandweave.handshake.secret import make_secret
 from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import parse_address
 from bandweave.mesh.channel import Channel
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.host_launcher import HostLauncher
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, hello
 from tests.helpers.workers import WorkerProcess, ask, threads_of

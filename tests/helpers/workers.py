@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bandweave.nodes.handle import NodeHandle
-from bandweave.nodes.launcher import HostLauncher
+from bandweave.nodes.host_launcher import HostLauncher
+from bandweave.nodes.node_handle import NodeHandle
 from tests.helpers.connections import SECRET
 
 STUBS = "tests.helpers.node_stubs"

@@ -14,7 +14,7 @@ from typing import ClassVar
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.run_options import MAX_NODES, RunOptions
 
-_MOST_THREADS = 1 << 12
+_MOST_TOKENS, _MOST_THREADS = 1 << 28, 1 << 12
 _MOST_CPUS = 1 << 16
 
 
@@ -59,13 +59,12 @@ class Assignment:
             ("nodes", nodes, 1, MAX_NODES),
             ("as the node's rank", self.rank, 0, nodes - 1),
             ("stages", self.stages, 1, nodes),
+            ("tokens of context", self.run.context or 0, 1, _MOST_TOKENS),
             ("threads", self.threads, 0, _MOST_THREADS),
             ("pinned processors", len(self.cpus), 0, _MOST_THREADS),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
-        if self.run.context is None:
-            raise ValueError("an assignment says how many tokens a sequence may have")
         if (self.run.speculate == "draft") != (self.draft_fingerprint is not None):
             raise ValueError("a draft model and speculation by one belong together")
         if any(cpu >= _MOST_CPUS for cpu in (*self.cpus, *self.home)):

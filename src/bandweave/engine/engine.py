@@ -29,8 +29,9 @@ from bandweave.engine.router import Router
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.messages import AskStatistics, Statistics
-from bandweave.nodes.handle import Launcher, NodeHandle
+from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
+from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
 from bandweave.weights.panel_cache import open_cache
 

@@ -27,9 +27,11 @@ from bandweave.host.machine import (
 from bandweave.mesh.host import host_id
 from bandweave.messages import Description, Join
 from bandweave.models.registry import build_graph
-from bandweave.nodes.handle import Launcher, NodeHandle
+from bandweave.nodes.host_launcher import HostLauncher, OnWaiting
 from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
-from bandweave.nodes.launcher import HostLauncher, LocalLauncher, OnWaiting
+from bandweave.nodes.launcher import Launcher
+from bandweave.nodes.local_launcher import LocalLauncher
+from bandweave.nodes.node_handle import NodeHandle
 from bandweave.planning.search.fit import fitting_shares
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from bandweave.executors.executor import StepError
 from bandweave.mesh.printable import printable
 from bandweave.messages import Broken, Leave, Left, M, Message, MessageError, decode, encode
-from bandweave.nodes.handle import LONGEST_REASON, SILENT, Launcher, NodeHandle
+from bandweave.nodes.launcher import Launcher
+from bandweave.nodes.node_handle import LONGEST_REASON, SILENT, NodeHandle
 
 _GRACE_SECONDS = 0.5  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3

@@ -30,9 +30,9 @@ from bandweave.mesh.channel import Channel, ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.mesh.printable import printable
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.handle import LONGEST_REASON
 from bandweave.nodes.lifeline import Lifeline, die_with_parent
 from bandweave.nodes.log import Log
+from bandweave.nodes.node_handle import LONGEST_REASON
 
 Serve = Callable[[NodeContext], None]
 SERVE = "bandweave.engine.node:serve"

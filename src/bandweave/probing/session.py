@@ -15,8 +15,10 @@ from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.printable import printable
 from bandweave.messages import M, MessageError, Progress, decode, encode
 from bandweave.nodes.context import STALL_SECONDS
-from bandweave.nodes.handle import LONGEST_REASON, Launcher, NodeHandle
-from bandweave.nodes.launcher import HostLauncher, LocalLauncher
+from bandweave.nodes.host_launcher import HostLauncher
+from bandweave.nodes.launcher import Launcher
+from bandweave.nodes.local_launcher import LocalLauncher
+from bandweave.nodes.node_handle import LONGEST_REASON, NodeHandle
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.profile import (
     HERE,

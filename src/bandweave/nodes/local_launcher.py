@@ -1,0 +1,108 @@
+"""LocalLauncher: nodes as processes of this machine. Knows no models and no steps."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+from bandweave.handshake.secret import make_secret
+from bandweave.mesh.address import Address, bind
+from bandweave.mesh.channel import Channel
+from bandweave.nodes.launcher import START_TIMEOUT, Launcher, LaunchError
+from bandweave.nodes.node_handle import NodeHandle
+from bandweave.nodes.process import SERVE
+from bandweave.nodes.spawn import NodeSettings, Tail, describe_end, end_process, spawn
+
+_ENDING_SECONDS = (1.0, 1.0, 1.0)
+
+
+class ProcessHandle(NodeHandle):
+    """A node that is a child process of this one."""
+
+    def __init__(
+        self, *, node: int, process: subprocess.Popen[bytes], channel: Channel, address: Address
+    ) -> None:
+        name = f"node {node} (pid {process.pid})"
+        super().__init__(node=node, name=name, channel=channel, address=address)
+        self.pid = process.pid
+        self._process = process
+        assert process.stdout is not None
+        self._tail = Tail(process.stdout)
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def exit_reason(self) -> str | None:
+        """Waits up to half a second for the process's last words, which are part of the reason."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        words = self._tail.lines()
+        return describe_end(status) + (f"; its last words: {words[-1]}" if words else "")
+
+    def output(self) -> list[str]:
+        """The last lines that the process wrote, up to 64 KB."""
+        return self._tail.lines()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+            return True
+        return False
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        super().close()
+        self._tail.lines()
+
+
+class LocalLauncher(Launcher):
+    """Nodes as processes of this machine, which find each other on 127.0.0.1.
+
+    They end with this process, however it ends. ``threads_per_node`` and ``cache``, the folder for
+    packed weights, are passed on to the nodes.
+    """
+
+    def __init__(
+        self,
+        threads_per_node: int | None = None,
+        python: str = sys.executable,
+        *,
+        cache: str = "",
+        serve: str = SERVE,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
+        super().__init__(make_secret(), start_timeout=start_timeout)
+        self._threads, self._python, self._serve = threads_per_node, python, serve
+        self._cache = cache
+
+    def _launch(self, num_nodes: int) -> None:
+        for node in range(num_nodes):
+            # Bound here, so that every address is known before any node runs.
+            with bind(("127.0.0.1", 0)) as listening:
+                address = ("127.0.0.1", listening.getsockname()[1])
+                settings = NodeSettings(
+                    name=f"node {node}",
+                    node=node,
+                    session=self.session,
+                    secret=self.secret,
+                    address=address,
+                    threads=self._threads,
+                    cache=self._cache,
+                )
+                process, channel = spawn(
+                    settings, listening=listening, python=self._python, serve=self._serve
+                )
+            try:
+                handle = ProcessHandle(node=node, process=process, channel=channel, address=address)
+            except RuntimeError as error:  # no thread to read its output
+                channel.close()
+                end_process(process, _ENDING_SECONDS)
+                raise LaunchError(f"node {node} did not start: {error}") from error
+            self._handles.append(handle)
