@@ -43,7 +43,7 @@ struct PackedMatrix {
               size_t block_columns);
 };
 
-struct ProgramBuilder {
+struct PyProgram {
     Program program;
     std::vector<std::shared_ptr<PackedMatrix>> matrices;  // kept alive
 };

@@ -58,7 +58,7 @@ void bind_executor(nb::module_& m) {
     nb::class_<PyExecutor>(m, "Executor")
         .def(
             "__init__",
-            [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
+            [](PyExecutor* self, const PyProgram& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
                int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {

@@ -17,90 +17,127 @@ namespace {
 
 bool within(int value, int low, int high) { return low <= value && value <= high; }
 
-// One operation against its program.
+// One operation against its program: what the table says of its kind, then the kind's own rules.
 class Checker {
   public:
     Checker(const Program& program, const Op& op, int max_rows)
-        : program_(program), op_(op), max_rows_(max_rows) {}
+        : program_(program), op_(op), info_(op.info()), max_rows_(max_rows) {}
 
     void check() const {
-        numbers();
+        visit_attributes(op_.kind, static_cast<const Attributes&>(op_), CheckAttribute{*this});
+        for (int i = 0; i < kViews; i++) operand(i);
+        if (info_.matrix) matrix();
+        if (info_.vector.read) vector();
         switch (op_.kind) {
             case OpKind::embed:
-                whole_row(op_.out);
-                group(op_.nodes);
-                return require(contains(op_.nodes, 0), "node 0 is not in its group");
+                group();
+                return require(contains(op_.group, 0), "node 0 is not in its group");
             case OpKind::recv:
-                whole_row(op_.out);
                 peers();
-                return require(op_.nodes.size() == 1, "it receives from one node");
+                return require(op_.peers.size() == 1, "it receives from one node");
             case OpKind::send:
-                whole_row(op_.a);
                 return peers();
-            case OpKind::rms_norm:
-                floats(op_.a), floats(op_.out), same_rows(op_.a, op_.out);
-                pieces(op_.groups, op_.dim, op_.a);
-                same_width(op_.a, op_.out);
-                return vector(op_.dim);
             case OpKind::linear:
-                floats(op_.a), floats(op_.out), same_rows(op_.a, op_.out);
-                require(op_.out.offset % kPanel == 0, "its output does not begin at a panel");
-                if (op_.vector >= 0) vector(op_.out.width);
-                return matrix();
+                return require(op_.out.offset % kPanel == 0,
+                               "its output does not begin at a panel");
             case OpKind::linear_grid:
-                floats(op_.a), grid(op_.out), step_rows(op_.a), step_rows(op_.out);
-                matrix();
                 return require(
                     program_.matrices[static_cast<size_t>(op_.matrix)].layout.units() <= kMostUnits,
                     "its sums have too many units");
             case OpKind::rope:
-                floats(op_.a), step_rows(op_.a);
-                pieces(op_.heads, op_.dim, op_.a);
-                return require(2 * program_.inv_freq.size() <= static_cast<size_t>(op_.dim),
-                               "it rotates more than a head");
+                return rope();
             case OpKind::kv_append:
-                floats(op_.a), floats(op_.b), step_rows(op_.a), step_rows(op_.b);
-                pieces(op_.kv_heads, op_.dim, op_.a);
-                same_width(op_.a, op_.b);
-                return cache(op_.kv_heads);
+                return cache();
             case OpKind::attention:
-                floats(op_.a), floats(op_.out), step_rows(op_.a), step_rows(op_.out);
-                pieces(op_.heads, op_.dim, op_.a);
-                same_width(op_.a, op_.out);
-                return kv_map();
-            case OpKind::silu_mul:
-                floats(op_.a), floats(op_.b), floats(op_.out);
-                step_rows(op_.a), step_rows(op_.b), step_rows(op_.out);
-                same_width(op_.a, op_.out), same_width(op_.b, op_.out);
-                return times_rows(op_.out.width);
+                return attention();
             case OpKind::all_reduce_add:
                 return reduction();
-            case OpKind::take_rows:
-                floats(op_.a), floats(op_.out), step_rows(op_.a), logit_rows(op_.out);
-                return same_width(op_.a, op_.out);
             case OpKind::gather_logits:
                 return logits();
+            default:
+                return;
         }
-        require(false, "its kind is unknown");
     }
 
   private:
+    struct CheckAttribute {
+        const Checker& checker;
+
+        void operator()(const char*, AttributeType type, int value) const {
+            checker.index(type, value);
+        }
+        void operator()(const char*, AttributeType, uint32_t) const {}
+        void operator()(const char*, AttributeType, float value) const {
+            checker.require(std::isfinite(value), "a number is not finite");
+        }
+        void operator()(const char*, AttributeType type, const std::vector<int>& values) const {
+            if (type == AttributeType::nodes) return checker.distinct(values);
+            for (int value : values) checker.in_range(value);
+        }
+        void operator()(const char*, AttributeType,
+                        const std::vector<std::array<int, 3>>& values) const {
+            std::vector<int> nodes;
+            for (const auto& triple : values) nodes.push_back(triple[0]);
+            checker.distinct(nodes);
+        }
+    };
+
     void require(bool holds, const char* what) const {
         if (!holds)
             throw std::invalid_argument("operation " + op_.name +
                                         " does not fit its program: " + what);
     }
 
-    // What every operation holds to, used or not.
-    void numbers() const {
-        for (int value :
-             {op_.groups, op_.dim, op_.heads, op_.cache, op_.kv_heads, op_.window, op_.a.offset,
-              op_.a.width, op_.b.offset, op_.b.width, op_.out.offset, op_.out.width})
-            require(within(value, 0, kMostSize), "a number is out of range");
+    // --- numbers ---
+
+    void in_range(int value) const {
+        require(within(value, 0, kMostSize), "a number is out of range");
+    }
+    void index(AttributeType type, int value) const {
+        in_range(value);
+        const auto place = static_cast<size_t>(value);
+        if (type == AttributeType::cache)
+            require(place < program_.caches.size(), "its KV cache does not exist");
+        if (type == AttributeType::frequencies)
+            require(place < program_.frequencies.size(), "its table of frequencies does not exist");
+    }
+    int64_t value_of(const Factor& factor) const {
+        if (factor.attribute) return op_.*factor.attribute;
+        return factor.hidden_size ? program_.hidden_size : op_.view(factor.view).width;
     }
 
     // --- views ---
 
+    void operand(int index) const {
+        const OperandInfo& info = info_.operands[index];
+        const View& view = op_.view(index);
+        if (info.rows == Rows::none || (info.optional && view.buffer == -1))
+            return require(view.buffer == -1, "it has a view too many");
+        inside(view, info.grid);
+        if (info.rows == Rows::step)
+            require(!buffer(view).logit_rows, "a buffer has rows of logits");
+        if (info.rows == Rows::logits)
+            require(buffer(view).logit_rows, "a buffer has no rows of logits");
+        if (info.rows == Rows::same)
+            for (const View* other : {&op_.a, &op_.b, &op_.out})
+                if (other->buffer >= 0)
+                    require(buffer(*other).logit_rows == buffer(view).logit_rows,
+                            "its buffers have other rows");
+        if (info.width[0].given()) width(info, view);
+        if (info_.shared == Shared::lanes) times_rows(view.width);
+    }
+    void width(const OperandInfo& info, const View& view) const {
+        const Factor &pieces = info.width[0], &each = info.width[1];
+        if (!each.given()) {
+            const char* what = pieces.hidden_size ? "its rows are not of the model's width"
+                                                  : "its views have other widths";
+            return require(value_of(pieces) == view.width, what);
+        }
+        const int64_t count = value_of(pieces), size = value_of(each);
+        require(count >= 1 && size >= 1 && count * size == view.width,
+                "its heads or groups do not make its width");
+        times_rows(count);
+    }
     const Buffer& buffer(const View& view) const {
         require(view.buffer >= 0 && static_cast<size_t>(view.buffer) < program_.buffers.size(),
                 "a buffer does not exist");
@@ -108,54 +145,26 @@ class Checker {
     }
     void inside(const View& view, bool grid) const {
         const Buffer& held = buffer(view);
+        in_range(view.offset), in_range(view.width);
         require(held.grid == grid, "a buffer holds another kind of number");
         require(view.width >= 1 && view.offset + view.width <= held.width,
                 "a view leaves its buffer");
+        // Sums on the grid fill their buffer from its beginning.
+        require(!grid || view.offset == 0, "its sums do not begin their buffer");
     }
-    void floats(const View& view) const { inside(view, false); }
-    // Sums on the grid fill their buffer from its beginning.
-    void grid(const View& view) const {
-        inside(view, true);
-        require(view.offset == 0, "its sums do not begin their buffer");
-    }
-    void step_rows(const View& view) const {
-        require(!buffer(view).logit_rows, "a buffer has rows of logits");
-    }
-    void logit_rows(const View& view) const {
-        require(buffer(view).logit_rows, "a buffer has no rows of logits");
-    }
-    void same_rows(const View& a, const View& b) const {
-        require(buffer(a).logit_rows == buffer(b).logit_rows, "its buffers have other rows");
-    }
-    void same_width(const View& a, const View& b) const {
-        require(a.width == b.width, "its views have other widths");
-    }
-    // Rows as they cross between nodes.
-    void whole_row(const View& view) const {
-        floats(view), step_rows(view);
-        require(view.width == program_.hidden_size, "its rows are not of the model's width");
-    }
-
-    // --- what members share out ---
-
     // Things of all rows are numbered by ints.
-    void times_rows(int things) const {
-        require(static_cast<int64_t>(things) * max_rows_ <= INT_MAX,
-                "so many rows of it are more than can be numbered");
-    }
-    void pieces(int count, int dim, const View& view) const {
-        require(count >= 1 && dim >= 1 && static_cast<int64_t>(count) * dim == view.width,
-                "its heads or groups do not make its width");
-        times_rows(count);
+    void times_rows(int64_t things) const {
+        require(things * max_rows_ <= INT_MAX, "so many rows of it are more than can be numbered");
     }
 
     // --- weights and caches ---
 
-    void vector(int size) const {
+    void vector() const {
+        if (info_.vector.optional && op_.vector == -1) return;
         require(op_.vector >= 0 && static_cast<size_t>(op_.vector) < program_.vectors.size(),
                 "a vector does not exist");
         require(
-            program_.vectors[static_cast<size_t>(op_.vector)].size() == static_cast<size_t>(size),
+            program_.vectors[static_cast<size_t>(op_.vector)].size == value_of(info_.vector.size),
             "its vector has another size");
     }
     void matrix() const {
@@ -165,17 +174,27 @@ class Checker {
         require(m.layout.k == op_.a.width && m.outputs == op_.out.width,
                 "its matrix has another shape");
     }
-    void cache(int kv_heads) const {
-        require(op_.cache < program_.cache.layers && op_.dim == program_.cache.dim &&
-                    kv_heads <= program_.cache.kv_heads,
-                "it leaves the KV cache");
+    void rope() const {
+        const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];
+        require(static_cast<size_t>(op_.rotary) == 2 * table.size(),
+                "it rotates other than two elements for each of its frequencies");
+        require(op_.rotary <= op_.dim, "it rotates more than a head");
+        require(op_.a.buffer == op_.out.buffer && op_.a.offset == op_.out.offset,
+                "it rotates one view and writes another");
     }
-    void kv_map() const {
+    void cache() const {
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(
+            op_.k_dim == cache.k_dim && op_.v_dim == cache.v_dim && op_.kv_heads <= cache.kv_heads,
+            "it leaves the KV cache");
+    }
+    void attention() const {
         require(op_.kv_map.size() == static_cast<size_t>(op_.heads),
                 "not every head has its KV head");
-        cache(0);
+        cache();
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
         for (int head : op_.kv_map)
-            require(within(head, 0, program_.cache.kv_heads - 1), "it leaves the KV cache");
+            require(within(head, 0, cache.kv_heads - 1), "it leaves the KV cache");
     }
 
     // --- nodes ---
@@ -191,51 +210,42 @@ class Checker {
         for (int node : nodes)
             require(within(node, 0, program_.num_nodes - 1), "it names a node that is not there");
     }
-    void group(const std::vector<int>& nodes) const {
-        distinct(nodes);
-        require(contains(nodes, program_.node), "this node is not in its group");
+    void group() const {
+        require(contains(op_.group, program_.node), "this node is not in its group");
     }
     void peers() const {
-        distinct(op_.nodes);
-        require(!op_.nodes.empty() && !contains(op_.nodes, program_.node),
+        require(!op_.peers.empty() && !contains(op_.peers, program_.node),
                 "its peers are not other nodes");
     }
     void reduction() const {
-        grid(op_.a), floats(op_.b), floats(op_.out), step_rows(op_.a), step_rows(op_.out);
-        same_width(op_.a, op_.out), same_width(op_.b, op_.out);
         require(op_.b.buffer == op_.out.buffer && op_.b.offset == op_.out.offset,
                 "it adds to one buffer and writes another");
-        times_rows(op_.out.width);
-        if (op_.vector >= 0) vector(op_.out.width);
-        group(op_.nodes);
-        distinct(op_.contributors);
+        group();
         for (int node : op_.contributors)
-            require(contains(op_.nodes, node), "a contributor is not in its group");
+            require(contains(op_.group, node), "a contributor is not in its group");
     }
     // The owners' ranges follow each other, on node 0 over the whole vocabulary.
     void logits() const {
-        std::vector<int> nodes;
         int next = 0;
         bool own = false;
         for (const auto& [node, start, stop] : op_.owners) {
-            nodes.push_back(node);
             require(start == next && stop > start, "its owners' ranges do not follow each other");
             next = stop;
             if (node != program_.node) continue;
             own = true;
-            floats(op_.a), logit_rows(op_.a);
+            inside(op_.a, false);
             require(op_.a.width == stop - start, "its own range has another width");
         }
-        distinct(nodes);
         require(next == program_.vocab_size, "its owners' ranges are not the vocabulary");
         if (program_.node != 0) return require(own, "this node has nothing to give");
-        floats(op_.out), logit_rows(op_.out);
+        inside(op_.out, false);
         require(op_.out.width == program_.vocab_size && op_.out.offset == 0,
                 "its output is not the vocabulary");
     }
 
     const Program& program_;
     const Op& op_;
+    const OperationInfo& info_;
     const int max_rows_;
 };
 
@@ -251,26 +261,43 @@ void check_program(const Program& program, int max_rows) {
         "its node is none of its nodes");
     require(within(program.hidden_size, 1, kMostSize) && within(program.vocab_size, 1, kMostSize),
             "its width or its vocabulary is out of range");
-    // A node may have no layers and no heads.
-    require(within(program.cache.layers, 0, kMostLayers) &&
-                within(program.cache.kv_heads, 0, kMostKvHeads) &&
-                within(program.cache.dim, 1, kMostHeadDim),
-            "the shape of its KV cache is out of range");
-    require(program.inv_freq.size() <= kMostHeadDim, "it has too many frequencies");
-    for (double frequency : program.inv_freq)
-        require(std::fabs(frequency) <= kMostFrequency, "a frequency is out of range");
+    require(program.caches.size() <= kMostLayers, "it has too many KV caches");
+    for (const CacheShape& cache : program.caches) {
+        // A node may have no heads.
+        require(within(cache.kv_heads, 0, kMostKvHeads) && within(cache.k_dim, 1, kMostHeadDim) &&
+                    within(cache.v_dim, 1, kMostHeadDim),
+                "the shape of a KV cache is out of range");
+        require(cache.k_dim == cache.v_dim,
+                "its keys and values have other widths, which these kernels do not read");
+    }
+    require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
+    for (const auto& table : program.frequencies) {
+        require(table.size() <= kMostHeadDim, "it has too many frequencies");
+        for (double frequency : table)
+            require(std::fabs(frequency) <= kMostFrequency, "a frequency is out of range");
+    }
     for (const Buffer& buffer : program.buffers)
         require(within(buffer.width, 1, kMostSize), "a buffer's width is out of range");
-    for (const Matrix& matrix : program.matrices) {
+    for (const Matrix& matrix : program.matrices)
         require(within(matrix.layout.k, 1, kMostSize) && within(matrix.layout.unit, 1, kMostSize) &&
-                    within(matrix.outputs, 1, kMostSize) && matrix.panels != nullptr,
+                    within(matrix.outputs, 1, kMostSize),
                 "the shape of a matrix is out of range");
-        require(within(static_cast<int>(matrix.format), 0, 3), "a matrix's format is unknown");
-    }
-    for (const auto& vector : program.vectors)
-        require(vector.size() <= static_cast<size_t>(kMostSize), "a vector is too long");
+    for (const Vector& vector : program.vectors)
+        require(within(vector.size, 1, kMostSize), "the size of a vector is out of range");
     require(program.ops.size() <= kMostOps, "it has too many operations");
-    for (const Op& op : program.ops) Checker(program, op, max_rows).check();
+    for (const Op& op : program.ops) {
+        require(within(static_cast<int>(op.kind), 0, kKinds - 1), "an operation's kind is unknown");
+        Checker(program, op, max_rows).check();
+    }
+}
+
+void check_weights(const Program& program) {
+    for (const Matrix& matrix : program.matrices) {
+        require(within(static_cast<int>(matrix.format), 0, 3), "a matrix's format is unknown");
+        require(matrix.panels != nullptr, "a matrix is missing");
+    }
+    for (const Vector& vector : program.vectors)
+        require(vector.values.size() == static_cast<size_t>(vector.size), "a vector is missing");
 }
 
 void check_options(const ExecutorOptions& options) {

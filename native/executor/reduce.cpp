@@ -46,24 +46,45 @@ size_t reduction_bytes(int rows, int width, int nodes) {
     return message_room(rows, width) + ends * (kFrameRoom + 256);
 }
 
-// A pure function of what every node of the group knows.
+ReductionPlan plan_reduction(int rows, int width, int nodes, WireFormat wire, size_t hop_bytes,
+                             int overlap_rows) {
+    ReductionPlan plan;
+    if (nodes == 1) return plan;
+    const size_t bytes = sizeof(int32_t) * static_cast<size_t>(rows) * static_cast<size_t>(width);
+    const int chunk_rows = std::max(1, overlap_rows);
+    if (rows >= 2 * chunk_rows && bytes >= 2 * hop_bytes)
+        plan.chunks = std::min(kMostChunks, rows / chunk_rows);
+    const double values = static_cast<double>(width) * (rows / plan.chunks);
+    const double own = bytes_a_value(wire);
+    const double saved = (nodes - 1) * values * (own - (own + 4) / nodes);
+    plan.scattered = saved > static_cast<double>(hop_bytes);
+    return plan;
+}
+
+size_t planned_bytes(const ReductionPlan& plan, int rows, int width, int nodes) {
+    size_t bytes = 0;
+    for (int index = 0; index < plan.chunks; index++) {
+        const Span own = part(rows, index, plan.chunks);
+        const Blocks blocks{own.to - own.from, width};
+        // The last slice is as large as any.
+        const Span sent =
+            plan.scattered ? part(blocks.count(), nodes - 1, nodes) : Span{0, blocks.count()};
+        bytes += tag_bytes(count_of(sent)) + blocks_bytes(blocks, 4, sent.from, sent.to);
+    }
+    return bytes;
+}
+
 Executor::Reduction Executor::reduction(const Op& op) const {
     Reduction r;
-    r.nodes = static_cast<int>(op.nodes.size());
-    r.rank = rank_of(op.nodes, program_.node);
+    r.nodes = static_cast<int>(op.group.size());
+    r.rank = rank_of(op.group, program_.node);
     r.contributes = std::find(op.contributors.begin(), op.contributors.end(), program_.node) !=
                     op.contributors.end();
     r.width = op.a.width;
-    if (r.nodes == 1) return r;
-    const size_t bytes =
-        sizeof(int32_t) * static_cast<size_t>(step_.rows) * static_cast<size_t>(r.width);
-    const int chunk_rows = std::max(1, options_.overlap_rows);
-    if (step_.rows >= 2 * chunk_rows && bytes >= 2 * options_.hop_bytes)
-        r.chunks = std::min(kMostChunks, step_.rows / chunk_rows);
-    const double values = static_cast<double>(r.width) * (step_.rows / r.chunks);
-    const double own = bytes_a_value(options_.wire);
-    const double saved = (r.nodes - 1) * values * (own - (own + 4) / r.nodes);
-    r.scattered = saved > static_cast<double>(options_.hop_bytes);
+    const ReductionPlan plan = plan_reduction(step_.rows, r.width, r.nodes, options_.wire,
+                                              options_.hop_bytes, options_.overlap_rows);
+    r.chunks = plan.chunks;
+    r.scattered = plan.scattered;
     return r;
 }
 
@@ -214,8 +235,8 @@ void Executor::contribute(const Op& op, const Reduction& r, int index, int membe
             uint8_t* payload = message(r, c, rank);
             const size_t bytes = finish(op, c, slice(r, c.blocks, rank), options_.wire, payload);
             exchange_->send(payload, bytes, FrameKind::data, op.tag, part_number,
-                            r.scattered ? std::vector<int>{op.nodes[static_cast<size_t>(rank)]}
-                                        : without(op.nodes, program_.node),
+                            r.scattered ? std::vector<int>{op.group[static_cast<size_t>(rank)]}
+                                        : without(op.group, program_.node),
                             Traffic::activations);
         }
         wide_.store(false);
@@ -241,7 +262,7 @@ bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member
         const size_t bytes = finish(op, c, whole, WireFormat::exact, payload);
         wide_.store(false);
         exchange_->send(payload, bytes, FrameKind::data, op.tag,
-                        static_cast<uint16_t>(2 * index + 1), without(op.nodes, program_.node),
+                        static_cast<uint16_t>(2 * index + 1), without(op.group, program_.node),
                         Traffic::activations);
     });
     return !first_failed_;
@@ -256,17 +277,17 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
     if (!met) barrier();
     on_first_met(op, member, [&] {
         const auto number = static_cast<uint16_t>(2 * index + (r.scattered ? 1 : 0));
-        const auto& senders = r.scattered ? op.nodes : op.contributors;
+        const auto& senders = r.scattered ? op.group : op.contributors;
         received_ = &exchange_->receive(op.tag, number, without(senders, program_.node));
         if (last) exchange_->drain();
         for (const auto& frame : *received_)
-            check_message(frame, op, c, slice(r, c.blocks, rank_of(op.nodes, frame.node)),
+            check_message(frame, op, c, slice(r, c.blocks, rank_of(op.group, frame.node)),
                           r.scattered ? WireFormat::exact : options_.wire);
     });
     if (first_failed_) return false;
     const Span own = part(c.blocks.count(), member, team_.members());
     for (const auto& frame : *received_) {
-        const Span whole = slice(r, c.blocks, rank_of(op.nodes, frame.node));
+        const Span whole = slice(r, c.blocks, rank_of(op.group, frame.node));
         const Span mine{std::max(own.from, whole.from), std::min(own.to, whole.to)};
         if (mine.from < mine.to) decode(frame, op, c, whole, mine, !r.scattered);
     }
@@ -275,7 +296,7 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
 
 void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
     const float* bias =
-        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].data() : nullptr;
+        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].values.data() : nullptr;
     const Span own = part(c.blocks.count(), member, team_.members());
     bool sane = true;
     for (int b = own.from; b < own.to;) {
@@ -290,8 +311,10 @@ void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
     if (!sane) fail(op, op.name + ": a sum is too large for the grid");
 }
 
-// `product`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
-void Executor::all_reduce_add(const Op* product_op, const Op& op, int member) {
+void Executor::all_reduce_add(const Op& op, int member) { reduce(nullptr, op, member); }
+
+// `product_op`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
+void Executor::reduce(const Op* product_op, const Op& op, int member) {
     const Reduction r = reduction(op);
     if (r.nodes == 1) return add_to_residual(op, chunk(r, 0), member);
     const double start = now();

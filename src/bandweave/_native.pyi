@@ -1,13 +1,17 @@
 """The C++ core, as native/bindings binds it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
-Triple = tuple[int, int, int]
+
+PAGE_SIZE: int  # positions of a KV page, and of a chunk of attention (docs/numerics.md)
+HOP_BYTES: int  # see native/executor/reduction.h
+OVERLAP_ROWS: int
+FRAME_BYTES: int
 
 class StepError(RuntimeError): ...
 
@@ -26,6 +30,7 @@ def crc32c(data: bytes, variant: str, sum: int = 0) -> int: ...
 def shared_transport_bytes() -> int: ...
 def place(matrices: Sequence[Matrix], cpus: Sequence[int]) -> None: ...
 def reduction_bytes(rows: int, width: int, nodes: int) -> int: ...
+def reduction(rows: int, width: int, nodes: int) -> tuple[int, int, int]: ...
 def join_locally(a: Exchange, b: Exchange) -> None: ...
 
 class PlainRead:
@@ -57,26 +62,7 @@ class Matrix:
 
 class Program:
     def __init__(
-        self,
-        node: int,
-        num_nodes: int,
-        hidden_size: int,
-        vocab_size: int,
-        cache: Triple,
-        inv_freq: Sequence[float],
-    ) -> None: ...
-    def add_buffer(self, width: int, grid: bool, logit_rows: bool) -> int: ...
-    def add_matrix(self, matrix: Matrix) -> int: ...
-    def add_vector(self, values: Floats) -> int: ...
-    def add_op(
-        self,
-        kind: str,
-        name: str,
-        inputs: Sequence[Triple],
-        outputs: Sequence[Triple],
-        matrix: int,
-        vector: int,
-        attributes: Mapping[str, object],
+        self, encoded: bytes, matrices: Sequence[Matrix], vectors: Sequence[Floats]
     ) -> None: ...
 
 class Exchange:

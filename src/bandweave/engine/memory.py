@@ -56,7 +56,7 @@ def _step_bytes(program: Program, rows: int) -> int:
     for weight in program.weights.values():
         groups = Groups(inputs=weight.inputs, unit=weight.unit).count
         quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + _ACTIVATION_PADDING)
-    return rows * (widths + quantised + 8 * len(program.inv_freq)) + 1024
+    return rows * (widths + quantised + 8 * sum(map(len, program.frequencies))) + 1024
 
 
 def _exchange_bytes(program: Program, rows: int) -> int:

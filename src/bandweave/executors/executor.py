@@ -12,7 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-PAGE_SIZE = 64  # positions in a KV page; also the attention chunk of docs/numerics.md
+from bandweave import _native
+
+PAGE_SIZE = (
+    _native.PAGE_SIZE
+)  # positions in a KV page; also the attention chunk of docs/numerics.md
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.executors.executor import Step, StepError
-from bandweave.programs.program import Op, Program, View
+from bandweave.programs.encoding import encode
+from bandweave.programs.program import Program
 from bandweave.weights.loading import Weights
 
 
@@ -37,8 +38,8 @@ class ExecutorOptions:
     spin: bool = True
     isa: str = ""
     wire: str = "exact"
-    hop_bytes: int = 64 << 10
-    overlap_rows: int = 64
+    hop_bytes: int = _native.HOP_BYTES
+    overlap_rows: int = _native.OVERLAP_ROWS
     fetch_ahead: int = -1
 
 
@@ -124,41 +125,15 @@ def _arrays(step: Step) -> tuple[Int32, Int32, Int32, Int32, Int32]:
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of 64 positions over all of the node's layers and KV heads."""
-    cache = program.cache
-    head = _native.kv_head_bytes(cache.head_dim, kv_format == "f16")
-    return cache.layers * cache.kv_heads * head
+    return sum(
+        cache.kv_heads * _native.kv_head_bytes(cache.k_dim, kv_format == "f16")
+        for cache in program.caches
+    )
 
 
 def _native_program(program: Program, weights: Weights) -> _native.Program:
-    native = _native.Program(
-        node=program.node,
-        num_nodes=program.num_nodes,
-        hidden_size=program.hidden_size,
-        vocab_size=program.vocab_size,
-        cache=(program.cache.layers, program.cache.kv_heads, program.cache.head_dim),
-        inv_freq=list(program.inv_freq),
+    return _native.Program(
+        encode(program),
+        [weights.matrices[name] for name in program.weights],
+        [weights.vectors[name] for name in program.vectors],
     )
-    buffers = {
-        name: native.add_buffer(buffer.width, buffer.dtype == "grid", buffer.rows == "logits")
-        for name, buffer in program.buffers.items()
-    }
-    matrices = {name: native.add_matrix(matrix) for name, matrix in weights.matrices.items()}
-    vectors = {name: native.add_vector(vector) for name, vector in weights.vectors.items()}
-
-    def views(values: tuple[View, ...]) -> list[tuple[int, int, int]]:
-        return [(buffers[view.buffer], view.offset, view.width) for view in values]
-
-    def add(op: Op) -> None:
-        native.add_op(
-            op.kind,
-            op.name,
-            views(op.inputs),
-            views(op.outputs),
-            -1 if op.weight is None else matrices[op.weight],
-            -1 if op.vector is None else vectors[op.vector],
-            dict(op.attributes),
-        )
-
-    for op in program.ops:
-        add(op)
-    return native

@@ -5,6 +5,8 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bandweave.models.graph import (
     COLUMN_UNIT,
     Axis,
@@ -15,7 +17,7 @@ from bandweave.models.graph import (
     split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
-from bandweave.models.spec import inverse_frequencies
+from bandweave.models.spec import RopeSpec, inverse_frequencies
 from bandweave.programs.program import (
     Attribute,
     Buffer,
@@ -31,9 +33,12 @@ from bandweave.programs.split import NodeShare, Split
 from bandweave.ranges import Range
 
 
-def lower(graph: Graph, split: Split, node: int) -> Program:
-    """The program of one node of a split."""
-    return _Lowering(graph, split, split.shares[node]).run()
+def lower(
+    graph: Graph, split: Split, node: int, *, layers: Collection[int] | None = None
+) -> Program:
+    """The program of one node of a split; with ``layers`` only those of its layers, for who wants
+    to know what a node computes and knows which layers are alike."""
+    return _Lowering(graph, split, split.shares[node]).run(layers)
 
 
 class _Lowering:
@@ -46,24 +51,27 @@ class _Lowering:
         self.weights: dict[str, Weight] = {}
         self.vectors: dict[str, Vector] = {}
         self.views: dict[str, View] = {}
+        self.caches: list[CacheShape] = []
+        self.frequencies: dict[RopeSpec, tuple[float, ...]] = {}
         self.ops: list[Op] = []
+        self.layer: int | None = None
         self.embedding: Part | None = None
         self.tag = 0  # numbers exchanges alike on all nodes, whose programs differ in length
 
-    def run(self) -> Program:
+    def run(self, layers: Collection[int] | None) -> Program:
         share, last = self.share, len(self.split.stages) - 1
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
         for tag, op in enumerate(self.graph.ops):
-            self.tag = tag
+            self.tag, self.layer = tag, op.layer
             if op.layer is not None:
-                if share.layers.start <= op.layer < share.layers.stop:
-                    getattr(self, f"_{op.kind}")(op)
-            elif op.kind == "embed":
-                if share.stage == 0:
-                    self._embed(op)
-            elif share.stage == last:
-                getattr(self, f"_{op.kind}")(op)
+                here = share.layers.start <= op.layer < share.layers.stop
+                here = here and (layers is None or op.layer in layers)
+            else:
+                here = share.stage == (0 if op.kind == "embed" else last)
+            if here:
+                getattr(self, f"_{op.kind}", self._pointwise)(op)
+        self.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
@@ -76,12 +84,8 @@ class _Lowering:
             buffers=self.buffers,
             weights=self.weights,
             vectors=self.vectors,
-            cache=CacheShape(
-                layers=len(share.layers),
-                kv_heads=len(share.kv_heads),
-                head_dim=self.spec.head_dim,
-            ),
-            inv_freq=inverse_frequencies(self.spec.rope),
+            caches=tuple(self.caches),
+            frequencies=tuple(self.frequencies.values()),
             ops=tuple(self.ops),
             embedding=self.embedding,
         )
@@ -89,7 +93,7 @@ class _Lowering:
     # --- the graph's operations ---
 
     def _embed(self, op: GraphOp) -> None:
-        x = self._buffer("x", self.spec.hidden_size)
+        x = self.views["x"] = self._buffer("x", self.spec.hidden_size)
         self._op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
@@ -146,18 +150,29 @@ class _Lowering:
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
             dim = self.spec.head_dim
-            heads = view.width // dim
-            self._op("rope", op.name, (view,), (view,), heads=heads, dim=dim)
+            rope = op.attributes["rope"]
+            assert isinstance(rope, RopeSpec)
+            self.frequencies.setdefault(rope, inverse_frequencies(rope))
+            self._op(
+                "rope",
+                op.name,
+                (view,),
+                (view,),
+                heads=view.width // dim,
+                dim=dim,
+                rotary=rope.rotary_dim,
+                table=list(self.frequencies).index(rope),
+            )
 
     def _attention(self, op: GraphOp) -> None:
         share, spec = self.share, self.spec
         if not len(share.heads):
             return
-        assert op.layer is not None
-        cache = op.layer - share.layers.start
         q, k, v = (self.views[value.name] for value in op.inputs)
-        kv_heads, dim = len(share.kv_heads), spec.head_dim
-        self._op("kv_append", f"{op.name}.kv", (k, v), cache=cache, kv_heads=kv_heads, dim=dim)
+        dim, cache = spec.head_dim, len(self.caches)
+        shape = CacheShape(kv_heads=len(share.kv_heads), k_dim=dim, v_dim=dim)
+        self.caches.append(shape)
+        self._op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
         kv_map = tuple(
             head // spec.heads_per_kv_head - share.kv_heads.start
             for head in range(share.heads.start, share.heads.stop)
@@ -171,17 +186,24 @@ class _Lowering:
             (out,),
             cache=cache,
             heads=len(share.heads),
-            dim=dim,
+            k_dim=shape.k_dim,
+            v_dim=shape.v_dim,
+            scale=_number(op, "scale"),
+            window=_number(op, "window"),
             kv_map=kv_map,
-            window=spec.sliding_window or 0,
         )
 
-    def _silu_mul(self, op: GraphOp) -> None:
-        if (gate := self._own_view(op.inputs[0])) is None:
+    def _pointwise(self, op: GraphOp) -> None:
+        """An operation on numbers in the same place of its inputs and output, all split alike."""
+        if (first := self._own_view(op.inputs[0])) is None:
             return
-        out = self._buffer("gated", gate.width)
-        self.views[op.outputs[0].name] = out
-        self._op("silu_mul", op.name, (gate, self.views[op.inputs[1].name]), (out,))
+        (value,) = op.outputs
+        rows = self.buffers[first.buffer].rows
+        out = self._buffer(value.name, first.width, rows=rows)
+        inputs = tuple(self.views[one.name] for one in op.inputs)
+        self.views[value.name] = out
+        attributes = {name: _number(op, name) for name in op.attributes}
+        self._op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
         x, inputs = op.inputs
@@ -240,7 +262,7 @@ class _Lowering:
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
-        x = self._buffer("x", self.spec.hidden_size)
+        x = self.views["x"] = self._buffer("x", self.spec.hidden_size)
         others = self.split.stages[stage]
         if kind == "recv":
             peers = (others[self.share.rank % len(others)],)
@@ -295,7 +317,8 @@ class _Lowering:
         return 1 if axis is Axis.COLUMNS else self.spec.head_dim
 
     def _own_view(self, value: Value) -> View | None:
-        return self.views.get(value.name) if len(self._range(value.axis)) else None
+        whole = value.axis is None
+        return self.views.get(value.name) if whole or len(self._range(value.axis)) else None
 
     def _buffer(self, name: str, width: int, *, dtype: str = "f32", rows: str = "step") -> View:
         known = self.buffers.setdefault(
@@ -324,5 +347,12 @@ class _Lowering:
                 weight=weight,
                 vector=vector,
                 attributes=attributes,
+                layer=self.layer,
             )
         )
+
+
+def _number(op: GraphOp, name: str) -> int | float:
+    value = op.attributes[name]
+    assert isinstance(value, int | float), (op.name, name)
+    return value

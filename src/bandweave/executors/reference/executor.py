@@ -8,8 +8,6 @@ Suffixes: T rows of the step, L rows that want logits, N outputs, H heads, D ele
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from bandweave.executors.executor import Step, StepError
@@ -26,7 +24,7 @@ from bandweave.executors.reference.products import (
 )
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.executors.reference.wire import round_grid, round_rows
-from bandweave.programs.program import Op, Program, View
+from bandweave.programs.program import CacheShape, Op, Program, View
 
 
 class ReferenceExecutor:
@@ -50,16 +48,15 @@ class ReferenceExecutor:
         self._weights = weights
         self._exchange = exchange
         self._wire = wire
-        self._inv_freq = np.array(program.inv_freq, dtype=np.float64)
-        shape = program.cache
+        self._frequencies = [np.array(table, dtype=np.float64) for table in program.frequencies]
         self._caches = [
             LayerCache(
                 num_pages=num_pages,
                 kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
+                head_dim=_one_dim(shape),
                 kv_dtype=kv_dtype,
             )
-            for _ in range(shape.layers)
+            for shape in program.caches
         ]
         self._floats: dict[str, F32] = {}
         self._grids: dict[str, Grid] = {}
@@ -99,7 +96,7 @@ class ReferenceExecutor:
                 if op.kind == "embed":
                     self._embed(op, embeddings)
                 else:
-                    _OPS[op.kind](self, op, step)
+                    getattr(self, f"_{op.kind}")(op, step)
             except NumbersError as error:
                 reason = f"{op.name}: {error}"
                 if self._exchange is not None:
@@ -140,25 +137,25 @@ class ReferenceExecutor:
             assert received.dtype == np.float32
             embeddings = received.astype(np.float32, copy=False)
         elif self._exchange is not None:
-            self._exchange.send(_nodes(op, "group"), op.name, embeddings)
+            self._exchange.send(op.numbers("group"), op.name, embeddings)
         self._set(x, embeddings)
 
     def _recv(self, op: Op, step: Step) -> None:
-        (x,), (peer,) = op.outputs, _nodes(op, "peers")
+        (x,), (peer,) = op.outputs, op.numbers("peers")
         assert self._exchange is not None
         self._set(x, self._exchange.receive(peer, "stage").astype(np.float32, copy=False))
 
     def _send(self, op: Op, step: Step) -> None:
         (x,) = op.inputs
         assert self._exchange is not None
-        self._exchange.send(_nodes(op, "peers"), "stage", round_rows(self._get(x), self._wire))
+        self._exchange.send(op.numbers("peers"), "stage", round_rows(self._get(x), self._wire))
 
     def _rms_norm(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
-        weight, eps = self._vector(op), op.attributes["eps"]
-        assert weight is not None and isinstance(eps, float)
-        x_THD = self._heads(source, _integer(op, "dim"))
-        self._set(target, math.rms_norm(x_THD, weight, eps))
+        weight = self._vector(op)
+        assert weight is not None
+        x_THD = self._heads(source, op.number("dim"))
+        self._set(target, math.rms_norm(x_THD, weight, op.real("eps")))
 
     def _linear(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
@@ -168,23 +165,24 @@ class ReferenceExecutor:
 
     def _rope(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
-        x_THD = self._heads(source, _integer(op, "dim"))
-        self._set(target, math.rope(x_THD, step.positions, self._inv_freq))
+        x_THD = self._heads(source, op.number("dim"))
+        frequencies = self._frequencies[op.number("table")]
+        self._set(target, math.rope(x_THD, step.positions, frequencies))
 
     def _kv_append(self, op: Op, step: Step) -> None:
         k, v = op.inputs
-        dim = _integer(op, "dim")
-        cache = self._caches[_integer(op, "cache")]
-        cache.append(step, self._heads(k, dim), self._heads(v, dim))
+        cache = self._caches[op.number("cache")]
+        cache.append(step, self._heads(k, op.number("k_dim")), self._heads(v, op.number("v_dim")))
 
     def _attention(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         y_THD = attention(
             step,
-            self._heads(source, _integer(op, "dim")),
-            self._caches[_integer(op, "cache")],
-            kv_map=_nodes(op, "kv_map"),
-            window=_integer(op, "window"),
+            self._heads(source, op.number("k_dim")),
+            self._caches[op.number("cache")],
+            kv_map=op.numbers("kv_map"),
+            window=op.number("window"),
+            scale=op.real("scale"),
         )
         self._set(target, y_THD)
 
@@ -200,12 +198,12 @@ class ReferenceExecutor:
 
     def _all_reduce_add(self, op: Op, step: Step) -> None:
         (grid, residual), (target,) = op.inputs, op.outputs
-        node, contributors = self.program.node, _nodes(op, "contributors")
+        node, contributors = self.program.node, op.numbers("contributors")
         own_TN = self._grids[grid.buffer]
-        if len(_nodes(op, "group")) > 1:
+        if len(op.numbers("group")) > 1:
             own_TN = round_grid(own_TN, self._wire)
         if self._exchange is not None and node in contributors:
-            self._exchange.send(_nodes(op, "group"), op.name, own_TN)
+            self._exchange.send(op.numbers("group"), op.name, own_TN)
         total_TN = np.zeros_like(own_TN)
         for source in contributors:
             if source == node:
@@ -238,30 +236,9 @@ class ReferenceExecutor:
                 logits_LN[:, start:stop] = self._exchange.receive(node, op.name)
 
 
-_OPS: Mapping[str, Callable[[ReferenceExecutor, Op, Step], None]] = {
-    "recv": ReferenceExecutor._recv,
-    "send": ReferenceExecutor._send,
-    "rms_norm": ReferenceExecutor._rms_norm,
-    "linear": ReferenceExecutor._linear,
-    "rope": ReferenceExecutor._rope,
-    "kv_append": ReferenceExecutor._kv_append,
-    "attention": ReferenceExecutor._attention,
-    "silu_mul": ReferenceExecutor._silu_mul,
-    "linear_grid": ReferenceExecutor._linear_grid,
-    "all_reduce_add": ReferenceExecutor._all_reduce_add,
-    "take_rows": ReferenceExecutor._take_rows,
-    "gather_logits": ReferenceExecutor._gather_logits,
-}
-
-
-def _integer(op: Op, name: str) -> int:
-    value = op.attributes[name]
-    assert isinstance(value, int), (op.name, name)
-    return value
-
-
-def _nodes(op: Op, name: str) -> tuple[int, ...]:
-    """An attribute that is a tuple of integers."""
-    value = op.attributes[name]
-    assert isinstance(value, tuple)
-    return tuple(entry for entry in value if isinstance(entry, int))
+def _one_dim(shape: CacheShape) -> int:
+    if shape.k_dim != shape.v_dim:
+        raise ValueError(
+            f"keys of {shape.k_dim} elements and values of {shape.v_dim} do not share a cache here"
+        )
+    return shape.k_dim
