@@ -62,7 +62,7 @@ Op take_op(Cursor& in, size_t index) {
     try {
         take_operands(in, op);
     } catch (const std::invalid_argument&) {
-        throw std::invalid_argument("the program ends in the midst of " + who + ", a " +
+        throw std::invalid_argument("the program ends in the midst of " + who + ", of kind " +
                                     op.info().name);
     }
     return op;

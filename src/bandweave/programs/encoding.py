@@ -22,7 +22,7 @@ int. Whether the numbers make sense is for the decoder to say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 
 from bandweave.programs.operations import (
     BY_KIND,
@@ -86,7 +86,7 @@ class _Encoder:
                 out += _attribute(attribute, op.attributes[attribute.name])
         except KeyError as error:
             raise ValueError(f"operation {op.name}, a {op.kind}, lacks {error}") from None
-        except (struct.error, TypeError) as error:
+        except (struct.error, OverflowError, TypeError) as error:
             raise ValueError(
                 f"operation {op.name}, a {op.kind}, holds what cannot be written: {error}"
             ) from None
@@ -117,7 +117,7 @@ def _index(names: Iterable[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _count(things: Sequence[object] | dict[str, object]) -> bytes:
+def _count(things: Sized) -> bytes:
     return struct.pack("<I", len(things))
 
 

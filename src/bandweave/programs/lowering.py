@@ -5,7 +5,9 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from bandweave.models.graph import (
     COLUMN_UNIT,
@@ -34,11 +36,21 @@ from bandweave.ranges import Range
 
 
 def lower(
-    graph: Graph, split: Split, node: int, *, layers: Collection[int] | None = None
+    graph: Graph, split: Split, node: int, *, layers: frozenset[int] | None = None
 ) -> Program:
     """The program of one node of a split; with ``layers`` only those of its layers, for who wants
     to know what a node computes and knows which layers are alike."""
-    return _Lowering(graph, split, split.shares[node]).run(layers)
+    return _Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+
+
+@lru_cache(16)
+def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, GraphOp]]:
+    """A graph's operations with their numbers, which tag exchanges alike on all nodes."""
+    return [
+        (number, op)
+        for number, op in enumerate(graph.ops)
+        if op.layer is None or layers is None or op.layer in layers
+    ]
 
 
 class _Lowering:
@@ -56,17 +68,16 @@ class _Lowering:
         self.ops: list[Op] = []
         self.layer: int | None = None
         self.embedding: Part | None = None
-        self.tag = 0  # numbers exchanges alike on all nodes, whose programs differ in length
+        self.tag = 0
 
-    def run(self, layers: Collection[int] | None) -> Program:
+    def run(self, ops: Sequence[tuple[int, GraphOp]]) -> Program:
         share, last = self.share, len(self.split.stages) - 1
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
-        for tag, op in enumerate(self.graph.ops):
+        for tag, op in ops:
             self.tag, self.layer = tag, op.layer
             if op.layer is not None:
                 here = share.layers.start <= op.layer < share.layers.stop
-                here = here and (layers is None or op.layer in layers)
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
@@ -202,7 +213,7 @@ class _Lowering:
         out = self._buffer(value.name, first.width, rows=rows)
         inputs = tuple(self.views[one.name] for one in op.inputs)
         self.views[value.name] = out
-        attributes = {name: _number(op, name) for name in op.attributes}
+        attributes: dict[str, Any] = {name: _number(op, name) for name in op.attributes}
         self._op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
