@@ -436,7 +436,7 @@ def test_a_norm_wider_than_the_model_gives_the_reference_bytes(
     program, source = wide_norm_program()
     oracle = ReferenceExecutor(
         program, load_reference(program, source, weight_format), num_pages=1, kv_dtype="f16",
-        wire="exact", exchange=None,
+        exchange=None,
     )  # fmt: skip
     weights = load_weights(program, source, weight_format)
     for threads in (1, 3):

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -75,6 +76,20 @@ class Executor {
     // Other nodes: 1 after a step, 0 when node 0 has left, 2 when `wake_descriptor` is readable.
     int follow(int wake_descriptor);
 
+    // A step operation by operation, for an executor that computes elsewhere and leaves messages to
+    // this one: node 0 opens a step, whose arrays must live as long as it, the others join it (as
+    // `follow`; `start`: when its header came). Then each operation that the program has is
+    // performed in its turn, on buffers that the caller reads and writes.
+    void open(const StepRows& rows);
+    int join(int wake_descriptor, double* start);
+    void perform(size_t index, const float* embeddings);
+    const StepRows& step() const { return step_; }
+    size_t num_buffers() const { return storage_.size(); }
+    size_t buffer_stride(size_t index) const { return storage_[index].stride; }
+    float* floats(size_t index) { return storage_[index].floats.data(); }
+    int64_t* grid(size_t index) { return storage_[index].grid.data(); }
+    int max_rows() const { return options_.max_rows; }
+
     int logit_rows() const { return logit_rows_; }
     const float* logits() const;
     // After a step with best_only, on node 0: the best token's id of each row.
@@ -125,8 +140,11 @@ class Executor {
     void check(const StepRows& rows) const;
     const Op* logits_op() const;
     void prepare(const StepRows& rows);
-    int follow_step(int wake_descriptor);
+    void send_header(const StepRows& rows);
+    int await_header(int wake_descriptor, double* start);
     void execute(double start);
+    void together(const std::function<void(int)>& what);
+    void throw_failure();
     void count_wire(const WireCounters& before);
     void work(int member);
     void run_op(const Op& op, int member);
@@ -215,6 +233,7 @@ class Executor {
 
     // The step at hand.
     StepRows step_;
+    std::vector<int32_t> header_;    // of another node's step, which holds its arrays
     std::vector<int> logit_row_of_;  // rows that ask for logits
     int logit_rows_ = 0;
     std::vector<int32_t> best_;

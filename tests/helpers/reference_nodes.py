@@ -57,11 +57,12 @@ class ReferenceNodes:
                     load_reference(program, source, weight_format),
                     num_pages=num_pages,
                     kv_dtype=kv_dtype,
-                    wire=wire,
-                    exchange=mesh.exchange(node) if split.num_nodes > 1 else None,
+                    exchange=mesh.exchange(node, wire) if split.num_nodes > 1 else None,
                 )
             )
-        self._followers = Followers([node.follow for node in self.nodes[1:]])
+        self._followers = Followers(
+            [lambda node=node: node.follow() == "ran" for node in self.nodes[1:]]
+        )
 
     def run(self, step: Step) -> F32:
         return self.nodes[0].run(step, self.embeddings[step.tokens])

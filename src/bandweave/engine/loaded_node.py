@@ -17,8 +17,8 @@ from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_report import OwnChecks, check_own
 from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, node_memory
-from bandweave.executors.executor import PAGE_SIZE
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.backend import NATIVE, NodeExecutor
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.drafting import Drafter
 from bandweave.generation.generation import Generator
 from bandweave.generation.ngram import NgramDrafter
@@ -52,7 +52,7 @@ class LoadedNode:
     on node 0, None where it does not speculate; ``kv_bytes`` is what the KV cache takes;
     ``checks``: what of the share was compared already, and the rest."""
 
-    executor: NativeExecutor
+    executor: NodeExecutor
     exchange: _native.Exchange | None
     generator: Generator
     drafter: Drafter | None
@@ -130,7 +130,7 @@ def load_node(
         cache=cache,
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
     )
-    executor = NativeExecutor(program, weights, options, exchange)
+    executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None
     if assignment.speculate != "off" and context.node == 0:
         drafter = _make_drafter(assignment, options, draft, executor)
@@ -142,7 +142,7 @@ def load_node(
         context=assignment.context,
         max_rows=assignment.max_rows,
         vocab_size=folder.spec.vocab_size,
-        exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        exp=lambda values: NATIVE.exp(values, options.isa),
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.draft_tokens),
@@ -182,7 +182,7 @@ def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
 
 
 def _make_drafter(
-    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NativeExecutor
+    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NodeExecutor
 ) -> Drafter:
     if draft is None:
         return NgramDrafter()
