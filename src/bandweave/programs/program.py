@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandweave.models.graph import SplitUnit
-from bandweave.programs.operations import BY_KIND, Operand
+from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range
 
 Attribute = int | float | tuple[int, ...] | tuple[tuple[int, int, int], ...]
@@ -114,19 +114,16 @@ class Op:
         return tuple(entry for entry in value if isinstance(entry, int))
 
     def __str__(self) -> str:
-        table = BY_KIND[self.kind]
-        reads = ", ".join(map(_named, table.inputs, self.inputs))
-        writes = ", ".join(map(_named, table.outputs, self.outputs))
-        extra = [f"{key}={_text(value)}" for key, value in self.attributes.items()]
+        reads = ", ".join(map(str, self.inputs))
+        writes = ", ".join(map(str, self.outputs))
         names = [name for name in (self.weight, self.vector) if name]
+        extra = [
+            f"{one.name}={_text(self.attributes[one.name])}"
+            for one in BY_KIND[self.kind].attributes
+        ]
         return (
             f"{self.kind:14} {self.name}: {reads} -> {writes}  {' '.join(names + extra)}".rstrip()
         )
-
-
-def _named(operand: Operand, view: View) -> str:
-    """``grid=x[0:64]``; the buffer alone where it has the operand's name."""
-    return str(view) if view.buffer == operand.name else f"{operand.name}={view}"
 
 
 def _text(value: Attribute) -> str:
