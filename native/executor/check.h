@@ -26,9 +26,11 @@ constexpr double kMostFrequency = 1 << 20;  // radians a position
 
 // Throw std::invalid_argument, with the operation's name, where an index leaves its list, a view
 // its buffer, a shape does not fit, a number of things to do no int, or a node the mesh. Most of it
-// the table of operations says; check.cpp has what it cannot say.
+// the table of operations says; check_operation.cpp has what it cannot say.
 // `max_rows`: of a step, with which some numbers are multiplied.
 void check_program(const Program& program, int max_rows);
+// One operation, whose kind is in the table, of a program whose other parts are in order.
+void check_operation(const Program& program, const Op& op, int max_rows);
 // Whether all weights are there.
 void check_weights(const Program& program);
 void check_options(const ExecutorOptions& options);

@@ -1,15 +1,8 @@
 // all_reduce_add: every node of a group gets the sum of its contributors' grid values.
 //
-// A small sum takes one hop: every contributor sends all of it to everybody, and everybody adds. Of
-// a large one each node adds up its own slice of the blocks and sends the result on: two hops and
-// fewer bytes. With N nodes, n values and b bytes a value a node sends
-//     directly            (N - 1) n b
-//     scattered           (N - 1) n (b + 4) / N     (slices as b, sums as int32)
-// so that the second pays where the difference is more than what a link carries in the time of one
-// hop. For two nodes and exact sums both are the same, and one hop wins.
-//
-// Many rows are cut in chunks: while the first chunk's sums cross, the product that makes the next
-// ones is computed. Integer sums: nothing of this shows in the answer.
+// reduction.h says how nodes share a sum. Many rows are cut in chunks: while the first chunk's sums
+// cross, the product that makes the next ones is computed. Integer sums: nothing of this shows in
+// the answer.
 #include <algorithm>
 #include <cstring>
 
@@ -21,58 +14,13 @@ namespace bw {
 
 namespace {
 
-constexpr int kMostChunks = 4;
-constexpr size_t kFrameRoom = (sizeof(FrameHeader) + 63) / 64 * 64;
-
 int rank_of(const std::vector<int>& nodes, int node) {
     return static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
 }
 
-double bytes_a_value(WireFormat format) {
-    return static_cast<double>(block_bytes(wire_tag(format), kBlock)) / kBlock;
-}
-
 size_t count_of(Span span) { return static_cast<size_t>(span.to - span.from); }
 
-size_t message_room(int rows, int width) {
-    return kFrameRoom + (most_message_bytes(rows, width) + 63) / 64 * 64;
-}
-
 }  // namespace
-
-size_t reduction_bytes(int rows, int width, int nodes) {
-    // Slices are messages of their own, each with its room and its ends rounded up.
-    const size_t ends = static_cast<size_t>(kMostChunks) * static_cast<size_t>(nodes + 1);
-    return message_room(rows, width) + ends * (kFrameRoom + 256);
-}
-
-ReductionPlan plan_reduction(int rows, int width, int nodes, WireFormat wire, size_t hop_bytes,
-                             int overlap_rows) {
-    ReductionPlan plan;
-    if (nodes == 1) return plan;
-    const size_t bytes = sizeof(int32_t) * static_cast<size_t>(rows) * static_cast<size_t>(width);
-    const int chunk_rows = std::max(1, overlap_rows);
-    if (rows >= 2 * chunk_rows && bytes >= 2 * hop_bytes)
-        plan.chunks = std::min(kMostChunks, rows / chunk_rows);
-    const double values = static_cast<double>(width) * (rows / plan.chunks);
-    const double own = bytes_a_value(wire);
-    const double saved = (nodes - 1) * values * (own - (own + 4) / nodes);
-    plan.scattered = saved > static_cast<double>(hop_bytes);
-    return plan;
-}
-
-size_t planned_bytes(const ReductionPlan& plan, int rows, int width, int nodes) {
-    size_t bytes = 0;
-    for (int index = 0; index < plan.chunks; index++) {
-        const Span own = part(rows, index, plan.chunks);
-        const Blocks blocks{own.to - own.from, width};
-        // The last slice is as large as any.
-        const Span sent =
-            plan.scattered ? part(blocks.count(), nodes - 1, nodes) : Span{0, blocks.count()};
-        bytes += tag_bytes(count_of(sent)) + blocks_bytes(blocks, 4, sent.from, sent.to);
-    }
-    return bytes;
-}
 
 Executor::Reduction Executor::reduction(const Op& op) const {
     Reduction r;

@@ -1,8 +1,17 @@
 // How the nodes of a group share a sum: the one place that decides it, for the executor and for who
 // foresees what a step takes.
+//
+// A small sum takes one hop: every contributor sends all of it to everybody, and everybody adds. Of
+// a large one each node adds up its own slice of the blocks and sends the result on: two hops and
+// fewer bytes. With N nodes, n values and b bytes a value a node sends
+//     directly            (N - 1) n b
+//     scattered           (N - 1) n (b + 4) / N     (slices as b, sums as int32)
+// so that the second pays where the difference is more than what a link carries in the time of one
+// hop. For two nodes and exact sums both are the same, and one hop wins.
 #pragma once
 #include <cstddef>
 
+#include "exchange/frame.h"
 #include "executor/wire.h"
 
 namespace bw {
@@ -25,6 +34,10 @@ ReductionPlan plan_reduction(int rows, int width, int nodes, WireFormat wire, si
 // Bytes that a node sends to each other one, in each hop of all chunks, as long as all exact sums
 // fit int32 and slices are as large as the largest.
 size_t planned_bytes(const ReductionPlan& plan, int rows, int width, int nodes);
+// Before a message there is room for its header.
+constexpr size_t kFrameRoom = (sizeof(FrameHeader) + 63) / 64 * 64;
+// Bytes of a message of that many rows at most, its header's room included.
+size_t message_room(int rows, int width);
 // Bytes that the messages of one all_reduce_add take at most.
 size_t reduction_bytes(int rows, int width, int nodes);
 

@@ -19,12 +19,10 @@ from bandweave.models.graph import (
     split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
-from bandweave.models.spec import RopeSpec, inverse_frequencies
+from bandweave.models.spec import RopeSpec
+from bandweave.programs.builder import Builder
 from bandweave.programs.program import (
-    Attribute,
-    Buffer,
     CacheShape,
-    Op,
     Part,
     Program,
     Vector,
@@ -59,66 +57,52 @@ class _Lowering:
     def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
         self.graph, self.spec, self.split, self.share = graph, graph.spec, split, share
         self.group = split.stages[share.stage]
-        self.buffers: dict[str, Buffer] = {}
-        self.weights: dict[str, Weight] = {}
-        self.vectors: dict[str, Vector] = {}
         self.views: dict[str, View] = {}
-        self.caches: list[CacheShape] = []
-        self.frequencies: dict[RopeSpec, tuple[float, ...]] = {}
-        self.ops: list[Op] = []
-        self.layer: int | None = None
-        self.embedding: Part | None = None
         self.tag = 0
+        self.made = Builder()
 
     def run(self, ops: Sequence[tuple[int, GraphOp]]) -> Program:
         share, last = self.share, len(self.split.stages) - 1
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
         for tag, op in ops:
-            self.tag, self.layer = tag, op.layer
+            self.tag, self.made.layer = tag, op.layer
             if op.layer is not None:
                 here = share.layers.start <= op.layer < share.layers.stop
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
                 getattr(self, f"_{op.kind}", self._pointwise)(op)
-        self.layer = None
+        self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
                 self._gather()
-        return Program(
+        return self.made.program(
             node=share.node,
             num_nodes=self.split.num_nodes,
             hidden_size=self.spec.hidden_size,
             vocab_size=self.spec.vocab_size,
-            buffers=self.buffers,
-            weights=self.weights,
-            vectors=self.vectors,
-            caches=tuple(self.caches),
-            frequencies=tuple(self.frequencies.values()),
-            ops=tuple(self.ops),
-            embedding=self.embedding,
         )
 
     # --- the graph's operations ---
 
     def _embed(self, op: GraphOp) -> None:
-        x = self.views["x"] = self._buffer("x", self.spec.hidden_size)
-        self._op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
+        self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
-            self.embedding = self._part(op.weights[0], rows, columns)
+            self.made.embedding = self._part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
-        source = self._buffer("x", x.width)
+        source = self.made.buffer("x", x.width)
         rows = "step"
         if op.layer is None:  # the last norm: only rows that ask for logits go on
-            taken = self._buffer("x_taken", x.width, rows="logits")
-            self._op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
+            taken = self.made.buffer("x_taken", x.width, rows="logits")
+            self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"
-        target = self._buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
+        target = self.made.buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
         self.views[y.name] = target
         self._norm(op, source, target, groups=1, dim=x.width)
 
@@ -128,7 +112,7 @@ class _Lowering:
         if not sum(widths):
             return
         name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
-        target = self._buffer(name, sum(widths))
+        target = self.made.buffer(name, sum(widths))
         offset, parts = 0, []
         for value, weight, r, width in zip(op.outputs, op.weights, own, widths, strict=True):
             self.views[value.name] = View(buffer=name, offset=offset, width=width)
@@ -138,7 +122,7 @@ class _Lowering:
             columns = Range(start=0, stop=weight.shape[1])
             parts.append(self._part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
-        self.weights[op.name] = Weight(
+        self.made.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
         )
         vector = None
@@ -149,9 +133,9 @@ class _Lowering:
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
-            self.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
+            self.made.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
         source = self.views[op.inputs[0].name]
-        self._op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
+        self.made.op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -163,8 +147,7 @@ class _Lowering:
             dim = self.spec.head_dim
             rope = op.attributes["rope"]
             assert isinstance(rope, RopeSpec)
-            self.frequencies.setdefault(rope, inverse_frequencies(rope))
-            self._op(
+            self.made.op(
                 "rope",
                 op.name,
                 (view,),
@@ -172,7 +155,7 @@ class _Lowering:
                 heads=view.width // dim,
                 dim=dim,
                 rotary=rope.rotary_dim,
-                table=list(self.frequencies).index(rope),
+                table=self.made.table(rope),
             )
 
     def _attention(self, op: GraphOp) -> None:
@@ -180,17 +163,17 @@ class _Lowering:
         if not len(share.heads):
             return
         q, k, v = (self.views[value.name] for value in op.inputs)
-        dim, cache = spec.head_dim, len(self.caches)
+        dim = spec.head_dim
         shape = CacheShape(kv_heads=len(share.kv_heads), k_dim=dim, v_dim=dim)
-        self.caches.append(shape)
-        self._op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
+        cache = self.made.cache(shape)
+        self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
         kv_map = tuple(
             head // spec.heads_per_kv_head - share.kv_heads.start
             for head in range(share.heads.start, share.heads.stop)
         )
-        out = self._buffer("attended", q.width)
+        out = self.made.buffer("attended", q.width)
         self.views[op.outputs[0].name] = out
-        self._op(
+        self.made.op(
             "attention",
             op.name,
             (q,),
@@ -209,24 +192,24 @@ class _Lowering:
         if (first := self._own_view(op.inputs[0])) is None:
             return
         (value,) = op.outputs
-        rows = self.buffers[first.buffer].rows
-        out = self._buffer(value.name, first.width, rows=rows)
+        rows = self.made.buffers[first.buffer].rows
+        out = self.made.buffer(value.name, first.width, rows=rows)
         inputs = tuple(self.views[one.name] for one in op.inputs)
         self.views[value.name] = out
         attributes: dict[str, Any] = {name: _number(op, name) for name in op.attributes}
-        self._op(op.kind, op.name, inputs, (out,), **attributes)
+        self.made.op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
         x, inputs = op.inputs
         (matrix,), axis = op.weights, inputs.axis
         assert matrix.split is WeightSplit.SHARDED_TO_ALL and axis is not None
-        grid = self._buffer("grid", x.width, dtype="grid")
+        grid = self.made.buffer("grid", x.width, dtype="grid")
         own, scale = self._range(axis), self._unit_width(axis)
         if len(own):
             columns = Range(start=own.start * scale, stop=own.stop * scale)
             rows = Range(start=0, stop=x.width)
             unit = self.spec.head_dim if axis is Axis.HEADS else COLUMN_UNIT
-            self.weights[op.name] = Weight(
+            self.made.weights[op.name] = Weight(
                 name=op.name,
                 parts=(self._part(matrix, rows, columns),),
                 outputs=x.width,
@@ -234,13 +217,13 @@ class _Lowering:
                 unit=unit,
             )
             source = self.views[inputs.name]
-            self._op("linear_grid", op.name, (source,), (grid,), weight=op.name)
+            self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self._replicated(op.biases[0])
         contributors = tuple(
             node for node in self.group if len(self._range(axis, self.split.shares[node]))
         )
-        residual = self._buffer("x", x.width)
-        self._op(
+        residual = self.made.buffer("x", x.width)
+        self.made.op(
             "all_reduce_add",
             f"{op.name}.reduce",
             (grid, residual),
@@ -256,12 +239,12 @@ class _Lowering:
         if len(own):
             inputs = op.inputs[0].width
             part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
-            self.weights["lm_head"] = Weight(
+            self.made.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
-            target = self._buffer("own_logits", len(own), rows="logits")
+            target = self.made.buffer("own_logits", len(own), rows="logits")
             source = self.views[op.inputs[0].name]
-            self._op("linear", "lm_head", (source,), (target,), weight="lm_head")
+            self.made.op("linear", "lm_head", (source,), (target,), weight="lm_head")
         if len(own) or self.share.node == 0:
             self._gather()
 
@@ -273,18 +256,18 @@ class _Lowering:
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
-        x = self.views["x"] = self._buffer("x", self.spec.hidden_size)
+        x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
         others = self.split.stages[stage]
         if kind == "recv":
             peers = (others[self.share.rank % len(others)],)
             tag = len(self.graph.ops) + stage
-            self._op("recv", f"recv_stage_{stage}", outputs=(x,), tag=tag, peers=peers)
+            self.made.op("recv", f"recv_stage_{stage}", outputs=(x,), tag=tag, peers=peers)
         else:
             size = len(self.group)
             peers = tuple(n for rank, n in enumerate(others) if rank % size == self.share.rank)
             if peers:
                 tag = len(self.graph.ops) + self.share.stage
-                self._op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
+                self.made.op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
 
     def _gather(self) -> None:
         owners = tuple(
@@ -293,16 +276,16 @@ class _Lowering:
             if len((share := self.split.shares[node]).vocabulary)
         )
         own = self.share.vocabulary
-        inputs = (self._buffer("own_logits", len(own), rows="logits"),) if len(own) else ()
+        inputs = (self.made.buffer("own_logits", len(own), rows="logits"),) if len(own) else ()
         outputs: tuple[View, ...] = ()
         if self.share.node == 0:
-            outputs = (self._buffer("logits", self.spec.vocab_size, rows="logits"),)
+            outputs = (self.made.buffer("logits", self.spec.vocab_size, rows="logits"),)
         tag = len(self.graph.ops) + len(self.split.stages)
-        self._op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
+        self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
         vector = self._replicated(op.weights[0])
-        self._op(
+        self.made.op(
             "rms_norm", op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps,
         )  # fmt: skip
@@ -312,7 +295,7 @@ class _Lowering:
             return None
         size = weight.shape[0]
         part = self._part(weight, Range(start=0, stop=size))
-        self.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
+        self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
         return weight.name
 
     def _range(self, axis: Axis | None, share: NodeShare | None = None) -> Range:
@@ -330,37 +313,6 @@ class _Lowering:
     def _own_view(self, value: Value) -> View | None:
         whole = value.axis is None
         return self.views.get(value.name) if whole or len(self._range(value.axis)) else None
-
-    def _buffer(self, name: str, width: int, *, dtype: str = "f32", rows: str = "step") -> View:
-        known = self.buffers.setdefault(
-            name, Buffer(name=name, width=width, dtype=dtype, rows=rows)
-        )
-        assert known.width == width, (name, known.width, width)
-        return View(buffer=name, offset=0, width=width)
-
-    def _op(
-        self,
-        kind: str,
-        name: str,
-        inputs: tuple[View, ...] = (),
-        outputs: tuple[View, ...] = (),
-        *,
-        weight: str | None = None,
-        vector: str | None = None,
-        **attributes: Attribute,
-    ) -> None:
-        self.ops.append(
-            Op(
-                kind=kind,
-                name=name,
-                inputs=inputs,
-                outputs=outputs,
-                weight=weight,
-                vector=vector,
-                attributes=attributes,
-                layer=self.layer,
-            )
-        )
 
 
 def _number(op: GraphOp, name: str) -> int | float:
