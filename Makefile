@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # An editable install knows the Python files that there were: a new one needs a new install.
 MODULES := build/modules.txt
-NATIVE := $(shell find native -type f) CMakeLists.txt pyproject.toml $(MODULES)
+NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
 .PHONY: demo test check format exhaustive fuzz transformers bench documents clean FORCE
 
@@ -20,15 +20,15 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not parallel"
 
 check: $(VENV)/.dev
-	$(BIN)/ruff format --check src tests training benchmarks
-	$(BIN)/ruff check src tests training benchmarks
+	$(BIN)/ruff format --check src tests training benchmarks cmake
+	$(BIN)/ruff check src tests training benchmarks cmake
 	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.h' -o -name '*.cpp')
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
 format: $(VENV)/.dev
-	$(BIN)/ruff format src tests training benchmarks
-	$(BIN)/ruff check --fix src tests training benchmarks
+	$(BIN)/ruff format src tests training benchmarks cmake
+	$(BIN)/ruff check --fix src tests training benchmarks cmake
 	$(BIN)/clang-format -i $$(find native -name '*.h' -o -name '*.cpp')
 
 # The full product of splits, formats, variants and models; long.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from bandweave.executors.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format
 from bandweave.probing.programs import matrix, products
+from bandweave.programs.encoding import encode
+from bandweave.programs.program import CacheShape
 from bandweave.weights.loading import Weights
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import (
@@ -182,8 +185,10 @@ def test_an_executor_that_cannot_be_made_holds_nothing() -> None:
 
     def fail() -> None:
         size = 64 << 20
-        program = _native.Program(0, 1, 64, 16, (4096, 4096, 8192), [1.0] * 32)
-        program.add_matrix(_native.Matrix(_native.Arena(size), "f32", 16, 64, 64))
+        caches = (CacheShape(kv_heads=4096, k_dim=8192, v_dim=8192),) * 4096
+        encoded = encode(replace(products([matrix("w", 16, 64, 64)], on_grid=False), caches=caches))
+        held = _native.Matrix(_native.Arena(size), "f32", 16, 64, 64)
+        program = _native.Program(encoded, [held], [])
         exchange = _native.Exchange(0, ["node 0"], 1, 1.0, False)
         with pytest.raises(MemoryError):  # so many pages are more than addresses
             _native.Executor(

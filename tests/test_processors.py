@@ -214,7 +214,7 @@ def test_the_runner_says_what_it_cannot_do(
         return outcome.err
 
     assert "no dump" in refused(bytes(64) + data[64:])  # a header that was never written
-    assert "version is 2" in refused(data[:8] + struct.pack("<i", 2) + data[12:])
+    assert "version is 1" in refused(data[:8] + struct.pack("<i", 1) + data[12:])
     assert "numerics version is 7" in refused(data[:12] + struct.pack("<i", 7) + data[16:])
     assert "too early" in refused(data[: len(data) - 5])
     assert "too early" in refused(data[:40])

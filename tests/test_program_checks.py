@@ -23,7 +23,7 @@ from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.probing.programs import matrix, products
 from bandweave.programs.lowering import lower
-from bandweave.programs.program import Buffer, CacheShape, Op, Part, Program, Vector, View, Weight
+from bandweave.programs.program import Buffer, Op, Part, Program, Vector, View, Weight
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.weights.loading import Weights, load_weights
@@ -114,13 +114,18 @@ WRONG_OPS: list[tuple[str, Mapping[str, Any], str]] = [
     ("linear_grid", {"out": {"width": 1 << 28}}, "a view leaves its buffer"),
     ("rope", {"dim": 2}, "do not make its width"),
     ("rope", {"heads": -1}, "a number is out of range"),
-    ("kv_append", {"cache": 99}, "it leaves the KV cache"),
+    ("rope", {"rotary": 6}, "two elements for each of its frequencies"),
+    ("rope", {"table": 1}, "its table of frequencies does not exist"),
+    ("rope", {"out": {"offset": 0, "buffer": "x"}}, "rotates one view and writes another"),
+    ("kv_append", {"cache": 99}, "its KV cache does not exist"),
     ("kv_append", {"cache": -1}, "a number is out of range"),
-    ("kv_append", {"kv_heads": 4, "dim": 8}, "it leaves the KV cache"),
+    ("kv_append", {"kv_heads": 4, "k_dim": 8, "v_dim": 8}, "it leaves the KV cache"),
     ("attention", {"kv_map": (0, 0, 0, 99)}, "it leaves the KV cache"),
-    ("attention", {"kv_map": (0, 0, 0, -1)}, "it leaves the KV cache"),
+    ("attention", {"kv_map": (0, 0, 0, -1)}, "a number is out of range"),
     ("attention", {"kv_map": (0,)}, "not every head has its KV head"),
-    ("attention", {"cache": 99}, "it leaves the KV cache"),
+    ("attention", {"cache": 99}, "its KV cache does not exist"),
+    ("attention", {"scale": float("nan")}, "a number is not finite"),
+    ("attention", {"v_dim": 8}, "do not make its width"),
     ("attention", {"window": -1}, "a number is out of range"),
     ("attention", {"window": HUGE}, "a number is out of range"),
     ("silu_mul", {"b": {"width": 8}}, "its views have other widths"),
@@ -149,18 +154,26 @@ def test_an_operation_that_does_not_fit_is_refused(
     assert words in sentence
 
 
+def with_cache(program: Program, **changes: int) -> Program:
+    first, *others = program.caches
+    return replace(program, caches=(replace(first, **changes), *others))
+
+
 WRONG_PROGRAMS: dict[str, tuple[Callable[[Program], Program], str]] = {
     "nodes": (lambda p: replace(p, num_nodes=0), "none of its nodes"),
     "many nodes": (lambda p: replace(p, num_nodes=HUGE), "none of its nodes"),
     "node": (lambda p: replace(p, node=-1), "none of its nodes"),
     "width": (lambda p: replace(p, hidden_size=-5), "its width or its vocabulary"),
     "vocabulary": (lambda p: replace(p, vocab_size=0), "its width or its vocabulary"),
-    "layers": (lambda p: replace(p, cache=replace(p.cache, layers=HUGE)), "KV cache"),
-    "heads": (lambda p: replace(p, cache=replace(p.cache, kv_heads=-1)), "KV cache"),
-    "dim": (lambda p: replace(p, cache=replace(p.cache, head_dim=0)), "KV cache"),
-    "frequency": (lambda p: replace(p, inv_freq=(float("nan"),)), "a frequency"),
-    "fast": (lambda p: replace(p, inv_freq=(1e300,)), "a frequency"),
-    "frequencies": (lambda p: replace(p, inv_freq=(0.0,) * 10_000), "too many frequencies"),
+    "caches": (lambda p: replace(p, caches=p.caches * 5000), "too many KV caches"),
+    "heads": (lambda p: with_cache(p, kv_heads=-1), "KV cache"),
+    "keys": (lambda p: with_cache(p, k_dim=0), "KV cache"),
+    "values": (lambda p: with_cache(p, v_dim=1 << 20), "KV cache"),
+    "keys and values": (lambda p: with_cache(p, v_dim=8), "have other widths"),
+    "frequency": (lambda p: replace(p, frequencies=((float("nan"),),)), "a frequency"),
+    "fast": (lambda p: replace(p, frequencies=((1e300,),)), "a frequency"),
+    "frequencies": (lambda p: replace(p, frequencies=((0.0,) * 10_000,)), "too many frequencies"),
+    "tables": (lambda p: replace(p, frequencies=p.frequencies * 100), "too many tables"),
     "buffer": (
         lambda p: replace(p, buffers={**p.buffers, "more": Buffer(name="more", width=-16)}),
         "a buffer's width",
@@ -208,8 +221,7 @@ def test_more_rows_than_can_be_numbered_are_refused() -> None:
         node=0, num_nodes=1, hidden_size=1, vocab_size=1,
         buffers={"x": Buffer(name="x", width=wide),
                  "grid": Buffer(name="grid", width=wide, dtype="grid")},
-        weights={}, vectors={}, cache=CacheShape(layers=0, kv_heads=0, head_dim=1), inv_freq=(),
-        ops=(op,),
+        weights={}, vectors={}, ops=(op,),
     )  # fmt: skip
     weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
     NativeExecutor(program, weights, replace(OPTIONS, max_rows=(1 << 19) - 1))
@@ -411,7 +423,7 @@ def wide_norm_program() -> tuple[Program, MemorySource]:
                  for name, width in widths.items()},
         weights={name: matrix(name) for name in ("up", "head")},
         vectors={"norm": Vector(name="norm", parts=(part("norm"),), size=WIDTH)},
-        cache=CacheShape(layers=1, kv_heads=1, head_dim=8), inv_freq=(), ops=ops,
+        ops=ops,
     )  # fmt: skip
     return program, MemorySource(tensors=tensors)
 
@@ -424,7 +436,7 @@ def test_a_norm_wider_than_the_model_gives_the_reference_bytes(
     program, source = wide_norm_program()
     oracle = ReferenceExecutor(
         program, load_reference(program, source, weight_format), num_pages=1, kv_dtype="f16",
-        wire="exact", exchange=None,
+        exchange=None,
     )  # fmt: skip
     weights = load_weights(program, source, weight_format)
     for threads in (1, 3):

@@ -156,7 +156,9 @@ def test_attention(kv_dtype: str, window: int) -> None:
     step = book.step([(0, [0] * length)])
     cache = LayerCache(num_pages=3, kv_heads=2, head_dim=dim, kv_dtype=kv_dtype)
     cache.append(step, k_TUD, v_TUD)
-    y_THD = attention(step, q_THD, cache, kv_map=kv_map, window=window)
+    y_THD = attention(
+        step, q_THD, cache, kv_map=kv_map, window=window, scale=1 / np.sqrt(q_THD.shape[2])
+    )
     if kv_dtype == "f16":
         k_TUD, v_TUD = (x.astype(np.float16).astype(np.float32) for x in (k_TUD, v_TUD))
     for position in (0, 1, 63, 64, 100, 134):

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -30,6 +31,7 @@ using Sums = nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>>;
 
 // A weight format by name; `nb::value_error` for another.
 Format format_of(const std::string& name);
+const char* name_of(Format format);
 
 // A matrix in an arena, which it keeps alive.
 struct PackedMatrix {
@@ -44,7 +46,7 @@ struct PackedMatrix {
     void release();
 };
 
-struct ProgramBuilder {
+struct PyProgram {
     Program program;
     std::vector<std::shared_ptr<PackedMatrix>> matrices;  // kept alive
 };

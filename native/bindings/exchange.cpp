@@ -48,6 +48,22 @@ void bind_exchange(nb::module_& m) {
         "a"_a, "b"_a, "Links two nodes of one process.");
     m.def("reduction_bytes", &reduction_bytes, "rows"_a, "width"_a, "nodes"_a,
           "Bytes of the messages that a node makes for one all_reduce_add at most.");
+    m.def(
+        "reduction",
+        [](int rows, int width, int nodes) {
+            if (rows < 1 || width < 1 || nodes < 1)
+                throw nb::value_error("a sum has at least one row, one number and one node");
+            const ReductionPlan plan =
+                plan_reduction(rows, width, nodes, WireFormat::exact, kHopBytes, kOverlapRows);
+            return std::make_tuple(plan.scattered ? 2 : 1, plan.chunks,
+                                   planned_bytes(plan, rows, width, nodes));
+        },
+        "rows"_a, "width"_a, "nodes"_a,
+        "How nodes share an exact sum: its hops, its chunks, and the bytes that each node sends to "
+        "each other one in each hop.");
+    m.attr("HOP_BYTES") = kHopBytes;
+    m.attr("OVERLAP_ROWS") = kOverlapRows;
+    m.attr("FRAME_BYTES") = sizeof(FrameHeader);
     m.def("shared_transport_bytes", &shared_transport_bytes,
           "Bytes of memory that two nodes of one host share.");
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <optional>
 
 #include "bindings/bindings.h"
 #include "exchange/exchange.h"
@@ -23,22 +24,19 @@ struct PyExecutor {
     std::vector<std::shared_ptr<PackedMatrix>> matrices;
     std::shared_ptr<Exchange> exchange;
     std::unique_ptr<Executor> executor;
+    std::vector<Ints> open;  // the arrays of a step that was opened
 };
 
 // What does not fit an int is more than any step may have, and is refused as such.
 int whole(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)); }
 
 // The rows of a step, as the arrays have them.
-StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
-                 const Ints& positions, const Ints& wants, const Ints& tables,
-                 const Floats& embeddings, bool prefill) {
+StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, const Ints& wants,
+                 const Ints& tables, bool prefill) {
     const size_t rows = tokens.size();
     if (slots.size() != rows || positions.size() != rows || wants.size() != rows ||
         tables.ndim() != 2)
         throw nb::value_error("a step's arrays must have one entry a row");
-    if (embeddings.ndim() != 2 || embeddings.shape(0) != rows ||
-        embeddings.shape(1) != static_cast<size_t>(executor.program().hidden_size))
-        throw nb::value_error("embeddings must be [rows, hidden_size]");
     StepRows step;
     step.rows = whole(rows);
     step.slots = whole(tables.shape(0));
@@ -52,13 +50,36 @@ StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots
     return step;
 }
 
+StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
+                 const Ints& positions, const Ints& wants, const Ints& tables,
+                 const Floats& embeddings, bool prefill) {
+    const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill);
+    if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
+        embeddings.shape(1) != static_cast<size_t>(executor.program().hidden_size))
+        throw nb::value_error("embeddings must be [rows, hidden_size]");
+    return step;
+}
+
+void check_buffer(const PyExecutor& self, size_t index, bool grid) {
+    const auto& buffers = self.executor->program().buffers;
+    if (index >= buffers.size() || buffers[index].grid != grid)
+        throw nb::value_error("a buffer does not exist, or holds another kind of number");
+}
+
+// A buffer of an executor, which lives as long as the array.
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<2>> view_of(PyExecutor& self, size_t index, T* data) {
+    const auto rows = static_cast<size_t>(self.executor->max_rows());
+    return {data, {rows, self.executor->buffer_stride(index)}, nb::find(self)};
+}
+
 }  // namespace
 
 void bind_executor(nb::module_& m) {
     nb::class_<PyExecutor>(m, "Executor")
         .def(
             "__init__",
-            [](PyExecutor* self, const ProgramBuilder& program, int max_rows, int num_pages,
+            [](PyExecutor* self, const PyProgram& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
                int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
@@ -79,7 +100,8 @@ void bind_executor(nb::module_& m) {
                 auto executor =
                     std::make_unique<Executor>(program.program, options, exchange,
                                                team_of ? team_of->executor->team() : nullptr);
-                new (self) PyExecutor{program.matrices, std::move(exchange), std::move(executor)};
+                new (self)
+                    PyExecutor{program.matrices, std::move(exchange), std::move(executor), {}};
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a, "fetch_ahead"_a,
@@ -121,6 +143,68 @@ void bind_executor(nb::module_& m) {
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
             "prefill"_a = false, "Like run, but returns each wanting row's best token.")
+        .def(
+            "open",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               bool prefill) {
+                const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill);
+                self.open = {tokens, slots, positions, wants, tables};  // kept for the step
+                nb::gil_scoped_release released;
+                self.executor->open(step);
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "prefill"_a,
+            "Node 0: opens a step whose operations will be performed one by one.")
+        .def(
+            "join",
+            [](PyExecutor& self, int wake_descriptor) {
+                nb::gil_scoped_release released;
+                double start = 0;
+                return self.executor->join(wake_descriptor, &start);
+            },
+            "wake_descriptor"_a = -1, "Other nodes: as follow, but performs nothing.")
+        .def(
+            "step",
+            [](PyExecutor& self) {
+                const StepRows& step = self.executor->step();
+                const auto rows = static_cast<size_t>(step.rows);
+                const auto table =
+                    static_cast<size_t>(step.slots) * static_cast<size_t>(step.pages);
+                auto list = [](const int32_t* values, size_t count) {
+                    return std::vector<int32_t>(values, values + count);
+                };
+                return nb::make_tuple(list(step.tokens, rows), list(step.slot_of, rows),
+                                      list(step.positions, rows), list(step.wants, rows),
+                                      list(step.tables, table), step.pages, step.prefill);
+            },
+            "The arrays of the step at hand, flat; the pages of a table; whether it is of a "
+            "prompt.")
+        .def(
+            "perform",
+            [](PyExecutor& self, size_t index, std::optional<Floats> embeddings) {
+                const Executor& executor = *self.executor;
+                const size_t hidden = static_cast<size_t>(executor.program().hidden_size);
+                if (embeddings &&
+                    embeddings->size() != hidden * static_cast<size_t>(executor.step().rows))
+                    throw nb::value_error("embeddings must be [rows, hidden_size]");
+                const float* rows = embeddings ? embeddings->data() : nullptr;
+                nb::gil_scoped_release released;
+                self.executor->perform(index, rows);
+            },
+            "index"_a, "embeddings"_a.none() = nb::none(), "One operation of the step at hand.")
+        .def(
+            "floats",
+            [](PyExecutor& self, size_t index) {
+                check_buffer(self, index, false);
+                return view_of(self, index, self.executor->floats(index));
+            },
+            "buffer"_a, "A buffer's numbers, [rows, padded width], which may be written.")
+        .def(
+            "grid",
+            [](PyExecutor& self, size_t index) {
+                check_buffer(self, index, true);
+                return view_of(self, index, self.executor->grid(index));
+            },
+            "buffer"_a, "A buffer's sums.")
         .def_prop_ro("progress", [](PyExecutor& self) { return self.executor->progress(); })
         .def(
             "follow",

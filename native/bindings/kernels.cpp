@@ -40,6 +40,7 @@ void bind_kernels(nb::module_& m) {
         .def("bytes_per_s", &PlainRead::bytes_per_s, "threads"_a, "rounds"_a,
              nb::call_guard<nb::gil_scoped_release>(),
              "What so many of the threads read together, over several reads.");
+    m.attr("PAGE_SIZE") = kPage;
     m.def(
         "kv_head_bytes",
         [](int dim, bool half) {

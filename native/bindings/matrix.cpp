@@ -16,6 +16,11 @@ Format format_of(const std::string& name) {
     throw nb::value_error("weight formats are f32, bf16, q8 and q4");
 }
 
+const char* name_of(Format format) {
+    constexpr const char* kNames[] = {"f32", "bf16", "q8", "q4"};
+    return kNames[static_cast<size_t>(format)];
+}
+
 PackedMatrix::PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs,
                            int inputs, int unit)
     : arena(std::move(owner)) {
@@ -117,6 +122,7 @@ void bind_matrix(nb::module_& m) {
             "Fills the padding; before the first rows are packed.")
         .def("release", &PackedMatrix::release,
              "Gives the memory back to the system; what the matrix holds is anything afterwards.")
+        .def_prop_ro("format", [](const PackedMatrix& self) { return name_of(self.matrix.format); })
         .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.matrix.bytes(); })
         .def_prop_ro(
             "panels",

@@ -27,10 +27,10 @@ void Executor::embed(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
         const float* rows = embeddings_;
-        const bool shared = exchange_ && op.nodes.size() > 1;
+        const bool shared = exchange_ && op.group.size() > 1;
         if (node == 0 && shared) {
             std::memcpy(exchange_->prepare(bytes), rows, bytes);
-            exchange_->transfer(FrameKind::data, op.tag, without(op.nodes, 0), {},
+            exchange_->transfer(FrameKind::data, op.tag, without(op.group, 0), {},
                                 Traffic::activations);
         } else if (node != 0) {
             const auto& got =
@@ -45,12 +45,12 @@ void Executor::embed(const Op& op, int member) {
     });
 }
 
-void Executor::receive_rows(const Op& op, int member) {
+void Executor::recv(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
         const size_t bytes = row_bytes(options_.wire, program_.hidden_size);
         const auto& got =
-            exchange_->transfer(FrameKind::data, op.tag, {}, op.nodes, Traffic::activations);
+            exchange_->transfer(FrameKind::data, op.tag, {}, op.peers, Traffic::activations);
         check_size(got[0], bytes * static_cast<size_t>(step_.rows), op.name);
         for (int r = 0; r < step_.rows; r++)
             decode_row(options_.wire, got[0].payload + bytes * static_cast<size_t>(r),
@@ -59,7 +59,7 @@ void Executor::receive_rows(const Op& op, int member) {
     });
 }
 
-void Executor::send_rows(const Op& op, int member) {
+void Executor::send(const Op& op, int member) {
     if (member != 0) return;
     guarded(op, [&] {
         const size_t bytes = row_bytes(options_.wire, program_.hidden_size);
@@ -68,7 +68,7 @@ void Executor::send_rows(const Op& op, int member) {
             if (!encode_row(options_.wire, row(op.a, r), program_.hidden_size,
                             out + bytes * static_cast<size_t>(r)))
                 throw StepError(op.name + ": an activation is not finite");
-        exchange_->transfer(FrameKind::data, op.tag, op.nodes, {}, Traffic::activations);
+        exchange_->transfer(FrameKind::data, op.tag, op.peers, {}, Traffic::activations);
     });
 }
 

@@ -21,6 +21,7 @@ namespace {
 Program checked(Program program, const ExecutorOptions& options, const Exchange* exchange) {
     check_options(options);
     check_program(program, options.max_rows);
+    check_weights(program);
     check_mesh(program, exchange);
     return program;
 }
@@ -49,41 +50,54 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
             storage.floats = Zeroed<float>(rows * storage.stride + 16);
         storage_.push_back(std::move(storage));
     }
-    for (auto& vector : program_.vectors)
-        vector.resize(static_cast<size_t>(padded(static_cast<int>(vector.size()))));
+    for (Vector& vector : program_.vectors)
+        vector.values.resize(static_cast<size_t>(padded(vector.size)));
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
         if (matrix.format == Format::q8 || matrix.format == Format::q4)
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
     activations_ = Zeroed<uint8_t>(rows * widest);
-    const size_t attention = sizeof(float) * attention_scratch(program_.cache.dim);
+    int widest_head = 1;
+    for (const CacheShape& cache : program_.caches)
+        widest_head = std::max({widest_head, cache.k_dim, cache.v_dim});
+    const size_t attention = sizeof(float) * attention_scratch(widest_head);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention + pointers + 64));
     for (int t = 0; t < team_.members(); t++)
         normal_.emplace_back(static_cast<size_t>(padded(widest_norm(program_, fusion_))));
-    const size_t angles = rows * program_.inv_freq.size() + 16;
-    cosine_ = Zeroed<float>(angles);
-    sine_ = Zeroed<float>(angles);
-    head_bytes_ = (kv_head_bytes(program_.cache.dim, options_.half_kv) + 63) / 64 * 64;
-    const size_t cache_bytes = checked_product(
-        {head_bytes_, static_cast<size_t>(program_.cache.kv_heads),
-         static_cast<size_t>(options_.num_pages), static_cast<size_t>(program_.cache.layers)});
-    cache_ = std::make_unique<Arena>(cache_bytes);
-    cache_pages_ = cache_->take(cache_bytes);
-    attention_scale_ =
-        static_cast<float>(1.0 / std::sqrt(static_cast<double>(std::max(1, program_.cache.dim))));
+    for (const auto& table : program_.frequencies) {
+        const size_t count = checked_product({rows, table.size()}) + 16;
+        angles_.push_back({Zeroed<float>(count), Zeroed<float>(count)});
+    }
+    make_caches();
     logit_row_of_.reserve(rows);
     size_t messages = 0;
     for (const Op& op : program_.ops)
-        if (op.kind == OpKind::all_reduce_add && op.nodes.size() > 1)
+        if (op.kind == OpKind::all_reduce_add && op.group.size() > 1)
             messages = std::max(messages, reduction_bytes(options_.max_rows, op.a.width,
-                                                          static_cast<int>(op.nodes.size())));
+                                                          static_cast<int>(op.group.size())));
     wire_ = Zeroed<uint8_t>(messages);
     if (exchange_) limit_frames();
     if (options_.threads > 0 && !options_.cpus.empty()) pin_to_cpu(options_.cpus[0]);
     fetch_ahead_ = options_.fetch_ahead >= 0 ? static_cast<size_t>(options_.fetch_ahead)
                                              : find_fetch_ahead(program_, kernels_, team_);
+}
+
+void Executor::make_caches() {
+    size_t total = 0;
+    std::vector<size_t> sizes;
+    for (const CacheShape& shape : program_.caches) {
+        LayerCache cache;
+        cache.head_bytes = (kv_head_bytes(shape.k_dim, options_.half_kv) + 63) / 64 * 64;
+        cache.kv_heads = static_cast<size_t>(shape.kv_heads);
+        sizes.push_back(checked_product(
+            {cache.head_bytes, cache.kv_heads, static_cast<size_t>(options_.num_pages)}));
+        if (__builtin_add_overflow(total, sizes.back(), &total)) throw std::bad_alloc();
+        caches_.push_back(cache);
+    }
+    cache_ = std::make_unique<Arena>(total);
+    for (size_t i = 0; i < caches_.size(); i++) caches_[i].pages = cache_->take(sizes[i]);
 }
 
 Executor::~Executor() {
@@ -105,7 +119,8 @@ void Executor::limit_frames() {
 }
 
 size_t Executor::work_bytes() const {
-    size_t bytes = activations_.size() + 4 * (cosine_.size() + sine_.size()) + wire_.size();
+    size_t bytes = activations_.size() + wire_.size();
+    for (const Angles& a : angles_) bytes += 4 * (a.cosine.size() + a.sine.size());
     if (exchange_) bytes += exchange_->buffer_bytes();
     for (const Storage& s : storage_) bytes += 4 * s.floats.size() + 8 * s.grid.size();
     return bytes;
@@ -125,11 +140,9 @@ float* Executor::row(const View& view, int index) {
 }
 
 uint8_t* Executor::head_page(int cache, int page, int head) const {
-    size_t index = (static_cast<size_t>(cache) * static_cast<size_t>(options_.num_pages) +
-                    static_cast<size_t>(page)) *
-                       static_cast<size_t>(program_.cache.kv_heads) +
-                   static_cast<size_t>(head);
-    return cache_pages_ + index * head_bytes_;
+    const LayerCache& own = caches_[static_cast<size_t>(cache)];
+    const size_t index = static_cast<size_t>(page) * own.kv_heads + static_cast<size_t>(head);
+    return own.pages + index * own.head_bytes;
 }
 
 // What brings the logits to node 0; null on the others, and in programs that make none.
@@ -165,34 +178,22 @@ void Executor::fail(const Op& op, const std::string& what) {
     failed_at_.store(std::min(failed_at_.load(), index));
 }
 
-Executor::Item Executor::item(OpKind kind) const {
-    switch (kind) {
-        case OpKind::linear:
-        case OpKind::linear_grid:
-            return Item::weights;
-        case OpKind::attention:
-        case OpKind::kv_append:
-            return Item::attention;
-        case OpKind::embed:
-        case OpKind::recv:
-        case OpKind::send:
-        case OpKind::all_reduce_add:
-        case OpKind::gather_logits:
-            return Item::exchange;
-        default:
-            return Item::other;
+void Executor::turn_angles(int member) {
+    const Span own = part(step_.rows, member, team_.members());
+    for (size_t t = 0; t < angles_.size(); t++) {
+        const auto& table = program_.frequencies[t];
+        for (int r = own.from; r < own.to; r++) {
+            const size_t at = static_cast<size_t>(r) * table.size();
+            rope_angles(step_.positions[r], table.data(), static_cast<int>(table.size()),
+                        angles_[t].cosine.data() + at, angles_[t].sine.data() + at);
+        }
     }
 }
 
 void Executor::work(int member) {
     double& mark = mark_;  // of member 0 alone
     handout_.start(member);
-    const int half = static_cast<int>(program_.inv_freq.size());
-    const Span own = part(step_.rows, member, team_.members());
-    for (int r = own.from; r < own.to; r++)
-        rope_angles(step_.positions[r], program_.inv_freq.data(), half,
-                    cosine_.data() + static_cast<size_t>(r) * half,
-                    sine_.data() + static_cast<size_t>(r) * half);
+    turn_angles(member);
     barrier();
     if (member == 0) {
         const double time = now();
@@ -213,7 +214,7 @@ void Executor::work(int member) {
         }
         if (fusion_.left_out[i]) continue;
         if (overlapped)
-            all_reduce_add(product_op, op, member);
+            reduce(product_op, op, member);
         else
             run_op(op, member);
         if (!fusion_.meets[i]) continue;
@@ -224,7 +225,7 @@ void Executor::work(int member) {
             const double time = now();
             double spent = time - mark;
             mark = time;
-            switch (item(op.kind)) {
+            switch (op.info().item) {
                 case Item::weights:
                     bill_->weights += spent;
                     break;
@@ -253,32 +254,11 @@ void Executor::work(int member) {
 
 void Executor::run_op(const Op& op, int member) {
     switch (op.kind) {
-        case OpKind::embed:
-            return embed(op, member);
-        case OpKind::recv:
-            return receive_rows(op, member);
-        case OpKind::send:
-            return send_rows(op, member);
-        case OpKind::rms_norm:
-            return rms_norm(op, member);
-        case OpKind::linear:
-            return product(op, member, false, {0, rows_of(op.a)});
-        case OpKind::rope:
-            return rope(op, member);
-        case OpKind::kv_append:
-            return kv_append(op, member);
-        case OpKind::attention:
-            return attention(op, member);
-        case OpKind::silu_mul:
-            return silu_mul(op, member);
-        case OpKind::linear_grid:
-            return product(op, member, true, {0, step_.rows});
-        case OpKind::all_reduce_add:
-            return all_reduce_add(nullptr, op, member);
-        case OpKind::take_rows:
-            return take_rows(op, member);
-        case OpKind::gather_logits:
-            return gather_logits(op, member);
+#define BW_RUN(kind)   \
+    case OpKind::kind: \
+        return kind(op, member);
+        BW_OPERATIONS(BW_RUN)
+#undef BW_RUN
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,6 +15,7 @@
 #include "executor/fusion.h"
 #include "executor/handout.h"
 #include "executor/program.h"
+#include "executor/reduction.h"
 #include "executor/span.h"
 #include "executor/wire.h"
 #include "kernels/kernels.h"
@@ -29,11 +31,9 @@ struct ExecutorOptions {
     std::vector<int> cpus;  // where to pin the threads, or empty
     bool spin = true;
     WireFormat wire = WireFormat::exact;
-    // When all_reduce_add scatters sums (reduce.cpp): bytes that a link carries in the time of one
-    // hop, between those of 1 Gbit/s and of shared memory. And the rows of a chunk at least, so
-    // that reading the weights once a chunk is little beside multiplying them.
-    size_t hop_bytes = 64 << 10;
-    int overlap_rows = 64;
+    // When all_reduce_add scatters sums and cuts them in chunks (reduction.h).
+    size_t hop_bytes = kHopBytes;
+    int overlap_rows = kOverlapRows;
     // Bytes that products fetch ahead of what they read; negative: find out (fetch_ahead.h).
     int64_t fetch_ahead = -1;
     const Kernels* kernels = nullptr;
@@ -62,8 +62,6 @@ struct Bill {
 
 // StepError where a frame's size is not what was due.
 void check_size(const Exchange::Received& frame, size_t expected, const std::string& op);
-// Bytes that the messages of one all_reduce_add take at most.
-size_t reduction_bytes(int rows, int width, int nodes);
 
 class Executor {
   public:
@@ -77,6 +75,20 @@ class Executor {
     void run(const StepRows& rows, const float* embeddings);
     // Other nodes: 1 after a step, 0 when node 0 has left, 2 when `wake_descriptor` is readable.
     int follow(int wake_descriptor);
+
+    // A step operation by operation, for an executor that computes elsewhere and leaves messages to
+    // this one: node 0 opens a step, whose arrays must live as long as it, the others join it (as
+    // `follow`; `start`: when its header came). Then each operation that the program has is
+    // performed in its turn, on buffers that the caller reads and writes.
+    void open(const StepRows& rows);
+    int join(int wake_descriptor, double* start);
+    void perform(size_t index, const float* embeddings);
+    const StepRows& step() const { return step_; }
+    size_t num_buffers() const { return storage_.size(); }
+    size_t buffer_stride(size_t index) const { return storage_[index].stride; }
+    float* floats(size_t index) { return storage_[index].floats.data(); }
+    int64_t* grid(size_t index) { return storage_[index].grid.data(); }
+    int max_rows() const { return options_.max_rows; }
 
     int logit_rows() const { return logit_rows_; }
     const float* logits() const;
@@ -101,12 +113,22 @@ class Executor {
         Zeroed<int64_t> grid;
         size_t stride = 0;
     };
-    enum class Item { weights, attention, exchange, other };
+    // Cosines and sines of the step's rows, [max_rows, frequencies].
+    struct Angles {
+        Zeroed<float> cosine, sine;
+    };
+    // The pages of one of the program's KV caches, each of its heads one after the other.
+    struct LayerCache {
+        uint8_t* pages = nullptr;
+        size_t head_bytes = 0;
+        size_t kv_heads = 0;
+    };
     // How the nodes of an all_reduce_add share its work; the same on all of them.
     struct Reduction {
         int nodes = 1, rank = 0, width = 0;
-        bool contributes = true, scattered = false;
+        bool contributes = true;
         int chunks = 1;
+        bool scattered = false;
     };
     // Some rows of it, and where its messages lie.
     struct Chunk {
@@ -118,8 +140,11 @@ class Executor {
     void check(const StepRows& rows) const;
     const Op* logits_op() const;
     void prepare(const StepRows& rows);
-    int follow_step(int wake_descriptor);
+    void send_header(const StepRows& rows);
+    int await_header(int wake_descriptor, double* start);
     void execute(double start);
+    void together(const std::function<void(int)>& what);
+    void throw_failure();
     void count_wire(const WireCounters& before);
     void work(int member);
     void run_op(const Op& op, int member);
@@ -167,26 +192,21 @@ class Executor {
     bool sum_slice(const Op&, const Reduction&, int index, int member);
     bool collect(const Op&, const Reduction&, int index, int member);
     void add_to_residual(const Op&, const Chunk&, int member);
-    void all_reduce_add(const Op* product_op, const Op&, int member);
+    void reduce(const Op* product_op, const Op&, int member);
     void limit_frames();
-    Item item(OpKind kind) const;
+    void make_caches();
+    void turn_angles(int member);
 
-    void embed(const Op&, int member);
-    void receive_rows(const Op&, int member);
-    void send_rows(const Op&, int member);
-    void rms_norm(const Op&, int member);
+    // One for each kind of operation: a member's part of it.
+#define BW_DECLARE(kind) void kind(const Op&, int member);
+    BW_OPERATIONS(BW_DECLARE)
+#undef BW_DECLARE
     void product(const Op&, int member, bool on_grid, Span rows);
     bool quantise_row(const Op&, const Matrix&, int index, int member, uint8_t* activations);
     void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, Span rows,
                         bool on_grid);
-    void rope(const Op&, int member);
-    void kv_append(const Op&, int member);
-    void attention(const Op&, int member);
     Span attention_part(const Op&, int member) const;
     void attend(const Op&, int member, Span rows, Span heads);
-    void silu_mul(const Op&, int member);
-    void take_rows(const Op&, int member);
-    void gather_logits(const Op&, int member);
     void gather_best(const Op&);
 
     int rows_of(const View& view) const;
@@ -207,14 +227,13 @@ class Executor {
     std::vector<Zeroed<uint8_t>> scratch_;  // per thread: one quantised row, attention
     std::vector<Zeroed<float>> normal_;     // per thread: one row after a norm left to a product
     Zeroed<uint8_t> activations_;           // quantised rows of a step
-    Zeroed<float> cosine_, sine_;           // [max_rows, rotary / 2]
+    std::vector<Angles> angles_;            // by table of frequencies
     std::unique_ptr<Arena> cache_;
-    uint8_t* cache_pages_ = nullptr;
-    size_t head_bytes_ = 0;
-    float attention_scale_ = 0;
+    std::vector<LayerCache> caches_;
 
     // The step at hand.
     StepRows step_;
+    std::vector<int32_t> header_;    // of another node's step, which holds its arrays
     std::vector<int> logit_row_of_;  // rows that ask for logits
     int logit_rows_ = 0;
     std::vector<int32_t> best_;

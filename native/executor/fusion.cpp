@@ -25,16 +25,10 @@ bool same(const View& a, const View& b) {
 
 // Into how many parts a row is cut, where members take whole heads of it; 0 for all else.
 int heads_of(const Op& op) {
-    switch (op.kind) {
-        case OpKind::rms_norm:
-            return op.groups > 1 ? op.groups : 0;
-        case OpKind::rope:
-            return op.heads;
-        case OpKind::kv_append:
-            return op.kv_heads;
-        default:
-            return 0;
-    }
+    const OperationInfo& info = op.info();
+    if (info.shared != Shared::pieces) return 0;
+    const int pieces = op.*info.pieces;
+    return op.kind == OpKind::rms_norm && pieces == 1 ? 0 : pieces;
 }
 
 std::vector<Touched> touched(const Op& op) {

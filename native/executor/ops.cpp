@@ -14,7 +14,7 @@ constexpr int kKeysOfACall = 8;                   // that take as long as all el
 
 void Executor::rms_norm(const Op& op, int member) {
     const int rows = rows_of(op.a);
-    const float* weight = program_.vectors[static_cast<size_t>(op.vector)].data();
+    const float* weight = program_.vectors[static_cast<size_t>(op.vector)].values.data();
     const Span own = part(rows * op.groups, member, team_.members());
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.groups, g = i % op.groups;
@@ -22,6 +22,10 @@ void Executor::rms_norm(const Op& op, int member) {
                           op.eps);
     }
 }
+
+void Executor::linear(const Op& op, int member) { product(op, member, false, {0, rows_of(op.a)}); }
+
+void Executor::linear_grid(const Op& op, int member) { product(op, member, true, {0, step_.rows}); }
 
 // The product of some of the step's rows.
 void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
@@ -80,7 +84,7 @@ bool Executor::quantise_row(const Op& op, const Matrix& matrix, int index, int m
         const Op& norm = program_.ops[static_cast<size_t>(fused)];
         float* normal = normal_[static_cast<size_t>(member)].data();
         kernels_.rms_norm(row(norm.a, index),
-                          program_.vectors[static_cast<size_t>(norm.vector)].data(), normal,
+                          program_.vectors[static_cast<size_t>(norm.vector)].values.data(), normal,
                           norm.dim, norm.eps);
         x = normal;
     }
@@ -105,20 +109,20 @@ void Executor::product_panels(const Op& op, const Matrix& matrix, ProductArgs ar
     } else {
         args.y = row(op.out, rows.from) + panels.from * kPanel;
         if (op.vector >= 0)
-            args.bias =
-                program_.vectors[static_cast<size_t>(op.vector)].data() + panels.from * kPanel;
+            args.bias = program_.vectors[static_cast<size_t>(op.vector)].values.data() +
+                        panels.from * kPanel;
         kernels_.linear[format](args);
     }
 }
 
 void Executor::rope(const Op& op, int member) {
-    const int half = static_cast<int>(program_.inv_freq.size());
+    const Angles& angles = angles_[static_cast<size_t>(op.table)];
     const Span own = part(step_.rows * op.heads, member, team_.members());
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.heads, h = i % op.heads;
-        const size_t angle = static_cast<size_t>(r) * static_cast<size_t>(half);
-        kernels_.rope(row(op.a, r) + h * op.dim, cosine_.data() + angle, sine_.data() + angle,
-                      2 * half);
+        const size_t at = static_cast<size_t>(r) * static_cast<size_t>(op.rotary / 2);
+        kernels_.rope(row(op.a, r) + h * op.dim, angles.cosine.data() + at, angles.sine.data() + at,
+                      op.rotary);
     }
 }
 
@@ -127,8 +131,8 @@ void Executor::kv_append(const Op& op, int member) {
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.kv_heads, h = i % op.kv_heads, position = step_.positions[r];
         const int page = table_of(r)[position / kPage];
-        if (!kernels_.kv_store(head_page(op.cache, page, h), row(op.a, r) + h * op.dim,
-                               row(op.b, r) + h * op.dim, position % kPage, op.dim,
+        if (!kernels_.kv_store(head_page(op.cache, page, h), row(op.a, r) + h * op.k_dim,
+                               row(op.b, r) + h * op.v_dim, position % kPage, op.k_dim,
                                options_.half_kv))
             fail(op, op.name + ": a key or value is not finite in the KV cache's format");
     }
@@ -182,10 +186,10 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     auto** pages = reinterpret_cast<const void**>(scratch);
     AttentionArgs args{};
     args.pages = pages;
-    args.dim = op.dim;
+    args.dim = op.k_dim;
     args.window = op.window;
     args.half = options_.half_kv;
-    args.scale = attention_scale_;
+    args.scale = op.scale;
     args.q_stride = stride(op.a);
     args.out_stride = stride(op.out);
     args.scratch = reinterpret_cast<float*>(
@@ -204,8 +208,8 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
             args.rows = std::min(rows.to - r, kQueriesTogether / args.heads);
             args.positions = step_.positions + r;
             tick(member);
-            args.q = row(op.a, r) + h * op.dim;
-            args.out = row(op.out, r) + h * op.dim;
+            args.q = row(op.a, r) + h * op.k_dim;
+            args.out = row(op.out, r) + h * op.v_dim;
             kernels_.attention(args);
         }
     }

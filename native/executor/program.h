@@ -1,29 +1,14 @@
 // Program: the flat list of operations of one node, as the Python side lowers it
-// (programs/program.py describes the kinds). Plain data.
+// (programs/operations.py is the table of their kinds). Plain data.
 #pragma once
 #include <array>
 #include <string>
 #include <vector>
 
+#include "executor/operation.h"
 #include "kernels/kernels.h"
 
 namespace bw {
-
-enum class OpKind : int {
-    embed,
-    recv,
-    send,
-    rms_norm,
-    linear,
-    rope,
-    kv_append,
-    attention,
-    silu_mul,
-    linear_grid,
-    all_reduce_add,
-    take_rows,
-    gather_logits,
-};
 
 struct Buffer {
     int width = 0;
@@ -48,31 +33,34 @@ struct Matrix {
     size_t bytes() const { return panel_bytes(format, layout) * static_cast<size_t>(num_panels()); }
 };
 
-struct Op {
+// A float32 vector; the executor pads its values to 16 with zeros.
+struct Vector {
+    int size = 0;
+    std::vector<float> values;
+};
+
+struct Op : Attributes {
     OpKind kind = OpKind::embed;
     std::string name;
     View a, b, out;  // inputs and output
     int matrix = -1, vector = -1;
-    int groups = 0, dim = 0, heads = 0, cache = 0, kv_heads = 0, window = 0;
-    float eps = 0;
-    uint32_t tag = 0;  // of an exchange: the same number on every node
-    std::vector<int> kv_map;
-    std::vector<int> nodes;         // embed and all_reduce_add: the group; recv, send: the peers
-    std::vector<int> contributors;  // all_reduce_add
-    std::vector<std::array<int, 3>> owners;  // gather_logits: node, start, stop
+
+    const OperationInfo& info() const { return kOperations[static_cast<size_t>(kind)]; }
+    const View& view(int index) const { return index == 0 ? a : index == 1 ? b : out; }
 };
 
+// The KV cache of a layer: heads of keys and values.
 struct CacheShape {
-    int layers = 0, kv_heads = 0, dim = 0;
+    int kv_heads = 0, k_dim = 0, v_dim = 0;
 };
 
 struct Program {
     int node = 0, num_nodes = 1, hidden_size = 0, vocab_size = 0;
-    CacheShape cache;
-    std::vector<double> inv_freq;
+    std::vector<CacheShape> caches;
+    std::vector<std::vector<double>> frequencies;  // tables for rope, radians a position
     std::vector<Buffer> buffers;
     std::vector<Matrix> matrices;
-    std::vector<std::vector<float>> vectors;  // padded to 16 with zeros by the executor
+    std::vector<Vector> vectors;
     std::vector<Op> ops;
 };
 

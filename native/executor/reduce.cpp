@@ -1,15 +1,8 @@
 // all_reduce_add: every node of a group gets the sum of its contributors' grid values.
 //
-// A small sum takes one hop: every contributor sends all of it to everybody, and everybody adds. Of
-// a large one each node adds up its own slice of the blocks and sends the result on: two hops and
-// fewer bytes. With N nodes, n values and b bytes a value a node sends
-//     directly            (N - 1) n b
-//     scattered           (N - 1) n (b + 4) / N     (slices as b, sums as int32)
-// so that the second pays where the difference is more than what a link carries in the time of one
-// hop. For two nodes and exact sums both are the same, and one hop wins.
-//
-// Many rows are cut in chunks: while the first chunk's sums cross, the product that makes the next
-// ones is computed. Integer sums: nothing of this shows in the answer.
+// reduction.h says how nodes share a sum. Many rows are cut in chunks: while the first chunk's sums
+// cross, the product that makes the next ones is computed. Integer sums: nothing of this shows in
+// the answer.
 #include <algorithm>
 #include <cstring>
 
@@ -21,49 +14,25 @@ namespace bw {
 
 namespace {
 
-constexpr int kMostChunks = 4;
-constexpr size_t kFrameRoom = (sizeof(FrameHeader) + 63) / 64 * 64;
-
 int rank_of(const std::vector<int>& nodes, int node) {
     return static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
 }
 
-double bytes_a_value(WireFormat format) {
-    return static_cast<double>(block_bytes(wire_tag(format), kBlock)) / kBlock;
-}
-
 size_t count_of(Span span) { return static_cast<size_t>(span.to - span.from); }
-
-size_t message_room(int rows, int width) {
-    return kFrameRoom + (most_message_bytes(rows, width) + 63) / 64 * 64;
-}
 
 }  // namespace
 
-size_t reduction_bytes(int rows, int width, int nodes) {
-    // Slices are messages of their own, each with its room and its ends rounded up.
-    const size_t ends = static_cast<size_t>(kMostChunks) * static_cast<size_t>(nodes + 1);
-    return message_room(rows, width) + ends * (kFrameRoom + 256);
-}
-
-// A pure function of what every node of the group knows.
 Executor::Reduction Executor::reduction(const Op& op) const {
     Reduction r;
-    r.nodes = static_cast<int>(op.nodes.size());
-    r.rank = rank_of(op.nodes, program_.node);
+    r.nodes = static_cast<int>(op.group.size());
+    r.rank = rank_of(op.group, program_.node);
     r.contributes = std::find(op.contributors.begin(), op.contributors.end(), program_.node) !=
                     op.contributors.end();
     r.width = op.a.width;
-    if (r.nodes == 1) return r;
-    const size_t bytes =
-        sizeof(int32_t) * static_cast<size_t>(step_.rows) * static_cast<size_t>(r.width);
-    const int chunk_rows = std::max(1, options_.overlap_rows);
-    if (step_.rows >= 2 * chunk_rows && bytes >= 2 * options_.hop_bytes)
-        r.chunks = std::min(kMostChunks, step_.rows / chunk_rows);
-    const double values = static_cast<double>(r.width) * (step_.rows / r.chunks);
-    const double own = bytes_a_value(options_.wire);
-    const double saved = (r.nodes - 1) * values * (own - (own + 4) / r.nodes);
-    r.scattered = saved > static_cast<double>(options_.hop_bytes);
+    const ReductionPlan plan = plan_reduction(step_.rows, r.width, r.nodes, options_.wire,
+                                              options_.hop_bytes, options_.overlap_rows);
+    r.chunks = plan.chunks;
+    r.scattered = plan.scattered;
     return r;
 }
 
@@ -214,8 +183,8 @@ void Executor::contribute(const Op& op, const Reduction& r, int index, int membe
             uint8_t* payload = message(r, c, rank);
             const size_t bytes = finish(op, c, slice(r, c.blocks, rank), options_.wire, payload);
             exchange_->send(payload, bytes, FrameKind::data, op.tag, part_number,
-                            r.scattered ? std::vector<int>{op.nodes[static_cast<size_t>(rank)]}
-                                        : without(op.nodes, program_.node),
+                            r.scattered ? std::vector<int>{op.group[static_cast<size_t>(rank)]}
+                                        : without(op.group, program_.node),
                             Traffic::activations);
         }
         wide_.store(false);
@@ -241,7 +210,7 @@ bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member
         const size_t bytes = finish(op, c, whole, WireFormat::exact, payload);
         wide_.store(false);
         exchange_->send(payload, bytes, FrameKind::data, op.tag,
-                        static_cast<uint16_t>(2 * index + 1), without(op.nodes, program_.node),
+                        static_cast<uint16_t>(2 * index + 1), without(op.group, program_.node),
                         Traffic::activations);
     });
     return !first_failed_;
@@ -256,17 +225,17 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
     if (!met) barrier();
     on_first_met(op, member, [&] {
         const auto number = static_cast<uint16_t>(2 * index + (r.scattered ? 1 : 0));
-        const auto& senders = r.scattered ? op.nodes : op.contributors;
+        const auto& senders = r.scattered ? op.group : op.contributors;
         received_ = &exchange_->receive(op.tag, number, without(senders, program_.node));
         if (last) exchange_->drain();
         for (const auto& frame : *received_)
-            check_message(frame, op, c, slice(r, c.blocks, rank_of(op.nodes, frame.node)),
+            check_message(frame, op, c, slice(r, c.blocks, rank_of(op.group, frame.node)),
                           r.scattered ? WireFormat::exact : options_.wire);
     });
     if (first_failed_) return false;
     const Span own = part(c.blocks.count(), member, team_.members());
     for (const auto& frame : *received_) {
-        const Span whole = slice(r, c.blocks, rank_of(op.nodes, frame.node));
+        const Span whole = slice(r, c.blocks, rank_of(op.group, frame.node));
         const Span mine{std::max(own.from, whole.from), std::min(own.to, whole.to)};
         if (mine.from < mine.to) decode(frame, op, c, whole, mine, !r.scattered);
     }
@@ -275,7 +244,7 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
 
 void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
     const float* bias =
-        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].data() : nullptr;
+        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].values.data() : nullptr;
     const Span own = part(c.blocks.count(), member, team_.members());
     bool sane = true;
     for (int b = own.from; b < own.to;) {
@@ -290,8 +259,10 @@ void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
     if (!sane) fail(op, op.name + ": a sum is too large for the grid");
 }
 
-// `product`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
-void Executor::all_reduce_add(const Op* product_op, const Op& op, int member) {
+void Executor::all_reduce_add(const Op& op, int member) { reduce(nullptr, op, member); }
+
+// `product_op`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
+void Executor::reduce(const Op* product_op, const Op& op, int member) {
     const Reduction r = reduction(op);
     if (r.nodes == 1) return add_to_residual(op, chunk(r, 0), member);
     const double start = now();

@@ -54,63 +54,87 @@ void Executor::prepare(const StepRows& rows) {
 
 void Executor::run(const StepRows& rows, const float* embeddings) {
     const double start = now();
+    open(rows);
+    embeddings_ = embeddings;
+    bill_->wire += now() - start;
+    execute(start);
+}
+
+void Executor::open(const StepRows& rows) {
     if (program_.node != 0) throw std::invalid_argument("only node 0 opens steps");
     check(rows);
     if (!logits_op() && std::any_of(rows.wants, rows.wants + rows.rows, [](int w) { return w; }))
         throw std::invalid_argument("a row asks for logits, which this program does not make");
-    embeddings_ = embeddings;
     prepare(rows);
-    if (exchange_) {
-        const WireCounters before = exchange_->counters();
-        const auto t = static_cast<size_t>(rows.rows);
-        const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
-        exchange_->begin_step(exchange_->step() + 1);
-        const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0);
-        const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
-        uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
-        auto put = [&at](const int32_t* values, size_t count) {
-            std::memcpy(at, values, 4 * count);
-            at += 4 * count;
-        };
-        put(head, 4);
-        put(rows.tokens, t);
-        put(rows.slot_of, t);
-        put(rows.positions, t);
-        put(rows.wants, t);
-        put(rows.tables, table);
-        std::vector<int> others;
-        for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
-        try {
-            exchange_->transfer(FrameKind::step, 0, others, {}, Traffic::control);
-        } catch (const StepError& error) {
-            exchange_->abort(error.what());
-            throw;
-        }
-        count_wire(before);
+    if (exchange_) send_header(rows);
+}
+
+void Executor::send_header(const StepRows& rows) {
+    const WireCounters before = exchange_->counters();
+    const auto t = static_cast<size_t>(rows.rows);
+    const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
+    exchange_->begin_step(exchange_->step() + 1);
+    const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0);
+    const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
+    uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
+    auto put = [&at](const int32_t* values, size_t count) {
+        std::memcpy(at, values, 4 * count);
+        at += 4 * count;
+    };
+    put(head, 4);
+    put(rows.tokens, t);
+    put(rows.slot_of, t);
+    put(rows.positions, t);
+    put(rows.wants, t);
+    put(rows.tables, table);
+    std::vector<int> others;
+    for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
+    try {
+        exchange_->transfer(FrameKind::step, 0, others, {}, Traffic::control);
+    } catch (const StepError& error) {
+        exchange_->abort(error.what());
+        throw;
     }
-    const double sent = now();
-    bill_->wire += sent - start;
-    execute(start);
+    count_wire(before);
 }
 
 int Executor::follow(int wake_descriptor) {
+    double start = 0;
+    const int outcome = join(wake_descriptor, &start);
+    if (outcome != 1) return outcome;
+    if (bill_ == &bills_[1] && ended_at_ > 0) {
+        bill_->exchange_wait += start - ended_at_;
+        bill_->wall += start - ended_at_;
+    }
+    bill_->other += now() - start;
+    try {
+        execute(start);
+    } catch (const std::exception& error) {
+        exchange_->abort(error.what());
+        throw;
+    }
+    return 1;
+}
+
+int Executor::join(int wake_descriptor, double* start) {
     if (program_.node == 0) throw std::invalid_argument("node 0 follows nobody");
     try {
-        return follow_step(wake_descriptor);
+        return await_header(wake_descriptor, start);
     } catch (const std::exception& error) {
         exchange_->abort(error.what());
         throw;
     }
 }
 
-int Executor::follow_step(int wake_descriptor) {
+int Executor::await_header(int wake_descriptor, double* start) {
     bool woken = false;
     const Exchange::Received* frame = exchange_->await_step(wake_descriptor, &woken);
     if (!frame) return woken ? 2 : 0;
-    const double start = now();
+    *start = now();
     // Copied: the frame's buffer is reused by the exchanges of the step.
-    std::vector<int32_t> words(frame->bytes / sizeof(int32_t));
-    if (!words.empty()) std::memcpy(words.data(), frame->payload, words.size() * sizeof(int32_t));
+    header_.resize(frame->bytes / sizeof(int32_t));
+    const std::vector<int32_t>& words = header_;
+    if (!words.empty()) std::memcpy(header_.data(), frame->payload, words.size() * sizeof(int32_t));
     const bool odd = frame->bytes % sizeof(int32_t) != 0;
     exchange_->release();
     StepRows rows;
@@ -142,12 +166,6 @@ int Executor::follow_step(int wake_descriptor) {
     }
     embeddings_ = nullptr;
     prepare(rows);
-    if (bill_ == &bills_[1] && ended_at_ > 0) {
-        bill_->exchange_wait += start - ended_at_;
-        bill_->wall += start - ended_at_;
-    }
-    bill_->other += now() - start;
-    execute(start);
     return 1;
 }
 
@@ -168,17 +186,7 @@ void Executor::execute(double start) {
     const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
     const uint64_t met = team_.barriers();
     mark_ = now();
-    try {
-        team_.run([this](int member) {
-            const FloatMode mode;
-            work(member);
-        });
-    } catch (const std::bad_alloc&) {
-        fail_all((exchange_ ? exchange_->name() : "this node") +
-                 " ran out of memory in the midst of a step");
-    } catch (const std::exception& error) {
-        fail_all(error.what());
-    }
+    together([this](int member) { work(member); });
     if (exchange_) count_wire(before);
     bill_->barriers += team_.barriers() - met;
     ended_at_ = now();
@@ -186,10 +194,45 @@ void Executor::execute(double start) {
     bill_->wall += ended_at_ - start;
     bill_->steps++;
     bill_->rows += static_cast<uint64_t>(step_.rows);
-    if (failed_at_.load() != INT_MAX) {
-        if (exchange_) exchange_->abort(failure_);
-        throw StepError(failure_);
+    throw_failure();
+}
+
+void Executor::perform(size_t index, const float* embeddings) {
+    if (index >= program_.ops.size()) throw std::invalid_argument("there is no such operation");
+    if (step_.rows == 0) throw std::invalid_argument("no step has been opened");
+    const Op& op = program_.ops[index];
+    if (op.kind == OpKind::embed && program_.node == 0 && !embeddings)
+        throw std::invalid_argument("node 0 gives the embedding rows");
+    embeddings_ = embeddings;
+    const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
+    together([&](int member) {
+        handout_.start(member);
+        tick(member);
+        run_op(op, member);
+    });
+    if (exchange_) count_wire(before);
+    throw_failure();
+}
+
+// Runs something on every member; what it throws fails the step.
+void Executor::together(const std::function<void(int)>& what) {
+    try {
+        team_.run([&](int member) {
+            const FloatMode mode;
+            what(member);
+        });
+    } catch (const std::bad_alloc&) {
+        fail_all((exchange_ ? exchange_->name() : "this node") +
+                 " ran out of memory in the midst of a step");
+    } catch (const std::exception& error) {
+        fail_all(error.what());
     }
+}
+
+void Executor::throw_failure() {
+    if (failed_at_.load() == INT_MAX) return;
+    if (exchange_) exchange_->abort(failure_);
+    throw StepError(failure_);
 }
 
 }  // namespace bw

@@ -20,7 +20,6 @@ class MeshWriter {
         p_.num_nodes = num_nodes;
         p_.hidden_size = model.hidden_size;
         p_.vocab_size = model.vocab_size;
-        p_.cache = {0, 0, 1};
         x_ = buffer(model.hidden_size);
         grid_ = buffer(model.hidden_size, true);
         if (stages()) {
@@ -33,13 +32,13 @@ class MeshWriter {
 
     Program write() {
         if (stages() && node_ > 0)
-            op(OpKind::recv, 50 + node_, {}, x_).nodes = {node_ - 1};
+            op(OpKind::recv, 50 + node_, {}, x_).peers = {node_ - 1};
         else
-            op(OpKind::embed, 1, {}, x_).nodes = group_;
+            op(OpKind::embed, 1, {}, x_).group = group_;
         const auto [from, to] = model_.layers_of(node_, num_nodes_);
         for (int layer = from; layer < to; layer++) add_layer(layer);
         if (stages() && node_ + 1 < num_nodes_)
-            op(OpKind::send, 51 + node_, x_, {}).nodes = {node_ + 1};
+            op(OpKind::send, 51 + node_, x_, {}).peers = {node_ + 1};
         logits();
         return std::move(p_);
     }
@@ -84,7 +83,7 @@ class MeshWriter {
         }
         Op& reduce = op(OpKind::all_reduce_add, 10 + layer, grid_, x_);
         reduce.b = x_;
-        reduce.nodes = group_;
+        reduce.group = group_;
         for (int node : group_)
             if (model_.columns_of(node, num_nodes_).size() > 0) reduce.contributors.push_back(node);
     }

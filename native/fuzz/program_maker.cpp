@@ -1,5 +1,7 @@
 #include "fuzz/program_maker.h"
 
+#include <algorithm>
+#include <array>
 #include <climits>
 #include <string>
 
@@ -14,9 +16,9 @@ class Maker {
     void make() {
         sizes();
         x_ = buffer(p_.hidden_size);
-        op(OpKind::embed, {}, x_).nodes = {0};
-        for (int layer = 0; layer < p_.cache.layers; layer++) {
-            if (random_.chance(80)) attention(layer);
+        op(OpKind::embed, {}, x_).group = {0};
+        for (int layer = 0; layer < layers_; layer++) {
+            if (random_.chance(80)) attention();
             if (random_.chance(80)) gated();
             if (random_.chance(40)) aside();
         }
@@ -30,9 +32,14 @@ class Maker {
     void sizes() {
         p_.hidden_size = size();
         p_.vocab_size = size() + 1;
-        p_.cache = {random_.between(1, 2), random_.between(1, 3), random_.between(1, 40)};
-        for (int i = random_.between(0, p_.cache.dim / 2); i > 0; i--)
-            p_.inv_freq.push_back(random_.number());
+        layers_ = random_.between(1, 2);
+        dims_ = {random_.between(1, 40), random_.between(1, 40)};
+        for (int table = random_.between(1, 2); table > 0; table--) {
+            const int most = *std::min_element(dims_.begin(), dims_.end()) / 2;
+            p_.frequencies.emplace_back();
+            for (int i = random_.between(0, most); i > 0; i--)
+                p_.frequencies.back().push_back(random_.number());
+        }
         ExecutorOptions& options = made_.options;
         options.max_rows = random_.pick({1, 3, 17, random_.between(1, 40)});
         options.num_pages = random_.between(1, 6);
@@ -53,7 +60,7 @@ class Maker {
     int vector(int width) {
         std::vector<float> values(static_cast<size_t>(width));
         for (float& value : values) value = 1.0f + random_.number() / 4;
-        p_.vectors.push_back(std::move(values));
+        p_.vectors.push_back({width, std::move(values)});
         return static_cast<int>(p_.vectors.size()) - 1;
     }
     int matrix(Format format, int inputs, int unit, int outputs) {
@@ -94,25 +101,33 @@ class Maker {
         op(OpKind::linear_grid, in, grid).matrix = matrix(format(), in.width, unit, p_.hidden_size);
         Op& reduce = op(OpKind::all_reduce_add, grid, x_);
         reduce.b = x_;
-        reduce.nodes = reduce.contributors = {0};
+        reduce.group = reduce.contributors = {0};
         if (random_.chance(30)) reduce.vector = vector(p_.hidden_size);
     }
 
     void head_norm(View view, int heads) {
         Op& norm = op(OpKind::rms_norm, view, view);
         norm.groups = heads;
-        norm.dim = p_.cache.dim;
+        norm.dim = view.width / heads;
         norm.eps = 1e-6f;
-        norm.vector = vector(p_.cache.dim);
+        norm.vector = vector(norm.dim);
     }
     void rope(View view, int heads) {
         Op& rope = op(OpKind::rope, view, view);
         rope.heads = heads;
-        rope.dim = p_.cache.dim;
+        rope.dim = view.width / heads;
+        rope.table = static_cast<int>(random_.below(p_.frequencies.size()));
+        rope.rotary = static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].size());
     }
-    // Queries, keys and values side by side in one buffer, as models' come, or apart.
-    void attention(int layer) {
-        const int dim = p_.cache.dim, kv_heads = random_.between(1, p_.cache.kv_heads);
+    // A layer's cache, which may have heads that nobody uses.
+    int cache(int kv_heads, int dim) {
+        p_.caches.push_back({kv_heads + random_.pick({0, 0, 2}), dim, dim});
+        return static_cast<int>(p_.caches.size()) - 1;
+    }
+    // Queries, keys and values side by side in one buffer, as models' come, or apart. Layers differ
+    // in heads, sizes, scales and windows.
+    void attention() {
+        const int dim = dims_[random_.below(dims_.size())], kv_heads = random_.between(1, 3);
         const int heads = kv_heads * random_.between(1, 4);
         const View in = norm(x_);
         View q = linear(in, heads * dim), k = linear(in, kv_heads * dim), v = k;
@@ -126,14 +141,16 @@ class Maker {
         rope(q, heads), rope(k, kv_heads);
         Op& append = op(OpKind::kv_append, k, {});
         append.b = v;
-        append.cache = layer;
+        append.cache = cache(kv_heads, dim);
         append.kv_heads = kv_heads;
-        append.dim = dim;
+        append.k_dim = append.v_dim = dim;
+        const int own = append.cache;
         const View attended = buffer(heads * dim);
         Op& attend = op(OpKind::attention, q, attended);
-        attend.cache = layer;
+        attend.cache = own;
         attend.heads = heads;
-        attend.dim = dim;
+        attend.k_dim = attend.v_dim = dim;
+        attend.scale = 0.1f + random_.number() / 20;
         attend.window = random_.pick({0, 0, 1, 30, 64, 100});
         for (int head = 0; head < heads; head++)
             attend.kv_map.push_back(random_.chance(80) ? head * kv_heads / heads
@@ -166,6 +183,8 @@ class Maker {
     MadeProgram& made_;
     Program& p_;
     View x_;
+    int layers_ = 1;
+    std::array<int, 2> dims_{};  // of a head
 };
 
 int odd_number(Random& random, int own) {
@@ -176,25 +195,53 @@ int odd_number(Random& random, int own) {
                              random.between(0, 300)});
 }
 
-void spoil_op(Random& random, Op& op) {
-    int* const numbers[] = {
-        &op.a.buffer,   &op.a.offset,   &op.a.width,   &op.b.buffer, &op.b.offset, &op.b.width,
-        &op.out.buffer, &op.out.offset, &op.out.width, &op.matrix,   &op.vector,   &op.groups,
-        &op.dim,        &op.heads,      &op.cache,     &op.kv_heads, &op.window};
-    const size_t choice = random.below(std::size(numbers) + 4);
-    if (choice < std::size(numbers)) {
-        *numbers[choice] = odd_number(random, *numbers[choice]);
-    } else if (choice == std::size(numbers)) {
-        op.kind = static_cast<OpKind>(random.between(0, 12));
-    } else if (choice == std::size(numbers) + 1 && !op.kv_map.empty()) {
-        int& head = op.kv_map[random.below(op.kv_map.size())];
-        head = odd_number(random, head);
-    } else if (choice == std::size(numbers) + 2) {
-        (random.chance(50) ? op.nodes : op.contributors).push_back(random.between(-1, 2));
-    } else if (!op.owners.empty()) {
-        int& value = op.owners[0][random.below(3)];
-        value = odd_number(random, value);
+// Changes one of an operation's attributes, the one whose turn it is.
+struct SpoilAttribute {
+    Random& random;
+    int turn;
+
+    template <typename T>
+    void operator()(const char*, AttributeType, T& value) {
+        if (turn-- == 0) spoil(value);
     }
+    void spoil(int& value) { value = odd_number(random, value); }
+    void spoil(uint32_t& tag) { tag = static_cast<uint32_t>(random.between(0, 100)); }
+    void spoil(float& value) {
+        value = random.pick({0.0f, -1.0f, 1e30f, -1e-30f, __builtin_nanf(""), __builtin_inff()});
+    }
+    void spoil(std::vector<int>& values) {
+        if (values.empty() || random.chance(30)) return values.push_back(random.between(-1, 2));
+        spoil(values[random.below(values.size())]);
+    }
+    void spoil(std::vector<std::array<int, 3>>& values) {
+        if (!values.empty()) spoil(values[0][random.below(3)]);
+    }
+};
+
+void spoil_op(Random& random, Op& op) {
+    int* const numbers[] = {&op.a.buffer,  &op.a.offset, &op.a.width,    &op.b.buffer,
+                            &op.b.offset,  &op.b.width,  &op.out.buffer, &op.out.offset,
+                            &op.out.width, &op.matrix,   &op.vector};
+    if (random.chance(60)) {
+        int& number = *numbers[random.below(std::size(numbers))];
+        number = odd_number(random, number);
+    } else if (random.chance(10)) {
+        op.kind = static_cast<OpKind>(random.between(-1, kKinds));
+    } else {
+        visit_attributes(op.kind, static_cast<Attributes&>(op),
+                         SpoilAttribute{random, random.between(0, 6)});
+    }
+}
+
+void spoil_frequencies(Random& random, std::vector<double>& table) {
+    if (table.empty() || random.chance(20)) return table.resize(random.below(100));
+    table[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
+}
+
+void spoil_cache(Random& random, CacheShape& cache) {
+    int* const sizes[] = {&cache.kv_heads, &cache.k_dim, &cache.v_dim};
+    int& size = *sizes[random.below(std::size(sizes))];
+    size = odd_number(random, size);
 }
 
 }  // namespace
@@ -212,15 +259,12 @@ void spoil(Random& random, MadeProgram& made) {
                           &p.num_nodes,
                           &p.hidden_size,
                           &p.vocab_size,
-                          &p.cache.layers,
-                          &p.cache.kv_heads,
-                          &p.cache.dim,
                           &options.max_rows,
                           &options.num_pages,
                           &options.max_slots_pages,
                           &options.threads,
                           &options.overlap_rows};
-    switch (random.between(0, 7)) {
+    switch (random.between(0, 8)) {
         case 0: {
             int& value = *sizes[random.below(std::size(sizes))];
             value = odd_number(random, value);
@@ -236,18 +280,18 @@ void spoil(Random& random, MadeProgram& made) {
         }
         case 2: {
             auto& vector = p.vectors[random.below(p.vectors.size())];
-            vector.resize(random.below(300));
+            if (random.chance(50)) vector.size = odd_number(random, vector.size);
+            if (random.chance(50)) vector.values.resize(random.below(300));
             return;
         }
         case 3:
-            if (!p.inv_freq.empty())
-                p.inv_freq[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
-            else
-                p.inv_freq.resize(random.below(100));
-            return;
+            return spoil_frequencies(random, p.frequencies[random.below(p.frequencies.size())]);
         case 4:
             std::swap(p.ops[random.below(p.ops.size())], p.ops[random.below(p.ops.size())]);
             return;
+        case 5:
+            if (p.caches.empty()) return;
+            return spoil_cache(random, p.caches[random.below(p.caches.size())]);
         default:
             return spoil_op(random, p.ops[random.below(p.ops.size())]);
     }

@@ -8,9 +8,10 @@
 #include <cstring>
 
 #include "core/checksum.h"
+#include "core/cursor.h"
 #include "core/numerics.h"
-#include "core/text.h"
 #include "executor/check.h"
+#include "executor/decode.h"
 #include "kernels/pack.h"
 
 namespace bw {
@@ -21,7 +22,6 @@ constexpr char kMagic[8] = {'B', 'A', 'N', 'D', 'W', 'E', 'A', 'V'};
 constexpr size_t kHeaderBytes = 64;
 constexpr uint64_t kMostDescription = uint64_t{256} << 20;
 constexpr int kMostContext = 1 << 23;
-constexpr size_t kLongestName = 200;
 
 struct File {
     std::FILE* file = nullptr;
@@ -57,57 +57,13 @@ struct Piece {
     uint64_t offset, bytes, sum;
 };
 
-// Takes values off the description; both are little-endian, as all processors here are.
-class Cursor {
-  public:
-    explicit Cursor(const std::vector<uint8_t>& bytes) : bytes_(bytes) {}
-
-    template <typename T>
-    T take() {
-        T value;
-        if (bytes_.size() - at_ < sizeof value) throw DumpError("the description ends too early");
-        std::memcpy(&value, bytes_.data() + at_, sizeof value);
-        at_ += sizeof value;
-        return value;
-    }
-    int number(int low, int high) {
-        const auto value = take<int32_t>();
-        if (value < low || value > high)
-            throw DumpError("the description holds " + std::to_string(value) + " where " +
-                            std::to_string(low) + " to " + std::to_string(high) + " makes sense");
-        return value;
-    }
-    int size() { return number(1, kMostSize); }
-    bool flag() { return number(0, 1) != 0; }
-    // How many things of at least `each` bytes follow.
-    size_t count(size_t each) {
-        const auto value = take<uint32_t>();
-        if (value > (bytes_.size() - at_) / each) throw DumpError("the description ends too early");
-        return value;
-    }
-    std::vector<int> numbers(int low, int high) {
-        std::vector<int> values(count(4));
-        for (int& value : values) value = number(low, high);
-        return values;
-    }
-    std::string text() {
-        std::vector<char> letters(count(1));
-        for (char& letter : letters) letter = take<char>();
-        return printable(letters.data(), letters.size(), kLongestName);
-    }
-    Piece piece() {
-        Piece p;
-        p.offset = take<uint64_t>();
-        p.bytes = take<uint64_t>();
-        p.sum = take<uint64_t>();
-        return p;
-    }
-    bool done() const { return at_ == bytes_.size(); }
-
-  private:
-    const std::vector<uint8_t>& bytes_;
-    size_t at_ = 0;
-};
+Piece take_piece(Cursor& in) {
+    Piece piece{};
+    piece.offset = in.take<uint64_t>();
+    piece.bytes = in.take<uint64_t>();
+    piece.sum = in.take<uint64_t>();
+    return piece;
+}
 
 void read_piece(File& file, const Piece& piece, void* out, size_t wanted, const char* what) {
     if (piece.bytes != wanted)
@@ -141,35 +97,66 @@ std::vector<uint8_t> read_description(File& file) {
     return description;
 }
 
-View view(Cursor& in) {
-    View v;
-    v.buffer = in.number(-1, kMostSize);
-    v.offset = in.number(0, kMostSize);
-    v.width = in.number(0, kMostSize);
-    return v;
+// All matrices lie in one arena; its size is believed once the file is known to be as large.
+void read_matrices(File& file, Cursor& in, DumpFile& dump) {
+    std::vector<Piece> pieces;
+    uint64_t total = 0;
+    for (Matrix& matrix : dump.program.matrices) {
+        matrix.format = static_cast<Format>(in.number(0, 3));
+        pieces.push_back(take_piece(in));
+        if (matrix.bytes() > file.bytes) throw DumpError("the file ends too early");
+        total += (matrix.bytes() + 63) / 64 * 64;
+        if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
+    }
+    dump.arena = std::make_unique<Arena>(total);
+    for (size_t i = 0; i < pieces.size(); i++) {
+        Matrix& matrix = dump.program.matrices[i];
+        uint8_t* panels = dump.arena->take(matrix.bytes());
+        read_piece(file, pieces[i], panels, matrix.bytes(), "a matrix");
+        matrix.panels = panels;
+    }
 }
 
-Op read_op(Cursor& in) {
-    Op op;
-    op.kind = static_cast<OpKind>(in.number(0, static_cast<int>(OpKind::gather_logits)));
-    op.name = in.text();
-    op.a = view(in);
-    op.b = view(in);
-    op.out = view(in);
-    op.matrix = in.number(-1, kMostSize);
-    op.vector = in.number(-1, kMostSize);
-    for (int* value : {&op.groups, &op.dim, &op.heads, &op.cache, &op.kv_heads, &op.window})
-        *value = in.number(0, kMostSize);
-    op.eps = in.take<float>();
-    op.tag = in.take<uint32_t>();
-    op.kv_map = in.numbers(0, kMostSize);
-    op.nodes = in.numbers(0, kMostSize);
-    op.contributors = in.numbers(0, kMostSize);
-    const std::vector<int> owners = in.numbers(0, kMostSize);
-    if (owners.size() % 3 != 0) throw DumpError("owners are no triples");
-    for (size_t i = 0; i < owners.size(); i += 3)
-        op.owners.push_back({owners[i], owners[i + 1], owners[i + 2]});
-    return op;
+void read_vectors(File& file, Cursor& in, DumpFile& dump) {
+    for (Vector& vector : dump.program.vectors) {
+        const Piece piece = take_piece(in);
+        const auto size = static_cast<size_t>(vector.size);
+        if (4 * size > file.bytes) throw DumpError("the file ends too early");
+        vector.values.resize(size);
+        read_piece(file, piece, vector.values.data(), 4 * size, "a vector");
+    }
+}
+
+void read_embedding(File& file, Cursor& in, DumpFile& dump) {
+    dump.embedding_source = static_cast<Source>(in.number(0, 2));
+    const Piece piece = take_piece(in);
+    const size_t each = dump.embedding_source == Source::f32 ? 4 : 2;
+    const size_t bytes = each * static_cast<size_t>(dump.program.vocab_size) *
+                         static_cast<size_t>(dump.program.hidden_size);
+    if (bytes > file.bytes) throw DumpError("the file ends too early");
+    dump.embedding.resize(bytes);
+    read_piece(file, piece, dump.embedding.data(), bytes, "the embedding table");
+}
+
+void read_described(File& file, const std::vector<uint8_t>& description, DumpFile& dump) {
+    Cursor in(description.data(), description.size(), "the description");
+    const size_t length = in.count(1);
+    dump.program = decode_program(in.bytes(length), length);
+    if (dump.program.ops.empty() || dump.program.ops.back().kind != OpKind::gather_logits)
+        throw DumpError("the program does not end with logits");
+    check_mesh(dump.program, nullptr);
+    dump.half_kv = in.flag();
+    dump.context = in.number(1, kMostContext);
+    dump.max_rows = in.number(1, kMostRows);
+    dump.end_tokens = in.ints();
+    for (int token : dump.end_tokens)
+        if (token < 0 || token >= dump.program.vocab_size)
+            throw DumpError("an end token is not in the vocabulary");
+    read_matrices(file, in, dump);
+    read_vectors(file, in, dump);
+    read_embedding(file, in, dump);
+    in.expect_end();
+    check_program(dump.program, dump.max_rows);
 }
 
 }  // namespace
@@ -177,69 +164,9 @@ Op read_op(Cursor& in) {
 DumpFile read_dump(const std::string& path) {
     File file(path);
     const std::vector<uint8_t> description = read_description(file);
-    Cursor in(description);
     DumpFile dump;
-    Program& program = dump.program;
-    program.hidden_size = in.size();
-    program.vocab_size = in.size();
-    program.cache.layers = in.number(1, kMostLayers);
-    program.cache.kv_heads = in.number(1, kMostKvHeads);
-    program.cache.dim = in.number(1, kMostHeadDim);
-    dump.half_kv = in.flag();
-    dump.context = in.number(1, kMostContext);
-    dump.max_rows = in.number(1, kMostRows);
-    program.inv_freq.resize(in.count(8));
-    for (double& frequency : program.inv_freq) frequency = in.take<double>();
-    dump.end_tokens = in.numbers(0, program.vocab_size - 1);
-    for (size_t i = in.count(12); i > 0; i--) {
-        Buffer buffer;
-        buffer.width = in.size();
-        buffer.grid = in.flag();
-        buffer.logit_rows = in.flag();
-        program.buffers.push_back(buffer);
-    }
-    std::vector<Piece> pieces;
-    uint64_t total = 0;
-    for (size_t i = in.count(40); i > 0; i--) {
-        Matrix matrix;
-        matrix.format = static_cast<Format>(in.number(0, 3));
-        matrix.layout.k = in.size();
-        matrix.layout.unit = in.size();
-        matrix.outputs = in.size();
-        pieces.push_back(in.piece());
-        if (matrix.bytes() > file.bytes) throw DumpError("the file ends too early");
-        total += (matrix.bytes() + 63) / 64 * 64;
-        if (total > file.bytes + 64 * pieces.size()) throw DumpError("the file ends too early");
-        program.matrices.push_back(matrix);
-    }
-    dump.arena = std::make_unique<Arena>(total);
-    for (size_t i = 0; i < pieces.size(); i++) {
-        Matrix& matrix = program.matrices[i];
-        uint8_t* panels = dump.arena->take(matrix.bytes());
-        read_piece(file, pieces[i], panels, matrix.bytes(), "a matrix");
-        matrix.panels = panels;
-    }
-    for (size_t i = in.count(28); i > 0; i--) {
-        const auto size = static_cast<size_t>(in.size());
-        const Piece piece = in.piece();
-        if (4 * size > file.bytes) throw DumpError("the file ends too early");
-        program.vectors.emplace_back(size);
-        read_piece(file, piece, program.vectors.back().data(), 4 * size, "a vector");
-    }
-    dump.embedding_source = static_cast<Source>(in.number(0, 2));
-    const Piece piece = in.piece();
-    const size_t each = dump.embedding_source == Source::f32 ? 4 : 2;
-    const size_t bytes =
-        each * static_cast<size_t>(program.vocab_size) * static_cast<size_t>(program.hidden_size);
-    if (bytes > file.bytes) throw DumpError("the file ends too early");
-    dump.embedding.resize(bytes);
-    read_piece(file, piece, dump.embedding.data(), bytes, "the embedding table");
-    for (size_t i = in.count(100); i > 0; i--) program.ops.push_back(read_op(in));
-    if (!in.done()) throw DumpError("the description goes on after its end");
-    if (program.ops.empty() || program.ops.back().kind != OpKind::gather_logits)
-        throw DumpError("the program does not end with logits");
     try {
-        check_program(program, dump.max_rows);
+        read_described(file, description, dump);
     } catch (const std::invalid_argument& error) {
         throw DumpError(error.what());
     }

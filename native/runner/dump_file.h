@@ -11,7 +11,7 @@
 
 namespace bw {
 
-constexpr int kDumpVersion = 1;  // of the file's layout; the same number as in dump.py
+constexpr int kDumpVersion = 2;  // of the file's layout; the same number as in dump.py
 
 // A file that cannot be used; the message says why.
 struct DumpError : std::runtime_error {

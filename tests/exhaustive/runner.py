@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -174,6 +174,7 @@ class Runner:
         self.close()
         spec, source = self._model(case.model)
         shares, stages = SPLITS[case.split]
+        sums: dict[str, Any] = {} if case.sums == DIRECT else {"hop_bytes": 0, "overlap_rows": 6}
         nodes = NativeNodes(
             spec,
             source,
@@ -185,7 +186,7 @@ class Runner:
             threads=case.threads,
             isa=case.isa,
             fetch_ahead=4096 * (case.threads - 1),  # with two threads weights are fetched by hand
-            **({} if case.sums == DIRECT else {"hop_bytes": 0, "overlap_rows": 6}),
+            **sums,
         )
         self._nodes, self._mesh = nodes, case.mesh
         self._drafter = ScriptedDrafter({}, vocab_size=spec.vocab_size)

@@ -23,7 +23,7 @@ from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
-from bandweave.programs.program import Buffer, CacheShape, Op, Program, View
+from bandweave.programs.program import Buffer, Op, Program, View
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.weights.loading import Weights, load_weights
@@ -253,8 +253,6 @@ def circle(count: int, *, stall_seconds: float) -> LinkedNodes:
             buffers={"x": Buffer(name="x", width=64)},
             weights={},
             vectors={},
-            cache=CacheShape(layers=1, kv_heads=1, head_dim=64),
-            inv_freq=(),
             ops=(receive,),
         )
         weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})

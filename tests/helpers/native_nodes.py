@@ -13,6 +13,7 @@ from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.executor import Step, StepError
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
@@ -40,6 +41,7 @@ class NativeNodes:
         num_pages: int = 16,
         shares: Sequence[int] = (1,),
         stages: int = 1,
+        graph: Graph | None = None,
         threads: int = 1,
         isa: str = "",
         stall_seconds: float = 30.0,
@@ -47,7 +49,8 @@ class NativeNodes:
     ) -> None:
         table = Range(start=0, stop=spec.vocab_size)
         self.embeddings = widen(source.read("embed_tokens", table))
-        graph, split = build_graph(spec), make_split(spec, shares, stages=stages)
+        graph = graph or build_graph(spec)
+        split = make_split(spec, shares, stages=stages)
         count = split.num_nodes
         names = [f"node {node}" for node in range(count)]
         exchanges = [

@@ -14,6 +14,7 @@ from bandweave.executors.executor import PAGE_SIZE, Step, StepError
 from bandweave.executors.reference.exchange import ThreadMesh
 from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
+from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
@@ -38,12 +39,14 @@ class ReferenceNodes:
         num_pages: int = 16,
         shares: Sequence[int] = (1,),
         stages: int = 1,
+        graph: Graph | None = None,
     ) -> None:
         self.hidden_size = spec.hidden_size
         self.num_pages = num_pages
         table = Range(start=0, stop=spec.vocab_size)
         self.embeddings = widen(source.read("embed_tokens", table))
-        graph, split = build_graph(spec), make_split(spec, shares, stages=stages)
+        graph = graph or build_graph(spec)
+        split = make_split(spec, shares, stages=stages)
         mesh = ThreadMesh(split.num_nodes)
         self.nodes: list[ReferenceExecutor] = []
         for node in range(split.num_nodes):
@@ -54,11 +57,12 @@ class ReferenceNodes:
                     load_reference(program, source, weight_format),
                     num_pages=num_pages,
                     kv_dtype=kv_dtype,
-                    wire=wire,
-                    exchange=mesh.exchange(node) if split.num_nodes > 1 else None,
+                    exchange=mesh.exchange(node, wire) if split.num_nodes > 1 else None,
                 )
             )
-        self._followers = Followers([node.follow for node in self.nodes[1:]])
+        self._followers = Followers(
+            [lambda node=node: node.follow() == "ran" for node in self.nodes[1:]]
+        )
 
     def run(self, step: Step) -> F32:
         return self.nodes[0].run(step, self.embeddings[step.tokens])

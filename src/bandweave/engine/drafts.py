@@ -11,11 +11,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.memory import NodeMemory, node_memory
-from bandweave.executors.executor import PAGE_SIZE
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.backend import NATIVE, NodeExecutor
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.speculation.model_drafter import ModelDrafter
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
@@ -57,7 +56,7 @@ def load_draft(
     options: ExecutorOptions,
     context: int,
     streams: int,
-    team_of: NativeExecutor,
+    team_of: NodeExecutor,
     on_progress: Progress = lambda done, total: None,
 ) -> ModelDrafter:
     """The draft model whole, on the threads of the node's own executor.
@@ -68,14 +67,14 @@ def load_draft(
     own = _options(draft, options, context, streams)
     # Not from the cache of packed weights: a draft model is small.
     weights = load_weights(program, draft, weight_format, on_progress, threads=own.threads)
-    executor = NativeExecutor(program, weights, own, team_of=team_of)
+    executor = NATIVE.make_executor(program, weights, own, team_of=team_of)
     return ModelDrafter(
         executor,
         embed,
         num_pages=own.num_pages,
         context=draft_context(draft, context),
         max_rows=own.max_rows,
-        exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        exp=lambda values: NATIVE.exp(values, options.isa),
         progress=lambda: executor.progress,
     )
 

@@ -17,8 +17,8 @@ from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_report import OwnChecks, check_own
 from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, node_memory
-from bandweave.executors.executor import PAGE_SIZE
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.backend import NATIVE, NodeExecutor
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.generator import Generator
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.drafter import Drafter
@@ -55,7 +55,7 @@ class LoadedNode:
     the rest."""
 
     rank: int
-    executor: NativeExecutor
+    executor: NodeExecutor
     exchange: _native.Exchange | None
     generator: Generator
     drafter: Drafter | None
@@ -142,7 +142,7 @@ def join_node(
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         kept=kept,
     )
-    executor = NativeExecutor(program, weights, options, exchange)
+    executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None
     if assignment.run.speculate != "off" and assignment.rank == 0:
         drafter = _make_drafter(assignment, options, draft, executor)
@@ -153,7 +153,7 @@ def join_node(
         context=assignment.context,
         max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
-        exp=lambda values: _native.exp(values, options.isa).reshape(-1),
+        exp=lambda values: NATIVE.exp(values, options.isa),
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),
@@ -193,7 +193,7 @@ def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
 
 
 def _make_drafter(
-    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NativeExecutor
+    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NodeExecutor
 ) -> Drafter:
     if draft is None:
         return NgramDrafter()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandweave import _native
-from bandweave.executors.native import ExecutorOptions, kv_page_bytes
-from bandweave.formats.groups import Groups
+from bandweave.executors.backend import NATIVE
+from bandweave.executors.executor import ExecutorOptions
 from bandweave.programs.program import Program
-from bandweave.weights.loading import PANEL_BYTES, packed_bytes
+from bandweave.weights.loading import PANEL_BYTES
 
 # The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
 BASE_BYTES = 60 << 20
-# Of a quantised row in q8, more than in q4: native/kernels/kernels.h, activation_bytes.
-_ACTIVATION_GROUP_BYTES, _ACTIVATION_PADDING = 72, 128
-_READ_BYTES = 128 << 10  # that a link reads at once, twice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,48 +32,13 @@ class NodeMemory:
 
 def node_memory(program: Program, weight_format: str, options: ExecutorOptions) -> NodeMemory:
     """What a node needs to run a program."""
-    weights = packed_bytes(program, weight_format)
+    weights = NATIVE.weight_bytes(program, weight_format)
     return NodeMemory(
         weight_bytes=weights,
-        kv_bytes=kv_page_bytes(program, options.kv_format) * options.num_pages,
-        work_bytes=_step_bytes(program, options.max_rows)
-        + _exchange_bytes(program, options.max_rows),
+        kv_bytes=NATIVE.kv_page_bytes(program, options.kv_format) * options.num_pages,
+        work_bytes=NATIVE.work_bytes(program, options),
         base_bytes=BASE_BYTES + min(weights * 4, PANEL_BYTES),
     )
-
-
-def _step_bytes(program: Program, rows: int) -> int:
-    """What a step of that many rows computes on: buffers, quantised activations, rope's angles."""
-    widths = sum(
-        (8 if buffer.dtype == "grid" else 4) * (buffer.width + 16)
-        for buffer in program.buffers.values()
-    )
-    quantised = 0
-    for weight in program.weights.values():
-        groups = Groups(inputs=weight.inputs, unit=weight.unit).count
-        quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + _ACTIVATION_PADDING)
-    return rows * (widths + quantised + 8 * len(program.inv_freq)) + 1024
-
-
-def _exchange_bytes(program: Program, rows: int) -> int:
-    """Messages of a step of that many rows: the node's own, and its peers' until they are read.
-
-    Peers' sums are counted as int32, as they nearly always are, in buffers that grow by doubling.
-    Logits of more rows than a few are not counted: only a digest of a prompt asks for them.
-    """
-    own = received = 0
-    for op in program.ops:
-        if op.kind == "all_reduce_add":
-            group = op.attributes["group"]
-            assert isinstance(group, tuple)
-            if len(group) == 1:
-                continue
-            width = op.inputs[0].width
-            own = max(own, _native.reduction_bytes(rows, width, len(group)))
-            received = max(received, 2 * (len(group) - 1) * (4 * rows * width + _READ_BYTES))
-        elif op.kind in ("embed", "recv", "send") and program.num_nodes > 1:
-            received = max(received, 3 * 4 * rows * program.hidden_size)
-    return own + received + (program.num_nodes - 1) * _READ_BYTES
 
 
 def check_memory(who: str, needed: NodeMemory, available: int | None) -> None:

@@ -12,7 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-PAGE_SIZE = 64  # positions in a KV page; also the attention chunk of docs/numerics.md
+from bandweave import _native
+
+PAGE_SIZE = (
+    _native.PAGE_SIZE
+)  # positions in a KV page; also the attention chunk of docs/numerics.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,32 @@ class Step:
     wants_logits: npt.NDArray[np.bool_]  # [T]
     page_tables: npt.NDArray[np.int32]  # [S, P], ids of KV pages in order, -1 beyond the last
     prefill: bool = False  # has rows of a prompt: whoever keeps accounts, here is no decoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorOptions:
+    """How a node runs its program; none of it changes an answer but ``kv_format`` and ``wire``.
+
+    ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``cpus`` to pin the
+    threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
+    fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
+    ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
+    these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what
+    they read, -1 for what the machine likes best (fetch_ahead.h).
+    """
+
+    num_pages: int
+    max_pages: int
+    max_rows: int = 256
+    kv_format: str = "f16"
+    threads: int = 1
+    cpus: tuple[int, ...] = ()
+    spin: bool = True
+    isa: str = ""
+    wire: str = "exact"
+    hop_bytes: int = _native.HOP_BYTES
+    overlap_rows: int = _native.OVERLAP_ROWS
+    fetch_ahead: int = -1
 
 
 class StepError(RuntimeError):

@@ -7,12 +7,13 @@ declares how it may be split; whether it is split, and how, is the plan's busine
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import ModelSpec, RopeSpec
 
 
 class Split(Enum):
@@ -87,9 +88,10 @@ class GraphOp:
     outputs: tuple[Value, ...]
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
+    attributes: Mapping[str, int | float | RopeSpec] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
     ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``logits``."""
@@ -97,6 +99,7 @@ class Graph:
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
     _layer: int | None = None
+    _alike: tuple[int, ...] = ()
 
     @contextmanager
     def layer(self, index: int) -> Iterator[None]:
@@ -104,6 +107,20 @@ class Graph:
         self._layer = index
         yield
         self._layer = None
+
+    def alike(self) -> tuple[int, ...]:
+        """For each layer the first one that has the same operations: the same sizes, attributes and
+        names but for the layer's own."""
+        if len(self._alike) != self.spec.num_layers:
+            layers: dict[int, list[object]] = {}
+            for op in self.ops:
+                if op.layer is not None:
+                    layers.setdefault(op.layer, []).append(_without_layer(op))
+            firsts: dict[tuple[object, ...], int] = {}
+            self._alike = tuple(
+                firsts.setdefault(tuple(ops), layer) for layer, ops in sorted(layers.items())
+            )
+        return self._alike
 
     def weights(self) -> list[WeightSpec]:
         """Every tensor that the graph names, each once, in order of first use."""
@@ -146,14 +163,34 @@ class Graph:
         vector = self._weight(weight, (self.spec.head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place."""
-        return self._emit("rope", f"{value.name}_rope", (value,), (value,))[0]
+    def rope(self, value: Value, rope: RopeSpec | None = None) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place; ``rope``: this layer's,
+        where it is not the model's."""
+        attributes = {"rope": rope or self.spec.rope}
+        return self._emit("rope", f"{value.name}_rope", (value,), (value,), attributes=attributes)[
+            0
+        ]
 
-    def attention(self, q: Value, k: Value, v: Value) -> Value:
-        """Appends ``k`` and ``v`` to the layer's cache, then attends causally over the cache."""
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        window: int | None = None,
+        scale: float | None = None,
+    ) -> Value:
+        """Appends ``k`` and ``v`` to the layer's cache, then attends causally over the cache.
+
+        ``window``: keys that a row sees, 0 for all of them; ``scale``: of the scores. None for the
+        model's window, and one over the square root of a head's elements.
+        """
         out = Value(name="attended", width=q.width, axis=q.axis)
-        return self._emit("attention", "attention", (q, k, v), (out,))[0]
+        attributes = {
+            "window": (self.spec.sliding_window or 0) if window is None else window,
+            "scale": 1 / math.sqrt(self.spec.head_dim) if scale is None else scale,
+        }
+        return self._emit("attention", "attention", (q, k, v), (out,), attributes=attributes)[0]
 
     def silu_mul(self, gate: Value, up: Value) -> Value:
         """``silu(gate) * up``."""
@@ -194,6 +231,7 @@ class Graph:
         *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
+        attributes: Mapping[str, int | float | RopeSpec] | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
         self.ops.append(
@@ -205,6 +243,19 @@ class Graph:
                 outputs=outputs,
                 weights=weights,
                 biases=biases,
+                attributes=attributes or {},
             )
         )
         return outputs
+
+
+def _without_layer(op: GraphOp) -> tuple[object, ...]:
+    """All that an operation is but its layer's number."""
+    start = len(f"layers.{op.layer}.")
+    weights = tuple(
+        None if one is None else (one.name[start:], one.shape, one.split, one.axis)
+        for one in (*op.weights, *op.biases)
+    )
+    return (
+        op.kind, op.name[start:], op.inputs, op.outputs, weights, tuple(op.attributes.items())
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from functools import lru_cache
 
 #: What is believed of a config: no model has more, and sums and products of such sizes fit int64.
 MOST_LAYERS = 4096
@@ -103,6 +104,7 @@ class ModelSpec:
         return self.num_heads // self.num_kv_heads
 
 
+@lru_cache(64)
 def inverse_frequencies(rope: RopeSpec) -> tuple[float, ...]:
     """The ``rotary_dim / 2`` rope frequencies (radians a position) as correctly rounded float64.
 

@@ -6,6 +6,7 @@ of a real step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,7 +22,6 @@ from bandweave.programs.program import (
 )
 
 NORM_EPS = 1e-5
-_NO_CACHE = CacheShape(layers=1, kv_heads=1, head_dim=64)
 
 
 def _view(name: str, width: int) -> View:
@@ -35,8 +35,8 @@ def _program(
     hidden: int = 1,
     weights: Sequence[Weight] = (),
     vectors: Sequence[Vector] = (),
-    cache: CacheShape = _NO_CACHE,
-    inv_freq: tuple[float, ...] = (),
+    caches: tuple[CacheShape, ...] = (),
+    frequencies: tuple[tuple[float, ...], ...] = (),
     node: int = 0,
     num_nodes: int = 1,
     vocab_size: int = 1,
@@ -49,8 +49,8 @@ def _program(
         buffers={buffer.name: buffer for buffer in buffers},
         weights={weight.name: weight for weight in weights},
         vectors={vector.name: vector for vector in vectors},
-        cache=cache,
-        inv_freq=inv_freq,
+        caches=caches,
+        frequencies=frequencies,
         ops=tuple(ops),
     )
 
@@ -134,11 +134,11 @@ def gates(width: int, count: int) -> Program:
 def ropes(heads: int, dim: int, count: int) -> Program:
     """Rotations of all heads by an angle of nought."""
     x = _view("x", heads * dim)
-    attributes = {"heads": heads, "dim": dim}
+    half = dim // 2
+    attributes = {"heads": heads, "dim": dim, "rotary": 2 * half, "table": 0}
     op = Op(kind="rope", name="rope", inputs=(x,), outputs=(x,), attributes=attributes)
-    return _program(
-        [op] * count, [Buffer(name="x", width=heads * dim)], inv_freq=(0.0,) * (dim // 2)
-    )
+    buffers = [Buffer(name="x", width=heads * dim)]
+    return _program([op] * count, buffers, frequencies=((0.0,) * half,))
 
 
 def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:
@@ -151,9 +151,10 @@ def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:
     kv_map = tuple(head * kv_heads // heads for head in range(heads))
     ops = []
     for layer in range(layers):
-        append: dict[str, Attribute] = {"cache": layer, "dim": dim, "kv_heads": kv_heads}
-        attend: dict[str, Attribute] = {
-            "cache": layer, "dim": dim, "heads": heads, "kv_map": kv_map, "window": 0,
+        sizes: dict[str, Attribute] = {"cache": layer, "k_dim": dim, "v_dim": dim}
+        append = {**sizes, "kv_heads": kv_heads}
+        attend = {
+            **sizes, "heads": heads, "scale": 1 / math.sqrt(dim), "window": 0, "kv_map": kv_map,
         }  # fmt: skip
         ops += [
             Op(kind="kv_append", name="kv", inputs=(k, k), attributes=append),
@@ -162,19 +163,19 @@ def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:
     return _program(
         ops,
         [Buffer(name=view.buffer, width=view.width) for view in (q, k, out)],
-        cache=CacheShape(layers=layers, kv_heads=kv_heads, head_dim=dim),
+        caches=(CacheShape(kv_heads=kv_heads, k_dim=dim, v_dim=dim),) * layers,
     )
 
 
 def appends(kv_heads: int, dim: int, count: int) -> Program:
     """Stores of keys and values."""
     k = _view("k", kv_heads * dim)
-    attributes = {"cache": 0, "kv_heads": kv_heads, "dim": dim}
+    attributes = {"cache": 0, "kv_heads": kv_heads, "k_dim": dim, "v_dim": dim}
     op = Op(kind="kv_append", name="kv", inputs=(k, k), attributes=attributes)
     return _program(
         [op] * count,
         [Buffer(name="k", width=kv_heads * dim)],
-        cache=CacheShape(layers=1, kv_heads=kv_heads, head_dim=dim),
+        caches=(CacheShape(kv_heads=kv_heads, k_dim=dim, v_dim=dim),),
     )
 
 

@@ -5,6 +5,10 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
 from bandweave.models.graph import (
     COLUMN_UNIT,
     Axis,
@@ -15,12 +19,10 @@ from bandweave.models.graph import (
     split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
-from bandweave.models.spec import inverse_frequencies
+from bandweave.models.spec import RopeSpec
+from bandweave.programs.builder import Builder
 from bandweave.programs.program import (
-    Attribute,
-    Buffer,
     CacheShape,
-    Op,
     Part,
     Program,
     Vector,
@@ -31,9 +33,22 @@ from bandweave.programs.split import NodeShare, Split
 from bandweave.ranges import Range
 
 
-def lower(graph: Graph, split: Split, node: int) -> Program:
-    """The program of one node of a split."""
-    return _Lowering(graph, split, split.shares[node]).run()
+def lower(
+    graph: Graph, split: Split, node: int, *, layers: frozenset[int] | None = None
+) -> Program:
+    """The program of one node of a split; with ``layers`` only those of its layers, for who wants
+    to know what a node computes and knows which layers are alike."""
+    return _Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+
+
+@lru_cache(16)
+def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, GraphOp]]:
+    """A graph's operations with their numbers, which tag exchanges alike on all nodes."""
+    return [
+        (number, op)
+        for number, op in enumerate(graph.ops)
+        if op.layer is None or layers is None or op.layer in layers
+    ]
 
 
 class _Lowering:
@@ -42,68 +57,52 @@ class _Lowering:
     def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
         self.graph, self.spec, self.split, self.share = graph, graph.spec, split, share
         self.group = split.stages[share.stage]
-        self.buffers: dict[str, Buffer] = {}
-        self.weights: dict[str, Weight] = {}
-        self.vectors: dict[str, Vector] = {}
         self.views: dict[str, View] = {}
-        self.ops: list[Op] = []
-        self.embedding: Part | None = None
-        self.tag = 0  # numbers exchanges alike on all nodes, whose programs differ in length
+        self.tag = 0
+        self.made = Builder()
 
-    def run(self) -> Program:
+    def run(self, ops: Sequence[tuple[int, GraphOp]]) -> Program:
         share, last = self.share, len(self.split.stages) - 1
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
-        for tag, op in enumerate(self.graph.ops):
-            self.tag = tag
+        for tag, op in ops:
+            self.tag, self.made.layer = tag, op.layer
             if op.layer is not None:
-                if share.layers.start <= op.layer < share.layers.stop:
-                    getattr(self, f"_{op.kind}")(op)
-            elif op.kind == "embed":
-                if share.stage == 0:
-                    self._embed(op)
-            elif share.stage == last:
-                getattr(self, f"_{op.kind}")(op)
+                here = share.layers.start <= op.layer < share.layers.stop
+            else:
+                here = share.stage == (0 if op.kind == "embed" else last)
+            if here:
+                getattr(self, f"_{op.kind}", self._pointwise)(op)
+        self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
                 self._gather()
-        return Program(
+        return self.made.program(
             node=share.node,
             num_nodes=self.split.num_nodes,
             hidden_size=self.spec.hidden_size,
             vocab_size=self.spec.vocab_size,
-            buffers=self.buffers,
-            weights=self.weights,
-            vectors=self.vectors,
-            cache=CacheShape(
-                layers=len(share.layers),
-                kv_heads=len(share.kv_heads),
-                head_dim=self.spec.head_dim,
-            ),
-            inv_freq=inverse_frequencies(self.spec.rope),
-            ops=tuple(self.ops),
-            embedding=self.embedding,
         )
 
     # --- the graph's operations ---
 
     def _embed(self, op: GraphOp) -> None:
-        x = self._buffer("x", self.spec.hidden_size)
-        self._op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
+        self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
-            self.embedding = self._part(op.weights[0], rows, columns)
+            self.made.embedding = self._part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
-        source = self._buffer("x", x.width)
+        source = self.made.buffer("x", x.width)
         rows = "step"
         if op.layer is None:  # the last norm: only rows that ask for logits go on
-            taken = self._buffer("x_taken", x.width, rows="logits")
-            self._op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
+            taken = self.made.buffer("x_taken", x.width, rows="logits")
+            self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"
-        target = self._buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
+        target = self.made.buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
         self.views[y.name] = target
         self._norm(op, source, target, groups=1, dim=x.width)
 
@@ -113,7 +112,7 @@ class _Lowering:
         if not sum(widths):
             return
         name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
-        target = self._buffer(name, sum(widths))
+        target = self.made.buffer(name, sum(widths))
         offset, parts = 0, []
         for value, weight, r, width in zip(op.outputs, op.weights, own, widths, strict=True):
             self.views[value.name] = View(buffer=name, offset=offset, width=width)
@@ -123,7 +122,7 @@ class _Lowering:
             columns = Range(start=0, stop=weight.shape[1])
             parts.append(self._part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
-        self.weights[op.name] = Weight(
+        self.made.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
         )
         vector = None
@@ -134,9 +133,9 @@ class _Lowering:
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
-            self.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
+            self.made.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
         source = self.views[op.inputs[0].name]
-        self._op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
+        self.made.op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -146,54 +145,71 @@ class _Lowering:
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
             dim = self.spec.head_dim
-            heads = view.width // dim
-            self._op("rope", op.name, (view,), (view,), heads=heads, dim=dim)
+            rope = op.attributes["rope"]
+            assert isinstance(rope, RopeSpec)
+            self.made.op(
+                "rope",
+                op.name,
+                (view,),
+                (view,),
+                heads=view.width // dim,
+                dim=dim,
+                rotary=rope.rotary_dim,
+                table=self.made.table(rope),
+            )
 
     def _attention(self, op: GraphOp) -> None:
         share, spec = self.share, self.spec
         if not len(share.heads):
             return
-        assert op.layer is not None
-        cache = op.layer - share.layers.start
         q, k, v = (self.views[value.name] for value in op.inputs)
-        kv_heads, dim = len(share.kv_heads), spec.head_dim
-        self._op("kv_append", f"{op.name}.kv", (k, v), cache=cache, kv_heads=kv_heads, dim=dim)
+        dim = spec.head_dim
+        shape = CacheShape(kv_heads=len(share.kv_heads), k_dim=dim, v_dim=dim)
+        cache = self.made.cache(shape)
+        self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
         kv_map = tuple(
             head // spec.heads_per_kv_head - share.kv_heads.start
             for head in range(share.heads.start, share.heads.stop)
         )
-        out = self._buffer("attended", q.width)
+        out = self.made.buffer("attended", q.width)
         self.views[op.outputs[0].name] = out
-        self._op(
+        self.made.op(
             "attention",
             op.name,
             (q,),
             (out,),
             cache=cache,
             heads=len(share.heads),
-            dim=dim,
+            k_dim=shape.k_dim,
+            v_dim=shape.v_dim,
+            scale=_number(op, "scale"),
+            window=_number(op, "window"),
             kv_map=kv_map,
-            window=spec.sliding_window or 0,
         )
 
-    def _silu_mul(self, op: GraphOp) -> None:
-        if (gate := self._own_view(op.inputs[0])) is None:
+    def _pointwise(self, op: GraphOp) -> None:
+        """An operation on numbers in the same place of its inputs and output, all split alike."""
+        if (first := self._own_view(op.inputs[0])) is None:
             return
-        out = self._buffer("gated", gate.width)
-        self.views[op.outputs[0].name] = out
-        self._op("silu_mul", op.name, (gate, self.views[op.inputs[1].name]), (out,))
+        (value,) = op.outputs
+        rows = self.made.buffers[first.buffer].rows
+        out = self.made.buffer(value.name, first.width, rows=rows)
+        inputs = tuple(self.views[one.name] for one in op.inputs)
+        self.views[value.name] = out
+        attributes: dict[str, Any] = {name: _number(op, name) for name in op.attributes}
+        self.made.op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
         x, inputs = op.inputs
         (matrix,), axis = op.weights, inputs.axis
         assert matrix.split is WeightSplit.SHARDED_TO_ALL and axis is not None
-        grid = self._buffer("grid", x.width, dtype="grid")
+        grid = self.made.buffer("grid", x.width, dtype="grid")
         own, scale = self._range(axis), self._unit_width(axis)
         if len(own):
             columns = Range(start=own.start * scale, stop=own.stop * scale)
             rows = Range(start=0, stop=x.width)
             unit = self.spec.head_dim if axis is Axis.HEADS else COLUMN_UNIT
-            self.weights[op.name] = Weight(
+            self.made.weights[op.name] = Weight(
                 name=op.name,
                 parts=(self._part(matrix, rows, columns),),
                 outputs=x.width,
@@ -201,13 +217,13 @@ class _Lowering:
                 unit=unit,
             )
             source = self.views[inputs.name]
-            self._op("linear_grid", op.name, (source,), (grid,), weight=op.name)
+            self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self._replicated(op.biases[0])
         contributors = tuple(
             node for node in self.group if len(self._range(axis, self.split.shares[node]))
         )
-        residual = self._buffer("x", x.width)
-        self._op(
+        residual = self.made.buffer("x", x.width)
+        self.made.op(
             "all_reduce_add",
             f"{op.name}.reduce",
             (grid, residual),
@@ -223,12 +239,12 @@ class _Lowering:
         if len(own):
             inputs = op.inputs[0].width
             part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
-            self.weights["lm_head"] = Weight(
+            self.made.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
-            target = self._buffer("own_logits", len(own), rows="logits")
+            target = self.made.buffer("own_logits", len(own), rows="logits")
             source = self.views[op.inputs[0].name]
-            self._op("linear", "lm_head", (source,), (target,), weight="lm_head")
+            self.made.op("linear", "lm_head", (source,), (target,), weight="lm_head")
         if len(own) or self.share.node == 0:
             self._gather()
 
@@ -240,18 +256,18 @@ class _Lowering:
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
-        x = self._buffer("x", self.spec.hidden_size)
+        x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
         others = self.split.stages[stage]
         if kind == "recv":
             peers = (others[self.share.rank % len(others)],)
             tag = len(self.graph.ops) + stage
-            self._op("recv", f"recv_stage_{stage}", outputs=(x,), tag=tag, peers=peers)
+            self.made.op("recv", f"recv_stage_{stage}", outputs=(x,), tag=tag, peers=peers)
         else:
             size = len(self.group)
             peers = tuple(n for rank, n in enumerate(others) if rank % size == self.share.rank)
             if peers:
                 tag = len(self.graph.ops) + self.share.stage
-                self._op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
+                self.made.op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
 
     def _gather(self) -> None:
         owners = tuple(
@@ -260,16 +276,16 @@ class _Lowering:
             if len((share := self.split.shares[node]).vocabulary)
         )
         own = self.share.vocabulary
-        inputs = (self._buffer("own_logits", len(own), rows="logits"),) if len(own) else ()
+        inputs = (self.made.buffer("own_logits", len(own), rows="logits"),) if len(own) else ()
         outputs: tuple[View, ...] = ()
         if self.share.node == 0:
-            outputs = (self._buffer("logits", self.spec.vocab_size, rows="logits"),)
+            outputs = (self.made.buffer("logits", self.spec.vocab_size, rows="logits"),)
         tag = len(self.graph.ops) + len(self.split.stages)
-        self._op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
+        self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
         vector = self._replicated(op.weights[0])
-        self._op(
+        self.made.op(
             "rms_norm", op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps,
         )  # fmt: skip
@@ -279,7 +295,7 @@ class _Lowering:
             return None
         size = weight.shape[0]
         part = self._part(weight, Range(start=0, stop=size))
-        self.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
+        self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
         return weight.name
 
     def _range(self, axis: Axis | None, share: NodeShare | None = None) -> Range:
@@ -295,34 +311,11 @@ class _Lowering:
         return 1 if axis is Axis.COLUMNS else self.spec.head_dim
 
     def _own_view(self, value: Value) -> View | None:
-        return self.views.get(value.name) if len(self._range(value.axis)) else None
+        whole = value.axis is None
+        return self.views.get(value.name) if whole or len(self._range(value.axis)) else None
 
-    def _buffer(self, name: str, width: int, *, dtype: str = "f32", rows: str = "step") -> View:
-        known = self.buffers.setdefault(
-            name, Buffer(name=name, width=width, dtype=dtype, rows=rows)
-        )
-        assert known.width == width, (name, known.width, width)
-        return View(buffer=name, offset=0, width=width)
 
-    def _op(
-        self,
-        kind: str,
-        name: str,
-        inputs: tuple[View, ...] = (),
-        outputs: tuple[View, ...] = (),
-        *,
-        weight: str | None = None,
-        vector: str | None = None,
-        **attributes: Attribute,
-    ) -> None:
-        self.ops.append(
-            Op(
-                kind=kind,
-                name=name,
-                inputs=inputs,
-                outputs=outputs,
-                weight=weight,
-                vector=vector,
-                attributes=attributes,
-            )
-        )
+def _number(op: GraphOp, name: str) -> int | float:
+    value = op.attributes[name]
+    assert isinstance(value, int | float), (op.name, name)
+    return value

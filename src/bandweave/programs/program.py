@@ -3,22 +3,8 @@
 ``programs.lowering`` makes it from a graph and a node's share. Knows which slices of which tensors
 the node needs and which nodes it talks to; knows no files, no formats, no sockets and no arrays.
 
-Operation kinds, with what they read and write (T = rows of the step, L = rows that ask for logits):
-
-==============  ===================================================================================
-embed           writes x [T, hidden] from the step's embedding rows; node 0 passes them on
-recv, send      x [T, hidden] float32 from or to nodes of the neighbouring stage
-rms_norm        output = norm(input) * vector, over each of ``groups`` groups of ``dim`` elements
-linear          output = input @ weight.T (+ vector), outputs split (``all_to_sharded``)
-rope            rotates ``heads`` heads of ``dim`` elements in place by the row's position
-kv_append       stores inputs k, v of ``kv_heads`` heads at the row's position of cache ``cache``
-attention       output = attention of ``heads`` query heads; ``kv_map[h]`` is head h's KV head
-silu_mul        output = silu(gate) * up
-linear_grid     output grid (int64) = input @ weight.T by units of k (``sharded_to_all``)
-all_reduce_add  x += sum of the grids of ``contributors`` (+ vector), over nodes ``group``
-take_rows       output [L, hidden] = the rows of the input that ask for logits
-gather_logits   the owners' logits to node 0, ``owners`` = ((node, start, stop), ...)
-==============  ===================================================================================
+``programs.operations`` is the table of the kinds of operations; ``programs.encoding`` makes bytes
+of a program for the C++ core.
 """
 
 from __future__ import annotations
@@ -27,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandweave.models.graph import SplitUnit
+from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range
 
 Attribute = int | float | tuple[int, ...] | tuple[tuple[int, int, int], ...]
@@ -98,7 +85,7 @@ class Vector:
 
 @dataclass(frozen=True, kw_only=True)
 class Op:
-    """One operation of a program; see the module's table."""
+    """One operation of a program; ``layer`` is None outside the layers."""
 
     kind: str
     name: str
@@ -107,30 +94,59 @@ class Op:
     weight: str | None = None
     vector: str | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    layer: int | None = None
+
+    def number(self, attribute: str) -> int:
+        """An attribute that is an int."""
+        value = self.attributes[attribute]
+        assert isinstance(value, int), (self.name, attribute)
+        return value
+
+    def real(self, attribute: str) -> float:
+        value = self.attributes[attribute]
+        assert isinstance(value, float), (self.name, attribute)
+        return value
+
+    def numbers(self, attribute: str) -> tuple[int, ...]:
+        """An attribute that is a tuple of ints."""
+        value = self.attributes[attribute]
+        assert isinstance(value, tuple), (self.name, attribute)
+        return tuple(entry for entry in value if isinstance(entry, int))
 
     def __str__(self) -> str:
-        reads = ", ".join(str(view) for view in self.inputs)
-        writes = ", ".join(str(view) for view in self.outputs)
-        extra = [f"{key}={value}" for key, value in self.attributes.items()]
+        reads = ", ".join(map(str, self.inputs))
+        writes = ", ".join(map(str, self.outputs))
         names = [name for name in (self.weight, self.vector) if name]
+        extra = [
+            f"{one.name}={_text(self.attributes[one.name])}"
+            for one in BY_KIND[self.kind].attributes
+        ]
         return (
             f"{self.kind:14} {self.name}: {reads} -> {writes}  {' '.join(names + extra)}".rstrip()
         )
 
 
+def _text(value: Attribute) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value).replace(" ", "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CacheShape:
-    """The KV cache of a node: ``layers`` caches of ``kv_heads`` heads of ``head_dim`` elements."""
+    """The KV cache of one layer on a node: ``kv_heads`` heads of keys of ``k_dim`` elements and
+    values of ``v_dim``."""
 
-    layers: int
     kv_heads: int
-    head_dim: int
+    k_dim: int
+    v_dim: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """All that a node computes in a step. Print it to read it. ``embedding`` is the table whose
-    rows node 0 reads when a step begins, None on other nodes."""
+    """All that a node computes in a step. Print it to read it.
+
+    ``frequencies``: tables for rope, in radians a position. ``embedding`` is the table whose rows
+    node 0 reads when a step begins, None on other nodes.
+    """
 
     node: int
     num_nodes: int
@@ -139,8 +155,8 @@ class Program:
     buffers: Mapping[str, Buffer]
     weights: Mapping[str, Weight]
     vectors: Mapping[str, Vector]
-    cache: CacheShape
-    inv_freq: tuple[float, ...]
+    caches: tuple[CacheShape, ...] = ()
+    frequencies: tuple[tuple[float, ...], ...] = ()
     ops: tuple[Op, ...]
     embedding: Part | None = None
 

@@ -1,23 +1,27 @@
 """Work: what one node computes and sends in a step, operation by operation, as sizes.
 
-Goes through a model's graph with a node's share as ``programs.lowering`` does, and gives what costs
-time in the place of what runs. Pure; knows no machines and no seconds.
+Derived from the operations of the nodes' programs, of which ``programs.operations`` says what each
+takes time for. Layers that are alike are lowered once. Pure; knows no machines and no seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 
+from bandweave import _native
 from bandweave.formats.sizes import packed_bytes
-from bandweave.models.graph import COLUMN_UNIT, Axis, Graph, GraphOp
-from bandweave.programs.split import NodeShare, Split
+from bandweave.models.graph import Graph
+from bandweave.programs.lowering import lower
+from bandweave.programs.operations import BY_KIND
+from bandweave.programs.program import Op, Program
+from bandweave.programs.split import Split
 
-FRAME_BYTES = 32  # the header of every message
-PAGE = 64  # positions of a KV page
-_HOP_BYTES, _OVERLAP_ROWS, _MOST_CHUNKS = 64 << 10, 64, 4  # native/executor/reduce.cpp
-_BLOCK = 64  # grid values that share a width on the wire
-_LANES = 16  # buffers are padded to as many
+FRAME_BYTES = _native.FRAME_BYTES  # the header of every message
+PAGE = _native.PAGE_SIZE  # positions of a KV page
+_LANES = 16  # numbers that a thread takes at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +51,14 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """``rows`` rows with ``heads`` query heads of ``dim`` over ``keys`` keys; ``together`` query
-    heads read one KV head; ``kv_heads`` are appended first."""
+    """``rows`` rows with ``heads`` query heads of ``dim`` elements (the mean of a key's and a
+    value's) over ``keys`` keys of ``kv_heads``; ``together`` query heads read one KV head."""
 
     rows: int
     keys: float
     heads: int
     kv_heads: int
-    dim: int
+    dim: float
 
     @property
     def together(self) -> float:
@@ -115,157 +119,174 @@ class Segment:
 def step_work(
     graph: Graph, split: Split, step: Step, *, format: str
 ) -> Iterator[tuple[Segment, int]]:
-    """The segments of one step in order, each with how many times it comes in a row: layers of one
-    stage are alike."""
+    """The segments of one step in order, each with how many times it comes in a row: as often as
+    the layers are alike."""
     return _Work(graph, split, step, format).segments()
+
+
+@lru_cache(16)  # a step at a time is asked for, of the same few splits
+def _programs(graph: Graph, split: Split) -> tuple[Program, ...]:
+    """Every node's program, with the first of the layers that are alike of those that it has."""
+    alike = graph.alike()
+    programs = []
+    for share in split.shares:
+        firsts = {alike[n]: n for n in range(share.layers.stop - 1, share.layers.start - 1, -1)}
+        programs.append(lower(graph, split, share.node, layers=frozenset(firsts.values())))
+    return tuple(programs)
 
 
 class _Work:
     def __init__(self, graph: Graph, split: Split, step: Step, format: str) -> None:
-        self.graph, self.spec, self.split = graph, graph.spec, split
-        self.step, self.format = step, format
+        self.split, self.step, self.format = split, step, format
+        self.alike = graph.alike()
+        self.programs = _programs(graph, split)
 
     def segments(self) -> Iterator[tuple[Segment, int]]:
         split, step = self.split, self.step
-        row_bytes = 4 * self.spec.hidden_size * step.rows
         everyone = tuple(range(split.num_nodes))
         opening: list[Meeting] = []
         if len(everyone) > 1:
             head = 16 + 4 * (4 * step.rows + step.slots * step.pages)
             opening.append(_send(0, everyone[1:], head, "control"))
-        if len(split.stages[0]) > 1:
-            opening.append(_send(0, split.stages[0][1:], row_bytes, "activations"))
-        turned = {
-            node: (self._elements("rope_angles", self.spec.rope.rotary_dim // 2),)
-            for node in everyone
-        }
-        yield Segment(local=turned, meetings=tuple(opening)), 1
+        opening += self._messages(split.stages[0], "embed")
+        yield Segment(local=self._angles(), meetings=tuple(opening)), 1
         for stage, nodes in enumerate(split.stages):
             if stage:
-                before = split.stages[stage - 1]
-                size = len(before)
-                pipes = tuple(
-                    _send(source, targets, row_bytes, "activations")
-                    for rank, source in enumerate(before)
-                    if (targets := tuple(n for r, n in enumerate(nodes) if r % size == rank))
-                )
-                yield Segment(local={}, meetings=pipes), 1
-            layers = split.shares[nodes[0]].layers
-            for segment in self._layer(layers.start, nodes):
-                yield segment, len(layers)
+                pipes = self._messages(split.stages[stage - 1], "send")
+                yield Segment(local={}, meetings=tuple(pipes)), 1
+            yield from self._layers(nodes)
         yield self._end(split.stages[-1]), 1
+
+    def _angles(self) -> dict[int, tuple[Local, ...]]:
+        """Sines and cosines that each node needs for its rotations."""
+        rows, local = self.step.rows, {}
+        for program in self.programs:
+            if count := sum(map(len, program.frequencies)) * rows:
+                parts = max(1, count // _LANES)
+                angles = Elements(kind="rope_angles", count=count, rows=rows, parts=parts)
+                local[program.node] = (angles,)
+        return local
+
+    def _layers(self, nodes: tuple[int, ...]) -> Iterator[tuple[Segment, int]]:
+        """The segments of a stage's layers."""
+        layers = self.split.shares[nodes[0]].layers
+        runs = groupby(range(layers.start, layers.stop), key=self.alike.__getitem__)
+        known: dict[int, tuple[Segment, ...]] = {}
+        for first, run in runs:
+            times = list(run)
+            if first not in known:
+                known[first] = tuple(self._layer(times[0], nodes))
+            for segment in known[first]:
+                yield segment, len(times)
 
     def _layer(self, layer: int, nodes: tuple[int, ...]) -> Iterator[Segment]:
         """The segments of one layer, in each of which every node of the stage takes part."""
-        local: dict[int, list[Local]] = {node: [] for node in nodes}
-        for op in self.graph.ops:
+        by_node = [self._between_sums(self.programs[node], layer) for node in nodes]
+        for parts in zip(*by_node, strict=True):
+            (meeting,) = {self._reduce(op) for _, op in parts}
+            local = {node: work for node, (work, _) in zip(nodes, parts, strict=True)}
+            yield Segment(local=local, meetings=(meeting,))
+
+    def _between_sums(self, program: Program, layer: int) -> Iterator[tuple[tuple[Local, ...], Op]]:
+        """What a node computes up to each of a layer's sums, and the sum."""
+        local: list[Local] = []
+        for op in program.ops:
             if op.layer != layer:
                 continue
-            for node in nodes:
-                local[node] += self._local(op, self.split.shares[node])
-            if op.kind == "linear_add":
-                meeting = self._reduce(op, nodes)
-                yield Segment(local=_frozen(local), meetings=(meeting,))
-                local = {node: [] for node in nodes}
-        assert not any(local.values()), f"layer {layer} does not end in a sum"
+            if BY_KIND[op.kind].cost == "sum":
+                yield tuple(local), op
+                local = []
+            else:
+                local += self._local(program, op)
+        assert not local, f"layer {layer} does not end in a sum"
 
     def _end(self, nodes: tuple[int, ...]) -> Segment:
-        spec, step = self.spec, self.step
-        rows = step.logit_rows
-        local: dict[int, list[Local]] = {}
-        meetings: list[Meeting] = []
-        for node in nodes:
-            own = len(self.split.shares[node].vocabulary)
-            norm = Elements(
-                kind="rms_norm",
-                count=rows * spec.hidden_size,
-                rows=max(1, rows),
-                parts=max(1, rows),
+        """What makes logits of the last layer's rows."""
+        local = {
+            node: tuple(
+                work
+                for op in self.programs[node].ops
+                if op.layer is None
+                for work in self._local(self.programs[node], op)
             )
-            local[node] = [norm]
-            if own and rows:
-                local[node].append(self._product(own, spec.hidden_size, spec.hidden_size, rows))
-            if own and node and rows:
-                payload = rows * (4 * own if step.logits else 8)
-                meetings.append(_send(node, (0,), payload, "logits"))
-        return Segment(local=_frozen(local), meetings=tuple(meetings))
+            for node in nodes
+        }
+        return Segment(local=local, meetings=tuple(self._messages(nodes, "gather_logits")))
 
-    def _local(self, op: GraphOp, share: NodeShare) -> list[Local]:
-        spec, rows = self.spec, self.step.rows
-        if op.kind == "rms_norm":
-            return [self._elements("rms_norm", op.inputs[0].width, parts=rows)]
-        if op.kind == "linear":
-            outputs = sum(self._width(value.axis, share) for value in op.outputs)
-            inputs = op.weights[0].shape[1]
-            return [self._product(outputs, inputs, inputs, rows)] if outputs else []
-        own = self._width(op.inputs[-1 if op.kind == "linear_add" else 0].axis, share)
-        if not own:
+    # --- operations ---
+
+    def _local(self, program: Program, op: Op) -> list[Local]:
+        table = BY_KIND[op.kind]
+        if table.cost in ("message", "nothing"):
             return []
-        if op.kind == "head_norm":
-            return [self._elements("rms_norm", own, parts=rows * own // spec.head_dim)]
-        if op.kind in ("rope", "silu_mul"):
-            return [self._elements(op.kind, own)]
-        if op.kind == "attention":
-            heads, kv_heads = len(share.heads), len(share.kv_heads)
-            keys = self.step.keys
-            if spec.sliding_window:
-                keys = min(keys, float(spec.sliding_window))
+        view = op.inputs[0]
+        logits = program.buffers[view.buffer].rows == "logits"
+        rows = self.step.logit_rows if logits else self.step.rows
+        if table.cost == "attention":
+            window, kv_heads = op.number("window"), len(set(op.numbers("kv_map")))
             return [
-                self._elements("kv_append", kv_heads * spec.head_dim),
-                Attention(rows=rows, keys=keys, heads=heads, kv_heads=kv_heads, dim=spec.head_dim),
+                Attention(
+                    rows=rows,
+                    keys=min(self.step.keys, float(window)) if window else self.step.keys,
+                    heads=op.number("heads"),
+                    kv_heads=kv_heads,
+                    dim=(op.number("k_dim") + op.number("v_dim")) / 2,
+                )
             ]
-        assert op.kind == "linear_add", f"an operation of unknown cost: {op.kind}"
-        unit = spec.head_dim if op.inputs[1].axis is Axis.HEADS else COLUMN_UNIT
-        return [self._product(op.inputs[0].width, own, unit, rows, on_grid=True)]
+        if table.cost == "product":
+            assert op.weight is not None, op
+            weight = program.weights[op.weight]
+            size = packed_bytes(self.format, weight.outputs, weight.inputs, weight.unit)
+            product = Product(
+                weight_bytes=size,
+                inputs=weight.inputs,
+                outputs=weight.outputs,
+                rows=rows,
+                on_grid=table.outputs[0].dtype == "grid",
+            )
+            return [product] if rows else []
+        assert table.cost == "elements", f"an operation of unknown cost: {op.kind}"
+        if table.shared in op.attributes:
+            parts = rows * op.number(table.shared)
+        else:
+            parts = rows * view.width // _LANES
+        kind = table.timed_as or op.kind
+        count = rows * view.width
+        return [Elements(kind=kind, count=count, rows=max(1, rows), parts=max(1, parts))]
 
-    def _reduce(self, op: GraphOp, nodes: tuple[int, ...]) -> Reduce:
-        axis = op.inputs[1].axis
-        width = -(-op.inputs[0].width // _LANES) * _LANES
-        count = width * self.step.rows
-        # As native/executor/reduce.cpp decides.
-        chunks, own = 1, 4 * op.inputs[0].width * self.step.rows
-        if self.step.rows >= 2 * _OVERLAP_ROWS and own >= 2 * _HOP_BYTES:
-            chunks = min(_MOST_CHUNKS, self.step.rows // _OVERLAP_ROWS)
-        others = len(nodes) - 1
-        scattered = others * own / chunks * (1 - 2 / len(nodes)) > _HOP_BYTES
-        blocks = -(-count // _BLOCK)
-        if scattered:
-            blocks = -(-blocks // len(nodes))
+    def _reduce(self, op: Op) -> Reduce:
+        group, width = op.numbers("group"), op.inputs[0].width
+        hops, chunks, payload = _native.reduction(self.step.rows, width, len(group))
         return Reduce(
-            group=nodes,
-            contributors=tuple(n for n in nodes if self._width(axis, self.split.shares[n])),
-            count=count,
+            group=group,
+            contributors=op.numbers("contributors"),
+            count=width * self.step.rows,
             rows=self.step.rows,
-            payload_bytes=-(-blocks // 8) * 8 + blocks * _BLOCK * 4,
-            hops=2 if scattered else 1,
+            payload_bytes=payload,
+            hops=hops,
             chunks=chunks,
         )
 
-    def _product(
-        self, outputs: int, inputs: int, unit: int, rows: int, *, on_grid: bool = False
-    ) -> Product:
-        size = packed_bytes(self.format, outputs, inputs, unit)
-        return Product(
-            weight_bytes=size, inputs=inputs, outputs=outputs, rows=rows, on_grid=on_grid
-        )
-
-    def _elements(self, kind: str, width: int, *, parts: int | None = None) -> Elements:
-        count = width * self.step.rows
-        shared = count // _LANES if parts is None else parts
-        return Elements(kind=kind, count=count, rows=self.step.rows, parts=max(1, shared))
-
-    def _width(self, axis: Axis | None, share: NodeShare) -> int:
-        if axis is Axis.HEADS:
-            return len(share.heads) * self.spec.head_dim
-        if axis is Axis.KV_HEADS:
-            return len(share.kv_heads) * self.spec.head_dim
-        assert axis is Axis.COLUMNS, axis
-        return len(share.columns)
+    def _messages(self, nodes: tuple[int, ...], kind: str) -> list[Send]:
+        """What the nodes send in their operations of a kind."""
+        step, found = self.step, []
+        for node in nodes:
+            program = self.programs[node]
+            for op in program.ops:
+                if op.kind != kind:
+                    continue
+                if kind == "gather_logits":
+                    if node and op.inputs and step.logit_rows:
+                        each = 4 * op.inputs[0].width if step.logits else 8
+                        found.append(_send(node, (0,), step.logit_rows * each, "logits"))
+                    continue
+                to = op.numbers("group" if kind == "embed" else "peers")
+                others = tuple(one for one in to if one != node)
+                if others and (kind == "send" or node == 0):
+                    size = 4 * program.hidden_size * step.rows
+                    found.append(_send(node, others, size, "activations"))
+        return found
 
 
 def _send(source: int, targets: tuple[int, ...], payload: int, kind: str) -> Send:
     return Send(source=source, targets=targets, payload_bytes=payload, kind=kind)
-
-
-def _frozen(local: dict[int, list[Local]]) -> dict[int, tuple[Local, ...]]:
-    return {node: tuple(work) for node, work in local.items()}

@@ -41,14 +41,20 @@ class LayerCache:
 
 
 def attention(
-    step: Step, q_THD: F32, cache: LayerCache, *, kv_map: tuple[int, ...], window: int
+    step: Step,
+    q_THD: F32,
+    cache: LayerCache,
+    *,
+    kv_map: tuple[int, ...],
+    window: int,
+    scale: float,
 ) -> F32:
     """``[T, H, D]``; ``kv_map[h]`` is query head h's KV head, ``window`` 0 means none."""
     out_THD = np.empty_like(q_THD)
     for slot in np.unique(step.slots):
         rows = np.flatnonzero(step.slots == slot)
         out_THD[rows] = _attend_sequence(
-            q_THD[rows], step.positions[rows], step.page_tables[slot], cache, kv_map, window
+            q_THD[rows], step.positions[rows], step.page_tables[slot], cache, kv_map, window, scale
         )
     return out_THD
 
@@ -60,6 +66,7 @@ def _attend_sequence(
     cache: LayerCache,
     kv_map: tuple[int, ...],
     window: int,
+    scale: float,
 ) -> F32:
     """Rows of one sequence: visits the chunks in ascending order, each with the rows that see
     some of it."""
@@ -78,7 +85,7 @@ def _attend_sequence(
             continue
         k_CHD = cache.keys[pages[chunk]][:, kv_map].astype(np.float32)
         v_CHD = cache.values[pages[chunk]][:, kv_map].astype(np.float32)
-        m_TH, l_TH, o_THD = _chunk(q_THD[active], k_CHD, v_CHD, visible_TC[active])
+        m_TH, l_TH, o_THD = _chunk(q_THD[active], k_CHD, v_CHD, visible_TC[active], scale)
         old = M_TH[active], L_TH[active], O_THD[active]
         new = _merge(*old, m_TH, l_TH, o_THD)
         first = ~started_T[active]
@@ -91,7 +98,7 @@ def _attend_sequence(
 
 
 def _chunk(
-    q_THD: F32, k_CHD: F32, v_CHD: F32, visible_TC: npt.NDArray[np.bool_]
+    q_THD: F32, k_CHD: F32, v_CHD: F32, visible_TC: npt.NDArray[np.bool_], scale: float
 ) -> tuple[F32, F32, F32]:
     """A chunk's largest score ``m_TH``, sum of weights ``l_TH`` and weighted values ``o_THD``."""
     rows, heads, dim = q_THD.shape
@@ -100,7 +107,7 @@ def _chunk(
     for d in range(dim):
         t_THC = fma(q_THD[:, :, d, None], np.ascontiguousarray(k_CHD[:, :, d].T), t_THC)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        s_THC = t_THC * np.float32(1 / np.sqrt(dim))
+        s_THC = t_THC * np.float32(scale)
         m_TH = np.where(visible_THC, s_THC, np.float32(-np.inf)).max(axis=2)
         e_THC = exp(s_THC - m_TH[:, :, None])
     e_THC = np.where(visible_THC, e_THC, np.float32(0))

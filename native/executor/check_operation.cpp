@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <climits>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "executor/check.h"
+
+namespace bw {
+
+namespace {
+
+bool within(int value, int low, int high) { return low <= value && value <= high; }
+
+// One operation against its program: what the table says of its kind, then the kind's own rules.
+class Checker {
+  public:
+    Checker(const Program& program, const Op& op, int max_rows)
+        : program_(program), op_(op), info_(op.info()), max_rows_(max_rows) {}
+
+    void check() const {
+        visit_attributes(op_.kind, static_cast<const Attributes&>(op_), CheckAttribute{*this});
+        for (int i = 0; i < kViews; i++) operand(i);
+        if (info_.matrix) matrix();
+        if (info_.vector.read) vector();
+        switch (op_.kind) {
+            case OpKind::embed:
+                group();
+                return require(contains(op_.group, 0), "node 0 is not in its group");
+            case OpKind::recv:
+                peers();
+                return require(op_.peers.size() == 1, "it receives from one node");
+            case OpKind::send:
+                return peers();
+            case OpKind::linear:
+                return require(op_.out.offset % kPanel == 0,
+                               "its output does not begin at a panel");
+            case OpKind::linear_grid:
+                return require(
+                    program_.matrices[static_cast<size_t>(op_.matrix)].layout.units() <= kMostUnits,
+                    "its sums have too many units");
+            case OpKind::rope:
+                return rope();
+            case OpKind::kv_append:
+                return cache();
+            case OpKind::attention:
+                return attention();
+            case OpKind::all_reduce_add:
+                return reduction();
+            case OpKind::gather_logits:
+                return logits();
+            default:
+                return;
+        }
+    }
+
+  private:
+    struct CheckAttribute {
+        const Checker& checker;
+
+        void operator()(const char*, AttributeType type, int value) const {
+            checker.index(type, value);
+        }
+        void operator()(const char*, AttributeType, uint32_t) const {}
+        void operator()(const char*, AttributeType, float value) const {
+            checker.require(std::isfinite(value), "a number is not finite");
+        }
+        void operator()(const char*, AttributeType type, const std::vector<int>& values) const {
+            if (type == AttributeType::nodes) return checker.distinct(values);
+            for (int value : values) checker.in_range(value);
+        }
+        void operator()(const char*, AttributeType,
+                        const std::vector<std::array<int, 3>>& values) const {
+            std::vector<int> nodes;
+            for (const auto& triple : values) nodes.push_back(triple[0]);
+            checker.distinct(nodes);
+        }
+    };
+
+    void require(bool holds, const char* what) const {
+        if (!holds)
+            throw std::invalid_argument("operation " + op_.name +
+                                        " does not fit its program: " + what);
+    }
+
+    // --- numbers ---
+
+    void in_range(int value) const {
+        require(within(value, 0, kMostSize), "a number is out of range");
+    }
+    void index(AttributeType type, int value) const {
+        in_range(value);
+        const auto place = static_cast<size_t>(value);
+        if (type == AttributeType::cache)
+            require(place < program_.caches.size(), "its KV cache does not exist");
+        if (type == AttributeType::frequencies)
+            require(place < program_.frequencies.size(), "its table of frequencies does not exist");
+    }
+    int64_t value_of(const Factor& factor) const {
+        if (factor.attribute) return op_.*factor.attribute;
+        return factor.hidden_size ? program_.hidden_size : op_.view(factor.view).width;
+    }
+
+    // --- views ---
+
+    void operand(int index) const {
+        const OperandInfo& info = info_.operands[index];
+        const View& view = op_.view(index);
+        if (info.rows == Rows::none || (info.optional && view.buffer == -1))
+            return require(view.buffer == -1, "it has a view too many");
+        inside(view, info.grid);
+        if (info.rows == Rows::step)
+            require(!buffer(view).logit_rows, "a buffer has rows of logits");
+        if (info.rows == Rows::logits)
+            require(buffer(view).logit_rows, "a buffer has no rows of logits");
+        if (info.rows == Rows::same)
+            for (const View* other : {&op_.a, &op_.b, &op_.out})
+                if (other->buffer >= 0)
+                    require(buffer(*other).logit_rows == buffer(view).logit_rows,
+                            "its buffers have other rows");
+        if (info.width[0].given()) width(info, view);
+        if (info_.shared == Shared::lanes) times_rows(view.width);
+    }
+    void width(const OperandInfo& info, const View& view) const {
+        const Factor &pieces = info.width[0], &each = info.width[1];
+        if (!each.given()) {
+            const char* what = pieces.hidden_size ? "its rows are not of the model's width"
+                                                  : "its views have other widths";
+            return require(value_of(pieces) == view.width, what);
+        }
+        const int64_t count = value_of(pieces), size = value_of(each);
+        require(count >= 1 && size >= 1 && count * size == view.width,
+                "its heads or groups do not make its width");
+        times_rows(count);
+    }
+    const Buffer& buffer(const View& view) const {
+        require(view.buffer >= 0 && static_cast<size_t>(view.buffer) < program_.buffers.size(),
+                "a buffer does not exist");
+        return program_.buffers[static_cast<size_t>(view.buffer)];
+    }
+    void inside(const View& view, bool grid) const {
+        const Buffer& held = buffer(view);
+        in_range(view.offset), in_range(view.width);
+        require(held.grid == grid, "a buffer holds another kind of number");
+        require(view.width >= 1 && view.offset + view.width <= held.width,
+                "a view leaves its buffer");
+        // Sums on the grid fill their buffer from its beginning.
+        require(!grid || view.offset == 0, "its sums do not begin their buffer");
+    }
+    // Things of all rows are numbered by ints.
+    void times_rows(int64_t things) const {
+        require(things * max_rows_ <= INT_MAX, "so many rows of it are more than can be numbered");
+    }
+
+    // --- weights and caches ---
+
+    void vector() const {
+        if (info_.vector.optional && op_.vector == -1) return;
+        require(op_.vector >= 0 && static_cast<size_t>(op_.vector) < program_.vectors.size(),
+                "a vector does not exist");
+        require(
+            program_.vectors[static_cast<size_t>(op_.vector)].size == value_of(info_.vector.size),
+            "its vector has another size");
+    }
+    void matrix() const {
+        require(op_.matrix >= 0 && static_cast<size_t>(op_.matrix) < program_.matrices.size(),
+                "a matrix does not exist");
+        const Matrix& m = program_.matrices[static_cast<size_t>(op_.matrix)];
+        require(m.layout.k == op_.a.width && m.outputs == op_.out.width,
+                "its matrix has another shape");
+    }
+    void rope() const {
+        const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];
+        require(static_cast<size_t>(op_.rotary) == 2 * table.size(),
+                "it rotates other than two elements for each of its frequencies");
+        require(op_.rotary <= op_.dim, "it rotates more than a head");
+        require(op_.a.buffer == op_.out.buffer && op_.a.offset == op_.out.offset,
+                "it rotates one view and writes another");
+    }
+    void cache() const {
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(
+            op_.k_dim == cache.k_dim && op_.v_dim == cache.v_dim && op_.kv_heads <= cache.kv_heads,
+            "it leaves the KV cache");
+    }
+    void attention() const {
+        require(op_.kv_map.size() == static_cast<size_t>(op_.heads),
+                "not every head has its KV head");
+        cache();
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        for (int head : op_.kv_map)
+            require(within(head, 0, cache.kv_heads - 1), "it leaves the KV cache");
+    }
+
+    // --- nodes ---
+
+    static bool contains(const std::vector<int>& nodes, int node) {
+        return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+    }
+    void distinct(std::vector<int> nodes) const {
+        require(nodes.size() <= static_cast<size_t>(program_.num_nodes), "it names too many nodes");
+        std::sort(nodes.begin(), nodes.end());
+        require(std::adjacent_find(nodes.begin(), nodes.end()) == nodes.end(),
+                "it names a node twice");
+        for (int node : nodes)
+            require(within(node, 0, program_.num_nodes - 1), "it names a node that is not there");
+    }
+    void group() const {
+        require(contains(op_.group, program_.node), "this node is not in its group");
+    }
+    void peers() const {
+        require(!op_.peers.empty() && !contains(op_.peers, program_.node),
+                "its peers are not other nodes");
+    }
+    void reduction() const {
+        require(op_.b.buffer == op_.out.buffer && op_.b.offset == op_.out.offset,
+                "it adds to one buffer and writes another");
+        group();
+        for (int node : op_.contributors)
+            require(contains(op_.group, node), "a contributor is not in its group");
+    }
+    // The owners' ranges follow each other, on node 0 over the whole vocabulary.
+    void logits() const {
+        int next = 0;
+        bool own = false;
+        for (const auto& [node, start, stop] : op_.owners) {
+            require(start == next && stop > start, "its owners' ranges do not follow each other");
+            next = stop;
+            if (node != program_.node) continue;
+            own = true;
+            inside(op_.a, false);
+            require(op_.a.width == stop - start, "its own range has another width");
+        }
+        require(next == program_.vocab_size, "its owners' ranges are not the vocabulary");
+        if (program_.node != 0) return require(own, "this node has nothing to give");
+        inside(op_.out, false);
+        require(op_.out.width == program_.vocab_size && op_.out.offset == 0,
+                "its output is not the vocabulary");
+    }
+
+    const Program& program_;
+    const Op& op_;
+    const OperationInfo& info_;
+    const int max_rows_;
+};
+
+}  // namespace
+
+void check_operation(const Program& program, const Op& op, int max_rows) {
+    Checker(program, op, max_rows).check();
+}
+
+}  // namespace bw

@@ -1,0 +1,238 @@
+"""Operations: the one table of what a program can hold, for Python and C++ alike.
+
+``cmake/make_operations.py`` makes a C++ header of it when the native core is built, so that this
+file imports nothing of the package. Encoding, decoding, checks, printing, costs and the executors'
+dispatch all follow the table; what an operation computes is the executors' business.
+
+T = rows of the step, L = rows that ask for logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """A view that an operation reads or writes.
+
+    ``dtype``: ``"f32"``, or ``"grid"`` for int64 sums. ``rows``: ``"step"``, ``"logits"``, or
+    ``"same"`` for those that the operation's other views have. ``width``: what its width is the
+    product of, the number of pieces first: attributes, ``hidden_size``, or another operand's
+    width; empty where a rule of the operation's own says it. ``optional``: absent on some nodes.
+    """
+
+    name: str
+    dtype: str = "f32"
+    rows: str = "step"
+    width: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """A constant of an operation; ``type`` is one of ``ATTRIBUTE_TYPES``."""
+
+    name: str
+    type: str
+
+
+#: Types of attributes, and how each is held in C++.
+ATTRIBUTE_TYPES: Mapping[str, str] = {
+    "count": "int",  # from 0
+    "real": "float",
+    "tag": "uint32_t",  # of an exchange: the same number on every node
+    "cache": "int",  # an index into the program's caches
+    "frequencies": "int",  # an index into the program's tables of rope frequencies
+    "indices": "std::vector<int>",
+    "nodes": "std::vector<int>",  # nodes of the mesh, each once
+    "owners": "std::vector<std::array<int, 3>>",  # node, start, stop
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One kind of operation.
+
+    ``weight``: it reads a matrix, from the first input to the output. ``vector``: the attribute or
+    operand whose size its vector has, empty for none; ``optional_vector``: it may have none.
+    ``shared``: what of every row the threads of a node share out: ``"rows"`` whole ones,
+    ``"lanes"`` runs of numbers, ``"panels"`` of a matrix, ``"keys"``, ``"one"`` thread does it, or
+    the attribute that counts its pieces, which then are the same in each such operation.
+
+    ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"attention"``,
+    ``"elements"`` of its first input, ``"sum"``, ``"message"`` or ``"nothing"``. ``timed_as``: the
+    kind of elements that it is timed as, its own where empty. ``item``: of the bill of a step.
+    """
+
+    kind: str
+    does: str
+    inputs: tuple[Operand, ...] = ()
+    outputs: tuple[Operand, ...] = ()
+    weight: bool = False
+    vector: str = ""
+    optional_vector: bool = False
+    attributes: tuple[Attribute, ...] = ()
+    shared: str = "rows"
+    cost: str = "elements"
+    timed_as: str = ""
+    item: str = "other"
+
+
+def _attributes(**types: str) -> tuple[Attribute, ...]:
+    return tuple(Attribute(name=name, type=type) for name, type in types.items())
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        kind="embed",
+        does="x [T, hidden] = the step's embedding rows; node 0 passes them on to its group",
+        outputs=(Operand(name="x", width=("hidden_size",)),),
+        attributes=_attributes(tag="tag", group="nodes"),
+        shared="one",
+        cost="message",
+        item="exchange",
+    ),
+    Operation(
+        kind="recv",
+        does="x [T, hidden] = rows from a node of the stage before",
+        outputs=(Operand(name="x", width=("hidden_size",)),),
+        attributes=_attributes(tag="tag", peers="nodes"),
+        shared="one",
+        cost="message",
+        item="exchange",
+    ),
+    Operation(
+        kind="send",
+        does="x [T, hidden] goes to nodes of the stage behind",
+        inputs=(Operand(name="x", width=("hidden_size",)),),
+        attributes=_attributes(tag="tag", peers="nodes"),
+        shared="one",
+        cost="message",
+        item="exchange",
+    ),
+    Operation(
+        kind="rms_norm",
+        does="y = norm(x) * vector, over each of groups groups of dim elements",
+        inputs=(Operand(name="x", rows="same", width=("groups", "dim")),),
+        outputs=(Operand(name="y", rows="same", width=("x",)),),
+        vector="dim",
+        attributes=_attributes(groups="count", dim="count", eps="real"),
+        shared="groups",
+    ),
+    Operation(
+        kind="linear",
+        does="y = x @ weight.T (+ vector), outputs split (all_to_sharded)",
+        inputs=(Operand(name="x", rows="same"),),
+        outputs=(Operand(name="y", rows="same"),),
+        weight=True,
+        vector="y",
+        optional_vector=True,
+        shared="panels",
+        cost="product",
+        item="weights",
+    ),
+    Operation(
+        kind="rope",
+        does="rotates the first rotary elements of heads heads of dim by the row's position, "
+        "in place",
+        inputs=(Operand(name="x", width=("heads", "dim")),),
+        outputs=(Operand(name="y", width=("x",)),),
+        attributes=_attributes(heads="count", dim="count", rotary="count", table="frequencies"),
+        shared="heads",
+    ),
+    Operation(
+        kind="kv_append",
+        does="stores k and v of kv_heads heads at the row's position of a cache",
+        inputs=(
+            Operand(name="k", width=("kv_heads", "k_dim")),
+            Operand(name="v", width=("kv_heads", "v_dim")),
+        ),
+        attributes=_attributes(cache="cache", kv_heads="count", k_dim="count", v_dim="count"),
+        shared="kv_heads",
+        item="attention",
+    ),
+    Operation(
+        kind="attention",
+        does="y = attention of heads query heads over a cache; scores are scaled; kv_map[h] is "
+        "head h's KV head; window 0 sees all",
+        inputs=(Operand(name="q", width=("heads", "k_dim")),),
+        outputs=(Operand(name="y", width=("heads", "v_dim")),),
+        attributes=_attributes(
+            cache="cache",
+            heads="count",
+            k_dim="count",
+            v_dim="count",
+            scale="real",
+            window="count",
+            kv_map="indices",
+        ),
+        shared="keys",
+        cost="attention",
+        item="attention",
+    ),
+    Operation(
+        kind="silu_mul",
+        does="y = silu(gate) * up",
+        inputs=(Operand(name="gate"), Operand(name="up", width=("gate",))),
+        outputs=(Operand(name="y", width=("gate",)),),
+        shared="lanes",
+    ),
+    Operation(
+        kind="linear_grid",
+        does="grid (int64) = x @ weight.T by units of k (sharded_to_all)",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="grid", dtype="grid"),),
+        weight=True,
+        shared="panels",
+        cost="product",
+        item="weights",
+    ),
+    Operation(
+        kind="all_reduce_add",
+        does="x += the sum of the contributors' grids (+ vector), over the nodes of the group",
+        inputs=(Operand(name="grid", dtype="grid"), Operand(name="x", width=("grid",))),
+        outputs=(Operand(name="y", width=("grid",)),),
+        vector="grid",
+        optional_vector=True,
+        attributes=_attributes(tag="tag", group="nodes", contributors="nodes"),
+        shared="lanes",
+        cost="sum",
+        item="exchange",
+    ),
+    Operation(
+        kind="take_rows",
+        does="y [L, width] = the rows of x that ask for logits",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y", rows="logits", width=("x",)),),
+        cost="nothing",
+    ),
+    Operation(
+        kind="gather_logits",
+        does="the owners' logits meet at node 0; owners are (node, start, stop) each",
+        inputs=(Operand(name="own", rows="logits", optional=True),),
+        outputs=(Operand(name="logits", rows="logits", optional=True),),
+        attributes=_attributes(tag="tag", owners="owners"),
+        shared="one",
+        cost="message",
+        item="exchange",
+    ),
+)
+
+BY_KIND: Mapping[str, Operation] = {operation.kind: operation for operation in OPERATIONS}
+KIND_NUMBERS: Mapping[str, int] = {
+    operation.kind: number for number, operation in enumerate(OPERATIONS)
+}
+
+
+def _encoded(operation: Operation) -> tuple[object, ...]:
+    """What of an operation an encoded program relies on."""
+    views = (len(operation.inputs), len(operation.outputs))
+    attributes = tuple((one.name, one.type) for one in operation.attributes)
+    return operation.kind, views, operation.weight, bool(operation.vector), attributes
+
+
+#: Tells programs that were encoded with this table from those of another.
+OPERATIONS_DIGEST = crc32(repr(tuple(map(_encoded, OPERATIONS))).encode())
