@@ -93,10 +93,11 @@ def gguf_name(name: str) -> str:
 
 
 def _check(spec: ModelSpec) -> None:
-    if spec.family != "llama" or spec.sliding_window:
+    rope = spec.heads.rope
+    if spec.family != "llama" or spec.heads.window or rope is None:
         raise ValueError(f"only plain Llama models can be exported, not {spec.family}")
-    if spec.rope.scaling is not None:
-        raise ValueError(f"rope scaling {spec.rope.scaling.kind} cannot be exported yet")
+    if rope.scaling is not None:
+        raise ValueError(f"rope scaling {rope.scaling.kind} cannot be exported yet")
 
 
 def _write_header(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, format: str) -> None:
@@ -110,7 +111,8 @@ def _write_header(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, format: s
     writer.add_key_length(spec.head_dim)
     writer.add_value_length(spec.head_dim)
     writer.add_rope_dimension_count(spec.head_dim)
-    writer.add_rope_freq_base(spec.rope.theta)
+    assert spec.heads.rope is not None
+    writer.add_rope_freq_base(spec.heads.rope.theta)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     writer.add_vocab_size(spec.vocab_size)
     writer.add_file_type(_FILE_TYPES[format])

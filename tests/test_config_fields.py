@@ -10,7 +10,8 @@ import pytest
 from bandweave.models.config import ConfigError
 from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.registry import spec_from_config
-from bandweave.models.spec import MOST_LAYERS, MOST_SIZE, ModelSpec, inverse_frequencies
+from bandweave.models.rope import RopeSpec, inverse_frequencies
+from bandweave.models.spec import MOST_LAYERS, MOST_SIZE, ModelSpec
 from tests.transformers_reference import config_cases
 
 FAMILIES = config_cases.ARCHITECTURES
@@ -97,6 +98,13 @@ def config(model_type: str, **changes: Any) -> dict[str, Any]:
     return {"model_type": model_type, "architectures": [FAMILIES[model_type]], **changes}
 
 
+def said(spec: ModelSpec, attribute: str) -> Any:
+    """Of the model, or of each of its layers."""
+    if attribute == "mlp_bias":
+        return spec.layers[0].mlp.bias
+    return getattr(spec.heads if hasattr(spec.heads, attribute) else spec, attribute)
+
+
 def refused(config: dict[str, Any], *parts: str) -> str:
     with pytest.raises(ConfigError) as caught:
         spec_from_config(config)
@@ -120,15 +128,15 @@ def test_absent_and_null_fields_are_the_classes_defaults(model_type: str) -> Non
     for name, (attribute, _) in READ.items():
         if name in defaults and defaults[name] is not None:
             expected = defaults[name]
-            assert getattr(absent, attribute) == expected, name
+            assert said(absent, attribute) == expected, name
             if name == "num_key_value_heads":
                 expected = defaults["num_attention_heads"]
-            assert getattr(null, attribute) == expected, name
-    assert absent.rope.theta == 10000.0 and absent.rope.scaling is None
+            assert said(null, attribute) == expected, name
+    assert rope_of(absent).theta == 10000.0 and rope_of(absent).scaling is None
     if model_type == "llama":
         assert absent.num_kv_heads == 32 and absent.head_dim == 128
-    assert absent.sliding_window == (4096 if model_type == "mistral" else None)
-    assert spec_from_config(config(model_type, sliding_window=None)).sliding_window is None
+    assert absent.heads.window == (4096 if model_type == "mistral" else None)
+    assert spec_from_config(config(model_type, sliding_window=None)).heads.window is None
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -136,7 +144,7 @@ def test_absent_and_null_fields_are_the_classes_defaults(model_type: str) -> Non
 def test_fields_that_are_read(model_type: str, name: str) -> None:
     attribute, value = READ[name]
     if name in FIELDS[model_type]:
-        assert getattr(spec_from_config(config(model_type, **{name: value})), attribute) == value
+        assert said(spec_from_config(config(model_type, **{name: value})), attribute) == value
     else:
         refused(config(model_type, **{name: value}), name)
 
@@ -189,22 +197,27 @@ def test_configs_mean_what_they_mean_to_transformers(case: dict[str, Any]) -> No
         "norm_eps": spec.norm_eps,
         "tied": spec.tied_embeddings,
         "act_of_one": 0.7311,  # SiLU
-        "seen": [min(spec.sliding_window or longest, longest)] * spec.num_layers,
+        "seen": [min(spec.heads.window or longest, longest)] * spec.num_layers,
         "ahead": False,
         "scale": 1.0,
     }
-    frequencies = inverse_frequencies(spec.rope)
+    frequencies = inverse_frequencies(rope_of(spec))
     assert frequencies == pytest.approx(result.pop("frequencies"), rel=1e-5)
     assert found == result
 
 
+def rope_of(spec: ModelSpec) -> RopeSpec:
+    assert spec.heads.rope is not None
+    return spec.heads.rope
+
+
 def biases(spec: ModelSpec) -> list[str]:
     names = []
-    if spec.qkv_bias:
+    if spec.heads.qkv_bias:
         names += [f"self_attn.{name}_proj.bias" for name in "qkv"]
-    if spec.output_bias:
+    if spec.heads.output_bias:
         names.append("self_attn.o_proj.bias")
-    if spec.mlp_bias:
+    if spec.layers[0].mlp.bias:
         names += [f"mlp.{name}_proj.bias" for name in ("gate", "up", "down")]
     return sorted(names)
 
@@ -218,9 +231,10 @@ def test_the_stored_configs_try_what_they_should() -> None:
         except ConfigError:
             continue
     assert len(loaded) > 150
-    kinds = {None if spec.rope.scaling is None else spec.rope.scaling.kind for spec in loaded}
+    scalings = [rope_of(spec).scaling for spec in loaded]
+    kinds = {None if scaling is None else scaling.kind for scaling in scalings}
     assert kinds == {None, "linear", "llama3"}
-    assert {spec.sliding_window for spec in loaded} >= {None, 8, 16}
+    assert {spec.heads.window for spec in loaded} >= {None, 8, 16}
 
 
 # --- rope ---
@@ -249,12 +263,12 @@ LLAMA3 = {
     ],
 )  # fmt: skip
 def test_where_theta_stands(changes: dict[str, Any], theta: float) -> None:
-    assert spec_from_config(config("llama", **changes)).rope.theta == theta
+    assert rope_of(spec_from_config(config("llama", **changes))).theta == theta
 
 
 def test_types_of_rope() -> None:
     def scaling(**parameters: Any) -> Any:
-        return spec_from_config(config("qwen3", rope_scaling=parameters)).rope.scaling
+        return rope_of(spec_from_config(config("qwen3", rope_scaling=parameters))).scaling
 
     assert scaling(type="default", factor=4.0) is None
     assert scaling(rope_type="default", type="linear", factor=4.0) is None  # the newer name wins
@@ -265,7 +279,7 @@ def test_types_of_rope() -> None:
     del (short := dict(LLAMA3))["original_max_position_embeddings"]
     assert scaling(**short).original_context_length == 32768
     outer = config("llama", rope_parameters=LLAMA3, original_max_position_embeddings=1024)
-    own = spec_from_config(outer).rope.scaling
+    own = rope_of(spec_from_config(outer)).scaling
     assert own is not None and own.original_context_length == 1024
 
 
@@ -329,7 +343,7 @@ def test_parameters_of_rope_that_are_refused(parameters: Any, part: str) -> None
 )  # fmt: skip
 def test_windows(model_type: str, changes: dict[str, Any], expected: int | None) -> None:
     spec = spec_from_config(config(model_type, num_hidden_layers=4, **changes))
-    assert spec.sliding_window == expected
+    assert spec.heads.window == expected
 
 
 @pytest.mark.parametrize(
@@ -436,4 +450,4 @@ def test_numbers_that_are_not_believed(value: Any) -> None:
 def test_known_models_still_are_what_they_were() -> None:
     for name in model_names():
         if known_model(name).runs_on_bandweave:
-            assert spec_from_config(known_config(name)).sliding_window is None, name
+            assert spec_from_config(known_config(name)).heads.window is None, name

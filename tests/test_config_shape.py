@@ -72,7 +72,7 @@ def windows(model_type: str, **changes: Any) -> list[int | None]:
     shape = shape_from_config(config)
     found = [layer.attention.window for layer in shape.layers]
     if shape.runs_on_bandweave:
-        window = spec_from_config(config).sliding_window
+        window = spec_from_config(config).heads.window
         longest = shape.context_length
         assert [min(one or longest, longest) for one in found] == [window or longest] * 4
     return found

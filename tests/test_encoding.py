@@ -13,7 +13,8 @@ from bandweave import _native
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.models.graph import Axis, Graph
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import ModelSpec, RopeSpec
+from bandweave.models.rope import RopeSpec
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.encoding import encode
 from bandweave.programs.lowering import lower
 from bandweave.programs.operations import BY_KIND, OPERATIONS, OPERATIONS_DIGEST
@@ -159,9 +160,13 @@ def alternating(spec: ModelSpec) -> Graph:
                     ("v_proj", kv_width, Axis.KV_HEADS),
                 ),
             )
-            rope = local if odd else None
+            rope = local if odd else spec.heads.rope
+            assert rope is not None
             q, k = g.rope(q, rope), g.rope(k, rope)
-            attended = g.attention(q, k, v, window=9 if odd else None, scale=0.5 if odd else None)
+            attended = g.attention(
+                q, k, v, head_dim=spec.head_dim, window=9 if odd else None,
+                scale=0.5 if odd else None,
+            )  # fmt: skip
             x = g.linear_add(x, attended, "o_proj")
             y = g.rms_norm(x, "post_norm")
             columns = spec.intermediate_size
@@ -194,7 +199,7 @@ def test_layers_may_have_other_windows_ropes_and_scales() -> None:
 def test_each_rope_has_its_table_and_each_layer_its_cache() -> None:
     program = lower(alternating(SPEC), make_split(SPEC, (1,)), 0)
     assert [len(table) for table in program.frequencies] == [
-        SPEC.rope.rotary_dim // 2, SPEC.head_dim // 4
+        SPEC.head_dim // 2, SPEC.head_dim // 4
     ]  # fmt: skip
     attentions = [op for op in program.ops if op.kind == "attention"]
     assert [op.number("cache") for op in attentions] == [0, 1, 2, 3]

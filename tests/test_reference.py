@@ -119,7 +119,9 @@ def test_a_window_crosses_pages() -> None:
 
     def last(pieces: Sequence[int], window: int | None) -> F32:
         book = Book(num_sequences=1, pages_each=3)
-        changed = replace(spec, sliding_window=window)
+        attention = replace(spec.heads, window=window)
+        layers = tuple(replace(one, attention=attention) for one in spec.layers)
+        changed = replace(spec, layers=layers)
         with ReferenceNodes(changed, source("qk_norm_window"), num_pages=3) as nodes:
             start, logits = 0, np.empty((0, 0), dtype=np.float32)
             for size in pieces:

@@ -199,7 +199,8 @@ def test_config_is_complete(tmp_path: Path) -> None:
     assert config["torch_dtype"] == "bfloat16"
     with Folder.open(tmp_path / "m") as folder:
         assert "lm_head" not in folder.names()
-        assert folder.spec.rope.scaling is not None
+        rope = folder.spec.heads.rope
+        assert rope is not None and rope.scaling is not None
 
 
 def test_round_to_bf16() -> None:

@@ -77,4 +77,4 @@ def test_a_node_without_heads_turns_no_angles() -> None:
     turning = [node for node, share in enumerate(split.shares) if len(share.heads)]
     assert sorted(opening.local) == turning and len(turning) == 2
     for (angles,) in opening.local.values():
-        assert isinstance(angles, Elements) and angles.count == 4 * spec.rope.rotary_dim // 2
+        assert isinstance(angles, Elements) and angles.count == 4 * spec.head_dim // 2

@@ -6,15 +6,18 @@ nor a libm can change them: stored reference values depend on them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import ModelSpec, RopeScaling, RopeSpec
+from bandweave.models.rope import RopeScaling, RopeSpec
+from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
 from bandweave.ranges import Range
 
 F32 = npt.NDArray[np.float32]
@@ -88,8 +91,7 @@ def random_source(spec: ModelSpec, seed: int, *, bf16: bool = False) -> MemorySo
 
 def tiny_spec(**changes: object) -> ModelSpec:
     """A small Llama; keyword arguments replace fields (``head_dim`` sets the rope's width too)."""
-    fields: dict[str, object] = {
-        "family": "llama",
+    fields: dict[str, Any] = {
         "hidden_size": 64,
         "num_layers": 2,
         "num_heads": 4,
@@ -101,11 +103,28 @@ def tiny_spec(**changes: object) -> ModelSpec:
         "norm_eps": 1e-5,
     }
     fields.update(changes)
-    head_dim = fields["head_dim"]
-    assert isinstance(head_dim, int)
-    fields.setdefault("rope", RopeSpec(rotary_dim=head_dim))
-    return ModelSpec(**fields)  # type: ignore[arg-type]
+    fields.setdefault("rope", RopeSpec(rotary_dim=fields["head_dim"]))
+    return uniform_spec(**fields)
 
+
+def uniform_spec(
+    *,
+    num_layers: int,
+    family: str = "llama",
+    mlp_bias: bool = False,
+    intermediate_size: int,
+    **fields: Any,
+) -> ModelSpec:
+    """A model whose layers are all alike, from the fields of all its parts."""
+    own = {name: fields.pop(name) for name in list(fields) if name in _MODEL_FIELDS}
+    layer = LayerSpec(
+        attention=HeadsSpec(**fields),
+        mlp=MlpSpec(intermediate_size=intermediate_size, bias=mlp_bias),
+    )
+    return ModelSpec(family=family, layers=(layer,) * num_layers, **own)
+
+
+_MODEL_FIELDS = {field.name for field in dataclasses.fields(ModelSpec)}
 
 ODD_SPECS: Mapping[str, ModelSpec] = {
     "ten_heads_of_8": tiny_spec(
@@ -122,8 +141,8 @@ ODD_SPECS: Mapping[str, ModelSpec] = {
     ),
     "qk_norm_window": tiny_spec(
         family="qwen3", hidden_size=68, num_layers=3, num_heads=7, num_kv_heads=1, head_dim=24,
-        intermediate_size=450, vocab_size=301, tied_embeddings=True, qk_norm=True,
-        sliding_window=37,
+        intermediate_size=450, vocab_size=301, tied_embeddings=True, qk_norm="head",
+        window=37,
     ),
     "llama3_rope": tiny_spec(
         hidden_size=64, num_layers=5, num_heads=6, num_kv_heads=3, head_dim=20,

@@ -86,10 +86,6 @@ def _list(as_json: bool) -> None:
         output.print_json({"shapes": {shape.name: shape.config() for shape in shapes}})
         return
     headings = ["shape", "layers", "hidden", "heads", "KV heads", "intermediate", "vocabulary"]
-    rows = [
-        [shape.name, *(f"{number}" for number in (shape.layers, shape.hidden, shape.heads,
-                                                  shape.kv_heads, shape.intermediate,
-                                                  shape.vocab))]
-        for shape in shapes
-    ]  # fmt: skip
+    sizes = ("layers", "hidden", "heads", "kv_heads", "intermediate", "vocab")
+    rows = [[shape.name, *(str(shape.size(size)) for size in sizes)] for shape in shapes]
     output.print_table(headings, rows)

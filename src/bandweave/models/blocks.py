@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bandweave.models.graph import Axis, Graph, Value
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import HeadsSpec, MlpSpec, ModelSpec
 
 
-def attention_block(g: Graph, x: Value, spec: ModelSpec) -> Value:
+def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
     """Pre-norm grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rope."""
-    q_width = spec.num_heads * spec.head_dim
-    kv_width = spec.num_kv_heads * spec.head_dim
+    dim = attention.head_dim
+    q_width, kv_width = attention.num_heads * dim, attention.num_kv_heads * dim
     y = g.rms_norm(x, "input_norm")
     q, k, v = g.linear(
         y,
@@ -18,38 +18,40 @@ def attention_block(g: Graph, x: Value, spec: ModelSpec) -> Value:
             ("k_proj", kv_width, Axis.KV_HEADS),
             ("v_proj", kv_width, Axis.KV_HEADS),
         ),
-        bias=spec.qkv_bias,
+        bias=attention.qkv_bias,
     )
-    if spec.qk_norm:
-        q = g.head_norm(q, "q_norm")
-        k = g.head_norm(k, "k_norm")
-    q = g.rope(q)
-    k = g.rope(k)
-    attended = g.attention(q, k, v)
-    return g.linear_add(x, attended, "o_proj", bias=spec.output_bias)
+    if attention.qk_norm == "head":
+        q = g.head_norm(q, "q_norm", dim)
+        k = g.head_norm(k, "k_norm", dim)
+    assert attention.rope is not None, "every family that is run turns its heads"
+    q = g.rope(q, attention.rope)
+    k = g.rope(k, attention.rope)
+    attended = g.attention(q, k, v, head_dim=dim, window=attention.window)
+    return g.linear_add(x, attended, "o_proj", bias=attention.output_bias)
 
 
-def gated_mlp_block(g: Graph, x: Value, spec: ModelSpec) -> Value:
+def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
     """Pre-norm gated MLP with SiLU (Shazeer 2020, arXiv:2002.05202)."""
     y = g.rms_norm(x, "post_norm")
     gate, up = g.linear(
         y,
         (
-            ("gate_proj", spec.intermediate_size, Axis.COLUMNS),
-            ("up_proj", spec.intermediate_size, Axis.COLUMNS),
+            ("gate_proj", mlp.intermediate_size, Axis.COLUMNS),
+            ("up_proj", mlp.intermediate_size, Axis.COLUMNS),
         ),
-        bias=spec.mlp_bias,
+        bias=mlp.bias,
     )
-    return g.linear_add(x, g.silu_mul(gate, up), "down_proj", bias=spec.mlp_bias)
+    return g.linear_add(x, g.silu_mul(gate, up), "down_proj", bias=mlp.bias)
 
 
 def decoder(spec: ModelSpec) -> Graph:
     """A stack of attention and gated-MLP blocks between an embedding and a vocabulary."""
     g = Graph(spec)
     x = g.embed()
-    for layer in range(spec.num_layers):
-        with g.layer(layer):
-            x = attention_block(g, x, spec)
-            x = gated_mlp_block(g, x, spec)
+    for index, layer in enumerate(spec.layers):
+        assert isinstance(layer.attention, HeadsSpec) and isinstance(layer.mlp, MlpSpec)
+        with g.layer(index):
+            x = attention_block(g, x, layer.attention)
+            x = gated_mlp_block(g, x, layer.mlp)
     g.logits(g.rms_norm(x, "norm"))
     return g

@@ -8,7 +8,7 @@ They have an older spelling (``rope_theta``, ``rope_scaling``, ``type``) and a n
 from __future__ import annotations
 
 from bandweave.models.config import Config, ConfigError, head_dim, integer, number, table
-from bandweave.models.spec import RopeScaling, RopeSpec
+from bandweave.models.rope import RopeScaling, RopeSpec
 from bandweave.shown import shown
 
 _THETA = 10000.0

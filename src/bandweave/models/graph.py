@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bandweave.models.spec import ModelSpec, RopeSpec
+from bandweave.models.rope import RopeSpec
+from bandweave.models.spec import ModelSpec
 
 
 class Split(Enum):
@@ -158,18 +159,15 @@ class Graph:
             "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
         )
 
-    def head_norm(self, value: Value, weight: str) -> Value:
+    def head_norm(self, value: Value, weight: str, head_dim: int) -> Value:
         """RMS norm of each head on its own, in place."""
-        vector = self._weight(weight, (self.spec.head_dim,), Split.REPLICATED)
+        vector = self._weight(weight, (head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value, rope: RopeSpec | None = None) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place; ``rope``: this layer's,
-        where it is not the model's."""
-        attributes = {"rope": rope or self.spec.rope}
-        return self._emit("rope", f"{value.name}_rope", (value,), (value,), attributes=attributes)[
-            0
-        ]
+    def rope(self, value: Value, rope: RopeSpec) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place."""
+        name, attributes = f"{value.name}_rope", {"rope": rope}
+        return self._emit("rope", name, (value,), (value,), attributes=attributes)[0]
 
     def attention(
         self,
@@ -177,18 +175,19 @@ class Graph:
         k: Value,
         v: Value,
         *,
+        head_dim: int,
         window: int | None = None,
         scale: float | None = None,
     ) -> Value:
         """Appends ``k`` and ``v`` to the layer's cache, then attends causally over the cache.
 
-        ``window``: keys that a row sees, 0 for all of them; ``scale``: of the scores. None for the
-        model's window, and one over the square root of a head's elements.
+        ``window``: keys that a row sees, None for all of them; ``scale``: of the scores, None for
+        one over the square root of a head's elements.
         """
         out = Value(name="attended", width=q.width, axis=q.axis)
         attributes = {
-            "window": (self.spec.sliding_window or 0) if window is None else window,
-            "scale": 1 / math.sqrt(self.spec.head_dim) if scale is None else scale,
+            "window": window or 0,
+            "scale": 1 / math.sqrt(head_dim) if scale is None else scale,
         }
         return self._emit("attention", "attention", (q, k, v), (out,), attributes=attributes)[0]
 

@@ -16,7 +16,7 @@ from bandweave.models.config_fields import refuse_biases
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, window
 from bandweave.models.graph import Graph
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
 
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
 
@@ -52,23 +52,29 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     else:
         refuse_biases(config, "attention_bias", "mlp_bias")
         sliding = _mistral_window(config)
+    layer = LayerSpec(
+        attention=HeadsSpec(
+            num_heads=fields.integer(config, "num_attention_heads"),
+            head_dim=fields.head_dim(config),
+            num_kv_heads=fields.kv_heads(config),
+            rope=rope(config),
+            window=sliding,
+            qkv_bias=bias,
+            output_bias=bias,
+        ),
+        mlp=MlpSpec(
+            intermediate_size=fields.integer(config, "intermediate_size"),
+            bias=fields.flag(config, "mlp_bias", False),
+        ),
+    )
     return ModelSpec(
         family="llama",
         hidden_size=fields.integer(config, "hidden_size"),
-        num_layers=fields.integer(config, "num_hidden_layers"),
-        num_heads=fields.integer(config, "num_attention_heads"),
-        head_dim=fields.head_dim(config),
-        num_kv_heads=fields.kv_heads(config),
-        intermediate_size=fields.integer(config, "intermediate_size"),
         vocab_size=fields.integer(config, "vocab_size"),
         context_length=fields.integer(config, "max_position_embeddings"),
         norm_eps=fields.number(config, "rms_norm_eps"),
-        rope=rope(config),
+        layers=(layer,) * fields.integer(config, "num_hidden_layers"),
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
-        qkv_bias=bias,
-        output_bias=bias,
-        mlp_bias=fields.flag(config, "mlp_bias", False),
-        sliding_window=sliding,
     )
 
 

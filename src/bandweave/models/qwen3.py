@@ -15,7 +15,7 @@ from bandweave.models.config_fields import refuse_biases
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, listed_kinds, window
 from bandweave.models.graph import Graph
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
 
 _QWEN3 = "Qwen3ForCausalLM"
 
@@ -41,23 +41,27 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     fields.require(config, "hidden_act", ("silu", "swish"), "silu")  # two names of one function
     refuse_biases(config, "mlp_bias")
     bias = fields.flag(config, "attention_bias", False)
+    layer = LayerSpec(
+        attention=HeadsSpec(
+            num_heads=fields.integer(config, "num_attention_heads"),
+            num_kv_heads=fields.kv_heads(config),
+            head_dim=fields.integer(config, "head_dim"),
+            rope=rope(config),
+            window=_window(config),
+            qkv_bias=bias,
+            output_bias=bias,
+            qk_norm="head",
+        ),
+        mlp=MlpSpec(intermediate_size=fields.integer(config, "intermediate_size")),
+    )
     return ModelSpec(
         family="qwen3",
         hidden_size=fields.integer(config, "hidden_size"),
-        num_layers=fields.integer(config, "num_hidden_layers"),
-        num_heads=fields.integer(config, "num_attention_heads"),
-        num_kv_heads=fields.kv_heads(config),
-        head_dim=fields.integer(config, "head_dim"),
-        intermediate_size=fields.integer(config, "intermediate_size"),
         vocab_size=fields.integer(config, "vocab_size"),
         context_length=fields.integer(config, "max_position_embeddings"),
         norm_eps=fields.number(config, "rms_norm_eps"),
-        rope=rope(config),
+        layers=(layer,) * fields.integer(config, "num_hidden_layers"),
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
-        qkv_bias=bias,
-        output_bias=bias,
-        qk_norm=True,
-        sliding_window=_window(config),
     )
 
 

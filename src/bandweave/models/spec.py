@@ -1,13 +1,15 @@
-"""ModelSpec: the sizes and constants of a decoder-only language model.
+"""ModelSpec: a decoder-only language model: its sizes, its constants, and what each layer is.
 
-Knows what a model looks like; knows no files, no nodes, no formats and no arrays.
+The one form that a model has: families parse configs into it, their text and the planner's counts
+are made from it. Knows no files, no nodes, no formats and no arrays.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
-from functools import lru_cache
+from functools import cached_property
+
+from bandweave.models.rope import RopeSpec
 
 #: What is believed of a config: no model has more, and sums and products of such sizes fit int64.
 MOST_LAYERS = 4096
@@ -17,124 +19,187 @@ MOST_POSITIONS = 1 << 31
 MOST_WEIGHTS = 1 << 42  # of one tensor
 
 
-_MOST = {
-    "num_layers": MOST_LAYERS, "head_dim": MOST_HEAD_DIM, "context_length": MOST_POSITIONS,
-}  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """Llama 3.x frequency scaling (``rope_type: llama3``), or plain linear scaling.
+class HeadsSpec:
+    """Multi-head attention, grouped- or multi-query where there are fewer KV heads.
 
-    ``kind`` is ``"llama3"`` or ``"linear"``; linear scaling uses ``factor`` alone.
-    Source of the llama3 rule: the Llama 3.1 model card and transformers' ``modeling_rope_utils``.
+    ``window``: positions that a row sees at most, None for all; ``qk_norm``: queries and keys are
+    normed, ``"head"`` by head, ``"all"`` over all heads; ``sinks``: a logit a head that no position
+    has; ``output_gate``: the query projection also gives a gate of the output. ``rope`` is None
+    where only counts are wanted.
     """
 
-    kind: str
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context_length: int = 8192
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeSpec:
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
-
-    theta: float = 10000.0
-    rotary_dim: int  # leading elements of a head that are rotated, even
-    scaling: RopeScaling | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """Everything that the text of a model family needs to emit its operations."""
-
-    family: str
-    hidden_size: int
-    num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    context_length: int
-    norm_eps: float
-    rope: RopeSpec
-    tied_embeddings: bool = False
+    rope: RopeSpec | None = None
+    window: int | None = None
     qkv_bias: bool = False
     output_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    sliding_window: int | None = None
+    qk_norm: str = ""
+    sinks: bool = False
+    output_gate: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "num_kv_heads",
-            "head_dim",
-            "intermediate_size",
-            "vocab_size",
-            "context_length",
-        ):
-            value, most = getattr(self, name), _MOST.get(name, MOST_SIZE)
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-            if value > most:
-                raise ValueError(f"{name} is {value}; more than {most} is not believed")
-        widest = max(self.num_heads * self.head_dim, self.intermediate_size, self.vocab_size)
-        if widest * self.hidden_size > MOST_WEIGHTS:
-            raise ValueError(
-                f"a tensor of {widest} by {self.hidden_size} weights is not believed; no model has "
-                "one that large"
-            )
+        _check(self, num_heads=MOST_SIZE, num_kv_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM)
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly"
             )
-        if self.rope.rotary_dim % 2 or not 0 < self.rope.rotary_dim <= self.head_dim:
-            raise ValueError(
-                f"rotary dim {self.rope.rotary_dim} does not fit a head of {self.head_dim}"
-            )
+        rotary = None if self.rope is None else self.rope.rotary_dim
+        if rotary is not None and (rotary % 2 or not 0 < rotary <= self.head_dim):
+            raise ValueError(f"rotary dim {rotary} does not fit a head of {self.head_dim}")
 
     @property
     def heads_per_kv_head(self) -> int:
         return self.num_heads // self.num_kv_heads
 
 
-@lru_cache(64)
-def inverse_frequencies(rope: RopeSpec) -> tuple[float, ...]:
-    """The ``rotary_dim / 2`` rope frequencies (radians a position) as correctly rounded float64.
+@dataclass(frozen=True, kw_only=True)
+class LatentSpec:
+    """Latent attention (MLA, DeepSeek-V2, arXiv:2405.04434): the cache holds a latent of
+    ``kv_rank`` and one rotated key of ``rope_dim`` for all heads. ``q_rank`` None: queries are
+    projected at once."""
 
-    Computed in 50-digit decimal arithmetic, so that every machine gets the same bits whatever its
-    libm does: ``theta ** (-2 i / rotary_dim)``, then the family's scaling.
+    num_heads: int
+    q_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSpec:
+    """Gated delta net (arXiv:2412.06464) as Qwen3-Next has it: a state instead of a cache."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpSpec:
+    """A gated MLP (Shazeer 2020, arXiv:2002.05202)."""
+
+    intermediate_size: int
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, intermediate_size=MOST_SIZE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureSpec:
+    """A mixture of gated MLPs of ``intermediate_size``, ``top_k`` of ``num_experts`` for each token
+    beside a shared one of ``shared_size``, 0 for none. ``router_bias``: a number an expert beside
+    its row; ``shared_gate``: the shared one is gated too; ``bias``: of each expert's products."""
+
+    num_experts: int
+    top_k: int
+    intermediate_size: int
+    shared_size: int = 0
+    shared_gate: bool = False
+    router_bias: bool = False
+    bias: bool = False
+
+
+Attention = HeadsSpec | LatentSpec | LinearSpec
+Mlp = MlpSpec | MixtureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """One decoder layer; ``norms``: norms of the residual's width."""
+
+    attention: Attention
+    mlp: Mlp
+    norms: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything that a family's text needs to emit its operations, and that counts are made of.
+
+    ``family`` is a name of the registry; layers that are alike may be one object.
     """
-    with localcontext() as context:
-        context.prec = 50
-        log_theta = Decimal(rope.theta).ln()
-        exact = [(-log_theta * 2 * i / rope.rotary_dim).exp() for i in range(rope.rotary_dim // 2)]
-        if rope.scaling is not None:
-            exact = [_scaled(frequency, rope.scaling) for frequency in exact]
-        return tuple(float(frequency) for frequency in exact)
+
+    family: str
+    hidden_size: int
+    vocab_size: int
+    context_length: int
+    norm_eps: float
+    layers: tuple[LayerSpec, ...]
+    tied_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, hidden_size=MOST_SIZE, vocab_size=MOST_SIZE, context_length=MOST_POSITIONS)
+        if not 1 <= len(self.layers) <= MOST_LAYERS:
+            raise ValueError(f"{len(self.layers)} layers; there may be 1 to {MOST_LAYERS}")
+        widest = max(self.vocab_size, *map(_width, {id(one): one for one in self.layers}.values()))
+        if widest * self.hidden_size > MOST_WEIGHTS:
+            raise ValueError(
+                f"a tensor of {widest} by {self.hidden_size} weights is not believed; no model has "
+                "one that large"
+            )
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @cached_property
+    def heads(self) -> HeadsSpec:
+        """The first layer's attention, whose heads, and their sizes, are those of all layers."""
+        first = self.layers[0].attention
+        sizes = {(type(one), *_head_sizes(one)) for one in (x.attention for x in self.layers)}
+        if len(sizes) > 1 or not isinstance(first, HeadsSpec):
+            raise ValueError("the layers' heads differ, or are none")
+        return first
+
+    @property
+    def num_heads(self) -> int:
+        return self.heads.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.heads.num_kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        return self.heads.head_dim
+
+    @property
+    def heads_per_kv_head(self) -> int:
+        return self.heads.heads_per_kv_head
+
+    @cached_property
+    def intermediate_size(self) -> int:
+        """The columns of every layer's MLP."""
+        sizes = {one.mlp.intermediate_size for one in self.layers}
+        if len(sizes) > 1 or not isinstance(self.layers[0].mlp, MlpSpec):
+            raise ValueError("the layers' MLPs differ, or are mixtures")
+        return sizes.pop()
 
 
-_TWO_PI = 2 * Decimal("3.14159265358979323846264338327950288419716939937510582")
+def _check(spec: object, **most: int) -> None:
+    for name, limit in most.items():
+        value = getattr(spec, name)
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+        if value > limit:
+            raise ValueError(f"{name} is {value}; more than {limit} is not believed")
 
 
-def _scaled(frequency: Decimal, scaling: RopeScaling) -> Decimal:
-    factor = Decimal(scaling.factor)
-    if scaling.kind == "linear":
-        return frequency / factor
-    assert scaling.kind == "llama3", scaling.kind
-    # Long wavelengths are stretched, short ones kept, those between are blended.
-    low, high = Decimal(scaling.low_freq_factor), Decimal(scaling.high_freq_factor)
-    wavelength = _TWO_PI / frequency
-    original = Decimal(scaling.original_context_length)
-    if wavelength > original / low:
-        return frequency / factor
-    if wavelength < original / high:
-        return frequency
-    blend = (original / wavelength - low) / (high - low)
-    return (1 - blend) * frequency / factor + blend * frequency
+def _width(layer: LayerSpec) -> int:
+    """Rows of the largest matrix that reads the residual."""
+    attention = layer.attention
+    heads = attention.num_heads * attention.head_dim if isinstance(attention, HeadsSpec) else 1
+    return max(heads, layer.mlp.intermediate_size)
+
+
+def _head_sizes(one: Attention) -> tuple[int, ...]:
+    if not isinstance(one, HeadsSpec):
+        return ()
+    return one.num_heads, one.num_kv_heads, one.head_dim

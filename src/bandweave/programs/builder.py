@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bandweave.models.spec import RopeSpec, inverse_frequencies
+from bandweave.models.rope import RopeSpec, inverse_frequencies
 from bandweave.programs.program import (
     Attribute,
     Buffer,

@@ -19,7 +19,7 @@ from bandweave.models.graph import (
     split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
-from bandweave.models.spec import RopeSpec
+from bandweave.models.rope import RopeSpec
 from bandweave.programs.builder import Builder
 from bandweave.programs.program import (
     CacheShape,

@@ -74,9 +74,11 @@ def synthesise(
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(_DTYPES)}")
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed is {seed}; it must be from 0 to 2^64 - 1")
-    if shape.vocab < text.MIN_VOCAB:
-        raise ValueError(f"a vocabulary of {shape.vocab} tokens is too small: bytes and special "
-                         f"tokens need {text.MIN_VOCAB}")  # fmt: skip
+    if spec.vocab_size < text.MIN_VOCAB:
+        raise ValueError(
+            f"a vocabulary of {spec.vocab_size} tokens is too small: bytes and special tokens need "
+            f"{text.MIN_VOCAB}"
+        )
     directory = Path(directory)
     weights = build_graph(spec).weights()
     total = sum(math.prod(weight.shape) for weight in weights) * _DTYPES[dtype][2]
@@ -88,8 +90,8 @@ def synthesise(
     try:
         writer = _Writer(spec, seed, dtype, total, on_progress or (lambda done, total: None))
         writer.write_shards(directory, _shards(weights, shard_bytes, _DTYPES[dtype][2]))
-        _write_json(directory / layout.TOKENIZER, text.tokenizer_json(shape.vocab), indent=None)
-        _write_json(directory / _TOKENIZER_CONFIG, text.tokenizer_config(shape.context))
+        _write_json(directory / layout.TOKENIZER, text.tokenizer_json(spec.vocab_size), indent=None)
+        _write_json(directory / _TOKENIZER_CONFIG, text.tokenizer_config(spec.context_length))
         ids = {"bos_token_id": text.BEGIN_ID, "eos_token_id": text.END_ID}
         _write_json(directory / layout.GENERATION_CONFIG, ids)
         config = {**shape.config(), **ids, "torch_dtype": _DTYPES[dtype][1]}
