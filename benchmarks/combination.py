@@ -67,8 +67,8 @@ class Combination:
 
 
 def combinations(scale: Scale) -> list[Combination]:
-    """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts. One
-    after the other where a planner chooses between them, to find the machine in like moods."""
+    """Those of an experiment: three sizes, two formats, all kinds of splits, links, contexts. Those
+    that a planner chooses between run one after the other, while the machine is as it was."""
     small, medium, large = three_sizes(scale)
     long = next((tokens for tokens in scale.contexts if tokens >= _LONG), SHORT)
     found = [

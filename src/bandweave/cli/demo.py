@@ -181,7 +181,7 @@ def _is_cut(answer: Answer) -> bool:
 
 
 def _is_right(question: Question, answer: Answer) -> bool | None:
-    """None where nobody knows: of an answer without its end least of all."""
+    """None where nobody knows, and for an answer that was cut."""
     return None if _is_cut(answer) else question.is_right(answer.text)
 
 

@@ -10,6 +10,6 @@ from bandweave.checkpoints.source import widen
 
 
 def read_embeddings(folder: Folder, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """``[T, hidden_size]`` for token ids ``[T]``. It stands between two steps: while weights stream
-    through the caches, every line of Python is paid for thrice."""
+    """``[T, hidden_size]`` for token ids ``[T]``. It runs between two steps, when weights have
+    just streamed through the caches: Python is some three times slower then."""
     return widen(folder.read_rows("embed_tokens", tokens.tolist()))
