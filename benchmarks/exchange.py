@@ -22,7 +22,7 @@ from bandweave.executors.executor import Step
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.host.machine import usable_cpus
 from bandweave.mesh.shared import share_memory
-from bandweave.programs.program import Buffer, CacheShape, Op, Program, View
+from bandweave.programs.program import Buffer, Op, Program, View
 from bandweave.weights.loading import Weights
 
 WIDTH = 2048
@@ -136,8 +136,6 @@ def _program(node: int, exchanges: int, width: int) -> Program:
         },
         weights={},
         vectors={},
-        cache=CacheShape(layers=1, kv_heads=1, head_dim=64),
-        inv_freq=(),
         ops=(first, *adds),
     )
 
