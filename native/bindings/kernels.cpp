@@ -22,15 +22,16 @@ void bind_kernels(nb::module_& m) {
         "The ISA variants that this processor can run, the fastest first.");
     m.def(
         "golden",
-        [](const std::string& isa) {
+        [](const std::string& isa, bool flush_to_zero) {
+            const auto subnormals = flush_to_zero ? Subnormals::flushed : Subnormals::kept;
             std::vector<std::tuple<std::string, uint64_t, uint64_t>> found;
-            for (const Golden& one : golden(find_kernels(isa)))
+            for (const Golden& one : golden(find_kernels(isa), subnormals))
                 found.emplace_back(one.what, one.digest, one.expected);
             return found;
         },
-        "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "isa"_a, "flush_to_zero"_a = false, nb::call_guard<nb::gil_scoped_release>(),
         "What every kernel of a variant makes of fixed numbers: name, digest, and what it must "
-        "be.");
+        "be, also where subnormals are flushed to zero.");
     m.def(
         "numerics_version", [] { return kNumericsVersion; },
         "The version of the numerics that the kernels follow.");

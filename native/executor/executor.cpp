@@ -4,11 +4,12 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <stdexcept>
 
 #include "core/clock.h"
-#include "core/float_mode.h"
+#include "core/stored.h"
 #include "executor/angles.h"
 #include "executor/check.h"
 #include "executor/fetch_ahead.h"
@@ -49,8 +50,13 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
             storage.floats = Zeroed<float>(rows * storage.stride + 16);
         storage_.push_back(std::move(storage));
     }
-    for (auto& vector : program_.vectors)
+    for (auto& vector : program_.vectors) {
         vector.resize(static_cast<size_t>(padded(static_cast<int>(vector.size()))));
+        store_values(vector.data(), vector.size(), vector.data());
+    }
+    // An epsilon that is subnormal as a float is none.
+    for (Op& op : program_.ops)
+        if (std::fabs(op.eps) < std::numeric_limits<float>::min()) op.eps = 0.0f;
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
         if (matrix.format == Format::q8 || matrix.format == Format::q4)

@@ -170,7 +170,7 @@ void Executor::execute(double start) {
     mark_ = now();
     try {
         team_.run([this](int member) {
-            const FloatMode mode;
+            const FloatMode mode(options_.subnormals);
             work(member);
         });
     } catch (const std::bad_alloc&) {

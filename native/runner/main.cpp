@@ -20,13 +20,15 @@ constexpr int kMistake = 2, kFailure = 1;
 
 constexpr const char* kUsage =
     "usage: bandweave-runner run FILE --tokens 1,2,3 [--max-tokens N] [--threads N] [--isa NAME]\n"
+    "                            [--subnormals kept|flushed]\n"
     "       bandweave-runner verify\n"
     "       bandweave-runner isa\n"
     "\n"
-    "run     goes on with a prompt of token ids, greedily, and prints one JSON object\n"
+    "run     goes on with a prompt of token ids, greedily, and prints one JSON object;\n"
+    "        subnormal numbers that are flushed to zero must not show in it\n"
     "verify  compares what every kernel of this processor's variants computes with stored "
     "digests,\n"
-    "        and checksums with the standard's\n"
+    "        with subnormals kept and flushed, and checksums with the standard's\n"
     "isa     names the kernel variants that this processor can run, the fastest first\n";
 
 int number(const char* name, const char* text, int low, int high) {
@@ -52,6 +54,12 @@ std::vector<int32_t> token_list(const char* text) {
     }
 }
 
+Subnormals subnormals_of(const std::string& name) {
+    if (name == "kept") return Subnormals::kept;
+    if (name == "flushed") return Subnormals::flushed;
+    throw std::invalid_argument("--subnormals is '" + name + "'; it must be kept or flushed");
+}
+
 int run(int count, char** arguments) {
     if (count < 1) throw std::invalid_argument("name the dumped file");
     std::vector<int32_t> prompt;
@@ -69,6 +77,8 @@ int run(int count, char** arguments) {
             options.threads = number(name, value, 1, 1024);
         else if (std::strcmp(name, "--isa") == 0)
             isa = value;
+        else if (std::strcmp(name, "--subnormals") == 0)
+            options.subnormals = subnormals_of(value);
         else
             throw std::invalid_argument(std::string("there is no option ") + name);
     }
@@ -89,11 +99,13 @@ int run(int count, char** arguments) {
 int verify() {
     bool all = true;
     for (const Kernels* kernels : usable_kernels())
-        for (const Golden& one : golden(*kernels)) {
-            all &= one.same();
-            std::printf("%-13s %-17s %016" PRIx64 " %s\n", kernels->name, one.what.c_str(),
-                        one.digest, one.same() ? "same" : "DIFFERENT");
-        }
+        for (Subnormals subnormals : {Subnormals::kept, Subnormals::flushed})
+            for (const Golden& one : golden(*kernels, subnormals)) {
+                all &= one.same();
+                std::printf("%-13s %-7s %-24s %016" PRIx64 " %s\n", kernels->name,
+                            subnormals == Subnormals::kept ? "kept" : "flushed", one.what.c_str(),
+                            one.digest, one.same() ? "same" : "DIFFERENT");
+            }
     for (const Crc32cVariant& variant : crc32c_variants()) {
         const bool same = crc32c_holds(variant);
         all &= same;

@@ -25,7 +25,8 @@ class ExecutorOptions:
     fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
     ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
     these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what
-    they read, -1 for what the machine likes best (fetch_ahead.h).
+    they read, -1 for what the machine likes best (fetch_ahead.h). ``flush_to_zero`` is for tests:
+    subnormals count as zero while a step runs, which must change no bit (docs/numerics.md).
     """
 
     num_pages: int
@@ -40,6 +41,7 @@ class ExecutorOptions:
     hop_bytes: int = 64 << 10
     overlap_rows: int = 64
     fetch_ahead: int = -1
+    flush_to_zero: bool = False
 
 
 class NativeExecutor:
@@ -71,6 +73,7 @@ class NativeExecutor:
             fetch_ahead=options.fetch_ahead,
             exchange=exchange,
             team_of=None if team_of is None else team_of._executor,
+            flush_to_zero=options.flush_to_zero,
         )
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
