@@ -78,20 +78,20 @@ def test_fma_of_infinities_and_nan() -> None:
 
 
 def slow_tree(lanes: list[np.float32]) -> np.float32:
-    for half in (8, 4, 2, 1):
+    for half in (32, 16, 8, 4, 2, 1):
         for lane in range(half):
             lanes[lane] = lanes[lane] + lanes[lane + half]
     return lanes[0]
 
 
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 100, 333])
+@pytest.mark.parametrize("size", [1, 15, 63, 64, 65, 128, 200, 333])
 def test_lane_sums_add_in_the_stated_order(size: int) -> None:
     values = bell(size, "v", (size,)) * np.float32(1e3)
-    lanes = [np.float32(0)] * 16
-    squares = [np.float32(0)] * 16
+    lanes = [np.float32(0)] * 64
+    squares = [np.float32(0)] * 64
     for i, value in enumerate(values):
-        lanes[i % 16] = lanes[i % 16] + value
-        squares[i % 16] = np.float32(one_fma(float(value), float(value), float(squares[i % 16])))
+        lanes[i % 64] = lanes[i % 64] + value
+        squares[i % 64] = np.float32(one_fma(float(value), float(value), float(squares[i % 64])))
     total = slow_tree(lanes)
     assert own.lane_sum(values) == total
     assert own.lane_sum_squares(values) == slow_tree(squares)

@@ -11,6 +11,14 @@
 
 namespace bw {
 
+namespace {
+
+Subnormals subnormals_of(bool flush_to_zero) {
+    return flush_to_zero ? Subnormals::flushed : Subnormals::kept;
+}
+
+}  // namespace
+
 void bind_kernels(nb::module_& m) {
     m.def(
         "isa_variants",
@@ -23,9 +31,8 @@ void bind_kernels(nb::module_& m) {
     m.def(
         "golden",
         [](const std::string& isa, bool flush_to_zero) {
-            const auto subnormals = flush_to_zero ? Subnormals::flushed : Subnormals::kept;
             std::vector<std::tuple<std::string, uint64_t, uint64_t>> found;
-            for (const Golden& one : golden(find_kernels(isa), subnormals))
+            for (const Golden& one : golden(find_kernels(isa), subnormals_of(flush_to_zero)))
                 found.emplace_back(one.what, one.digest, one.expected);
             return found;
         },
@@ -51,14 +58,14 @@ void bind_kernels(nb::module_& m) {
         "dim"_a, "half"_a, "Bytes of one KV head in one page.");
     m.def(
         "exp",
-        [](Floats x, const std::string& isa) {
+        [](Floats x, const std::string& isa, bool flush_to_zero) {
             std::vector<float> y(x.size());
-            const FloatMode mode;
+            const FloatMode mode(subnormals_of(flush_to_zero));
             find_kernels(isa).exp(x.data(), y.data(), y.size());
             const size_t n = y.size();
             return to_numpy(std::move(y), 1, n);
         },
-        "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
+        "x"_a, "isa"_a = "", "flush_to_zero"_a = false, "The engine's own exponential, [1, n] float32.");
 
     m.def(
         "crc32c_variants",
