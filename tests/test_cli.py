@@ -532,7 +532,10 @@ def test_doctor_verifies_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(cli, ["doctor", "--no-bandwidth", "--verify"])
     assert done.exit_code == 1
     output = " ".join(done.output.split())  # variants decide where lines break
-    assert "portable DIFFERENT" in output and "other bits than they must: exp, rope without subnormals" in output
+    assert (
+        "portable DIFFERENT" in output
+        and "other bits than they must: exp, rope without subnormals" in output
+    )
 
 
 def test_doctor_tells_of_several_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

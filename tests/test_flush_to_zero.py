@@ -1,5 +1,5 @@
 """No subnormal is ever reached: threads that flush them to zero give the reference's bytes, from
-models full of tiny numbers too (docs/numerics.md, section 1)."""
+models full of tiny numbers too (docs/numerics.md, section 11)."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.weights.loading import load_weights
 from tests.helpers.command import start_command
-from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.random_model import ODD_SPECS, random_tensors
 from tests.helpers.runner_builds import build_runner, run_runner
+from tests.helpers.tiny_numbers import tiny_source
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a build compiles it
 
@@ -85,7 +86,8 @@ def _runner(runners: dict[str, Path], build: str) -> Path:
 
 def _dump(path: Path, name: str, weight_format: str) -> Dumped:
     spec = ODD_SPECS[name]
-    source = random_source(spec, 3, bf16=weight_format != "f32")
+    # With tiny numbers in it, which must count alike whether a processor flushes them or not.
+    source = tiny_source(random_tensors(spec, 3), {}, 3, bf16=weight_format != "f32")
     kv_format = "f32" if weight_format in ("f32", "q8") else "f16"
     program = lower(build_graph(spec), make_split(spec, (1,), stages=1), 0)
     weights = load_weights(program, source, weight_format)
@@ -148,13 +150,15 @@ def test_a_generation_is_the_same_on_an_emulated_processor(
     dumps: dict[str, Dumped],
 ) -> None:
     dumped, runner = dumps[weight_format], _runner(runners, build)
-    # The fastest variant on two threads, any other on one.
-    for variant in variants:
-        threads = "2" if variant == variants[0] else "1"
+    # All variants as a machine that flushes subnormals, the fastest one on two threads and once
+    # more as it is.
+    runs = [(variants[0], "2", "flushed"), *((variant, "1", "flushed") for variant in variants[1:])]
+    runs += [(variants[0], "1", "kept")]
+    for variant, threads, subnormals in runs:
         outcome = run_runner(
             runner,
             *dumped.arguments,
-            *("--isa", variant, "--threads", threads),
+            *("--isa", variant, "--threads", threads, "--subnormals", subnormals),
             build=build,
             processor=processor,
         )
@@ -223,6 +227,7 @@ def test_the_runner_says_what_it_cannot_do(
     assert "the context holds 100" in refused(data, "--tokens", ",".join(["1"] * 100))
     assert "prompt is empty" in refused(data, "--max-tokens", "3")
     assert "it must be 1 to" in refused(data, "--tokens", "1", "--threads", "0")
+    assert "must be kept or flushed" in refused(data, "--tokens", "1", "--subnormals", "0")
     assert "no ISA variant 'abacus'" in refused(data, "--tokens", "1", "--isa", "abacus")
     assert run_runner(runner, "run", tmp_path / "missing").status == 2
     os.mkfifo(tmp_path / "pipe")

@@ -65,7 +65,8 @@ void bind_kernels(nb::module_& m) {
             const size_t n = y.size();
             return to_numpy(std::move(y), 1, n);
         },
-        "x"_a, "isa"_a = "", "flush_to_zero"_a = false, "The engine's own exponential, [1, n] float32.");
+        "x"_a, "isa"_a = "", "flush_to_zero"_a = false,
+        "The engine's own exponential, [1, n] float32.");
 
     m.def(
         "crc32c_variants",

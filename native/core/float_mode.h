@@ -10,7 +10,7 @@
 namespace bw {
 
 // Whether subnormal operands and results stay, or are zero as on some GPUs. Nothing that is
-// computed may depend on it (docs/numerics.md, section 1): `flushed` is there for the tests of
+// computed may depend on it (docs/numerics.md, section 11): `flushed` is there for the tests of
 // that.
 enum class Subnormals { kept, flushed };
 

@@ -1,5 +1,5 @@
 // What docs/numerics.md fixes beyond the kernels: its version, which is NUMERICS_VERSION of the
-// Python side, and the sizes below which numbers count as zero (section 1), so that no operation
+// Python side, and the sizes below which numbers count as zero (section 11), so that no operation
 // that matters meets a subnormal.
 #pragma once
 

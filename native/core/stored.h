@@ -1,4 +1,4 @@
-// What becomes of numbers when they are stored (docs/numerics.md, section 1): too small ones are
+// What becomes of numbers when they are stored (docs/numerics.md, section 11): too small ones are
 // +0.
 #pragma once
 #include <cstddef>

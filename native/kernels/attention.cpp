@@ -111,7 +111,7 @@ inline float weigh(float* scores, int from, int to, float* sum) {
         }
         store(scores + 16 * b, e[b]);
     }
-    *sum = reduce_lanes(e);
+    *sum = reduce_lanes(e[0], e[1], e[2], e[3]);
     return m;
 }
 

@@ -10,6 +10,15 @@ namespace bw::BW_ISA_NAME {
 inline VecF stored(VecF x) { return at_least(x, set1(kSmallestStored)); }
 inline VecF counted(VecF e) { return at_least(e, set1(kSmallestWeight)); }
 
+// Up to 16 elements, of which there may be more; fewer by way of memory.
+inline VecF load_some(const float* x, int n) { return n < 16 ? load_first(x, n) : load(x); }
+inline void store_some(float* x, VecF v, int n) {
+    if (n < 16)
+        store_first(x, v, n);
+    else
+        store(x, v);
+}
+
 inline VecF exp(VecF x) {
     x = clamp(x, set1(-104.0f), set1(89.0f));
     VecF n = rint(mul(x, set1(0x1.715476p+0f)));
@@ -29,25 +38,34 @@ inline VecF exp(VecF x) {
 }
 
 // The tree over 64 virtual lanes: 64 -> 32 -> 16, and on in reduce_add.
-inline float reduce_lanes(const VecF* s) {
-    return reduce_add(add(add(s[0], s[2]), add(s[1], s[3])));
+inline float reduce_lanes(VecF a, VecF b, VecF c, VecF d) {
+    return reduce_add(add(add(a, c), add(b, d)));
 }
 
-// Sum of squares over 64 virtual lanes and the fixed tree.
+// A lane's next element squared, of n that are left; missing ones are +0 and change nothing.
+inline VecF add_square(const float* x, int n, VecF sum) {
+    if (n <= 0) return sum;
+    const VecF v = load_some(x, n);
+    return fma(v, v, sum);
+}
+
+// Sum of squares over 64 virtual lanes and the fixed tree. Named, for compilers put arrays into
+// memory.
 inline float sum_squares(const float* x, int n) {
-    VecF s[4] = {zero(), zero(), zero(), zero()};
-    int i = 0;
-    for (; i + 64 <= n; i += 64)
-        for (int j = 0; j < 4; j++) {
-            const VecF v = load(x + i + 16 * j);
-            s[j] = fma(v, v, s[j]);
-        }
-    // Missing elements are +0, which changes no lane.
-    for (int j = 0; i < n; j++, i += 16) {
-        const VecF v = n - i < 16 ? load_first(x + i, n - i) : load(x + i);
-        s[j] = fma(v, v, s[j]);
+    VecF a = zero(), b = zero(), c = zero(), d = zero();
+    for (; n >= 64; n -= 64, x += 64) {
+        a = add_square(x, 16, a);
+        b = add_square(x + 16, 16, b);
+        c = add_square(x + 32, 16, c);
+        d = add_square(x + 48, 16, d);
     }
-    return reduce_lanes(s);
+    if (n > 0) {
+        a = add_square(x, n, a);
+        b = add_square(x + 16, n - 16, b);
+        c = add_square(x + 32, n - 32, c);
+        d = add_square(x + 48, n - 48, d);
+    }
+    return reduce_lanes(a, b, c, d);
 }
 
 }  // namespace bw::BW_ISA_NAME

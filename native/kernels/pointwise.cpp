@@ -36,28 +36,28 @@ void silu_mul(const float* gate, const float* up, float* y, int n) {
 void rope(float* head, const float* cosine, const float* sine, int rotary) {
     int half = rotary / 2;
     for (int i = 0; i < half; i += 16) {
-        int n = half - i < 16 ? half - i : 16;
-        VecF c = load_first(cosine + i, n), s = load_first(sine + i, n);
-        VecF x1 = load_first(head + i, n), x2 = load_first(head + half + i, n);
-        store_first(head + i, stored(fma(x1, c, neg(mul(x2, s)))), n);
-        store_first(head + half + i, stored(fma(x2, c, mul(x1, s))), n);
+        int n = half - i;
+        VecF c = load_some(cosine + i, n), s = load_some(sine + i, n);
+        VecF x1 = load_some(head + i, n), x2 = load_some(head + half + i, n);
+        store_some(head + i, stored(fma(x1, c, neg(mul(x2, s)))), n);
+        store_some(head + half + i, stored(fma(x2, c, mul(x1, s))), n);
     }
 }
 
 bool residual_add(const int64_t* grid, const float* bias, float* x, int n) {
     bool bad = false;
     for (int i = 0; i < n; i += 16) {
-        int rest = n - i < 16 ? n - i : 16;
+        int rest = n - i;
         VecF sum;
-        if (rest == 16) {
+        if (rest >= 16) {
             sum = grid_to_float(grid + i, &bad);
         } else {
             int64_t whole[16] = {};
             for (int j = 0; j < rest; j++) whole[j] = grid[i + j];
             sum = grid_to_float(whole, &bad);
         }
-        if (bias) sum = add(sum, load_first(bias + i, rest));
-        store_first(x + i, stored(add(load_first(x + i, rest), sum)), rest);
+        if (bias) sum = add(sum, load_some(bias + i, rest));
+        store_some(x + i, stored(add(load_some(x + i, rest), sum)), rest);
     }
     return !bad;
 }

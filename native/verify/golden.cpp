@@ -215,7 +215,7 @@ uint64_t residual_add(const Kernels& kernels, int reach) {
 
 uint64_t exponential(const Kernels& kernels) {
     std::vector<float> x, y;
-    // The host's, whose subnormals count (section 8). Every 1/16 over the whole range, results that
+    // The host's, whose subnormals count (section 7). Every 1/16 over the whole range, results that
     // are subnormal and beyond it included, and numbers in between.
     const FloatMode mode;
     for (int i = -110 * 16; i <= 95 * 16; i++) x.push_back(static_cast<float>(i) * 0.0625f);

@@ -22,7 +22,7 @@ class Verification:
 
 def verify_kernels(isa: str) -> Verification:
     """Runs every kernel of a variant that this processor has, on some milliseconds of work: as
-    always, and as a machine would that flushes subnormals to zero (docs/numerics.md, section 1).
+    always, and as a machine would that flushes subnormals to zero (docs/numerics.md, section 11).
 
     ``ImportError`` where the module follows other numerics than this package.
     """
