@@ -23,11 +23,11 @@ hypothesis.settings.load_profile("machine")
 _PARALLEL = frozenset(
     {"benchmarks", "calibration", "checkpoints", "cli_speculation", "cli_tokens", "config_fields",
      "config_shape", "content", "content_check", "cost", "crc32c", "economy", "engine_cost",
-     "formats", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
-     "messages", "native", "not_finite", "outside_files", "pace", "pages", "panel_cache",
-     "plan_cli", "plan_search", "plan_simulation", "program", "program_checks", "reference",
-     "reference_math", "reference_products", "sampling", "special_tokens", "speculation", "split",
-     "stored_tensors", "synth", "text", "transformers_agreement", "wire"}
+     "flush_to_zero", "formats", "fuzz_files", "generation", "gguf", "hardware", "known_models",
+     "machine", "messages", "native", "not_finite", "outside_files", "pace", "pages",
+     "panel_cache", "plan_cli", "plan_search", "plan_simulation", "program", "program_checks",
+     "reference", "reference_math", "reference_products", "sampling", "special_tokens",
+     "speculation", "split", "stored_tensors", "synth", "text", "transformers_agreement", "wire"}
 )  # fmt: skip
 
 
