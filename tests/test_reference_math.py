@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandweave.executors.reference import math as own
+from bandweave.formats.stored import stored
 from tests.helpers.random_model import F32, bell
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -131,8 +132,21 @@ def test_sine_and_cosine_are_right_in_float64() -> None:
         assert error.max() <= 2
         assert np.abs(got - exact).max() <= 2.0**-52
     sine32, cosine32 = own.sincos(angle)
-    assert np.array_equal(sine32, sine.astype(np.float32))
-    assert np.array_equal(cosine32, cosine.astype(np.float32))
+    assert np.array_equal(sine32, stored(sine.astype(np.float32)))
+    assert np.array_equal(cosine32, stored(cosine.astype(np.float32)))
+
+
+def test_what_is_stored_is_no_smaller_than_2_to_the_minus_40() -> None:
+    smallest = 2.0**-40
+    below = float(np.nextafter(np.float32(smallest), np.float32(0)))
+    kept = [smallest, -smallest, 1.0, -(2.0**127), math.inf, -math.inf]
+    gone = [below, -below, 2.0**-126, -(2.0**-149), 0.0, -0.0]
+    got = stored(np.array([*kept, *gone, math.nan], dtype=np.float32))
+    assert got[:6].tolist() == kept and np.isnan(got[-1])
+    assert (got[6:-1].view(np.uint32) == 0).all()  # +0, not -0
+    angles = np.array([2.0**-41, 2.0**-40, math.pi / 2], dtype=np.float64)
+    sine, cosine = own.sincos(angles)
+    assert sine.tolist() == [0, smallest, 1] and cosine.tolist() == [1, 1, 0]
 
 
 def test_silu() -> None:

@@ -1,4 +1,4 @@
-"""What becomes of numbers when they are stored: section 11 of docs/numerics.md. Knows numbers only."""
+"""What becomes of numbers when they are stored (docs/numerics.md, section 11)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from bandweave.executors.reference.math import F32, exp, fma, lane_sum
 from bandweave.executors.reference.products import NumbersError
 from bandweave.formats.stored import stored
 
-
 SMALLEST_WEIGHT = np.float32(2.0**-37)
 
 
