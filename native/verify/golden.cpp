@@ -34,7 +34,7 @@ constexpr Expected kExpected[] = {
     {"linear_grid q4, 85 rows", 0xf4ac5e3262a165c0},
     {"rms_norm", 0xf1ba4f1479afa7d3},
     {"silu_mul", 0xa2fac146c1f13e6b},
-    {"rope", 0x1dc6ca659b1e45b0},
+    {"rope", 0xb34d68c0ef53cadc},
     {"residual_add", 0x9468d60ce738b12e},
     {"exp", 0xc5e0bb26762fde77},
     {"argmax", 0xba39d974076ca28f},
@@ -49,10 +49,11 @@ constexpr Expected kExpected[] = {
     {"linear q4, small", 0xba74fb2bcdd25f23},
     {"rms_norm, small", 0x878c1fc53518a76e},
     {"silu_mul, small", 0x9141cb2b25488c14},
-    {"rope, small", 0xbef7859cda218057},
+    {"rope, small", 0xbbdc37e7b64f04af},
     {"residual_add, small", 0xa37ce1554c59ce77},
     {"attention f16, small", 0x5947b7790cdfb766},
     {"attention f32, small", 0x00571f03e1bd8fc2},
+    {"attention f32, distant", 0xba8021dae89ce915},
 };
 
 constexpr int kSmall = -100;  // in the place of a reach: numbers whose products are tiny
@@ -186,6 +187,8 @@ uint64_t rope(const Kernels& kernels, int reach) {
     std::vector<float> cosine(kHalf), sine(kHalf), all;
     for (int position : {0, 1, 63, 4095, 131071}) {
         auto head = numbers.many(2 * kHalf + 3, reach);
+        // A sine below what is stored, of an element so large that it would show.
+        head[18] = 0.0f, head[kHalf + 18] = 0x1p120f;
         rope_angles(position, frequencies.data(), kHalf, cosine.data(), sine.data());
         kernels.rope(head.data(), cosine.data(), sine.data(), 2 * kHalf);
         all.insert(all.end(), head.begin(), head.end());
@@ -307,6 +310,32 @@ uint64_t attention_small(const Kernels& kernels, bool half) {
     return digest(all);
 }
 
+// Numbers so large that they would show under weights that do not count: in a chunk, and in what
+// the chunks before have come to.
+uint64_t attention_distant(const Kernels& kernels) {
+    constexpr size_t kDim = KvHead::kDim;
+    Numbers numbers(53);
+    KvHead head(kernels, false, numbers);
+    for (size_t j = 0; j < KvHead::kPositions; j++) {
+        // Scores from 0 down to -111: the first chunk, and keys of the others, far below the best.
+        const size_t below = j < 64 ? 88 + j / 4 : j % 4 == 0 ? 0 : 48 + j % 64;
+        std::vector<float> k(kDim), v = numbers.many(kDim, 4);
+        k[0] = -static_cast<float>(below);
+        for (float& value : v)
+            for (size_t i = 0; i < below; i++) value *= 2.125f;
+        for (float& value : v)
+            if (below == 0) value *= 0x1p-28f;
+        auto* page = const_cast<void*>(head.pages[j / kPage]);
+        head.good &= kernels.kv_store(page, k.data(), v.data(), static_cast<int>(j % kPage),
+                                      KvHead::kDim, false);
+    }
+    std::vector<float> q(kDim);
+    q[0] = 1.0f / 0.15811388f;
+    auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 1, 0);
+    out.push_back(head.good ? 1.0f : 0.0f);
+    return digest(out);
+}
+
 // Four rows of two heads, which see from none to all of the chunks whole, together and each alone:
 // the same.
 uint64_t attention_rows(const Kernels& kernels, bool half) {
@@ -379,6 +408,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     digests.push_back(residual_add(kernels, kSmall));
     digests.push_back(attention_small(kernels, true));
     digests.push_back(attention_small(kernels, false));
+    digests.push_back(attention_distant(kernels));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});
