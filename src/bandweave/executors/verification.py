@@ -21,8 +21,7 @@ class Verification:
 
 
 def verify_kernels(isa: str) -> Verification:
-    """Runs every kernel of a variant that this processor has, on some milliseconds of work: as
-    always, and as a machine would that flushes subnormals to zero (docs/numerics.md, section 11).
+    """Runs every kernel of a variant that this processor has, on some milliseconds of work.
 
     ``ImportError`` where the module follows other numerics than this package.
     """
@@ -32,14 +31,8 @@ def verify_kernels(isa: str) -> Verification:
             f"the native module follows numerics version {version}, bandweave {NUMERICS_VERSION}"
         )
     found = _native.golden(isa)
-    different = [name for name, digest, expected in found if digest != expected]
-    different += [
-        f"{name} without subnormals"
-        for name, digest, expected in _native.golden(isa, flush_to_zero=True)
-        if digest != expected and name not in different
-    ]
     return Verification(
         isa=isa,
         kernels=tuple(name for name, _, _ in found),
-        different=tuple(different),
+        different=tuple(name for name, digest, expected in found if digest != expected),
     )
