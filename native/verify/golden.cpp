@@ -1,12 +1,11 @@
 #include "verify/golden.h"
 
-#include <cstring>
-
-#include "core/checksum.h"
 #include "core/float_mode.h"
 #include "core/numerics.h"
 #include "executor/angles.h"
 #include "kernels/pack.h"
+#include "verify/golden_attention.h"
+#include "verify/golden_numbers.h"
 
 namespace bw {
 
@@ -55,53 +54,6 @@ constexpr Expected kExpected[] = {
     {"attention f32, small", 0x00571f03e1bd8fc2},
     {"attention f32, distant", 0xba8021dae89ce915},
 };
-
-constexpr int kSmall = -100;  // in the place of a reach: numbers whose products are tiny
-
-// Numbers from integers alone (splitmix64), the same on every machine.
-class Numbers {
-  public:
-    explicit Numbers(uint64_t seed) : state_(seed) {}
-
-    uint64_t bits() {
-        uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-        return z ^ (z >> 31);
-    }
-    // Magnitudes from 2^-12 to 2^(reach + 1), few of them near the top, and both signs.
-    float next(int reach) {
-        if (reach == kSmall) return small();
-        const uint64_t word = bits();
-        const auto fraction = static_cast<float>(0x800000 + (word & 0x7fffff));  // exact
-        const int exponent = static_cast<int>((word >> 32) % static_cast<uint64_t>(12 + reach));
-        const float size = fraction * 0x1p-35f * static_cast<float>(1u << exponent);
-        return (word >> 63) ? -size : size;
-    }
-    std::vector<float> many(size_t count, int reach) {
-        std::vector<float> values(count);
-        for (float& value : values) value = next(reach);
-        return values;
-    }
-
-  private:
-    // Down to the smallest that is stored, zeros, and every eighth about 1.
-    float small() {
-        const uint64_t word = bits();
-        if (word % 8 == 0) return 0.0f;
-        const auto fraction = static_cast<float>(0x800000 + (word >> 40 & 0x7fffff));
-        const int exponent = word % 8 == 1 ? 40 : static_cast<int>((word >> 32) % 30);
-        const float size = fraction * 0x1p-63f * static_cast<float>(uint64_t{1} << exponent);
-        return (word >> 63) ? -size : size;
-    }
-
-    uint64_t state_;
-};
-
-template <typename T>
-uint64_t digest(const std::vector<T>& values) {
-    return checksum(reinterpret_cast<const uint8_t*>(values.data()), sizeof(T) * values.size());
-}
 
 // A product of some rows with six panels, the last of them short.
 uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layout& layout,
@@ -240,127 +192,6 @@ uint64_t argmax(const Kernels& kernels) {
     return digest(found);
 }
 
-// A KV head of odd size with 151 positions, in three chunks.
-struct KvHead {
-    static constexpr int kDim = 40, kPositions = 151, kPages = 3;
-    std::vector<uint8_t> cache;
-    std::vector<const void*> pages;
-    std::vector<float> scratch = std::vector<float>(attention_scratch(kDim));
-    bool half, good = true;
-
-    KvHead(const Kernels& kernels, bool as_half, Numbers& numbers, bool small = false)
-        : half(as_half) {
-        const size_t bytes = (kv_head_bytes(kDim, half) + 63) / 64 * 64;
-        cache.resize(bytes * kPages);
-        for (size_t p = 0; p < kPages; p++) pages.push_back(cache.data() + bytes * p);
-        for (int j = 0; j < kPositions; j++) {
-            const auto k = numbers.many(kDim, small ? kSmall : 2);
-            const auto v = numbers.many(kDim, small ? kSmall : 4);
-            uint8_t* page = cache.data() + bytes * static_cast<size_t>(j / kPage);
-            good &= kernels.kv_store(page, k.data(), v.data(), j % kPage, kDim, half);
-        }
-    }
-
-    // What `heads` queries of each row come to; q and the results: [rows, heads, kDim].
-    std::vector<float> attend(const Kernels& kernels, const std::vector<float>& q,
-                              const std::vector<int32_t>& positions, int heads, int window) {
-        std::vector<float> out(q.size());
-        AttentionArgs args{};
-        args.q = q.data();
-        args.out = out.data();
-        args.q_stride = args.out_stride = static_cast<size_t>(heads) * kDim;
-        args.positions = positions.data();
-        args.pages = pages.data();
-        args.rows = static_cast<int>(positions.size());
-        args.heads = heads;
-        args.window = window;
-        args.dim = kDim;
-        args.scale = 0.15811388f;
-        args.half = half;
-        args.scratch = scratch.data();
-        kernels.attention(args);
-        return out;
-    }
-};
-
-// Eleven query heads (8 + 3, or 4 + 4 + 3 together) of one row, with and without a window.
-uint64_t attention(const Kernels& kernels, bool half) {
-    Numbers numbers(37);
-    KvHead head(kernels, half, numbers);
-    std::vector<float> all = {head.good ? 1.0f : 0.0f};
-    for (int window : {0, 100}) {
-        const auto q = numbers.many(size_t{11} * KvHead::kDim, 4);
-        const auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 11, window);
-        all.insert(all.end(), out.begin(), out.end());
-    }
-    return digest(all);
-}
-
-// Keys, values and queries that are small, and scores so far apart that weights are too.
-uint64_t attention_small(const Kernels& kernels, bool half) {
-    Numbers numbers(47);
-    KvHead head(kernels, half, numbers, true);
-    std::vector<float> all = {head.good ? 1.0f : 0.0f};
-    for (float factor : {1.0f, 0x1p2f, 0x1p5f}) {
-        auto q = numbers.many(size_t{11} * KvHead::kDim, kSmall);
-        for (float& value : q) value *= factor;
-        const auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 11, 0);
-        all.insert(all.end(), out.begin(), out.end());
-    }
-    return digest(all);
-}
-
-// Numbers so large that they would show under weights that do not count: in a chunk, and in what
-// the chunks before have come to.
-uint64_t attention_distant(const Kernels& kernels) {
-    constexpr size_t kDim = KvHead::kDim;
-    Numbers numbers(53);
-    KvHead head(kernels, false, numbers);
-    for (size_t j = 0; j < KvHead::kPositions; j++) {
-        // Scores from 0 down to -111: the first chunk, and keys of the others, far below the best.
-        const size_t below = j < 64 ? 88 + j / 4 : j % 4 == 0 ? 0 : 48 + j % 64;
-        std::vector<float> k(kDim), v = numbers.many(kDim, 4);
-        k[0] = -static_cast<float>(below);
-        for (float& value : v)
-            for (size_t i = 0; i < below; i++) value *= 2.125f;
-        for (float& value : v)
-            if (below == 0) value *= 0x1p-28f;
-        auto* page = const_cast<void*>(head.pages[j / kPage]);
-        head.good &= kernels.kv_store(page, k.data(), v.data(), static_cast<int>(j % kPage),
-                                      KvHead::kDim, false);
-    }
-    std::vector<float> q(kDim);
-    q[0] = 1.0f / 0.15811388f;
-    auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 1, 0);
-    out.push_back(head.good ? 1.0f : 0.0f);
-    return digest(out);
-}
-
-// Four rows of two heads, which see from none to all of the chunks whole, together and each alone:
-// the same.
-uint64_t attention_rows(const Kernels& kernels, bool half) {
-    Numbers numbers(41);
-    KvHead head(kernels, half, numbers);
-    const std::vector<std::vector<int32_t>> steps = {
-        {62, 63, 64, 65}, {126, 127, 128, 150}, {0, 40, 90, 150}};
-    const size_t own = size_t{2} * KvHead::kDim;
-    std::vector<float> all = {head.good ? 1.0f : 0.0f};
-    for (int window : {0, 64, 70, 30})
-        for (const auto& positions : steps) {
-            const auto q = numbers.many(4 * own, 4);
-            const auto together = head.attend(kernels, q, positions, 2, window);
-            for (size_t r = 0; r < 4; r++) {
-                const std::vector<float> row(q.begin() + r * own, q.begin() + (r + 1) * own);
-                const auto alone = head.attend(kernels, row, {positions[r]}, 2, window);
-                const bool same =
-                    std::memcmp(alone.data(), together.data() + r * own, own * sizeof(float)) == 0;
-                all.push_back(same ? 1.0f : 0.0f);
-            }
-            all.insert(all.end(), together.begin(), together.end());
-        }
-    return digest(all);
-}
-
 // Rows of all lengths around a stripe, in blocks that end with one and in its midst.
 uint64_t content(const Kernels& kernels) {
     Numbers numbers(43);
@@ -395,10 +226,10 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     digests.push_back(residual_add(kernels, 6));
     digests.push_back(exponential(kernels));
     digests.push_back(argmax(kernels));
-    digests.push_back(attention(kernels, true));
-    digests.push_back(attention(kernels, false));
-    digests.push_back(attention_rows(kernels, true));
-    digests.push_back(attention_rows(kernels, false));
+    digests.push_back(golden_attention(kernels, true));
+    digests.push_back(golden_attention(kernels, false));
+    digests.push_back(golden_attention_rows(kernels, true));
+    digests.push_back(golden_attention_rows(kernels, false));
     digests.push_back(content(kernels));
     for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4})
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
@@ -406,9 +237,9 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     digests.push_back(silu_mul(kernels, kSmall));
     digests.push_back(rope(kernels, kSmall));
     digests.push_back(residual_add(kernels, kSmall));
-    digests.push_back(attention_small(kernels, true));
-    digests.push_back(attention_small(kernels, false));
-    digests.push_back(attention_distant(kernels));
+    digests.push_back(golden_attention_small(kernels, true));
+    digests.push_back(golden_attention_small(kernels, false));
+    digests.push_back(golden_attention_distant(kernels));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});
