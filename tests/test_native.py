@@ -169,6 +169,7 @@ def test_native_packs_like_the_oracle(
     rng = np.random.default_rng(outputs)
     weights = rng.normal(size=(outputs, inputs)).astype(np.float32)
     weights[0, :unit] = 0
+    weights[2] *= np.ldexp(np.float32(1), -rng.integers(0, 149, size=inputs))  # some below 2^-40
     weights[1, 0] = 1e30 if weight_format in ("f32", "bf16") else 1e3
     size = _native.matrix_bytes(weight_format, outputs, inputs, unit)
     packed = _native.Matrix(_native.Arena(size), weight_format, outputs, inputs, unit)

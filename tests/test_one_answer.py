@@ -1,4 +1,5 @@
-"""One answer: nodes, shares, stages, threads, chunks, company, drafts and variants never show.
+"""One answer: nodes, shares, stages, threads, chunks, company, drafts and variants never show, nor
+whether a machine keeps subnormals.
 
 A pairwise covering array of the dimensions in ``tests.exhaustive.cases``, on nodes that are threads
 of this process; then a few set-ups of real processes linked by TCP. The full product is

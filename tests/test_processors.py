@@ -26,8 +26,9 @@ from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.weights.loading import load_weights
 from tests.helpers.command import start_command
-from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.random_model import ODD_SPECS, random_tensors
 from tests.helpers.runner_builds import build_runner, run_runner
+from tests.helpers.tiny_numbers import tiny_source
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a build compiles it
 
@@ -85,7 +86,8 @@ def _runner(runners: dict[str, Path], build: str) -> Path:
 
 def _dump(path: Path, name: str, weight_format: str) -> Dumped:
     spec = ODD_SPECS[name]
-    source = random_source(spec, 3, bf16=weight_format != "f32")
+    # With tiny numbers in it, which must count alike whether a processor flushes them or not.
+    source = tiny_source(random_tensors(spec, 3), {}, 3, bf16=weight_format != "f32")
     kv_format = "f32" if weight_format in ("f32", "q8") else "f16"
     program = lower(build_graph(spec), make_split(spec, (1,), stages=1), 0)
     weights = load_weights(program, source, weight_format)
@@ -121,20 +123,30 @@ def _dump(path: Path, name: str, weight_format: str) -> Dumped:
     return Dumped(path=path, prompt=prompt, tokens=list(result.tokens), digest=result.logits_digest)
 
 
+def _flushes_rightly(build: str, variant: str) -> bool:
+    """Qemu's VCVTPH2PS flushes f16's subnormals too, which processors never do; portable kernels
+    have no such instruction."""
+    return build != "x86" or variant == "portable"
+
+
 @pytest.mark.parametrize(("build", "processor", "variants"), PROCESSORS)
 def test_kernels_give_the_golden_digests_on_an_emulated_processor(
     build: str, processor: str, variants: list[str], runners: dict[str, Path]
 ) -> None:
     runner = _runner(runners, build)
-    outcome = run_runner(runner, "verify", build=build, processor=processor)
-    assert outcome.status == 0, outcome.out + outcome.err
-    lines = [line.split() for line in outcome.out.splitlines()]
-    assert {line[-1] for line in lines} == {"same"}
-    kernels = [line for line in lines if line[0] != "crc32c"]
-    assert list(dict.fromkeys(line[0] for line in kernels)) == variants
-    assert len(kernels) == len(variants) * len(_native.golden("portable"))
-    checksums = [line[1] for line in lines if line[0] == "crc32c"]
-    assert checksums == [{"x86": "sse4.2", "aarch64": "armv8-crc"}[build], "tables"]
+    for subnormals in ("kept", "flushed"):
+        arguments = ("verify", "--subnormals", subnormals)
+        outcome = run_runner(runner, *arguments, build=build, processor=processor)
+        lines = [line.split() for line in outcome.out.splitlines()]
+        kernels = [line for line in lines if line[0] != "crc32c"]
+        assert list(dict.fromkeys(line[0] for line in kernels)) == variants
+        assert len(kernels) == len(variants) * len(_native.golden("portable"))
+        if subnormals == "flushed":
+            kernels = [line for line in kernels if _flushes_rightly(build, line[0])]
+        assert kernels and {line[-1] for line in kernels} == {"same"}, outcome.out
+        checksums = [line[1:] for line in lines if line[0] == "crc32c"]
+        quick = {"x86": "sse4.2", "aarch64": "armv8-crc"}[build]
+        assert checksums == [[quick, "same"], ["tables", "same"]]
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
@@ -148,13 +160,15 @@ def test_a_generation_is_the_same_on_an_emulated_processor(
     dumps: dict[str, Dumped],
 ) -> None:
     dumped, runner = dumps[weight_format], _runner(runners, build)
-    # The fastest variant on two threads, any other on one.
-    for variant in variants:
-        threads = "2" if variant == variants[0] else "1"
+    # The fastest variant on two threads, any other on one; and once more where subnormals are
+    # flushed.
+    runs = [(variant, "2" if variant == variants[0] else "1", "kept") for variant in variants]
+    runs += [(one, "1", "flushed") for one in variants if _flushes_rightly(build, one)]
+    for variant, threads, subnormals in runs:
         outcome = run_runner(
             runner,
             *dumped.arguments,
-            *("--isa", variant, "--threads", threads),
+            *("--isa", variant, "--threads", threads, "--subnormals", subnormals),
             build=build,
             processor=processor,
         )
@@ -169,6 +183,8 @@ def test_a_generation_is_the_same_on_an_emulated_processor(
 @pytest.mark.parametrize("build", ["x86", "clang"])
 def test_kernels_give_the_golden_digests_here(build: str, runners: dict[str, Path]) -> None:
     """Also compiled with clang; and avx2_vnni, in an encoding that AVX-512 processors have."""
+    flushed = run_runner(_runner(runners, build), "verify", "--subnormals", "flushed")
+    assert flushed.status == 0, flushed.out + flushed.err
     outcome = run_runner(_runner(runners, build), "verify")
     assert outcome.status == 0, outcome.out + outcome.err
     variants = {line.split()[0] for line in outcome.out.splitlines()} - {"crc32c"}
@@ -223,6 +239,7 @@ def test_the_runner_says_what_it_cannot_do(
     assert "the context holds 100" in refused(data, "--tokens", ",".join(["1"] * 100))
     assert "prompt is empty" in refused(data, "--max-tokens", "3")
     assert "it must be 1 to" in refused(data, "--tokens", "1", "--threads", "0")
+    assert "must be kept or flushed" in refused(data, "--tokens", "1", "--subnormals", "0")
     assert "no ISA variant 'abacus'" in refused(data, "--tokens", "1", "--isa", "abacus")
     assert run_runner(runner, "run", tmp_path / "missing").status == 2
     os.mkfifo(tmp_path / "pipe")

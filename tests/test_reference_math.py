@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bandweave.executors.reference import math as own
+from bandweave.formats.stored import stored
 from tests.helpers.random_model import F32, bell
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -78,20 +79,20 @@ def test_fma_of_infinities_and_nan() -> None:
 
 
 def slow_tree(lanes: list[np.float32]) -> np.float32:
-    for half in (8, 4, 2, 1):
+    for half in (32, 16, 8, 4, 2, 1):
         for lane in range(half):
             lanes[lane] = lanes[lane] + lanes[lane + half]
     return lanes[0]
 
 
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 100, 333])
+@pytest.mark.parametrize("size", [1, 15, 63, 64, 65, 128, 200, 333])
 def test_lane_sums_add_in_the_stated_order(size: int) -> None:
     values = bell(size, "v", (size,)) * np.float32(1e3)
-    lanes = [np.float32(0)] * 16
-    squares = [np.float32(0)] * 16
+    lanes = [np.float32(0)] * 64
+    squares = [np.float32(0)] * 64
     for i, value in enumerate(values):
-        lanes[i % 16] = lanes[i % 16] + value
-        squares[i % 16] = np.float32(one_fma(float(value), float(value), float(squares[i % 16])))
+        lanes[i % 64] = lanes[i % 64] + value
+        squares[i % 64] = np.float32(one_fma(float(value), float(value), float(squares[i % 64])))
     total = slow_tree(lanes)
     assert own.lane_sum(values) == total
     assert own.lane_sum_squares(values) == slow_tree(squares)
@@ -131,8 +132,21 @@ def test_sine_and_cosine_are_right_in_float64() -> None:
         assert error.max() <= 2
         assert np.abs(got - exact).max() <= 2.0**-52
     sine32, cosine32 = own.sincos(angle)
-    assert np.array_equal(sine32, sine.astype(np.float32))
-    assert np.array_equal(cosine32, cosine.astype(np.float32))
+    assert np.array_equal(sine32, stored(sine.astype(np.float32)))
+    assert np.array_equal(cosine32, stored(cosine.astype(np.float32)))
+
+
+def test_what_is_stored_is_no_smaller_than_2_to_the_minus_40() -> None:
+    smallest = 2.0**-40
+    below = float(np.nextafter(np.float32(smallest), np.float32(0)))
+    kept = [smallest, -smallest, 1.0, -(2.0**127), math.inf, -math.inf]
+    gone = [below, -below, 2.0**-126, -(2.0**-149), 0.0, -0.0]
+    got = stored(np.array([*kept, *gone, math.nan], dtype=np.float32))
+    assert got[:6].tolist() == kept and np.isnan(got[-1])
+    assert (got[6:-1].view(np.uint32) == 0).all()  # +0, not -0
+    angles = np.array([2.0**-41, 2.0**-40, math.pi / 2], dtype=np.float64)
+    sine, cosine = own.sincos(angles)
+    assert sine.tolist() == [0, smallest, 1] and cosine.tolist() == [1, 1, 0]
 
 
 def test_silu() -> None:

@@ -82,7 +82,8 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor* self, const PyProgram& program, int max_rows, int num_pages,
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
-               int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of) {
+               int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of,
+               bool flush_to_zero) {
                 ExecutorOptions options;
                 options.max_rows = max_rows;
                 options.num_pages = num_pages;
@@ -96,6 +97,7 @@ void bind_executor(nb::module_& m) {
                 options.hop_bytes = hop_bytes;
                 options.overlap_rows = overlap_rows;
                 options.fetch_ahead = fetch_ahead;
+                options.subnormals = flush_to_zero ? Subnormals::flushed : Subnormals::kept;
                 // First what can fail: nothing destroys an object whose __init__ has thrown.
                 auto executor =
                     std::make_unique<Executor>(program.program, options, exchange,
@@ -105,7 +107,7 @@ void bind_executor(nb::module_& m) {
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a, "fetch_ahead"_a,
-            "exchange"_a.none(), "team_of"_a.none() = nb::none())
+            "exchange"_a.none(), "team_of"_a.none() = nb::none(), "flush_to_zero"_a = false)
         .def(
             "run",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,

@@ -11,6 +11,14 @@
 
 namespace bw {
 
+namespace {
+
+Subnormals subnormals_of(bool flush_to_zero) {
+    return flush_to_zero ? Subnormals::flushed : Subnormals::kept;
+}
+
+}  // namespace
+
 void bind_kernels(nb::module_& m) {
     m.def(
         "isa_variants",
@@ -22,15 +30,15 @@ void bind_kernels(nb::module_& m) {
         "The ISA variants that this processor can run, the fastest first.");
     m.def(
         "golden",
-        [](const std::string& isa) {
+        [](const std::string& isa, bool flush_to_zero) {
             std::vector<std::tuple<std::string, uint64_t, uint64_t>> found;
-            for (const Golden& one : golden(find_kernels(isa)))
+            for (const Golden& one : golden(find_kernels(isa), subnormals_of(flush_to_zero)))
                 found.emplace_back(one.what, one.digest, one.expected);
             return found;
         },
-        "isa"_a, nb::call_guard<nb::gil_scoped_release>(),
+        "isa"_a, "flush_to_zero"_a = false, nb::call_guard<nb::gil_scoped_release>(),
         "What every kernel of a variant makes of fixed numbers: name, digest, and what it must "
-        "be.");
+        "be, also where subnormals are flushed to zero.");
     m.def(
         "numerics_version", [] { return kNumericsVersion; },
         "The version of the numerics that the kernels follow.");
@@ -51,14 +59,15 @@ void bind_kernels(nb::module_& m) {
         "dim"_a, "half"_a, "Bytes of one KV head in one page.");
     m.def(
         "exp",
-        [](Floats x, const std::string& isa) {
+        [](Floats x, const std::string& isa, bool flush_to_zero) {
             std::vector<float> y(x.size());
-            const FloatMode mode;
+            const FloatMode mode(subnormals_of(flush_to_zero));
             find_kernels(isa).exp(x.data(), y.data(), y.size());
             const size_t n = y.size();
             return to_numpy(std::move(y), 1, n);
         },
-        "x"_a, "isa"_a = "", "The engine's own exponential, [1, n] float32.");
+        "x"_a, "isa"_a = "", "flush_to_zero"_a = false,
+        "The engine's own exponential, [1, n] float32.");
 
     m.def(
         "crc32c_variants",

@@ -1,5 +1,7 @@
 #include "executor/angles.h"
 
+#include "core/stored.h"
+
 namespace bw {
 
 namespace {
@@ -60,6 +62,9 @@ void rope_angles(int position, const double* inv_freq, int half, float* cosine, 
         cosine[i] = static_cast<float>(c);
         sine[i] = static_cast<float>(s);
     }
+    const auto count = static_cast<size_t>(half);
+    store_values(cosine, count, cosine);
+    store_values(sine, count, sine);
 }
 
 }  // namespace bw

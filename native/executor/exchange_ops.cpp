@@ -1,6 +1,7 @@
 // The operations that talk to other nodes. Thread 0 exchanges; encoding and adding is shared.
 #include <cstring>
 
+#include "core/stored.h"
 #include "executor/executor.h"
 #include "executor/span.h"
 
@@ -39,8 +40,7 @@ void Executor::embed(const Op& op, int member) {
             rows = reinterpret_cast<const float*>(got[0].payload);
         }
         for (int r = 0; r < step_.rows; r++)
-            std::memcpy(row(op.out, r), rows + static_cast<size_t>(r) * hidden,
-                        sizeof(float) * hidden);
+            store_values(rows + static_cast<size_t>(r) * hidden, hidden, row(op.out, r));
         if (exchange_) exchange_->release();
     });
 }
@@ -52,9 +52,13 @@ void Executor::recv(const Op& op, int member) {
         const auto& got =
             exchange_->transfer(FrameKind::data, op.tag, {}, op.peers, Traffic::activations);
         check_size(got[0], bytes * static_cast<size_t>(step_.rows), op.name);
-        for (int r = 0; r < step_.rows; r++)
+        for (int r = 0; r < step_.rows; r++) {
+            float* to = row(op.out, r);
             decode_row(options_.wire, got[0].payload + bytes * static_cast<size_t>(r),
-                       program_.hidden_size, row(op.out, r));
+                       program_.hidden_size, to);
+            // A q8 step may be smaller than any number that is stored.
+            store_values(to, static_cast<size_t>(program_.hidden_size), to);
+        }
         exchange_->release();
     });
 }

@@ -4,11 +4,12 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <stdexcept>
 
 #include "core/clock.h"
-#include "core/float_mode.h"
+#include "core/stored.h"
 #include "executor/angles.h"
 #include "executor/check.h"
 #include "executor/fetch_ahead.h"
@@ -50,8 +51,13 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
             storage.floats = Zeroed<float>(rows * storage.stride + 16);
         storage_.push_back(std::move(storage));
     }
-    for (Vector& vector : program_.vectors)
+    for (Vector& vector : program_.vectors) {
         vector.values.resize(static_cast<size_t>(padded(vector.size)));
+        store_values(vector.values.data(), static_cast<size_t>(vector.size), vector.values.data());
+    }
+    // An epsilon that is subnormal as a float is none.
+    for (Op& op : program_.ops)
+        if (std::fabs(op.eps) < std::numeric_limits<float>::min()) op.eps = 0.0f;
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
         if (matrix.format == Format::q8 || matrix.format == Format::q4)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/float_mode.h"
 #include "core/threads.h"
 #include "core/zeroed.h"
 #include "exchange/exchange.h"
@@ -36,6 +37,7 @@ struct ExecutorOptions {
     int overlap_rows = kOverlapRows;
     // Bytes that products fetch ahead of what they read; negative: find out (fetch_ahead.h).
     int64_t fetch_ahead = -1;
+    Subnormals subnormals = Subnormals::kept;  // of the threads while a step runs
     const Kernels* kernels = nullptr;
 };
 

@@ -218,7 +218,7 @@ void Executor::perform(size_t index, const float* embeddings) {
 void Executor::together(const std::function<void(int)>& what) {
     try {
         team_.run([&](int member) {
-            const FloatMode mode;
+            const FloatMode mode(options_.subnormals);
             what(member);
         });
     } catch (const std::bad_alloc&) {

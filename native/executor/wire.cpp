@@ -5,13 +5,14 @@
 #include <cstring>
 
 #include "core/clones.h"
+#include "core/numerics.h"
 
 namespace bw {
 
 namespace {
 
 constexpr int kGroupSize = 32;
-constexpr float kSmallest = 0x1p-100f, kBeyond = 0x1p62f;
+constexpr float kBeyond = 0x1p62f;
 
 uint16_t to_bf16(float value) {
     uint32_t bits;
@@ -37,7 +38,7 @@ bool quantise(const float* values, int size, uint8_t* out) {
         finite &= std::isfinite(values[i]);
     }
     if (!finite) return false;
-    const bool zero = amax < kSmallest;
+    const bool zero = amax < kSmallestStored;
     const float scale = zero ? 0.0f : amax / 127.0f, inverse = zero ? 0.0f : 127.0f / amax;
     std::memcpy(out, &scale, sizeof scale);
     for (int i = 0; i < size; i++)

@@ -100,19 +100,18 @@ inline float weigh(float* scores, int from, int to, float* sum) {
         top = max(s, top);
     }
     const float m = reduce_max(top);
-    VecF total = zero();
+    VecF e[4];  // a chunk's 64 places are the 64 lanes of its sum
     for (int b = 0; b < 4; b++) {
         const Lanes lanes = lanes_of(from, to, b);
-        VecF weight = zero();
+        e[b] = zero();
         if (lanes.from < lanes.to) {
-            weight = exp(sub(load(scores + 16 * b), set1(m)));
+            e[b] = counted(exp(sub(load(scores + 16 * b), set1(m))));
             if (lanes.from > 0 || lanes.to < 16)
-                weight = select_range(weight, zero(), lanes.from, lanes.to);
+                e[b] = select_range(e[b], zero(), lanes.from, lanes.to);
         }
-        store(scores + 16 * b, weight);
-        total = add(total, weight);
+        store(scores + 16 * b, e[b]);
     }
-    *sum = reduce_add(total);
+    *sum = reduce_lanes(e[0], e[1], e[2], e[3]);
     return m;
 }
 
@@ -170,14 +169,14 @@ void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int a
         differences[2 * h] = best[h] - joined[h];
         differences[2 * h + 1] = m[h] - joined[h];
     }
-    store(factors, exp(load(differences)));
+    store(factors, counted(exp(load(differences))));
     for (int h = 0; h < H; h++) {
         const VecF x = set1(factors[2 * h]), y = set1(factors[2 * h + 1]);
         sum[h] = fma1(sum[h], factors[2 * h], l[h] * factors[2 * h + 1]);
         best[h] = joined[h];
         float *have = total + h * wide, *add_to = part + h * wide;
         for (int i = 0; i < wide; i += 16)
-            store(have + i, fma(load(have + i), x, mul(load(add_to + i), y)));
+            store(have + i, stored(fma(load(have + i), x, mul(load(add_to + i), y))));
     }
 }
 
@@ -251,8 +250,8 @@ void attend(const AttentionArgs& args, const float* q, int heads, float* out) {
         const float* have = state.total + i * wide;
         float* to = out + i / heads * args.out_stride + i % heads * dim;
         int d = 0;
-        for (; d + 16 <= dim; d += 16) store(to + d, div(load(have + d), denominator));
-        if (d < dim) store_first(to + d, div(load(have + d), denominator), dim - d);
+        for (; d + 16 <= dim; d += 16) store(to + d, stored(div(load(have + d), denominator)));
+        if (d < dim) store_first(to + d, stored(div(load(have + d), denominator)), dim - d);
     }
 }
 

@@ -1,9 +1,23 @@
 // The engine's own functions over VecF, as docs/numerics.md section 5 states them.
 #pragma once
+#include "core/numerics.h"
 #include "kernels/kernels.h"
 #include "simd/vec16.h"
 
 namespace bw::BW_ISA_NAME {
+
+// What becomes of a number when it is stored, and of a softmax weight: +0 where it is too small.
+inline VecF stored(VecF x) { return at_least(x, set1(kSmallestStored)); }
+inline VecF counted(VecF e) { return at_least(e, set1(kSmallestWeight)); }
+
+// Up to 16 elements, of which there may be more; fewer by way of memory.
+inline VecF load_some(const float* x, int n) { return n < 16 ? load_first(x, n) : load(x); }
+inline void store_some(float* x, VecF v, int n) {
+    if (n < 16)
+        store_first(x, v, n);
+    else
+        store(x, v);
+}
 
 inline VecF exp(VecF x) {
     x = clamp(x, set1(-104.0f), set1(89.0f));
@@ -23,19 +37,35 @@ inline VecF exp(VecF x) {
     return mul(mul(p, power_of_two(half)), power_of_two(isub(whole, half)));
 }
 
-// Sum of squares over 16 virtual lanes and the fixed tree.
+// The tree over 64 virtual lanes: 64 -> 32 -> 16, and on in reduce_add.
+inline float reduce_lanes(VecF a, VecF b, VecF c, VecF d) {
+    return reduce_add(add(add(a, c), add(b, d)));
+}
+
+// A lane's next element squared, of n that are left; missing ones are +0 and change nothing.
+inline VecF add_square(const float* x, int n, VecF sum) {
+    if (n <= 0) return sum;
+    const VecF v = load_some(x, n);
+    return fma(v, v, sum);
+}
+
+// Sum of squares over 64 virtual lanes and the fixed tree. Named, for compilers put arrays into
+// memory.
 inline float sum_squares(const float* x, int n) {
-    VecF s = zero();
-    int i = 0;
-    for (; i + 16 <= n; i += 16) {
-        VecF v = load(x + i);
-        s = fma(v, v, s);
+    VecF a = zero(), b = zero(), c = zero(), d = zero();
+    for (; n >= 64; n -= 64, x += 64) {
+        a = add_square(x, 16, a);
+        b = add_square(x + 16, 16, b);
+        c = add_square(x + 32, 16, c);
+        d = add_square(x + 48, 16, d);
     }
-    if (i < n) {
-        VecF v = load_first(x + i, n - i);
-        s = fma(v, v, s);
+    if (n > 0) {
+        a = add_square(x, n, a);
+        b = add_square(x + 16, n - 16, b);
+        c = add_square(x + 32, n - 32, c);
+        d = add_square(x + 48, n - 48, d);
     }
-    return reduce_add(s);
+    return reduce_lanes(a, b, c, d);
 }
 
 }  // namespace bw::BW_ISA_NAME

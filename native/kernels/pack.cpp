@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/clones.h"
+#include "core/stored.h"
 
 #define BW_ISA_PORTABLE
 #include "simd/vec16.h"
@@ -13,7 +14,6 @@ namespace bw {
 
 namespace {
 
-constexpr float kSmallest = 0x1p-100f;
 constexpr uint16_t kHalfInfinity = 0x7c00;
 using Bits [[gnu::may_alias]] = uint32_t;
 
@@ -67,7 +67,7 @@ float from_bits(uint32_t bits) {
 bool quantise_q4(const float* w, uint16_t* scale, uint8_t* q) {
     const float amax = from_bits(largest(w));
     *scale = 0;
-    if (amax < kSmallest) {
+    if (amax == 0.0f) {
         std::memset(q, 8, kGroup);
         return true;
     }
@@ -82,7 +82,7 @@ bool quantise_q4(const float* w, uint16_t* scale, uint8_t* q) {
 bool quantise_q8(const float* w, uint16_t* scale, uint8_t* q) {
     const float amax = from_bits(largest(w));
     *scale = 0;
-    if (amax < kSmallest) {
+    if (amax == 0.0f) {
         std::memset(q, 128, kGroup);
         return true;
     }
@@ -193,6 +193,7 @@ std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int 
         if (sums) sums->add(index, static_cast<const uint8_t*>(values) + index * row_bytes);
         widen(source, values, static_cast<size_t>(i) * stride, layout.k, w.data());
         if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
+        store_values(w.data(), w.size(), w.data());
         const int output = first_output + i;
         uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
         const bool plain = format == Format::f32 || format == Format::bf16;

@@ -10,17 +10,18 @@ void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
     float r = 1.0f / __builtin_sqrtf(mean + eps);
     VecF scale = set1(r);
     int i = 0;
-    for (; i + 16 <= n; i += 16) store(y + i, mul(mul(load(x + i), scale), load(weight + i)));
+    for (; i + 16 <= n; i += 16)
+        store(y + i, stored(mul(mul(load(x + i), scale), load(weight + i))));
     if (i < n) {
         int rest = n - i;
         VecF v = mul(mul(load_first(x + i, rest), scale), load_first(weight + i, rest));
-        store_first(y + i, v, rest);
+        store_first(y + i, stored(v), rest);
     }
 }
 
 inline VecF silu_times(VecF gate, VecF up) {
     VecF s = div(gate, add(set1(1.0f), exp(neg(gate))));
-    return mul(s, up);
+    return stored(mul(s, up));
 }
 
 void silu_mul(const float* gate, const float* up, float* y, int n) {
@@ -35,28 +36,28 @@ void silu_mul(const float* gate, const float* up, float* y, int n) {
 void rope(float* head, const float* cosine, const float* sine, int rotary) {
     int half = rotary / 2;
     for (int i = 0; i < half; i += 16) {
-        int n = half - i < 16 ? half - i : 16;
-        VecF c = load_first(cosine + i, n), s = load_first(sine + i, n);
-        VecF x1 = load_first(head + i, n), x2 = load_first(head + half + i, n);
-        store_first(head + i, fma(x1, c, neg(mul(x2, s))), n);
-        store_first(head + half + i, fma(x2, c, mul(x1, s)), n);
+        int n = half - i;
+        VecF c = load_some(cosine + i, n), s = load_some(sine + i, n);
+        VecF x1 = load_some(head + i, n), x2 = load_some(head + half + i, n);
+        store_some(head + i, stored(fma(x1, c, neg(mul(x2, s)))), n);
+        store_some(head + half + i, stored(fma(x2, c, mul(x1, s))), n);
     }
 }
 
 bool residual_add(const int64_t* grid, const float* bias, float* x, int n) {
     bool bad = false;
     for (int i = 0; i < n; i += 16) {
-        int rest = n - i < 16 ? n - i : 16;
+        int rest = n - i;
         VecF sum;
-        if (rest == 16) {
+        if (rest >= 16) {
             sum = grid_to_float(grid + i, &bad);
         } else {
             int64_t whole[16] = {};
             for (int j = 0; j < rest; j++) whole[j] = grid[i + j];
             sum = grid_to_float(whole, &bad);
         }
-        if (bias) sum = add(sum, load_first(bias + i, rest));
-        store_first(x + i, add(load_first(x + i, rest), sum), rest);
+        if (bias) sum = add(sum, load_some(bias + i, rest));
+        store_some(x + i, stored(add(load_some(x + i, rest), sum)), rest);
     }
     return !bad;
 }
@@ -96,8 +97,6 @@ int argmax(const float* x, int n) {
 
 namespace {
 
-constexpr float kSmallest = 0x1p-100f;
-
 // One group of `n` <= 32 elements: integers, scale and correction sum.
 inline bool quantize_group(Format format, const float* x, int n, uint8_t* integers, float* scale,
                            int32_t* sum) {
@@ -107,7 +106,7 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
     int32_t bits = reduce_imax(imax(abs_bits(a), abs_bits(b)));
     float amax;
     __builtin_memcpy(&amax, &bits, sizeof amax);
-    if (bits >= 0x7f800000 || amax < kSmallest) {
+    if (bits >= 0x7f800000 || amax < kSmallestStored) {
         __builtin_memset(integers, 0, activation_integers(format));
         *scale = 0.0f;
         *sum = 0;

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/dot.h"
+#include "kernels/math.h"
 #include "kernels/units.h"
 #include "kernels/variant.h"
 #if defined(BW_ISA_AMX)
@@ -26,6 +27,7 @@ struct Target {
 
     inline void put(int row, VecF acc) const {
         if (args.bias) acc = add(acc, load(args.bias + first_output));
+        acc = stored(acc);
         float* y = args.y + static_cast<size_t>(row) * args.ldy + first_output;
         int left = args.outputs - first_output;
         if (left >= kPanel)

@@ -35,6 +35,7 @@ ExecutorOptions executor_options(const DumpFile& dump, const GenerateOptions& op
     result.threads = options.threads;
     result.spin = options.threads <= static_cast<int>(std::thread::hardware_concurrency());
     result.kernels = options.kernels;
+    result.subnormals = options.subnormals;
     return result;
 }
 

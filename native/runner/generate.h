@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/float_mode.h"
 #include "runner/dump_file.h"
 
 namespace bw {
@@ -12,6 +13,7 @@ namespace bw {
 struct GenerateOptions {
     int max_tokens = 16;
     int threads = 1;
+    Subnormals subnormals = Subnormals::kept;
     const Kernels* kernels = nullptr;
 };
 

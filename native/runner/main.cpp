@@ -20,14 +20,17 @@ constexpr int kMistake = 2, kFailure = 1;
 
 constexpr const char* kUsage =
     "usage: bandweave-runner run FILE --tokens 1,2,3 [--max-tokens N] [--threads N] [--isa NAME]\n"
-    "       bandweave-runner verify\n"
+    "                            [--subnormals kept|flushed]\n"
+    "       bandweave-runner verify [--subnormals kept|flushed]\n"
     "       bandweave-runner isa\n"
     "\n"
     "run     goes on with a prompt of token ids, greedily, and prints one JSON object\n"
     "verify  compares what every kernel of this processor's variants computes with stored "
     "digests,\n"
     "        and checksums with the standard's\n"
-    "isa     names the kernel variants that this processor can run, the fastest first\n";
+    "isa     names the kernel variants that this processor can run, the fastest first\n"
+    "\n"
+    "Whether subnormal numbers are flushed to zero must not show in what is computed.\n";
 
 int number(const char* name, const char* text, int low, int high) {
     char* end = nullptr;
@@ -52,6 +55,12 @@ std::vector<int32_t> token_list(const char* text) {
     }
 }
 
+Subnormals subnormals_of(const std::string& name) {
+    if (name == "kept") return Subnormals::kept;
+    if (name == "flushed") return Subnormals::flushed;
+    throw std::invalid_argument("--subnormals is '" + name + "'; it must be kept or flushed");
+}
+
 int run(int count, char** arguments) {
     if (count < 1) throw std::invalid_argument("name the dumped file");
     std::vector<int32_t> prompt;
@@ -69,6 +78,8 @@ int run(int count, char** arguments) {
             options.threads = number(name, value, 1, 1024);
         else if (std::strcmp(name, "--isa") == 0)
             isa = value;
+        else if (std::strcmp(name, "--subnormals") == 0)
+            options.subnormals = subnormals_of(value);
         else
             throw std::invalid_argument(std::string("there is no option ") + name);
     }
@@ -86,12 +97,17 @@ int run(int count, char** arguments) {
     return 0;
 }
 
-int verify() {
+int verify(int count, char** arguments) {
+    Subnormals subnormals = Subnormals::kept;
+    if (count == 2 && std::strcmp(arguments[0], "--subnormals") == 0)
+        subnormals = subnormals_of(arguments[1]);
+    else if (count > 0)
+        throw std::invalid_argument("verify takes --subnormals kept or flushed");
     bool all = true;
     for (const Kernels* kernels : usable_kernels())
-        for (const Golden& one : golden(*kernels)) {
+        for (const Golden& one : golden(*kernels, subnormals)) {
             all &= one.same();
-            std::printf("%-13s %-17s %016" PRIx64 " %s\n", kernels->name, one.what.c_str(),
+            std::printf("%-13s %-23s %016" PRIx64 " %s\n", kernels->name, one.what.c_str(),
                         one.digest, one.same() ? "same" : "DIFFERENT");
         }
     for (const Crc32cVariant& variant : crc32c_variants()) {
@@ -113,7 +129,7 @@ int main(int count, char** arguments) {
     const std::string command = count > 1 ? arguments[1] : "";
     try {
         if (command == "run") return run(count - 2, arguments + 2);
-        if (command == "verify") return verify();
+        if (command == "verify") return verify(count - 2, arguments + 2);
         if (command == "isa") return list();
         std::fputs(kUsage, command == "--help" ? stdout : stderr);
         return command == "--help" ? 0 : kMistake;

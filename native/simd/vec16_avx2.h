@@ -54,6 +54,13 @@ inline VecF clamp(VecF x, VecF low, VecF high) {
     return {_mm256_min_ps(high.a, _mm256_max_ps(low.a, x.a)),
             _mm256_min_ps(high.b, _mm256_max_ps(low.b, x.b))};
 }
+inline __m256 at_least(__m256 x, __m256 bound) {
+    const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+    return _mm256_and_ps(x, _mm256_cmp_ps(size, bound, _CMP_NLT_UQ));
+}
+inline VecF at_least(VecF x, VecF bound) {
+    return {at_least(x.a, bound.a), at_least(x.b, bound.b)};
+}
 inline VecF select_range(VecF x, VecF y, int from, int to) {
     float xs[16], ys[16];
     store(xs, x);

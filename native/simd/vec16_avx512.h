@@ -41,6 +41,11 @@ inline VecF max(VecF a, VecF b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline VecF clamp(VecF x, VecF low, VecF high) {
     return {_mm512_min_ps(high.v, _mm512_max_ps(low.v, x.v))};
 }
+// x where its magnitude is `bound` or more, or NaN; +0 elsewhere.
+inline VecF at_least(VecF x, VecF bound) {
+    const __mmask16 kept = _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), bound.v, _CMP_NLT_UQ);
+    return {_mm512_maskz_mov_ps(kept, x.v)};
+}
 // Lanes in [from, to) of a, of b elsewhere.
 inline VecF select_range(VecF a, VecF b, int from, int to) {
     __mmask16 mask = static_cast<__mmask16>(((1u << to) - 1u) & ~((1u << from) - 1u));

@@ -69,6 +69,11 @@ inline VecF clamp(VecF x, VecF low, VecF high) {
     return {one(x.a, low.a, high.a), one(x.b, low.b, high.b), one(x.c, low.c, high.c),
             one(x.d, low.d, high.d)};
 }
+// x where its magnitude is `bound` or more, or NaN; +0 elsewhere.
+inline float32x4_t not_below(float32x4_t x, float32x4_t bound) {
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcaltq_f32(x, bound)));
+}
+inline VecF at_least(VecF x, VecF bound) { return BW_ON_TWO(not_below, x, bound); }
 // Lanes in [from, to) of x, of y elsewhere.
 inline VecF select_range(VecF x, VecF y, int from, int to) {
     float xs[16], ys[16];

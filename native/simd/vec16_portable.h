@@ -109,6 +109,10 @@ inline VecF clamp(VecF x, VecF low, VecF high) {
     BW_LANES(x.v[i] = x.v[i] < low.v[i] ? low.v[i] : (x.v[i] > high.v[i] ? high.v[i] : x.v[i]));
     return x;
 }
+inline VecF at_least(VecF x, VecF bound) {
+    BW_LANES(x.v[i] = std::fabs(x.v[i]) < bound.v[i] ? 0.0f : x.v[i]);
+    return x;
+}
 inline VecF select_range(VecF a, VecF b, int from, int to) {
     for (int i = from; i < to; i++) b.v[i] = a.v[i];
     return b;

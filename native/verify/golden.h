@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/float_mode.h"
 #include "kernels/kernels.h"
 
 namespace bw {
@@ -18,7 +19,8 @@ struct Golden {
     bool same() const { return digest == expected; }
 };
 
-// Takes some milliseconds; well under a second with portable kernels.
-std::vector<Golden> golden(const Kernels& kernels);
+// Takes some milliseconds; well under a second with portable kernels. Subnormals, kept or flushed,
+// must not show.
+std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals);
 
 }  // namespace bw

@@ -1,4 +1,4 @@
 """bandweave weaves the memory bandwidth of several machines into one."""
 
 __version__ = "0.1.0"
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2

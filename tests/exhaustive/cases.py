@@ -23,6 +23,7 @@ WHOLE = 0  # a chunk that takes the prompt in one piece
 ALONE, BATCH = "alone", "batch"
 DIRECT, SCATTERED = "direct", "scattered"  # sums: as usual at these sizes; in slices and chunks
 PLAIN, DRAFTS = "plain", "drafts"
+KEPT, FLUSHED = "kept", "flushed"  # subnormals; see docs/numerics.md, section 11
 
 SPLITS: Mapping[str, tuple[tuple[int, ...], int]] = {  # shares and stages
     "1": ((1,), 1),
@@ -52,6 +53,7 @@ class Case:
     company: str
     chunk: int
     sums: str = DIRECT
+    subnormals: str = KEPT
     speculation: str
 
     def __str__(self) -> str:
@@ -65,7 +67,7 @@ class Case:
     @property
     def mesh(self) -> tuple[Value, ...]:
         """Cases of one mesh can share its loaded nodes."""
-        return *self.group, self.split, self.isa, self.threads, self.sums
+        return *self.group, self.split, self.isa, self.threads, self.sums, self.subnormals
 
 
 def spec_of(model: str) -> ModelSpec:
@@ -88,6 +90,7 @@ def dimensions() -> dict[str, tuple[Value, ...]]:
         "company": (ALONE, BATCH),
         "chunk": (WHOLE, 1, 7, 64),
         "sums": (DIRECT, SCATTERED),
+        "subnormals": (KEPT, FLUSHED),
         "speculation": (PLAIN, DRAFTS),
     }
 
@@ -104,11 +107,11 @@ def clashes() -> set[Pair]:
 
 
 def all_cases() -> list[Case]:
-    """The product of the dimensions, cases of one mesh side by side. How sums travel, by mesh, and
-    speculation, by case, take one of their two values each, as by lot: all of both would make four
-    times as many cases."""
+    """The product of the dimensions, cases of one mesh side by side. How sums travel and whether
+    subnormals stay, by mesh, and speculation, by case, take one of their two values each, as by
+    lot: all of them would make eight times as many cases."""
     choices, impossible = dimensions(), clashes()
-    lots = {name: choices.pop(name) for name in ("sums", "speculation")}
+    lots = {name: choices.pop(name) for name in ("sums", "subnormals", "speculation")}
     rows = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
     cases = []
     for row in rows:
@@ -116,6 +119,7 @@ def all_cases() -> list[Case]:
             continue
         of_mesh = [row[name] for name in choices if name not in ("company", "chunk")]
         row["sums"] = _draw(lots["sums"], of_mesh)
+        row["subnormals"] = _draw(lots["subnormals"], ["subnormals", *of_mesh])
         row["speculation"] = _draw(lots["speculation"], list(row.values()))
         cases.append(_case(row))
     return cases

@@ -26,6 +26,8 @@ from tests.exhaustive.cases import (
     ALONE,
     DIRECT,
     DRAFTS,
+    FLUSHED,
+    KEPT,
     PLAIN,
     SPLITS,
     WHOLE,
@@ -111,7 +113,7 @@ class Runner:
         """The answer that the case must give: one node, one thread, alone, in one piece."""
         isa = _native.isa_variants()[0]
         simple = {"split": "1", "isa": isa, "threads": 1, "company": ALONE, "chunk": WHOLE,
-                  "sums": DIRECT, "speculation": PLAIN}  # fmt: skip
+                  "sums": DIRECT, "subnormals": KEPT, "speculation": PLAIN}  # fmt: skip
         return self.answer(replace(case, **simple))  # type: ignore[arg-type]
 
     def best_tokens(self, case: Case) -> tuple[int, ...]:
@@ -185,6 +187,7 @@ class Runner:
             stages=stages,
             threads=case.threads,
             isa=case.isa,
+            flush_to_zero=case.subnormals == FLUSHED,
             fetch_ahead=4096 * (case.threads - 1),  # with two threads weights are fetched by hand
             **sums,
         )

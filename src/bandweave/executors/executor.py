@@ -44,7 +44,8 @@ class ExecutorOptions:
     fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
     ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
     these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what
-    they read, -1 for what the machine likes best (fetch_ahead.h).
+    they read, -1 for what the machine likes best (fetch_ahead.h). ``flush_to_zero`` is for tests:
+    subnormals count as zero while a step runs, which must change no bit (docs/numerics.md).
     """
 
     num_pages: int
@@ -59,6 +60,8 @@ class ExecutorOptions:
     hop_bytes: int = _native.HOP_BYTES
     overlap_rows: int = _native.OVERLAP_ROWS
     fetch_ahead: int = -1
+    flush_to_zero: bool = False
+    flush_to_zero: bool = False
 
 
 class StepError(RuntimeError):

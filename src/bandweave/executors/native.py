@@ -142,6 +142,8 @@ def native_executor(
         hop_bytes=options.hop_bytes,
         overlap_rows=options.overlap_rows,
         fetch_ahead=options.fetch_ahead,
+        flush_to_zero=options.flush_to_zero,
+        flush_to_zero=options.flush_to_zero,
         exchange=exchange,
         team_of=team_of,
     )

@@ -1,4 +1,4 @@
-"""``f32``: weights as they are."""
+"""``f32``: weights as they are, but for the tiniest."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.formats.groups import Groups
+from bandweave.formats.stored import stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ Matrix = PlainMatrix | QuantisedMatrix
 
 
 def finite_float32(w_NK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The weights as they are; ``ValueError`` where one is a NaN or an infinity."""
+    """The weights as they are stored; ``ValueError`` where one is a NaN or an infinity."""
     if w_NK.dtype != np.float32 or w_NK.ndim != 2:
         raise TypeError(f"weights must be a float32 matrix, not {w_NK.dtype} {w_NK.shape}")
     bad = np.argwhere(~np.isfinite(w_NK))
@@ -56,7 +57,7 @@ def finite_float32(w_NK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         row, column = (int(index) for index in bad[0])
         value = w_NK[row, column]
         raise ValueError(f"weight [{row}, {column}] is {value}, and {len(bad)} are not finite")
-    return w_NK
+    return stored(w_NK)
 
 
 def finite_scales(s_NG: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from bandweave.formats.groups import Groups
 from bandweave.formats.matrix import Matrix, QuantisedMatrix, finite_float32, finite_scales
-from bandweave.formats.q8 import TINY
 
 ZERO = 8  # the stored integer that means 0
 
@@ -21,7 +20,7 @@ def quantise(w_NK: npt.NDArray[np.float32], unit: int) -> QuantisedMatrix:
     w_NG32 = groups.pad(finite_float32(w_NK))
     first_NG = np.abs(w_NG32).argmax(axis=2)  # the first one on ties; padding stands last
     m_NG = np.take_along_axis(w_NG32, first_NG[:, :, None], axis=2)[:, :, 0]
-    empty_NG = np.abs(m_NG) < TINY
+    empty_NG = m_NG == 0
     s_NG = np.where(empty_NG, np.float32(1), m_NG / np.float32(-8))
     r_NG: npt.NDArray[np.float32] = np.divide(np.float32(1), s_NG)
     q_NG32 = np.minimum(np.trunc(w_NG32 * r_NG[:, :, None] + np.float32(8.5)), 15).astype(np.int8)

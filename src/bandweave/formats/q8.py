@@ -11,15 +11,13 @@ import numpy.typing as npt
 from bandweave.formats.groups import Groups
 from bandweave.formats.matrix import Matrix, QuantisedMatrix, finite_float32, finite_scales
 
-TINY = np.float32(2.0**-100)  # a group whose largest magnitude is below this is stored as zeros
-
 
 def quantise(w_NK: npt.NDArray[np.float32], unit: int) -> QuantisedMatrix:
     """Section 2 of docs/numerics.md; ``ValueError`` for NaN, infinity or a scale beyond f16."""
     groups = Groups(inputs=w_NK.shape[1], unit=unit)
     w_NG32 = groups.pad(finite_float32(w_NK))
     amax_NG = np.abs(w_NG32).max(axis=2)
-    empty_NG = amax_NG < TINY
+    empty_NG = amax_NG == 0
     s_NG = np.where(empty_NG, np.float32(1), amax_NG / np.float32(127))
     r_NG: npt.NDArray[np.float32] = np.divide(np.float32(1), s_NG)
     q_NG32 = round_half_away(w_NG32 * r_NG[:, :, None]).astype(np.int8)

@@ -13,6 +13,9 @@ import numpy.typing as npt
 from bandweave.executors.executor import PAGE_SIZE, Step
 from bandweave.executors.reference.math import F32, exp, fma, lane_sum
 from bandweave.executors.reference.products import NumbersError
+from bandweave.formats.stored import stored
+
+SMALLEST_WEIGHT = np.float32(2.0**-37)
 
 
 class LayerCache:
@@ -109,7 +112,7 @@ def _chunk(
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         s_THC = t_THC * np.float32(scale)
         m_TH = np.where(visible_THC, s_THC, np.float32(-np.inf)).max(axis=2)
-        e_THC = exp(s_THC - m_TH[:, :, None])
+        e_THC = _counted(exp(s_THC - m_TH[:, :, None]))
     e_THC = np.where(visible_THC, e_THC, np.float32(0))
     o_THD = np.zeros_like(q_THD)
     for j in range(PAGE_SIZE):
@@ -125,10 +128,15 @@ def _merge(
     """The running state and a chunk's, joined."""
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         top_TH = np.maximum(M_TH, m_TH)
-        a_TH, b_TH = exp(M_TH - top_TH), exp(m_TH - top_TH)
+        a_TH, b_TH = _counted(exp(M_TH - top_TH)), _counted(exp(m_TH - top_TH))
         a_TH1, b_TH1 = a_TH[:, :, None], b_TH[:, :, None]
         return (
             top_TH,
             fma(L_TH, a_TH, l_TH * b_TH),
-            fma(O_THD, a_TH1, o_THD * b_TH1),
+            stored(fma(O_THD, a_TH1, o_THD * b_TH1)),
         )
+
+
+def _counted(weights: F32) -> F32:
+    """Weights too small to count as +0; a NaN stays."""
+    return np.where(weights < SMALLEST_WEIGHT, np.float32(0), weights)

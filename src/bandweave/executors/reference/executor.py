@@ -23,6 +23,7 @@ from bandweave.executors.reference.products import (
     linear_grid,
 )
 from bandweave.executors.reference.weights import ReferenceWeights
+from bandweave.formats.stored import stored
 from bandweave.programs.program import CacheShape, Op, Program, View
 
 
@@ -132,8 +133,8 @@ class ReferenceExecutor:
         return self._floats[view.buffer][:, view.offset : view.offset + view.width]
 
     def _set(self, view: View, values: F32) -> None:
-        """Writes ``[T, N]`` or ``[T, H, D]``."""
-        flat = values.reshape(len(values), view.width)
+        """Stores ``[T, N]`` or ``[T, H, D]``."""
+        flat = stored(values.reshape(len(values), view.width))
         self._floats[view.buffer][:, view.offset : view.offset + view.width] = flat
 
     def _heads(self, view: View, dim: int) -> F32:

@@ -12,10 +12,12 @@ from math import factorial
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.formats.stored import stored
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-LANES = 16
+LANES = 64
 
 
 def fma(a: F32, b: F32 | np.float32, c: F32) -> F32:
@@ -42,7 +44,7 @@ def add_product(product: F64, c: F32) -> F32:
 
 
 def lane_sum(values: F32) -> F32:
-    """The sum over the last axis, in 16 lanes and one fixed tree."""
+    """The sum over the last axis, in 64 lanes and one fixed tree."""
     with np.errstate(over="ignore", invalid="ignore"):
         lanes = np.zeros((*values.shape[:-1], LANES), dtype=np.float32)
         for row in _lane_rows(values):
@@ -51,7 +53,7 @@ def lane_sum(values: F32) -> F32:
 
 
 def lane_sum_squares(values: F32) -> F32:
-    """The sum of squares over the last axis, by fma in 16 lanes and one fixed tree."""
+    """The sum of squares over the last axis, by fma in 64 lanes and one fixed tree."""
     lanes = np.zeros((*values.shape[:-1], LANES), dtype=np.float32)
     for row in _lane_rows(values):
         lanes = fma(row, row, lanes)
@@ -59,7 +61,7 @@ def lane_sum_squares(values: F32) -> F32:
 
 
 def _lane_rows(values: F32) -> list[F32]:
-    """16 consecutive elements after the other; +0 completes the last."""
+    """64 consecutive elements after the other; +0 completes the last."""
     missing = -values.shape[-1] % LANES
     if missing:
         zeros = np.zeros((*values.shape[:-1], missing), dtype=np.float32)
@@ -69,7 +71,7 @@ def _lane_rows(values: F32) -> list[F32]:
 
 def _tree(lanes: F32) -> F32:
     with np.errstate(over="ignore", invalid="ignore"):
-        for half in (8, 4, 2, 1):
+        for half in (32, 16, 8, 4, 2, 1):
             lanes = lanes[..., :half] + lanes[..., half : 2 * half]
     return lanes[..., 0]
 
@@ -121,9 +123,9 @@ def sincos_f64(angle: F64) -> tuple[F64, F64]:
 
 
 def sincos(angle: F64) -> tuple[F32, F32]:
-    """Sine and cosine of float64 angles, rounded to float32."""
+    """Sine and cosine of float64 angles, rounded to float32 and stored."""
     sine, cosine = sincos_f64(angle)
-    return sine.astype(np.float32), cosine.astype(np.float32)
+    return stored(sine.astype(np.float32)), stored(cosine.astype(np.float32))
 
 
 def _polynomial(terms: tuple[float, ...], z: F64) -> F64:
@@ -143,7 +145,10 @@ def silu_mul(gate: F32, up: F32) -> F32:
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     """Root-mean-square norm over the last axis."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        mean = lane_sum_squares(x) / np.float32(x.shape[-1]) + np.float32(eps)
+        own_eps = np.float32(eps)
+        if own_eps < np.finfo(np.float32).tiny:  # a subnormal
+            own_eps = np.float32(0)
+        mean = lane_sum_squares(x) / np.float32(x.shape[-1]) + own_eps
         r: F32 = np.divide(np.float32(1), np.sqrt(mean))
         return (x * r[..., None]) * weight
 

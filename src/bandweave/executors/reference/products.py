@@ -16,6 +16,7 @@ from bandweave.executors.reference.math import F32, F64, add_product, fma
 from bandweave.formats.groups import Groups
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
 from bandweave.formats.q4 import ZERO
+from bandweave.formats.stored import SMALLEST
 
 GRID_BITS = 24  # a grid step is 2^-24
 GRID_LIMIT = 2.0**51  # grid steps, exclusive
@@ -108,9 +109,6 @@ def _quantised_unit_sums(x_TK: F32, matrix: QuantisedMatrix) -> Iterator[F32]:
         yield acc_TN
 
 
-TINY = np.float32(2.0**-100)  # a group whose largest magnitude is below this counts as zeros
-
-
 def quantise_activations(x_TK: F32, groups: Groups, limit: int) -> tuple[F64, F32]:
     """Integers ``a`` up to ``limit`` (``[T, G, 32]``, held as float64) and scales ``[T, G]``.
 
@@ -121,7 +119,7 @@ def quantise_activations(x_TK: F32, groups: Groups, limit: int) -> tuple[F64, F3
     if not np.isfinite(amax_TG).all():
         row, group = (int(index) for index in np.argwhere(~np.isfinite(amax_TG))[0])
         raise NumbersError(f"row {row}, input group {group} holds {amax_TG[row, group]}")
-    empty_TG = amax_TG < TINY
+    empty_TG = amax_TG < SMALLEST
     amax_TG = np.where(empty_TG, np.float32(1), amax_TG)
     factor_TG = np.float32(limit) / amax_TG
     with np.errstate(under="ignore"):

@@ -14,6 +14,7 @@ from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.reference.math import F32
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.registry import get_format
+from bandweave.formats.stored import stored
 from bandweave.programs.program import Part, Program
 
 
@@ -45,7 +46,7 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
         pieces = [_read(source, part) for part in vector.parts]
         for part, values in zip(vector.parts, pieces, strict=True):
             _refuse_bad_values(part, values)
-        vectors[vector.name] = np.concatenate(pieces)
+        vectors[vector.name] = stored(np.concatenate(pieces))
         assert vectors[vector.name].shape == (vector.size,), vector
     return ReferenceWeights(matrices=matrices, vectors=vectors)
 
