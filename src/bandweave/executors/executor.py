@@ -61,7 +61,6 @@ class ExecutorOptions:
     overlap_rows: int = _native.OVERLAP_ROWS
     fetch_ahead: int = -1
     flush_to_zero: bool = False
-    flush_to_zero: bool = False
 
 
 class StepError(RuntimeError):

@@ -143,7 +143,6 @@ def native_executor(
         overlap_rows=options.overlap_rows,
         fetch_ahead=options.fetch_ahead,
         flush_to_zero=options.flush_to_zero,
-        flush_to_zero=options.flush_to_zero,
         exchange=exchange,
         team_of=team_of,
     )
