@@ -158,3 +158,36 @@ def test_published_file_sizes() -> None:
         assert size == pytest.approx(gigabytes, rel=0.025), (name, form)
     with pytest.raises(ValueError, match="gguf-q4_k_m"):
         find_format("q4_k_m")
+
+
+# Fields that change what a family computes, beside its sizes.
+MATHS = {
+    "deepseek_v3": ("rope_scaling", "n_group", "topk_group", "topk_method", "scoring_func",
+                    "norm_topk_prob", "routed_scaling_factor", "first_k_dense_replace"),
+    "deepseek_v2": ("rope_scaling", "topk_method", "scoring_func", "norm_topk_prob",
+                    "routed_scaling_factor", "first_k_dense_replace"),
+    "kimi_k2": ("rope_scaling", "n_group", "topk_group", "scoring_func", "norm_topk_prob",
+                "routed_scaling_factor", "first_k_dense_replace"),
+    "gpt_oss": ("rope_scaling", "swiglu_limit", "layer_types", "sliding_window", "attention_bias"),
+    "gemma3_text": ("rope_local_base_freq", "query_pre_attn_scalar", "sliding_window_pattern",
+                    "hidden_activation"),
+    "glm4_moe": ("norm_topk_prob", "routed_scaling_factor", "partial_rotary_factor",
+                 "first_k_dense_replace", "use_qk_norm"),
+    "qwen3_moe": ("norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"),
+    "qwen3_next": ("norm_topk_prob", "partial_rotary_factor", "full_attention_interval"),
+    "minimax_m2": ("scoring_func", "rotary_dim", "use_qk_norm"),
+}  # fmt: skip
+
+
+def test_fields_that_change_the_maths_are_kept() -> None:
+    seen = set()
+    for name in model_names():
+        config = known_config(name)
+        model_type = config["model_type"]
+        seen.add(model_type)
+        missing = [field for field in MATHS.get(model_type, ()) if config.get(field) is None]
+        assert not missing, (name, missing)
+    assert seen >= MATHS.keys()
+    scaling = known_config("deepseek-r1")["rope_scaling"]
+    assert scaling["type"] == "yarn" and scaling["factor"] * 4096 == 163840
+    assert known_config("gemma-3-27b")["query_pre_attn_scalar"] == 168

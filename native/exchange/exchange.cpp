@@ -24,7 +24,7 @@ constexpr double kListenEvery = 50e-6;  // to peers that nothing is due from
 constexpr double kCheckEvery = 0.02;    // for stalls
 constexpr double kBlindYields = 100e-6;
 constexpr double kAbort = 0.2;
-constexpr int kDozeMilliseconds = 50, kIdleMilliseconds = 1000;
+constexpr int kBackOffMilliseconds = 50, kIdleMilliseconds = 1000;
 
 int num(const std::vector<std::string>& names) { return static_cast<int>(names.size()); }
 }  // namespace
@@ -166,7 +166,7 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
             begun = 0;
         else if (begun == 0)
             begun = time;
-        const double quiet = time - std::max(begun, leader.heard);
+        const double quiet = time - std::max(begun, leader.progressed_at);
         if (begun > 0 && quiet > stall_seconds_) throw StepError(stalled(0, quiet));
         if (spin_ && time < start + kSpin) {
             cpu_pause();
@@ -174,7 +174,7 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
         }
         // A pipe inside the process has nothing to sleep on.
         if (leader.transport->descriptor() < 0 && time > start + kSpin) usleep(1000);
-        if (doze({&leader}, wake_descriptor, kIdleMilliseconds)) {
+        if (back_off({&leader}, wake_descriptor, kIdleMilliseconds)) {
             *woken = true;
             return nullptr;
         }
@@ -238,7 +238,7 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
         if (spinning)
             cpu_pause();
         else
-            doze(peers_, -1, kDozeMilliseconds);
+            back_off(peers_, -1, kBackOffMilliseconds);
     }
     const double end = now();
     if (sent_at == 0) sent_at = end;
@@ -248,7 +248,7 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
 
 // Gives the processor away until one of the links may move, `extra` is readable, or time is up.
 // True where `extra` was the reason.
-bool Exchange::doze(const std::vector<Link*>& links, int extra, int milliseconds) {
+bool Exchange::back_off(const std::vector<Link*>& links, int extra, int milliseconds) {
     std::vector<pollfd> polled = {{extra, POLLIN, 0}};
     std::vector<Link*> asleep;
     bool moved = false, timed = false;

@@ -86,10 +86,10 @@ class Exchange {
   private:
     // Waits for frames from `sources` and, with `drained`, until everything has left.
     void settle(const std::vector<int>& sources, bool drained);
-    bool doze(const std::vector<Link*>& links, int extra, int milliseconds);
+    bool back_off(const std::vector<Link*>& links, int extra, int milliseconds);
     void listen();
     void check_stalls(const std::vector<int>& sources, double since);
-    double quiet(int node, double since, double time, int* culprit) const;
+    double idle_seconds(int node, double since, double time, int* culprit) const;
     void send_progress(int waiting_for);
     Link& link(int node) { return *links_[static_cast<size_t>(node)]; }
     const Link& link(int node) const { return *links_[static_cast<size_t>(node)]; }

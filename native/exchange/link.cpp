@@ -38,15 +38,15 @@ size_t most_bytes(const LinkContext& context, FrameKind kind) {
 
 }  // namespace
 
-void Link::hear() {
-    heard = now();
+void Link::note_progress() {
+    progressed_at = now();
     context_.activity.store(context_.activity.load(std::memory_order_relaxed) + 1,
                             std::memory_order_relaxed);
 }
 
 void Link::note_work() {
     context_.work++;
-    hear();
+    note_progress();
 }
 
 // Bytes count as work some KB at a time: a peer that sends or takes one now and then does none.
@@ -107,7 +107,7 @@ void Link::end_control_frame() {
     switch (static_cast<FrameKind>(front.kind)) {
         case FrameKind::progress: {
             const uint64_t mark = (static_cast<uint64_t>(front.step) << 32) | front.op;
-            if (mark != mark_) hear();
+            if (mark != mark_) note_progress();
             mark_ = mark;
             waits_for = static_cast<int>(front.part) - 1;
             break;

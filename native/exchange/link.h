@@ -68,8 +68,8 @@ class Link {
     const int node;
     const std::unique_ptr<Transport> transport;
     const bool on_wire;
-    double heard = 0;    // when the peer last showed work
-    int waits_for = -1;  // whom it says that it waits for
+    double progressed_at = 0;  // when the peer last showed work
+    int waits_for = -1;        // whom it says that it waits for
 
   private:
     struct Outgoing {
@@ -87,7 +87,7 @@ class Link {
     void end_control_frame();
     size_t receive();
     void make_room();
-    void hear();
+    void note_progress();
     void note_work();
     void note_bytes(size_t bytes, size_t& uncounted);
     [[noreturn]] void damaged() const;

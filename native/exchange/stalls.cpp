@@ -37,11 +37,11 @@ std::string Exchange::stalled(int node, double seconds) const {
 
 // How long nobody has done any work whom a wait for `node` depends on: the node, the one that it
 // says it waits for, and so on. The last of them is to blame; in a circle, the first.
-double Exchange::quiet(int node, double since, double time, int* culprit) const {
+double Exchange::idle_seconds(int node, double since, double time, int* culprit) const {
     double latest = since;
     int at = node;
     for (int hops = 0; hops < num_nodes(); hops++) {
-        latest = std::max(latest, link(at).heard);
+        latest = std::max(latest, link(at).progressed_at);
         const int next = link(at).waits_for;
         if (next < 0 || next >= num_nodes()) {
             *culprit = at;
@@ -62,7 +62,7 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
     int awaited = -1, culprit = -1;
     auto look = [&](int node) {
         int end = node;
-        const double seconds = quiet(node, since, time, &end);
+        const double seconds = idle_seconds(node, since, time, &end);
         if (seconds <= worst) return;
         worst = seconds;
         awaited = node;

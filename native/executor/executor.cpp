@@ -40,7 +40,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
                     ? std::move(team)
                     : std::make_shared<ThreadTeam>(options_.threads, options_.cpus, options_.spin)),
       team_(*own_team_),
-      handout_(team_.members()) {
+      stealing_(team_.members()) {
     const auto rows = static_cast<size_t>(options_.max_rows);
     for (const Buffer& buffer : program_.buffers) {
         Storage storage;
@@ -198,7 +198,7 @@ void Executor::turn_angles(int member) {
 
 void Executor::work(int member) {
     double& mark = mark_;  // of member 0 alone
-    handout_.start(member);
+    stealing_.start(member);
     turn_angles(member);
     barrier();
     if (member == 0) {
@@ -223,7 +223,7 @@ void Executor::work(int member) {
             reduce(product_op, op, member);
         else
             run_op(op, member);
-        if (!fusion_.meets[i]) continue;
+        if (!fusion_.barriers[i]) continue;
         barrier();
         // Stable here: whoever is ahead already can only have failed in a later operation.
         if (failed_at_.load() <= static_cast<int>(i)) return;

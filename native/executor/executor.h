@@ -14,11 +14,11 @@
 #include "core/zeroed.h"
 #include "exchange/exchange.h"
 #include "executor/fusion.h"
-#include "executor/handout.h"
 #include "executor/program.h"
 #include "executor/reduction.h"
 #include "executor/span.h"
 #include "executor/wire.h"
+#include "executor/work_stealing.h"
 #include "kernels/kernels.h"
 
 namespace bw {
@@ -255,7 +255,7 @@ class Executor {
     double mark_ = 0, ended_at_ = 0;  // up to where time is billed; the end of the last step
     std::shared_ptr<ThreadTeam> own_team_;
     ThreadTeam& team_;
-    Handout handout_;
+    WorkStealing stealing_;
     size_t fetch_ahead_ = 0;
 };
 

@@ -51,9 +51,9 @@ bool known(const std::vector<Touched>& views, const Touched& view) {
     });
 }
 
-std::vector<bool> meetings(const Program& program) {
-    std::vector<bool> meets(program.ops.size(), true);
-    std::vector<Touched> open;  // since the last meeting
+std::vector<bool> barriers_of(const Program& program) {
+    std::vector<bool> barriers(program.ops.size(), true);
+    std::vector<Touched> open;  // since the last barrier
     for (size_t i = 0; i + 1 < program.ops.size(); i++) {
         const Op &op = program.ops[i], &next = program.ops[i + 1];
         if (heads_of(op) == 0 || heads_of(next) == 0) {
@@ -63,14 +63,14 @@ std::vector<bool> meetings(const Program& program) {
         for (const Touched& view : touched(op))
             if (!known(open, view)) open.push_back(view);
         // Many are no model's: to compare each with each would take long.
-        bool meet = open.size() > kMostOpen;
+        bool barrier = open.size() > kMostOpen;
         for (const Touched& want : touched(next))
-            meet |= std::any_of(open.begin(), open.end(),
-                                [&](const Touched& have) { return clashes(want, have); });
-        meets[i] = meet;
-        if (meet) open.clear();
+            barrier |= std::any_of(open.begin(), open.end(),
+                                   [&](const Touched& have) { return clashes(want, have); });
+        barriers[i] = barrier;
+        if (barrier) open.clear();
     }
-    return meets;
+    return barriers;
 }
 
 bool quantised(const Program& program, const Op& op) {
@@ -90,7 +90,8 @@ bool feeds_next(const Program& program, size_t index) {
 
 Fusion fuse(const Program& program) {
     const size_t count = program.ops.size();
-    Fusion fusion{meetings(program), std::vector<int>(count, -1), std::vector<bool>(count, false)};
+    Fusion fusion{barriers_of(program), std::vector<int>(count, -1),
+                  std::vector<bool>(count, false)};
     for (size_t i = 0; i < count; i++) {
         if (!feeds_next(program, i)) continue;
         // Nobody else may read what is then never written.

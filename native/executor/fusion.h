@@ -1,4 +1,4 @@
-// Which operations of a program need no meeting of the team's members between them. Knows how each
+// Which operations of a program need no barrier of the team between them. Knows how each
 // kind of operation is cut between members (ops.cpp); runs nothing.
 #pragma once
 #include <vector>
@@ -8,9 +8,9 @@
 namespace bw {
 
 struct Fusion {
-    // By operation: whether the members must meet after it. Operations that are cut by heads alike
-    // need no meeting between them: each member goes on with the heads that it has just written.
-    std::vector<bool> meets;
+    // By operation: whether a barrier follows it. Operations that are cut by heads alike
+    // need none between them: each member goes on with the heads that it has just written.
+    std::vector<bool> barriers;
     // By operation: the norm that a product does on its own input while it quantises it, as an
     // index, or -1. That norm itself is then left out.
     std::vector<int> norm_of;

@@ -64,8 +64,8 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
     const int64_t panel_work = static_cast<int64_t>(rows) * matrix.layout.k * kPanel;
     const int piece =
         static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
-    handout_.begin(member);
-    for (Span panels{}; handout_.take(member, matrix.num_panels(), &panels);) {
+    stealing_.begin(member);
+    for (Span panels{}; stealing_.take(member, matrix.num_panels(), &panels);) {
         for (int from = panels.from; from < panels.to; from += piece) {
             tick(member);
             product_panels(op, matrix, args, {from, std::min(from + piece, panels.to)}, chosen,

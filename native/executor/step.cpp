@@ -206,7 +206,7 @@ void Executor::perform(size_t index, const float* embeddings) {
     embeddings_ = embeddings;
     const WireCounters before = exchange_ ? exchange_->counters() : WireCounters{};
     together([&](int member) {
-        handout_.start(member);
+        stealing_.start(member);
         tick(member);
         run_op(op, member);
     });

@@ -1,4 +1,5 @@
-// Handout: which member of a team does which part of a piece of work, when all go for it at once.
+// WorkStealing: which member of a team does which part of a piece of work, when all go for it at
+// once.
 #pragma once
 #include <array>
 #include <atomic>
@@ -9,17 +10,17 @@
 
 namespace bw {
 
-// Each member takes its own part first, half of it and then half of what is left, and so on; then
-// what its neighbours have not begun. So equal parts stay where they are (in a memory of their own,
-// streams unbroken), and a member that something held up, a neighbour on its core or an
-// interrupt, keeps the others waiting for a piece and not for its part.
+// Each member takes its own part first, half of it, then half of what is left, and so on; then it
+// takes what its neighbours have not begun. So equal parts stay with their member and in its memory
+// node, and a member that is held up, by a neighbour on its core or an interrupt, keeps the others
+// waiting for one piece and not for its whole part.
 //
-// Between two works the members meet: each work resets the counters of the next.
-class Handout {
+// A barrier stands between two works: each work resets the counters of the next.
+class WorkStealing {
   public:
-    explicit Handout(int members) : members_(members), places_(static_cast<size_t>(members)) {}
+    explicit WorkStealing(int members) : members_(members), places_(static_cast<size_t>(members)) {}
 
-    // Every member at the start of a step, before they meet.
+    // Every member at the start of a step, before its first barrier.
     void start(int member) {
         Place& own = places_[static_cast<size_t>(member)];
         own.turn = 0;
