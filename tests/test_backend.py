@@ -19,7 +19,7 @@ from tests.helpers.followers import Followers
 from tests.helpers.random_model import random_source, tiny_spec
 from tests.helpers.reference_nodes import Book
 
-SPEC = tiny_spec(family="qwen3", qk_norm=True, vocab_size=600)
+SPEC = tiny_spec(family="qwen3", qk_norm="head", vocab_size=600)
 SOURCE = random_source(SPEC, 3)
 TABLE = widen(SOURCE.read("embed_tokens", Range(start=0, stop=SPEC.vocab_size)))
 PAGES = 4

@@ -118,7 +118,7 @@ def test_an_operation_that_no_table_has_is_refused(changes: dict, words: str) ->
 
 
 def test_lowered_operations_are_as_the_table_says() -> None:
-    spec = tiny_spec(family="qwen3", qk_norm=True, vocab_size=700)
+    spec = tiny_spec(family="qwen3", qk_norm="head", vocab_size=700)
     for shares, stages in (((1,), 1), ((2, 1), 1), ((1, 1), 2)):
         split = make_split(spec, shares, stages=stages)
         for node in range(len(shares)):

@@ -130,7 +130,7 @@ def tiny_models(draw: Callable) -> TinyModel:
         qkv_bias=draw(st.booleans()),
         output_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
-        sliding_window=draw(st.sampled_from([None, 30])),
+        window=draw(st.sampled_from([None, 30])),
         # The last ones make sines that are subnormal and beyond.
         rope=RopeSpec(rotary_dim=12, theta=draw(st.sampled_from([1e4, 1e20, 1e60, 1e280]))),
     )

@@ -31,7 +31,7 @@ from tests.helpers.linked_nodes import pair_link
 from tests.helpers.random_model import MemorySource, bell, random_source, tiny_spec
 from tests.helpers.reference_nodes import Book
 
-SPEC = tiny_spec(family="qwen3", qk_norm=True, vocab_size=50)
+SPEC = tiny_spec(family="qwen3", qk_norm="head", vocab_size=50)
 SOURCE = random_source(SPEC, 3)
 OPTIONS = ExecutorOptions(num_pages=4, max_pages=4, max_rows=16, spin=False)
 

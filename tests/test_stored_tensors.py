@@ -271,7 +271,7 @@ def test_a_hundred_thousand_tensors_open(tmp_path: Path) -> None:
 
 def names_of(config: dict[str, Any]) -> Tensors:
     """As ``random_tensors``, without a number in them."""
-    from bandweave.checkpoints.names import hugging_face_name
+    from bandweave.models.registry import hugging_face_name
 
     spec = spec_from_config(config)
     zero = np.float32(0)

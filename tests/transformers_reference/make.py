@@ -19,8 +19,7 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
-from bandweave.checkpoints.names import hugging_face_name
-from bandweave.models.registry import spec_from_config
+from bandweave.models.registry import hugging_face_name, spec_from_config
 from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference import cases, make_configs, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case

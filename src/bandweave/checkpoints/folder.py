@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints import layout
-from bandweave.checkpoints.names import hugging_face_name
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError, narrowed
 from bandweave.checkpoints.stored import DTYPES, Stored, find_tensors
 from bandweave.models.config import ConfigError
-from bandweave.models.registry import spec_from_config
+from bandweave.models.registry import hugging_face_name, spec_from_config
 from bandweave.models.spec import ModelSpec
 from bandweave.ranges import Range
 from bandweave.shown import printable, shown

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bandweave.checkpoints.names import hugging_face_name
 from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.graph import WeightSpec
-from bandweave.models.registry import build_graph
+from bandweave.models.registry import build_graph, hugging_face_name
 from bandweave.models.spec import ModelSpec
 from bandweave.shown import printable, shown
 

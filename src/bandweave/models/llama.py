@@ -17,6 +17,7 @@ from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, window
 from bandweave.models.graph import Graph
 from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.tensor_names import DECODER
 
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
 
@@ -39,6 +40,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL_TYPES: Mapping[str, str] = {"llama": _LLAMA, "mistral": _MISTRAL}
 OWN_FIELDS: tuple[str, ...] = ()
+TENSOR_NAMES = DECODER
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:

@@ -16,6 +16,7 @@ from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, listed_kinds, window
 from bandweave.models.graph import Graph
 from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.tensor_names import DECODER
 
 _QWEN3 = "Qwen3ForCausalLM"
 
@@ -33,6 +34,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL_TYPES: Mapping[str, str] = {"qwen3": _QWEN3}
 OWN_FIELDS: tuple[str, ...] = ("use_qk_norm", "qk_layernorm")
+TENSOR_NAMES: Mapping[str, str] = {
+    **DECODER,
+    "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
+    "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
+}
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:

@@ -11,6 +11,7 @@ from bandweave.models.config import Config, ConfigError, with_defaults
 from bandweave.models.config_fields import check_fields
 from bandweave.models.graph import Graph
 from bandweave.models.spec import ModelSpec
+from bandweave.models.tensor_names import named
 from bandweave.shown import shown
 
 _FAMILIES: Mapping[str, ModuleType] = {"llama": llama, "qwen3": qwen3}
@@ -95,3 +96,14 @@ def default_end_token(config: Config) -> int | None:
 def build_graph(spec: ModelSpec) -> Graph:
     """The operations of one step of the model."""
     return _FAMILIES[spec.family].build(spec)
+
+
+def hugging_face_name(family: str, name: str) -> str:
+    """The name in a Hugging Face folder of the tensor that bandweave calls ``name``.
+
+    ``ValueError`` where the family is unknown or has no such tensor.
+    """
+    found = named(_FAMILIES[family].TENSOR_NAMES, name) if family in _FAMILIES else None
+    if found is None:
+        raise ValueError(f"family {family!r} has no Hugging Face name for {name!r}")
+    return found

@@ -42,6 +42,7 @@ class HeadsSpec:
 
     def __post_init__(self) -> None:
         _check(self, num_heads=MOST_SIZE, num_kv_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM)
+        assert self.qk_norm in ("", "head", "all"), self.qk_norm
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly"

@@ -22,11 +22,10 @@ import numpy.typing as npt
 from numpy.random import PCG64
 
 from bandweave.checkpoints import layout
-from bandweave.checkpoints.names import hugging_face_name
 from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.graph import Split, WeightSpec
-from bandweave.models.registry import build_graph
+from bandweave.models.registry import build_graph, hugging_face_name
 from bandweave.models.spec import ModelSpec
 from bandweave.synth import tokenizer as text
 from bandweave.synth.shapes import Shape

@@ -1,13 +1,13 @@
-"""Names of tensors: from bandweave's to those of a Hugging Face folder, per family, as data.
+"""Names of the blocks' tensors in a Hugging Face folder; ``{}`` stands for the number of the layer.
 
-Knows names only; knows no files and no shapes.
+Families take them over, and add or change what is their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_DECODER: dict[str, str] = {
+DECODER: Mapping[str, str] = {
     "embed_tokens": "model.embed_tokens.weight",
     "lm_head": "lm_head.weight",
     "norm": "model.norm.weight",
@@ -29,27 +29,12 @@ _DECODER: dict[str, str] = {
     "layers.{}.down_proj.bias": "model.layers.{}.mlp.down_proj.bias",
 }
 
-HUGGING_FACE_NAMES: Mapping[str, Mapping[str, str]] = {
-    "llama": _DECODER,
-    "qwen3": {
-        **_DECODER,
-        "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
-        "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
-    },
-}
-"""By family, then by bandweave's name; ``{}`` stands for the number of the layer."""
 
-
-def hugging_face_name(family: str, name: str) -> str:
-    """The name in a Hugging Face folder of the tensor that bandweave calls ``name``.
-
-    ``ValueError`` where the family or the name is not in the table.
-    """
+def named(names: Mapping[str, str], name: str) -> str | None:
+    """The name that a family's table gives the tensor that bandweave calls ``name``, or None."""
     layer, pattern = "", name
     first, *rest = name.split(".")
     if first == "layers" and len(rest) >= 2 and rest[0].isdecimal():
         layer, pattern = rest[0], ".".join(["layers", "{}", *rest[1:]])
-    try:
-        return HUGGING_FACE_NAMES[family][pattern].replace("{}", layer)
-    except KeyError:
-        raise ValueError(f"family {family!r} has no Hugging Face name for {name!r}") from None
+    found = names.get(pattern)
+    return None if found is None else found.replace("{}", layer)
