@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
+from bandweave.cli import output
 from bandweave.engine.options import EngineOptions
 from bandweave.environment import read_environment
 from bandweave.handshake.secret import make_secret
@@ -391,7 +392,7 @@ def test_unequal_hosts_get_unequal_shares(
     def shares(profile: Profile, options: EngineOptions = options) -> tuple[Fraction, ...]:
         monkeypatch.setattr(prediction, "stored_profile", lambda: profile)
         with Folder.open(demo_folder()) as folder:
-            return prediction.choose_split(folder, options).shares
+            return prediction.choose_split(folder, options, output.say).shares
 
     first, second = shares(profile)
     assert first > second
@@ -427,7 +428,7 @@ def test_machines_of_one_kind_get_equal_shares_whatever_one_look_said(
             shares=(Fraction(1),) * len(names), hosts=names, secret=b"x" * 32, fit=True
         )
         with Folder.open(demo_folder()) as folder:
-            return prediction.choose_split(folder, options).shares
+            return prediction.choose_split(folder, options, output.say).shares
 
     assert shares(calm, noisy) == (1, 1)
     said = capsys.readouterr().err
