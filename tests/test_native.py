@@ -113,9 +113,7 @@ def test_any_number_of_heads_may_share_a_kv_head(together: int, isa: str) -> Non
 @pytest.mark.parametrize("heads", [2, 4, 6])
 def test_rows_of_a_prompt_read_keys_together(heads: int, window: int | None, isa: str) -> None:
     """In chunks that begin and end anywhere in a page, beside rows of another sequence."""
-    spec = tiny_spec(
-        family="qwen3", qk_norm="head", num_heads=heads, num_kv_heads=2, window=window
-    )
+    spec = tiny_spec(family="qwen3", qk_norm="head", num_heads=heads, num_kv_heads=2, window=window)
     source = random_source(spec, 3, bf16=True)
     tokens = np.random.default_rng(7).integers(0, spec.vocab_size, size=300).tolist()
 
