@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandweave.models.known_models import known_model
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import (
     decode_range,
@@ -33,6 +32,7 @@ from bandweave.planning.costs.deployment import (
 )
 from bandweave.planning.costs.exchange import exchange
 from bandweave.planning.costs.experts import expected_busiest
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.rates import (
     ANY,
     INFINITE,

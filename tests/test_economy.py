@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandweave.models.known_models import known_model
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.cost import decode_step, prefill
 from bandweave.planning.costs.deployment import Deployment, Workload, pipeline_split, tensor_split
 from bandweave.planning.costs.economy import economy
@@ -20,6 +19,7 @@ from bandweave.planning.costs.speculation import (
     expected_tokens,
     speculative_tokens_per_s,
 )
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.hardware import find_hardware
 
 

@@ -16,7 +16,7 @@ from bandweave.checkpoints.gguf import GgufHeader
 from bandweave.checkpoints.model_files import role_of, shape_from_path
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.known_models import known_model
-from bandweave.models.weight_bytes import stored_format
+from bandweave.planning.costs.weight_bytes import stored_format
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 

@@ -8,7 +8,7 @@ from bandweave.models.config_shape import shape_from_config
 from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.model_shape import distinct_experts
 from bandweave.models.registry import build_graph, spec_from_config
-from bandweave.models.weight_bytes import find_format
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.synth.shapes import shape_names
 
 # Total parameters in billions. Sources: model cards and reports of the makers, to the digits that

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandweave.models.known_models import known_model
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.deployment import BANDWEAVE, Network
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.links import find_link
 from bandweave.planning.machines.rates import ANY, ComputeRate, Estimate, LinkRates, NodeRates
 from bandweave.planning.search.columns import ANY_ENGINE

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from bandweave.models.known_models import known_model
 from bandweave.models.model_shape import ModelShape
-from bandweave.models.weight_bytes import WeightBytes, find_format
 from bandweave.planning.costs.deployment import (
     Deployment,
     EngineTraits,
@@ -26,6 +25,7 @@ from bandweave.planning.costs.deployment import (
     pipeline_split,
     tensor_split,
 )
+from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.hardware import Hardware, find_hardware
 from bandweave.planning.machines.links import find_link, link_shares_port
 from bandweave.planning.machines.rates import NodeRates

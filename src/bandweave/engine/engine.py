@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.call import AsyncStream, Call, Event, NewTokens, Reading, Stream
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -25,7 +24,6 @@ from bandweave.engine.placement import (
     make_launcher,
     resolve_context,
 )
-from bandweave.engine.router import Router
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.messages import AskStatistics, Statistics
@@ -33,6 +31,8 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
+from bandweave.routing.call import AsyncStream, Call, Event, NewTokens, Reading, Stream
+from bandweave.routing.router import Router
 from bandweave.weights.panel_cache import open_cache
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen

@@ -31,7 +31,7 @@ from bandweave.messages import (
 )
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import Heartbeat
-from bandweave.nodes.token_stream import TokenStream
+from bandweave.routing.token_stream import TokenStream
 
 
 class NodeLoop:

@@ -18,11 +18,11 @@ from bandweave.generation.generator import Generator
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams, sample
 from bandweave.mesh.channel import Channel
-from bandweave.nodes.token_stream import TokenStream
 from bandweave.planning.profile.profile import StepCost, median_and_spread
 from bandweave.probing import programs
 from bandweave.probing.products import Streamed
 from bandweave.probing.stopwatch import Setting, take_turns
+from bandweave.routing.token_stream import TokenStream
 from bandweave.weights.embedding import read_embeddings
 from bandweave.weights.loading import Weights
 

@@ -96,7 +96,7 @@ def question_of(
     model: ModelShape, format_name: str | None, values: Mapping[str, int | str]
 ) -> Question:
     """The question that the options ask."""
-    from bandweave.models.weight_bytes import find_format, stored_format
+    from bandweave.planning.costs.weight_bytes import find_format, stored_format
     from bandweave.planning.search.layout import Question
 
     context, prompt = int(values["context"]), int(values["prompt"])

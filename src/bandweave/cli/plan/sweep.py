@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bandweave.cli import output
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.cost import decode_range
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.links import find_link, link_names
 from bandweave.planning.search.columns import (
     Machines,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from bandweave.models.known_models import known_model
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.cost import decode_range
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.hardware import Hardware, find_hardware, hardware_names
 from bandweave.planning.machines.links import find_link
 from bandweave.planning.machines.rates import LinkRates

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.models.model_shape import LayerShape, ModelShape
-from bandweave.models.weight_bytes import WeightBytes
+from bandweave.planning.costs.weight_bytes import WeightBytes
 from bandweave.planning.machines.rates import NO_LINK, LinkRates, NodeRates
 from bandweave.programs.split import apportion, ranges, units
 from bandweave.ranges import Range

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bandweave.formats.names import WEIGHT_FORMATS
-from bandweave.models.weight_bytes import WeightBytes, find_format
 from bandweave.planning.costs.deployment import BANDWEAVE, EngineTraits, Network
 from bandweave.planning.costs.efficiency import bandweave_rates, limit_rates
+from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.hardware import Hardware
 from bandweave.planning.machines.links import find_link, link_shares_port
 from bandweave.planning.machines.rates import LinkRates, NodeRates

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-from bandweave.models.weight_bytes import find_format
 from bandweave.planning.costs.deployment import Network
 from bandweave.planning.costs.layer_cost import Items
+from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.rates import ComputeRate, LinkRates, NodeRates
 from bandweave.planning.search.layout import Question, Setup
 from bandweave.planning.search.search import Answer, Plan, evaluate, find_plans

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from bandweave.models.model_shape import ModelShape
-from bandweave.models.weight_bytes import WeightBytes
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.deployment import Deployment, EngineTraits, Network, Stage, Workload
+from bandweave.planning.costs.weight_bytes import WeightBytes
 from bandweave.planning.machines.rates import LinkRates, NodeRates
 from bandweave.programs.split import apportion
 from bandweave.ranges import Range

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bandweave.models.model_shape import ModelShape, distinct_experts
-from bandweave.models.weight_bytes import WeightBytes, find_format
 from bandweave.planning.costs.capacity import BASE_BYTES
+from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.hardware import GB, find_hardware, hardware_names
 from bandweave.planning.search.layout import Question, Setup
 from bandweave.planning.search.search import find_plans

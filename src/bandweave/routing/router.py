@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bandweave.engine.call import Deliver, Ended, Event, Failed, NewTokens, Reading
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.messages import (
@@ -29,6 +28,7 @@ from bandweave.messages import (
     encode,
 )
 from bandweave.nodes.node_group import NodeGroup
+from bandweave.routing.call import Deliver, Ended, Event, Failed, NewTokens, Reading
 
 
 @dataclass(eq=False, kw_only=True)
