@@ -8,7 +8,8 @@ set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ZIG_PYTHON)
 
 set(ZIG_PYTHON "python3" CACHE STRING "A Python with the package ziglang")
 set(macos_version 14.0)  # the oldest that wheels are made for
-set(CMAKE_CXX_COMPILER ${ZIG_PYTHON} -m ziglang c++ -target aarch64-macos.${macos_version})
+set(CMAKE_CXX_COMPILER
+  ${ZIG_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/zig_cxx.py -target aarch64-macos.${macos_version})
 
 # CMake wants programs where zig has commands of one.
 set(CMAKE_CXX_ARCHIVE_CREATE "${ZIG_PYTHON} -m ziglang ar qc <TARGET> <OBJECTS>")
