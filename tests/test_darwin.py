@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.control_groups, "memory_limits", list)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    monkeypatch.setattr(machine, "_NUMA", Path("/not/of/this/system"))
 
 
 def test_a_mac_is_described(mac: None) -> None:

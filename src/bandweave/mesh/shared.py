@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import os
 import re
 import secrets
@@ -21,11 +22,6 @@ from typing import Any, Protocol
 
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.mesh.host import network_id
-
-try:
-    import _posixshmem  # what multiprocessing.shared_memory stands on
-except ImportError:
-    _posixshmem = None
 
 _PREFIX = "bandweave-"
 _TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -86,7 +82,7 @@ def share_memory(
             channel.send(offer)
         for peer, channel in lower.items():
             message = _expect(channel, "memory", timeout)
-            descriptor = _MAKER.open(message, size) if network and _MAKER else None
+            descriptor = _MAKER.open(message, size) if network else None
             if descriptor is not None:
                 shared[peer] = descriptor
             channel.send({"type": "opened", "shared": descriptor is not None})
@@ -101,7 +97,7 @@ def share_memory(
     finally:
         for descriptor in made.values():
             os.close(descriptor)
-        for token in tokens if _MAKER else ():
+        for token in tokens:
             _MAKER.settle(token)
         for peer, channel in channels.items():
             channel.detach().close()  # the original stays open
@@ -119,7 +115,7 @@ def _offer(size: int) -> tuple[dict[str, Any], int | None]:
     """What is said of new memory of that size, and its descriptor; of none where it is 0 or cannot
     be had."""
     token = secrets.token_hex(16)
-    descriptor = _MAKER.make(token, size) if size and _MAKER else None
+    descriptor = _MAKER.make(token, size) if size else None
     number = -1 if descriptor is None else descriptor
     offer = {"type": "memory", "process": os.getpid(), "descriptor": number, "token": token}
     return offer, descriptor
@@ -170,11 +166,29 @@ class ProcMemory:
         pass  # no name was given
 
 
+class NoMemory:
+    """Of systems that have no way: nodes keep to their sockets."""
+
+    def make(self, token: str, size: int) -> int | None:
+        return None
+
+    def open(self, message: Mapping[str, object], size: int) -> int | None:
+        return None
+
+    def settle(self, token: str) -> None:
+        pass
+
+
 class NamedMemory:
     """macOS's: POSIX shared memory, under a random name for as long as the peer takes to open it.
 
     Needs no seal there: macOS lets the size be set once.
     """
+
+    def __init__(self) -> None:
+        # What multiprocessing.shared_memory stands on; ctypes cannot call a C function whose number
+        # of arguments varies, as shm_open's does, on Apple silicon.
+        self._calls: Any = importlib.import_module("_posixshmem")
 
     def make(self, token: str, size: int) -> int | None:
         try:
@@ -206,19 +220,22 @@ class NamedMemory:
 
     def settle(self, token: str) -> None:
         with contextlib.suppress(OSError):
-            _posixshmem.shm_unlink(self._name(token))
+            self._calls.shm_unlink(self._name(token))
 
     def _open(self, token: str, flags: int) -> int:
-        return _posixshmem.shm_open(self._name(token), flags, mode=0o600)
+        return self._calls.shm_open(self._name(token), flags, mode=0o600)
 
     def _name(self, token: str) -> str:
         return "/bw-" + token[:_NAME_DIGITS]
 
 
-def _choose_maker() -> Maker | None:
+def _choose_maker() -> Maker:
     if hasattr(os, "memfd_create"):
         return ProcMemory()
-    return NamedMemory() if sys.platform == "darwin" and _posixshmem is not None else None
+    if sys.platform == "darwin":
+        with contextlib.suppress(ImportError):
+            return NamedMemory()
+    return NoMemory()
 
 
 def _fits(descriptor: int, size: int) -> bool:

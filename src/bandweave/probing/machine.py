@@ -194,7 +194,7 @@ def _streamed_bytes(wanted: int) -> int:
 
 
 def _cache_bytes() -> int:
-    """The largest cache of the first processor, of a fast one where there are two kinds; 0 where the
+    """The largest cache of the first processor, of a fast one if there are two kinds; 0 where the
     system does not say."""
     largest = darwin.cache_bytes()
     for path in _CACHES.glob("index*/size"):
