@@ -11,7 +11,12 @@ import hypothesis
 import pytest
 
 from tests.fuzz.fuzzer import build_fuzzer
-from tests.helpers.runner_builds import RUNNERS, build_runner, start_builds
+from tests.helpers.runner_builds import (
+    RUNNERS,
+    build_macos_runner,
+    build_runner,
+    start_builds,
+)
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("machine", deadline=None)
@@ -22,13 +27,13 @@ hypothesis.settings.load_profile("machine")
 # machine to themselves.
 _PARALLEL = frozenset(
     {"backend", "benchmarks", "calibration", "checkpoints", "cli_speculation", "cli_tokens",
-     "config_fields", "config_shape", "content", "content_check", "cost", "crc32c", "draft_length",
-     "economy", "encoding", "engine_cost", "flush_to_zero", "formats", "fuzz_files", "generation",
-     "gguf", "hardware", "known_models", "machine", "messages", "native", "not_finite",
-     "outside_files", "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation",
-     "program", "program_checks", "reference", "reference_math", "reference_products", "sampling",
-     "scheduler", "special_tokens", "speculation", "split", "stored_tensors", "synth", "text",
-     "transformers_agreement", "wire", "work"}
+     "config_fields", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
+     "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats", "fuzz_files",
+     "generation", "gguf", "hardware", "known_models", "machine", "messages", "native",
+     "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
+     "plan_simulation", "program", "program_checks", "reference", "reference_math",
+     "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
+     "stored_tensors", "synth", "text", "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 
@@ -52,7 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         "test_processors",
     } <= wanted and "PYTEST_XDIST_WORKER" not in os.environ:
         runners = (partial(build_runner, name) for name in RUNNERS)
-        start_builds([partial(build_fuzzer, quick=True), *runners])
+        start_builds([partial(build_fuzzer, quick=True), *runners, build_macos_runner])
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,7 @@ def test_both_ends_agree_that_they_share_none(reason: str, monkeypatch: pytest.M
     if reason in ("another host", "another network"):
         monkeypatch.setattr(shared, "network_id", lambda: mine.network)
     if reason == "no memory":
-        monkeypatch.setattr(shared, "_make", lambda token, size: None)
+        monkeypatch.setattr(shared.ProcMemory, "make", lambda self, token, size: None)
     results: list[dict[int, int] | None] = [None, None]
 
     def end(node: int, sock: socket.socket) -> None:
@@ -206,3 +206,77 @@ def test_an_end_that_dies_in_the_middle_leaves_nothing_open() -> None:
         fd for fd in set(os.listdir("/proc/self/fd")) - before
         if os.path.islink(f"/proc/self/fd/{fd}") and "memfd" in os.readlink(f"/proc/self/fd/{fd}")
     ]  # fmt: skip
+
+
+# --- macOS's way, which Linux has too ---
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> shared.NamedMemory:
+    maker = shared.NamedMemory()
+    monkeypatch.setattr(shared, "_MAKER", maker)
+    return maker
+
+
+def names() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("bw-")}
+
+
+def test_named_memory_is_shared_and_its_name_is_gone(named: shared.NamedMemory) -> None:
+    before = names()
+    left, right = connected()
+    with left, right:
+        low, high = both(left, right)
+    assert os.pwrite(low[1], b"abc", 5) == 3
+    assert os.pread(high[0], 10, 0) == b"\0" * 5 + b"abc" + b"\0" * 2
+    assert names() == before
+    os.close(low[1])
+    os.close(high[0])
+
+
+def test_a_name_is_gone_too_where_the_peer_dies_first(named: shared.NamedMemory) -> None:
+    before = names()
+    left, right = connected()
+    with left:
+        channel = Channel(right, "node 0")
+        channel.send({"type": "network", "network": network_id()})
+        thread = threading.Thread(target=lambda: (channel.receive(5.0), channel.close()))
+        thread.start()
+        with pytest.raises(OSError):
+            share_memory(0, {1: left}, SIZE, 5.0)
+        thread.join()
+    assert names() == before
+
+
+@pytest.mark.parametrize("lie", ["token", "small", "text", "none", "nothing"])
+def test_only_named_memory_of_the_right_name_and_size_is_opened(
+    lie: str, named: shared.NamedMemory
+) -> None:
+    token = "0123456789abcdef" * 2
+    descriptor = named.make(token, SIZE // 2 if lie == "small" else SIZE)
+    assert descriptor is not None
+    offer: dict[str, object] = {"type": "memory", "descriptor": 3, "token": token}
+    try:
+        assert named.make(token, SIZE) is None  # the name is taken
+        if lie != "small":
+            opened = named.open(offer, SIZE)
+            assert opened is not None
+            os.close(opened)
+        lies = {"token": {"token": "f" * 32}, "text": {"token": "../../etc"}, "small": {}}
+        told = {"type": "memory"} if lie == "nothing" else offer | lies.get(lie, {"descriptor": -1})
+        assert named.open(told, SIZE) is None
+    finally:
+        os.close(descriptor)
+        named.settle(token)
+
+
+def test_names_are_short_enough_for_macos(named: shared.NamedMemory) -> None:
+    assert len(named._name("f" * 32)) <= 31 - 1
+
+
+def test_systems_choose_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(shared._choose_maker(), shared.ProcMemory)
+    monkeypatch.delattr(os, "memfd_create")
+    assert isinstance(shared._choose_maker(), shared.NoMemory)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert isinstance(shared._choose_maker(), shared.NamedMemory)

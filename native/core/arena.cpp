@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <new>
 
+#include "core/system.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -46,10 +48,8 @@ Arena::Arena(size_t bytes) : size_(bytes) {
     mapping_ = static_cast<uint8_t*>(memory);
     auto address = reinterpret_cast<uintptr_t>(mapping_);
     base_ = mapping_ + (kHuge - address % kHuge) % kHuge;
-#if defined(MADV_HUGEPAGE)
     // Small models are better off with small pages: a huge one would be mostly empty.
-    if (bytes >= 4 * kHuge) madvise(base_, bytes, MADV_HUGEPAGE);
-#endif
+    if (bytes >= 4 * kHuge) ask_huge_pages(base_, bytes);
     forbid(mapping_, base_);
     forbid(base_ + (bytes <= kMostWatched ? 0 : bytes + kSlack), mapping_ + mapped_);
 }

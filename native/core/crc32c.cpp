@@ -4,12 +4,7 @@
 #include <cstring>
 
 #include "core/crc32c_polynomial.h"
-
-#if defined(__aarch64__) && defined(__APPLE__)
-#include <sys/sysctl.h>
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
+#include "core/system.h"
 
 namespace bw {
 
@@ -58,18 +53,9 @@ bool has_instruction() {
     __builtin_cpu_init();
     return __builtin_cpu_supports("sse4.2");
 }
-#elif defined(__APPLE__)
-constexpr const char* kInstruction = "armv8-crc";
-bool has_instruction() {
-    int value = 0;
-    size_t size = sizeof value;
-    return sysctlbyname("hw.optional.armv8_crc32", &value, &size, nullptr, 0) == 0 && value != 0;
-}
 #else
 constexpr const char* kInstruction = "armv8-crc";
-// The kernel's number; older headers lack the name.
-constexpr unsigned long kCrc32 = 1ul << 7;  // HWCAP_CRC32
-bool has_instruction() { return (getauxval(AT_HWCAP) & kCrc32) != 0; }
+bool has_instruction() { return has_arm_crc32(); }
 #endif
 #endif
 

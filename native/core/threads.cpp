@@ -6,11 +6,7 @@
 #include <utility>
 
 #include "core/clock.h"
-
-#if defined(__linux__)
-#include <pthread.h>
-#include <sched.h>
-#endif
+#include "core/system.h"
 
 namespace bw {
 
@@ -48,17 +44,6 @@ void Gate::advance() {
     }
 }
 
-void pin_to_cpu(int cpu) {
-#if defined(__linux__)
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(static_cast<size_t>(cpu), &set);
-    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-#else
-    (void)cpu;
-#endif
-}
-
 ThreadTeam::ThreadTeam(int members, const std::vector<int>& cpus, bool spin)
     : members_(members),
       cpus_(cpus),
@@ -92,7 +77,7 @@ void ThreadTeam::end() {
 }
 
 void ThreadTeam::pin(int member) const {
-    if (member < static_cast<int>(cpus_.size())) pin_to_cpu(cpus_[static_cast<size_t>(member)]);
+    if (member < static_cast<int>(cpus_.size())) place_thread(cpus_[static_cast<size_t>(member)]);
 }
 
 void ThreadTeam::loop(int member) {

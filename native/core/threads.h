@@ -85,7 +85,4 @@ class ThreadTeam {
     std::vector<std::thread> threads_;
 };
 
-// Pins the calling thread where the system can; does nothing elsewhere.
-void pin_to_cpu(int cpu);
-
 }  // namespace bw

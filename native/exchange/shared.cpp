@@ -1,6 +1,5 @@
 // Shared memory between two processes of one host: no system call while both are awake.
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -9,6 +8,7 @@
 #include <stdexcept>
 
 #include "exchange/ring.h"
+#include "exchange/socket.h"
 #include "exchange/transport.h"
 
 namespace bw {
@@ -24,7 +24,7 @@ class SharedTransport final : public Transport {
         auto* rings = static_cast<Ring*>(memory);
         in_ = rings + (first ? 0 : 1);
         out_ = rings + (first ? 1 : 0);
-        fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+        prepare_socket(descriptor);
     }
     ~SharedTransport() override {
         in_->closed.store(1);
@@ -70,11 +70,7 @@ class SharedTransport final : public Transport {
         std::atomic_thread_fence(std::memory_order_seq_cst);
         if (sleeps.load(std::memory_order_relaxed) == 0) return;
         const uint8_t bell = 1;
-#if defined(MSG_NOSIGNAL)
-        ::send(descriptor_, &bell, 1, MSG_NOSIGNAL);
-#else
-        ::send(descriptor_, &bell, 1, 0);
-#endif
+        send_quietly(descriptor_, &bell, 1);
     }
 
     int descriptor_;

@@ -1,48 +1,31 @@
 #include "exchange/transport.h"
 
-#include "exchange/ring.h"
-
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "exchange/ring.h"
+#include "exchange/socket.h"
+
 namespace bw {
 
 namespace {
 
-#if defined(SO_BUSY_POLL)
-constexpr int kBusyPoll = 50;  // microseconds
-#endif
-
 class TcpTransport final : public Transport {
   public:
     TcpTransport(int descriptor, bool busy) : descriptor_(descriptor) {
-        int one = 1;
-        fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+        prepare_socket(descriptor);
         // Fails harmlessly on socket pairs.
+        int one = 1;
         setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-#if defined(SO_BUSY_POLL)
-        // Refused where it needs a privilege; then the card's interrupts tell.
-        if (busy) setsockopt(descriptor, SOL_SOCKET, SO_BUSY_POLL, &kBusyPoll, sizeof kBusyPoll);
-#else
-        (void)busy;
-#endif
-#if defined(SO_NOSIGPIPE)
-        setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &one, sizeof one);
-#endif
+        if (busy) ask_busy_poll(descriptor);
     }
     ~TcpTransport() override { close(descriptor_); }
 
     int64_t send(const void* data, size_t bytes) override {
-#if defined(MSG_NOSIGNAL)
-        constexpr int flags = MSG_NOSIGNAL;
-#else
-        constexpr int flags = 0;
-#endif
-        ssize_t moved = ::send(descriptor_, data, bytes, flags);
+        ssize_t moved = send_quietly(descriptor_, data, bytes);
         if (moved >= 0) return moved;
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : kGone;
     }

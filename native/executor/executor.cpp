@@ -10,6 +10,7 @@
 
 #include "core/clock.h"
 #include "core/stored.h"
+#include "core/system.h"
 #include "executor/angles.h"
 #include "executor/check.h"
 #include "executor/fetch_ahead.h"
@@ -85,7 +86,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
                                                           static_cast<int>(op.group.size())));
     wire_ = Zeroed<uint8_t>(messages);
     if (exchange_) limit_frames();
-    if (options_.threads > 0 && !options_.cpus.empty()) pin_to_cpu(options_.cpus[0]);
+    if (options_.threads > 0 && !options_.cpus.empty()) place_thread(options_.cpus[0]);
     fetch_ahead_ = options_.fetch_ahead >= 0 ? static_cast<size_t>(options_.fetch_ahead)
                                              : find_fetch_ahead(program_, kernels_, team_);
 }

@@ -3,7 +3,7 @@
 #include <system_error>
 #include <thread>
 
-#include "core/threads.h"
+#include "core/system.h"
 #include "executor/span.h"
 
 namespace bw {
@@ -13,7 +13,7 @@ void place_panels(const std::vector<Matrix>& matrices, const std::vector<int>& c
     const int members = static_cast<int>(cpus.size());
     std::vector<std::thread> threads;
     auto touch = [&](int member) {
-        pin_to_cpu(cpus[static_cast<size_t>(member)]);
+        place_thread(cpus[static_cast<size_t>(member)]);
         for (const Matrix& matrix : matrices) {
             // The same parts as Executor::product's.
             const Span own = part(matrix.num_panels(), member, members);

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "core/clock.h"
+#include "core/system.h"
 #include "executor/span.h"
 
 namespace bw {
@@ -37,7 +38,7 @@ PlainRead::PlainRead(int threads, size_t bytes, const std::vector<int>& cpus)
       team_(threads, cpus, true) {
     // First touch by the thread that reads.
     team_.run([&](int member) {
-        if (member == 0 && !cpus.empty()) pin_to_cpu(cpus[0]);
+        if (member == 0 && !cpus.empty()) place_thread(cpus[0]);
         const Span own = part(static_cast<int>(bytes_ / kPageBytes), member, team_.members());
         for (int page = own.from; page < own.to; page++)
             base_[static_cast<size_t>(page) * kPageBytes] = static_cast<uint8_t>(page);

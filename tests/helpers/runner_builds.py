@@ -4,6 +4,7 @@ run them. What is missing is a reason to skip, with the package that brings it."
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOOLCHAIN = _ROOT / "cmake" / "aarch64-linux-gnu.cmake"
+_MACOS = _ROOT / "cmake" / "aarch64-macos.cmake"
 _STATIC = "-DCMAKE_EXE_LINKER_FLAGS=-static"  # an emulator needs no libraries then
 
 # By build: the compiler, its package, and what CMake is told.
@@ -59,6 +61,18 @@ def build_runner(name: str) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"there is no {tool}; Debian's package {brought_by} brings it")
     folder = _ROOT / "build" / "processors" / name
+    build_native(folder, "-DBANDWEAVE_RUNNER=ON", *settings)
+    return folder / "native" / "runner" / "bandweave-runner"
+
+
+def build_macos_runner() -> Path:
+    """The runner for macOS on Apple silicon, which nothing here can run; skips without zig."""
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("there is no zig; pip install ziglang brings it")
+    if shutil.which("make") is None:
+        pytest.skip("there is no make; Debian's package make brings it")
+    folder = _ROOT / "build" / "macos"
+    settings = (f"-DCMAKE_TOOLCHAIN_FILE={_MACOS}", f"-DZIG_PYTHON={sys.executable}")
     build_native(folder, "-DBANDWEAVE_RUNNER=ON", *settings)
     return folder / "native" / "runner" / "bandweave-runner"
 

@@ -14,12 +14,14 @@ from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli import output
 from bandweave.cli.options import json_option
 from bandweave.environment import read_environment
+from bandweave.host import darwin
 
 _PACKAGES = ("click", "jinja2", "numpy", "rich", "tokenizers")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _QUICK_BYTES = 256 << 20
 _LITTLE_MEMORY = 2e9
 _SLOW_VARIANTS = ("portable",)
+_UNTRIED = {"Darwin": "compiled for macOS, not yet run there"}  # by system
 
 
 @click.command("doctor", short_help="Say what this machine has and lacks.")
@@ -105,6 +107,7 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "numerics_version": NUMERICS_VERSION,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "port": _UNTRIED.get(platform.system()),
         "packages": packages,
         "processor": _processor(),
         "cpus": list(cpus),
@@ -174,6 +177,8 @@ def _cpu_quota() -> float | None:
 
 
 def _processor() -> str:
+    if name := darwin.processor_name():
+        return name
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -235,6 +240,7 @@ def _print(found: dict[str, Any]) -> None:
     pairs = [
         ("bandweave", f"{found['bandweave']} (numerics version {found['numerics_version']})"),
         ("Python", f"{found['python']} on {found['system']}"),
+        *((("port", found["port"]),) if found["port"] else ()),
         ("packages", packages),
         ("processor", _cpu_words(found)),
         ("kernels", used),

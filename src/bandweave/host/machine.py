@@ -1,6 +1,6 @@
 """Machine: what the operating system says of this machine. Knows no models.
 
-Works on Linux; elsewhere it says what it can and None for the rest.
+Knows Linux and, through ``darwin``, macOS; elsewhere it says what it can and None for the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from bandweave.host import control_groups
+from bandweave.host import control_groups, darwin
 from bandweave.host.control_groups import MemoryLimit, cpu_quota
 
 HOST = "host"  # the group of memory that all processes of a machine share
@@ -28,10 +28,12 @@ def allowed_cpus() -> tuple[int, ...]:
 
 
 def usable_cpus() -> tuple[int, ...]:
-    """As many of the allowed processors as a container's CPU quota pays for: threads beyond them
-    would be stopped again and again, and the others wait for them."""
+    """As many of the allowed processors as a container's CPU quota pays for, or as there are fast
+    ones: threads beyond them would be stopped again and again or be slow, and the others wait for
+    them."""
     allowed, quota = allowed_cpus(), cpu_quota()
-    return allowed if quota is None else allowed[: max(1, int(quota))]
+    paid = allowed if quota is None else allowed[: max(1, int(quota))]
+    return paid[: darwin.fast_cores()]
 
 
 def numa_nodes(root: Path | None = None) -> tuple[tuple[int, ...], ...]:
@@ -56,14 +58,18 @@ def available_memory_bytes() -> int | None:
 def memory_limits() -> tuple[MemoryLimit, ...]:
     """What there is of the memory of this machine, and inside each control group that limits it."""
     limits = control_groups.memory_limits()
-    if (available := _meminfo("MemAvailable")) is not None:
+    available = _meminfo("MemAvailable")
+    if available is None:
+        available = darwin.available_memory_bytes()
+    if available is not None:
         limits.append(MemoryLimit(group=HOST, available=available))
     return tuple(limits)
 
 
 def total_memory_bytes() -> int | None:
     """All memory of the machine."""
-    return _meminfo("MemTotal")
+    total = _meminfo("MemTotal")
+    return darwin.total_memory_bytes() if total is None else total
 
 
 def peak_rss_bytes() -> int:

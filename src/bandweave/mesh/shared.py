@@ -1,25 +1,48 @@
 """Shared memory between nodes of one host, agreed on over their sockets.
 
-The memory has no name in any file system: a node that dies leaves nothing behind. Its peer opens it
-through the maker's entry in ``/proc``, which nobody can who is on another host. Knows sockets and
-descriptors; what the memory carries is the exchange's business.
+Linux: the memory has no name in any file system, so that a node that dies leaves nothing behind.
+Its peer opens it through the maker's entry in ``/proc``, which nobody can who is on another host.
+macOS: the memory has a random name until the peer has answered; only a node that dies in that
+moment leaves it behind, until the system starts anew. Elsewhere nodes keep to their sockets. Knows
+sockets and descriptors; what the memory carries is the exchange's business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import importlib
 import os
 import re
 import secrets
 import socket
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.mesh.host import network_id
 
 _PREFIX = "bandweave-"
 _TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NAME_DIGITS = 26  # of the token: macOS takes names of 31 characters
+
+
+class Maker(Protocol):
+    """How a system gives memory to two processes."""
+
+    def make(self, token: str, size: int) -> int | None:
+        """A descriptor of new memory; None where it cannot be had."""
+        ...
+
+    def open(self, message: Mapping[str, object], size: int) -> int | None:
+        """The memory that a peer speaks of; None where it cannot be had. Only memory with the
+        peer's own random name is opened."""
+        ...
+
+    def settle(self, token: str) -> None:
+        """Both ends have it, or never will."""
+        ...
 
 
 def share_memory(
@@ -45,6 +68,7 @@ def share_memory(
     lower = {peer: channel for peer, channel in channels.items() if peer < node}
     network = network_id() if willing else ""
     made: dict[int, int] = {}
+    tokens: list[str] = []
     shared: dict[int, int] = {}
     try:
         for channel in lower.values():
@@ -54,10 +78,11 @@ def share_memory(
             offer, descriptor = _offer(size if network and theirs == network else 0)
             if descriptor is not None:
                 made[peer] = descriptor
+                tokens.append(str(offer["token"]))
             channel.send(offer)
         for peer, channel in lower.items():
             message = _expect(channel, "memory", timeout)
-            descriptor = _open(message, size) if network else None
+            descriptor = _MAKER.open(message, size) if network else None
             if descriptor is not None:
                 shared[peer] = descriptor
             channel.send({"type": "opened", "shared": descriptor is not None})
@@ -72,6 +97,8 @@ def share_memory(
     finally:
         for descriptor in made.values():
             os.close(descriptor)
+        for token in tokens:
+            _MAKER.settle(token)
         for peer, channel in channels.items():
             channel.detach().close()  # the original stays open
             sockets[peer].setblocking(True)
@@ -88,57 +115,136 @@ def _offer(size: int) -> tuple[dict[str, Any], int | None]:
     """What is said of new memory of that size, and its descriptor; of none where it is 0 or cannot
     be had."""
     token = secrets.token_hex(16)
-    descriptor = _make(token, size) if size else None
+    descriptor = _MAKER.make(token, size) if size else None
     number = -1 if descriptor is None else descriptor
     offer = {"type": "memory", "process": os.getpid(), "descriptor": number, "token": token}
     return offer, descriptor
 
 
-def _make(token: str, size: int) -> int | None:
-    if not hasattr(os, "memfd_create"):
-        return None
-    try:
-        descriptor = os.memfd_create(_PREFIX + token, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:
-        return None
-    try:
-        # Memory that is missing later, or that a peer takes away, would be a SIGBUS.
-        os.posix_fallocate(descriptor, 0, size)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-    except OSError:
+class ProcMemory:
+    """Linux's: a memfd, whose maker's ``/proc`` entry is its way to the peer."""
+
+    def make(self, token: str, size: int) -> int | None:
+        try:
+            descriptor = os.memfd_create(_PREFIX + token, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError:
+            return None
+        try:
+            # Memory that is missing later, or that a peer takes away, would be a SIGBUS.
+            os.posix_fallocate(descriptor, 0, size)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def open(self, message: Mapping[str, object], size: int) -> int | None:
+        """None too in a container beside the peer's. The numbers may point to anything."""
+        process, number, token = (message.get(key) for key in ("process", "descriptor", "token"))
+        if not isinstance(process, int) or not isinstance(number, int) or number < 0:
+            return None
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            return None
+        path = f"/proc/{process}/fd/{number}"
+        try:
+            if not _is_ours(path, token):
+                return None
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+            named = _is_ours(f"/proc/self/fd/{descriptor}", token)
+            if _fits(descriptor, size) and sealed and named:
+                return descriptor
+        except OSError:
+            pass
         os.close(descriptor)
         return None
-    return descriptor
+
+    def settle(self, token: str) -> None:
+        pass  # no name was given
 
 
-def _open(message: Mapping[str, object], size: int) -> int | None:
-    """The memory that a peer speaks of; None where it cannot be had, as in a container beside it.
+class NoMemory:
+    """Of systems that have no way: nodes keep to their sockets."""
 
-    Only memory with the peer's own random name is opened, whatever the numbers point to.
-    """
-    process, number, token = (message.get(key) for key in ("process", "descriptor", "token"))
-    if not isinstance(process, int) or not isinstance(number, int) or number < 0:
+    def make(self, token: str, size: int) -> int | None:
         return None
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+
+    def open(self, message: Mapping[str, object], size: int) -> int | None:
         return None
-    path = f"/proc/{process}/fd/{number}"
-    try:
-        if not _is_ours(path, token):
-            return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(descriptor)
-        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-        fits = status.st_size >= size and status.st_uid == os.geteuid() and sealed
-        if fits and _is_ours(f"/proc/self/fd/{descriptor}", token):
-            return descriptor
-    except OSError:
+
+    def settle(self, token: str) -> None:
         pass
-    os.close(descriptor)
-    return None
+
+
+class NamedMemory:
+    """macOS's: POSIX shared memory, under a random name for as long as the peer takes to open it.
+
+    Needs no seal there: macOS lets the size be set once.
+    """
+
+    def __init__(self) -> None:
+        # What multiprocessing.shared_memory stands on; ctypes cannot call a C function whose number
+        # of arguments varies, as shm_open's does, on Apple silicon.
+        self._calls: Any = importlib.import_module("_posixshmem")
+
+    def make(self, token: str, size: int) -> int | None:
+        try:
+            descriptor = self._open(token, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except OSError:
+            return None
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            self.settle(token)
+            return None
+        return descriptor
+
+    def open(self, message: Mapping[str, object], size: int) -> int | None:
+        token, number = message.get("token"), message.get("descriptor")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            return None
+        if not isinstance(number, int) or number < 0:
+            return None  # the peer has none
+        try:
+            descriptor = self._open(token, os.O_RDWR)
+        except OSError:
+            return None
+        if _fits(descriptor, size):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def settle(self, token: str) -> None:
+        with contextlib.suppress(OSError):
+            self._calls.shm_unlink(self._name(token))
+
+    def _open(self, token: str, flags: int) -> int:
+        return self._calls.shm_open(self._name(token), flags, mode=0o600)
+
+    def _name(self, token: str) -> str:
+        return "/bw-" + token[:_NAME_DIGITS]
+
+
+def _choose_maker() -> Maker:
+    if hasattr(os, "memfd_create"):
+        return ProcMemory()
+    if sys.platform == "darwin":
+        with contextlib.suppress(ImportError):
+            return NamedMemory()
+    return NoMemory()
+
+
+def _fits(descriptor: int, size: int) -> bool:
+    status = os.fstat(descriptor)
+    return status.st_size >= size and status.st_uid == os.geteuid()
 
 
 def _is_ours(path: str, token: str) -> bool:
     return os.readlink(path).startswith(f"/memfd:{_PREFIX}{token}")
+
+
+_MAKER = _choose_maker()

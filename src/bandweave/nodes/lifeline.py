@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -51,12 +52,36 @@ class Lifeline:
 
 
 def die_with_parent(parent: int) -> None:
-    """On Linux, lets the kernel kill this process when the thread that started it ends, even while
-    native code holds the GIL. ``parent`` is the process id expected of the parent; where it has
-    gone already, ends at once. Does nothing on other systems."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(HANGUP_STATUS)
+    """Ends this process when its parent ends; at once where that has gone already. ``parent`` is
+    the process id expected of it.
+
+    Linux: the kernel kills this process, even while native code holds the GIL, when the thread that
+    started it ends. macOS: a thread waits for the parent's end. Other systems: nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(HANGUP_STATUS)
+    elif hasattr(select, "kqueue"):
+        thread = threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True)
+        thread.start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once ``parent`` is no more."""
+    api = vars(select)  # the names exist on BSD and macOS only
+    queue = api["kqueue"]()
+    event = api["kevent"](
+        parent,
+        filter=api["KQ_FILTER_PROC"],
+        flags=api["KQ_EV_ADD"] | api["KQ_EV_ONESHOT"],
+        fflags=api["KQ_NOTE_EXIT"],
+    )
+    try:
+        queue.control([event], 0, 0)
+        # The number may be another process's by now, which would be waited for instead.
+        if os.getppid() == parent:
+            queue.control(None, 1, None)
+    except ProcessLookupError:
+        pass
+    os._exit(HANGUP_STATUS)

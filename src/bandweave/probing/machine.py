@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.host import darwin
 from bandweave.host.machine import available_memory_bytes, total_memory_bytes
 from bandweave.planning.profile.interpolation import interpolate
 from bandweave.planning.profile.profile import (
@@ -162,7 +163,7 @@ def processor_name() -> str:
         match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
         if match:
             return match[1].strip()
-    return platform.processor() or platform.machine()
+    return darwin.processor_name() or platform.processor() or platform.machine()
 
 
 def _probe_reads(
@@ -193,8 +194,9 @@ def _streamed_bytes(wanted: int) -> int:
 
 
 def _cache_bytes() -> int:
-    """The largest cache of the first processor, 0 where the system does not say."""
-    largest = 0
+    """The largest cache of the first processor, of a fast one if there are two kinds; 0 where the
+    system does not say."""
+    largest = darwin.cache_bytes()
     for path in _CACHES.glob("index*/size"):
         match = re.fullmatch(r"(\d+)([KMG])", path.read_text().strip())
         if match:
