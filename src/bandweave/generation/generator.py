@@ -153,10 +153,9 @@ class Generator:
 
     def abandon(self) -> None:
         """Ends all requests without a word."""
-        if self._speculation is not None:
-            for sequence in self._scheduler.running:
+        for sequence in self._scheduler.abandon():
+            if self._speculation is not None:
                 self._speculation.end(sequence.id)
-        self._scheduler.abandon()
 
     def _compute(self, batch: list[SequenceRows]) -> list[tuple[int, int]]:
         drafts = self._draft(batch)

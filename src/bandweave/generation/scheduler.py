@@ -165,11 +165,11 @@ class Scheduler:
         ended, self._ended = self._ended, []
         return ended
 
-    def abandon(self) -> None:
-        """Ends everything without a word."""
+    def abandon(self) -> list[Sequence]:
+        """Ends everything; all that was under way."""
         for sequence in (*self._waiting, *self._running):
             self._end(sequence)
-        self._ended = []
+        return self.take_ended()
 
     def _share(self, decoding: int, reading: ListOf[Sequence]) -> tuple[int, list[int]]:
         prompts = [(one.length - len(one.cached.tokens), one.chunk) for one in reading]
