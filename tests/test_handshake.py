@@ -28,7 +28,7 @@ OUR_WORDS = ("session-name", "far:1", __version__, "node", "numerics")
 
 def test_both_sides_learn_of_each_other() -> None:
     with Listener(LOCAL, SECRET, session="s", node=0, advertise="far:1") as listener:
-        sock, theirs = connect(listener.address, SECRET, hello(node=4), expect_node=0)
+        sock, theirs, _ = connect(listener.address, SECRET, hello(node=4), expect_node=0)
         with sock, listener.get_mesh("s", 4, 1) as accepted:
             assert theirs == hello(node=0, address="far:1")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -36,11 +36,25 @@ def test_both_sides_learn_of_each_other() -> None:
             assert sock.gettimeout() is None and accepted.gettimeout() is None
             accepted.sendall(b"data")
             assert sock.recv(4) == b"data"
-        sock, _ = connect(listener.address, SECRET, hello(purpose="control", node=2))
+        sock, _, _ = connect(listener.address, SECRET, hello(purpose="control", node=2))
         with sock:
             connection = listener.get_control(1)
             connection.socket.close()
             assert (connection.hello.purpose, connection.hello.node) == ("control", 2)
+
+
+def test_both_sides_get_the_same_keys_and_every_connection_its_own() -> None:
+    seen: set[bytes] = set()
+    with Listener(LOCAL, SECRET, session="s", node=0) as listener:
+        for _ in range(3):
+            sock, _, keys = connect(listener.address, SECRET, hello(purpose="control"))
+            with sock:
+                there = listener.get_control(1)
+                there.socket.close()
+                assert (keys.send, keys.receive) == (there.keys.receive, there.keys.send)
+                assert keys.send.hex() not in repr(keys)
+                seen |= {keys.send, keys.receive}
+    assert len(seen) == 6 and {len(key) for key in seen} == {32}
 
 
 def test_data_may_follow_the_welcome_at_once() -> None:
@@ -52,7 +66,7 @@ def test_data_may_follow_the_welcome_at_once() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        sock, _ = connect(listener.address, SECRET, hello())
+        sock, _, _ = connect(listener.address, SECRET, hello())
         with sock:
             assert sock.recv(100_000, socket.MSG_WAITALL) == bytes(100_000)
         thread.join()

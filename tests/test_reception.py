@@ -242,7 +242,7 @@ def test_strangers_cannot_hold_all_descriptors(limit: int, taken: int) -> None:
         address = ("127.0.0.1", int(child.stdout.readline()))
         many = [socket.create_connection(address) for _ in range(60)]
         for _ in range(3):
-            sock, _ = connect(address, SECRET, hello(purpose="control"), timeout=30)
+            sock, _, _ = connect(address, SECRET, hello(purpose="control"), timeout=30)
             with sock:
                 assert sock.recv(7, socket.MSG_WAITALL) == b"welcome"
         for stranger in many:

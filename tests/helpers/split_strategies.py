@@ -32,7 +32,7 @@ def requests(draw: st.DrawFn) -> tuple[list[Fraction], int]:
 def specs(draw: st.DrawFn) -> ModelSpec:
     """A model of sizes that are multiples of nothing."""
     kv_heads = draw(st.integers(1, 6))
-    flags = ("tied_embeddings", "qkv_bias", "output_bias", "mlp_bias", "qk_norm")
+    flags = ("tied_embeddings", "qkv_bias", "output_bias", "mlp_bias")
     return tiny_spec(
         hidden_size=draw(st.integers(1, 70)),
         num_layers=draw(st.integers(1, 9)),
@@ -41,5 +41,6 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         head_dim=2 * draw(st.integers(1, 10)),
         intermediate_size=draw(st.integers(1, 700)),
         vocab_size=draw(st.integers(1, 1500)),
+        qk_norm=draw(st.sampled_from(["", "head"])),
         **{flag: draw(st.booleans()) for flag in flags},
     )

@@ -28,7 +28,7 @@ from bandweave.handshake.hello import (
     read_hello,
     read_protocol,
 )
-from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Transcript
+from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Keys, Transcript
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.mesh.tcp_options import configure
 
@@ -84,6 +84,11 @@ class Acceptance:
             raise HandshakeError(str(error)) from error
         except OSError as error:
             raise HandshakeError(f"dropped {self.peer}: {error}") from error
+
+    @property
+    def keys(self) -> Keys:
+        """Of a welcomed connection."""
+        return self._transcript.keys(ACCEPTOR)
 
     def detach(self) -> socket.socket:
         """The socket of a welcomed connection, in blocking mode."""

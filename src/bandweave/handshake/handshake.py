@@ -21,11 +21,11 @@ threads.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from socket import socket as Socket
+from typing import Any, NamedTuple
 
 from bandweave.handshake.hello import (
     NO_NODE,
@@ -36,7 +36,7 @@ from bandweave.handshake.hello import (
     read_protocol,
 )
 from bandweave.handshake.secret import make_nonce
-from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Transcript
+from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Keys, Transcript
 from bandweave.mesh.address import Address, format_address, resolve
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
 from bandweave.mesh.dial import dial
@@ -83,6 +83,14 @@ class Misfit(HandshakeError):
         self.hello = hello
 
 
+class Secured(NamedTuple):
+    """A connection on which both sides have proved the secret; ``hello`` is the other's."""
+
+    socket: Socket
+    hello: Hello
+    keys: Keys
+
+
 class _TryAgain(Exception):
     """An attempt that failed in a way that the next one may not."""
 
@@ -113,14 +121,13 @@ def connect(
     expect_node: int | None = None,
     any_interface: bool = False,
     timeout: float = 10.0,
-) -> tuple[socket.socket, Hello]:
+) -> Secured:
     """The connector's side: tries until it works or ``timeout`` seconds have passed.
 
     Absent listeners, dropped connections and refusals that invite it are tried again; others raise
     at once. ``name`` is for errors. With ``expect_node`` the acceptor must be that node of
-    ``own.session``. ``any_interface``: see ``resolve``. Returns the socket in blocking mode and the
-    acceptor's Hello. ``HandshakeError`` names the peer and the last cause, ``Unreachable`` where
-    time was up.
+    ``own.session``. ``any_interface``: see ``resolve``. The socket is in blocking mode.
+    ``HandshakeError`` names the peer and the last cause, ``Unreachable`` where time was up.
     """
     name = name or format_address(address)
     deadline = time.monotonic() + timeout
@@ -128,7 +135,7 @@ def connect(
     while True:
         try:
             sock = dial(resolve(address, deadline, any_interface=any_interface), deadline)
-            sock, theirs = _introduce(sock, secret, own, name, deadline)
+            made = _introduce(sock, secret, own, name, deadline)
             break
         except HandshakeError:
             raise
@@ -141,18 +148,17 @@ def connect(
             raise Unreachable(sentence, cause)
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
+    theirs = made.hello
     if expect_node is not None and (theirs.node, theirs.session) != (expect_node, own.session):
-        sock.close()
+        made.socket.close()
         raise HandshakeError(
             f"{name} is node {theirs.node} there, not node {expect_node} of this session; every "
             "node needs an address of its own"
         )
-    return sock, theirs
+    return made
 
 
-def _introduce(
-    sock: socket.socket, secret: bytes, own: Hello, name: str, deadline: float
-) -> tuple[socket.socket, Hello]:
+def _introduce(sock: Socket, secret: bytes, own: Hello, name: str, deadline: float) -> Secured:
     """One attempt on a connected socket."""
     channel = Channel(sock, name, max_message_bytes=MAX_UNPROVED_BYTES)
     try:
@@ -169,7 +175,7 @@ def _introduce(
         if reason is not None:
             raise Misfit(f"{name} does not fit: {reason}", theirs)
         if verdict.get("type") == "welcome":
-            return channel.detach(), theirs
+            return Secured(channel.detach(), theirs, transcript.keys(CONNECTOR))
         if own.purpose == "control" and own.session and theirs.session == own.session:
             raise HandshakeError(
                 f"{name} is the worker that is node {theirs.node} already; give every node a "

@@ -24,6 +24,7 @@ from bandweave.handshake.handshake import ACCEPT_TIMEOUT, HandshakeError, Misfit
 from bandweave.handshake.hello import Hello
 from bandweave.handshake.secret import check_secret
 from bandweave.handshake.stranger_log import StrangerLog
+from bandweave.handshake.transcript import Keys
 from bandweave.mesh.address import format_address
 
 _MOST_WAITING = 256  # connections in the midst of their handshake
@@ -40,6 +41,7 @@ class Connection:
     socket: socket.socket
     hello: Hello
     peer: str
+    keys: Keys
 
 
 class Reception:
@@ -224,7 +226,9 @@ class Reception:
     def _hand_out(self, acceptance: Acceptance, hello: Hello) -> None:
         sock = acceptance.detach()
         try:
-            self._deliver(Connection(socket=sock, hello=hello, peer=acceptance.peer))
+            self._deliver(
+                Connection(socket=sock, hello=hello, peer=acceptance.peer, keys=acceptance.keys)
+            )
         except BaseException:
             sock.close()
             raise

@@ -94,7 +94,7 @@ def _reach(
     address = format_address(addresses[other])
     name = names[other] if address in names[other] else f"{names[other]} at {address}"
     try:
-        sock, _ = connect(
+        sock, _, _ = connect(
             addresses[other],
             secret,
             own,

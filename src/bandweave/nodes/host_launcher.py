@@ -74,7 +74,7 @@ class HostLauncher(Launcher):
             own = Hello(purpose="control", node=node, session=self.session)
             self._on_waiting(name)
             try:
-                sock, theirs = connect(
+                sock, theirs, _ = connect(
                     address, self.secret, own, name=name, timeout=self._connect_timeout
                 )
             except HandshakeError as error:
