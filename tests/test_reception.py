@@ -220,8 +220,8 @@ from bandweave.handshake.listener import Listener
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
 lines = []
 with Listener(("127.0.0.1", 0), bytes.fromhex(sys.argv[2]), timeout=60, log=lines.append) as port:
-    print(port.address[1], flush=True)
     taken = [open("/dev/null") for _ in range(int(sys.argv[3]))]
+    print(port.address[1], flush=True)
     for _ in range(3):
         connection = port.get_control(60)
         connection.socket.sendall(b"welcome")
