@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.content_check import Agreement
@@ -31,9 +31,12 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
-from bandweave.routing.call import AsyncStream, Call, Event, NewTokens, Reading, Stream
+from bandweave.routing.call import Call, Event, NewTokens, Reading, Stream
 from bandweave.routing.router import Router
 from bandweave.weights.panel_cache import open_cache
+
+if TYPE_CHECKING:
+    from bandweave.routing.async_stream import AsyncStream
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 _LEAVING_SECONDS = 5.0  # beyond the bound for stalls, in which a step ends
@@ -198,6 +201,8 @@ class Engine:
         reuse: bool = True,
     ) -> AsyncStream:  # fmt: skip
         """One request's tokens as they come, for a task of the running event loop."""
+        from bandweave.routing.async_stream import AsyncStream
+
         ids, router = range(0), self._router
         stream = AsyncStream(lambda: router.cancel(ids))
         ids = router.submit([request], stream.deliver, chunk=chunk, digest=digest, reuse=reuse)
