@@ -1,7 +1,7 @@
 """Call: some requests of one caller on their way, and what has been heard of them.
 
-A thread takes events from a ``Call``; a ``Stream`` gives one request's tokens one by one. Knows no nodes
-and no messages.
+A thread takes events from a ``Call``; a ``Stream`` gives one request's tokens one by one. Knows no
+nodes and no messages.
 """
 
 from __future__ import annotations
