@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from types import TracebackType
 from typing import Any, Self
 
 from bandweave import NUMERICS_VERSION, __version__
@@ -95,12 +94,7 @@ class Launcher(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
