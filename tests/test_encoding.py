@@ -173,7 +173,7 @@ def alternating(spec: ModelSpec) -> Graph:
             gate, up = g.linear(
                 y, (("gate_proj", columns, Axis.COLUMNS), ("up_proj", columns, Axis.COLUMNS))
             )
-            x = g.linear_add(x, g.silu_mul(gate, up), "down_proj")
+            x = g.linear_add(x, g.gated_mul(gate, up), "down_proj")
     g.logits(g.rms_norm(x, "norm"))
     return g
 

@@ -39,8 +39,10 @@ void check_program(const Program& program, int max_rows) {
     }
     require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
     for (const auto& table : program.frequencies) {
-        require(table.size() <= kMostHeadDim, "it has too many frequencies");
-        for (double frequency : table)
+        require(table.values.size() <= kMostHeadDim, "it has too many frequencies");
+        require(0.0 < table.factor && table.factor <= kMostRopeFactor,
+                "the factor of its cosines and sines is out of range");
+        for (double frequency : table.values)
             require(std::fabs(frequency) <= kMostFrequency, "a frequency is out of range");
     }
     for (const Buffer& buffer : program.buffers)

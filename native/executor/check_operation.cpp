@@ -41,6 +41,8 @@ class Checker {
                     "its sums have too many units");
             case OpKind::rope:
                 return rope();
+            case OpKind::gated_mul:
+                return gate();
             case OpKind::kv_append:
                 return cache();
             case OpKind::attention:
@@ -171,11 +173,20 @@ class Checker {
     }
     void rope() const {
         const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];
-        require(static_cast<size_t>(op_.rotary) == 2 * table.size(),
+        require(static_cast<size_t>(op_.rotary) == 2 * table.values.size(),
                 "it rotates other than two elements for each of its frequencies");
-        require(op_.rotary <= op_.dim, "it rotates more than a head");
+        require(op_.offset <= op_.dim && op_.rotary <= op_.dim - op_.offset,
+                "it rotates more than a head");
+        require(op_.interleaved <= 1, "it neither pairs halves nor neighbours");
         require(op_.a.buffer == op_.out.buffer && op_.a.offset == op_.out.offset,
                 "it rotates one view and writes another");
+    }
+    void gate() const {
+        require(op_.function < kGateFunctions, "the function of its gate is unknown");
+        if (static_cast<GateFunction>(op_.function) != GateFunction::clamped_silu) return;
+        // Beyond these a number that is subnormal on the way could show (docs/numerics.md).
+        for (float number : {op_.limit, op_.alpha})
+            require(0.0f < number && number <= 0x1p20f, "the bounds of its gate are out of range");
     }
     void cache() const {
         const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];

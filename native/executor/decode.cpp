@@ -75,10 +75,11 @@ void take_shapes(Cursor& in, Program& program) {
         cache.k_dim = in.take<int32_t>();
         cache.v_dim = in.take<int32_t>();
     }
-    program.frequencies.resize(in.count(4));
+    program.frequencies.resize(in.count(12));
     for (auto& table : program.frequencies) {
-        table.resize(in.count(sizeof(double)));
-        for (double& frequency : table) frequency = in.take<double>();
+        table.values.resize(in.count(sizeof(double)));
+        for (double& frequency : table.values) frequency = in.take<double>();
+        table.factor = in.take<double>();
     }
     program.buffers.resize(in.count(12));
     for (Buffer& buffer : program.buffers) {

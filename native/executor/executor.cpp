@@ -74,7 +74,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     for (int t = 0; t < team_.members(); t++)
         normal_.emplace_back(static_cast<size_t>(padded(widest_norm(program_, fusion_))));
     for (const auto& table : program_.frequencies) {
-        const size_t count = checked_product({rows, table.size()}) + 16;
+        const size_t count = checked_product({rows, table.values.size()}) + 16;
         angles_.push_back({Zeroed<float>(count), Zeroed<float>(count)});
     }
     make_caches();
@@ -190,8 +190,9 @@ void Executor::turn_angles(int member) {
     for (size_t t = 0; t < angles_.size(); t++) {
         const auto& table = program_.frequencies[t];
         for (int r = own.from; r < own.to; r++) {
-            const size_t at = static_cast<size_t>(r) * table.size();
-            rope_angles(step_.positions[r], table.data(), static_cast<int>(table.size()),
+            const size_t at = static_cast<size_t>(r) * table.values.size();
+            rope_angles(step_.positions[r], table.values.data(),
+                        static_cast<int>(table.values.size()), table.factor,
                         angles_[t].cosine.data() + at, angles_[t].sine.data() + at);
         }
     }

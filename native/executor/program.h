@@ -54,10 +54,16 @@ struct CacheShape {
     int kv_heads = 0, k_dim = 0, v_dim = 0;
 };
 
+// What ropes turn by: radians a position, and what multiplies cosines and sines.
+struct Frequencies {
+    std::vector<double> values;
+    double factor = 1.0;
+};
+
 struct Program {
     int node = 0, num_nodes = 1, hidden_size = 0, vocab_size = 0;
     std::vector<CacheShape> caches;
-    std::vector<std::vector<double>> frequencies;  // tables for rope, radians a position
+    std::vector<Frequencies> frequencies;
     std::vector<Buffer> buffers;
     std::vector<Matrix> matrices;
     std::vector<Vector> vectors;

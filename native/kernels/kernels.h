@@ -13,6 +13,9 @@ constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 
 enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3 };
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
+// Functions of a gate, in the order of GATES of src/bandweave/programs/operations.py.
+enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2 };
+constexpr int kGateFunctions = 3;
 
 // In headers that every variant compiles: a copy kept out of line could come from a variant that
 // this processor can't run.
@@ -110,8 +113,11 @@ struct Kernels {
     void (*linear[4])(ProductArgs&);  // by Format
     void (*linear_grid[4])(ProductArgs&);
     void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);
-    void (*silu_mul)(const float* gate, const float* up, float* y, int n);
-    void (*rope)(float* head, const float* cosine, const float* sine, int rotary);
+    // `limit` and `alpha` are those of clamped_silu.
+    void (*gated_mul)(GateFunction, const float* gate, const float* up, float* y, int n,
+                      float limit, float alpha);
+    // Turns `rotary` elements, in pairs of neighbours where `interleaved`, else of halves.
+    void (*rope)(float* head, const float* cosine, const float* sine, int rotary, bool interleaved);
     // Writes one position of one KV head; false where a stored value is not finite.
     bool (*kv_store)(void* head_page, const float* k, const float* v, int place, int dim,
                      bool half);

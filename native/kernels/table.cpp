@@ -13,7 +13,7 @@ const Kernels& kernels() {
         {linear_f32, linear_bf16, linear_q8, linear_q4},
         {linear_grid_f32, linear_grid_bf16, linear_grid_q8, linear_grid_q4},
         rms_norm,
-        silu_mul,
+        gated_mul,
         rope,
         kv_store,
         attention,

@@ -6,8 +6,8 @@ namespace bw::BW_ISA_NAME {
 
 bool quantize(Format, const float*, const Layout&, uint8_t*);
 void rms_norm(const float*, const float*, float*, int, float);
-void silu_mul(const float*, const float*, float*, int);
-void rope(float*, const float*, const float*, int);
+void gated_mul(GateFunction, const float*, const float*, float*, int, float, float);
+void rope(float*, const float*, const float*, int, bool);
 bool residual_add(const int64_t*, const float*, float*, int);
 void exp_array(const float*, float*, size_t);
 int argmax(const float*, int);

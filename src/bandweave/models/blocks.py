@@ -24,8 +24,8 @@ def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
         q = g.head_norm(q, "q_norm", dim)
         k = g.head_norm(k, "k_norm", dim)
     assert attention.rope is not None, "every family that is run turns its heads"
-    q = g.rope(q, attention.rope)
-    k = g.rope(k, attention.rope)
+    q = g.rope(q, attention.rope, dim=dim)
+    k = g.rope(k, attention.rope, dim=dim)
     attended = g.attention(q, k, v, head_dim=dim, window=attention.window)
     return g.linear_add(x, attended, "o_proj", bias=attention.output_bias)
 
@@ -41,7 +41,7 @@ def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
         ),
         bias=mlp.bias,
     )
-    return g.linear_add(x, g.silu_mul(gate, up), "down_proj", bias=mlp.bias)
+    return g.linear_add(x, g.gated_mul(gate, up), "down_proj", bias=mlp.bias)
 
 
 def decoder(spec: ModelSpec) -> Graph:

@@ -34,6 +34,8 @@ class Axis(Enum):
     VOCABULARY = "vocabulary"  # rows of the vocabulary; unit: VOCABULARY_UNIT rows
 
 
+Attributes = Mapping[str, int | float | str | RopeSpec]
+
 COLUMN_UNIT = 64
 VOCABULARY_UNIT = 256
 
@@ -89,13 +91,13 @@ class GraphOp:
     outputs: tuple[Value, ...]
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
-    attributes: Mapping[str, int | float | RopeSpec] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``logits``."""
+    ``head_norm``, ``rope``, ``attention``, ``gated_mul``, ``linear_add``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -164,9 +166,11 @@ class Graph:
         vector = self._weight(weight, (head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value, rope: RopeSpec) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place."""
-        name, attributes = f"{value.name}_rope", {"rope": rope}
+    def rope(self, value: Value, rope: RopeSpec, *, dim: int, offset: int = 0) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place: of each ``dim`` elements
+        ``rope.rotary_dim`` from ``offset`` on."""
+        name = f"{value.name}_rope"
+        attributes: Attributes = {"rope": rope, "dim": dim, "offset": offset}
         return self._emit("rope", name, (value,), (value,), attributes=attributes)[0]
 
     def attention(
@@ -191,10 +195,20 @@ class Graph:
         }
         return self._emit("attention", "attention", (q, k, v), (out,), attributes=attributes)[0]
 
-    def silu_mul(self, gate: Value, up: Value) -> Value:
-        """``silu(gate) * up``."""
+    def gated_mul(
+        self,
+        gate: Value,
+        up: Value,
+        function: str = "silu",
+        *,
+        limit: float = 0.0,
+        alpha: float = 0.0,
+    ) -> Value:
+        """``f(gate) * up``; ``function`` is ``"silu"``, ``"gelu_tanh"`` or ``"clamped_silu"``,
+        whose are ``limit`` and ``alpha``."""
         out = Value(name="gated", width=gate.width, axis=gate.axis)
-        return self._emit("silu_mul", "silu_mul", (gate, up), (out,))[0]
+        attributes: Attributes = {"function": function, "limit": limit, "alpha": alpha}
+        return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=attributes)[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
@@ -230,7 +244,7 @@ class Graph:
         *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
-        attributes: Mapping[str, int | float | RopeSpec] | None = None,
+        attributes: Attributes | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
         self.ops.append(

@@ -6,7 +6,7 @@ uint32 ``OPERATIONS_DIGEST``; ints node, num_nodes, hidden_size, vocab_size; the
 
 ==============  ===================================================================================
 caches          ints kv_heads, k_dim, v_dim
-frequencies     a list of float64
+frequencies     a list of float64, then a float64: what multiplies cosines and sines
 buffers         ints width, whether a grid, whether of rows that ask for logits
 weights         ints inputs, unit, outputs
 vectors         int size
@@ -44,7 +44,8 @@ def encode(program: Program) -> bytes:
         out += ints(cache.kv_heads, cache.k_dim, cache.v_dim)
     out += _count(program.frequencies)
     for table in program.frequencies:
-        out += _count(table) + struct.pack(f"<{len(table)}d", *table)
+        out += _count(table)
+        out += struct.pack(f"<{len(table) + 1}d", *table.frequencies, table.factor)
     out += _count(program.buffers)
     for buffer in program.buffers.values():
         out += ints(buffer.width, buffer.dtype == "grid", buffer.rows == "logits")

@@ -6,6 +6,7 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from bandweave.models.graph import (
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
 from bandweave.programs.builder import Builder
+from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
     CacheShape,
     Part,
@@ -144,7 +146,7 @@ class _Lowering:
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
-            dim = self.spec.head_dim
+            dim = int(_number(op, "dim"))
             rope = op.attributes["rope"]
             assert isinstance(rope, RopeSpec)
             self.made.op(
@@ -154,7 +156,9 @@ class _Lowering:
                 (view,),
                 heads=view.width // dim,
                 dim=dim,
+                offset=_number(op, "offset"),
                 rotary=rope.rotary_dim,
+                interleaved=int(rope.interleaved),
                 table=self.made.table(rope),
             )
 
@@ -185,6 +189,13 @@ class _Lowering:
             scale=_number(op, "scale"),
             window=_number(op, "window"),
             kv_map=kv_map,
+        )
+
+    def _gated_mul(self, op: GraphOp) -> None:
+        function = op.attributes["function"]
+        assert isinstance(function, str)
+        self._pointwise(
+            replace(op, attributes={**op.attributes, "function": GATES.index(function)})
         )
 
     def _pointwise(self, op: GraphOp) -> None:

@@ -85,6 +85,10 @@ def _attributes(**types: str) -> tuple[Attribute, ...]:
     return tuple(Attribute(name=name, type=type) for name, type in types.items())
 
 
+#: The functions of a gate: SiLU, tanh's approximation of GELU, and gpt-oss's, which bounds the gate
+#: from above and ``up`` on both sides by ``limit``: ``(up + 1) * gate * sigmoid(alpha * gate)``.
+GATES = ("silu", "gelu_tanh", "clamped_silu")
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
         kind="embed",
@@ -136,11 +140,19 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         kind="rope",
-        does="rotates the first rotary elements of heads heads of dim by the row's position, "
-        "in place",
+        does="rotates rotary elements, from offset on, of heads heads of dim by the row's "
+        "position, in place; the pairs are elements 2 i and 2 i + 1 where interleaved is 1, "
+        "else i and i + rotary / 2",
         inputs=(Operand(name="x", width=("heads", "dim")),),
         outputs=(Operand(name="y", width=("x",)),),
-        attributes=_attributes(heads="count", dim="count", rotary="count", table="frequencies"),
+        attributes=_attributes(
+            heads="count",
+            dim="count",
+            offset="count",
+            rotary="count",
+            interleaved="count",
+            table="frequencies",
+        ),
         shared="heads",
     ),
     Operation(
@@ -174,10 +186,11 @@ OPERATIONS: tuple[Operation, ...] = (
         item="attention",
     ),
     Operation(
-        kind="silu_mul",
-        does="y = silu(gate) * up",
+        kind="gated_mul",
+        does="y = f(gate) * up; function is a place in GATES; limit and alpha are clamped_silu's",
         inputs=(Operand(name="gate"), Operand(name="up", width=("gate",))),
         outputs=(Operand(name="y", width=("gate",)),),
+        attributes=_attributes(function="count", limit="real", alpha="real"),
         shared="lanes",
     ),
     Operation(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandweave.models.graph import SplitUnit
+from bandweave.models.rope import RopeTable
 from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range
 
@@ -144,8 +145,8 @@ class CacheShape:
 class Program:
     """All that a node computes in a step. Print it to read it.
 
-    ``frequencies``: tables for rope, in radians a position. ``embedding`` is the table whose rows
-    node 0 reads when a step begins, None on other nodes.
+    ``frequencies``: what ropes turn by. ``embedding`` is the table whose rows node 0 reads when a
+    step begins, None on other nodes.
     """
 
     node: int
@@ -156,7 +157,7 @@ class Program:
     weights: Mapping[str, Weight]
     vectors: Mapping[str, Vector]
     caches: tuple[CacheShape, ...] = ()
-    frequencies: tuple[tuple[float, ...], ...] = ()
+    frequencies: tuple[RopeTable, ...] = ()
     ops: tuple[Op, ...]
     embedding: Part | None = None
 

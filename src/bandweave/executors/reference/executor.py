@@ -24,6 +24,7 @@ from bandweave.executors.reference.products import (
 )
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.formats.stored import stored
+from bandweave.programs.operations import GATES
 from bandweave.programs.program import CacheShape, Op, Program, View
 
 
@@ -45,7 +46,10 @@ class ReferenceExecutor:
         self.program = program
         self._weights = weights
         self._exchange: StepExchange = exchange or Alone()
-        self._frequencies = [np.array(table, dtype=np.float64) for table in program.frequencies]
+        self._frequencies = [
+            (np.array(table.frequencies, dtype=np.float64), table.factor)
+            for table in program.frequencies
+        ]
         self._caches = [
             LayerCache(
                 num_pages=num_pages,
@@ -174,8 +178,18 @@ class ReferenceExecutor:
     def _rope(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         x_THD = self._heads(source, op.number("dim"))
-        frequencies = self._frequencies[op.number("table")]
-        self._set(target, math.rope(x_THD, step.positions, frequencies))
+        frequencies, factor = self._frequencies[op.number("table")]
+        start = op.number("offset")
+        stop = start + op.number("rotary")
+        turned = math.rope(
+            x_THD[..., start:stop],
+            step.positions,
+            frequencies,
+            factor=factor,
+            interleaved=bool(op.number("interleaved")),
+        )
+        y_THD = np.concatenate([x_THD[..., :start], turned, x_THD[..., stop:]], axis=-1)
+        self._set(target, y_THD)
 
     def _kv_append(self, op: Op, step: Step) -> None:
         k, v = op.inputs
@@ -194,9 +208,16 @@ class ReferenceExecutor:
         )
         self._set(target, y_THD)
 
-    def _silu_mul(self, op: Op, step: Step) -> None:
+    def _gated_mul(self, op: Op, step: Step) -> None:
         (gate, up), (target,) = op.inputs, op.outputs
-        self._set(target, math.silu_mul(self._get(gate), self._get(up)))
+        gated = math.gated_mul(
+            self._get(gate),
+            self._get(up),
+            GATES[op.number("function")],
+            limit=op.real("limit"),
+            alpha=op.real("alpha"),
+        )
+        self._set(target, gated)
 
     def _linear_grid(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
