@@ -287,8 +287,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         kind="expert_mul",
-        does="y [T, top_k width + shared_width] = f(gate) * up of each chosen expert, as gated_mul, "
-        "whose gate and up lie side by side",
+        does="y [T, top_k width + shared_width] = f(gate) * up of each chosen expert, "
+        "as in gated_mul; gate and up lie side by side",
         inputs=(Operand(name="x"),),
         outputs=(Operand(name="y"),),
         attributes=_attributes(
