@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from bandweave.models.graph import Axis, Graph, Value
+from bandweave.models.cut import columns, heads, kv_heads
+from bandweave.models.graph import Graph, Value
 from bandweave.models.spec import HeadsSpec, MlpSpec, ModelSpec
 
 
 def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
     """Pre-norm grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rope."""
     dim = attention.head_dim
-    q_width, kv_width = attention.num_heads * dim, attention.num_kv_heads * dim
+    kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
     y = g.rms_norm(x, "input_norm")
     q, k, v = g.linear(
         y,
         (
-            ("q_proj", q_width, Axis.HEADS),
-            ("k_proj", kv_width, Axis.KV_HEADS),
-            ("v_proj", kv_width, Axis.KV_HEADS),
+            ("q_proj", heads(attention.num_heads, dim)),
+            ("k_proj", kv),
+            ("v_proj", kv),
         ),
         bias=attention.qkv_bias,
     )
@@ -36,8 +37,8 @@ def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
     gate, up = g.linear(
         y,
         (
-            ("gate_proj", mlp.intermediate_size, Axis.COLUMNS),
-            ("up_proj", mlp.intermediate_size, Axis.COLUMNS),
+            ("gate_proj", columns(mlp.intermediate_size)),
+            ("up_proj", columns(mlp.intermediate_size)),
         ),
         bias=mlp.bias,
     )
