@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,7 @@ class StoredTensor:
     def stored(self) -> tuple[Stored, ...]:
         return ((self.file, self.entry),)
 
-    def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[np.generic]:
+    def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[Any]:
         """The rectangle as stored, but float64 rounded to float32; ``rows`` may have a step."""
         result = np.empty((len(rows), len(columns)), self.item)
         if result.size:
