@@ -37,18 +37,19 @@ class Finder:
         self._shapes = {weight.name: weight.shape for weight in needed}
         self._names = tensor_names(spec.family)
         self._places: dict[str, tuple[Slice, ...]] = {}
-        self._matrices: dict[tuple[str, tuple[int, ...]], Matrix | None] = {}
+        self._shared: dict[tuple[str, tuple[int, ...]], Matrix | None] = {}
 
     def find(self, weight: WeightSpec) -> View | None:
         """The tensor; None where it is in none of its places. ``CheckpointError`` where what is
         there is not what is needed: the first such place where no other one will do."""
         pattern, numbers = pattern_of(weight.name)
-        if pattern not in self._places:
-            self._places[pattern] = places(self._names, pattern)
-            if not self._places[pattern]:
+        found = self._places.get(pattern)
+        if found is None:
+            found = self._places[pattern] = places(self._names, pattern)
+            if not found:
                 raise ValueError(f"family {self._spec.family!r} has no place for {weight.name!r}")
         misfit = None
-        for place in self._places[pattern]:
+        for place in found:
             try:
                 view = self._at(place, weight, numbers)
             except Misfit as error:
@@ -85,7 +86,10 @@ class Finder:
             mixture = _of(layer).mlp
             assert isinstance(mixture, MixtureSpec), weight.name
             stored = (mixture.num_experts, *stored)
-        matrix = self._matrix(name, stored, is_vector=len(shape) == 1)
+        key = name, stored
+        if key not in self._shared:
+            self._shared[key] = self._matrix(name, stored, is_vector=len(shape) == 1)
+        matrix = self._shared[key]
         if matrix is None:
             return None
         return View(
@@ -100,12 +104,10 @@ class Finder:
             fitting(stored, shape)
             return StoredTensor(stored, *((shape[-1], 1) if is_vector else shape[-2:]))
         if not is_vector:
-            key = name, shape
-            if key not in self._matrices:
-                each = (find(self._found, name, shape, self._settings) for find in _FORMATS)
-                self._matrices[key] = next((one for one in each if one is not None), None)
-            if self._matrices[key] is not None:
-                return self._matrices[key]
+            for find in _FORMATS:
+                matrix = find(self._found, name, shape, self._settings)
+                if matrix is not None:
+                    return matrix
         if stored is None:
             return None
         dtype = stored[1].dtype

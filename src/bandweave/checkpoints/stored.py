@@ -93,6 +93,8 @@ def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:
 
 def _with_head(name: str) -> str:
     """A name whose prefix of the base model is missing, or too many, put right."""
+    if name.startswith("model.layers."):
+        return name  # nearly all of them
     for prefix in _TEXT_PARTS:
         if name.startswith(prefix):
             name = name.removeprefix(prefix)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from bandweave.models.spec import LayerSpec
 
@@ -36,7 +37,7 @@ class Slice:
     entry: bool = False
     transposed: bool = False
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether it is just the stored tensor."""
         return not self.parts and not self.entry and not self.transposed
