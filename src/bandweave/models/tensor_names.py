@@ -138,13 +138,11 @@ def places(names: Names, pattern: str) -> tuple[Slice, ...]:
 
 
 def named(names: Names, name: str) -> str | None:
-    """The name of the stored tensor that holds the one that bandweave calls ``name``: where there
-    are several places the first that is a tensor of its own, else the first. None if unknown."""
+    """The name of the stored tensor that holds the one that bandweave calls ``name``, in the first
+    of its places; None if unknown."""
     pattern, numbers = pattern_of(name)
     found = places(names, pattern)
-    if not found:
-        return None
-    return filled(next((one for one in found if one.whole), found[0]).tensor, numbers)
+    return filled(found[0].tensor, numbers) if found else None
 
 
 def _several(place: Place | tuple[Place, ...]) -> tuple[Place, ...]:
