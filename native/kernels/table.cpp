@@ -19,6 +19,9 @@ const Kernels& kernels() {
         attention,
         residual_add,
         exp_array,
+        softmax,
+        sigmoid,
+        grid_bias,
         argmax,
         content_row,
     };

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bandweave.models.cut import VOCABULARY_UNIT, Cut, vocabulary
+from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, vocabulary
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import MixtureSpec, ModelSpec
+
+GraphAttribute = int | float | RopeSpec | MixtureSpec
 
 
 class Split(Enum):
@@ -82,13 +84,14 @@ class GraphOp:
     outputs: tuple[Value, ...]
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
-    attributes: Mapping[str, int | float | RopeSpec] = field(default_factory=dict)
+    attributes: Mapping[str, GraphAttribute] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``logits``."""
+    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``route``,
+    ``expert_linear``, ``expert_add``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -202,6 +205,55 @@ class Graph:
             "linear_add", weight, (x, inputs), (x,), weights=(matrix,), biases=(vector,)
         )[0]
 
+    def route(self, y: Value, mixture: MixtureSpec) -> Value:
+        """The chosen experts of each row and their weights, on every node alike."""
+        router = mixture.router
+        weights = [self._weight("router", (mixture.num_experts, y.width), Split.REPLICATED)]
+        if mixture.shared_size and mixture.shared_gate:
+            weights.append(self._weight("shared_expert.gate", (1, y.width), Split.REPLICATED))
+        vectors = [
+            self._weight(name, (mixture.num_experts,), Split.REPLICATED) if given else None
+            for name, given in (
+                ("router.bias", router.logit_bias),
+                ("router.correction", router.correction),
+            )
+        ]
+        out = Value(name="routes", width=2 * mixture.slots)
+        return self._emit(
+            "route", "router", (y,), (out,), weights=tuple(weights), biases=tuple(vectors),
+            attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_linear(self, y: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """Gate and up of each row's experts, and of the shared one: their columns are split."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            cut = columns(width)
+            for product in ("gate_proj", "up_proj"):
+                full, shape = f"{name}.{product}", (width, y.width)
+                weights.append(self._weight(full, shape, Split.ALL_TO_SHARDED, cut))
+                vector = self._weight(f"{full}.bias", (width,), Split.ALL_TO_SHARDED, cut)
+                biases.append(vector if mixture.bias else None)
+        out = Value(name="expert_gate_up", width=0)  # its width is each node's own
+        return self._emit(
+            "expert_linear", "experts.gate_up", (y, routes), (out,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_add(self, x: Value, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """``x`` plus the weighted sum of what the experts make of ``silu(gate) * up``: where the
+        nodes' sums meet."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            full, shape = f"{name}.down_proj", (x.width, width)
+            weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
+            vector = self._weight(f"{full}.bias", (x.width,), Split.REPLICATED)
+            biases.append(vector if mixture.bias else None)
+        return self._emit(
+            "expert_add", "experts.down", (x, made, routes), (x,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
     def logits(self, y: Value) -> Value:
         """The vocabulary projection of the rows whose logits the step asks for."""
         shape = (self.spec.vocab_size, y.width)
@@ -227,7 +279,7 @@ class Graph:
         *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
-        attributes: Mapping[str, int | float | RopeSpec] | None = None,
+        attributes: Mapping[str, GraphAttribute] | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
         self.ops.append(
@@ -243,6 +295,12 @@ class Graph:
             )
         )
         return outputs
+
+
+def _experts(mixture: MixtureSpec) -> list[tuple[str, int]]:
+    """The names of a mixture's experts and their columns, the shared one last."""
+    routed = [(f"experts.{e}", mixture.intermediate_size) for e in range(mixture.num_experts)]
+    return [*routed, ("shared_expert", mixture.shared_size)] if mixture.shared_size else routed
 
 
 def _without_layer(op: GraphOp) -> tuple[object, ...]:

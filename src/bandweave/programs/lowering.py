@@ -5,7 +5,7 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from bandweave.models.graph import (
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
+from bandweave.programs import lowering_mixture
 from bandweave.programs.builder import Builder
 from bandweave.programs.program import (
     CacheShape,
@@ -35,7 +36,7 @@ def lower(
 ) -> Program:
     """The program of one node of a split; with ``layers`` only those of its layers, for who wants
     to know what a node computes and knows which layers are alike."""
-    return _Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+    return Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
 
 
 @lru_cache(16)
@@ -48,7 +49,7 @@ def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, Gr
     ]
 
 
-class _Lowering:
+class Lowering:
     """Walks the graph's operations and emits those that the node has a part in."""
 
     def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
@@ -69,7 +70,10 @@ class _Lowering:
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
-                getattr(self, f"_{op.kind}", self._pointwise)(op)
+                if (other := _OTHERS.get(op.kind)) is not None:
+                    other(self, op)
+                else:
+                    getattr(self, f"_{op.kind}", self._pointwise)(op)
         self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
@@ -89,7 +93,7 @@ class _Lowering:
         self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
-            self.made.embedding = self._part(op.weights[0], rows, columns)
+            self.made.embedding = self.part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
@@ -115,7 +119,7 @@ class _Lowering:
             self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
             offset += len(rows)
             columns = Range(start=0, stop=weight.shape[1])
-            parts.append(self._part(weight, rows, columns))
+            parts.append(self.part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
         self.made.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
@@ -124,7 +128,7 @@ class _Lowering:
         if any(bias is not None for bias in op.biases):
             vector = f"{op.name}.bias"
             pieces = tuple(
-                self._part(bias, part.rows)
+                self.part(bias, part.rows)
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
@@ -206,32 +210,22 @@ class _Lowering:
             rows = Range(start=0, stop=x.width)
             self.made.weights[op.name] = Weight(
                 name=op.name,
-                parts=(self._part(matrix, rows, columns),),
+                parts=(self.part(matrix, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
                 unit=cut.unit,
             )
             source = self.views[inputs.name]
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
-        vector = self._replicated(op.biases[0])
+        vector = self.replicated(op.biases[0])
         contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
-        residual = self.made.buffer("x", x.width)
-        self.made.op(
-            "all_reduce_add",
-            f"{op.name}.reduce",
-            (grid, residual),
-            (residual,),
-            vector=vector,
-            tag=self.tag,
-            group=tuple(self.group),
-            contributors=contributors,
-        )
+        self.reduce(op.name, grid, vector=vector, contributors=contributors)
 
     def _logits(self, op: GraphOp) -> None:
         own = self.share.vocabulary
         if len(own):
             inputs = op.inputs[0].width
-            part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
+            part = self.part(op.weights[0], own, Range(start=0, stop=inputs))
             self.made.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
@@ -243,7 +237,7 @@ class _Lowering:
 
     # --- helpers ---
 
-    def _part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
+    def part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
         return Part(tensor=weight.name, rows=rows, columns=columns, unit=weight.unit)
 
     def _pipe(self, kind: str, stage: int) -> None:
@@ -276,19 +270,46 @@ class _Lowering:
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
-        vector = self._replicated(op.weights[0])
+        vector = self.replicated(op.weights[0])
         self.made.op(
             "rms_norm", op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps,
         )  # fmt: skip
 
-    def _replicated(self, weight: WeightSpec | None) -> str | None:
+    def replicated(self, weight: WeightSpec | None) -> str | None:
         if weight is None:
             return None
         size = weight.shape[0]
-        part = self._part(weight, Range(start=0, stop=size))
-        self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
+        self.made.vectors[weight.name] = Vector(
+            name=weight.name, parts=(self.whole(weight),), size=size
+        )
         return weight.name
+
+    def reduce(
+        self, name: str, grid: View, *, vector: str | None, contributors: tuple[int, ...]
+    ) -> None:
+        """The contributors' sums meet, and go to the residual with a vector."""
+        residual = self.made.buffer("x", grid.width)
+        self.made.op(
+            "all_reduce_add",
+            f"{name}.reduce",
+            (grid, residual),
+            (residual,),
+            vector=vector,
+            tag=self.tag,
+            group=tuple(self.group),
+            contributors=contributors,
+        )
+
+    def whole(self, weight: WeightSpec) -> Part:
+        """All of a tensor."""
+        rows, *columns = (Range(start=0, stop=size) for size in weight.shape)
+        return self.part(weight, rows, columns[0] if columns else None)
+
+    def elements_of(self, weight: WeightSpec) -> Range:
+        """What the node has of a weight along its cut."""
+        assert weight.cut is not None
+        return self.share.elements(weight.cut)
 
     def elements(self, value: Value) -> Range:
         """What the node has of a value's width."""
@@ -298,6 +319,14 @@ class _Lowering:
 
     def _own_view(self, value: Value) -> View | None:
         return self.views.get(value.name) if len(self.elements(value)) else None
+
+
+#: Kinds of operations that have files of their own.
+_OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
+    "route": lowering_mixture.route,
+    "expert_linear": lowering_mixture.expert_linear,
+    "expert_add": lowering_mixture.expert_add,
+}
 
 
 def _number(op: GraphOp, name: str) -> int | float:
