@@ -47,8 +47,8 @@ Matrix Weights::add_random(Random& random, Format format, int inputs, int unit, 
     const Matrix matrix = add(format, inputs, unit, outputs);
     uint8_t* panels = memory_.back().get();
     const size_t bytes = matrix.bytes();
-    if (format == Format::q4 || format == Format::q8) {
-        const size_t block = format == Format::q4 ? 288 : 544;
+    if (is_quantised(format)) {
+        const size_t block = block_bytes(format);
         for (size_t at = 0; at < bytes; at += block) fill_block(random, panels + at, block);
         return matrix;
     }

@@ -176,7 +176,7 @@ void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* 
         std::memset(panels, 0, bytes);
         return;
     }
-    const size_t block = format == Format::q4 ? 288 : 544;
+    const size_t block = block_bytes(format);
     for (size_t at = 0; at < bytes; at += block) {
         std::memset(panels + at, 0, 32);
         std::memset(panels + at + 32, format == Format::q4 ? 0x88 : 0x80, block - 32);

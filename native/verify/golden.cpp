@@ -83,7 +83,7 @@ uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layou
     args.ldx = k;
     args.ldy = size_t{kPanels} * kPanel;
     std::vector<uint8_t> activations;
-    if (format == Format::q8 || format == Format::q4) {
+    if (is_quantised(format)) {
         args.activation_stride = activation_bytes(format, layout);
         activations.resize(args.activation_stride * rows);
         for (size_t r = 0; r < rows; r++)
