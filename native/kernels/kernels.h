@@ -11,8 +11,8 @@ constexpr int kPanel = 16;  // outputs of a weight panel
 constexpr int kGroup = 32;  // elements of a quantisation group
 constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 
-enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3 };
-constexpr int kFormats = 4;
+enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3, mxfp4 = 4, nf4 = 5, ulaw4 = 6 };
+constexpr int kFormats = 7;
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
 
 // In headers that every variant compiles: a copy kept out of line could come from a variant that
@@ -24,8 +24,11 @@ constexpr BW_INLINE bool is_quantised(Format format) {
     return format != Format::f32 && format != Format::bf16;
 }
 
-// Bytes of a group of a panel of a quantised format (formats/packing.py).
-constexpr BW_INLINE size_t block_bytes(Format format) { return format == Format::q8 ? 544 : 288; }
+// Bytes of a group of a panel of a quantised format, and of its scales (formats/packing.py).
+constexpr BW_INLINE size_t scale_bytes(Format format) { return format == Format::mxfp4 ? 16 : 32; }
+constexpr BW_INLINE size_t block_bytes(Format format) {
+    return scale_bytes(format) + (format == Format::q8 ? 512 : 256);
+}
 
 // How k is cut: units of `unit` columns (the last may be short), groups of 32 in each.
 struct Layout {
