@@ -31,8 +31,8 @@ struct Ranks {
     explicit Ranks(const int8_t* values) {
         int order[16], count = 0;
         for (int code = 0; code < 16; code++) {
-            const bool again = std::any_of(order, order + count,
-                                           [&](int other) { return values[other] == values[code]; });
+            const bool again = std::any_of(
+                order, order + count, [&](int other) { return values[other] == values[code]; });
             if (!again) order[count++] = code;
         }
         std::sort(order, order + count, [&](int a, int b) { return values[a] < values[b]; });
@@ -54,7 +54,8 @@ struct Ranks {
 };
 
 const Ranks& ranks_of(Format format) {
-    static const Ranks mxfp4(Mxfp4Codes::kValues), nf4(Nf4Codes::kValues), ulaw4(Ulaw4Codes::kValues);
+    static const Ranks mxfp4(Mxfp4Codes::kValues), nf4(Nf4Codes::kValues),
+        ulaw4(Ulaw4Codes::kValues);
     return format == Format::mxfp4 ? mxfp4 : format == Format::nf4 ? nf4 : ulaw4;
 }
 
@@ -70,7 +71,8 @@ BW_CLONES double loss(const Ranks& ranks, const float* w, float d, float r) {
     double lanes[8] = {};
     for (int i = 0; i < kGroup; i += 8)
         for (int l = 0; l < 8; l++) {
-            const double lost = static_cast<double>(w[i + l]) - static_cast<double>(d * values[i + l]);
+            const double lost =
+                static_cast<double>(w[i + l]) - static_cast<double>(d * values[i + l]);
             lanes[l] += lost * lost;
         }
     for (int half = 4; half > 0; half /= 2)

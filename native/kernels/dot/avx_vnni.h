@@ -43,8 +43,7 @@ struct DotCodes : CodeBlock<Codes> {
             for (int half = 0; half < 2; half++) {
                 const __m256i q = load_half_line(block + kScaleBytes + 64 * j, half);
                 const __m256i low = places<Codes>(_mm256_and_si256(q, mask));
-                const __m256i high =
-                    places<Codes>(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask));
+                const __m256i high = places<Codes>(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask));
                 for (int r = 0; r < R; r++) {
                     __m256i& s = sums[r][half];
                     s = dot4(s, low, four_of_row(a[r] + 4 * j));

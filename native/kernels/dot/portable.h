@@ -28,9 +28,7 @@ struct DotCodes : CodeBlock<Codes> {
     }
 
   private:
-    static inline int place(int code) {
-        return Codes::kInOrder ? code : kPlaces<Codes>.of[code];
-    }
+    static inline int place(int code) { return Codes::kInOrder ? code : kPlaces<Codes>.of[code]; }
 };
 
 struct DotQ8 : Q8Block {

@@ -21,7 +21,8 @@ _LANES = 8
 
 @dataclass(frozen=True)
 class CodeBook:
-    """``values[code]`` are 16 small integers; one that occurs twice is written by its first code."""
+    """``values[code]`` are 16 small integers; one that is there twice is written by its first
+    code."""
 
     values: tuple[int, ...]
 

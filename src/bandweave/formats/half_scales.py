@@ -29,4 +29,6 @@ def quantise_with_half_scales(
     scales_NG = [half_NG.astype(np.float32) for half_NG in halves_NG]
     codes_NG32, chosen_NG = book.choose(w_NG32, scales_NG)
     d_NG = np.choose(chosen_NG, halves_NG) + np.float16(0)  # -0 becomes +0
-    return QuantisedMatrix(format=format, q_NK=groups.unpad(codes_NG32), d_NG=d_NG, unit=groups.unit)
+    return QuantisedMatrix(
+        format=format, q_NK=groups.unpad(codes_NG32), d_NG=d_NG, unit=groups.unit
+    )

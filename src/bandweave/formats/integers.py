@@ -15,8 +15,6 @@ from bandweave.formats.code_book import CodeBook
 from bandweave.formats.matrix import Matrix, QuantisedMatrix
 
 BOOKS: Mapping[str, CodeBook] = {"mxfp4": mxfp4.BOOK, "nf4": nf4.BOOK, "ulaw4": ulaw4.BOOK}
-QUANTISED = ("q8", "q4", *BOOKS)
-"""The formats of ``QuantisedMatrix``."""
 
 
 def zero_of(format: str) -> int:

@@ -13,8 +13,8 @@ from bandweave.executors.reference import math
 from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.math import F32
 from bandweave.executors.reference.weights import ReferenceWeights
-from bandweave.formats.integers import QUANTISED
 from bandweave.formats.matrix import Matrix
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.formats.packing import unpack
 from bandweave.programs.program import Program, Weight
 from bandweave.weights.loading import Weights
@@ -25,7 +25,7 @@ class ReferenceBackend:
 
     def weight_bytes(self, program: Program, weight_format: str) -> int:
         """An array of one byte, or of four, for every weight; scales are next to nothing."""
-        each = 1 if weight_format in QUANTISED else 4
+        each = 1 if weight_format in QUANTISED_FORMATS else 4
         return sum(each * one.outputs * one.inputs for one in program.weights.values())
 
     def kv_page_bytes(self, program: Program, kv_format: str) -> int:

@@ -111,7 +111,8 @@ def _quantised_unit_sums(x_TK: F32, matrix: QuantisedMatrix) -> Iterator[F32]:
 def quantise_activations(x_TK: F32, groups: Groups, limit: int) -> tuple[F64, F32]:
     """Integers ``a`` up to ``limit`` (``[T, G, 32]``, held as float64) and scales ``[T, G]``.
 
-    ``limit`` is 32512 for q8 and 127 for formats of 4 bits. ``NumbersError`` where a value is not finite.
+    ``limit`` is 32512 for q8 and 127 for formats of 4 bits. ``NumbersError`` where a value is not
+    finite.
     """
     x_TG32 = groups.pad(x_TK)
     amax_TG = np.abs(x_TG32).max(axis=2)
