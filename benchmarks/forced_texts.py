@@ -71,7 +71,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 def questions(folder: Folder) -> list[list[int]]:
     """The questions that were held out of the demo's training, with their answers, as chats."""
-    tokenizer = Tokenizer.from_folder(folder.path, eos_token_ids=folder.eos_token_ids)
+    tokenizer = Tokenizer.from_folder(folder.path)
     template = ChatTemplate.from_folder(folder.path)
     content = json.loads((ROOT / "training" / "demo" / "heldout.json").read_text(encoding="utf-8"))
     return [
