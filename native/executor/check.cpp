@@ -64,6 +64,15 @@ void check_weights(const Program& program) {
                 "a matrix's format is unknown");
         require(matrix.panels != nullptr, "a matrix is missing");
     }
+    for (const Op& op : program.ops) {
+        const Matrix* first = nullptr;
+        for (int index : op.matrices) {
+            if (index < 0) continue;
+            const Matrix& matrix = program.matrices[static_cast<size_t>(index)];
+            if (!first) first = &matrix;
+            require(matrix.format == first->format, "an operation's matrices have other formats");
+        }
+    }
     for (const Vector& vector : program.vectors)
         require(vector.values.size() == static_cast<size_t>(vector.size), "a vector is missing");
 }

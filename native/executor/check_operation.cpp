@@ -41,6 +41,13 @@ class Checker {
                     "its sums have too many units");
             case OpKind::rope:
                 return rope();
+            case OpKind::route:
+                return route();
+            case OpKind::expert_linear:
+            case OpKind::expert_grid:
+                return experts();
+            case OpKind::expert_mul:
+                return expert_mul();
             case OpKind::kv_append:
                 return cache();
             case OpKind::attention:
@@ -67,6 +74,7 @@ class Checker {
         }
         void operator()(const char*, AttributeType type, const std::vector<int>& values) const {
             if (type == AttributeType::nodes) return checker.distinct(values);
+            if (type == AttributeType::matrices) return checker.matrices(values);
             for (int value : values) checker.in_range(value);
         }
         void operator()(const char*, AttributeType,
@@ -168,6 +176,66 @@ class Checker {
         const Matrix& m = program_.matrices[static_cast<size_t>(op_.matrix)];
         require(m.layout.k == op_.a.width && m.outputs == op_.out.width,
                 "its matrix has another shape");
+    }
+    void matrices(const std::vector<int>& indices) const {
+        for (int index : indices)
+            require(index >= -1 && index < static_cast<int>(program_.matrices.size()),
+                    "a matrix does not exist");
+    }
+    void route() const {
+        require(op_.experts >= 1 && within(op_.top_k, 1, op_.experts),
+                "it chooses more experts than there are");
+        require(op_.scoring <= 2 && op_.group_score <= 1 && op_.shared <= 2 && op_.normalise <= 1,
+                "it scores in a way that is unknown");
+        require(op_.groups >= 1 && op_.experts % op_.groups == 0 &&
+                    within(op_.top_groups, 1, op_.groups),
+                "its groups do not share out its experts");
+        require(op_.experts / op_.groups > op_.group_score &&
+                    static_cast<int64_t>(op_.experts / op_.groups) * op_.top_groups >= op_.top_k,
+                "its groups have too few experts");
+        require(op_.a.width == op_.experts + (op_.shared == 2),
+                "its logits are not one for each expert");
+        require(op_.out.width == 2 * (op_.top_k + (op_.shared > 0)),
+                "its routes are not one for each chosen expert");
+    }
+    // Routed experts are alike; the shared one stands last.
+    void experts() const {
+        const bool grid = op_.kind == OpKind::expert_grid, shared = op_.shared_width > 0;
+        require(op_.top_k >= 1 && op_.b.width % 2 == 0 &&
+                    within(op_.b.width / 2, op_.top_k, op_.top_k + 1),
+                "its routes are not one for each chosen expert");
+        const bool last = op_.b.width / 2 > op_.top_k;
+        require(last || !shared, "its shared expert has no route");
+        require(static_cast<int>(op_.matrices.size()) >= op_.top_k + last,
+                "it chooses more experts than there are");
+        const View& wide = grid ? op_.a : op_.out;
+        const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
+        require(width == wide.width, "its experts do not make its width");
+        const size_t routed = op_.matrices.size() - last;
+        const Matrix* first = nullptr;
+        int64_t biases = 0, units = 0;
+        for (size_t i = 0; i < op_.matrices.size(); i++) {
+            const int own = i < routed ? op_.width : op_.shared_width;
+            biases += grid ? op_.out.width : own;
+            if (op_.matrices[i] < 0) continue;
+            const Matrix& m = program_.matrices[static_cast<size_t>(op_.matrices[i])];
+            require(grid ? m.layout.k == own && m.outputs == op_.out.width
+                         : m.layout.k == op_.a.width && m.outputs == own,
+                    "a matrix has another shape");
+            if (!first) first = &m;
+            require(m.layout.unit == first->layout.unit || grid, "its matrices have other units");
+            units = std::max<int64_t>(units, m.layout.units());
+        }
+        require(op_.vector < 0 || op_.biases == biases, "its biases are not one for each output");
+        require(!grid || units * static_cast<int64_t>(op_.b.width) <= kMostUnits,
+                "its sums have too many units");
+        times_rows(op_.b.width);
+    }
+    void expert_mul() const {
+        const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
+        require(width == op_.out.width && 2 * width == op_.a.width,
+                "its experts do not make its width");
+        times_rows(op_.top_k + 1);
     }
     void rope() const {
         const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];

@@ -14,6 +14,7 @@
 #include "executor/angles.h"
 #include "executor/check.h"
 #include "executor/fetch_ahead.h"
+#include "executor/route.h"
 #include "executor/span.h"
 
 namespace bw {
@@ -26,6 +27,15 @@ Program checked(Program program, const ExecutorOptions& options, const Exchange*
     check_weights(program);
     check_mesh(program, exchange);
     return program;
+}
+
+// Bytes of a row that the chosen experts' products read.
+size_t widest_input(const Program& program) {
+    size_t widest = 0;
+    for (const Op& op : program.ops)
+        if (op.kind == OpKind::expert_linear)
+            widest = std::max(widest, sizeof(float) * static_cast<size_t>(padded(op.a.width)));
+    return widest;
 }
 
 }  // namespace
@@ -63,7 +73,15 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     for (const Matrix& matrix : program_.matrices)
         if (is_quantised(matrix.format))
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
+    const size_t expert_row = expert_input_bytes();
+    if (expert_row > 0) widest = std::max(widest, widest_input(program_));
     activations_ = Zeroed<uint8_t>(rows * widest);
+    gathered_ = Zeroed<uint8_t>(checked_product({rows, expert_row}));
+    widest = std::max(widest, expert_row);
+    for (const Op& op : program_.ops)
+        if (op.kind == OpKind::route) widest = std::max(widest, sizeof(float) * route_scratch(op));
+    routings_.resize(static_cast<size_t>(team_.members()));
+    inputs_of_.resize(static_cast<size_t>(team_.members()));
     int widest_head = 1;
     for (const CacheShape& cache : program_.caches)
         widest_head = std::max({widest_head, cache.k_dim, cache.v_dim});

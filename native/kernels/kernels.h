@@ -89,7 +89,10 @@ struct ProductArgs {
     float* y;                  // linear: [rows, ldy]
     int64_t* grid;             // linear_grid: [rows, ldy], padded to 16
     size_t ldy;
-    bool bad;  // out: a grid value out of range
+    const size_t* places;  // where each row's outputs begin instead, in elements; or null
+    const float* factors;  // linear_grid: of each row's units, or null for 1
+    bool add;              // linear_grid: to what is there already
+    bool bad;              // out: a grid value out of range
 };
 
 constexpr int kContentLanes = 8;
@@ -128,6 +131,12 @@ struct Kernels {
     // x[i] += grid[i] * 2^-24 (+ bias); false where a sum is out of range.
     bool (*residual_add)(const int64_t* grid, const float* bias, float* x, int n);
     void (*exp)(const float* x, float* y, size_t n);
+    // Softmax over n logits, and the logistic function of each.
+    void (*softmax)(const float* x, float* y, int n);
+    void (*sigmoid)(const float* x, float* y, int n);
+    // grid[i] += factor * bias[i] on the grid, of n numbers padded to 16; false where one is out of
+    // range.
+    bool (*grid_bias)(const float* bias, float factor, int64_t* grid, int n);
     // Index of the largest element, the first on ties; -1 where one is not finite. n >= 1.
     int (*argmax)(const float* x, int n);
     // Adds one row to the content sums of its blocks (content_sums.h): `count` bytes, of which

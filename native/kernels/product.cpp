@@ -28,21 +28,26 @@ struct Target {
     inline void put(int row, VecF acc) const {
         if (args.bias) acc = add(acc, load(args.bias + first_output));
         acc = stored(acc);
-        float* y = args.y + static_cast<size_t>(row) * args.ldy + first_output;
+        float* y = args.y + at(row) + first_output;
         int left = args.outputs - first_output;
         if (left >= kPanel)
             store(y, acc);
         else
             store_first(y, acc, left);
     }
-    template <int N>
-    BW_INLINE void put(int row, const NoUnits<N>& sums, int i) const {
+    template <int N, int P>
+    BW_INLINE void put(int row, const NoUnits<N, P>& sums, int i) const {
         put(row, sums.sum[i]);
     }
     template <class Units>
     BW_INLINE void put(int row, const Units& sums, int i) const {
-        if (!sums.put(i, args.grid + static_cast<size_t>(row) * args.ldy + first_output))
-            args.bad = true;
+        if (!sums.put(i, args.grid + at(row) + first_output, args.add)) args.bad = true;
+    }
+    inline size_t at(int row) const {
+        return args.places ? args.places[row] : static_cast<size_t>(row) * args.ldy;
+    }
+    inline const float* factors(int row) const {
+        return args.factors ? args.factors + row : nullptr;
     }
 };
 
@@ -63,7 +68,7 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
     }
     VecF acc[R];
     Units total;
-    total.start();
+    total.start(target.factors(row));
     for (int r = 0; r < R; r++) acc[r] = zero();
     int group = 0;
     for (int u = 0; u < units; u++) {
@@ -120,7 +125,8 @@ int tiled_rows(ProductArgs& args, Span rows) {
         const uint8_t* w = args.panels + static_cast<size_t>(panel) * args.panel_stride;
         const int left = args.num_panels - panel;
         const int panels = left < Block::kMostPanels ? left : Block::kMostPanels;
-        block.run(args, w, panels, args.ahead, rows.from, tiles);
+        block.run(args, w, panels, args.ahead, rows.from, tiles,
+                  Target{args, 0}.factors(rows.from));
         for (int p = 0; p < panels; p++) {
             const Target target{args, (panel + p) * kPanel};
             for (int i = 0; i < tiles * kTileRows; i++) {
@@ -177,7 +183,7 @@ inline bool float_panels(ProductArgs& args, int panel, int row) {
                                           static_cast<size_t>(panel + p) * args.panel_stride);
     VecF acc[R * P];
     Units total;
-    total.start();
+    total.start(Target{args, 0}.factors(row));
     for (int i = 0; i < R * P; i++) acc[i] = zero();
     const float* x = args.x + static_cast<size_t>(row) * args.ldx;
     const size_t ahead = row == 0 ? args.ahead : 0;
@@ -207,9 +213,9 @@ template <typename T, int R, int P, bool kOnGrid>
 inline void float_rows(ProductArgs& args, int panel, int& row) {
     for (; row + R <= args.rows; row += R) {
         if constexpr (!kOnGrid) {
-            float_panels<T, R, P, NoUnits<R * P>>(args, panel, row);
+            float_panels<T, R, P, NoUnits<R * P, P>>(args, panel, row);
         } else if (args.layout.units() > NarrowUnits<1>::kMostUnits ||
-                   !float_panels<T, R, P, NarrowUnits<R * P>>(args, panel, row)) {
+                   !float_panels<T, R, P, NarrowUnits<R * P, P>>(args, panel, row)) {
             for (int r = row; r < row + R; r++)
                 for (int p = panel; p < panel + P; p++)
                     float_panels<T, 1, 1, WideUnits<1>>(args, p, r);

@@ -20,6 +20,9 @@ const Kernels& kernels() {
         attention,
         residual_add,
         exp_array,
+        softmax,
+        sigmoid,
+        grid_bias,
         argmax,
         content_row,
     };

@@ -102,9 +102,9 @@ def _describe(
     out = bytearray(struct.pack("<I", len(encoded)) + encoded)
     out += ints(options.kv_format == "f16", options.context, options.max_rows)
     out += struct.pack("<I", len(options.end_tokens)) + ints(*options.end_tokens)
-    for name in program.weights:
-        panels = weights.matrices[name].panels
-        out += ints(_FORMATS[options.weight_format]) + pieces.add(panels)
+    for name, weight in program.weights.items():
+        panels, own_format = weights.matrices[name].panels, weight.format_in(options.weight_format)
+        out += ints(_FORMATS[own_format]) + pieces.add(panels)
     for name in program.vectors:
         out += pieces.add(weights.vectors[name].astype("<f4"))
     table = source.read("embed_tokens", Range(start=0, stop=program.vocab_size))

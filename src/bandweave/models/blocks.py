@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from bandweave.models.graph import Axis, Graph, Value
-from bandweave.models.spec import HeadsSpec, MlpSpec, ModelSpec
+from bandweave.models.cut import columns, heads, kv_heads
+from bandweave.models.graph import Graph, Value
+from bandweave.models.spec import HeadsSpec, MixtureSpec, MlpSpec, ModelSpec
 
 
 def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
     """Pre-norm grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rope."""
     dim = attention.head_dim
-    q_width, kv_width = attention.num_heads * dim, attention.num_kv_heads * dim
+    kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
     y = g.rms_norm(x, "input_norm")
     q, k, v = g.linear(
         y,
         (
-            ("q_proj", q_width, Axis.HEADS),
-            ("k_proj", kv_width, Axis.KV_HEADS),
-            ("v_proj", kv_width, Axis.KV_HEADS),
+            ("q_proj", heads(attention.num_heads, dim)),
+            ("k_proj", kv),
+            ("v_proj", kv),
         ),
         bias=attention.qkv_bias,
     )
@@ -36,22 +37,33 @@ def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
     gate, up = g.linear(
         y,
         (
-            ("gate_proj", mlp.intermediate_size, Axis.COLUMNS),
-            ("up_proj", mlp.intermediate_size, Axis.COLUMNS),
+            ("gate_proj", columns(mlp.intermediate_size)),
+            ("up_proj", columns(mlp.intermediate_size)),
         ),
         bias=mlp.bias,
     )
     return g.linear_add(x, g.silu_mul(gate, up), "down_proj", bias=mlp.bias)
 
 
+def mixture_block(g: Graph, x: Value, mixture: MixtureSpec) -> Value:
+    """Pre-norm mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538)."""
+    y = g.rms_norm(x, "post_norm")
+    routes = g.route(y, mixture)
+    made = g.expert_linear(y, routes, mixture)
+    return g.expert_add(x, made, routes, mixture)
+
+
 def decoder(spec: ModelSpec) -> Graph:
-    """A stack of attention and gated-MLP blocks between an embedding and a vocabulary."""
+    """A stack of attention and MLP blocks between an embedding and a vocabulary."""
     g = Graph(spec)
     x = g.embed()
     for index, layer in enumerate(spec.layers):
-        assert isinstance(layer.attention, HeadsSpec) and isinstance(layer.mlp, MlpSpec)
+        assert isinstance(layer.attention, HeadsSpec)
         with g.layer(index):
             x = attention_block(g, x, layer.attention)
-            x = gated_mlp_block(g, x, layer.mlp)
+            if isinstance(layer.mlp, MixtureSpec):
+                x = mixture_block(g, x, layer.mlp)
+            else:
+                x = gated_mlp_block(g, x, layer.mlp)
     g.logits(g.rms_norm(x, "norm"))
     return g

@@ -95,7 +95,8 @@ def _layer(layer: LayerSpec, hidden: int) -> LayerShape:
     return LayerShape(
         attention=attention,
         shared_parameters=_GATED * hidden * mlp.shared_size + (hidden if mlp.shared_gate else 0),
-        router_parameters=mlp.num_experts * (hidden + (1 if mlp.router_bias else 0)),
+        router_parameters=mlp.num_experts
+        * (hidden + mlp.router.logit_bias + mlp.router.correction),
         expert_parameters=_GATED * hidden * width + biases,
         expert_width=width,
         experts=mlp.num_experts,

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, vocabulary
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import MixtureSpec, ModelSpec
+
+GraphAttribute = int | float | RopeSpec | MixtureSpec
 
 
 class Split(Enum):
@@ -23,29 +26,6 @@ class Split(Enum):
     REPLICATED = "replicated"  # every node holds all of it
     ALL_TO_SHARDED = "all_to_sharded"  # every node reads all inputs and makes some outputs
     SHARDED_TO_ALL = "sharded_to_all"  # every node reads its inputs; the sums meet in an all-reduce
-
-
-class Axis(Enum):
-    """What is counted along the split dim of a weight."""
-
-    HEADS = "heads"  # query heads; unit: one head
-    KV_HEADS = "kv_heads"  # key/value heads; unit: one head
-    COLUMNS = "columns"  # columns of the MLP; unit: COLUMN_UNIT columns
-    VOCABULARY = "vocabulary"  # rows of the vocabulary; unit: VOCABULARY_UNIT rows
-
-
-COLUMN_UNIT = 64
-VOCABULARY_UNIT = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightSpec:
-    """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``."""
-
-    name: str
-    shape: tuple[int, ...]
-    split: Split
-    axis: Axis | None = None  # of dim 0 for all_to_sharded, of dim 1 for sharded_to_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,25 +37,40 @@ class SplitUnit:
     size: int
 
 
-def split_unit(weight: WeightSpec, spec: ModelSpec) -> SplitUnit:
-    """The unit by which a weight of a model may be split, and its content is compared."""
-    columns = weight.split is Split.SHARDED_TO_ALL
-    if weight.axis in (Axis.HEADS, Axis.KV_HEADS):
-        return SplitUnit(columns=columns, size=spec.head_dim)
-    if weight.axis is Axis.COLUMNS:
-        return SplitUnit(columns=columns, size=COLUMN_UNIT)
-    if weight.axis is Axis.VOCABULARY or len(weight.shape) == 2:  # or the embedding, read by rows
-        return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
-    return SplitUnit(columns=columns, size=weight.shape[0])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightSpec:
+    """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``.
+
+    ``cut``: of dim 0 for ``all_to_sharded``, of dim 1 for ``sharded_to_all``. ``step``: of one that
+    is not cut, rows that are compared together, all of them where None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    split: Split
+    cut: Cut | None = None
+    step: int | None = None
+
+    @property
+    def unit(self) -> SplitUnit:
+        """The unit by which it may be split, and its content is compared."""
+        columns = self.split is Split.SHARDED_TO_ALL
+        if self.step is not None:
+            return SplitUnit(columns=columns, size=self.step)
+        if self.cut is not None:
+            return SplitUnit(columns=columns, size=self.cut.unit)
+        if len(self.shape) == 2:  # the embedding and routers, read by rows
+            return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
+        return SplitUnit(columns=columns, size=self.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
-    """A ``[rows, width]`` float32 array; ``axis`` says what its width is split along, if at all."""
+    """A ``[rows, width]`` float32 array; ``cut`` says how its width is split, if at all."""
 
     name: str
     width: int
-    axis: Axis | None = None
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,13 +84,14 @@ class GraphOp:
     outputs: tuple[Value, ...]
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
-    attributes: Mapping[str, int | float | RopeSpec] = field(default_factory=dict)
+    attributes: Mapping[str, GraphAttribute] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``logits``."""
+    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``route``,
+    ``expert_linear``, ``expert_add``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -145,15 +141,19 @@ class Graph:
         return self._emit("rms_norm", weight, (x,), (y,), weights=(vector,))[0]
 
     def linear(
-        self, y: Value, weights: tuple[tuple[str, int, Axis], ...], *, bias: bool = False
+        self, y: Value, weights: tuple[tuple[str, Cut | int], ...], *, bias: bool = False
     ) -> tuple[Value, ...]:
-        """Several products of one input: ``(name, outputs, axis)`` each, ``all_to_sharded``."""
+        """Several products of one input: a name and its outputs each. Outputs that have a cut are
+        split (``all_to_sharded``), others computed by every node."""
         specs, biases, values = [], [], []
-        for name, outputs, axis in weights:
-            specs.append(self._weight(name, (outputs, y.width), Split.ALL_TO_SHARDED, axis))
-            vector = self._weight(f"{name}.bias", (outputs,), Split.ALL_TO_SHARDED, axis)
+        for name, made in weights:
+            cut = made if isinstance(made, Cut) else None
+            outputs = made if isinstance(made, int) else made.total * made.width
+            split = Split.REPLICATED if cut is None else Split.ALL_TO_SHARDED
+            specs.append(self._weight(name, (outputs, y.width), split, cut))
+            vector = self._weight(f"{name}.bias", (outputs,), split, cut)
             biases.append(vector if bias else None)
-            values.append(Value(name=name.removesuffix("_proj"), width=outputs, axis=axis))
+            values.append(Value(name=name.removesuffix("_proj"), width=outputs, cut=cut))
         label = "_".join(value.name for value in values) + "_proj"
         return self._emit(
             "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
@@ -184,7 +184,7 @@ class Graph:
         ``window``: keys that a row sees, None for all of them; ``scale``: of the scores, None for
         one over the square root of a head's elements.
         """
-        out = Value(name="attended", width=q.width, axis=q.axis)
+        out = Value(name="attended", width=q.width, cut=q.cut)
         attributes = {
             "window": window or 0,
             "scale": 1 / math.sqrt(head_dim) if scale is None else scale,
@@ -193,33 +193,82 @@ class Graph:
 
     def silu_mul(self, gate: Value, up: Value) -> Value:
         """``silu(gate) * up``."""
-        out = Value(name="gated", width=gate.width, axis=gate.axis)
+        out = Value(name="gated", width=gate.width, cut=gate.cut)
         return self._emit("silu_mul", "silu_mul", (gate, up), (out,))[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
         shape = (x.width, inputs.width)
-        matrix = self._weight(weight, shape, Split.SHARDED_TO_ALL, inputs.axis)
+        matrix = self._weight(weight, shape, Split.SHARDED_TO_ALL, inputs.cut)
         vector = self._weight(f"{weight}.bias", (x.width,), Split.REPLICATED) if bias else None
         return self._emit(
             "linear_add", weight, (x, inputs), (x,), weights=(matrix,), biases=(vector,)
         )[0]
+
+    def route(self, y: Value, mixture: MixtureSpec) -> Value:
+        """The chosen experts of each row and their weights, on every node alike."""
+        router = mixture.router
+        weights = [self._weight("router", (mixture.num_experts, y.width), Split.REPLICATED)]
+        if mixture.shared_size and mixture.shared_gate:
+            weights.append(self._weight("shared_expert.gate", (1, y.width), Split.REPLICATED))
+        vectors = [
+            self._weight(name, (mixture.num_experts,), Split.REPLICATED) if given else None
+            for name, given in (
+                ("router.bias", router.logit_bias),
+                ("router.correction", router.correction),
+            )
+        ]
+        out = Value(name="routes", width=2 * mixture.slots)
+        return self._emit(
+            "route", "router", (y,), (out,), weights=tuple(weights), biases=tuple(vectors),
+            attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_linear(self, y: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """Gate and up of each row's experts, and of the shared one: their columns are split."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            cut = columns(width)
+            for product in ("gate_proj", "up_proj"):
+                full, shape = f"{name}.{product}", (width, y.width)
+                weights.append(self._weight(full, shape, Split.ALL_TO_SHARDED, cut))
+                vector = self._weight(f"{full}.bias", (width,), Split.ALL_TO_SHARDED, cut)
+                biases.append(vector if mixture.bias else None)
+        out = Value(name="expert_gate_up", width=0)  # its width is each node's own
+        return self._emit(
+            "expert_linear", "experts.gate_up", (y, routes), (out,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_add(self, x: Value, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """``x`` plus the weighted sum of what the experts make of ``silu(gate) * up``: where the
+        nodes' sums meet."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            full, shape = f"{name}.down_proj", (x.width, width)
+            weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
+            vector = self._weight(f"{full}.bias", (x.width,), Split.REPLICATED)
+            biases.append(vector if mixture.bias else None)
+        return self._emit(
+            "expert_add", "experts.down", (x, made, routes), (x,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
 
     def logits(self, y: Value) -> Value:
         """The vocabulary projection of the rows whose logits the step asks for."""
         shape = (self.spec.vocab_size, y.width)
         name = "embed_tokens" if self.spec.tied_embeddings else "lm_head"
         matrix = WeightSpec(
-            name=name, shape=shape, split=Split.ALL_TO_SHARDED, axis=Axis.VOCABULARY
+            name=name, shape=shape, split=Split.ALL_TO_SHARDED, cut=vocabulary(self.spec.vocab_size)
         )
-        out = Value(name="logits", width=self.spec.vocab_size, axis=Axis.VOCABULARY)
+        out = Value(name="logits", width=self.spec.vocab_size, cut=vocabulary(self.spec.vocab_size))
         return self._emit("logits", "lm_head", (y,), (out,), weights=(matrix,))[0]
 
     def _weight(
-        self, name: str, shape: tuple[int, ...], split: Split, axis: Axis | None = None
+        self, name: str, shape: tuple[int, ...], split: Split, cut: Cut | None = None
     ) -> WeightSpec:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
-        return WeightSpec(name=full, shape=shape, split=split, axis=axis)
+        return WeightSpec(name=full, shape=shape, split=split, cut=cut)
 
     def _emit(
         self,
@@ -230,7 +279,7 @@ class Graph:
         *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
-        attributes: Mapping[str, int | float | RopeSpec] | None = None,
+        attributes: Mapping[str, GraphAttribute] | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
         self.ops.append(
@@ -248,11 +297,17 @@ class Graph:
         return outputs
 
 
+def _experts(mixture: MixtureSpec) -> list[tuple[str, int]]:
+    """The names of a mixture's experts and their columns, the shared one last."""
+    routed = [(f"experts.{e}", mixture.intermediate_size) for e in range(mixture.num_experts)]
+    return [*routed, ("shared_expert", mixture.shared_size)] if mixture.shared_size else routed
+
+
 def _without_layer(op: GraphOp) -> tuple[object, ...]:
     """All that an operation is but its layer's number."""
     start = len(f"layers.{op.layer}.")
     weights = tuple(
-        None if one is None else (one.name[start:], one.shape, one.split, one.axis)
+        None if one is None else (one.name[start:], one.shape, one.split, one.cut)
         for one in (*op.weights, *op.biases)
     )
     return (

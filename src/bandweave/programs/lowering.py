@@ -5,21 +5,19 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from bandweave.models.graph import (
-    COLUMN_UNIT,
-    Axis,
     Graph,
     GraphOp,
     Value,
     WeightSpec,
-    split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
+from bandweave.programs import lowering_mixture
 from bandweave.programs.builder import Builder
 from bandweave.programs.program import (
     CacheShape,
@@ -38,7 +36,7 @@ def lower(
 ) -> Program:
     """The program of one node of a split; with ``layers`` only those of its layers, for who wants
     to know what a node computes and knows which layers are alike."""
-    return _Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+    return Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
 
 
 @lru_cache(16)
@@ -51,7 +49,7 @@ def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, Gr
     ]
 
 
-class _Lowering:
+class Lowering:
     """Walks the graph's operations and emits those that the node has a part in."""
 
     def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
@@ -72,7 +70,10 @@ class _Lowering:
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
-                getattr(self, f"_{op.kind}", self._pointwise)(op)
+                if (other := _OTHERS.get(op.kind)) is not None:
+                    other(self, op)
+                else:
+                    getattr(self, f"_{op.kind}", self._pointwise)(op)
         self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
@@ -92,7 +93,7 @@ class _Lowering:
         self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
-            self.made.embedding = self._part(op.weights[0], rows, columns)
+            self.made.embedding = self.part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
@@ -107,20 +108,18 @@ class _Lowering:
         self._norm(op, source, target, groups=1, dim=x.width)
 
     def _linear(self, op: GraphOp) -> None:
-        own = [self._range(value.axis) for value in op.outputs]
-        widths = [len(r) * self._unit_width(v.axis) for r, v in zip(own, op.outputs, strict=True)]
+        own = [self.elements(value) for value in op.outputs]
+        widths = [len(rows) for rows in own]
         if not sum(widths):
             return
         name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
         target = self.made.buffer(name, sum(widths))
         offset, parts = 0, []
-        for value, weight, r, width in zip(op.outputs, op.weights, own, widths, strict=True):
-            self.views[value.name] = View(buffer=name, offset=offset, width=width)
-            offset += width
-            scale = self._unit_width(value.axis)
-            rows = Range(start=r.start * scale, stop=r.stop * scale)
+        for value, weight, rows in zip(op.outputs, op.weights, own, strict=True):
+            self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
+            offset += len(rows)
             columns = Range(start=0, stop=weight.shape[1])
-            parts.append(self._part(weight, rows, columns))
+            parts.append(self.part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
         self.made.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
@@ -129,7 +128,7 @@ class _Lowering:
         if any(bias is not None for bias in op.biases):
             vector = f"{op.name}.bias"
             pieces = tuple(
-                self._part(bias, part.rows)
+                self.part(bias, part.rows)
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
@@ -139,12 +138,14 @@ class _Lowering:
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
-            dim = self.spec.head_dim
+            (weight,) = op.weights
+            dim = weight.shape[0]
             self._norm(op, view, view, groups=view.width // dim, dim=dim)
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
-            dim = self.spec.head_dim
+            (value,) = op.inputs
+            dim = 0 if value.cut is None else value.cut.width
             rope = op.attributes["rope"]
             assert isinstance(rope, RopeSpec)
             self.made.op(
@@ -159,17 +160,17 @@ class _Lowering:
             )
 
     def _attention(self, op: GraphOp) -> None:
-        share, spec = self.share, self.spec
-        if not len(share.heads):
+        query, key, value = op.inputs
+        assert query.cut is not None and key.cut is not None and value.cut is not None
+        heads, kv_heads = self.share.range(query.cut), self.share.range(key.cut)
+        if not len(heads):
             return
-        q, k, v = (self.views[value.name] for value in op.inputs)
-        dim = spec.head_dim
-        shape = CacheShape(kv_heads=len(share.kv_heads), k_dim=dim, v_dim=dim)
+        q, k, v = (self.views[one.name] for one in op.inputs)
+        shape = CacheShape(kv_heads=len(kv_heads), k_dim=key.cut.width, v_dim=value.cut.width)
         cache = self.made.cache(shape)
         self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
         kv_map = tuple(
-            head // spec.heads_per_kv_head - share.kv_heads.start
-            for head in range(share.heads.start, share.heads.stop)
+            head // key.cut.sharing - kv_heads.start for head in range(heads.start, heads.stop)
         )
         out = self.made.buffer("attended", q.width)
         self.views[op.outputs[0].name] = out
@@ -179,7 +180,7 @@ class _Lowering:
             (q,),
             (out,),
             cache=cache,
-            heads=len(share.heads),
+            heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
             scale=_number(op, "scale"),
@@ -201,44 +202,30 @@ class _Lowering:
 
     def _linear_add(self, op: GraphOp) -> None:
         x, inputs = op.inputs
-        (matrix,), axis = op.weights, inputs.axis
-        assert matrix.split is WeightSplit.SHARDED_TO_ALL and axis is not None
+        (matrix,), cut = op.weights, inputs.cut
+        assert matrix.split is WeightSplit.SHARDED_TO_ALL and cut is not None
         grid = self.made.buffer("grid", x.width, dtype="grid")
-        own, scale = self._range(axis), self._unit_width(axis)
-        if len(own):
-            columns = Range(start=own.start * scale, stop=own.stop * scale)
+        columns = self.share.elements(cut)
+        if len(columns):
             rows = Range(start=0, stop=x.width)
-            unit = self.spec.head_dim if axis is Axis.HEADS else COLUMN_UNIT
             self.made.weights[op.name] = Weight(
                 name=op.name,
-                parts=(self._part(matrix, rows, columns),),
+                parts=(self.part(matrix, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
-                unit=unit,
+                unit=cut.unit,
             )
             source = self.views[inputs.name]
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
-        vector = self._replicated(op.biases[0])
-        contributors = tuple(
-            node for node in self.group if len(self._range(axis, self.split.shares[node]))
-        )
-        residual = self.made.buffer("x", x.width)
-        self.made.op(
-            "all_reduce_add",
-            f"{op.name}.reduce",
-            (grid, residual),
-            (residual,),
-            vector=vector,
-            tag=self.tag,
-            group=tuple(self.group),
-            contributors=contributors,
-        )
+        vector = self.replicated(op.biases[0])
+        contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
+        self.reduce(op.name, grid, vector=vector, contributors=contributors)
 
     def _logits(self, op: GraphOp) -> None:
         own = self.share.vocabulary
         if len(own):
             inputs = op.inputs[0].width
-            part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
+            part = self.part(op.weights[0], own, Range(start=0, stop=inputs))
             self.made.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
@@ -250,9 +237,8 @@ class _Lowering:
 
     # --- helpers ---
 
-    def _part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
-        unit = split_unit(weight, self.spec)
-        return Part(tensor=weight.name, rows=rows, columns=columns, unit=unit)
+    def part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
+        return Part(tensor=weight.name, rows=rows, columns=columns, unit=weight.unit)
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
@@ -284,35 +270,63 @@ class _Lowering:
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
-        vector = self._replicated(op.weights[0])
+        vector = self.replicated(op.weights[0])
         self.made.op(
             "rms_norm", op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps,
         )  # fmt: skip
 
-    def _replicated(self, weight: WeightSpec | None) -> str | None:
+    def replicated(self, weight: WeightSpec | None) -> str | None:
         if weight is None:
             return None
         size = weight.shape[0]
-        part = self._part(weight, Range(start=0, stop=size))
-        self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
+        self.made.vectors[weight.name] = Vector(
+            name=weight.name, parts=(self.whole(weight),), size=size
+        )
         return weight.name
 
-    def _range(self, axis: Axis | None, share: NodeShare | None = None) -> Range:
-        share = share or self.share
-        if axis is Axis.HEADS:
-            return share.heads
-        if axis is Axis.KV_HEADS:
-            return share.kv_heads
-        assert axis is Axis.COLUMNS, axis
-        return share.columns
+    def reduce(
+        self, name: str, grid: View, *, vector: str | None, contributors: tuple[int, ...]
+    ) -> None:
+        """The contributors' sums meet, and go to the residual with a vector."""
+        residual = self.made.buffer("x", grid.width)
+        self.made.op(
+            "all_reduce_add",
+            f"{name}.reduce",
+            (grid, residual),
+            (residual,),
+            vector=vector,
+            tag=self.tag,
+            group=tuple(self.group),
+            contributors=contributors,
+        )
 
-    def _unit_width(self, axis: Axis | None) -> int:
-        return 1 if axis is Axis.COLUMNS else self.spec.head_dim
+    def whole(self, weight: WeightSpec) -> Part:
+        """All of a tensor."""
+        rows, *columns = (Range(start=0, stop=size) for size in weight.shape)
+        return self.part(weight, rows, columns[0] if columns else None)
+
+    def elements_of(self, weight: WeightSpec) -> Range:
+        """What the node has of a weight along its cut."""
+        assert weight.cut is not None
+        return self.share.elements(weight.cut)
+
+    def elements(self, value: Value) -> Range:
+        """What the node has of a value's width."""
+        if value.cut is None:
+            return Range(start=0, stop=value.width)
+        return self.share.elements(value.cut)
 
     def _own_view(self, value: Value) -> View | None:
-        whole = value.axis is None
-        return self.views.get(value.name) if whole or len(self._range(value.axis)) else None
+        return self.views.get(value.name) if len(self.elements(value)) else None
+
+
+#: Kinds of operations that have files of their own.
+_OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
+    "route": lowering_mixture.route,
+    "expert_linear": lowering_mixture.expert_linear,
+    "expert_add": lowering_mixture.expert_add,
+}
 
 
 def _number(op: GraphOp, name: str) -> int | float:

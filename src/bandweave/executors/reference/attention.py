@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.executors.executor import PAGE_SIZE, Step
-from bandweave.executors.reference.math import F32, exp, fma, lane_sum
+from bandweave.executors.reference.math import F32, SMALLEST_WEIGHT, exp, fma, lane_sum
 from bandweave.executors.reference.products import NumbersError
 from bandweave.formats.stored import stored
-
-SMALLEST_WEIGHT = np.float32(2.0**-37)
 
 
 class LayerCache:

@@ -25,8 +25,11 @@ class ReferenceBackend:
 
     def weight_bytes(self, program: Program, weight_format: str) -> int:
         """An array of one byte, or of four, for every weight; scales are next to nothing."""
-        each = 1 if weight_format in QUANTISED_FORMATS else 4
-        return sum(each * one.outputs * one.inputs for one in program.weights.values())
+
+        def each(one: Weight) -> int:
+            return 1 if one.format_in(weight_format) in QUANTISED_FORMATS else 4
+
+        return sum(each(one) * one.outputs * one.inputs for one in program.weights.values())
 
     def kv_page_bytes(self, program: Program, kv_format: str) -> int:
         each = np.dtype(np.float16 if kv_format == "f16" else np.float32).itemsize

@@ -37,10 +37,14 @@ def linear(x_TK: F32, matrix: Matrix, bias_N: F32 | None) -> F32:
         return y_TN + bias_N
 
 
-def linear_grid(x_TK: F32, matrix: Matrix) -> Grid:
-    """``x @ w.T`` as grid steps, ``[T, N]``: the sum of the units' rounded sums."""
+def linear_grid(x_TK: F32, matrix: Matrix, factors_T: F32 | None = None) -> Grid:
+    """``x @ w.T`` as grid steps, ``[T, N]``: the sum of the units' rounded sums, each multiplied by
+    its row's factor first."""
     total_TN: Grid | None = None
     for y_TN in unit_sums(x_TK, matrix):
+        if factors_T is not None:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                y_TN = y_TN * factors_T[:, None]
         grid_TN = to_grid(y_TN)
         total_TN = grid_TN if total_TN is None else total_TN + grid_TN
     assert total_TN is not None
