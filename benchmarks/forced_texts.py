@@ -42,9 +42,7 @@ def random_texts(vocab_size: int) -> list[list[int]]:
     return generator.integers(0, vocab_size, (_RANDOM_TEXTS, _RANDOM_TOKENS)).tolist()
 
 
-def compare(
-    expected: Sequence[Logits], found: Sequence[Logits]
-) -> tuple[list[float], list[float]]:
+def compare(expected: Sequence[Logits], found: Sequence[Logits]) -> tuple[list[float], list[float]]:
     """By text: the mean KL divergence (nats), and the share of other best tokens (%)."""
     divergences, changes = [], []
     for a, b in zip(expected, found, strict=True):
