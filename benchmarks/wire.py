@@ -56,8 +56,8 @@ def _measure(name: str, folder: Folder, texts: Texts, series: list[Series]) -> s
             say(f"wire: {name}, {split}, {wire}")
             rounded = logits_of(folder, texts, nodes, stages, wire, "q4")
             found = compare(exact, rounded)
-            divergence.append(Point(name=wire, x=split, estimate=_mean(found[0])))
-            changes.append(Point(name=wire, x=split, estimate=_mean(found[1])))
+            divergence.append(Point(name=wire, x=split, estimate=mean(found[0])))
+            changes.append(Point(name=wire, x=split, estimate=mean(found[1])))
     for title, unit, points in (
         ("KL divergence", "nats", divergence),
         ("another likeliest token", "%", changes),
