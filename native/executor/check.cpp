@@ -66,7 +66,8 @@ void check_program(const Program& program, int max_rows) {
 
 void check_weights(const Program& program) {
     for (const Matrix& matrix : program.matrices) {
-        require(within(static_cast<int>(matrix.format), 0, 3), "a matrix's format is unknown");
+        require(within(static_cast<int>(matrix.format), 0, kFormats - 1),
+                "a matrix's format is unknown");
         require(matrix.panels != nullptr, "a matrix is missing");
     }
     for (const Op& op : program.ops) {

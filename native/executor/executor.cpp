@@ -71,7 +71,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         if (std::fabs(op.eps) < std::numeric_limits<float>::min()) op.eps = 0.0f;
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
-        if (matrix.format == Format::q8 || matrix.format == Format::q4)
+        if (is_quantised(matrix.format))
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
     const size_t expert_row = std::max(expert_input_bytes(), head_input_bytes());
     if (expert_row > 0) widest = std::max(widest, widest_input(program_));

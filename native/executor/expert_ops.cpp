@@ -17,8 +17,6 @@ constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
 // cache from one expert to the next.
 constexpr int kSumsTogether = 1 << 15;
 
-bool is_quantised(Format format) { return format == Format::q8 || format == Format::q4; }
-
 size_t input_bytes(const Matrix& matrix) {
     if (is_quantised(matrix.format)) return activation_bytes(matrix.format, matrix.layout);
     return sizeof(float) * static_cast<size_t>(padded(matrix.layout.k));

@@ -72,7 +72,7 @@ void Executor::head_linear(const Op& op, int member) {
     const int rows = step_.rows, heads = static_cast<int>(op.matrices.size());
     const int in = op.a.width / heads, out = op.out.width / heads;
     const Matrix& first = program_.matrices[static_cast<size_t>(op.matrices[0])];
-    const bool quantised = first.format == Format::q8 || first.format == Format::q4;
+    const bool quantised = is_quantised(first.format);
     const size_t bytes = activation_bytes(first.format, first.layout);
     auto input = [&](int h, int r) {
         return gathered_.data() +

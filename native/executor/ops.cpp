@@ -31,7 +31,7 @@ void Executor::linear_grid(const Op& op, int member) { product(op, member, true,
 void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
     const Matrix& matrix = program_.matrices[static_cast<size_t>(op.matrix)];
     const int rows = chosen.to - chosen.from;
-    const bool quantised = matrix.format == Format::q8 || matrix.format == Format::q4;
+    const bool quantised = is_quantised(matrix.format);
     ProductArgs args{};
     args.rows = rows;
     args.layout = matrix.layout;

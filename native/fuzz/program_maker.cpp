@@ -27,7 +27,10 @@ class Maker {
 
   private:
     int size() { return random_.pick({1, 7, 16, 33, 64, random_.between(1, 200)}); }
-    Format format() { return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4}); }
+    Format format() {
+        return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4, Format::mxfp4,
+                             Format::nf4, Format::ulaw4});
+    }
 
     void sizes() {
         p_.hidden_size = size();

@@ -11,7 +11,8 @@ constexpr int kPanel = 16;  // outputs of a weight panel
 constexpr int kGroup = 32;  // elements of a quantisation group
 constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 
-enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3 };
+enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3, mxfp4 = 4, nf4 = 5, ulaw4 = 6 };
+constexpr int kFormats = 7;
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
 // Functions of a gate, in the order of GATES of src/bandweave/programs/operations.py.
 enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2 };
@@ -20,6 +21,17 @@ constexpr int kGateFunctions = 3;
 // In headers that every variant compiles: a copy kept out of line could come from a variant that
 // this processor can't run.
 #define BW_INLINE inline __attribute__((always_inline))
+
+// Integers and scales, in groups; the others are plain numbers.
+constexpr BW_INLINE bool is_quantised(Format format) {
+    return format != Format::f32 && format != Format::bf16;
+}
+
+// Bytes of a group of a panel of a quantised format, and of its scales (formats/packing.py).
+constexpr BW_INLINE size_t scale_bytes(Format format) { return format == Format::mxfp4 ? 16 : 32; }
+constexpr BW_INLINE size_t block_bytes(Format format) {
+    return scale_bytes(format) + (format == Format::q8 ? 512 : 256);
+}
 
 // How k is cut: units of `unit` columns (the last may be short), groups of 32 in each.
 struct Layout {
@@ -46,17 +58,14 @@ BW_INLINE size_t panel_bytes(Format format, const Layout& layout) {
             return static_cast<size_t>(layout.k) * kPanel * 4;
         case Format::bf16:
             return static_cast<size_t>(layout.k) * kPanel * 2;
-        case Format::q8:
-            return static_cast<size_t>(layout.groups()) * 544;
-        case Format::q4:
-            return static_cast<size_t>(layout.groups()) * 288;
+        default:
+            return static_cast<size_t>(layout.groups()) * block_bytes(format);
     }
-    return 0;
 }
 
 // Bytes of a group's integers in a quantised row of activations.
 constexpr BW_INLINE size_t activation_integers(Format format) {
-    return format == Format::q4 ? 32 : 64;
+    return format == Format::q8 ? 64 : 32;
 }
 
 // Bytes from one quantised row of activations to the next: integers, a scale and a sum for each
@@ -76,7 +85,7 @@ struct ProductArgs {
     int num_panels;
     int rows;
     const float* x;              // f32, bf16: [rows, ldx]
-    const uint8_t* activations;  // q8, q4: `activation_stride` bytes a row, from quantize
+    const uint8_t* activations;  // quantised: `activation_stride` bytes a row, from quantize
     size_t ldx;
     size_t activation_stride;  // activation_bytes
     const float* bias;         // [outputs] padded to 16, or null (linear)
@@ -131,8 +140,8 @@ struct Kernels {
     const char* name;
     // Returns false where an amax is not finite.
     bool (*quantize)(Format, const float* x, const Layout&, uint8_t* activations);
-    void (*linear[4])(ProductArgs&);  // by Format
-    void (*linear_grid[4])(ProductArgs&);
+    void (*linear[kFormats])(ProductArgs&);  // by Format
+    void (*linear_grid[kFormats])(ProductArgs&);
     void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);
     // `limit` and `alpha` are those of clamped_silu.
     void (*gated_mul)(GateFunction, const float* gate, const float* up, float* y, int n,

@@ -10,8 +10,9 @@ const Kernels& kernels() {
     static constexpr Kernels table = {
         BW_TEXT(BW_ISA_NAME),
         quantize,
-        {linear_f32, linear_bf16, linear_q8, linear_q4},
-        {linear_grid_f32, linear_grid_bf16, linear_grid_q8, linear_grid_q4},
+        {linear_f32, linear_bf16, linear_q8, linear_q4, linear_mxfp4, linear_nf4, linear_ulaw4},
+        {linear_grid_f32, linear_grid_bf16, linear_grid_q8, linear_grid_q4, linear_grid_mxfp4,
+         linear_grid_nf4, linear_grid_ulaw4},
         rms_norm,
         gated_mul,
         rope,

@@ -23,9 +23,15 @@ void linear_f32(ProductArgs&);
 void linear_bf16(ProductArgs&);
 void linear_q8(ProductArgs&);
 void linear_q4(ProductArgs&);
+void linear_mxfp4(ProductArgs&);
+void linear_nf4(ProductArgs&);
+void linear_ulaw4(ProductArgs&);
 void linear_grid_f32(ProductArgs&);
 void linear_grid_bf16(ProductArgs&);
 void linear_grid_q8(ProductArgs&);
 void linear_grid_q4(ProductArgs&);
+void linear_grid_mxfp4(ProductArgs&);
+void linear_grid_nf4(ProductArgs&);
+void linear_grid_ulaw4(ProductArgs&);
 
 }  // namespace bw::BW_ISA_NAME

@@ -34,15 +34,16 @@ class PlainMatrix:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedMatrix:
-    """``q8`` or ``q4`` weights: integers and a scale a group.
+    """Weights of 8 or 4 bits: integers and a scale a group.
 
     ``q_NK`` is int8, unpacked: -127..127 for q8, 0..15 (eight above the integer that is meant) for
-    q4. ``d_NG`` is float16, in the order of ``groups``.
+    q4, and the codes 0..15 for the formats with a code book. ``d_NG`` is in the order of
+    ``groups``: float16, or float32 for mxfp4, whose scales are powers of two.
     """
 
     format: str
     q_NK: npt.NDArray[np.int8]
-    d_NG: npt.NDArray[np.float16]
+    d_NG: npt.NDArray[np.float16] | npt.NDArray[np.float32]
     unit: int
 
     @property
