@@ -162,7 +162,7 @@ def alternating(spec: ModelSpec) -> Graph:
             )
             rope = local if odd else spec.heads.rope
             assert rope is not None
-            q, k = g.rope(q, rope), g.rope(k, rope)
+            q, k = g.rope(q, rope, dim=dim), g.rope(k, rope)
             attended = g.attention(
                 q, k, v, head_dim=spec.head_dim, window=9 if odd else None,
                 scale=0.5 if odd else None,
