@@ -26,7 +26,7 @@ from bandweave.content.blocks import (
 )
 from bandweave.content.manifest import MANIFEST, read_manifest, write_manifest
 from bandweave.content.verification import verify_checkpoint
-from bandweave.models.graph import SplitUnit, split_unit
+from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
@@ -164,7 +164,7 @@ def test_loading_sums_up_what_a_node_reads(
 def whole(source: MemorySource, spec: object) -> Content:
     content = Content()
     for weight in build_graph(spec).weights():  # type: ignore[arg-type]
-        unit, shape = split_unit(weight, spec), weight.shape  # type: ignore[arg-type]
+        unit, shape = weight.unit, weight.shape  # type: ignore[arg-type]
         first, sums = sum_rows(source, weight.name, Range(start=0, stop=shape[0]), unit)
         content.learn(weight.name, unit, shape, first, sums)
     return content
@@ -214,7 +214,7 @@ def content_of(path: Path) -> tuple[Content, str]:
     content = Content()
     with Folder.open(path) as folder:
         for weight in build_graph(folder.spec).weights():
-            unit = split_unit(weight, folder.spec)
+            unit = weight.unit
             rows = Range(start=0, stop=weight.shape[0])
             first, sums = sum_rows(folder, weight.name, rows, unit)
             content.learn(weight.name, unit, weight.shape, first, sums)

@@ -11,7 +11,8 @@ import pytest
 
 from bandweave import _native
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
-from bandweave.models.graph import Axis, Graph
+from bandweave.models.cut import columns, heads, kv_heads
+from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import ModelSpec
@@ -146,7 +147,8 @@ def alternating(spec: ModelSpec) -> Graph:
     """Every other layer with a window, a rope and a scale of its own."""
     g = Graph(spec)
     x = g.embed()
-    width, kv_width = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    queries = heads(spec.num_heads, spec.head_dim)
+    keys = kv_heads(spec.num_kv_heads, spec.head_dim, spec.heads_per_kv_head)
     local = RopeSpec(theta=100.0, rotary_dim=spec.head_dim // 2)
     for layer in range(spec.num_layers):
         odd = layer % 2 == 1
@@ -155,24 +157,22 @@ def alternating(spec: ModelSpec) -> Graph:
             q, k, v = g.linear(
                 y,
                 (
-                    ("q_proj", width, Axis.HEADS),
-                    ("k_proj", kv_width, Axis.KV_HEADS),
-                    ("v_proj", kv_width, Axis.KV_HEADS),
+                    ("q_proj", queries),
+                    ("k_proj", keys),
+                    ("v_proj", keys),
                 ),
             )
             rope = local if odd else spec.heads.rope
             assert rope is not None
-            q, k = g.rope(q, rope, dim=dim), g.rope(k, rope)
+            q, k = g.rope(q, rope), g.rope(k, rope)
             attended = g.attention(
                 q, k, v, head_dim=spec.head_dim, window=9 if odd else None,
                 scale=0.5 if odd else None,
             )  # fmt: skip
             x = g.linear_add(x, attended, "o_proj")
             y = g.rms_norm(x, "post_norm")
-            columns = spec.intermediate_size
-            gate, up = g.linear(
-                y, (("gate_proj", columns, Axis.COLUMNS), ("up_proj", columns, Axis.COLUMNS))
-            )
+            inner = columns(spec.intermediate_size)
+            gate, up = g.linear(y, (("gate_proj", inner), ("up_proj", inner)))
             x = g.linear_add(x, g.gated_mul(gate, up), "down_proj")
     g.logits(g.rms_norm(x, "norm"))
     return g

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bandweave.models.graph import COLUMN_UNIT, Graph
+from bandweave.models.cut import COLUMN_UNIT
+from bandweave.models.graph import Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
@@ -21,6 +22,7 @@ from bandweave.programs.program import Op, Part, Program
 from bandweave.programs.split import Split, make_split
 from bandweave.ranges import Range
 from tests.helpers.random_model import tiny_spec
+from tests.helpers.shares import head_range, kv_head_range
 from tests.helpers.split_strategies import requests, specs
 
 Lowered = tuple[ModelSpec, Graph, Split, list[Program]]
@@ -85,7 +87,7 @@ def test_the_nodes_parts_cover_every_tensor(case: Lowered) -> None:
             holders = [share for share in split.shares if layer in _indices(share.layers)]
             heads = held.reshape(spec.num_kv_heads, -1)
             for head, found in enumerate(heads):
-                readers = sum(head in _indices(share.kv_heads) for share in holders)
+                readers = sum(head in _indices(kv_head_range(spec, share)) for share in holders)
                 assert (found == readers).all() and readers >= 1, (name, head)
         else:
             assert (held == 1).all(), name
@@ -98,15 +100,15 @@ def _indices(r: Range) -> range:
 @properties
 @given(lowered())
 def test_nodes_hold_only_what_their_layers_need(case: Lowered) -> None:
-    _, graph, split, programs = case
+    spec, graph, split, programs = case
     layer_of = {f"layers.{op.layer}": op.layer for op in graph.ops if op.layer is not None}
     for program, share in zip(programs, split.shares, strict=True):
         last = share.stage == len(split.stages) - 1
         for part in parts_of(program):
             layer = layer_of.get(".".join(part.tensor.split(".")[:2]))
             assert layer in _indices(share.layers) if layer is not None else last, part
-        assert len(program.caches) == (len(share.layers) if len(share.heads) else 0)
-        assert {cache.kv_heads for cache in program.caches} <= {len(share.kv_heads)}
+        assert len(program.caches) == (len(share.layers) if len(head_range(spec, share)) else 0)
+        assert {cache.kv_heads for cache in program.caches} <= {len(kv_head_range(spec, share))}
 
 
 @properties
@@ -142,11 +144,13 @@ def test_operations_read_what_was_written_and_stay_inside_buffers(case: Lowered)
             assert op.weight is None or op.weight in program.weights
             assert op.vector is None or op.vector in program.vectors
             if op.kind == "attention":
-                heads = range(share.heads.start, share.heads.stop)
-                read = [place + share.kv_heads.start for place in nodes_of(op, "kv_map")]
+                own = head_range(spec, share)
+                heads = range(own.start, own.stop)
+                first = kv_head_range(spec, share).start
+                read = [place + first for place in nodes_of(op, "kv_map")]
                 assert read == [head // spec.heads_per_kv_head for head in heads]
         assert Counter(op.kind for op in program.ops)["attention"] == (
-            len(share.layers) if len(share.heads) else 0
+            len(share.layers) if len(head_range(spec, share)) else 0
         )
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
+from bandweave.models.cut import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.split import NodeShare, Split, apportion, make_split, ranges, units
 from bandweave.ranges import Range
 from tests.helpers.random_model import ODD_SPECS, tiny_spec
+from tests.helpers.shares import column_range, head_range, kv_head_range
 from tests.helpers.split_strategies import any_share, requests, share_vectors, specs
 
 
@@ -57,14 +58,15 @@ def test_every_part_of_a_model_has_one_owner_a_stage(
         nodes = members(split, stage)
         assert [(n.stage, n.rank) for n in nodes] == [(stage, rank) for rank in range(len(nodes))]
         assert len({node.layers for node in nodes}) == 1 and len(nodes[0].layers) >= 1
-        consecutive([node.heads for node in nodes], spec.num_heads)
-        consecutive([node.columns for node in nodes], spec.intermediate_size)
+        consecutive([head_range(spec, node) for node in nodes], spec.num_heads)
+        consecutive([column_range(spec, node) for node in nodes], spec.intermediate_size)
         if stage == stages - 1:
             consecutive([node.vocabulary for node in nodes], spec.vocab_size)
         for node in nodes:
-            assert len(node.heads) or len(node.columns) or len(node.vocabulary)
+            columns = column_range(spec, node)
+            assert len(head_range(spec, node)) or len(columns) or len(node.vocabulary)
             assert stage == stages - 1 or not len(node.vocabulary)
-            assert not node.columns or node.columns.start % COLUMN_UNIT == 0
+            assert not columns or columns.start % COLUMN_UNIT == 0
             assert not node.vocabulary or node.vocabulary.start % VOCABULARY_UNIT == 0
 
 
@@ -77,9 +79,10 @@ def test_kv_heads_are_those_that_the_query_heads_read(
     assume(split is not None)
     assert split is not None
     for node in split.shares:
-        heads = range(node.heads.start, node.heads.stop)
+        own, read_here = head_range(spec, node), kv_head_range(spec, node)
+        heads = range(own.start, own.stop)
         read = sorted({head // spec.heads_per_kv_head for head in heads})
-        assert list(range(node.kv_heads.start, node.kv_heads.stop)) == read
+        assert list(range(read_here.start, read_here.stop)) == read
 
 
 @settings(max_examples=300, deadline=None)
@@ -94,8 +97,8 @@ def test_shares_are_met_within_a_unit_and_larger_ones_get_no_less(
     for stage in range(stages):
         nodes = members(split, stage)
         own = [Fraction(shares[node.node]) for node in nodes]
-        in_proportion([len(node.heads) for node in nodes], own)
-        in_proportion([units(len(node.columns), COLUMN_UNIT) for node in nodes], own)
+        in_proportion([len(head_range(spec, node)) for node in nodes], own)
+        in_proportion([units(len(column_range(spec, node)), COLUMN_UNIT) for node in nodes], own)
         if stage == stages - 1:
             in_proportion([units(len(n.vocabulary), VOCABULARY_UNIT) for n in nodes], own)
     totals = [sum(shares[node] for node in nodes) for nodes in split.stages]

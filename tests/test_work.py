@@ -15,6 +15,7 @@ from bandweave.programs.work import FRAME_BYTES, Elements, Reduce, Step, step_wo
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import random_source, tiny_spec
 from tests.helpers.reference_nodes import Book
+from tests.helpers.shares import head_range
 
 NODES = 3
 
@@ -74,7 +75,7 @@ def test_a_node_without_heads_turns_no_angles() -> None:
         step_work(build_graph(spec), split, Step(rows=4, keys=4, logit_rows=1), format="q8")
     )
     opening, _ = work[0]
-    turning = [node for node, share in enumerate(split.shares) if len(share.heads)]
+    turning = [node for node, share in enumerate(split.shares) if len(head_range(spec, share))]
     assert sorted(opening.local) == turning and len(turning) == 2
     for (angles,) in opening.local.values():
         assert isinstance(angles, Elements) and angles.count == 4 * spec.head_dim // 2

@@ -19,7 +19,6 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.content.blocks import Content, sum_rows
 from bandweave.content.manifest import read_manifest
 from bandweave.files import read_bytes
-from bandweave.models.graph import split_unit
 from bandweave.models.registry import build_graph
 from bandweave.ranges import Range
 
@@ -100,7 +99,7 @@ def _tensors(folder: Folder, file: str) -> Iterator[tuple]:
     for weight in build_graph(folder.spec).weights():
         if folder.file_name(weight.name) != file:
             continue
-        unit, shape = split_unit(weight, folder.spec), folder.shape(weight.name)
+        unit, shape = weight.unit, folder.shape(weight.name)
         first, sums = sum_rows(folder, weight.name, Range(start=0, stop=shape[0]), unit)
         yield weight.name, unit, shape, first, sums
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from bandweave.models.graph import Axis, Graph, Value
+from bandweave.models.cut import columns, heads, kv_heads
+from bandweave.models.graph import Graph, Value
 from bandweave.models.spec import HeadsSpec, MlpSpec, ModelSpec
 
 
 def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
     """Pre-norm grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rope."""
     dim = attention.head_dim
-    q_width, kv_width = attention.num_heads * dim, attention.num_kv_heads * dim
+    kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
     y = g.rms_norm(x, "input_norm")
     q, k, v = g.linear(
         y,
         (
-            ("q_proj", q_width, Axis.HEADS),
-            ("k_proj", kv_width, Axis.KV_HEADS),
-            ("v_proj", kv_width, Axis.KV_HEADS),
+            ("q_proj", heads(attention.num_heads, dim)),
+            ("k_proj", kv),
+            ("v_proj", kv),
         ),
         bias=attention.qkv_bias,
     )
@@ -24,8 +25,8 @@ def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
         q = g.head_norm(q, "q_norm", dim)
         k = g.head_norm(k, "k_norm", dim)
     assert attention.rope is not None, "every family that is run turns its heads"
-    q = g.rope(q, attention.rope, dim=dim)
-    k = g.rope(k, attention.rope, dim=dim)
+    q = g.rope(q, attention.rope)
+    k = g.rope(k, attention.rope)
     attended = g.attention(q, k, v, head_dim=dim, window=attention.window)
     return g.linear_add(x, attended, "o_proj", bias=attention.output_bias)
 
@@ -36,8 +37,8 @@ def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
     gate, up = g.linear(
         y,
         (
-            ("gate_proj", mlp.intermediate_size, Axis.COLUMNS),
-            ("up_proj", mlp.intermediate_size, Axis.COLUMNS),
+            ("gate_proj", columns(mlp.intermediate_size)),
+            ("up_proj", columns(mlp.intermediate_size)),
         ),
         bias=mlp.bias,
     )

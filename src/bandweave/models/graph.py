@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bandweave.models.cut import VOCABULARY_UNIT, Cut, vocabulary
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import ModelSpec
 
@@ -25,29 +26,7 @@ class Split(Enum):
     SHARDED_TO_ALL = "sharded_to_all"  # every node reads its inputs; the sums meet in an all-reduce
 
 
-class Axis(Enum):
-    """What is counted along the split dim of a weight."""
-
-    HEADS = "heads"  # query heads; unit: one head
-    KV_HEADS = "kv_heads"  # key/value heads; unit: one head
-    COLUMNS = "columns"  # columns of the MLP; unit: COLUMN_UNIT columns
-    VOCABULARY = "vocabulary"  # rows of the vocabulary; unit: VOCABULARY_UNIT rows
-
-
 Attributes = Mapping[str, int | float | str | RopeSpec]
-
-COLUMN_UNIT = 64
-VOCABULARY_UNIT = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightSpec:
-    """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``."""
-
-    name: str
-    shape: tuple[int, ...]
-    split: Split
-    axis: Axis | None = None  # of dim 0 for all_to_sharded, of dim 1 for sharded_to_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +38,40 @@ class SplitUnit:
     size: int
 
 
-def split_unit(weight: WeightSpec, spec: ModelSpec) -> SplitUnit:
-    """The unit by which a weight of a model may be split, and its content is compared."""
-    columns = weight.split is Split.SHARDED_TO_ALL
-    if weight.axis in (Axis.HEADS, Axis.KV_HEADS):
-        return SplitUnit(columns=columns, size=spec.head_dim)
-    if weight.axis is Axis.COLUMNS:
-        return SplitUnit(columns=columns, size=COLUMN_UNIT)
-    if weight.axis is Axis.VOCABULARY or len(weight.shape) == 2:  # or the embedding, read by rows
-        return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
-    return SplitUnit(columns=columns, size=weight.shape[0])
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightSpec:
+    """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``.
+
+    ``cut``: of dim 0 for ``all_to_sharded``, of dim 1 for ``sharded_to_all``. ``step``: of one that
+    is not cut, rows that are compared together, all of them where None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    split: Split
+    cut: Cut | None = None
+    step: int | None = None
+
+    @property
+    def unit(self) -> SplitUnit:
+        """The unit by which it may be split, and its content is compared."""
+        columns = self.split is Split.SHARDED_TO_ALL
+        if self.step is not None:
+            return SplitUnit(columns=columns, size=self.step)
+        if self.cut is not None:
+            return SplitUnit(columns=columns, size=self.cut.unit)
+        if len(self.shape) == 2:  # the embedding and routers, read by rows
+            return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
+        return SplitUnit(columns=columns, size=self.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Value:
-    """A ``[rows, width]`` float32 array; ``axis`` says what its width is split along, if at all."""
+    """A ``[rows, width]`` float32 array; ``cut`` says how its width is split, if at all."""
 
     name: str
     width: int
-    axis: Axis | None = None
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,15 +141,19 @@ class Graph:
         return self._emit("rms_norm", weight, (x,), (y,), weights=(vector,))[0]
 
     def linear(
-        self, y: Value, weights: tuple[tuple[str, int, Axis], ...], *, bias: bool = False
+        self, y: Value, weights: tuple[tuple[str, Cut | int], ...], *, bias: bool = False
     ) -> tuple[Value, ...]:
-        """Several products of one input: ``(name, outputs, axis)`` each, ``all_to_sharded``."""
+        """Several products of one input: a name and its outputs each. Outputs that have a cut are
+        split (``all_to_sharded``), others computed by every node."""
         specs, biases, values = [], [], []
-        for name, outputs, axis in weights:
-            specs.append(self._weight(name, (outputs, y.width), Split.ALL_TO_SHARDED, axis))
-            vector = self._weight(f"{name}.bias", (outputs,), Split.ALL_TO_SHARDED, axis)
+        for name, made in weights:
+            cut = made if isinstance(made, Cut) else None
+            outputs = made if isinstance(made, int) else made.total * made.width
+            split = Split.REPLICATED if cut is None else Split.ALL_TO_SHARDED
+            specs.append(self._weight(name, (outputs, y.width), split, cut))
+            vector = self._weight(f"{name}.bias", (outputs,), split, cut)
             biases.append(vector if bias else None)
-            values.append(Value(name=name.removesuffix("_proj"), width=outputs, axis=axis))
+            values.append(Value(name=name.removesuffix("_proj"), width=outputs, cut=cut))
         label = "_".join(value.name for value in values) + "_proj"
         return self._emit(
             "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
@@ -166,9 +164,13 @@ class Graph:
         vector = self._weight(weight, (head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value, rope: RopeSpec, *, dim: int, offset: int = 0) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place: of each ``dim`` elements
-        ``rope.rotary_dim`` from ``offset`` on."""
+    def rope(
+        self, value: Value, rope: RopeSpec, *, dim: int | None = None, offset: int = 0
+    ) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place: of each ``dim``
+        elements, a head of its cut where None, ``rope.rotary_dim`` from ``offset`` on."""
+        if dim is None:
+            dim = value.width if value.cut is None else value.cut.width
         name = f"{value.name}_rope"
         attributes: Attributes = {"rope": rope, "dim": dim, "offset": offset}
         return self._emit("rope", name, (value,), (value,), attributes=attributes)[0]
@@ -188,7 +190,7 @@ class Graph:
         ``window``: keys that a row sees, None for all of them; ``scale``: of the scores, None for
         one over the square root of a head's elements.
         """
-        out = Value(name="attended", width=q.width, axis=q.axis)
+        out = Value(name="attended", width=q.width, cut=q.cut)
         attributes = {
             "window": window or 0,
             "scale": 1 / math.sqrt(head_dim) if scale is None else scale,
@@ -206,14 +208,14 @@ class Graph:
     ) -> Value:
         """``f(gate) * up``; ``function`` is ``"silu"``, ``"gelu_tanh"`` or ``"clamped_silu"``,
         whose are ``limit`` and ``alpha``."""
-        out = Value(name="gated", width=gate.width, axis=gate.axis)
+        out = Value(name="gated", width=gate.width, cut=gate.cut)
         attributes: Attributes = {"function": function, "limit": limit, "alpha": alpha}
         return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=attributes)[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
         shape = (x.width, inputs.width)
-        matrix = self._weight(weight, shape, Split.SHARDED_TO_ALL, inputs.axis)
+        matrix = self._weight(weight, shape, Split.SHARDED_TO_ALL, inputs.cut)
         vector = self._weight(f"{weight}.bias", (x.width,), Split.REPLICATED) if bias else None
         return self._emit(
             "linear_add", weight, (x, inputs), (x,), weights=(matrix,), biases=(vector,)
@@ -224,16 +226,16 @@ class Graph:
         shape = (self.spec.vocab_size, y.width)
         name = "embed_tokens" if self.spec.tied_embeddings else "lm_head"
         matrix = WeightSpec(
-            name=name, shape=shape, split=Split.ALL_TO_SHARDED, axis=Axis.VOCABULARY
+            name=name, shape=shape, split=Split.ALL_TO_SHARDED, cut=vocabulary(self.spec.vocab_size)
         )
-        out = Value(name="logits", width=self.spec.vocab_size, axis=Axis.VOCABULARY)
+        out = Value(name="logits", width=self.spec.vocab_size, cut=vocabulary(self.spec.vocab_size))
         return self._emit("logits", "lm_head", (y,), (out,), weights=(matrix,))[0]
 
     def _weight(
-        self, name: str, shape: tuple[int, ...], split: Split, axis: Axis | None = None
+        self, name: str, shape: tuple[int, ...], split: Split, cut: Cut | None = None
     ) -> WeightSpec:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
-        return WeightSpec(name=full, shape=shape, split=split, axis=axis)
+        return WeightSpec(name=full, shape=shape, split=split, cut=cut)
 
     def _emit(
         self,
@@ -266,7 +268,7 @@ def _without_layer(op: GraphOp) -> tuple[object, ...]:
     """All that an operation is but its layer's number."""
     start = len(f"layers.{op.layer}.")
     weights = tuple(
-        None if one is None else (one.name[start:], one.shape, one.split, one.axis)
+        None if one is None else (one.name[start:], one.shape, one.split, one.cut)
         for one in (*op.weights, *op.biases)
     )
     return (

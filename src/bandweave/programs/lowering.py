@@ -11,13 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 from bandweave.models.graph import (
-    COLUMN_UNIT,
-    Axis,
     Graph,
     GraphOp,
     Value,
     WeightSpec,
-    split_unit,
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
@@ -109,18 +106,16 @@ class _Lowering:
         self._norm(op, source, target, groups=1, dim=x.width)
 
     def _linear(self, op: GraphOp) -> None:
-        own = [self._range(value.axis) for value in op.outputs]
-        widths = [len(r) * self._unit_width(v.axis) for r, v in zip(own, op.outputs, strict=True)]
+        own = [self.elements(value) for value in op.outputs]
+        widths = [len(rows) for rows in own]
         if not sum(widths):
             return
         name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
         target = self.made.buffer(name, sum(widths))
         offset, parts = 0, []
-        for value, weight, r, width in zip(op.outputs, op.weights, own, widths, strict=True):
-            self.views[value.name] = View(buffer=name, offset=offset, width=width)
-            offset += width
-            scale = self._unit_width(value.axis)
-            rows = Range(start=r.start * scale, stop=r.stop * scale)
+        for value, weight, rows in zip(op.outputs, op.weights, own, strict=True):
+            self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
+            offset += len(rows)
             columns = Range(start=0, stop=weight.shape[1])
             parts.append(self._part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
@@ -141,7 +136,8 @@ class _Lowering:
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
-            dim = self.spec.head_dim
+            (weight,) = op.weights
+            dim = weight.shape[0]
             self._norm(op, view, view, groups=view.width // dim, dim=dim)
 
     def _rope(self, op: GraphOp) -> None:
@@ -163,17 +159,17 @@ class _Lowering:
             )
 
     def _attention(self, op: GraphOp) -> None:
-        share, spec = self.share, self.spec
-        if not len(share.heads):
+        query, key, value = op.inputs
+        assert query.cut is not None and key.cut is not None and value.cut is not None
+        heads, kv_heads = self.share.range(query.cut), self.share.range(key.cut)
+        if not len(heads):
             return
-        q, k, v = (self.views[value.name] for value in op.inputs)
-        dim = spec.head_dim
-        shape = CacheShape(kv_heads=len(share.kv_heads), k_dim=dim, v_dim=dim)
+        q, k, v = (self.views[one.name] for one in op.inputs)
+        shape = CacheShape(kv_heads=len(kv_heads), k_dim=key.cut.width, v_dim=value.cut.width)
         cache = self.made.cache(shape)
         self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
         kv_map = tuple(
-            head // spec.heads_per_kv_head - share.kv_heads.start
-            for head in range(share.heads.start, share.heads.stop)
+            head // key.cut.sharing - kv_heads.start for head in range(heads.start, heads.stop)
         )
         out = self.made.buffer("attended", q.width)
         self.views[op.outputs[0].name] = out
@@ -183,7 +179,7 @@ class _Lowering:
             (q,),
             (out,),
             cache=cache,
-            heads=len(share.heads),
+            heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
             scale=_number(op, "scale"),
@@ -212,27 +208,23 @@ class _Lowering:
 
     def _linear_add(self, op: GraphOp) -> None:
         x, inputs = op.inputs
-        (matrix,), axis = op.weights, inputs.axis
-        assert matrix.split is WeightSplit.SHARDED_TO_ALL and axis is not None
+        (matrix,), cut = op.weights, inputs.cut
+        assert matrix.split is WeightSplit.SHARDED_TO_ALL and cut is not None
         grid = self.made.buffer("grid", x.width, dtype="grid")
-        own, scale = self._range(axis), self._unit_width(axis)
-        if len(own):
-            columns = Range(start=own.start * scale, stop=own.stop * scale)
+        columns = self.share.elements(cut)
+        if len(columns):
             rows = Range(start=0, stop=x.width)
-            unit = self.spec.head_dim if axis is Axis.HEADS else COLUMN_UNIT
             self.made.weights[op.name] = Weight(
                 name=op.name,
                 parts=(self._part(matrix, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
-                unit=unit,
+                unit=cut.unit,
             )
             source = self.views[inputs.name]
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self._replicated(op.biases[0])
-        contributors = tuple(
-            node for node in self.group if len(self._range(axis, self.split.shares[node]))
-        )
+        contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
         residual = self.made.buffer("x", x.width)
         self.made.op(
             "all_reduce_add",
@@ -262,8 +254,7 @@ class _Lowering:
     # --- helpers ---
 
     def _part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
-        unit = split_unit(weight, self.spec)
-        return Part(tensor=weight.name, rows=rows, columns=columns, unit=unit)
+        return Part(tensor=weight.name, rows=rows, columns=columns, unit=weight.unit)
 
     def _pipe(self, kind: str, stage: int) -> None:
         """Node j of a stage receives from node ``j mod n`` of the n nodes of the stage before."""
@@ -309,21 +300,14 @@ class _Lowering:
         self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
         return weight.name
 
-    def _range(self, axis: Axis | None, share: NodeShare | None = None) -> Range:
-        share = share or self.share
-        if axis is Axis.HEADS:
-            return share.heads
-        if axis is Axis.KV_HEADS:
-            return share.kv_heads
-        assert axis is Axis.COLUMNS, axis
-        return share.columns
-
-    def _unit_width(self, axis: Axis | None) -> int:
-        return 1 if axis is Axis.COLUMNS else self.spec.head_dim
+    def elements(self, value: Value) -> Range:
+        """What the node has of a value's width."""
+        if value.cut is None:
+            return Range(start=0, stop=value.width)
+        return self.share.elements(value.cut)
 
     def _own_view(self, value: Value) -> View | None:
-        whole = value.axis is None
-        return self.views.get(value.name) if whole or len(self._range(value.axis)) else None
+        return self.views.get(value.name) if len(self.elements(value)) else None
 
 
 def _number(op: GraphOp, name: str) -> int | float:

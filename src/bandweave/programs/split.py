@@ -1,7 +1,8 @@
 """Who owns what: pure functions from sizes and shares to ranges of units.
 
 Every layer, head, column and vocabulary row is owned by exactly one node of its stage; KV heads
-are held by every node whose query heads read them. Does no I/O.
+are held by every node whose query heads read them. Layers may differ in how many heads and columns
+they have: each such number is cut on its own. Does no I/O.
 """
 
 from __future__ import annotations
@@ -10,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
-from bandweave.models.spec import ModelSpec
+from bandweave.models.cut import COLUMN_UNIT, VOCABULARY_UNIT, Axis, Cut
+from bandweave.models.spec import (
+    Attention,
+    LinearSpec,
+    MixtureSpec,
+    Mlp,
+    ModelSpec,
+)
 from bandweave.ranges import Range
 
 
@@ -60,16 +67,33 @@ def ranges(counts: Sequence[int], *, unit: int = 1, size: int | None = None) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeShare:
-    """What one node owns, as ranges of elements; ``kv_heads`` may overlap with a neighbour's."""
+    """What one node owns: ``layers``, and in each of them the range of the heads, and of the
+    columns, that goes with how many there are; ``vocabulary`` is empty outside the last stage."""
 
     node: int
     stage: int
     rank: int  # place within the stage
     layers: Range
-    heads: Range
-    kv_heads: Range
-    columns: Range
-    vocabulary: Range  # empty outside the last stage
+    heads: tuple[tuple[int, Range], ...]  # by how many query heads there are
+    columns: tuple[tuple[int, Range], ...]  # by how many columns there are
+    vocabulary: Range
+
+    def range(self, cut: Cut) -> Range:
+        """What the node owns of a cut, in its things; KV heads may be a neighbour's too."""
+        if cut.axis is Axis.VOCABULARY:
+            return self.vocabulary
+        if cut.axis is Axis.KV_HEADS:
+            return _kv_heads(_find(self.heads, cut.total * cut.sharing), cut.sharing)
+        return _find(self.heads if cut.axis is Axis.HEADS else self.columns, cut.total)
+
+    def elements(self, cut: Cut) -> Range:
+        """The same in elements."""
+        own = self.range(cut)
+        return Range(start=own.start * cut.width, stop=own.stop * cut.width)
+
+
+def _find(table: tuple[tuple[int, Range], ...], total: int) -> Range:
+    return next(own for count, own in table if count == total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +155,21 @@ def _stage_shares(
     layers: Range,
     last: bool,
 ) -> list[NodeShare]:
-    # Burdens: with fewer units than nodes, one who got no heads gets columns first.
-    head_counts = apportion(spec.num_heads, shares)
-    heads = ranges(head_counts)
-    column_units = units(spec.intermediate_size, COLUMN_UNIT)
-    column_counts = apportion(column_units, shares, burdens=head_counts)
-    columns = ranges(column_counts, unit=COLUMN_UNIT, size=spec.intermediate_size)
+    # Burdens: with fewer units than nodes, one who got little of the one gets the other first.
+    burdens = [0] * len(shares)
+    heads: list[list[tuple[int, Range]]] = [[] for _ in shares]
+    columns: list[list[tuple[int, Range]]] = [[] for _ in shares]
+    for count in _head_counts(spec):
+        counts = apportion(count, shares, burdens=burdens)
+        burdens = [burden + own for burden, own in zip(burdens, counts, strict=True)]
+        for rank, own in enumerate(ranges(counts)):
+            heads[rank].append((count, own))
+    for width in _column_counts(spec):
+        counts = apportion(units(width, COLUMN_UNIT), shares, burdens=burdens)
+        burdens = [burden + own for burden, own in zip(burdens, counts, strict=True)]
+        for rank, own in enumerate(ranges(counts, unit=COLUMN_UNIT, size=width)):
+            columns[rank].append((width, own))
     vocabulary_units = units(spec.vocab_size, VOCABULARY_UNIT)
-    burdens = [h + c for h, c in zip(head_counts, column_counts, strict=True)]
     vocabulary = ranges(
         apportion(vocabulary_units, shares, burdens=burdens),
         unit=VOCABULARY_UNIT,
@@ -151,24 +182,48 @@ def _stage_shares(
             stage=stage,
             rank=rank,
             layers=layers,
-            heads=heads[rank],
-            kv_heads=_kv_heads(spec, heads[rank]),
-            columns=columns[rank],
+            heads=tuple(heads[rank]),
+            columns=tuple(columns[rank]),
             vocabulary=vocabulary[rank] if last else Range(start=0, stop=0),
         )
-        if not (len(share.heads) or len(share.columns) or len(share.vocabulary)):
+        owned = [own for _, own in (*share.heads, *share.columns)]
+        if not any(map(len, (*owned, share.vocabulary))):
             rows = f" and {vocabulary_units} vocabulary units" if last else ""
+            most = max(_head_counts(spec)), units(max(_column_counts(spec)), COLUMN_UNIT)
             raise ValueError(
-                f"share {shares[rank]} leaves node {node} with nothing: {spec.num_heads} heads, "
-                f"{column_units} column units{rows} are split over {len(nodes)} nodes; give it a "
+                f"share {shares[rank]} leaves node {node} with nothing: {most[0]} heads, "
+                f"{most[1]} column units{rows} are split over {len(nodes)} nodes; give it a "
                 "larger share or leave it out"
             )
         result.append(share)
     return result
 
 
-def _kv_heads(spec: ModelSpec, heads: Range) -> Range:
+def _kv_heads(heads: Range, sharing: int) -> Range:
     if not len(heads):
         return Range(start=0, stop=0)
-    group = spec.heads_per_kv_head
-    return Range(start=heads.start // group, stop=(heads.stop - 1) // group + 1)
+    return Range(start=heads.start // sharing, stop=(heads.stop - 1) // sharing + 1)
+
+
+def _head_counts(spec: ModelSpec) -> list[int]:
+    """The numbers of query heads that layers have, in order of first use."""
+    layers = {id(layer): layer for layer in spec.layers}.values()
+    return list(dict.fromkeys(query_heads(layer.attention) for layer in layers))
+
+
+def query_heads(attention: Attention) -> int:
+    """How many heads a layer's attention is cut by."""
+    return attention.key_heads if isinstance(attention, LinearSpec) else attention.num_heads
+
+
+def _column_counts(spec: ModelSpec) -> list[int]:
+    """The widths of the layers' MLPs, in order of first use."""
+    layers = {id(layer): layer for layer in spec.layers}.values()
+    return list(dict.fromkeys(width for layer in layers for width in _widths(layer.mlp)))
+
+
+def _widths(mlp: Mlp) -> list[int]:
+    widths = [mlp.intermediate_size]
+    if isinstance(mlp, MixtureSpec) and mlp.shared_size:
+        widths.append(mlp.shared_size)
+    return widths

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
-from bandweave.models.graph import COLUMN_UNIT, VOCABULARY_UNIT
+from bandweave.models.cut import COLUMN_UNIT, VOCABULARY_UNIT
 from bandweave.models.model_shape import LayerShape, ModelShape
 from bandweave.planning.costs.weight_bytes import WeightBytes
 from bandweave.planning.machines.rates import NO_LINK, LinkRates, NodeRates
