@@ -59,6 +59,12 @@ constexpr Expected kExpected[] = {
     {"gate gelu_tanh, small", 0x1b8736719b106714},
     {"gate clamped_silu, small", 0x955a491f93428c04},
     {"rope of neighbours, small", 0x2e0392d73a8aa5dd},
+    {"layer_norm", 0x93060cc6cb6a6635},
+    {"pointwise", 0xf63967a83a5a8018},
+    {"layer_norm, small", 0x4e6ffd8aada31374},
+    {"pointwise, small", 0x69ac992667d8ecb1},
+    {"attention f16, bounded", 0x26c46f037153cfbf},
+    {"attention f32, bounded", 0x8228a6789c14babc},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -112,14 +118,15 @@ uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layou
 }
 
 // 333 are five rounds of the lanes, and a short one.
-uint64_t rms_norm(const Kernels& kernels, int reach) {
+using Norm = void (*)(const float*, const float*, float*, int, float);
+uint64_t norm(Norm kernel, int reach) {
     Numbers numbers(13);
     std::vector<float> all;
     for (size_t n : {77, 333}) {
         const auto x = numbers.many(n, reach),
                    weight = numbers.many(n, reach == kSmall ? reach : 2);
         std::vector<float> y(n);
-        kernels.rms_norm(x.data(), weight.data(), y.data(), static_cast<int>(n), 1e-5f);
+        kernel(x.data(), weight.data(), y.data(), static_cast<int>(n), 1e-5f);
         all.insert(all.end(), y.begin(), y.end());
     }
     return digest(all);
@@ -176,6 +183,20 @@ uint64_t residual_add(const Kernels& kernels, int reach) {
     return digest(x);
 }
 
+// Sums, factors and bounds of numbers in the same place, and sums of squares.
+uint64_t pointwise(const Kernels& kernels, int reach) {
+    Numbers numbers(61);
+    const auto x = numbers.many(77, reach), other = numbers.many(77, reach);
+    std::vector<float> all, y(77);
+    auto keep = [&] { all.insert(all.end(), y.begin(), y.end()); };
+    kernels.add_scaled(x.data(), other.data(), 0.22f, y.data(), 77), keep();
+    kernels.scale(x.data(), 61.96773f, y.data(), 77), keep();
+    kernels.scale_by(x.data(), 0.37f, other.data(), y.data(), 77), keep();
+    for (float cap : {30.0f, 0.5f}) kernels.soft_cap(x.data(), cap, y.data(), 77), keep();
+    all.push_back(kernels.sum_squares(x.data(), 77));
+    return digest(all);
+}
+
 uint64_t exponential(const Kernels& kernels) {
     std::vector<float> x, y;
     // The host's, whose subnormals count (section 7). Every 1/16 over the whole range, results that
@@ -228,7 +249,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(product(kernels, format, 85, {530, 530}));
         digests.push_back(product(kernels, format, 85, {530, 88}));
     }
-    digests.push_back(rms_norm(kernels, 6));
+    digests.push_back(norm(kernels.rms_norm, 6));
     digests.push_back(gated_mul(kernels, GateFunction::silu, 6));
     digests.push_back(rope(kernels, 4));
     digests.push_back(residual_add(kernels, 6));
@@ -241,7 +262,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     digests.push_back(content(kernels));
     for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4})
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
-    digests.push_back(rms_norm(kernels, kSmall));
+    digests.push_back(norm(kernels.rms_norm, kSmall));
     digests.push_back(gated_mul(kernels, GateFunction::silu, kSmall));
     digests.push_back(rope(kernels, kSmall));
     digests.push_back(residual_add(kernels, kSmall));
@@ -253,6 +274,12 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(gated_mul(kernels, GateFunction::clamped_silu, reach));
         digests.push_back(rope(kernels, reach == kSmall ? reach : 4, true));
     }
+    for (int reach : {6, kSmall}) {
+        digests.push_back(norm(kernels.layer_norm, reach));
+        digests.push_back(pointwise(kernels, reach));
+    }
+    digests.push_back(golden_attention_bounded(kernels, true));
+    digests.push_back(golden_attention_bounded(kernels, false));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});

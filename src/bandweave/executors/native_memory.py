@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bandweave import _native
 from bandweave.formats.groups import Groups
+from bandweave.programs.operations import BY_KIND
 from bandweave.programs.program import Program
 
 # Of a quantised row in q8, more than in q4: native/kernels/kernels.h, activation_bytes.
@@ -35,7 +36,7 @@ def exchange_bytes(program: Program, rows: int) -> int:
     """
     own = received = 0
     for op in program.ops:
-        if op.kind == "all_reduce_add":
+        if BY_KIND[op.kind].cost == "sum":
             group = op.attributes["group"]
             assert isinstance(group, tuple)
             if len(group) == 1:

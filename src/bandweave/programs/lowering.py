@@ -89,21 +89,25 @@ class _Lowering:
     def _embed(self, op: GraphOp) -> None:
         x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
         self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        if (factor := _number(op, "factor")) != 1:
+            self.made.op("scale", f"{op.name}.scale", (x,), (x,), factor=factor)
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
             self.made.embedding = self._part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
-        source = self.made.buffer("x", x.width)
+        source = self.views[x.name]
         rows = "step"
         if op.layer is None:  # the last norm: only rows that ask for logits go on
             taken = self.made.buffer("x_taken", x.width, rows="logits")
             self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"
-        target = self.made.buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
+        target = self.made.buffer(y.name if rows == "step" else "y_taken", y.width, rows=rows)
         self.views[y.name] = target
         self._norm(op, source, target, groups=1, dim=x.width)
+
+    _layer_norm = _rms_norm
 
     def _linear(self, op: GraphOp) -> None:
         own = [self.elements(value) for value in op.outputs]
@@ -139,6 +143,63 @@ class _Lowering:
             (weight,) = op.weights
             dim = weight.shape[0]
             self._norm(op, view, view, groups=view.width // dim, dim=dim)
+
+    def _norm_of_all(self, op: GraphOp) -> None:
+        """Each head's sum of squares goes to all nodes as the bits of a float, by a sum of integers
+        to which one node alone contributes them: no order of adding floats can show. Of nodes that
+        hold the same KV head that one does whose query heads are the first to read it."""
+        query, key = (value.cut for value in op.inputs)
+        assert query is not None and key is not None
+        grid = self.made.buffer("squares", query.total + key.total, dtype="grid")
+        heads = self.share.range(query)
+        begin = 0
+        columns: list[tuple[int, int]] = []
+        for value, cut in zip(op.inputs, (query, key), strict=True):
+            columns.append((begin, begin + cut.total))
+            own = self.share.range(cut)
+            if len(heads):
+                self.made.op(
+                    "square_sums",
+                    f"{op.name}.{value.name}_squares",
+                    (self.views[value.name],),
+                    (grid,),
+                    heads=len(own),
+                    dim=cut.width,
+                    skip=int(own.start * cut.sharing < heads.start),
+                    first=begin + own.start,
+                    begin=begin,
+                    end=begin + cut.total,
+                )
+            begin += cut.total
+        contributors = tuple(
+            node for node in self.group if len(self.split.shares[node].range(query))
+        )
+        self.made.op(
+            "all_reduce_bits",
+            f"{op.name}.reduce",
+            (grid,),
+            (grid,),
+            tag=self.tag,
+            group=tuple(self.group),
+            contributors=contributors,
+        )
+        if not len(heads):
+            return
+        for value, weight, (first, last) in zip(op.inputs, op.weights, columns, strict=True):
+            view = self.views[value.name]
+            assert value.cut is not None
+            self.made.op(
+                "norm_by_sums",
+                f"{op.name}.{value.name}",
+                (view, grid),
+                (view,),
+                vector=self._own_vector(weight, self.elements(value)),
+                heads=view.width // value.cut.width,
+                dim=value.cut.width,
+                begin=first,
+                end=last,
+                eps=self.spec.norm_eps,
+            )
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -182,7 +243,9 @@ class _Lowering:
             heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
+            vector=self._own_vector(op.weights[0], heads) if op.weights else None,
             scale=_number(op, "scale"),
+            cap=_number(op, "cap"),
             window=_number(op, "window"),
             kv_map=kv_map,
         )
@@ -207,7 +270,17 @@ class _Lowering:
         self.made.op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
-        x, inputs = op.inputs
+        residual = self.made.buffer("x", op.outputs[0].width)
+        self._sum("all_reduce_add", op, (residual,), residual)
+
+    def _linear_sum(self, op: GraphOp) -> None:
+        (value,) = op.outputs
+        out = self.views[value.name] = self.made.buffer(value.name, value.width)
+        self._sum("all_reduce", op, (), out)
+
+    def _sum(self, kind: str, op: GraphOp, more: tuple[View, ...], out: View) -> None:
+        """A product whose inputs are split, and how its sums end."""
+        inputs, x = op.inputs[-1], op.outputs[0]
         (matrix,), cut = op.weights, inputs.cut
         assert matrix.split is WeightSplit.SHARDED_TO_ALL and cut is not None
         grid = self.made.buffer("grid", x.width, dtype="grid")
@@ -225,12 +298,11 @@ class _Lowering:
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self._replicated(op.biases[0])
         contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
-        residual = self.made.buffer("x", x.width)
         self.made.op(
-            "all_reduce_add",
+            kind,
             f"{op.name}.reduce",
-            (grid, residual),
-            (residual,),
+            (grid, *more),
+            (out,),
             vector=vector,
             tag=self.tag,
             group=tuple(self.group),
@@ -248,6 +320,10 @@ class _Lowering:
             target = self.made.buffer("own_logits", len(own), rows="logits")
             source = self.views[op.inputs[0].name]
             self.made.op("linear", "lm_head", (source,), (target,), weight="lm_head")
+            if (factor := _number(op, "factor")) != 1:
+                self.made.op("scale", "lm_head.scale", (target,), (target,), factor=factor)
+            if cap := _number(op, "cap"):
+                self.made.op("soft_cap", "lm_head.cap", (target,), (target,), cap=cap)
         if len(own) or self.share.node == 0:
             self._gather()
 
@@ -286,18 +362,24 @@ class _Lowering:
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
-        vector = self._replicated(op.weights[0])
+        vector = self._replicated(op.weights[0], offset=self.spec.norm_offset)
+        kind = "layer_norm" if op.kind == "layer_norm" else "rms_norm"
         self.made.op(
-            "rms_norm", op.name, (source,), (target,), vector=vector,
+            kind, op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps,
         )  # fmt: skip
 
-    def _replicated(self, weight: WeightSpec | None) -> str | None:
+    def _replicated(self, weight: WeightSpec | None, offset: float = 0.0) -> str | None:
         if weight is None:
             return None
-        size = weight.shape[0]
-        part = self._part(weight, Range(start=0, stop=size))
-        self.made.vectors[weight.name] = Vector(name=weight.name, parts=(part,), size=size)
+        return self._own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
+
+    def _own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
+        """The name of some elements of a vector, with what is added to them."""
+        part = self._part(weight, elements)
+        self.made.vectors[weight.name] = Vector(
+            name=weight.name, parts=(part,), size=len(elements), offset=offset
+        )
         return weight.name
 
     def elements(self, value: Value) -> Range:
