@@ -83,7 +83,7 @@ def packed(weights: Weights) -> set[str]:
     return {one.weight.name for one in weights.fresh}
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "mxfp4", "bf16", "f32"])
 def test_a_second_start_packs_nothing(model: Path, tmp_path: Path, weight_format: str) -> None:
     cache = PanelCache(tmp_path)
     first = load(model, cache, weight_format)
@@ -105,7 +105,7 @@ SPLITS: list[tuple[tuple[int, ...], int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "mxfp4", "bf16", "f32"])
 @pytest.mark.parametrize("before", SPLITS)
 def test_another_split_finds_all_that_any_split_packed(
     model: Path, tmp_path: Path, weight_format: str, before: tuple[tuple[int, ...], int]
@@ -235,7 +235,7 @@ def test_one_changed_block_is_packed_anew_alone(model: Path, tmp_path: Path) -> 
     cache = PanelCache(tmp_path / "cache")
     load(model, cache)
     with Folder.open(model) as folder:
-        entry = folder._tensors["layers.1.up_proj"][1]
+        _, entry = folder._tensors["layers.1.up_proj"].matrix.stored[0]
     with open(changed / "model.safetensors", "r+b") as opened:
         opened.seek(entry.stop - 2)
         (value,) = np.frombuffer(opened.read(2), np.uint16)

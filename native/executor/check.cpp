@@ -34,8 +34,12 @@ void check_program(const Program& program, int max_rows) {
         require(within(cache.kv_heads, 0, kMostKvHeads) && within(cache.k_dim, 1, kMostHeadDim) &&
                     within(cache.v_dim, 1, kMostHeadDim),
                 "the shape of a KV cache is out of range");
-        require(cache.k_dim == cache.v_dim,
-                "its keys and values have other widths, which these kernels do not read");
+        if (cache.latent)
+            require(cache.kv_heads <= 1 && cache.v_dim <= cache.k_dim,
+                    "a latent KV cache has other heads or values than its keys have");
+        else
+            require(cache.k_dim == cache.v_dim,
+                    "its keys and values have other widths, which these kernels do not read");
     }
     require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
     for (const auto& table : program.frequencies) {
@@ -62,8 +66,18 @@ void check_program(const Program& program, int max_rows) {
 
 void check_weights(const Program& program) {
     for (const Matrix& matrix : program.matrices) {
-        require(within(static_cast<int>(matrix.format), 0, 3), "a matrix's format is unknown");
+        require(within(static_cast<int>(matrix.format), 0, kFormats - 1),
+                "a matrix's format is unknown");
         require(matrix.panels != nullptr, "a matrix is missing");
+    }
+    for (const Op& op : program.ops) {
+        const Matrix* first = nullptr;
+        for (int index : op.matrices) {
+            if (index < 0) continue;
+            const Matrix& matrix = program.matrices[static_cast<size_t>(index)];
+            if (!first) first = &matrix;
+            require(matrix.format == first->format, "an operation's matrices have other formats");
+        }
     }
     for (const Vector& vector : program.vectors)
         require(vector.values.size() == static_cast<size_t>(vector.size), "a vector is missing");

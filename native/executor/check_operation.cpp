@@ -41,8 +41,20 @@ class Checker {
                     "its sums have too many units");
             case OpKind::rope:
                 return rope();
+            case OpKind::route:
+                return route();
+            case OpKind::expert_linear:
+            case OpKind::expert_grid:
+                return experts();
+            case OpKind::expert_mul:
+                return expert_mul();
             case OpKind::gated_mul:
                 return gate();
+            case OpKind::head_linear:
+                return head_linear();
+            case OpKind::latent_append:
+            case OpKind::latent_attention:
+                return latent();
             case OpKind::kv_append:
                 return cache();
             case OpKind::attention:
@@ -88,6 +100,7 @@ class Checker {
         }
         void operator()(const char*, AttributeType type, const std::vector<int>& values) const {
             if (type == AttributeType::nodes) return checker.distinct(values);
+            if (type == AttributeType::matrices) return checker.matrices(values);
             for (int value : values) checker.in_range(value);
         }
         void operator()(const char*, AttributeType,
@@ -190,6 +203,90 @@ class Checker {
         require(m.layout.k == op_.a.width && m.outputs == op_.out.width,
                 "its matrix has another shape");
     }
+    void matrices(const std::vector<int>& indices) const {
+        for (int index : indices)
+            require(index >= -1 && index < static_cast<int>(program_.matrices.size()),
+                    "a matrix does not exist");
+    }
+    void route() const {
+        require(op_.experts >= 1 && within(op_.top_k, 1, op_.experts),
+                "it chooses more experts than there are");
+        require(op_.scoring <= 2 && op_.group_score <= 1 && op_.shared <= 2 && op_.normalise <= 1,
+                "it scores in a way that is unknown");
+        require(op_.groups >= 1 && op_.experts % op_.groups == 0 &&
+                    within(op_.top_groups, 1, op_.groups),
+                "its groups do not share out its experts");
+        require(op_.experts / op_.groups > op_.group_score &&
+                    static_cast<int64_t>(op_.experts / op_.groups) * op_.top_groups >= op_.top_k,
+                "its groups have too few experts");
+        require(op_.a.width == op_.experts + (op_.shared == 2),
+                "its logits are not one for each expert");
+        require(op_.out.width == 2 * (op_.top_k + (op_.shared > 0)),
+                "its routes are not one for each chosen expert");
+    }
+    // Routed experts are alike; the shared one stands last.
+    void experts() const {
+        const bool grid = op_.kind == OpKind::expert_grid, shared = op_.shared_width > 0;
+        require(op_.top_k >= 1 && op_.b.width % 2 == 0 &&
+                    within(op_.b.width / 2, op_.top_k, op_.top_k + 1),
+                "its routes are not one for each chosen expert");
+        const bool last = op_.b.width / 2 > op_.top_k;
+        require(last || !shared, "its shared expert has no route");
+        require(static_cast<int>(op_.matrices.size()) >= op_.top_k + last,
+                "it chooses more experts than there are");
+        const View& wide = grid ? op_.a : op_.out;
+        const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
+        require(width == wide.width, "its experts do not make its width");
+        const size_t routed = op_.matrices.size() - last;
+        const Matrix* first = nullptr;
+        int64_t biases = 0, units = 0;
+        for (size_t i = 0; i < op_.matrices.size(); i++) {
+            const int own = i < routed ? op_.width : op_.shared_width;
+            biases += grid ? op_.out.width : own;
+            if (op_.matrices[i] < 0) continue;
+            const Matrix& m = program_.matrices[static_cast<size_t>(op_.matrices[i])];
+            require(grid ? m.layout.k == own && m.outputs == op_.out.width
+                         : m.layout.k == op_.a.width && m.outputs == own,
+                    "a matrix has another shape");
+            if (!first) first = &m;
+            require(m.layout.unit == first->layout.unit || grid, "its matrices have other units");
+            units = std::max<int64_t>(units, m.layout.units());
+        }
+        require(op_.vector < 0 || op_.biases == biases, "its biases are not one for each output");
+        require(!grid || units * static_cast<int64_t>(op_.b.width) <= kMostUnits,
+                "its sums have too many units");
+        times_rows(op_.b.width);
+    }
+    void head_linear() const {
+        const auto heads = static_cast<int>(op_.matrices.size());
+        require(heads >= 1 && op_.a.width % heads == 0 && op_.out.width % heads == 0,
+                "its heads do not make its width");
+        times_rows(heads);
+        const Matrix* first = nullptr;
+        for (int index : op_.matrices) {
+            require(index >= 0, "a matrix does not exist");
+            const Matrix& m = program_.matrices[static_cast<size_t>(index)];
+            if (!first) first = &m;
+            require(m.layout.k <= op_.a.width / heads && m.outputs <= op_.out.width / heads &&
+                        m.layout.k == first->layout.k && m.layout.unit == first->layout.unit &&
+                        m.outputs == first->outputs,
+                    "a matrix has another shape");
+        }
+    }
+    void latent() const {
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(cache.latent && cache.kv_heads == 1 && op_.k_dim == cache.k_dim,
+                "it leaves the KV cache");
+        require(op_.kind == OpKind::latent_append || op_.v_dim == cache.v_dim,
+                "it leaves the KV cache");
+    }
+    void expert_mul() const {
+        const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
+        require(width == op_.out.width && 2 * width == op_.a.width,
+                "its experts do not make its width");
+        times_rows(op_.top_k + 1);
+        gate();
+    }
     void rope() const {
         const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];
         require(static_cast<size_t>(op_.rotary) == 2 * table.values.size(),
@@ -197,8 +294,12 @@ class Checker {
         require(op_.offset <= op_.dim && op_.rotary <= op_.dim - op_.offset,
                 "it rotates more than a head");
         require(op_.interleaved <= 1, "it neither pairs halves nor neighbours");
-        require(op_.a.buffer == op_.out.buffer && op_.a.offset == op_.out.offset,
-                "it rotates one view and writes another");
+        require(op_.to_offset <= op_.to_dim && op_.rotary <= op_.to_dim - op_.to_offset,
+                "it writes more than a head");
+        const bool same = op_.a.buffer == op_.out.buffer;
+        require(!same || (op_.a.offset == op_.out.offset && op_.dim == op_.to_dim &&
+                          op_.offset == op_.to_offset),
+                "it writes over what it has yet to rotate");
     }
     // Numbers by which nothing that is stored becomes subnormal.
     static bool usual(float number) { return 0x1p-20f <= number && number <= 0x1p20f; }
@@ -215,6 +316,7 @@ class Checker {
     }
     void cache() const {
         const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(!cache.latent, "its KV cache is a latent one");
         require(
             op_.k_dim == cache.k_dim && op_.v_dim == cache.v_dim && op_.kv_heads <= cache.kv_heads,
             "it leaves the KV cache");

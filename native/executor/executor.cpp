@@ -14,6 +14,7 @@
 #include "executor/angles.h"
 #include "executor/check.h"
 #include "executor/fetch_ahead.h"
+#include "executor/route.h"
 #include "executor/span.h"
 
 namespace bw {
@@ -26,6 +27,15 @@ Program checked(Program program, const ExecutorOptions& options, const Exchange*
     check_weights(program);
     check_mesh(program, exchange);
     return program;
+}
+
+// Bytes of a row that the chosen experts' products read.
+size_t widest_input(const Program& program) {
+    size_t widest = 0;
+    for (const Op& op : program.ops)
+        if (op.kind == OpKind::expert_linear)
+            widest = std::max(widest, sizeof(float) * static_cast<size_t>(padded(op.a.width)));
+    return widest;
 }
 
 }  // namespace
@@ -61,13 +71,24 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         if (std::fabs(op.eps) < std::numeric_limits<float>::min()) op.eps = 0.0f;
     size_t widest = 0;
     for (const Matrix& matrix : program_.matrices)
-        if (matrix.format == Format::q8 || matrix.format == Format::q4)
+        if (is_quantised(matrix.format))
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
+    const size_t expert_row = std::max(expert_input_bytes(), head_input_bytes());
+    if (expert_row > 0) widest = std::max(widest, widest_input(program_));
     activations_ = Zeroed<uint8_t>(rows * widest);
+    gathered_ = Zeroed<uint8_t>(checked_product({rows, expert_row}));
+    widest = std::max(widest, expert_row);
+    for (const Op& op : program_.ops)
+        if (op.kind == OpKind::route) widest = std::max(widest, sizeof(float) * route_scratch(op));
+    routings_.resize(static_cast<size_t>(team_.members()));
+    inputs_of_.resize(static_cast<size_t>(team_.members()));
     int widest_head = 1;
     for (const CacheShape& cache : program_.caches)
         widest_head = std::max({widest_head, cache.k_dim, cache.v_dim});
-    const size_t attention = sizeof(float) * attention_scratch(widest_head);
+    size_t attention = attention_scratch(widest_head);
+    for (const CacheShape& cache : program_.caches)
+        if (cache.latent) attention = std::max(attention, latent_scratch(cache.k_dim, cache.v_dim));
+    attention *= sizeof(float);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention + pointers + 64));
@@ -96,7 +117,9 @@ void Executor::make_caches() {
     std::vector<size_t> sizes;
     for (const CacheShape& shape : program_.caches) {
         LayerCache cache;
-        cache.head_bytes = (kv_head_bytes(shape.k_dim, options_.half_kv) + 63) / 64 * 64;
+        const size_t bytes = shape.latent ? latent_page_bytes(shape.k_dim, options_.half_kv)
+                                          : kv_head_bytes(shape.k_dim, options_.half_kv);
+        cache.head_bytes = (bytes + 63) / 64 * 64;
         cache.kv_heads = static_cast<size_t>(shape.kv_heads);
         sizes.push_back(checked_product(
             {cache.head_bytes, cache.kv_heads, static_cast<size_t>(options_.num_pages)}));

@@ -16,6 +16,7 @@
 #include "executor/fusion.h"
 #include "executor/program.h"
 #include "executor/reduction.h"
+#include "executor/routing.h"
 #include "executor/span.h"
 #include "executor/wire.h"
 #include "executor/work_stealing.h"
@@ -208,6 +209,17 @@ class Executor {
     bool quantise_row(const Op&, const Matrix&, int index, int member, uint8_t* activations);
     void product_panels(const Op&, const Matrix&, ProductArgs args, Span panels, Span rows,
                         bool on_grid);
+    // Mixtures of experts, in expert_ops.cpp.
+    bool read_routes(const Op&, int member);
+    const Matrix& expert_matrix(const Op&, int expert) const;
+    void expert_product(const Op&, const Matrix&, const Routing&, const ExpertRows&, Span panels,
+                        size_t input_bytes, ProductArgs args, int member);
+    void expert_sums(const Op&, const Routing&, Span panels, const std::vector<uint8_t*>& inputs,
+                     int member);
+    void count_experts(const Op&, int member);
+    size_t expert_input_bytes() const;
+    size_t head_input_bytes() const;
+    void attend_latent(const Op&, int member, Span rows, Span heads);
     Span attention_part(const Op&, int member) const;
     // Calls kernel(row, from, to) for a member's share of the output's numbers.
     template <typename F>
@@ -230,6 +242,9 @@ class Executor {
     const Kernels& kernels_;
     std::shared_ptr<Exchange> exchange_;
     std::vector<Storage> storage_;
+    std::vector<Routing> routings_;  // per thread
+    std::vector<std::vector<uint8_t*>> inputs_of_;
+    Zeroed<uint8_t> gathered_;              // rows by expert, as their products read them
     std::vector<Zeroed<uint8_t>> scratch_;  // per thread: one quantised row, attention
     std::vector<Zeroed<float>> normal_;     // per thread: one row after a norm left to a product
     Zeroed<uint8_t> activations_;           // quantised rows of a step

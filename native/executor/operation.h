@@ -11,7 +11,7 @@ struct Attributes;
 enum class OpKind : int;
 
 // See the module above for what each of these says.
-enum class AttributeType { count, real, tag, cache, frequencies, indices, nodes, owners };
+enum class AttributeType { count, real, tag, cache, frequencies, indices, matrices, nodes, owners };
 enum class Rows { none, step, logits, same };
 enum class Shared { one, rows, pieces, lanes, panels, keys };
 enum class Item { weights, attention, exchange, other };

@@ -41,7 +41,7 @@ void Executor::linear_grid(const Op& op, int member) { product(op, member, true,
 void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
     const Matrix& matrix = program_.matrices[static_cast<size_t>(op.matrix)];
     const int rows = chosen.to - chosen.from;
-    const bool quantised = matrix.format == Format::q8 || matrix.format == Format::q4;
+    const bool quantised = is_quantised(matrix.format);
     ProductArgs args{};
     args.rows = rows;
     args.layout = matrix.layout;
@@ -131,8 +131,11 @@ void Executor::rope(const Op& op, int member) {
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.heads, h = i % op.heads;
         const size_t at = static_cast<size_t>(r) * static_cast<size_t>(op.rotary / 2);
-        kernels_.rope(row(op.a, r) + h * op.dim + op.offset, angles.cosine.data() + at,
-                      angles.sine.data() + at, op.rotary, op.interleaved == 1);
+        const float* from = row(op.a, r) + h * op.dim + op.offset;
+        float* to = row(op.out, r) + h * op.to_dim + op.to_offset;
+        if (to != from) std::memcpy(to, from, sizeof(float) * static_cast<size_t>(op.rotary));
+        kernels_.rope(to, angles.cosine.data() + at, angles.sine.data() + at, op.rotary,
+                      op.interleaved == 1);
     }
 }
 

@@ -27,7 +27,10 @@ class Maker {
 
   private:
     int size() { return random_.pick({1, 7, 16, 33, 64, random_.between(1, 200)}); }
-    Format format() { return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4}); }
+    Format format() {
+        return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4, Format::mxfp4,
+                             Format::nf4, Format::ulaw4});
+    }
 
     void sizes() {
         p_.hidden_size = size();
@@ -121,6 +124,8 @@ class Maker {
         rope.rotary =
             static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].values.size());
         rope.offset = random_.chance(50) ? 0 : random_.between(0, rope.dim - rope.rotary);
+        rope.to_dim = rope.dim;
+        rope.to_offset = rope.offset;
         rope.interleaved = random_.between(0, 1);
     }
     // A layer's cache, which may have heads that nobody uses.

@@ -201,16 +201,16 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
         *sum = 0;
         return bits < 0x7f800000;
     }
-    const float top = format == Format::q4 ? 127.0f : 32512.0f;
+    const float top = format == Format::q8 ? 32512.0f : 127.0f;
     VecF inverse = set1(top / amax);
     *scale = amax / top;
     VecI qa = to_int(mul(a, inverse)), qb = to_int(mul(b, inverse));
     int32_t total = reduce_iadd(iadd(qa, qb));
-    if (format == Format::q4) {
+    if (format != Format::q8) {
         auto* out = reinterpret_cast<int8_t*>(integers);
         store_int8(out, qa);
         store_int8(out + 16, qb);
-        *sum = -8 * total;
+        *sum = -zero_point(format) * total;
         return true;
     }
     if (kBytePlanes) {

@@ -28,21 +28,26 @@ struct Target {
     inline void put(int row, VecF acc) const {
         if (args.bias) acc = add(acc, load(args.bias + first_output));
         acc = stored(acc);
-        float* y = args.y + static_cast<size_t>(row) * args.ldy + first_output;
+        float* y = args.y + at(row) + first_output;
         int left = args.outputs - first_output;
         if (left >= kPanel)
             store(y, acc);
         else
             store_first(y, acc, left);
     }
-    template <int N>
-    BW_INLINE void put(int row, const NoUnits<N>& sums, int i) const {
+    template <int N, int P>
+    BW_INLINE void put(int row, const NoUnits<N, P>& sums, int i) const {
         put(row, sums.sum[i]);
     }
     template <class Units>
     BW_INLINE void put(int row, const Units& sums, int i) const {
-        if (!sums.put(i, args.grid + static_cast<size_t>(row) * args.ldy + first_output))
-            args.bad = true;
+        if (!sums.put(i, args.grid + at(row) + first_output, args.add)) args.bad = true;
+    }
+    inline size_t at(int row) const {
+        return args.places ? args.places[row] : static_cast<size_t>(row) * args.ldy;
+    }
+    inline const float* factors(int row) const {
+        return args.factors ? args.factors + row : nullptr;
     }
 };
 
@@ -63,7 +68,7 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
     }
     VecF acc[R];
     Units total;
-    total.start();
+    total.start(target.factors(row));
     for (int r = 0; r < R; r++) acc[r] = zero();
     int group = 0;
     for (int u = 0; u < units; u++) {
@@ -77,7 +82,7 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
                 at[r] = a[r] + static_cast<size_t>(group) * Dot::kIntegers;
             }
             Dot::template group<R>(w, at, sum, dot);
-            VecF scale = load_half(reinterpret_cast<const uint16_t*>(w));
+            VecF scale = load_scales<Dot>(w);
             for (int r = 0; r < R; r++)
                 acc[r] = fma(to_float(dot[r]), mul(scale, set1(scales[r][group])), acc[r]);
             w += Dot::kBlock;
@@ -120,7 +125,8 @@ int tiled_rows(ProductArgs& args, Span rows) {
         const uint8_t* w = args.panels + static_cast<size_t>(panel) * args.panel_stride;
         const int left = args.num_panels - panel;
         const int panels = left < Block::kMostPanels ? left : Block::kMostPanels;
-        block.run(args, w, panels, args.ahead, rows.from, tiles);
+        block.run(args, w, panels, args.ahead, rows.from, tiles,
+                  Target{args, 0}.factors(rows.from));
         for (int p = 0; p < panels; p++) {
             const Target target{args, (panel + p) * kPanel};
             for (int i = 0; i < tiles * kTileRows; i++) {
@@ -177,7 +183,7 @@ inline bool float_panels(ProductArgs& args, int panel, int row) {
                                           static_cast<size_t>(panel + p) * args.panel_stride);
     VecF acc[R * P];
     Units total;
-    total.start();
+    total.start(Target{args, 0}.factors(row));
     for (int i = 0; i < R * P; i++) acc[i] = zero();
     const float* x = args.x + static_cast<size_t>(row) * args.ldx;
     const size_t ahead = row == 0 ? args.ahead : 0;
@@ -207,9 +213,9 @@ template <typename T, int R, int P, bool kOnGrid>
 inline void float_rows(ProductArgs& args, int panel, int& row) {
     for (; row + R <= args.rows; row += R) {
         if constexpr (!kOnGrid) {
-            float_panels<T, R, P, NoUnits<R * P>>(args, panel, row);
+            float_panels<T, R, P, NoUnits<R * P, P>>(args, panel, row);
         } else if (args.layout.units() > NarrowUnits<1>::kMostUnits ||
-                   !float_panels<T, R, P, NarrowUnits<R * P>>(args, panel, row)) {
+                   !float_panels<T, R, P, NarrowUnits<R * P, P>>(args, panel, row)) {
             for (int r = row; r < row + R; r++)
                 for (int p = panel; p < panel + P; p++)
                     float_panels<T, 1, 1, WideUnits<1>>(args, p, r);
@@ -238,9 +244,15 @@ void linear_f32(ProductArgs& args) { floating<float, false>(args); }
 void linear_bf16(ProductArgs& args) { floating<uint16_t, false>(args); }
 void linear_q8(ProductArgs& args) { quantised<DotQ8, false>(args); }
 void linear_q4(ProductArgs& args) { quantised<DotQ4, false>(args); }
+void linear_mxfp4(ProductArgs& args) { quantised<DotMxfp4, false>(args); }
+void linear_nf4(ProductArgs& args) { quantised<DotNf4, false>(args); }
+void linear_ulaw4(ProductArgs& args) { quantised<DotUlaw4, false>(args); }
 void linear_grid_f32(ProductArgs& args) { floating<float, true>(args); }
 void linear_grid_bf16(ProductArgs& args) { floating<uint16_t, true>(args); }
 void linear_grid_q8(ProductArgs& args) { quantised<DotQ8, true>(args); }
 void linear_grid_q4(ProductArgs& args) { quantised<DotQ4, true>(args); }
+void linear_grid_mxfp4(ProductArgs& args) { quantised<DotMxfp4, true>(args); }
+void linear_grid_nf4(ProductArgs& args) { quantised<DotNf4, true>(args); }
+void linear_grid_ulaw4(ProductArgs& args) { quantised<DotUlaw4, true>(args); }
 
 }  // namespace bw::BW_ISA_NAME

@@ -15,16 +15,17 @@ class TiledBlock {
     static constexpr int kMostTiles = 4;   // of 16 rows
     static constexpr int kMostPanels = 2;  // `panel_stride` from one to the next
 
-    // Rows `row` up to `row + 16 * tiles` with the panels from `w` on; `ahead` as in ProductArgs.
+    // Rows `row` up to `row + 16 * tiles` with the panels from `w` on; `ahead` as in
+    // ProductArgs, `factors` those of the rows.
     void run(const ProductArgs& args, const uint8_t* w, int panels, size_t ahead, int row,
-             int tiles) {
+             int tiles, const float* factors) {
         groups_ = args.layout.groups();
         unit_groups_ = args.layout.units() > 0 ? args.layout.unit_groups(0) : 1;
         stride_ = args.activation_stride;
         const uint8_t* rows = args.activations + static_cast<size_t>(row) * stride_;
         for (int p = 0; p < panels; p++)
             for (int t = 0; t < tiles; t++) {
-                total_[p][t].start();
+                total_[p][t].start(factors ? factors + kTileRows * t : nullptr);
                 for (int r = 0; r < kTileRows; r++) acc_[p][t][r] = zero();
             }
         for (int from = 0; from < groups_; from += kChunk) {
@@ -52,7 +53,7 @@ class TiledBlock {
         for (int i = 0; i < count; i++, w += Dot::kBlock) {
             if (ahead > 0) fetch<Dot::kBlock>(w + ahead);
             Tiles<Dot>::unpack(w, lines_[p][i]);
-            scale_[p][i] = load_half(reinterpret_cast<const uint16_t*>(w));
+            scale_[p][i] = load_scales<Dot>(w);
         }
     }
 

@@ -65,6 +65,21 @@ constexpr Expected kExpected[] = {
     {"pointwise, small", 0x69ac992667d8ecb1},
     {"attention f16, bounded", 0x26c46f037153cfbf},
     {"attention f32, bounded", 0x8228a6789c14babc},
+    {"linear mxfp4", 0x859382291a2425c8},
+    {"linear_grid mxfp4", 0xdc2fc389e9db3998},
+    {"linear mxfp4, 85 rows", 0x94c334c0fdf5a8fd},
+    {"linear_grid mxfp4, 85 rows", 0x5af69b2b3d12527c},
+    {"linear mxfp4, small", 0xa8ee00daa2970ea6},
+    {"linear nf4", 0x176d0d56a1413a8d},
+    {"linear_grid nf4", 0x7ee5a3ab8429b443},
+    {"linear nf4, 85 rows", 0x981a1359c4a1d7b3},
+    {"linear_grid nf4, 85 rows", 0xf41a26f4cb9483c2},
+    {"linear nf4, small", 0xec3c7aadc55eaa3d},
+    {"linear ulaw4", 0x9014f33318eb858b},
+    {"linear_grid ulaw4", 0xf848aea2890af960},
+    {"linear ulaw4, 85 rows", 0xa4f7a3131d5aa636},
+    {"linear_grid ulaw4, 85 rows", 0x82668ae7fc3fbf69},
+    {"linear ulaw4, small", 0xf66f81f1d0def84d},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -95,7 +110,7 @@ uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layou
     args.ldx = k;
     args.ldy = size_t{kPanels} * kPanel;
     std::vector<uint8_t> activations;
-    if (format == Format::q8 || format == Format::q4) {
+    if (is_quantised(format)) {
         args.activation_stride = activation_bytes(format, layout);
         activations.resize(args.activation_stride * rows);
         for (size_t r = 0; r < rows; r++)
@@ -280,6 +295,13 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     }
     digests.push_back(golden_attention_bounded(kernels, true));
     digests.push_back(golden_attention_bounded(kernels, false));
+    for (Format format : {Format::mxfp4, Format::nf4, Format::ulaw4}) {
+        digests.push_back(product(kernels, format, 15, {300, 300}));
+        digests.push_back(product(kernels, format, 15, {300, 40}));
+        digests.push_back(product(kernels, format, 85, {530, 530}));
+        digests.push_back(product(kernels, format, 85, {530, 88}));
+        digests.push_back(product(kernels, format, 15, {300, 300}, true));
+    }
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});

@@ -84,15 +84,17 @@ def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in files:
         for stored, entry in file.tensors.items():
-            name = _with_head(stored)
+            name = plain_name(stored)
             if name in found:
                 raise _double(path, found[name], (file, entry))
             found[name] = (file, entry)
     return found
 
 
-def _with_head(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name whose prefix of the base model is missing, or too many, put right."""
+    if name.startswith("model.layers."):
+        return name  # nearly all of them
     for prefix in _TEXT_PARTS:
         if name.startswith(prefix):
             name = name.removeprefix(prefix)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,10 @@ DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "F64": ("f32", np.float64),  # rounded to float32 as it is read
 }
 
-#: Those that quantised formats are made of; bits that numpy has no type for are integers.
-_CODES: Mapping[str, type[np.generic]] = {
+# What is stored, as arrays: those, and what quantised formats are made of, as integers where numpy
+# has no type for it.
+_ITEMS: Mapping[str, type[np.generic]] = {
+    **{name: item for name, (_, item) in DTYPES.items()},
     "U8": np.uint8, "I8": np.int8, "I32": np.int32, "I64": np.int64,
     "F8_E4M3": np.uint8, "F8_E8M0": np.uint8,
 }  # fmt: skip
@@ -75,8 +77,7 @@ class StoredTensor:
     def __init__(self, stored: Stored, rows: int, columns: int) -> None:
         self.file, self.entry = stored
         self.rows, self.columns = rows, columns
-        dtype = self.entry.dtype
-        self.item = DTYPES[dtype][1] if dtype in DTYPES else _CODES[dtype]
+        self.item = _ITEMS[self.entry.dtype]
 
     @property
     def name(self) -> str:
@@ -94,7 +95,7 @@ class StoredTensor:
     def stored(self) -> tuple[Stored, ...]:
         return ((self.file, self.entry),)
 
-    def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[np.generic]:
+    def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[Any]:
         """The rectangle as stored, but float64 rounded to float32; ``rows`` may have a step."""
         result = np.empty((len(rows), len(columns)), self.item)
         if result.size:

@@ -8,33 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints.tensor import Matrix, StoredTensor
+from bandweave.models.places import Placed
 from bandweave.ranges import Range
 
 
 class View:
-    """A tensor of the model. ``shape``: ``(outputs, inputs)``, or ``(size,)``.
+    """A tensor of the model. ``shape``: ``(outputs, inputs)``, or ``(size,)``; ``placed``: what of
+    the matrix it is."""
 
-    Its rows lie in runs of ``run`` rows from row ``first`` on, one in each ``period`` rows of the
-    matrix, which is the entry's, or its transposed.
-    """
+    __slots__ = ("matrix", "placed", "shape")
 
-    __slots__ = ("entry", "first", "matrix", "period", "run", "shape", "transposed")
-
-    def __init__(
-        self,
-        matrix: Matrix,
-        shape: tuple[int, ...],
-        *,
-        entry: int = 0,
-        first: int = 0,
-        run: int | None = None,
-        period: int | None = None,
-        transposed: bool = False,
-    ) -> None:
-        self.matrix, self.shape, self.entry, self.first = matrix, shape, entry, first
-        self.run = shape[0] if run is None else run
-        self.period = shape[0] if period is None else period
-        self.transposed = transposed
+    def __init__(self, matrix: Matrix, shape: tuple[int, ...], placed: Placed) -> None:
+        self.matrix, self.shape, self.placed = matrix, shape, placed
 
     @property
     def whole(self) -> bool:
@@ -60,29 +45,30 @@ class View:
         """``[rows, columns]``, C order; the columns of a vector are ``0:1``."""
         pieces = []
         for some in self._stored_rows(rows):
-            if self.transposed:
+            if self.placed.transposed:
                 all_inputs = range(columns.start, columns.stop)
                 outputs = Range(start=some.start, stop=some[-1] + 1 if some else some.start)
-                read = self.matrix.read(all_inputs, outputs, self.entry)
+                read = self.matrix.read(all_inputs, outputs, self.placed.entry)
                 pieces.append(read[:, :: some.step].T)
             else:
-                pieces.append(self.matrix.read(some, columns, self.entry))
+                pieces.append(self.matrix.read(some, columns, self.placed.entry))
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces)
 
     def _stored_rows(self, rows: Range) -> list[range]:
         """Where rows lie, in as few ranges as there are."""
-        if self.run == self.period or self.run == self.shape[0]:
-            return [range(self.first + rows.start, self.first + rows.stop)]
-        if self.run == 1:
-            start, stop = (self.first + row * self.period for row in (rows.start, rows.stop))
-            return [range(start, max(start, stop - self.period + 1), self.period)]
+        first, run, period = self.placed.first, self.placed.run, self.placed.period
+        if run in (period, self.shape[0]):
+            return [range(first + rows.start, first + rows.stop)]
+        if run == 1:
+            start, stop = (first + row * period for row in (rows.start, rows.stop))
+            return [range(start, max(start, stop - period + 1), period)]
         result, row = [], rows.start
         while row < rows.stop:
-            turn, within = divmod(row, self.run)
-            count = min(self.run - within, rows.stop - row)
-            start = self.first + turn * self.period + within
+            turn, within = divmod(row, run)
+            count = min(run - within, rows.stop - row)
+            start = first + turn * period + within
             result.append(range(start, start + count))
             row += count
-        return result or [range(self.first, self.first)]
+        return result or [range(first, first)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bandweave import _native
 from bandweave.formats.groups import Groups
 from bandweave.programs.operations import BY_KIND
-from bandweave.programs.program import Program
+from bandweave.programs.program import Op, Program
 
 # Of a quantised row in q8, more than in q4: native/kernels/kernels.h, activation_bytes.
 _ACTIVATION_GROUP_BYTES, _ACTIVATION_PADDING = 72, 128
@@ -25,7 +25,18 @@ def step_bytes(program: Program, rows: int) -> int:
     for weight in program.weights.values():
         groups = Groups(inputs=weight.inputs, unit=weight.unit).count
         quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + _ACTIVATION_PADDING)
-    return rows * (widths + quantised + 8 * sum(map(len, program.frequencies))) + 1024
+    experts = max((_expert_bytes(program, op) for op in program.ops), default=0)
+    return rows * (widths + quantised + experts + 8 * sum(map(len, program.frequencies))) + 1024
+
+
+def _expert_bytes(program: Program, op: Op) -> int:
+    """What the chosen experts' products read of a row, beside the row itself."""
+    if BY_KIND[op.kind].cost != "experts":
+        return 0
+    names = [name for name in op.names("matrices") if name is not None]
+    widest = max((program.weights[name].inputs for name in names), default=0)
+    # As floats, which is more than as integers with their scales.
+    return 4 * (widest + 64) * (op.number("top_k") + 2)
 
 
 def exchange_bytes(program: Program, rows: int) -> int:

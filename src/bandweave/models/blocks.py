@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from bandweave.models.cut import columns, heads, kv_heads
 from bandweave.models.graph import Graph, Value
-from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.spec import (
+    HeadsSpec,
+    LatentSpec,
+    LayerSpec,
+    LinearSpec,
+    MixtureSpec,
+    MlpSpec,
+    ModelSpec,
+)
 
 
 def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
@@ -37,11 +45,27 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
     )
 
 
+def attend_latents(g: Graph, y: Value, attention: LatentSpec) -> Value:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434)."""
+    queries = heads(attention.num_heads, attention.query_dim)
+    width = attention.kv_rank + attention.rope_dim
+    if attention.q_rank is None:
+        q, kv = g.linear(y, (("q_proj", queries), ("kv_a_proj", width)))
+    else:
+        latent, kv = g.linear(y, (("q_a_proj", attention.q_rank), ("kv_a_proj", width)))
+        latent = g.part_norm(latent, "q_a_norm", attention.q_rank, attention.norm_eps)
+        (q,) = g.linear(latent, (("q_b_proj", queries),))
+    kv = g.part_norm(kv, "kv_a_norm", attention.kv_rank, attention.norm_eps)
+    assert attention.rope is not None, "every family that is run turns its keys"
+    kv = g.rope(kv, attention.rope, dim=width, offset=attention.kv_rank)
+    return g.latent_attention(q, kv, attention)
+
+
 def gate(g: Graph, y: Value, mlp: MlpSpec) -> Value:
     """The gated columns of an MLP (Shazeer 2020, arXiv:2002.05202)."""
     width = columns(mlp.intermediate_size)
     gates, up = g.linear(y, (("gate_proj", width), ("up_proj", width)), bias=mlp.bias)
-    return g.gated_mul(gates, up, mlp.function)
+    return g.gated_mul(gates, up, mlp.gate)
 
 
 def join(g: Graph, x: Value, layer: LayerSpec, inputs: Value, weight: str, *, bias: bool) -> Value:
@@ -56,17 +80,30 @@ def join(g: Graph, x: Value, layer: LayerSpec, inputs: Value, weight: str, *, bi
     return g.add(x, total, f"{weight}.add", factor=layer.residual_factor)
 
 
+def mix(g: Graph, x: Value, y: Value, layer: LayerSpec, mixture: MixtureSpec) -> Value:
+    """Adds a mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538)."""
+    assert layer.form == "pre" and layer.residual_factor == 1, "a form that no mixture has"
+    routes = g.route(y, mixture)
+    made = g.expert_linear(y, routes, mixture)
+    return g.expert_add(x, made, routes, mixture)
+
+
 def layer_block(g: Graph, x: Value, layer: LayerSpec) -> Value:
-    """Attention with heads and a gated MLP, in the layer's form."""
+    """Attention and an MLP, or a mixture of MLPs, in the layer's form."""
     attention, mlp = layer.attention, layer.mlp
-    assert isinstance(attention, HeadsSpec) and isinstance(mlp, MlpSpec)
+    assert not isinstance(attention, LinearSpec)
     y = x if layer.form == "post" else g.norm(x, "input_norm")
-    attended = attend(g, y, attention)
-    x = join(g, x, layer, attended, "o_proj", bias=attention.output_bias)
+    if isinstance(attention, LatentSpec):
+        x = join(g, x, layer, attend_latents(g, y, attention), "o_proj", bias=False)
+    else:
+        attended = attend(g, y, attention)
+        x = join(g, x, layer, attended, "o_proj", bias=attention.output_bias)
     if layer.form == "post":
         y = x
     elif layer.form != "parallel":
         y = g.norm(x, "post_norm")
+    if isinstance(mlp, MixtureSpec):
+        return mix(g, x, y, layer, mlp)
     return join(g, x, layer, gate(g, y, mlp), "down_proj", bias=mlp.bias)
 
 

@@ -24,7 +24,7 @@ from bandweave.models.spec import (
 )
 
 _GATED = 3  # matrices of a gated MLP: gate, up, down
-_STORED = {"fp8": "fp8", "mxfp4": "mxfp4"}
+_STORED = {"fp8": "fp8", "mxfp4": "mxfp4-experts"}
 _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
@@ -95,7 +95,8 @@ def _layer(layer: LayerSpec, hidden: int) -> LayerShape:
     return LayerShape(
         attention=attention,
         shared_parameters=_GATED * hidden * mlp.shared_size + (hidden if mlp.shared_gate else 0),
-        router_parameters=mlp.num_experts * (hidden + (1 if mlp.router_bias else 0)),
+        router_parameters=mlp.num_experts
+        * (hidden + mlp.router.logit_bias + mlp.router.correction),
         expert_parameters=_GATED * hidden * width + biases,
         expert_width=width,
         experts=mlp.num_experts,

@@ -24,6 +24,7 @@ from bandweave.models.spec import (
     Mlp,
     MlpSpec,
     ModelSpec,
+    RouterSpec,
 )
 from bandweave.shown import shown
 
@@ -180,7 +181,7 @@ def _mlp(config: Mapping[str, Any], experts: int) -> Mlp:
         intermediate_size=width,
         shared_size=shared or width * fields.count(config, "n_shared_experts"),
         shared_gate=model_type == "qwen3_next",
-        router_bias=model_type in _ROUTER_BIAS,
+        router=RouterSpec(correction=model_type in _ROUTER_BIAS),
         bias=model_type == "gpt_oss",  # of every output of gate, up and down
     )
 

@@ -17,7 +17,7 @@ from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, kinds_by_turns, windows
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import LayerSpec, ModelSpec
+from bandweave.models.spec import GateSpec, LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, either
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
@@ -88,7 +88,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     bias = fields.flag(config, "attention_bias", False)
     kinds = kinds_by_turns(config, 6 if third else 2)
     ropes = {kind: _rope(config, kind) if third else rope(config) for kind in set(kinds)}
-    mlp = mlp_of(config, function="gelu_tanh")
+    mlp = mlp_of(config, gate=GateSpec(function="gelu_tanh"))
 
     def layer(key: tuple[str, int | None]) -> LayerSpec:
         kind, window = key

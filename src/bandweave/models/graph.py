@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from bandweave.models.cut import VOCABULARY_UNIT, Cut, heads, vocabulary
+from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, heads, vocabulary
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import GateSpec, LatentSpec, MixtureSpec, ModelSpec
+
+Attributes = Mapping[str, int | float | str | RopeSpec | MixtureSpec | LatentSpec]
 
 
 class Split(Enum):
@@ -24,9 +26,6 @@ class Split(Enum):
     REPLICATED = "replicated"  # every node holds all of it
     ALL_TO_SHARDED = "all_to_sharded"  # every node reads all inputs and makes some outputs
     SHARDED_TO_ALL = "sharded_to_all"  # every node reads its inputs; the sums meet in an all-reduce
-
-
-Attributes = Mapping[str, int | float | str | RopeSpec]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +90,9 @@ class GraphOp:
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``layer_norm``, ``head_norm``, ``norm_of_all``, ``rope``, ``attention``, ``gated_mul``,
-    ``linear_add``, ``linear_sum``, ``add``, ``logits``."""
+    ``layer_norm``, ``head_norm``, ``norm_of_all``, ``part_norm``, ``rope``, ``attention``,
+    ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
+    ``expert_linear``, ``expert_add``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -223,20 +223,33 @@ class Graph:
             "attention", "attention", (q, k, v), (out,), weights=vectors, attributes=attributes
         )[0]
 
-    def gated_mul(
-        self,
-        gate: Value,
-        up: Value,
-        function: str = "silu",
-        *,
-        limit: float = 0.0,
-        alpha: float = 0.0,
-    ) -> Value:
-        """``f(gate) * up``; ``function`` is ``"silu"``, ``"gelu_tanh"`` or ``"clamped_silu"``,
-        whose are ``limit`` and ``alpha``."""
+    def latent_attention(self, q: Value, kv: Value, spec: LatentSpec) -> Value:
+        """Appends ``kv``, the latent and the rotated key of each row, to the layer's cache, then
+        attends causally over it; what ``kv_b_proj`` makes of latents is never made itself."""
+        cut = heads(spec.num_heads, spec.nope_dim + spec.v_dim)
+        shape = (cut.total * cut.width, spec.kv_rank)
+        matrix = replace(
+            self._weight("kv_b_proj", shape, Split.ALL_TO_SHARDED, cut),
+            step=math.gcd(spec.nope_dim, spec.v_dim),
+        )
+        made = heads(spec.num_heads, spec.v_dim)
+        out = Value(name="attended", width=made.total * made.width, cut=made)
+        return self._emit(
+            "latent_attention", "attention", (q, kv), (out,), weights=(matrix,),
+            attributes={"latent": spec},
+        )[0]  # fmt: skip
+
+    def part_norm(self, value: Value, weight: str, size: int, eps: float) -> Value:
+        """RMS norm of the first ``size`` elements of each row, in place."""
+        vector = self._weight(weight, (size,), Split.REPLICATED)
+        return self._emit(
+            "part_norm", weight, (value,), (value,), weights=(vector,), attributes={"eps": eps}
+        )[0]
+
+    def gated_mul(self, gate: Value, up: Value, spec: GateSpec) -> Value:
+        """``f(gate) * up``."""
         out = Value(name="gated", width=gate.width, cut=gate.cut)
-        attributes: Attributes = {"function": function, "limit": limit, "alpha": alpha}
-        return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=attributes)[0]
+        return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=vars(spec))[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
@@ -260,6 +273,55 @@ class Graph:
     def add(self, x: Value, other: Value, name: str, *, factor: float = 1.0) -> Value:
         """``x + other * factor``, in place of ``x``."""
         return self._emit("add", name, (x, other), (x,), attributes={"factor": factor})[0]
+
+    def route(self, y: Value, mixture: MixtureSpec) -> Value:
+        """The chosen experts of each row and their weights, on every node alike."""
+        router = mixture.router
+        weights = [self._weight("router", (mixture.num_experts, y.width), Split.REPLICATED)]
+        if mixture.shared_size and mixture.shared_gate:
+            weights.append(self._weight("shared_expert.gate", (1, y.width), Split.REPLICATED))
+        vectors = [
+            self._weight(name, (mixture.num_experts,), Split.REPLICATED) if given else None
+            for name, given in (
+                ("router.bias", router.logit_bias),
+                ("router.correction", router.correction),
+            )
+        ]
+        out = Value(name="routes", width=2 * mixture.slots)
+        return self._emit(
+            "route", "router", (y,), (out,), weights=tuple(weights), biases=tuple(vectors),
+            attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_linear(self, y: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """Gate and up of each row's experts, and of the shared one: their columns are split."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            cut = columns(width)
+            for product in ("gate_proj", "up_proj"):
+                full, shape = f"{name}.{product}", (width, y.width)
+                weights.append(self._weight(full, shape, Split.ALL_TO_SHARDED, cut))
+                vector = self._weight(f"{full}.bias", (width,), Split.ALL_TO_SHARDED, cut)
+                biases.append(vector if mixture.bias else None)
+        out = Value(name="expert_gate_up", width=0)  # its width is each node's own
+        return self._emit(
+            "expert_linear", "experts.gate_up", (y, routes), (out,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
+
+    def expert_add(self, x: Value, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """``x`` plus the weighted sum of what the experts make of ``silu(gate) * up``: where the
+        nodes' sums meet."""
+        weights, biases = [], []
+        for name, width in _experts(mixture):
+            full, shape = f"{name}.down_proj", (x.width, width)
+            weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
+            vector = self._weight(f"{full}.bias", (x.width,), Split.REPLICATED)
+            biases.append(vector if mixture.bias else None)
+        return self._emit(
+            "expert_add", "experts.down", (x, made, routes), (x,), weights=tuple(weights),
+            biases=tuple(biases), attributes={"mixture": mixture},
+        )[0]  # fmt: skip
 
     def logits(self, y: Value) -> Value:
         """The vocabulary projection of the rows whose logits the step asks for, times the model's
@@ -306,6 +368,12 @@ class Graph:
             )
         )
         return outputs
+
+
+def _experts(mixture: MixtureSpec) -> list[tuple[str, int]]:
+    """The names of a mixture's experts and their columns, the shared one last."""
+    routed = [(f"experts.{e}", mixture.intermediate_size) for e in range(mixture.num_experts)]
+    return [*routed, ("shared_expert", mixture.shared_size)] if mixture.shared_size else routed
 
 
 def _without_layer(op: GraphOp) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ are made from it. Knows no files, no nodes, no formats and no arrays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,8 +16,18 @@ from bandweave.models.rope import RopeSpec
 MOST_LAYERS = 4096
 MOST_SIZE = 1 << 28
 MOST_HEAD_DIM = 1 << 16
+MOST_EXPERTS = 1 << 14
 MOST_POSITIONS = 1 << 31
 MOST_WEIGHTS = 1 << 42  # of one tensor
+
+
+def _check(spec: object, **most: int) -> None:
+    for name, limit in most.items():
+        value = getattr(spec, name)
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+        if value > limit:
+            raise ValueError(f"{name} is {value}; more than {limit} is not believed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +75,8 @@ class HeadsSpec:
 class LatentSpec:
     """Latent attention (MLA, DeepSeek-V2, arXiv:2405.04434): the cache holds a latent of
     ``kv_rank`` and one rotated key of ``rope_dim`` for all heads. ``q_rank`` None: queries are
-    projected at once."""
+    projected at once. ``norm_eps``: of the norms of latents. ``rope`` is None where only counts are
+    wanted."""
 
     num_heads: int
     q_rank: int | None
@@ -72,6 +84,31 @@ class LatentSpec:
     nope_dim: int
     rope_dim: int
     v_dim: int
+    norm_eps: float = 1e-6
+    rope: RopeSpec | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, num_heads=MOST_SIZE, kv_rank=MOST_HEAD_DIM, nope_dim=MOST_HEAD_DIM)
+        _check(self, rope_dim=MOST_HEAD_DIM, v_dim=MOST_HEAD_DIM)
+        if self.q_rank is not None:
+            _check(self, q_rank=MOST_SIZE)
+        if self.kv_rank + self.rope_dim > MOST_HEAD_DIM:
+            raise ValueError(f"a latent key of {self.kv_rank + self.rope_dim} is not believed")
+        if self.rope is not None and self.rope.rotary_dim != self.rope_dim:
+            raise ValueError(
+                f"a rope of {self.rope.rotary_dim} elements does not fit a key of {self.rope_dim}"
+            )
+
+    @property
+    def query_dim(self) -> int:
+        """Elements of a head's query before its keys' matrix is multiplied in."""
+        return self.nope_dim + self.rope_dim
+
+    @property
+    def scale(self) -> float:
+        """Of scores: one over the square root of a query, and what YaRN adds."""
+        factor = 1.0 if self.rope is None else self.rope.softmax_factor
+        return factor / math.sqrt(self.query_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,31 +123,100 @@ class LinearSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateSpec:
+    """The function of an MLP's gate: ``"silu"``, ``"gelu_tanh"``, or ``"clamped_silu"`` with its
+    ``limit`` and ``alpha`` (docs/numerics.md, section 5)."""
+
+    function: str = "silu"
+    limit: float = 0.0
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlpSpec:
-    """A gated MLP (Shazeer 2020, arXiv:2002.05202); ``function`` of the gate: ``"silu"`` or
-    ``"gelu_tanh"``."""
+    """A gated MLP (Shazeer 2020, arXiv:2002.05202)."""
 
     intermediate_size: int
+    gate: GateSpec = GateSpec()
     bias: bool = False
-    function: str = "silu"
 
     def __post_init__(self) -> None:
         _check(self, intermediate_size=MOST_SIZE)
 
 
+SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN = "softmax", "sigmoid", "softmax_of_chosen"
+LARGEST, TWO_LARGEST = "largest", "two_largest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterSpec:
+    """How a mixture's experts are chosen and weighted (docs/numerics.md, section 12).
+
+    ``scoring``: of the logits; ``logit_bias``: a number is added to each logit; ``correction``: to
+    each score, for the choice alone (DeepSeek-V3, arXiv:2412.19437). With ``groups`` only experts
+    of the best ``top_groups`` are chosen, by ``group_score``: a group's largest score or its two
+    largest. ``normalise``: weights are divided by their sum; all are multiplied by ``factor``.
+    """
+
+    scoring: str = SOFTMAX
+    logit_bias: bool = False
+    correction: bool = False
+    groups: int = 1
+    top_groups: int = 1
+    group_score: str = LARGEST
+    normalise: bool = False
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        assert self.scoring in (SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN), self.scoring
+        assert self.group_score in (LARGEST, TWO_LARGEST), self.group_score
+        _check(self, groups=MOST_EXPERTS, top_groups=MOST_EXPERTS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MixtureSpec:
-    """A mixture of gated MLPs of ``intermediate_size``, ``top_k`` of ``num_experts`` for each token
-    beside a shared one of ``shared_size``, 0 for none. ``router_bias``: a number an expert beside
-    its row; ``shared_gate``: the shared one is gated too; ``bias``: of each expert's products."""
+    """A mixture of gated MLPs of ``intermediate_size`` (Shazeer et al. 2017, arXiv:1701.06538),
+    ``top_k`` of ``num_experts`` for each token beside a shared one of ``shared_size``, 0 for none.
+
+    ``shared_gate``: the shared one is weighted by a logistic function of its own; ``bias``: each
+    expert's products have biases.
+    """
 
     num_experts: int
     top_k: int
     intermediate_size: int
+    router: RouterSpec = RouterSpec()
+    gate: GateSpec = GateSpec()
     shared_size: int = 0
     shared_gate: bool = False
-    router_bias: bool = False
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self, num_experts=MOST_EXPERTS, top_k=MOST_EXPERTS, intermediate_size=MOST_SIZE)
+        router = self.router
+        if self.top_k > self.num_experts:
+            raise ValueError(f"{self.top_k} of {self.num_experts} experts cannot be chosen")
+        if self.num_experts % router.groups:
+            raise ValueError(
+                f"{self.num_experts} experts do not make {router.groups} groups of one size"
+            )
+        if router.top_groups > router.groups:
+            raise ValueError(f"{router.top_groups} of {router.groups} groups cannot be chosen")
+        each = self.num_experts // router.groups
+        if each * router.top_groups < self.top_k:
+            raise ValueError(
+                f"{router.top_groups} groups of {each} experts are too few to choose "
+                f"{self.top_k} experts from"
+            )
+        if router.group_score == TWO_LARGEST and router.groups > 1 and each < 2:
+            raise ValueError("a group's two largest scores need two experts a group")
+        if not 0 <= self.shared_size <= MOST_SIZE:
+            raise ValueError(f"shared_size is {self.shared_size}; it must be 0 to {MOST_SIZE}")
+
+    @property
+    def slots(self) -> int:
+        """MLPs that a token goes through."""
+        return self.top_k + (1 if self.shared_size else 0)
 
 
 _NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}
@@ -213,15 +319,6 @@ class ModelSpec:
         if len(sizes) > 1 or not isinstance(self.layers[0].mlp, MlpSpec):
             raise ValueError("the layers' MLPs differ, or are mixtures")
         return sizes.pop()
-
-
-def _check(spec: object, **most: int) -> None:
-    for name, limit in most.items():
-        value = getattr(spec, name)
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-        if value > limit:
-            raise ValueError(f"{name} is {value}; more than {limit} is not believed")
 
 
 def _width(layer: LayerSpec) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from bandweave.models.spec import LayerSpec
 
@@ -36,7 +37,7 @@ class Slice:
     entry: bool = False
     transposed: bool = False
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether it is just the stored tensor."""
         return not self.parts and not self.entry and not self.transposed
@@ -147,13 +148,11 @@ def places(names: Names, pattern: str) -> tuple[Slice, ...]:
 
 
 def named(names: Names, name: str) -> str | None:
-    """The name of the stored tensor that holds the one that bandweave calls ``name``: where there
-    are several places the first that is a tensor of its own, else the first. None if unknown."""
+    """The name of the stored tensor that holds the one that bandweave calls ``name``, in the first
+    of its places; None if unknown."""
     pattern, numbers = pattern_of(name)
     found = places(names, pattern)
-    if not found:
-        return None
-    return filled(next((one for one in found if one.whole), found[0]).tensor, numbers)
+    return filled(found[0].tensor, numbers) if found else None
 
 
 def _several(place: Place | tuple[Place, ...]) -> tuple[Place, ...]:

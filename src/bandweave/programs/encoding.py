@@ -5,7 +5,7 @@ All numbers are little-endian; an *int* is int32, a *list* a uint32 count and th
 uint32 ``OPERATIONS_DIGEST``; ints node, num_nodes, hidden_size, vocab_size; then the lists of
 
 ==============  ===================================================================================
-caches          ints kv_heads, k_dim, v_dim
+caches          ints kv_heads, k_dim, v_dim, whether latent
 frequencies     a list of float64, then a float64: what multiplies cosines and sines
 buffers         ints width, whether a grid, whether of rows that ask for logits
 weights         ints inputs, unit, outputs
@@ -41,7 +41,7 @@ def encode(program: Program) -> bytes:
     out += ints(program.node, program.num_nodes, program.hidden_size, program.vocab_size)
     out += _count(program.caches)
     for cache in program.caches:
-        out += ints(cache.kv_heads, cache.k_dim, cache.v_dim)
+        out += ints(cache.kv_heads, cache.k_dim, cache.v_dim, cache.latent)
     out += _count(program.frequencies)
     for table in program.frequencies:
         out += _count(table)
@@ -84,7 +84,10 @@ class _Encoder:
             if table.vector:
                 out += ints(-1 if op.vector is None else self._vectors[op.vector])
             for attribute in table.attributes:
-                out += _attribute(attribute, op.attributes[attribute.name])
+                value = op.attributes[attribute.name]
+                if attribute.type == "matrices":
+                    value = self._matrices(value)
+                out += _attribute(attribute, value)
         except KeyError as error:
             raise ValueError(f"operation {op.name}, a {op.kind}, lacks {error}") from None
         except (struct.error, OverflowError, TypeError) as error:
@@ -92,6 +95,10 @@ class _Encoder:
                 f"operation {op.name}, a {op.kind}, holds what cannot be written: {error}"
             ) from None
         return out
+
+    def _matrices(self, names: Value) -> tuple[int, ...]:
+        assert isinstance(names, tuple)
+        return tuple(-1 if name is None else self._weights[str(name)] for name in names)
 
     def _views(self, op: Op, operands: Sequence[Operand], views: Sequence[View]) -> bytes:
         if len(views) > len(operands):
@@ -110,8 +117,10 @@ def _attribute(attribute: Attribute, value: Value) -> bytes:
     return struct.pack("<I", len(value)) + ints(*_flat(value))
 
 
-def _flat(values: Iterable[int | tuple[int, int, int]]) -> list[int]:
-    return [n for item in values for n in (item if isinstance(item, tuple) else (item,))]
+def _flat(values: Iterable[object]) -> list[int]:
+    """The ints of a tuple of ints, or of tuples of them; others are for ``ints`` to refuse."""
+    items = (item if isinstance(item, tuple) else (item,) for item in values)
+    return [n for item in items for n in item]  # type: ignore[misc]
 
 
 def _index(names: Iterable[str]) -> dict[str, int]:

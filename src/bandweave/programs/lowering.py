@@ -5,7 +5,7 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from bandweave.models.graph import (
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
+from bandweave.programs import lowering_all_heads, lowering_latent, lowering_mixture
 from bandweave.programs.builder import Builder
 from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
@@ -37,7 +38,7 @@ def lower(
 ) -> Program:
     """The program of one node of a split; with ``layers`` only those of its layers, for who wants
     to know what a node computes and knows which layers are alike."""
-    return _Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+    return Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
 
 
 @lru_cache(16)
@@ -50,7 +51,7 @@ def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, Gr
     ]
 
 
-class _Lowering:
+class Lowering:
     """Walks the graph's operations and emits those that the node has a part in."""
 
     def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
@@ -71,7 +72,10 @@ class _Lowering:
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
-                getattr(self, f"_{op.kind}", self._pointwise)(op)
+                if (other := _OTHERS.get(op.kind)) is not None:
+                    other(self, op)
+                else:
+                    getattr(self, f"_{op.kind}", self._pointwise)(op)
         self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
@@ -93,7 +97,7 @@ class _Lowering:
             self.made.op("scale", f"{op.name}.scale", (x,), (x,), factor=factor)
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
-            self.made.embedding = self._part(op.weights[0], rows, columns)
+            self.made.embedding = self.part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
@@ -121,7 +125,7 @@ class _Lowering:
             self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
             offset += len(rows)
             columns = Range(start=0, stop=weight.shape[1])
-            parts.append(self._part(weight, rows, columns))
+            parts.append(self.part(weight, rows, columns))
         inputs = op.weights[0].shape[1]
         self.made.weights[op.name] = Weight(
             name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
@@ -130,7 +134,7 @@ class _Lowering:
         if any(bias is not None for bias in op.biases):
             vector = f"{op.name}.bias"
             pieces = tuple(
-                self._part(bias, part.rows)
+                self.part(bias, part.rows)
                 for bias, part in zip(op.biases, parts, strict=True)
                 if bias is not None
             )
@@ -144,62 +148,10 @@ class _Lowering:
             dim = weight.shape[0]
             self._norm(op, view, view, groups=view.width // dim, dim=dim)
 
-    def _norm_of_all(self, op: GraphOp) -> None:
-        """Each head's sum of squares goes to all nodes as the bits of a float, by a sum of integers
-        to which one node alone contributes them: no order of adding floats can show. Of nodes that
-        hold the same KV head that one does whose query heads are the first to read it."""
-        query, key = (value.cut for value in op.inputs)
-        assert query is not None and key is not None
-        grid = self.made.buffer("squares", query.total + key.total, dtype="grid")
-        heads = self.share.range(query)
-        begin = 0
-        columns: list[tuple[int, int]] = []
-        for value, cut in zip(op.inputs, (query, key), strict=True):
-            columns.append((begin, begin + cut.total))
-            own = self.share.range(cut)
-            if len(heads):
-                self.made.op(
-                    "square_sums",
-                    f"{op.name}.{value.name}_squares",
-                    (self.views[value.name],),
-                    (grid,),
-                    heads=len(own),
-                    dim=cut.width,
-                    skip=int(own.start * cut.sharing < heads.start),
-                    first=begin + own.start,
-                    begin=begin,
-                    end=begin + cut.total,
-                )
-            begin += cut.total
-        contributors = tuple(
-            node for node in self.group if len(self.split.shares[node].range(query))
-        )
-        self.made.op(
-            "all_reduce_bits",
-            f"{op.name}.reduce",
-            (grid,),
-            (grid,),
-            tag=self.tag,
-            group=tuple(self.group),
-            contributors=contributors,
-        )
-        if not len(heads):
-            return
-        for value, weight, (first, last) in zip(op.inputs, op.weights, columns, strict=True):
-            view = self.views[value.name]
-            assert value.cut is not None
-            self.made.op(
-                "norm_by_sums",
-                f"{op.name}.{value.name}",
-                (view, grid),
-                (view,),
-                vector=self._own_vector(weight, self.elements(value)),
-                heads=view.width // value.cut.width,
-                dim=value.cut.width,
-                begin=first,
-                end=last,
-                eps=self.spec.norm_eps,
-            )
+    def _part_norm(self, op: GraphOp) -> None:
+        (value,), (weight,) = op.inputs, op.weights
+        view = replace(self.views[value.name], width=weight.shape[0])
+        self._norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -214,6 +166,8 @@ class _Lowering:
                 heads=view.width // dim,
                 dim=dim,
                 offset=_number(op, "offset"),
+                to_dim=dim,
+                to_offset=_number(op, "offset"),
                 rotary=rope.rotary_dim,
                 interleaved=int(rope.interleaved),
                 table=self.made.table(rope),
@@ -228,7 +182,15 @@ class _Lowering:
         q, k, v = (self.views[one.name] for one in op.inputs)
         shape = CacheShape(kv_heads=len(kv_heads), k_dim=key.cut.width, v_dim=value.cut.width)
         cache = self.made.cache(shape)
-        self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
+        self.made.op(
+            "kv_append",
+            f"{op.name}.kv",
+            (k, v),
+            cache=cache,
+            kv_heads=shape.kv_heads,
+            k_dim=shape.k_dim,
+            v_dim=shape.v_dim,
+        )
         kv_map = tuple(
             head // key.cut.sharing - kv_heads.start for head in range(heads.start, heads.stop)
         )
@@ -243,7 +205,7 @@ class _Lowering:
             heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
-            vector=self._own_vector(op.weights[0], heads) if op.weights else None,
+            vector=self.own_vector(op.weights[0], heads) if op.weights else None,
             scale=_number(op, "scale"),
             cap=_number(op, "cap"),
             window=_number(op, "window"),
@@ -270,15 +232,14 @@ class _Lowering:
         self.made.op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
-        residual = self.made.buffer("x", op.outputs[0].width)
-        self._sum("all_reduce_add", op, (residual,), residual)
+        self._sum(op, "all_reduce_add")
 
     def _linear_sum(self, op: GraphOp) -> None:
         (value,) = op.outputs
         out = self.views[value.name] = self.made.buffer(value.name, value.width)
-        self._sum("all_reduce", op, (), out)
+        self._sum(op, "all_reduce", out)
 
-    def _sum(self, kind: str, op: GraphOp, more: tuple[View, ...], out: View) -> None:
+    def _sum(self, op: GraphOp, kind: str, out: View | None = None) -> None:
         """A product whose inputs are split, and how its sums end."""
         inputs, x = op.inputs[-1], op.outputs[0]
         (matrix,), cut = op.weights, inputs.cut
@@ -289,31 +250,22 @@ class _Lowering:
             rows = Range(start=0, stop=x.width)
             self.made.weights[op.name] = Weight(
                 name=op.name,
-                parts=(self._part(matrix, rows, columns),),
+                parts=(self.part(matrix, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
                 unit=cut.unit,
             )
             source = self.views[inputs.name]
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
-        vector = self._replicated(op.biases[0])
+        vector = self.replicated(op.biases[0])
         contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
-        self.made.op(
-            kind,
-            f"{op.name}.reduce",
-            (grid, *more),
-            (out,),
-            vector=vector,
-            tag=self.tag,
-            group=tuple(self.group),
-            contributors=contributors,
-        )
+        self.reduce(op.name, grid, vector=vector, contributors=contributors, kind=kind, out=out)
 
     def _logits(self, op: GraphOp) -> None:
         own = self.share.vocabulary
         if len(own):
             inputs = op.inputs[0].width
-            part = self._part(op.weights[0], own, Range(start=0, stop=inputs))
+            part = self.part(op.weights[0], own, Range(start=0, stop=inputs))
             self.made.weights["lm_head"] = Weight(
                 name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
             )
@@ -329,7 +281,7 @@ class _Lowering:
 
     # --- helpers ---
 
-    def _part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
+    def part(self, weight: WeightSpec, rows: Range, columns: Range | None = None) -> Part:
         return Part(tensor=weight.name, rows=rows, columns=columns, unit=weight.unit)
 
     def _pipe(self, kind: str, stage: int) -> None:
@@ -361,26 +313,74 @@ class _Lowering:
         tag = len(self.graph.ops) + len(self.split.stages)
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
-    def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
-        vector = self._replicated(op.weights[0], offset=self.spec.norm_offset)
+    def _norm(
+        self,
+        op: GraphOp,
+        source: View,
+        target: View,
+        *,
+        groups: int,
+        dim: int,
+        eps: float | None = None,
+    ) -> None:
+        vector = self.replicated(op.weights[0], offset=self.spec.norm_offset)
         kind = "layer_norm" if op.kind == "layer_norm" else "rms_norm"
         self.made.op(
             kind, op.name, (source,), (target,), vector=vector,
-            groups=groups, dim=dim, eps=self.spec.norm_eps,
+            groups=groups, dim=dim, eps=self.spec.norm_eps if eps is None else eps,
         )  # fmt: skip
 
-    def _replicated(self, weight: WeightSpec | None, offset: float = 0.0) -> str | None:
+    def replicated(self, weight: WeightSpec | None, offset: float = 0.0) -> str | None:
         if weight is None:
             return None
-        return self._own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
+        return self.own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
 
-    def _own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
+    def own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
         """The name of some elements of a vector, with what is added to them."""
-        part = self._part(weight, elements)
         self.made.vectors[weight.name] = Vector(
-            name=weight.name, parts=(part,), size=len(elements), offset=offset
+            name=weight.name,
+            parts=(self.part(weight, elements),),
+            size=len(elements),
+            offset=offset,
         )
         return weight.name
+
+    def reduce(
+        self,
+        name: str,
+        grid: View,
+        *,
+        vector: str | None,
+        contributors: tuple[int, ...],
+        kind: str = "all_reduce_add",
+        out: View | None = None,
+    ) -> None:
+        """The contributors' sums meet, and go with a vector to the residual or to ``out``."""
+        inputs = (grid,)
+        if kind == "all_reduce_add":
+            out = self.made.buffer("x", grid.width)
+            inputs = (grid, out)
+        assert out is not None
+        self.made.op(
+            kind,
+            f"{name}.reduce",
+            inputs,
+            (out,),
+            vector=vector,
+            tag=self.tag,
+            group=tuple(self.group),
+            contributors=contributors,
+        )
+
+    def whole(self, weight: WeightSpec) -> Part:
+        """All of a tensor."""
+        rows, *columns = (Range(start=0, stop=size) for size in weight.shape)
+        return self.part(weight, rows, columns[0] if columns else None)
+
+    def elements_of(self, weight: WeightSpec) -> Range:
+        """What the node has of a weight along its cut."""
+        assert weight.cut is not None
+        return self.share.elements(weight.cut)
 
     def elements(self, value: Value) -> Range:
         """What the node has of a value's width."""
@@ -390,6 +390,16 @@ class _Lowering:
 
     def _own_view(self, value: Value) -> View | None:
         return self.views.get(value.name) if len(self.elements(value)) else None
+
+
+#: Kinds of operations that have files of their own.
+_OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
+    "norm_of_all": lowering_all_heads.norm_of_all,
+    "route": lowering_mixture.route,
+    "expert_linear": lowering_mixture.expert_linear,
+    "expert_add": lowering_mixture.expert_add,
+    "latent_attention": lowering_latent.latent_attention,
+}
 
 
 def _number(op: GraphOp, name: str) -> int | float:

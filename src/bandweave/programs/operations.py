@@ -47,6 +47,7 @@ ATTRIBUTE_TYPES: Mapping[str, str] = {
     "cache": "int",  # an index into the program's caches
     "frequencies": "int",  # an index into the program's tables of rope frequencies
     "indices": "std::vector<int>",
+    "matrices": "std::vector<int>",  # indices into the program's matrices, -1 for one elsewhere
     "nodes": "std::vector<int>",  # nodes of the mesh, each once
     "owners": "std::vector<std::array<int, 3>>",  # node, start, stop
 }
@@ -62,9 +63,10 @@ class Operation:
     ``"lanes"`` runs of numbers, ``"panels"`` of a matrix, ``"keys"``, ``"one"`` thread does it, or
     the attribute that counts its pieces, which then are the same in each such operation.
 
-    ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"attention"``,
-    ``"elements"`` of its first input, ``"sum"``, ``"message"`` or ``"nothing"``. ``timed_as``: the
-    kind of elements that it is timed as, its own where empty. ``item``: of the bill of a step.
+    ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"experts"``,
+    ``"heads"``, ``"attention"``, ``"elements"`` of its first input, ``"sum"``, ``"message"`` or
+    ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own where empty.
+    ``item``: of the bill of a step.
     """
 
     kind: str
@@ -186,14 +188,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         kind="rope",
         does="rotates rotary elements, from offset on, of heads heads of dim by the row's "
-        "position, in place; the pairs are elements 2 i and 2 i + 1 where interleaved is 1, "
-        "else i and i + rotary / 2",
+        "position, in place, or to to_offset in heads of to_dim of another buffer; the pairs are "
+        "elements 2 i and 2 i + 1 where interleaved is 1, else i and i + rotary / 2",
         inputs=(Operand(name="x", width=("heads", "dim")),),
-        outputs=(Operand(name="y", width=("x",)),),
+        outputs=(Operand(name="y", width=("heads", "to_dim")),),
         attributes=_attributes(
             heads="count",
             dim="count",
             offset="count",
+            to_dim="count",
+            to_offset="count",
             rotary="count",
             interleaved="count",
             table="frequencies",
@@ -235,6 +239,41 @@ OPERATIONS: tuple[Operation, ...] = (
         item="attention",
     ),
     Operation(
+        kind="head_linear",
+        does="y = x @ matrix.T of each head with a matrix of its own; a head's numbers may have "
+        "others behind them, which stay",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y"),),
+        attributes=_attributes(matrices="matrices"),
+        shared="panels",
+        cost="heads",
+        item="weights",
+    ),
+    Operation(
+        kind="latent_append",
+        does="stores k at the row's position of a latent cache",
+        inputs=(Operand(name="k", width=("k_dim",)),),
+        attributes=_attributes(cache="cache", k_dim="count"),
+        item="attention",
+    ),
+    Operation(
+        kind="latent_attention",
+        does="y = attention of heads query heads over a latent cache, whose values are the first "
+        "v_dim elements of its keys; scores are scaled",
+        inputs=(Operand(name="q", width=("heads", "k_dim")),),
+        outputs=(Operand(name="y", width=("heads", "v_dim")),),
+        attributes=_attributes(
+            cache="cache",
+            heads="count",
+            k_dim="count",
+            v_dim="count",
+            scale="real",
+        ),
+        shared="keys",
+        cost="attention",
+        item="attention",
+    ),
+    Operation(
         kind="gated_mul",
         does="y = f(gate) * up; function is a place in GATES; limit and alpha are clamped_silu's",
         inputs=(Operand(name="gate"), Operand(name="up", width=("gate",))),
@@ -250,6 +289,84 @@ OPERATIONS: tuple[Operation, ...] = (
         weight=True,
         shared="panels",
         cost="product",
+        item="weights",
+    ),
+    Operation(
+        kind="route",
+        does="routes [T, 2 slots] = the chosen experts of each row, ascending, and their weights; "
+        "scores are softmax (0), sigmoid (1), or softmax over the chosen (2); the vector is added "
+        "to them for the choice alone; with groups only experts of the best top_groups are chosen, "
+        "by a group's largest score (0) or its two largest (1); a shared expert comes last, with "
+        "weight 1 (1) or the logistic function of the last logit (2)",
+        inputs=(Operand(name="logits"),),
+        outputs=(Operand(name="routes"),),
+        vector="experts",
+        optional_vector=True,
+        attributes=_attributes(
+            experts="count",
+            top_k="count",
+            scoring="count",
+            normalise="count",
+            factor="real",
+            groups="count",
+            top_groups="count",
+            group_score="count",
+            shared="count",
+        ),
+        timed_as="rms_norm",
+    ),
+    Operation(
+        kind="expert_linear",
+        does="y [T, top_k width + shared_width] = x @ matrix.T (+ its part of the vector) of each "
+        "chosen expert's matrix, side by side",
+        inputs=(Operand(name="x"), Operand(name="routes")),
+        outputs=(Operand(name="y"),),
+        vector="biases",
+        optional_vector=True,
+        attributes=_attributes(
+            matrices="matrices",
+            top_k="count",
+            width="count",
+            shared_width="count",
+            biases="count",
+        ),
+        shared="panels",
+        cost="experts",
+        item="weights",
+    ),
+    Operation(
+        kind="expert_mul",
+        does="y [T, top_k width + shared_width] = f(gate) * up of each chosen expert, "
+        "as in gated_mul; gate and up lie side by side",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y"),),
+        attributes=_attributes(
+            top_k="count",
+            width="count",
+            shared_width="count",
+            function="count",
+            limit="real",
+            alpha="real",
+        ),
+        timed_as="gated_mul",
+    ),
+    Operation(
+        kind="expert_grid",
+        does="grid (int64) = the sum over chosen experts of weight * (x @ matrix.T (+ its part of "
+        "the vector)) by units of k (sharded_to_all)",
+        inputs=(Operand(name="x"), Operand(name="routes")),
+        outputs=(Operand(name="grid", dtype="grid"),),
+        vector="biases",
+        optional_vector=True,
+        attributes=_attributes(
+            matrices="matrices",
+            top_k="count",
+            width="count",
+            shared_width="count",
+            biases="count",
+        ),
+        shared="panels",
+        cost="experts",
         item="weights",
     ),
     Operation(

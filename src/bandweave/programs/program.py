@@ -17,7 +17,9 @@ from bandweave.models.rope import RopeTable
 from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range
 
-Attribute = int | float | tuple[int, ...] | tuple[tuple[int, int, int], ...]
+Attribute = (
+    int | float | tuple[int, ...] | tuple[tuple[int, int, int], ...] | tuple[str | None, ...]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +50,22 @@ class View:
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A rectangle of a checkpoint tensor; ``columns`` is None for a vector. It is whole rows or
-    columns, as ``unit`` says, and cuts no unit."""
+    columns, as ``unit`` says, and cuts no unit. A ``transposed`` one's columns are a matrix's
+    outputs."""
 
     tensor: str
     rows: Range
     columns: Range | None = None
     unit: SplitUnit
+    transposed: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a matrix that it makes."""
+        if not self.transposed:
+            return len(self.rows)
+        assert self.columns is not None
+        return len(self.columns)
 
     @property
     def along(self) -> Range:
@@ -66,13 +78,21 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A matrix ``[outputs, inputs]``: its parts stacked along the outputs; ``unit`` is along k."""
+    """A matrix ``[outputs, inputs]``: its parts stacked along the outputs; ``unit`` is along k.
+
+    ``format``: one that it has whatever the others have, empty for theirs.
+    """
 
     name: str
     parts: tuple[Part, ...]
     outputs: int
     inputs: int
     unit: int
+    format: str = ""
+
+    def format_in(self, weight_format: str) -> str:
+        """The format that it has where the others have ``weight_format``."""
+        return self.format or weight_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +135,12 @@ class Op:
         assert isinstance(value, tuple), (self.name, attribute)
         return tuple(entry for entry in value if isinstance(entry, int))
 
+    def names(self, attribute: str) -> tuple[str | None, ...]:
+        """An attribute that is a tuple of matrices' names, None for those that are elsewhere."""
+        value = self.attributes[attribute]
+        assert isinstance(value, tuple), (self.name, attribute)
+        return tuple(one if isinstance(one, str) else None for one in value)
+
     def __str__(self) -> str:
         reads = ", ".join(map(str, self.inputs))
         writes = ", ".join(map(str, self.outputs))
@@ -129,17 +155,21 @@ class Op:
 
 
 def _text(value: Attribute) -> str:
+    if isinstance(value, tuple) and any(isinstance(one, str) for one in value):
+        return f"({sum(one is not None for one in value)} of {len(value)})"
     return f"{value:.9g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheShape:
     """The KV cache of one layer on a node: ``kv_heads`` heads of keys of ``k_dim`` elements and
-    values of ``v_dim``."""
+    values of ``v_dim``. A ``latent`` one has one head, whose values are the first elements of its
+    keys."""
 
     kv_heads: int
     k_dim: int
     v_dim: int
+    latent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

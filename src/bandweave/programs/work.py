@@ -14,9 +14,10 @@ from itertools import groupby
 from bandweave import _native
 from bandweave.formats.sizes import packed_bytes
 from bandweave.models.graph import Graph
+from bandweave.models.model_shape import distinct_experts
 from bandweave.programs.lowering import lower
 from bandweave.programs.operations import BY_KIND
-from bandweave.programs.program import Op, Program
+from bandweave.programs.program import Op, Program, Weight
 from bandweave.programs.split import Split
 
 FRAME_BYTES = _native.FRAME_BYTES  # the header of every message
@@ -228,7 +229,9 @@ class _Work:
         logits = program.buffers[view.buffer].rows == "logits"
         rows = self.step.logit_rows if logits else self.step.rows
         if table.cost == "attention":
-            window, kv_heads = op.number("window"), len(set(op.numbers("kv_map")))
+            latent = op.kind == "latent_attention"  # all heads read one key
+            window = 0 if latent else op.number("window")
+            kv_heads = 1 if latent else len(set(op.numbers("kv_map")))
             return [
                 Attention(
                     rows=rows,
@@ -241,7 +244,7 @@ class _Work:
         if table.cost == "product":
             assert op.weight is not None, op
             weight = program.weights[op.weight]
-            size = packed_bytes(self.format, weight.outputs, weight.inputs, weight.unit)
+            size = _packed_bytes(weight, self.format)
             product = Product(
                 weight_bytes=size,
                 inputs=weight.inputs,
@@ -250,6 +253,10 @@ class _Work:
                 on_grid=table.outputs[0].dtype == "grid",
             )
             return [product] if rows else []
+        if table.cost == "heads":
+            return self._heads(program, op, rows)
+        if table.cost == "experts":
+            return self._experts(program, op)
         assert table.cost == "elements", f"an operation of unknown cost: {op.kind}"
         if table.shared in op.attributes:
             parts = rows * op.number(table.shared)
@@ -258,6 +265,53 @@ class _Work:
         kind = table.timed_as or op.kind
         count = rows * view.width
         return [Elements(kind=kind, count=count, rows=max(1, rows), parts=max(1, parts))]
+
+    def _heads(self, program: Program, op: Op, rows: int) -> list[Local]:
+        """The products of all heads, which are alike, as one."""
+        weights = [program.weights[name] for name in op.names("matrices") if name is not None]
+        first = weights[0]
+        return [
+            Product(
+                weight_bytes=len(weights) * _packed_bytes(first, self.format),
+                inputs=first.inputs,
+                outputs=len(weights) * first.outputs,
+                rows=rows,
+                on_grid=False,
+            )
+        ]
+
+    def _experts(self, program: Program, op: Op) -> list[Local]:
+        """Products of the experts that the rows can be expected to choose, rows of each alike, and
+        of the shared one."""
+        names, rows, top_k = op.names("matrices"), self.step.rows, op.number("top_k")
+        has_shared = op.inputs[1].width // 2 > top_k
+        routed = names[: len(names) - has_shared]
+        on_grid = BY_KIND[op.kind].outputs[0].dtype == "grid"
+        products: list[Local] = []
+        if (name := next((one for one in routed if one is not None), None)) is not None:
+            weight = program.weights[name]
+            distinct = distinct_experts(len(routed), top_k, rows)
+            products.append(
+                Product(
+                    weight_bytes=round(distinct * _packed_bytes(weight, self.format)),
+                    inputs=weight.inputs,
+                    outputs=round(distinct * weight.outputs),
+                    rows=max(1, round(rows * top_k / distinct)),
+                    on_grid=on_grid,
+                )
+            )
+        if has_shared and (name := names[-1]) is not None:
+            weight = program.weights[name]
+            products.append(
+                Product(
+                    weight_bytes=_packed_bytes(weight, self.format),
+                    inputs=weight.inputs,
+                    outputs=weight.outputs,
+                    rows=rows,
+                    on_grid=on_grid,
+                )
+            )
+        return products
 
     def _reduce(self, op: Op) -> Reduce:
         group, width = op.numbers("group"), op.inputs[0].width
@@ -291,6 +345,11 @@ class _Work:
                     size = 4 * program.hidden_size * step.rows
                     found.append(_send(node, others, size, "activations"))
         return found
+
+
+def _packed_bytes(weight: Weight, weight_format: str) -> int:
+    own = weight.format_in(weight_format)
+    return packed_bytes(own, weight.outputs, weight.inputs, weight.unit)
 
 
 def _send(source: int, targets: tuple[int, ...], payload: int, kind: str) -> Send:

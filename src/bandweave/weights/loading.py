@@ -111,7 +111,7 @@ def load_weights(
     arena = _native.Arena(size)
     matrices = {
         weight.name: _native.Matrix(
-            arena, weight_format, weight.outputs, weight.inputs, weight.unit
+            arena, weight.format_in(weight_format), weight.outputs, weight.inputs, weight.unit
         )
         for weight in program.weights.values()
     }
@@ -249,7 +249,8 @@ class _Loading:
         for section, left in zip(own, kept, strict=True):
             key = ""
             if self._cache is not None:
-                key = self._cache.key(section, self._describe(weight, section), self._format)
+                described, own_format = self._describe(weight, section), self._format_of(weight)
+                key = self._cache.key(section, described, own_format)
                 left = self._load(self._cache, key, weight, section, left)
             gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
         return gaps
@@ -264,10 +265,12 @@ class _Loading:
         for section in own:
             found = take_kept(
                 weight, section, panels,
-                before, sections(before, self._source.shape), matrix.panels, self._format,
+                before, sections(before, self._source.shape), matrix.panels,
+                self._format_of(weight),
             )  # fmt: skip
             with self._lock:
-                self.kept_bytes += sum(bytes_of(section, part, self._format) for part in found)
+                own_format = self._format_of(weight)
+                self.kept_bytes += sum(bytes_of(section, part, own_format) for part in found)
             left.append(missing(section.range, found))
         matrix.release()
         return left
@@ -284,7 +287,8 @@ class _Loading:
                     left.append(run)
                     continue
                 held = self._held.get(key, ())
-                left += cache.load(held, section, run, panels, sums, self._format)
+                own_format = self._format_of(weight)
+                left += cache.load(held, section, run, panels, sums, own_format)
         return left
 
     def _describe(self, weight: Weight, section: Section) -> str:
@@ -298,7 +302,11 @@ class _Loading:
     def _work(self, weight: Weight, gaps: list[Fresh], most_bytes: int) -> Iterator[Work]:
         matrix = self._matrices[weight.name]
         left = [(one.section, one.part) for one in gaps]
-        yield from work(weight, matrix, left, self._source, self._format, most_bytes)
+        own_format = self._format_of(weight)
+        yield from work(weight, matrix, left, self._source, own_format, most_bytes)
+
+    def _format_of(self, weight: Weight) -> str:
+        return weight.format_in(self._format)
 
     def _bytes(self, part: Part) -> int:
         return stored_bytes(part, self._source)
@@ -332,7 +340,11 @@ def keep_weights(
             one.part,
             weights.matrices[one.weight.name].panels,
             sums,
-            names={"model": model, "weight": one.weight.name, "weight_format": weight_format},
+            names={
+                "model": model,
+                "weight": one.weight.name,
+                "weight_format": one.weight.format_in(weight_format),
+            },
             room=room,
             since=weights.since,  # what this start has found there is not forgotten for it
         )
@@ -357,7 +369,8 @@ def _parts_of(program: Program) -> dict[str, Weight]:
 
 
 def _matrix_bytes(weight: Weight, weight_format: str) -> int:
-    return _native.matrix_bytes(weight_format, weight.outputs, weight.inputs, weight.unit)
+    own = weight.format_in(weight_format)
+    return _native.matrix_bytes(own, weight.outputs, weight.inputs, weight.unit)
 
 
 def _aligned(size: int) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from bandweave.checkpoints.quantised.input_major import Codes, InputMajor
 from bandweave.checkpoints.quantised.scales import SCALE_DTYPES, Scales
 from bandweave.checkpoints.quantised.settings import Settings
@@ -71,4 +73,4 @@ def _zeros(tensor: StoredTensor, settings: Settings, groups: Range, outputs: Ran
     codes = unpacked_columns(tensor.read(range(groups.start, groups.stop), words), settings.bits)
     first = outputs.start - words.start * per_word
     some = codes[:, first : first + len(outputs)]
-    return (some + settings.zero_less) & ((1 << settings.bits) - 1)
+    return (some + np.uint8(settings.zero_less)) & np.uint8((1 << settings.bits) - 1)

@@ -8,6 +8,9 @@ whole matrix.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +18,6 @@ from bandweave.checkpoints.quantised.scales import F32, PIECE, SCALE_DTYPES, Sca
 from bandweave.checkpoints.quantised.settings import Settings
 from bandweave.checkpoints.tensor import (
     Found,
-    Stored,
     StoredTensor,
     check,
     fitting,
@@ -24,7 +26,6 @@ from bandweave.checkpoints.tensor import (
 from bandweave.ranges import Range
 
 _KINDS = {"F8_E4M3": "fp8", "I8": "int8"}
-_SUFFIXES = ("_scale_inv", "_scale")  # both are factors
 
 
 class ScaledBytes:
@@ -34,18 +35,20 @@ class ScaledBytes:
 
     def __init__(self, codes: StoredTensor, scales: Scales) -> None:
         self._codes, self._scales = codes, scales
-        self.name, self.shape = codes.name, codes.shape
-        self.stored = (*codes.stored, scales.stored)
-        kind = _KINDS[codes.entry.dtype]
-        self.recipe = f"{kind} 1 in blocks of {scales.block}"
-        self._widen = _fp8 if kind == "fp8" else _int8
+        self.name, self.shape = codes.entry.name, codes.entry.shape
+        self.stored = ((codes.file, codes.entry), scales.stored)
+
+    @property
+    def recipe(self) -> str:
+        return f"{_KINDS[self._codes.entry.dtype]} 1 in blocks of {self._scales.block}"
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> F32:
         result = np.empty((len(rows), len(columns)), np.float32)
         step = max(1, PIECE // max(1, len(columns)))
+        widen = _fp8 if self._codes.entry.dtype == "F8_E4M3" else _int8
         for start in range(0, len(rows), step):
             codes = self._codes.read(rows[start : start + step], columns, entry)
-            if not self._widen(codes, result[start : start + step]):
+            if not widen(codes, result[start : start + step]):
                 raise wrong(self.stored[0], "holds a NaN; download the file again")
         self._scales.apply(result, rows, columns, entry)
         return result
@@ -56,36 +59,39 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     stored = found.get(name)
     if stored is None or stored[1].dtype not in _KINDS:
         return None
-    suffix = next((one for one in _SUFFIXES if name + one in found), None)
-    if suffix is None:
+    scale = found.get(name + "_scale_inv") or found.get(name + "_scale")  # both are factors
+    if scale is None:
         raise wrong(
             stored,
-            f"is stored as {stored[1].dtype} and lacks its scales {name + _SUFFIXES[0]!r}; "
+            f"is stored as {stored[1].dtype} and lacks its scales {name + '_scale_inv'!r}; "
             "download the checkpoint again, or the original model",
         )
-    if name + "_zero_point" in found and stored[1].dtype == "I8":
+    if stored[1].dtype == "I8" and name + "_zero_point" in found:
         raise wrong(stored, "has zero points, which are not read for int8; use the original model")
     rows, columns = shape[-2:]
     codes = StoredTensor(fitting(stored, shape), rows, columns)
-    scales = _scales(found[name + suffix], shape, settings)
-    return ScaledBytes(codes, scales)
+    grids = _grids(shape, settings.block)
+    block = grids.get(scale[1].shape)
+    if block is None or scale[1].dtype not in SCALE_DTYPES:
+        check(scale, SCALE_DTYPES, *grids)
+    assert block is not None
+    return ScaledBytes(codes, Scales(scale, block, rows, columns))
 
 
-def _scales(stored: Stored, shape: tuple[int, ...], settings: Settings) -> Scales:
-    """One a block, a row or a matrix, as the shape of the scales has it."""
+@functools.cache
+def _grids(
+    shape: tuple[int, ...], block: tuple[int, int] | None
+) -> Mapping[tuple[int, ...], tuple[int, int]]:
+    """The shapes that scales may have, and the block of each: the config's, a row, a matrix."""
     *lead, rows, columns = shape
     grids: dict[tuple[int, ...], tuple[int, int]] = {}
-    if settings.block is not None:
-        down, across = settings.block
-        grids[-(-rows // down), -(-columns // across)] = settings.block
-    for row_shape in ((rows, 1), (rows,)):
-        grids.setdefault(row_shape, (1, columns))
+    if block is not None:
+        grids[*lead, -(-rows // block[0]), -(-columns // block[1])] = block
+    for row in ((rows, 1), (rows,)):
+        grids.setdefault((*lead, *row), (1, columns))
     for one in ((1, 1), (1,), ()):
-        grids.setdefault(one, (rows, columns))
-    shapes = [(*lead, *grid) for grid in grids]
-    check(stored, SCALE_DTYPES, *shapes)
-    block = grids[stored[1].shape[len(lead) :]]
-    return Scales(stored, block, rows, columns)
+        grids.setdefault((*lead, *one), (rows, columns))
+    return grids
 
 
 def _fp8(codes: npt.NDArray[np.uint8], out: F32) -> bool:

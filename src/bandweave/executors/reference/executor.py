@@ -8,7 +8,10 @@ Suffixes: T rows of the step, L rows that want logits, N outputs, H heads, D ele
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import numpy.typing as npt
 
 from bandweave.executors.exchange import Alone, StepExchange
 from bandweave.executors.executor import Step, StepError
@@ -21,11 +24,16 @@ from bandweave.executors.reference.products import (
     add_grid,
     linear,
     linear_grid,
+    to_grid,
 )
+from bandweave.executors.reference.routing import Router, route
 from bandweave.executors.reference.weights import ReferenceWeights
+from bandweave.formats.matrix import Matrix
 from bandweave.formats.stored import stored
 from bandweave.programs.operations import GATES
 from bandweave.programs.program import CacheShape, Op, Program, View
+
+Rows = npt.NDArray[np.intp]
 
 
 class ReferenceExecutor:
@@ -56,6 +64,7 @@ class ReferenceExecutor:
                 kv_heads=shape.kv_heads,
                 head_dim=_one_dim(shape),
                 kv_dtype=kv_dtype,
+                latent=shape.v_dim if shape.latent else 0,
             )
             for shape in program.caches
         ]
@@ -219,7 +228,9 @@ class ReferenceExecutor:
             factor=factor,
             interleaved=bool(op.number("interleaved")),
         )
-        y_THD = np.concatenate([x_THD[..., :start], turned, x_THD[..., stop:]], axis=-1)
+        y_THD = self._heads(target, op.number("to_dim"))  # a copy where heads are not contiguous
+        first = op.number("to_offset")
+        y_THD[..., first : first + op.number("rotary")] = turned
         self._set(target, y_THD)
 
     def _kv_append(self, op: Op, step: Step) -> None:
@@ -243,20 +254,90 @@ class ReferenceExecutor:
 
     def _gated_mul(self, op: Op, step: Step) -> None:
         (gate, up), (target,) = op.inputs, op.outputs
-        gated = math.gated_mul(
-            self._get(gate),
-            self._get(up),
-            GATES[op.number("function")],
-            limit=op.real("limit"),
-            alpha=op.real("alpha"),
+        self._set(target, _gate(op, self._get(gate), self._get(up)))
+
+    def _head_linear(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        names = op.names("matrices")
+        x_THD = self._heads(source, source.width // len(names))
+        y_THD = self._heads(target, target.width // len(names))
+        for head, name in enumerate(names):
+            assert name is not None
+            matrix = self._weights.matrices[name]
+            outputs, inputs = matrix.shape
+            y_THD[:, head, :outputs] = linear(x_THD[:, head, :inputs], matrix, None)
+        self._set(target, y_THD)
+
+    def _latent_append(self, op: Op, step: Step) -> None:
+        (k,) = op.inputs
+        self._caches[op.number("cache")].append(step, self._heads(k, op.number("k_dim")))
+
+    def _latent_attention(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        y_THD = attention(
+            step,
+            self._heads(source, op.number("k_dim")),
+            self._caches[op.number("cache")],
+            kv_map=(0,) * op.number("heads"),
+            window=0,
+            scale=op.real("scale"),
         )
-        self._set(target, gated)
+        self._set(target, y_THD)
 
     def _linear_grid(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         assert op.weight is not None
         matrix = self._weights.matrices[op.weight]
         self._grids[target.buffer] = linear_grid(self._get(source), matrix)
+
+    def _route(self, op: Op, step: Step) -> None:
+        (logits,), (target,) = op.inputs, op.outputs
+        numbers = {name: op.number(name) for name in op.attributes if name != "factor"}
+        router = Router(**numbers, factor=op.real("factor"))
+        self._set(target, route(self._get(logits), self._vector(op), router))
+
+    def _expert_linear(self, op: Op, step: Step) -> None:
+        (source, routes), (target,) = op.inputs, op.outputs
+        x_TK, y_TN, bias = self._get(source), self._get(target), self._vector(op)
+        for expert, slot, rows, _, matrix in self._expert_rows(op, routes):
+            width = op.number("width") if slot < op.number("top_k") else op.number("shared_width")
+            at, first = slot * op.number("width"), expert * op.number("width")
+            own = None if bias is None else bias[first : first + width]
+            y_TN[rows, at : at + width] = stored(linear(x_TK[rows], matrix, own))
+
+    def _expert_mul(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        x_TN, made, at = self._get(source), [], 0
+        for width in (*[op.number("width")] * op.number("top_k"), op.number("shared_width")):
+            gate_TN, up_TN = x_TN[:, at : at + width], x_TN[:, at + width : at + 2 * width]
+            made.append(_gate(op, gate_TN, up_TN))
+            at += 2 * width
+        self._set(target, np.concatenate(made, axis=1))
+
+    def _expert_grid(self, op: Op, step: Step) -> None:
+        (source, routes), (target,) = op.inputs, op.outputs
+        x_TK, bias = self._get(source), self._vector(op)
+        total_TN = np.zeros((len(x_TK), target.width), np.int64)
+        for expert, slot, rows, weights_T, matrix in self._expert_rows(op, routes):
+            width = op.number("width") if slot < op.number("top_k") else op.number("shared_width")
+            at = slot * op.number("width")
+            own_TK = x_TK[rows, at : at + width]
+            total_TN[rows] += linear_grid(own_TK, matrix, weights_T)
+            if bias is not None:
+                own = bias[expert * target.width : (expert + 1) * target.width]
+                total_TN[rows] += to_grid(own * weights_T[:, None])
+        self._grids[target.buffer] = total_TN
+
+    def _expert_rows(self, op: Op, routes: View) -> Iterator[tuple[int, int, Rows, F32, Matrix]]:
+        """Expert, slot, rows that have it there, their weights, and its matrix on this node."""
+        names, routes_T = op.names("matrices"), self._get(routes)
+        slots = routes.width // 2
+        for slot in range(slots):
+            for expert in np.unique(routes_T[:, slot]).astype(int).tolist():
+                if (name := names[expert]) is None:
+                    continue
+                rows = np.flatnonzero(routes_T[:, slot] == expert)
+                yield expert, slot, rows, routes_T[rows, slots + slot], self._weights.matrices[name]
 
     def _all_reduce_add(self, op: Op, step: Step) -> None:
         (grid, residual), (target,) = op.inputs, op.outputs
@@ -298,8 +379,14 @@ class ReferenceExecutor:
 
 
 def _one_dim(shape: CacheShape) -> int:
-    if shape.k_dim != shape.v_dim:
+    if shape.k_dim != shape.v_dim and not shape.latent:
         raise ValueError(
             f"keys of {shape.k_dim} elements and values of {shape.v_dim} do not share a cache here"
         )
     return shape.k_dim
+
+
+def _gate(op: Op, gate_TN: F32, up_TN: F32) -> F32:
+    function = GATES[op.number("function")]
+    limit, alpha = op.real("limit"), op.real("alpha")
+    return math.gated_mul(gate_TN, up_TN, function, limit=limit, alpha=alpha)

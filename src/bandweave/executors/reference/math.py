@@ -76,6 +76,8 @@ def _tree(lanes: F32) -> F32:
     return lanes[..., 0]
 
 
+SMALLEST_WEIGHT = np.float32(2.0**-37)  # of a softmax; less is zero
+
 _LOG2_E = np.float32(float.fromhex("0x1.715476p+0"))
 _MINUS_LN2_HIGH = np.float32(float.fromhex("-0x1.62e4p-1"))
 _MINUS_LN2_LOW = np.float32(float.fromhex("-0x1.7f7d1cp-20"))
@@ -212,3 +214,16 @@ def rope(
         turned[..., first] = fma(x1, c, -(x2 * s))
         turned[..., second] = fma(x2, c, x1 * s)
         return turned
+
+
+def softmax(x: F32) -> F32:
+    """Over the last axis, as routers take it: ``exp(x - max)`` by their sum in 64 lanes."""
+    e = exp(x - x.max(axis=-1, keepdims=True))
+    e = np.where(np.abs(e) < SMALLEST_WEIGHT, np.float32(0), e)
+    return stored(e / lane_sum(e)[..., None])
+
+
+def sigmoid(x: F32) -> F32:
+    """The logistic function, ``1 / (1 + exp(-x))``."""
+    with np.errstate(over="ignore"):
+        return stored(np.float32(1) / (np.float32(1) + exp(-x)))

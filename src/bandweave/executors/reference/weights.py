@@ -28,7 +28,6 @@ class ReferenceWeights:
 
 def load_reference(program: Program, source: TensorSource, weight_format: str) -> ReferenceWeights:
     """Reads the parts that the program names; ``ValueError`` names the tensor that is refused."""
-    quantise = get_format(weight_format).quantise
     matrices: dict[str, Matrix] = {}
     for weight in program.weights.values():
         parts = [_read(source, part) for part in weight.parts]
@@ -37,7 +36,8 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
         w_NK = np.concatenate(parts)
         assert w_NK.shape == (weight.outputs, weight.inputs), (weight, w_NK.shape)
         try:
-            matrices[weight.name] = quantise(w_NK, weight.unit)
+            own_format = get_format(weight.format_in(weight_format))
+            matrices[weight.name] = own_format.quantise(w_NK, weight.unit)
         except ValueError as error:
             tensors = ", ".join(part.tensor for part in weight.parts)
             raise ValueError(f"{tensors}: {error}") from error
@@ -52,7 +52,8 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
 
 
 def _read(source: TensorSource, part: Part) -> F32:
-    return widen(source.read(part.tensor, part.rows, part.columns))
+    values = widen(source.read(part.tensor, part.rows, part.columns))
+    return np.ascontiguousarray(values.T) if part.transposed else values
 
 
 def _refuse_bad_values(part: Part, values: F32) -> None:

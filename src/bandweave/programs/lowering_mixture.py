@@ -1,0 +1,186 @@
+"""Lowering of mixtures of experts: each expert's columns are split over the nodes.
+
+Every node routes alike, holds its columns of every expert, and gives its part of the sum. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bandweave.models import cut
+from bandweave.models.graph import GraphOp
+from bandweave.models.spec import (
+    LARGEST,
+    SIGMOID,
+    SOFTMAX,
+    SOFTMAX_OF_CHOSEN,
+    TWO_LARGEST,
+    MixtureSpec,
+)
+from bandweave.programs.operations import GATES
+from bandweave.programs.program import Part, Vector, Weight
+from bandweave.ranges import Range
+
+if TYPE_CHECKING:
+    from bandweave.programs.lowering import Lowering
+
+#: What an operation's numbers stand for.
+SCORINGS = (SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN)
+GROUP_SCORES = (LARGEST, TWO_LARGEST)
+NOT_SHARED, SHARED, SHARED_GATED = range(3)
+
+
+def route(low: Lowering, op: GraphOp) -> None:
+    mixture, router = _mixture(op), _mixture(op).router
+    (y,) = op.inputs
+    parts = tuple(low.whole(weight) for weight in op.weights)
+    outputs = sum(weight.shape[0] for weight in op.weights)
+    low.made.weights[op.name] = Weight(
+        name=op.name, parts=parts, outputs=outputs, inputs=y.width, unit=y.width, format="f32"
+    )
+    bias, correction = (low.replicated(vector) for vector in op.biases)
+    logits = low.made.buffer("router_logits", outputs)
+    low.made.op("linear", op.name, (low.views[y.name],), (logits,), weight=op.name, vector=bias)
+    routes = low.made.buffer("routes", op.outputs[0].width)
+    low.views[op.outputs[0].name] = routes
+    shared = NOT_SHARED
+    if mixture.shared_size:
+        shared = SHARED_GATED if mixture.shared_gate else SHARED
+    low.made.op(
+        "route",
+        f"{op.name}.route",
+        (logits,),
+        (routes,),
+        vector=correction,
+        experts=mixture.num_experts,
+        top_k=mixture.top_k,
+        scoring=SCORINGS.index(router.scoring),
+        normalise=int(router.normalise),
+        factor=float(router.factor),
+        groups=router.groups,
+        top_groups=router.top_groups,
+        group_score=GROUP_SCORES.index(router.group_score),
+        shared=shared,
+    )
+
+
+def expert_linear(low: Lowering, op: GraphOp) -> None:
+    mixture, (y, routes) = _mixture(op), op.inputs
+    width, shared_width = (2 * len(own) for own in _columns(low, mixture))
+    total = mixture.top_k * width + shared_width
+    if not total:
+        return
+    names: list[str | None] = []
+    pieces: list[Part] = []
+    for gate, up, gate_bias, up_bias in zip(
+        op.weights[::2], op.weights[1::2], op.biases[::2], op.biases[1::2], strict=True
+    ):
+        assert gate.cut is not None
+        rows, inputs = low.share.elements(gate.cut), Range(start=0, stop=y.width)
+        if not len(rows):
+            names.append(None)
+            continue
+        name = gate.name.removesuffix("gate_proj") + "gate_up"
+        parts = (low.part(gate, rows, inputs), low.part(up, rows, inputs))
+        low.made.weights[name] = Weight(
+            name=name, parts=parts, outputs=2 * len(rows), inputs=y.width, unit=y.width
+        )
+        names.append(name)
+        pieces += [low.part(one, rows) for one in (gate_bias, up_bias) if one is not None]
+    made = low.made.buffer("expert_gate_up", total)
+    low.made.op(
+        "expert_linear",
+        op.name,
+        (low.views[y.name], low.views[routes.name]),
+        (made,),
+        **_biases(low, op, pieces),
+        matrices=tuple(names),
+        top_k=mixture.top_k,
+        width=width,
+        shared_width=shared_width,
+    )
+    gated = low.made.buffer("expert_gated", total // 2)
+    low.views[op.outputs[0].name] = gated
+    low.made.op(
+        "expert_mul",
+        f"{op.name}.mul",
+        (made,),
+        (gated,),
+        top_k=mixture.top_k,
+        width=width // 2,
+        shared_width=shared_width // 2,
+        function=GATES.index(mixture.gate.function),
+        limit=mixture.gate.limit,
+        alpha=mixture.gate.alpha,
+    )
+
+
+def expert_add(low: Lowering, op: GraphOp) -> None:
+    mixture, (x, made, routes) = _mixture(op), op.inputs
+    grid = low.made.buffer("grid", x.width, dtype="grid")
+    width, shared_width = (len(own) for own in _columns(low, mixture))
+    contributors = tuple(
+        node
+        for node in low.group
+        if any(len(low.split.shares[node].range(one)) for one in _cuts(mixture))
+    )
+    if width or shared_width:
+        names: list[str | None] = []
+        for weight in op.weights:
+            columns = low.elements_of(weight)
+            if not len(columns):
+                names.append(None)
+                continue
+            rows = Range(start=0, stop=x.width)
+            low.made.weights[weight.name] = Weight(
+                name=weight.name,
+                parts=(low.part(weight, rows, columns),),
+                outputs=x.width,
+                inputs=len(columns),
+                unit=cut.COLUMN_UNIT,
+            )
+            names.append(weight.name)
+        # A bias is a unit of its own, and one node's.
+        pieces: list[Part] = []
+        if low.share.range(cut.columns(mixture.intermediate_size)).start == 0 and width:
+            pieces = [low.whole(bias) for bias in op.biases if bias is not None]
+        low.made.op(
+            "expert_grid",
+            op.name,
+            (low.views[made.name], low.views[routes.name]),
+            (grid,),
+            **_biases(low, op, pieces),
+            matrices=tuple(names),
+            top_k=mixture.top_k,
+            width=width,
+            shared_width=shared_width,
+        )
+    low.reduce(op.name, grid, vector=None, contributors=contributors)
+
+
+def _biases(low: Lowering, op: GraphOp, pieces: list[Part]) -> dict[str, str | int | None]:
+    """The vector of an operation on experts: their biases one after the other."""
+    if not pieces:
+        return {"vector": None, "biases": 0}
+    name, size = f"{op.name}.bias", sum(len(part.rows) for part in pieces)
+    low.made.vectors[name] = Vector(name=name, parts=tuple(pieces), size=size)
+    return {"vector": name, "biases": size}
+
+
+def _mixture(op: GraphOp) -> MixtureSpec:
+    mixture = op.attributes["mixture"]
+    assert isinstance(mixture, MixtureSpec)
+    return mixture
+
+
+def _cuts(mixture: MixtureSpec) -> list[cut.Cut]:
+    widths = [mixture.intermediate_size]
+    return [cut.columns(width) for width in (*widths, mixture.shared_size) if width]
+
+
+def _columns(low: Lowering, mixture: MixtureSpec) -> tuple[Range, Range]:
+    """The node's columns of a routed expert and of the shared one."""
+    routed = low.share.range(cut.columns(mixture.intermediate_size))
+    if not mixture.shared_size:
+        return routed, Range(start=0, stop=0)
+    return routed, low.share.range(cut.columns(mixture.shared_size))
