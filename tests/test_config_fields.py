@@ -195,7 +195,9 @@ def test_configs_mean_what_they_mean_to_transformers(case: dict[str, Any]) -> No
         "norm_eps": spec.norm_eps,
         "tied": spec.tied_embeddings,
         "act_of_one": 0.7311,  # SiLU
-        "seen": [min(spec.heads.window or longest, longest)] * spec.num_layers,
+        "seen": [
+            min(getattr(layer.attention, "window", 0) or longest, longest) for layer in spec.layers
+        ],
         "ahead": False,
         "scale": pytest.approx(result["scale"], rel=1e-6),
     }
@@ -351,6 +353,19 @@ def test_windows(model_type: str, changes: dict[str, Any], expected: int | None)
     assert spec.heads.window == expected
 
 
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+def test_windows_of_some_layers(model_type: str) -> None:
+    used = {"model_type": model_type, "num_hidden_layers": 4, "use_sliding_window": True}
+
+    def windows(**changes: Any) -> list[int | None]:
+        layers = spec_from_config({**used, **changes}).layers
+        return [getattr(layer.attention, "window", 0) for layer in layers]
+
+    assert windows(max_window_layers=3, sliding_window=100) == [None, None, None, 100]
+    kinds = ["full_attention", "sliding_attention"] * 2
+    assert windows(layer_types=kinds, sliding_window=100) == [None, 100] * 2
+
+
 @pytest.mark.parametrize(
     ("model_type", "changes", "parts"),
     [
@@ -361,9 +376,6 @@ def test_windows(model_type: str, changes: dict[str, Any], expected: int | None)
         ("mistral", {"use_sliding_window": False}, ("use_sliding_window",)),
         ("mistral", {"sliding_window": 0}, ("sliding_window",)),
         ("mistral", {"sliding_window": "all"}, ("sliding_window",)),
-        ("qwen3", {"use_sliding_window": True, "max_window_layers": 2}, ("max_window_layers",)),
-        ("qwen3", {"use_sliding_window": True,
-                   "layer_types": ["full_attention", "sliding_attention"] * 2}, ("layer_types",)),
         ("qwen3", {"layer_types": ["sliding_attention"] * 4}, ("layer_types", "use_sliding")),
         ("qwen3", {"layer_types": ["full_attention"] * 3}, ("layer_types", "3 entries")),
         ("qwen3", {"layer_types": ["linear_attention"] * 4}, ("layer_types", "linear_attention")),
@@ -452,5 +464,5 @@ def test_numbers_that_are_not_believed(value: Any) -> None:
 
 def test_known_models_still_are_what_they_were() -> None:
     for name in model_names():
-        if known_model(name).runs_on_bandweave:
+        if known_model(name).runs_on_bandweave and not name.startswith("gemma"):
             assert spec_from_config(known_config(name)).heads.window is None, name

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
-from tests.exhaustive.cases import Case, all_cases, dimensions
+from tests.exhaustive.cases import Case, all_cases, dimensions, family_cases
 from tests.exhaustive.compare import Tally, grouped, run_group, sampled
 
 _SHOWN = 20  # differences that are named
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sample", type=float, default=1.0, metavar="FRACTION", help="of the nodes' set-ups"
     )
     options = parser.parse_args(arguments)
-    cases = [case for case in all_cases() if options.model in (None, case.model)]
+    cases = [
+        case for case in (*all_cases(), *family_cases(40)) if options.model in (None, case.model)
+    ]
     tallies = run_all(sampled(cases, options.sample), max(1, options.jobs))
     print_table(tallies)
     return 1 if any(tally.different for tally in tallies.values()) else 0

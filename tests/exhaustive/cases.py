@@ -14,6 +14,7 @@ from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
 from bandweave.models.spec import ModelSpec
+from tests.helpers.family_specs import FAMILY_SPECS
 from tests.helpers.random_model import ODD_SPECS
 
 Value = str | int
@@ -72,6 +73,8 @@ class Case:
 
 def spec_of(model: str) -> ModelSpec:
     """The spec of a model of the product by its name."""
+    if model in FAMILY_SPECS:
+        return FAMILY_SPECS[model]
     if model != DEMO:
         return ODD_SPECS[model]
     with Folder.open(resolve_model(DEMO)) as folder:
@@ -132,6 +135,23 @@ def _draw(values: Sequence[Value], key: Sequence[Value]) -> Value:
 def pairwise_cases() -> list[Case]:
     """Few cases that hold every possible pair of values of two dimensions, by mesh."""
     cases = [_case(row) for row in covering_array(dimensions(), clashes())]
+    return sorted(cases, key=str)
+
+
+def family_cases(each: int) -> list[Case]:
+    """So many cases of every family, whose other dimensions take values by lot, but splits in
+    turn: what families add to the product's models is split, summed and stored like theirs."""
+    cases = []
+    several = [split for split in SPLITS if split != "1"]
+    for number, model in enumerate(FAMILY_SPECS):
+        possible = [
+            split for split in several if SPLITS[split][1] <= FAMILY_SPECS[model].num_layers
+        ]
+        for index in range(each):
+            row = {name: _draw(of, [name, model, index]) for name, of in dimensions().items()}
+            row["model"] = model
+            row["split"] = possible[(number * each + index) % len(possible)]
+            cases.append(_case(row))
     return sorted(cases, key=str)
 
 

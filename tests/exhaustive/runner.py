@@ -33,9 +33,10 @@ from tests.exhaustive.cases import (
     WHOLE,
     Case,
     Value,
+    spec_of,
 )
 from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.random_model import ODD_SPECS, random_source
+from tests.helpers.random_model import random_source
 from tests.helpers.scripted_drafter import ScriptedDrafter
 
 SEED = 20
@@ -166,7 +167,8 @@ class Runner:
                 folder = Folder.open(resolve_model(DEMO))
                 self._models[name] = folder.spec, folder
             else:
-                self._models[name] = ODD_SPECS[name], random_source(ODD_SPECS[name], SEED)
+                spec = spec_of(name)
+                self._models[name] = spec, random_source(spec, SEED)
         return self._models[name]
 
     def _open(self, case: Case) -> None:

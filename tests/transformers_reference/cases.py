@@ -19,6 +19,7 @@ import numpy.typing as npt
 from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import ModelSpec
 from tests.helpers.random_model import F32, random_tensors
+from tests.transformers_reference.family_cases import FAMILIES
 
 FOLDER = Path(__file__).parent
 
@@ -56,7 +57,7 @@ class Case:
         return random_tensors(self.spec(), self.seed)
 
 
-CASES = (
+_LLAMA_LIKE = (
     Case(
         name="llama3_rope",
         architecture="LlamaForCausalLM",
@@ -151,6 +152,12 @@ CASES = (
             },
         },
     ),
+)  # fmt: skip
+
+CASES = (
+    *_LLAMA_LIKE,
+    *(Case(name=name, architecture=one, seed=9 + number, options=options)
+      for number, (name, (one, options)) in enumerate(FAMILIES.items())),
 )  # fmt: skip
 
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
-from bandweave.models.registry import hugging_face_name, spec_from_config
+from bandweave.models.registry import spec_from_config, tensor_names
+from bandweave.models.tensor_names import filled, pattern_of, places
 from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference import cases, make_configs, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
@@ -46,13 +48,29 @@ def build_model(case: Case, config: dict[str, Any]) -> tuple[torch.nn.Module, st
     spec = spec_from_config(config)
     tensors = random_tensors(spec, case.seed)
     state = {
-        hugging_face_name(spec.family, name): torch.from_numpy(values)
-        for name, values in tensors.items()
+        name: torch.from_numpy(values) for name, values in as_stored(spec.family, tensors).items()
     }
     if spec.tied_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, strict=True)
     return model.eval(), cases.digest(tensors)
+
+
+def as_stored(family: str, tensors: Mapping[str, F32]) -> dict[str, F32]:
+    """Tensors by their Hugging Face names, several that are one there put together."""
+    result: dict[str, F32] = {}
+    fused: dict[str, dict[int, F32]] = {}
+    for name, values in tensors.items():
+        pattern, numbers = pattern_of(name)
+        place = places(tensor_names(family), pattern)[0]
+        stored = filled(place.tensor, numbers)
+        if place.whole:
+            result[stored] = values
+        else:
+            fused.setdefault(stored, {})[place.index] = values
+    for stored, parts in fused.items():
+        result[stored] = np.concatenate([parts[index] for index in sorted(parts)])
+    return result
 
 
 def logits_of(model: Any, sequences: list[list[int]]) -> F32:
