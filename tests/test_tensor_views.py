@@ -122,7 +122,7 @@ def test_experts_of_a_stack(tmp_path: Path, form: str, interleaved: bool) -> Non
     shape = (EXPERTS, 2 * WIDTH, HIDDEN)
     if form in ("fp8", "mxfp4"):
         # Blocks of 40 rows: one holds the end of gate and the start of up.
-        options = {"block": (40, 48)} if form == "fp8" else {}
+        options: dict[str, Any] = {"block": (40, 48)} if form == "fp8" else {}
         one = (fp8 if form == "fp8" else mxfp4)(rng, STACK, shape, **options)
         tensors, values = one.tensors, one.values
     else:

@@ -5,7 +5,6 @@ What reads a file goes on as a command would: a tokenizer encodes, a template re
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -28,10 +27,11 @@ from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer
 from tests.fuzz.mutate import damaged_bytes, damaged_json, damaged_text
-from tests.helpers.stored_formats import FORMATS, Tensor, encode_model, write_tensors
+from tests.helpers.stored_formats import write_tensors
+from tests.helpers.stored_models import CONFIG as QUANTISED
+from tests.helpers.stored_models import FORMATS, encoded
 from tests.test_checkpoints import CONFIG, random_tensors, write_folder
 from tests.test_gguf import gguf, small_llama
-from tests.test_stored_formats import CONFIG as QUANTISED
 from tests.transformers_reference import config_cases, token_cases
 
 _PROFILE = Path(__file__).parent.parent / "data" / "profile.json"
@@ -130,14 +130,14 @@ def _make_index(folder: Path, chance: Chance) -> None:
 
 # --- quantised checkpoints ---
 
-_FORMS = [FORMATS[name] for name in ("fp8 blocks", "mxfp4", "int4 order", "awq", "gptq order")]
+_FORMS = ("fp8 blocks", "mxfp4", "int4 order", "awq", "gptq order")
 
 
 def _make_quantised(folder: Path, chance: Chance) -> None:
     """A sound file of another shape, dtype or name here and there, or codes and scales that are
     any bits, with settings that may be wrong."""
-    form = chance.choice(_FORMS)
-    tensors = dict(_quantised(_FORMS.index(form)))
+    name = chance.choice(_FORMS)
+    form, tensors = FORMATS[name], dict(encoded(name)[0])
     for _ in range(chance.randint(0, 2)):
         name = chance.choice([name for name in tensors if "_proj" in name])
         dtype, array = tensors.pop(name)
@@ -154,11 +154,6 @@ def _make_quantised(folder: Path, chance: Chance) -> None:
         settings = damaged_json({"quantization_config": form.config}, chance)
         text = text[:-1] + b"," + settings[1:]
     (folder / "config.json").write_bytes(text)
-
-
-@functools.cache
-def _quantised(form: int) -> Mapping[str, Tensor]:
-    return encode_model(QUANTISED, _FORMS[form])[0]
 
 
 def _read_quantised(folder: Path) -> None:
