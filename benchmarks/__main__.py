@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import (
     decode,
     document,
+    formats,
     latency,
     links,
     machine,
@@ -44,6 +45,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "rows": scaling.rows,
     "size": scaling.size,
     "wire": wire.run,
+    "formats": formats.run,
     "prediction": prediction.run,
     "simulation": simulation.run,
 }

@@ -27,10 +27,10 @@ hypothesis.settings.load_profile("machine")
 # machine to themselves.
 _PARALLEL = frozenset(
     {"backend", "benchmarks", "calibration", "checkpoints", "cli_speculation", "cli_tokens",
-     "config_fields", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
-     "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats", "fuzz_files",
-     "generation", "gguf", "hardware", "known_models", "machine", "messages", "native",
-     "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
+     "code_books", "config_fields", "config_shape", "content", "content_check", "cost", "crc32c",
+     "darwin", "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats",
+     "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine", "messages",
+     "native", "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
      "plan_simulation", "program", "program_checks", "reference", "reference_math",
      "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
      "stored_damage", "stored_formats", "stored_tensors", "synth", "tensor_views", "text",

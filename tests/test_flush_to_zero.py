@@ -20,7 +20,11 @@ from tests.helpers.random_model import ODD_SPECS, MemorySource, random_tensors, 
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 from tests.helpers.tiny_numbers import KINDS, tiny_source
 
-FORMATS = ("f32", "bf16", "q8", "q4")
+FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4")
+MODELS_AND_FORMATS = [
+    *((name, weight_format) for name in ODD_SPECS for weight_format in FORMATS[:4]),
+    *(("biases", weight_format) for weight_format in ("mxfp4", "nf4", "ulaw4")),
+]
 SPLITS = {"1": ((1,), 1), "2,1": ((2, 1), 1), "2 stages": ((1, 1), 2)}
 
 Nodes = NativeNodes | ReferenceNodes
@@ -67,8 +71,7 @@ def test_flushing_shows_where_a_subnormal_is_reached() -> None:
 
 
 @pytest.mark.parametrize("isa", _native.isa_variants())
-@pytest.mark.parametrize("weight_format", FORMATS)
-@pytest.mark.parametrize("name", ODD_SPECS)
+@pytest.mark.parametrize(("name", "weight_format"), MODELS_AND_FORMATS)
 def test_a_flushing_machine_gives_the_reference_bytes(
     name: str, weight_format: str, isa: str
 ) -> None:

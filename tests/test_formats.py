@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from bandweave.formats import bf16, packing
 from bandweave.formats.groups import GROUP, Groups
+from bandweave.formats.integers import zero_of
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.formats.q8 import round_half_away
 from bandweave.formats.registry import FORMAT_NAMES, get_format
 from tests.helpers.random_model import F32, bell
@@ -59,7 +61,9 @@ def test_quantised_values_lie_near_the_weights(
 ) -> None:
     *size, unit = shape
     w_NK = weights(seed, (size[0], size[1]), scale)
-    for name, steps in (("q8", 127), ("q4", 8)):
+    for name, steps, half in (
+        ("q8", 127, 0.5), ("q4", 8, 1.0), ("mxfp4", 4, 1.0), ("nf4", 63, 10.0), ("ulaw4", 63, 17.0)
+    ):  # fmt: skip
         matrix = get_format(name).quantise(w_NK, unit)
         assert isinstance(matrix, QuantisedMatrix)
         near_NK = get_format(name).dequantise(matrix)
@@ -67,12 +71,12 @@ def test_quantised_values_lie_near_the_weights(
             part = w_NK[:, group.start : group.stop].astype(np.float64)
             got = near_NK[:, group.start : group.stop].astype(np.float64)
             amax = np.abs(part).max(axis=1, keepdims=True)
-            # Half a step, or a whole one where q4 ends at +7; then the rounding of the scale,
-            # which is relative for normal f16 and half of 2^-24 a step for subnormal ones.
+            # Half a step, or a whole one where a book ends early; then the rounding of the scale,
+            # which is relative for normal f16 and half of 2^-24 a step for subnormal ones. A scale
+            # that cuts the largest weight off does so by an eighth at most, or by a quarter of
+            # mxfp4's.
             step = amax / steps
-            bound = step * (0.5 if name == "q8" else 1.0) + steps * np.maximum(
-                step * 2.0**-11, 2.0**-25
-            )
+            bound = step * half + steps * np.maximum(step * 2.0**-11, 2.0**-25)
             assert (np.abs(part - got) <= bound * 1.0001).all(), (name, g)
 
 
@@ -95,19 +99,22 @@ def test_q4_scale_is_negative_where_the_largest_weight_is_positive() -> None:
     assert matrix.d_NG.tolist() == [[-0.25]] and matrix.q_NK.tolist() == [[0, 15]]
 
 
-@pytest.mark.parametrize("name", ["q8", "q4"])
+@pytest.mark.parametrize("name", QUANTISED_FORMATS)
 def test_tiny_groups_are_zeros(name: str) -> None:
     below = np.nextafter(np.float32(2.0**-40), np.float32(0))
     w_NK = np.full((2, 70), below, dtype=np.float32)
     w_NK[1, 0] = 1.0
     matrix = get_format(name).quantise(w_NK, 40)
     assert isinstance(matrix, QuantisedMatrix)
-    assert (matrix.d_NG.view(np.uint16) != 0).sum() == 1
-    zero = 8 if name == "q4" else 0
-    assert (matrix.q_NK[0] == zero).all()
+    assert (matrix.d_NG.view(np.uint8) != 0).sum() in (1, 2)  # bytes of one scale
+    assert (matrix.q_NK[0] == zero_of(name)).all()
     smallest = get_format(name).quantise(np.full((1, 3), 2.0**-40, dtype=np.float32), 3)
     assert isinstance(smallest, QuantisedMatrix)
-    assert (smallest.q_NK != zero).all() and (smallest.d_NG == 0).all()
+    if name == "mxfp4":  # a byte of exponent reaches further than an f16
+        assert (get_format(name).dequantise(smallest) == 2.0**-40).all()
+        return
+    assert (smallest.d_NG == 0).all()
+    assert ((smallest.q_NK == zero_of(name)) == (name in ("nf4", "ulaw4"))).all()
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
@@ -121,7 +128,9 @@ def test_nan_and_infinity_are_refused(name: str, bad: float) -> None:
 
 def test_scales_beyond_float16_are_refused() -> None:
     w_NK = np.ones((2, 40), dtype=np.float32)
-    for name, largest in (("q8", 65520.0 * 127), ("q4", 65520.0 * 8)):
+    for name, largest in (
+        ("q8", 65520.0 * 127), ("q4", 65520.0 * 8), ("nf4", 65520.0 * 63), ("ulaw4", 65520.0 * 63)
+    ):  # fmt: skip
         w_NK[1, 39] = largest
         with pytest.raises(ValueError, match="row 1, group 1"):
             get_format(name).quantise(w_NK, 40)
@@ -154,8 +163,11 @@ def test_half_away_from_zero_is_exact_near_a_half() -> None:
 
 def test_bytes_per_weight() -> None:
     costs = {name: get_format(name).bytes_per_weight for name in FORMAT_NAMES}
-    assert costs == {"q4": Fraction(9, 16), "q8": Fraction(17, 16), "bf16": 2, "f32": 4}
-    with pytest.raises(ValueError, match="known are q4, q8, bf16, f32"):
+    assert costs == {
+        "q4": Fraction(9, 16), "q8": Fraction(17, 16), "mxfp4": Fraction(17, 32),
+        "nf4": Fraction(9, 16), "ulaw4": Fraction(9, 16), "bf16": 2, "f32": 4,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="known are q4, q8, mxfp4, nf4, ulaw4, bf16, f32"):
         get_format("q5")
 
 
@@ -172,7 +184,8 @@ def test_packing_and_unpacking(seed: int, shape: tuple[int, int, int], name: str
     else:
         assert isinstance(again, QuantisedMatrix)
         assert np.array_equal(matrix.q_NK, again.q_NK)
-        assert np.array_equal(matrix.d_NG.view(np.uint16), again.d_NG.view(np.uint16))
+        assert matrix.d_NG.dtype == again.d_NG.dtype
+        assert matrix.d_NG.tobytes() == np.ascontiguousarray(again.d_NG).tobytes()
     assert np.array_equal(packing.pack(again), data)
 
 
@@ -198,7 +211,7 @@ def test_packed_bytes_are_where_the_layout_says(
 
 def quantised_block(matrix: QuantisedMatrix, first: int, g: int) -> bytes:
     """One group of one panel, byte by byte."""
-    zero, outputs = (8 if matrix.format == "q4" else 0), len(matrix.q_NK)
+    zero, outputs = zero_of(matrix.format), len(matrix.q_NK)
     group = matrix.groups.groups[g]
 
     def element(n: int, i: int) -> int:
@@ -206,21 +219,25 @@ def quantised_block(matrix: QuantisedMatrix, first: int, g: int) -> bytes:
 
     block = bytearray()
     for n in range(first, first + 16):
-        block += matrix.d_NG[n, g].tobytes() if n < outputs else b"\0\0"
-    for j in range(4 if matrix.format == "q4" else 8):
+        if matrix.format == "mxfp4":
+            scale = float(matrix.d_NG[n, g]) if n < outputs else 0.0
+            block.append(0 if scale == 0 else int(np.log2(scale)) + 127)
+        else:
+            block += matrix.d_NG[n, g].tobytes() if n < outputs else b"\0\0"
+    for j in range(8 if matrix.format == "q8" else 4):
         for n in range(first, first + 16):
             for b in range(4):
-                if matrix.format == "q4":
+                if matrix.format != "q8":
                     block.append(element(n, 4 * j + b) | element(n, 16 + 4 * j + b) << 4)
                 else:
                     block.append(element(n, 4 * j + b) + 128)
-    assert len(block) == (288 if matrix.format == "q4" else 544)
+    assert len(block) == {"q8": 544, "mxfp4": 272}.get(matrix.format, 288)
     return bytes(block)
 
 
 def test_a_split_at_units_gives_the_same_integers() -> None:
     w_NK = weights(4, (9, 200), 0.3)
-    for name in ("q8", "q4"):
+    for name in QUANTISED_FORMATS:
         whole: Matrix = get_format(name).quantise(w_NK, 24)
         part: Matrix = get_format(name).quantise(w_NK[:, 72:168].copy(), 24)
         assert isinstance(whole, QuantisedMatrix) and isinstance(part, QuantisedMatrix)

@@ -119,7 +119,7 @@ def test_the_check_refuses_from_the_first_byte_too_many() -> None:
     assert gigabytes(need.total_bytes) == "3.25 GB"
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "mxfp4", "bf16", "f32"])
 def test_all_nodes_together_hold_what_one_would_and_copies_of_kv_projections(
     checkpoint: Path, weight_format: str
 ) -> None:
@@ -133,7 +133,7 @@ def test_all_nodes_together_hold_what_one_would_and_copies_of_kv_projections(
             )
 
         one = packed(1)
-        bits = {"q4": 4.5, "q8": 8.5, "bf16": 16, "f32": 32}[weight_format]
+        bits = {"q4": 4.5, "q8": 8.5, "mxfp4": 4.25, "bf16": 16, "f32": 32}[weight_format]
         assert one == pytest.approx(folder.stored_bytes / 2 * bits / 8, rel=0.1)
         assert packed(2) == pytest.approx(one, rel=0.001)
         assert one < packed(7) < 1.05 * one

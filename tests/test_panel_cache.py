@@ -83,7 +83,7 @@ def packed(weights: Weights) -> set[str]:
     return {one.weight.name for one in weights.fresh}
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "mxfp4", "bf16", "f32"])
 def test_a_second_start_packs_nothing(model: Path, tmp_path: Path, weight_format: str) -> None:
     cache = PanelCache(tmp_path)
     first = load(model, cache, weight_format)
@@ -105,7 +105,7 @@ SPLITS: list[tuple[tuple[int, ...], int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("weight_format", ["q4", "q8", "bf16", "f32"])
+@pytest.mark.parametrize("weight_format", ["q4", "q8", "mxfp4", "bf16", "f32"])
 @pytest.mark.parametrize("before", SPLITS)
 def test_another_split_finds_all_that_any_split_packed(
     model: Path, tmp_path: Path, weight_format: str, before: tuple[tuple[int, ...], int]

@@ -159,7 +159,7 @@ def test_models_that_fit(plan: Any) -> None:
     names = {row["model"]: row for row in value["models"]}
     assert "deepseek-r1" in value["do_not_fit"] and "deepseek-r1" not in names
     assert names["llama-3.1-8b"]["bandweave_decode_tokens_per_s"] > 0
-    assert names["gpt-oss-20b"]["format"] == "mxfp4"
+    assert names["gpt-oss-20b"]["format"] == "mxfp4-experts"
 
 
 @pytest.mark.parametrize("what", ["link", "nodes", "context", "format", "streams"])

@@ -20,6 +20,7 @@ from bandweave.executors.reference.products import (
     to_grid,
     unit_sums,
 )
+from bandweave.formats.integers import integers
 from bandweave.formats.matrix import Matrix, PlainMatrix
 from bandweave.formats.registry import FORMAT_NAMES, get_format
 from tests.helpers.random_model import F32, bell
@@ -39,7 +40,8 @@ def slow_unit_sum(x_K: F32, matrix: Matrix, output: int, unit: range) -> float:
         for k in unit:
             acc = fma(float(matrix.w_NK[output, k]), float(x_K[k]), acc)
         return acc
-    limit, zero = (127, 8) if matrix.format == "q4" else (32512, 0)
+    limit = 32512 if matrix.format == "q8" else 127
+    q_K = integers(matrix)[output]
     for g, group in enumerate(matrix.groups.groups):
         if group.start not in unit:
             continue
@@ -49,7 +51,7 @@ def slow_unit_sum(x_K: F32, matrix: Matrix, output: int, unit: range) -> float:
             scale = amax / np.float32(limit)
             factor = np.float32(limit) / amax
             for k in group:
-                dot += (int(matrix.q_NK[output, k]) - zero) * int(np.rint(x_K[k] * factor))
+                dot += int(q_K[k]) * int(np.rint(x_K[k] * factor))
         product = np.float32(matrix.d_NG[output, g]) * scale
         acc = fma(f32(Fraction(dot)), float(product), acc)
     return acc

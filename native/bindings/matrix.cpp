@@ -8,18 +8,15 @@
 
 namespace bw {
 
+constexpr const char* kNames[kFormats] = {"f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4"};
+
 Format format_of(const std::string& name) {
-    if (name == "f32") return Format::f32;
-    if (name == "bf16") return Format::bf16;
-    if (name == "q8") return Format::q8;
-    if (name == "q4") return Format::q4;
-    throw nb::value_error("weight formats are f32, bf16, q8 and q4");
+    for (size_t i = 0; i < kFormats; i++)
+        if (name == kNames[i]) return static_cast<Format>(i);
+    throw nb::value_error("weight formats are f32, bf16, q8, q4, mxfp4, nf4 and ulaw4");
 }
 
-const char* name_of(Format format) {
-    constexpr const char* kNames[] = {"f32", "bf16", "q8", "q4"};
-    return kNames[static_cast<size_t>(format)];
-}
+const char* name_of(Format format) { return kNames[static_cast<size_t>(format)]; }
 
 PackedMatrix::PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs,
                            int inputs, int unit)

@@ -74,8 +74,7 @@ std::vector<bool> barriers_of(const Program& program) {
 }
 
 bool quantised(const Program& program, const Op& op) {
-    const Format format = program.matrices[static_cast<size_t>(op.matrix)].format;
-    return format == Format::q8 || format == Format::q4;
+    return is_quantised(program.matrices[static_cast<size_t>(op.matrix)].format);
 }
 
 // The norm at `index` and a product of the whole of its output right after it.

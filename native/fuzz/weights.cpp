@@ -6,10 +6,14 @@ namespace bw::fuzz {
 
 namespace {
 
-// A block of a quantised format: 16 scales, as halves, then integers.
-void fill_block(Random& random, uint8_t* block, size_t bytes) {
-    for (size_t i = 0; i < bytes; i++) block[i] = static_cast<uint8_t>(random.bits());
+// A block of a quantised format: 16 scales, as halves or exponents, then integers.
+void fill_block(Random& random, Format format, uint8_t* block) {
+    for (size_t i = 0; i < block_bytes(format); i++) block[i] = static_cast<uint8_t>(random.bits());
     for (size_t i = 0; i < kPanel; i++) {
+        if (format == Format::mxfp4) {
+            block[i] = static_cast<uint8_t>(random.between(90, 121));
+            continue;
+        }
         const auto scale =
             static_cast<uint16_t>(random.between(0, 0x1800) | (random.chance(50) ? 0x8000 : 0));
         std::memcpy(block + 2 * i, &scale, sizeof scale);
@@ -47,9 +51,9 @@ Matrix Weights::add_random(Random& random, Format format, int inputs, int unit, 
     const Matrix matrix = add(format, inputs, unit, outputs);
     uint8_t* panels = memory_.back().get();
     const size_t bytes = matrix.bytes();
-    if (format == Format::q4 || format == Format::q8) {
-        const size_t block = format == Format::q4 ? 288 : 544;
-        for (size_t at = 0; at < bytes; at += block) fill_block(random, panels + at, block);
+    if (is_quantised(format)) {
+        const size_t block = block_bytes(format);
+        for (size_t at = 0; at < bytes; at += block) fill_block(random, format, panels + at);
         return matrix;
     }
     for (size_t at = 0; at < bytes; at += format == Format::f32 ? 4 : 2) {

@@ -16,3 +16,22 @@
 #else
 #include "kernels/dot/portable.h"
 #endif
+#include "simd/vec16.h"
+
+namespace bw::BW_ISA_NAME {
+
+using DotQ4 = DotCodes<Q4Codes>;
+using DotMxfp4 = DotCodes<Mxfp4Codes>;
+using DotNf4 = DotCodes<Nf4Codes>;
+using DotUlaw4 = DotCodes<Ulaw4Codes>;
+
+// The 16 scales of a block.
+template <class Dot>
+BW_INLINE VecF load_scales(const uint8_t* block) {
+    if constexpr (Dot::kScaleBytes == kPanel)
+        return load_exponents(block);
+    else
+        return load_half(reinterpret_cast<const uint16_t*>(block));
+}
+
+}  // namespace bw::BW_ISA_NAME

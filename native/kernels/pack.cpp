@@ -6,6 +6,7 @@
 
 #include "core/clones.h"
 #include "core/stored.h"
+#include "kernels/pack_codes.h"
 
 #define BW_ISA_PORTABLE
 #include "simd/vec16.h"
@@ -92,11 +93,19 @@ bool quantise_q8(const float* w, uint16_t* scale, uint8_t* q) {
     return (*scale & 0x7fff) < kHalfInfinity;
 }
 
-void put_q4(uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
-    std::memcpy(block + 2 * r, &scale, 2);
+// 4 bits each, behind the block's scales.
+void put_nibbles(uint8_t* lines, int r, const uint8_t* q) {
     uint8_t both[16];
     for (int i = 0; i < 16; i++) both[i] = static_cast<uint8_t>(q[i] | (q[16 + i] << 4));
-    for (int j = 0; j < 4; j++) std::memcpy(block + 32 + 64 * j + 4 * r, both + 4 * j, 4);
+    for (int j = 0; j < 4; j++) std::memcpy(lines + 64 * j + 4 * r, both + 4 * j, 4);
+}
+
+void put_codes(Format format, uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
+    if (format == Format::mxfp4)
+        block[r] = static_cast<uint8_t>(scale);
+    else
+        std::memcpy(block + 2 * r, &scale, 2);
+    put_nibbles(block + scale_bytes(format), r, q);
 }
 
 void put_q8(uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
@@ -113,15 +122,15 @@ bool pack_quantised(Format format, const Layout& layout, uint8_t* panel, int r, 
             std::memcpy(group, w, sizeof(float) * static_cast<size_t>(n));
             uint16_t scale;
             uint8_t q[kGroup];
-            if (format == Format::q4) {
-                if (!quantise_q4(group, &scale, q)) return false;
-                put_q4(block, r, scale, q);
-                block += 288;
-            } else {
-                if (!quantise_q8(group, &scale, q)) return false;
+            const bool fits = format == Format::q8   ? quantise_q8(group, &scale, q)
+                              : format == Format::q4 ? quantise_q4(group, &scale, q)
+                                                     : quantise_codes(format, group, &scale, q);
+            if (!fits) return false;
+            if (format == Format::q8)
                 put_q8(block, r, scale, q);
-                block += 544;
-            }
+            else
+                put_codes(format, block, r, scale, q);
+            block += block_bytes(format);
             w += n;
         }
     }
@@ -176,10 +185,11 @@ void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* 
         std::memset(panels, 0, bytes);
         return;
     }
-    const size_t block = format == Format::q4 ? 288 : 544;
+    const size_t block = block_bytes(format), scales = scale_bytes(format);
+    const int zero = format == Format::q8 ? 0x80 : zero_code(format) * 0x11;
     for (size_t at = 0; at < bytes; at += block) {
-        std::memset(panels + at, 0, 32);
-        std::memset(panels + at + 32, format == Format::q4 ? 0x88 : 0x80, block - 32);
+        std::memset(panels + at, 0, scales);
+        std::memset(panels + at + scales, zero, block - scales);
     }
 }
 

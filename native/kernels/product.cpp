@@ -82,7 +82,7 @@ inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ah
                 at[r] = a[r] + static_cast<size_t>(group) * Dot::kIntegers;
             }
             Dot::template group<R>(w, at, sum, dot);
-            VecF scale = load_half(reinterpret_cast<const uint16_t*>(w));
+            VecF scale = load_scales<Dot>(w);
             for (int r = 0; r < R; r++)
                 acc[r] = fma(to_float(dot[r]), mul(scale, set1(scales[r][group])), acc[r]);
             w += Dot::kBlock;
@@ -244,9 +244,15 @@ void linear_f32(ProductArgs& args) { floating<float, false>(args); }
 void linear_bf16(ProductArgs& args) { floating<uint16_t, false>(args); }
 void linear_q8(ProductArgs& args) { quantised<DotQ8, false>(args); }
 void linear_q4(ProductArgs& args) { quantised<DotQ4, false>(args); }
+void linear_mxfp4(ProductArgs& args) { quantised<DotMxfp4, false>(args); }
+void linear_nf4(ProductArgs& args) { quantised<DotNf4, false>(args); }
+void linear_ulaw4(ProductArgs& args) { quantised<DotUlaw4, false>(args); }
 void linear_grid_f32(ProductArgs& args) { floating<float, true>(args); }
 void linear_grid_bf16(ProductArgs& args) { floating<uint16_t, true>(args); }
 void linear_grid_q8(ProductArgs& args) { quantised<DotQ8, true>(args); }
 void linear_grid_q4(ProductArgs& args) { quantised<DotQ4, true>(args); }
+void linear_grid_mxfp4(ProductArgs& args) { quantised<DotMxfp4, true>(args); }
+void linear_grid_nf4(ProductArgs& args) { quantised<DotNf4, true>(args); }
+void linear_grid_ulaw4(ProductArgs& args) { quantised<DotUlaw4, true>(args); }
 
 }  // namespace bw::BW_ISA_NAME

@@ -53,7 +53,7 @@ class TiledBlock {
         for (int i = 0; i < count; i++, w += Dot::kBlock) {
             if (ahead > 0) fetch<Dot::kBlock>(w + ahead);
             Tiles<Dot>::unpack(w, lines_[p][i]);
-            scale_[p][i] = load_half(reinterpret_cast<const uint16_t*>(w));
+            scale_[p][i] = load_scales<Dot>(w);
         }
     }
 

@@ -102,7 +102,7 @@ void read_matrices(File& file, Cursor& in, DumpFile& dump) {
     std::vector<Piece> pieces;
     uint64_t total = 0;
     for (Matrix& matrix : dump.program.matrices) {
-        matrix.format = static_cast<Format>(in.number(0, 3));
+        matrix.format = static_cast<Format>(in.number(0, kFormats - 1));
         pieces.push_back(take_piece(in));
         if (matrix.bytes() > file.bytes) throw DumpError("the file ends too early");
         total += (matrix.bytes() + 63) / 64 * 64;

@@ -159,6 +159,14 @@ inline VecF load_bf16(const uint16_t* p) {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
             _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
 }
+// Powers of two from their biased exponents; 0 is +0.
+inline VecF load_exponents(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m256i a = _mm256_cvtepu8_epi32(bytes);
+    const __m256i b = _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 23)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(b, 23))};
+}
 
 struct Grid16 {
     __m256i q[4];

@@ -104,6 +104,11 @@ inline VecF load_bf16(const uint16_t* p) {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
+// Powers of two from their biased exponents; 0 is +0.
+inline VecF load_exponents(const uint8_t* p) {
+    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 23))};
+}
 
 // 16 int64 sums on the grid of 2^-24.
 struct Grid16 {

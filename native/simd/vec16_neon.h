@@ -173,6 +173,17 @@ inline VecF load_bf16(const uint16_t* p) {
             vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(high), 16)),
             vreinterpretq_f32_u32(vshll_high_n_u16(high, 16))};
 }
+// Powers of two from their biased exponents; 0 is +0.
+inline VecF load_exponents(const uint8_t* p) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    // To the exponent of a bf16 first: shifts that widen go no further than an element's bits.
+    const uint16x8_t low = vshll_n_u8(vget_low_u8(bytes), 7);
+    const uint16x8_t high = vshll_high_n_u8(bytes, 7);
+    return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(low), 16)),
+            vreinterpretq_f32_u32(vshll_high_n_u16(low, 16)),
+            vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(high), 16)),
+            vreinterpretq_f32_u32(vshll_high_n_u16(high, 16))};
+}
 
 // 16 int64 sums on the grid of 2^-24.
 struct Grid16 {

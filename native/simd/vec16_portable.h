@@ -251,6 +251,14 @@ inline VecF load_bf16(const uint16_t* p) {
     std::memcpy(r.v, wide.v, sizeof r.v);
     return r;
 }
+// Powers of two from their biased exponents; 0 is +0.
+inline VecF load_exponents(const uint8_t* p) {
+    VecI wide;
+    BW_LANES(wide.v[i] = static_cast<int32_t>(static_cast<uint32_t>(p[i]) << 23));
+    VecF r;
+    std::memcpy(r.v, wide.v, sizeof r.v);
+    return r;
+}
 
 struct Grid16 {
     int64_t v[16];

@@ -82,7 +82,7 @@ def dimensions() -> dict[str, tuple[Value, ...]]:
     """The values of every field of a case, in the fields' order; all variants of this machine."""
     return {
         "model": (DEMO, *ODD_SPECS),
-        "weights": ("f32", "bf16", "q8", "q4"),
+        "weights": ("f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4"),
         "kv": ("f16", "f32"),
         "split": tuple(SPLITS),
         "isa": tuple(_native.isa_variants()),

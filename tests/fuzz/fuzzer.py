@@ -28,7 +28,7 @@ _QUICK = (
     "-DBANDWEAVE_KERNEL_SANITIZERS=address",
     "-DBANDWEAVE_FUZZ_OPTIMISATION=-O0",
 )
-_FORMATS = ("q4", "q8", "bf16", "f32")
+_FORMATS = ("q4", "q8", "bf16", "f32", "mxfp4", "nf4")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,13 +42,13 @@ class TileMode {
 template <class Dot>
 struct Tiles;
 
-template <>
-struct Tiles<DotQ4> {
+template <class Codes>
+struct Tiles<DotCodes<Codes>> {
     static constexpr int kTiles = 1;
     static inline void unpack(const uint8_t* block, uint8_t* lines) {
-        const __m512i zero_point = _mm512_set1_epi8(8);
+        const __m512i zero_point = _mm512_set1_epi8(Codes::kZeroPoint);
         __m512i low[4], high[4];
-        DotQ4::split(block, low, high);
+        DotCodes<Codes>::split(block, low, high);
         for (int j = 0; j < 4; j++) {
             _mm512_store_si512(lines + 64 * j, _mm512_sub_epi8(low[j], zero_point));
             _mm512_store_si512(lines + 256 + 64 * j, _mm512_sub_epi8(high[j], zero_point));
@@ -86,7 +86,7 @@ struct Tiles<DotQ8> {
     static inline void unpack(const uint8_t* block, uint8_t* lines) {
         const __m512i sign = _mm512_set1_epi8(-128);
         for (int j = 0; j < 8; j++) {
-            const __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
+            const __m512i q = _mm512_loadu_si512(block + DotQ8::kScaleBytes + 64 * j);
             _mm512_store_si512(lines + 64 * j, _mm512_xor_si512(q, sign));
         }
     }

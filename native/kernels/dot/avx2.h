@@ -1,4 +1,4 @@
-// Integer dots on AVX2 alone: pair sums in int16 (q4), products of int16 (q8).
+// Integer dots on AVX2 alone: pair sums in int16 (4 bits), products of int16 (q8).
 #pragma once
 #include "kernels/dot/block.h"
 #include "simd/vec16.h"
@@ -7,41 +7,95 @@ namespace bw::BW_ISA_NAME {
 
 constexpr bool kBytePlanes = false;
 
-struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
-    static constexpr int kMostRows = 8;
+template <class Codes>
+struct DotCodes : CodeBlock<Codes> {
+    using CodeBlock<Codes>::kScaleBytes;
+    // So many pair sums fit an int16 together, of the 8 that two lanes of a group's dots have.
+    static constexpr int kFit = 32767 / (2 * 127 * Codes::kMost);
+    static constexpr int kMostRows = kFit < 8 ? 4 : 8;  // wider sums take registers of their own
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
-        const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-        // Eight pair sums of at most 15 * 127 * 2 fit int16.
-        __m256i pairs[R][2];
-        for (int r = 0; r < R; r++) pairs[r][0] = pairs[r][1] = _mm256_setzero_si256();
-        for (int j = 0; j < 4; j++) {
-            for (int half = 0; half < 2; half++) {
-                __m256i q = _mm256_loadu_si256(
-                    reinterpret_cast<const __m256i*>(block + kScaleBytes + 64 * j + 32 * half));
-                __m256i low = _mm256_and_si256(q, mask);
-                __m256i high = _mm256_and_si256(_mm256_srli_epi16(q, 4), mask);
-                for (int r = 0; r < R; r++) {
-                    __m256i al = _mm256_set1_epi32(four(a[r] + 4 * j));
-                    __m256i ah = _mm256_set1_epi32(four(a[r] + 16 + 4 * j));
-                    __m256i both = _mm256_add_epi16(_mm256_maddubs_epi16(low, al),
-                                                    _mm256_maddubs_epi16(high, ah));
-                    pairs[r][half] = _mm256_add_epi16(pairs[r][half], both);
-                }
+        const uint8_t* lines = block + kScaleBytes;
+        if constexpr (kFit >= 8) {
+            __m256i pairs[R][2];
+            for (int r = 0; r < R; r++) pairs[r][0] = pairs[r][1] = _mm256_setzero_si256();
+            for (int j = 0; j < 4; j++)
+                for (int half = 0; half < 2; half++) add_line<R>(lines, a, j, half, pairs, half);
+            for (int r = 0; r < R; r++) {
+                const __m256i s = _mm256_set1_epi32(sum[r]);
+                dot[r] = {_mm256_add_epi32(s, widened(pairs[r][0])),
+                          _mm256_add_epi32(s, widened(pairs[r][1]))};
             }
+        } else {
+            // One half of the outputs after the other.
+            __m256i first[R], second[R];
+            half_of_outputs<R>(lines, a, sum, 0, first);
+            half_of_outputs<R>(lines, a, sum, 1, second);
+            for (int r = 0; r < R; r++) dot[r] = {first[r], second[r]};
         }
+    }
+
+  private:
+    static inline __m256i places(__m256i codes) {
+        if constexpr (Codes::kInOrder) return codes;
+        const auto* table = reinterpret_cast<const __m128i*>(kPlaces<Codes>.of);
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), codes);
+    }
+    static inline __m256i widened(__m256i pairs) {
+        return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    }
+    static inline void split(const uint8_t* lines, int j, int half, __m256i* low, __m256i* high) {
+        const __m256i mask = _mm256_set1_epi8(15);
+        const __m256i q =
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lines + 64 * j + 32 * half));
+        *low = places(_mm256_and_si256(q, mask));
+        *high = places(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask));
+    }
+    // Adds the two pair sums of line j to pairs[r][to].
+    template <int R, int kTo>
+    static inline void add_line(const uint8_t* lines, const uint8_t* const* a, int j, int half,
+                                __m256i (*pairs)[kTo], int to) {
+        __m256i low, high;
+        split(lines, j, half, &low, &high);
         for (int r = 0; r < R; r++) {
-            __m256i s = _mm256_set1_epi32(sum[r]);
-            dot[r] = {_mm256_add_epi32(s, _mm256_madd_epi16(pairs[r][0], ones)),
-                      _mm256_add_epi32(s, _mm256_madd_epi16(pairs[r][1], ones))};
+            const __m256i al = _mm256_set1_epi32(four(a[r] + 4 * j));
+            const __m256i ah = _mm256_set1_epi32(four(a[r] + 16 + 4 * j));
+            const __m256i both =
+                _mm256_add_epi16(_mm256_maddubs_epi16(low, al), _mm256_maddubs_epi16(high, ah));
+            pairs[r][to] = _mm256_add_epi16(pairs[r][to], both);
+        }
+    }
+    template <int R>
+    static inline void half_of_outputs(const uint8_t* lines, const uint8_t* const* a,
+                                       const int32_t* sum, int half, __m256i* dots) {
+        for (int r = 0; r < R; r++) dots[r] = _mm256_set1_epi32(sum[r]);
+        if constexpr (kFit >= 4) {
+            for (int j = 0; j < 4; j += 2) {
+                __m256i pairs[R][1];
+                for (int r = 0; r < R; r++) pairs[r][0] = _mm256_setzero_si256();
+                add_line<R>(lines, a, j, half, pairs, 0);
+                add_line<R>(lines, a, j + 1, half, pairs, 0);
+                for (int r = 0; r < R; r++)
+                    dots[r] = _mm256_add_epi32(dots[r], widened(pairs[r][0]));
+            }
+            return;
+        }
+        static_assert(kFit >= 1, "a pair's products must fit an int16");
+        for (int j = 0; j < 4; j++) {
+            __m256i low, high;
+            split(lines, j, half, &low, &high);
+            for (int r = 0; r < R; r++) {
+                const __m256i al = _mm256_set1_epi32(four(a[r] + 4 * j));
+                const __m256i ah = _mm256_set1_epi32(four(a[r] + 16 + 4 * j));
+                dots[r] = _mm256_add_epi32(dots[r], widened(_mm256_maddubs_epi16(low, al)));
+                dots[r] = _mm256_add_epi32(dots[r], widened(_mm256_maddubs_epi16(high, ah)));
+            }
         }
     }
 };
 
-struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
+struct DotQ8 : Q8Block {
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,

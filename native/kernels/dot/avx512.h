@@ -7,16 +7,25 @@ namespace bw::BW_ISA_NAME {
 
 constexpr bool kBytePlanes = true;
 
-struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
+// The places of 64 codes.
+template <class Codes>
+inline __m512i places(__m512i codes) {
+    if constexpr (Codes::kInOrder) return codes;
+    const auto* table = reinterpret_cast<const __m128i*>(kPlaces<Codes>.of);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table)), codes);
+}
+
+template <class Codes>
+struct DotCodes : CodeBlock<Codes> {
+    using CodeBlock<Codes>::kScaleBytes;
     static constexpr int kMostRows = 8;
-    // The 16 outputs' integers of 4 k a line, 0 to 15: of the first 16 k, and of the others.
+    // The places of the 16 outputs' 4 k a line: of the first 16 k, and of the others.
     static BW_INLINE void split(const uint8_t* block, __m512i* low, __m512i* high) {
         const __m512i mask = _mm512_set1_epi8(15);
         for (int j = 0; j < 4; j++) {
             const __m512i q = _mm512_loadu_si512(block + kScaleBytes + 64 * j);
-            low[j] = _mm512_and_si512(q, mask);
-            high[j] = _mm512_and_si512(_mm512_srli_epi16(q, 4), mask);
+            low[j] = places<Codes>(_mm512_and_si512(q, mask));
+            high[j] = places<Codes>(_mm512_and_si512(_mm512_srli_epi16(q, 4), mask));
         }
     }
     template <int R>
@@ -45,8 +54,7 @@ struct DotQ4 {
     }
 };
 
-struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
+struct DotQ8 : Q8Block {
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,

@@ -20,10 +20,18 @@ inline __m256i dot4(__m256i acc, __m256i w, __m256i a) { return _mm256_dpbusd_ep
 inline __m256i load_half_line(const uint8_t* line, int half) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + 32 * half));
 }
+// The places of 32 codes.
+template <class Codes>
+inline __m256i places(__m256i codes) {
+    if constexpr (Codes::kInOrder) return codes;
+    const auto* table = reinterpret_cast<const __m128i*>(kPlaces<Codes>.of);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), codes);
+}
 inline __m256i four_of_row(const uint8_t* a) { return _mm256_set1_epi32(four(a)); }
 
-struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
+template <class Codes>
+struct DotCodes : CodeBlock<Codes> {
+    using CodeBlock<Codes>::kScaleBytes;
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -34,8 +42,8 @@ struct DotQ4 {
         for (int j = 0; j < 4; j++) {
             for (int half = 0; half < 2; half++) {
                 const __m256i q = load_half_line(block + kScaleBytes + 64 * j, half);
-                const __m256i low = _mm256_and_si256(q, mask);
-                const __m256i high = _mm256_and_si256(_mm256_srli_epi16(q, 4), mask);
+                const __m256i low = places<Codes>(_mm256_and_si256(q, mask));
+                const __m256i high = places<Codes>(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask));
                 for (int r = 0; r < R; r++) {
                     __m256i& s = sums[r][half];
                     s = dot4(s, low, four_of_row(a[r] + 4 * j));
@@ -47,8 +55,7 @@ struct DotQ4 {
     }
 };
 
-struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
+struct DotQ8 : Q8Block {
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,

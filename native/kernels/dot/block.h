@@ -4,22 +4,33 @@
 //   kBytePlanes   how the integers of 8-bit weights' activations lie in their 64 bytes: as two int8
 //                 planes (32 high bytes, 32 low ones), with -128 times their sum as correction; or
 //                 as 32 int16
-//   DotQ4, DotQ8  kBlock, the bytes of a group's weights, and kIntegers, those of its activations
-//                 in a row; kMostRows, whose accumulators fit the registers;
+//   DotQ8, DotCodes<Codes>
+//                 of 8 bits, and of 4 bits that are codes (code_book.h): kBlock, the bytes of a
+//                 group's weights, kScaleBytes, those of its scales, and kIntegers, those of its
+//                 activations in a row; kMostRows, whose accumulators fit the registers;
 //                 and group<R>, the exact dots of a group's 16 outputs with R rows: a[r] are the
-//                 rows' integers, sum[r] their corrections (q4: -8 times the integers' sum, for
-//                 the weights' zero point)
+//                 rows' integers, sum[r] their corrections (of codes: the integers' sum times
+//                 minus the zero point)
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/code_book.h"
 #include "kernels/kernels.h"
 
 namespace bw::BW_ISA_NAME {
 
-constexpr size_t kScaleBytes = 32;     // 16 scales as f16, at the start of a group
-constexpr size_t kQ4Block = 32 + 256;  // 4 lines of 64 bytes: 16 outputs, 4 k and 16 + those 4 k
-constexpr size_t kQ8Block = 32 + 512;  // 8 lines of 64 bytes: 16 outputs, 4 k
+// What the blocks of a format have in common. 16 scales are at their start, as f16 or, in 16 bytes,
+// as exponents of two; then come lines of 64 bytes.
+struct Q8Block {  // 8 lines: 16 outputs, 4 k
+    static constexpr size_t kScaleBytes = 32, kBlock = kScaleBytes + 512;
+    static constexpr size_t kIntegers = activation_integers(Format::q8);
+};
+template <class Codes>
+struct CodeBlock {  // 4 lines: 16 outputs, 4 k and 16 + those 4 k
+    static constexpr size_t kScaleBytes = Codes::kScaleBytes, kBlock = kScaleBytes + 256;
+    static constexpr size_t kIntegers = activation_integers(Codes::kFormat);
+};
 
 // Hints alone: beyond the panels' end they do no harm.
 template <size_t kBytes>

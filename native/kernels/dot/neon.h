@@ -34,8 +34,15 @@ inline int32x4_t dot16(int32x4_t acc, const int8x16_t* w, int8x16_t a) {
 inline int8x16_t load_row(const uint8_t* a) { return vreinterpretq_s8_u8(vld1q_u8(a)); }
 
 // The weights of four outputs, 16 * part bytes into each of the lines from `first` on.
-inline void load_lines(const uint8_t* block, int first, int part, uint8x16_t* q) {
-    for (int j = 0; j < 4; j++) q[j] = vld1q_u8(block + kScaleBytes + 64 * (first + j) + 16 * part);
+inline void load_lines(const uint8_t* lines, int first, int part, uint8x16_t* q) {
+    for (int j = 0; j < 4; j++) q[j] = vld1q_u8(lines + 64 * (first + j) + 16 * part);
+}
+
+// The places of 16 codes.
+template <class Codes>
+inline uint8x16_t places(uint8x16_t codes) {
+    if constexpr (Codes::kInOrder) return codes;
+    return vqtbl1q_u8(vld1q_u8(kPlaces<Codes>.of), codes);
 }
 
 inline void put(VecI& dot, int part, int32x4_t v) {
@@ -64,8 +71,9 @@ inline int32x4_t second_row(int32x4_t low, int32x4_t high) { return vuzp2q_s32(l
 
 }  // namespace neon_dot
 
-struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
+template <class Codes>
+struct DotCodes : CodeBlock<Codes> {
+    using CodeBlock<Codes>::kScaleBytes;
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -74,10 +82,10 @@ struct DotQ4 {
         const uint8x16_t mask = vdupq_n_u8(15);
         for (int part = 0; part < 4; part++) {
             uint8x16_t q[4], low[4], high[4];
-            load_lines(block, 0, part, q);
+            load_lines(block + kScaleBytes, 0, part, q);
             for (int j = 0; j < 4; j++) {
-                low[j] = vandq_u8(q[j], mask);
-                high[j] = vshrq_n_u8(q[j], 4);
+                low[j] = places<Codes>(vandq_u8(q[j], mask));
+                high[j] = places<Codes>(vshrq_n_u8(q[j], 4));
             }
 #if defined(__ARM_FEATURE_MATMUL_INT8)
             if constexpr (R % 2 == 0) {
@@ -99,6 +107,7 @@ struct DotQ4 {
                 continue;
             }
 #endif
+            static_assert(Codes::kMost < 128, "places are read as signed bytes");
             int8x16_t w[8];
             for (int j = 0; j < 4; j++) {
                 w[j] = vreinterpretq_s8_u8(low[j]);
@@ -115,8 +124,7 @@ struct DotQ4 {
 
 // Weights come as unsigned bytes, 128 too large; flipping the top bit makes them signed, so that
 // the correction, which is for unsigned ones, is not needed but by the matrix product.
-struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
+struct DotQ8 : Q8Block {
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -125,8 +133,8 @@ struct DotQ8 {
         const uint8x16_t flip = vdupq_n_u8(0x80);
         for (int part = 0; part < 4; part++) {
             uint8x16_t q[8];
-            load_lines(block, 0, part, q);
-            load_lines(block, 4, part, q + 4);
+            load_lines(block + kScaleBytes, 0, part, q);
+            load_lines(block + kScaleBytes, 4, part, q + 4);
 #if defined(__ARM_FEATURE_MATMUL_INT8)
             if constexpr (R % 2 == 0) {
                 uint8x16_t w[4][2];

@@ -7,8 +7,9 @@ namespace bw::BW_ISA_NAME {
 
 constexpr bool kBytePlanes = false;
 
-struct DotQ4 {
-    static constexpr size_t kBlock = kQ4Block, kIntegers = activation_integers(Format::q4);
+template <class Codes>
+struct DotCodes : CodeBlock<Codes> {
+    using CodeBlock<Codes>::kScaleBytes;
     static constexpr int kMostRows = 8;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
@@ -20,14 +21,17 @@ struct DotQ4 {
                 for (int n = 0; n < 16; n++)
                     for (int b = 0; b < 4; b++) {
                         int q = block[kScaleBytes + 64 * j + 4 * n + b];
-                        dot[r].v[n] += (q & 15) * x[4 * j + b] + (q >> 4) * x[16 + 4 * j + b];
+                        dot[r].v[n] += place(q & 15) * x[4 * j + b];
+                        dot[r].v[n] += place(q >> 4) * x[16 + 4 * j + b];
                     }
         }
     }
+
+  private:
+    static inline int place(int code) { return Codes::kInOrder ? code : kPlaces<Codes>.of[code]; }
 };
 
-struct DotQ8 {
-    static constexpr size_t kBlock = kQ8Block, kIntegers = activation_integers(Format::q8);
+struct DotQ8 : Q8Block {
     static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,

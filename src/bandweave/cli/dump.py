@@ -25,7 +25,7 @@ from bandweave.cli.options import json_option, parse_shares
     "weight_format",
     default="q4",
     metavar="FORMAT",
-    help="Weights: q4, q8, bf16 or f32. Default q4.",
+    help="Weights: q4, q8, mxfp4, nf4, ulaw4, bf16 or f32. Default q4.",
 )
 @click.option(
     "--kv",

@@ -42,7 +42,7 @@ _SPLIT = (
                  help="Threads of each node. Default: the processors, shared out."),
     click.option("--format", "weight_format", default="q4", metavar="FORMAT",
                  type=click.Choice(WEIGHT_FORMATS),
-                 help="Weights in memory: q4, q8, bf16 or f32. Default q4."),
+                 help="Weights in memory: q4, q8, mxfp4, nf4, ulaw4, bf16 or f32. Default q4."),
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
                  type=click.Choice(KV_FORMATS),
                  help="Keys and values in memory: f16 or f32. Default f16."),

@@ -11,9 +11,9 @@ pieces          from byte 64 on, each at a multiple of 64: packed panels (format
                 float32 vectors, the embedding table as the checkpoint stores it
 description     the program as a list of bytes (programs/encoding.py); ints whether the KV cache is
                 f16, context (tokens), rows of a step at most; list of int end tokens; for each of
-                the program's weights an int format (f32 0, bf16 1, q8 2, q4 3) and a piece; a piece
-                for each of its vectors; int stored type of the embedding (f32 0, bf16 1, f16 2) and
-                a piece
+                the program's weights an int format (f32 0, bf16 1, q8 2, q4 3, mxfp4 4, nf4 5,
+                ulaw4 6) and a piece; a piece for each of its vectors; int stored type of the
+                embedding (f32 0, bf16 1, f16 2) and a piece
 ==============  ===================================================================================
 """
 
@@ -38,7 +38,7 @@ DUMP_VERSION = 2
 
 _MAGIC = b"BANDWEAV"
 _HEADER_BYTES = 64
-_FORMATS = {"f32": 0, "bf16": 1, "q8": 2, "q4": 3}
+_FORMATS = {"f32": 0, "bf16": 1, "q8": 2, "q4": 3, "mxfp4": 4, "nf4": 5, "ulaw4": 6}
 _STORED = {"f32": 0, "bf16": 1, "f16": 2}
 
 

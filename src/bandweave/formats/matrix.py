@@ -23,22 +23,33 @@ class PlainMatrix:
     unit: int
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """``(outputs, inputs)``."""
+        return self.w_NK.shape
+
+    @property
     def groups(self) -> Groups:
         return Groups(inputs=self.w_NK.shape[1], unit=self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedMatrix:
-    """``q8`` or ``q4`` weights: integers and a scale a group.
+    """Weights of 8 or 4 bits: integers and a scale a group.
 
     ``q_NK`` is int8, unpacked: -127..127 for q8, 0..15 (eight above the integer that is meant) for
-    q4. ``d_NG`` is float16, in the order of ``groups``.
+    q4, and the codes 0..15 for the formats with a code book. ``d_NG`` is in the order of
+    ``groups``: float16, or float32 for mxfp4, whose scales are powers of two.
     """
 
     format: str
     q_NK: npt.NDArray[np.int8]
-    d_NG: npt.NDArray[np.float16]
+    d_NG: npt.NDArray[np.float16] | npt.NDArray[np.float32]
     unit: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(outputs, inputs)``."""
+        return self.q_NK.shape
 
     @property
     def groups(self) -> Groups:

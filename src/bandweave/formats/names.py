@@ -1,4 +1,7 @@
-"""The names of the formats that a command may choose."""
+"""The names of the formats that a command may choose. Names only: quick to import."""
 
-WEIGHT_FORMATS = ("q4", "q8", "bf16", "f32")
+WEIGHT_FORMATS = ("q4", "q8", "mxfp4", "nf4", "ulaw4", "bf16", "f32")
+QUANTISED_FORMATS = ("q4", "q8", "mxfp4", "nf4", "ulaw4")  # integers with a scale a group
+# What `bandweave probe` measures unasked; a run in another format measures that one.
+PROBED_FORMATS = ("q4", "q8", "bf16", "f32")
 KV_FORMATS = ("f16", "f32")

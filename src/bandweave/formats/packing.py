@@ -6,8 +6,10 @@ Outputs are padded to a multiple of 16 with outputs that are zero. Panels follow
 a panel groups (or single inputs, for f32 and bf16) follow each other in ascending k:
 
 ======  =======================================================================================
-q4      288 bytes a group: 16 f16 scales; 4 vectors j of 64 bytes: byte 4 r + b holds, for output
-        r, element 4 j + b of the group in its low and 16 + 4 j + b in its high nibble
+q4,     288 bytes a group: 16 f16 scales; 4 vectors j of 64 bytes: byte 4 r + b holds, for output
+nf4,    r, element 4 j + b of the group in its low and 16 + 4 j + b in its high nibble
+ulaw4
+mxfp4   272 bytes a group: 16 bytes, the scales' biased exponents (0: the scale is 0); then as q4
 q8      544 bytes a group: 16 f16 scales; 8 vectors j of 64 bytes: byte 4 r + b is element
         4 j + b of output r, as the unsigned q + 128
 bf16    for each k 16 uint16
@@ -27,8 +29,8 @@ import numpy.typing as npt
 
 from bandweave.formats import bf16
 from bandweave.formats.groups import GROUP, Groups
+from bandweave.formats.integers import zero_of
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
-from bandweave.formats.q4 import ZERO
 
 PANEL = 16  # outputs
 
@@ -39,10 +41,7 @@ def pack(matrix: Matrix) -> Bytes:
     """The bytes of a matrix, one-dimensional."""
     if isinstance(matrix, PlainMatrix):
         return _pack_plain(matrix)
-    if matrix.format == "q4":
-        return _pack_q4(matrix)
-    assert matrix.format == "q8", matrix.format
-    return _pack_q8(matrix)
+    return _pack_q8(matrix) if matrix.format == "q8" else _pack_nibbles(matrix)
 
 
 def unpack(data: Bytes, *, format: str, outputs: int, inputs: int, unit: int) -> Matrix:
@@ -50,27 +49,33 @@ def unpack(data: Bytes, *, format: str, outputs: int, inputs: int, unit: int) ->
     if format in ("f32", "bf16"):
         return _unpack_plain(data, format, outputs, inputs, unit)
     groups = Groups(inputs=inputs, unit=unit)
-    vectors = 4 if format == "q4" else 8
-    blocks_QGX = data.reshape(-1, groups.count, 2 * PANEL + 64 * vectors)
-    d_QGR = np.ascontiguousarray(blocks_QGX[:, :, : 2 * PANEL]).view("<f2")
-    bytes_QGJRB = blocks_QGX[:, :, 2 * PANEL :].reshape(-1, groups.count, vectors, PANEL, 4)
+    vectors = 8 if format == "q8" else 4
+    scales = PANEL if format == "mxfp4" else 2 * PANEL  # bytes
+    blocks_QGX = data.reshape(-1, groups.count, scales + 64 * vectors)
+    scales_QGX = np.ascontiguousarray(blocks_QGX[:, :, :scales])
+    bytes_QGJRB = blocks_QGX[:, :, scales:].reshape(-1, groups.count, vectors, PANEL, 4)
     bytes_QRGJB = bytes_QGJRB.transpose(0, 3, 1, 2, 4)
-    if format == "q4":  # low nibbles are elements 0..15 of the group, high ones 16..31
+    if format != "q8":  # low nibbles are elements 0..15 of the group, high ones 16..31
         q_QRGJB = np.concatenate([bytes_QRGJB & 15, bytes_QRGJB >> 4], axis=3).astype(np.int8)
     else:
         q_QRGJB = (bytes_QRGJB.astype(np.int16) - 128).astype(np.int8)
     q_NG32 = q_QRGJB.reshape(-1, groups.count, GROUP)
+    if format == "mxfp4":
+        d_QGR = (scales_QGX.astype(np.uint32) << 23).view(np.float32)
+    else:
+        d_QGR = scales_QGX.view("<f2").astype(np.float16)
     d_NG = d_QGR.transpose(0, 2, 1).reshape(-1, groups.count)
     return QuantisedMatrix(
         format=format,
         q_NK=groups.unpad(q_NG32)[:outputs],
-        d_NG=d_NG[:outputs].astype(np.float16),
+        d_NG=d_NG[:outputs],
         unit=unit,
     )
 
 
-def _pack_q4(matrix: QuantisedMatrix) -> Bytes:
-    q_QRG32 = _panels(matrix.groups.pad(matrix.q_NK, ZERO), ZERO).astype(np.uint8)
+def _pack_nibbles(matrix: QuantisedMatrix) -> Bytes:
+    zero = zero_of(matrix.format)
+    q_QRG32 = _panels(matrix.groups.pad(matrix.q_NK, zero), zero).astype(np.uint8)
     low, high = q_QRG32[..., :16], q_QRG32[..., 16:]
     return _blocks(matrix, (low | high << 4).astype(np.uint8))
 
@@ -84,7 +89,11 @@ def _blocks(matrix: QuantisedMatrix, bytes_QRGX: Bytes) -> Bytes:
     """Scales before vectors: byte 4 j + b of an output's group goes to vector j, byte 4 r + b."""
     d_QRG = _panels(matrix.d_NG, 0)
     panels, _, count = d_QRG.shape
-    scales_QGX = np.ascontiguousarray(d_QRG.transpose(0, 2, 1), dtype="<f2").view(np.uint8)
+    d_QGR = d_QRG.transpose(0, 2, 1)
+    if matrix.format == "mxfp4":
+        scales_QGX = (np.ascontiguousarray(d_QGR).view(np.uint32) >> 23).astype(np.uint8)
+    else:
+        scales_QGX = np.ascontiguousarray(d_QGR, dtype="<f2").view(np.uint8)
     bytes_QRGJB = bytes_QRGX.reshape(panels, PANEL, count, -1, 4)
     bytes_QGJRB = bytes_QRGJB.transpose(0, 2, 3, 1, 4)
     vectors_QGX = bytes_QGJRB.reshape(panels, count, -1)

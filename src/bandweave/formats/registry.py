@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.formats import bf16, f32, q4, q8
+from bandweave.formats import bf16, f32, integers, mxfp4, nf4, q4, q8, ulaw4
 from bandweave.formats.matrix import Matrix
 
 
@@ -17,7 +17,8 @@ from bandweave.formats.matrix import Matrix
 class WeightFormat:
     """One format: what it costs, and how weights enter and leave it.
 
-    ``bytes_per_weight`` counts a full group's scale: 18/32 for q4, 34/32 for q8.
+    ``bytes_per_weight`` counts a full group's scale: 18/32 for q4, 34/32 for q8, 17/32 for mxfp4,
+    whose scale is a byte.
     ``quantise(w_NK, unit)`` takes float32 ``[outputs, inputs]`` and raises ``ValueError`` (without
     the tensor's name, which the caller adds) where a weight or its scale cannot be represented.
     """
@@ -42,6 +43,24 @@ _FORMATS: Mapping[str, WeightFormat] = {
             bytes_per_weight=Fraction(34, 32),
             quantise=q8.quantise,
             dequantise=q8.dequantise,
+        ),
+        WeightFormat(
+            name="mxfp4",
+            bytes_per_weight=Fraction(17, 32),
+            quantise=mxfp4.quantise,
+            dequantise=integers.dequantise,
+        ),
+        WeightFormat(
+            name="nf4",
+            bytes_per_weight=Fraction(18, 32),
+            quantise=nf4.quantise,
+            dequantise=integers.dequantise,
+        ),
+        WeightFormat(
+            name="ulaw4",
+            bytes_per_weight=Fraction(18, 32),
+            quantise=ulaw4.quantise,
+            dequantise=integers.dequantise,
         ),
         WeightFormat(
             name="bf16",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bandweave.formats.groups import GROUP
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.formats.packing import PANEL
 from bandweave.formats.registry import get_format
 
@@ -11,7 +12,7 @@ def packed_bytes(format: str, outputs: int, inputs: int, unit: int) -> int:
     """Bytes of ``outputs`` rows of ``inputs`` weights in units of ``unit`` along k: outputs are
     padded to panels of 16, the groups of quantised formats to 32."""
     panels = -(-outputs // PANEL)
-    if format in ("q4", "q8"):
+    if format in QUANTISED_FORMATS:
         whole, rest = divmod(inputs, unit)
         inputs = GROUP * (whole * -(-unit // GROUP) + -(-rest // GROUP))
     size = get_format(format).bytes_per_weight * inputs * panels * PANEL

@@ -24,7 +24,7 @@ from bandweave.models.spec import (
 )
 
 _GATED = 3  # matrices of a gated MLP: gate, up, down
-_STORED = {"fp8": "fp8", "mxfp4": "mxfp4"}
+_STORED = {"fp8": "fp8", "mxfp4": "mxfp4-experts"}
 _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bandweave import NUMERICS_VERSION, __version__, _native
-from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.formats.names import KV_FORMATS, PROBED_FORMATS
 from bandweave.host import darwin
 from bandweave.host.machine import available_memory_bytes, total_memory_bytes
 from bandweave.planning.profile.interpolation import interpolate
@@ -41,7 +41,7 @@ class Scope:
     """How much is measured; the defaults take half a minute. ``streamed_bytes`` of weights at
     least, twice the largest cache where that is more (0: little, for tests)."""
 
-    formats: tuple[str, ...] = WEIGHT_FORMATS
+    formats: tuple[str, ...] = PROBED_FORMATS
     kv_formats: tuple[str, ...] = KV_FORMATS
     rows: tuple[int, ...] = products.ROWS
     together: tuple[int, ...] = (1, 4, 8)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandweave import _native
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.planning.profile.profile import ElementRate, ProductRate, median_and_spread
 from bandweave.probing import programs
 from bandweave.probing.stopwatch import Setting, Timed, take_turns, vectors_of
@@ -74,7 +75,7 @@ def probe_format(
                         weights=_picked(weights, [weight.name for weight in chosen]),
                     )
         times = take_turns(timed, rounds)
-        if not on_grid and format in ("q4", "q8"):
+        if not on_grid and format in QUANTISED_FORMATS:
             others.append(_quantising(format, rounds, setting, op_seconds))
             quantise = others[0].seconds
             others.append(_finishing(format, rounds, setting, quantise))

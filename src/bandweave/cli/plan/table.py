@@ -17,7 +17,7 @@ from bandweave.planning.search.columns import (
 from bandweave.planning.search.search import Answer
 
 _FORMATS = ("q8", "q4")  # the first that fits
-_NARROW = ("mxfp4", "nvfp4")
+_NARROW = ("mxfp4-experts", "nvfp4")
 _SMALLEST = 1e8  # parameters: below that it is for tests
 
 

@@ -14,6 +14,7 @@ from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.math import F32
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.formats.matrix import Matrix
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.formats.packing import unpack
 from bandweave.programs.program import Program, Weight
 from bandweave.weights.loading import Weights
@@ -26,14 +27,14 @@ class ReferenceBackend:
         """An array of one byte, or of four, for every weight; scales are next to nothing."""
 
         def each(one: Weight) -> int:
-            return 1 if one.format_in(weight_format) in ("q4", "q8") else 4
+            return 1 if one.format_in(weight_format) in QUANTISED_FORMATS else 4
 
         return sum(each(one) * one.outputs * one.inputs for one in program.weights.values())
 
     def kv_page_bytes(self, program: Program, kv_format: str) -> int:
         each = np.dtype(np.float16 if kv_format == "f16" else np.float32).itemsize
         return sum(
-            each * PAGE_SIZE * cache.kv_heads * (cache.k_dim + cache.v_dim)
+            each * PAGE_SIZE * cache.kv_heads * (cache.k_dim + (not cache.latent) * cache.v_dim)
             for cache in program.caches
         )
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from bandweave.executors.reference.math import F32, F64, add_product, fma
 from bandweave.formats.groups import Groups
+from bandweave.formats.integers import integers
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
-from bandweave.formats.q4 import ZERO
 from bandweave.formats.stored import SMALLEST
 
 GRID_BITS = 24  # a grid step is 2^-24
@@ -97,10 +97,9 @@ def _plain_unit_sums(x_TK: F32, matrix: PlainMatrix) -> Iterator[F32]:
 
 def _quantised_unit_sums(x_TK: F32, matrix: QuantisedMatrix) -> Iterator[F32]:
     groups = matrix.groups
-    limit = 127 if matrix.format == "q4" else 32512
+    limit = 32512 if matrix.format == "q8" else 127
     a_TG32, scale_TG = quantise_activations(x_TK, groups, limit)
-    zero = ZERO if matrix.format == "q4" else 0
-    q_NG32 = groups.pad(matrix.q_NK, zero).astype(np.float64) - zero
+    q_NG32 = groups.pad(integers(matrix)).astype(np.float64)
     d_NG = matrix.d_NG.astype(np.float32)
     for numbers in groups.groups_of_units:
         acc_TN = np.zeros((len(x_TK), len(q_NG32)), dtype=np.float32)
@@ -116,7 +115,8 @@ def _quantised_unit_sums(x_TK: F32, matrix: QuantisedMatrix) -> Iterator[F32]:
 def quantise_activations(x_TK: F32, groups: Groups, limit: int) -> tuple[F64, F32]:
     """Integers ``a`` up to ``limit`` (``[T, G, 32]``, held as float64) and scales ``[T, G]``.
 
-    ``limit`` is 127 for q4 and 32512 for q8. ``NumbersError`` where a value is not finite.
+    ``limit`` is 32512 for q8 and 127 for formats of 4 bits. ``NumbersError`` where a value is not
+    finite.
     """
     x_TG32 = groups.pad(x_TK)
     amax_TG = np.abs(x_TG32).max(axis=2)

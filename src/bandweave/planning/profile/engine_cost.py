@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bandweave.formats.names import QUANTISED_FORMATS
 from bandweave.models.graph import Graph
 from bandweave.planning.profile.bill import ITEMS, WIRE_KINDS, Bill
 from bandweave.planning.profile.engine_node import EngineNode
@@ -26,8 +27,6 @@ from bandweave.programs.work import (
     Step,
     step_work,
 )
-
-_QUANTISED = ("q4", "q8")
 
 Links = Callable[[int, int], LinkProfile]  # between two nodes
 
@@ -133,7 +132,7 @@ class _Cost:
             cached=self.sharing.cached,
         )
         seconds = machine.op_seconds(threads) + rate * work.weight_bytes
-        if self.weight_format in _QUANTISED:
+        if self.weight_format in QUANTISED_FORMATS:
             # One row is quantised by every thread for itself, several are shared out.
             rows = work.rows if work.rows == 1 else work.rows / threads
             kind = f"quantise_{self.weight_format}"

@@ -63,8 +63,8 @@ class ElementRate:
     """An operation that goes through its elements one by one: seconds for each, by one thread;
     ``first_seconds`` more for those of the first row, which finds caches full of weights.
     ``kind`` is that of the operation, ``"attention"`` (the latter alone), or of products with
-    quantised weights ``"quantise_q4"``, ``"quantise_q8"`` (of an input) and ``"outputs_q4"``,
-    ``"outputs_q8"`` (beside an output's multiply-adds)."""
+    quantised weights ``"quantise_q4"``, ``"quantise_q8"`` .. (of an input) and ``"outputs_q4"``,
+    ``"outputs_q8"`` .. (beside an output's multiply-adds)."""
 
     kind: str
     seconds: float
