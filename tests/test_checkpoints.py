@@ -141,7 +141,7 @@ def test_reads_bf16_bits(tmp_path: Path) -> None:
             )
 
 
-def test_reads_only_what_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_only_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     real = os.preadv
 
@@ -149,13 +149,21 @@ def test_reads_only_what_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch)
         asked.append(sum(len(buffer) for buffer in buffers))
         return real(descriptor, buffers, offset)
 
-    with Folder.open(folder) as opened:
+    config = {**CONFIG, "intermediate_size": 1536}
+    tensors = random_tensors(config)
+    full = tensors["model.layers.0.mlp.down_proj.weight"]
+    with Folder.open(write_folder(tmp_path / "m", config, tensors)) as opened:
         monkeypatch.setattr(os, "preadv", counting)
-        opened.read("layers.0.down_proj", Range(start=2, stop=7), Range(start=8, stop=20))
-        assert asked == [12 * 4] * 5
-        asked.clear()
-        opened.read("layers.0.down_proj", Range(start=2, stop=7), Range(start=0, stop=24))
-        assert asked == [5 * 24 * 4]
+        for start, stop, reads in [
+            (8, 20, [12 * 4] * 5),  # gaps of more than a page
+            (0, 1536, [5 * 1536 * 4]),
+            (600, 1500, [(4 * 1536 + 900) * 4]),  # shorter ones
+        ]:
+            rows, columns = Range(start=2, stop=7), Range(start=start, stop=stop)
+            read = opened.read("layers.0.down_proj", rows, columns)
+            assert asked == reads
+            np.testing.assert_array_equal(read, full[2:7, start:stop])
+            asked.clear()
 
 
 def test_short_reads_are_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,8 +308,9 @@ def test_config_that_is_not_supported(folder: Path) -> None:
     refused(folder, "MambaForCausalLM", "supported are", "LlamaForCausalLM", "Qwen3ForCausalLM")
     edit_json(folder / "config.json", architectures=["LlamaForCausalLM"], num_attention_heads=0)
     refused(folder, "num_attention_heads")
-    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq"})
-    refused(folder, "already quantised (gptq)", "original")
+    edit_json(folder / "config.json", num_attention_heads=4)
+    edit_json(folder / "config.json", quantization_config={"quant_method": "hqq"})
+    refused(folder, "quantised by hqq", "original")
 
 
 def test_tensor_of_another_shape(folder: Path) -> None:

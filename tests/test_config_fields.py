@@ -10,7 +10,7 @@ import pytest
 from bandweave.models.config import ConfigError
 from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.registry import spec_from_config
-from bandweave.models.rope import RopeSpec, inverse_frequencies
+from bandweave.models.rope import RopeSpec, rope_table
 from bandweave.models.spec import MOST_LAYERS, MOST_SIZE, ModelSpec
 from tests.transformers_reference import config_cases
 
@@ -74,8 +74,6 @@ REFUSED: Mapping[str, tuple[Any, Any]] = {
     "attention_chunk_size": (128, None),
     "kv_sharing_modes": (["own", "shared"], None),
     "quantization": ({"group_size": 64, "bits": 4}, None),
-    "quantization_config": ({"quant_method": "awq"}, None),
-    "compression_config": ({"quant_method": "compressed-tensors"}, None),
     "attn_logit_softcapping": (50.0, None),
     "final_logit_softcapping": (30.0, None),
     "embedding_multiplier": (12.0, 1.0),
@@ -199,10 +197,11 @@ def test_configs_mean_what_they_mean_to_transformers(case: dict[str, Any]) -> No
         "act_of_one": 0.7311,  # SiLU
         "seen": [min(spec.heads.window or longest, longest)] * spec.num_layers,
         "ahead": False,
-        "scale": 1.0,
+        "scale": pytest.approx(result["scale"], rel=1e-6),
     }
-    frequencies = inverse_frequencies(rope_of(spec))
-    assert frequencies == pytest.approx(result.pop("frequencies"), rel=1e-5)
+    table = rope_table(rope_of(spec))
+    assert table.factor == found["scale"]
+    assert table.frequencies == pytest.approx(result.pop("frequencies"), rel=1e-5)
     assert found == result
 
 
@@ -233,7 +232,7 @@ def test_the_stored_configs_try_what_they_should() -> None:
     assert len(loaded) > 150
     scalings = [rope_of(spec).scaling for spec in loaded]
     kinds = {None if scaling is None else scaling.kind for scaling in scalings}
-    assert kinds == {None, "linear", "llama3"}
+    assert kinds == {None, "linear", "llama3", "yarn"}
     assert {spec.heads.window for spec in loaded} >= {None, 8, 16}
 
 
@@ -283,7 +282,7 @@ def test_types_of_rope() -> None:
     assert own is not None and own.original_context_length == 1024
 
 
-@pytest.mark.parametrize("kind", ["yarn", "dynamic", "longrope", "su", "mrope", "proportional", 3])
+@pytest.mark.parametrize("kind", ["dynamic", "su", "mrope", "proportional", 3])
 def test_types_of_rope_that_are_refused(kind: Any) -> None:
     for name in ("rope_scaling", "rope_parameters"):
         for key in ("type", "rope_type"):
@@ -302,6 +301,12 @@ def test_types_of_rope_that_are_refused(kind: Any) -> None:
         ({**LLAMA3, "low_freq_factor": None}, "low_freq_factor"),
         ({**LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor"),
         ({**LLAMA3, "original_max_position_embeddings": 1.5}, "original_max_position_embeddings"),
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": -1}, "beta_fast"),
+        ({"rope_type": "yarn", "factor": 4.0, "truncate": 3}, "truncate"),
+        ({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1.0}, "rope_theta"),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1e9}, "1e+09"),
+        ({"rope_type": "longrope", "long_factor": [1.0]}, "short_factor"),
+        ({"rope_type": "longrope", "short_factor": [0.0] * 64}, "short_factor"),
         ({"rope_theta": -1.0}, "rope_theta"),
         ({"rope_theta": 10**400}, "rope_theta"),
         ({"full_attention": {"rope_type": "default"}}, "full_attention"),
@@ -416,8 +421,6 @@ def test_mlx_is_named() -> None:
     for more in ({}, {"quantization_config": own}):
         message = refused(config("qwen3", quantization=own, **more), "MLX", "original model")
         assert "bandweave quantises" in message
-    for settings in ({}, {"bits": 4}, "gptq", {"quant_method": 3}):
-        refused(config("llama", quantization_config=settings), "unknown method", "original model")
 
 
 # --- values that are not believed ---

@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def damage(path: Path, tensor: str, *, quarter: bool = False) -> None:
     """Flips one bit in the midst of a tensor, or zeroes a quarter of it."""
     with Folder.open(path) as folder:
-        file, entry = folder._tensors[tensor]
+        file, entry = folder._tensors[tensor].matrix.stored[0]
     size = entry.stop - entry.start
     with open(path / file.path.name, "r+b") as opened:
         start = entry.start + (0 if quarter else size // 2)

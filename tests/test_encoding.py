@@ -15,7 +15,7 @@ from bandweave.models.cut import columns, heads, kv_heads
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import GateSpec, ModelSpec
 from bandweave.programs.encoding import encode
 from bandweave.programs.lowering import lower
 from bandweave.programs.operations import BY_KIND, OPERATIONS, OPERATIONS_DIGEST
@@ -173,7 +173,7 @@ def alternating(spec: ModelSpec) -> Graph:
             y = g.rms_norm(x, "post_norm")
             inner = columns(spec.intermediate_size)
             gate, up = g.linear(y, (("gate_proj", inner), ("up_proj", inner)))
-            x = g.linear_add(x, g.silu_mul(gate, up), "down_proj")
+            x = g.linear_add(x, g.gated_mul(gate, up, GateSpec()), "down_proj")
     g.logits(g.rms_norm(x, "norm"))
     return g
 

@@ -235,7 +235,7 @@ def test_one_changed_block_is_packed_anew_alone(model: Path, tmp_path: Path) -> 
     cache = PanelCache(tmp_path / "cache")
     load(model, cache)
     with Folder.open(model) as folder:
-        entry = folder._tensors["layers.1.up_proj"][1]
+        _, entry = folder._tensors["layers.1.up_proj"].matrix.stored[0]
     with open(changed / "model.safetensors", "r+b") as opened:
         opened.seek(entry.stop - 2)
         (value,) = np.frombuffer(opened.read(2), np.uint16)

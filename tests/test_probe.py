@@ -243,7 +243,7 @@ def test_a_probe_measures_everything() -> None:
     assert {(a.streamed, a.threads) for a in machine.attention} == {
         (streamed, threads) for streamed in (False, True) for threads in (1, 2)
     }
-    kinds = {"rms_norm", "silu_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
+    kinds = {"rms_norm", "gated_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
              "outputs_q4", "attention"}  # fmt: skip
     assert {one.kind for one in machine.elements} == kinds
     assert all(one.seconds_per_op > 0 for one in machine.overheads)

@@ -128,7 +128,7 @@ WRONG_OPS: list[tuple[str, Mapping[str, Any], str]] = [
     ("attention", {"v_dim": 8}, "do not make its width"),
     ("attention", {"window": -1}, "a number is out of range"),
     ("attention", {"window": HUGE}, "a number is out of range"),
-    ("silu_mul", {"b": {"width": 8}}, "its views have other widths"),
+    ("gated_mul", {"b": {"width": 8}}, "its views have other widths"),
     ("all_reduce_add", {"group": ()}, "not in its group"),
     ("all_reduce_add", {"contributors": (0, 0)}, "too many nodes"),
     ("all_reduce_add", {"contributors": (1,)}, "not there"),

@@ -191,7 +191,7 @@ def test_bf16_checkpoints_load() -> None:
     [
         ("layers.1.v_proj", 1e6, "q8", r"^layers\.1\.attention\.kv: .* float16"),
         ("layers.1.down_proj", 1e9, "f32", r"^layers\.1\.down_proj: .* 2\^51"),
-        ("layers.1.post_norm", 1e38, "q4", r"^layers\.1\.(gate_up_proj|silu_mul|down_proj): .*"),
+        ("layers.1.post_norm", 1e38, "q4", r"^layers\.1\.(gate_up_proj|gated_mul|down_proj): .*"),
     ],
 )
 def test_numbers_out_of_range_fail_the_step_on_every_node(

@@ -151,7 +151,7 @@ def test_what_is_stored_is_no_smaller_than_2_to_the_minus_40() -> None:
 
 def test_silu() -> None:
     gate = np.array([0, 1, -1, 200, -200, -1e30], dtype=np.float32)
-    y = own.silu_mul(gate, np.full_like(gate, 2))
+    y = own.gated_mul(gate, np.full_like(gate, 2), "silu")
     expected = [0.0] + [2 * g / (1 + math.exp(-g)) for g in (1, -1, 200, -200)] + [0]
     assert np.allclose(y, expected, rtol=1e-6, atol=1e-30)
 
@@ -162,13 +162,39 @@ def test_rms_norm() -> None:
     assert np.allclose(own.rms_norm(x, weight, 1e-5), exact, rtol=1e-5, atol=1e-6)
 
 
-def test_rope_rotates_pairs_half_a_head_apart_and_leaves_the_rest() -> None:
+def test_rope_rotates_pairs_half_a_head_apart() -> None:
     heads = bell(1, "q", (2, 3, 12))
     positions = np.array([0, 70], dtype=np.int32)
     inv_freq = np.array([1.0, 0.1, 0.01, 0.001])
+    heads = heads[..., :8]
     y = own.rope(heads, positions, inv_freq)
-    assert np.array_equal(y[0], heads[0]) and np.array_equal(y[..., 8:], heads[..., 8:])
+    assert np.array_equal(y[0], heads[0])
     pairs = heads[1, :, :4].astype(np.float64) + 1j * heads[1, :, 4:8]
     turned = pairs * np.exp(1j * 70 * inv_freq)
     assert np.allclose(y[1, :, :4], turned.real, atol=1e-6)
     assert np.allclose(y[1, :, 4:8], turned.imag, atol=1e-6)
+
+
+def test_rope_rotates_neighbours_and_multiplies_by_a_factor() -> None:
+    heads, positions = bell(1, "q", (2, 3, 8)), np.array([0, 70], dtype=np.int32)
+    inv_freq = np.array([1.0, 0.1, 0.01, 0.001])
+    y = own.rope(heads, positions, inv_freq, factor=1.5, interleaved=True)
+    assert np.array_equal(y[0], heads[0] * np.float32(1.5))
+    turned = (heads[1, :, ::2] + 1j * heads[1, :, 1::2]) * np.exp(1j * 70 * inv_freq) * 1.5
+    assert np.allclose(y[1, :, ::2], turned.real, atol=1e-6)
+    assert np.allclose(y[1, :, 1::2], turned.imag, atol=1e-6)
+
+
+def test_gelu_by_tanh_and_a_clamped_silu() -> None:
+    gate = np.array([0, 1, -1, 9, -3, 200, -200, 1e30, -1e30], dtype=np.float32)
+    up = np.array([1, 2, -3, 9, -9, 0.5, 4, 1, 1], dtype=np.float32)
+    wide = gate.astype(np.float64)
+    slope = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
+    gelu = 0.5 * wide * (1 + np.tanh(slope)) * up
+    assert np.allclose(own.gated_mul(gate, up, "gelu_tanh"), gelu, rtol=1e-6, atol=1e-7)
+    bounded = np.minimum(wide, 7)
+    with np.errstate(over="ignore"):
+        silu = bounded / (1 + np.exp(-1.702 * bounded))
+    expected = silu * (np.clip(up, -7, 7) + 1)
+    got = own.gated_mul(gate, up, "clamped_silu", limit=7.0, alpha=1.702)
+    assert np.allclose(got, expected, rtol=1e-6, atol=1e-7)

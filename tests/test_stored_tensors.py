@@ -81,6 +81,9 @@ def test_a_model_without_head_or_ties_is_refused(tmp_path: Path) -> None:
     lambda name: name.removeprefix("model."),  # weights saved without the head's class
     lambda name: "model." + name,
     lambda name: "model." + name if name == HEAD else name.removeprefix("model."),
+    lambda name: "language_model." + name,  # parts of multimodal models
+    lambda name: name if name == HEAD else name.replace("model.", "model.language_model."),
+    lambda name: "language_model." + name.removeprefix("model."),
 ])  # fmt: skip
 def test_prefixes(tmp_path: Path, rename: Any) -> None:
     tensors = random_tensors(CONFIG)
@@ -103,6 +106,8 @@ def test_other_tensors_are_ignored(tmp_path: Path) -> None:
         "optimizer.step": np.ones((), np.int64),
         "model.layers.2.mlp.up_proj.weight": np.ones((24, 16), np.float32),
         "model.layers.0.self_attn.q_proj.bias": np.ones(16, np.float32),
+        "vision_tower.layers.0.self_attn.q_proj.weight": np.ones(16, np.float32),
+        "model.visual.blocks.0.norm1.weight": np.ones(16, np.float32),
     }
     with Folder.open(write_folder(tmp_path / "m", CONFIG, {**tensors, **extra})) as folder:
         names = {weight.name for weight in build_graph(folder.spec).weights()}
@@ -112,14 +117,11 @@ def test_other_tensors_are_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rename", "parts"),
     [
-        ("language_model.{}", ("multimodal", "language_model.")),
-        ("model.language_model.{}", ("multimodal",)),
         ("base_model.model.{}", ("adapter", "merge")),
         ("{}.lora_A.weight", ("adapter",)),
-        ("{}.qweight", ("GPTQ or AWQ", "original model")),
-        ("{}.weight_packed", ("compressed-tensors", "original model")),
+        ("{}.qweight", ("GPTQ or AWQ", "'quantization_config'")),
         ("{}.absmax", ("bitsandbytes", "original model")),
-        ("{}.weight_scale_inv", ("8-bit", "original model")),
+        ("{}.weight_scale_2", ("Model Optimizer", "original model")),
         ("{}.attention.wq.weight", ("Hugging Face layout",)),
         ("_orig_mod.{}", ("is it the config of these weights?",)),
     ],

@@ -58,6 +58,14 @@ void bind_kernels(nb::module_& m) {
         },
         "dim"_a, "half"_a, "Bytes of one KV head in one page.");
     m.def(
+        "latent_page_bytes",
+        [](int k_dim, bool half) {
+            if (k_dim < 1 || k_dim > kMostHeadDim)
+                throw nb::value_error("a head has 1 to 8192 elements");
+            return (latent_page_bytes(k_dim, half) + 63) / 64 * 64;
+        },
+        "k_dim"_a, "half"_a, "Bytes of a page of a latent cache.");
+    m.def(
         "exp",
         [](Floats x, const std::string& isa, bool flush_to_zero) {
             std::vector<float> y(x.size());

@@ -55,12 +55,13 @@ inline void sine_cosine(double angle, double* sine, double* cosine) {
 
 }  // namespace
 
-void rope_angles(int position, const double* inv_freq, int half, float* cosine, float* sine) {
+void rope_angles(int position, const double* inv_freq, int half, double factor, float* cosine,
+                 float* sine) {
     for (int i = 0; i < half; i++) {
         double s, c;
         sine_cosine(static_cast<double>(position) * inv_freq[i], &s, &c);
-        cosine[i] = static_cast<float>(c);
-        sine[i] = static_cast<float>(s);
+        cosine[i] = static_cast<float>(c * factor);
+        sine[i] = static_cast<float>(s * factor);
     }
     const auto count = static_cast<size_t>(half);
     store_values(cosine, count, cosine);

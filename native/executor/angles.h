@@ -3,7 +3,8 @@
 
 namespace bw {
 
-// Writes `half` cosines and sines of position * inv_freq[i], rounded to float.
-void rope_angles(int position, const double* inv_freq, int half, float* cosine, float* sine);
+// Writes `half` cosines and sines of position * inv_freq[i], times `factor`, rounded to float.
+void rope_angles(int position, const double* inv_freq, int half, double factor, float* cosine,
+                 float* sine);
 
 }  // namespace bw

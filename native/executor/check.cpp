@@ -34,13 +34,19 @@ void check_program(const Program& program, int max_rows) {
         require(within(cache.kv_heads, 0, kMostKvHeads) && within(cache.k_dim, 1, kMostHeadDim) &&
                     within(cache.v_dim, 1, kMostHeadDim),
                 "the shape of a KV cache is out of range");
-        require(cache.k_dim == cache.v_dim,
-                "its keys and values have other widths, which these kernels do not read");
+        if (cache.latent)
+            require(cache.kv_heads <= 1 && cache.v_dim <= cache.k_dim,
+                    "a latent KV cache has other heads or values than its keys have");
+        else
+            require(cache.k_dim == cache.v_dim,
+                    "its keys and values have other widths, which these kernels do not read");
     }
     require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
     for (const auto& table : program.frequencies) {
-        require(table.size() <= kMostHeadDim, "it has too many frequencies");
-        for (double frequency : table)
+        require(table.values.size() <= kMostHeadDim, "it has too many frequencies");
+        require(0.0 < table.factor && table.factor <= kMostRopeFactor,
+                "the factor of its cosines and sines is out of range");
+        for (double frequency : table.values)
             require(std::fabs(frequency) <= kMostFrequency, "a frequency is out of range");
     }
     for (const Buffer& buffer : program.buffers)

@@ -22,7 +22,8 @@ constexpr int kMostTables = 64;      // of frequencies: each has its angles in e
 constexpr int kMostLayers = 1 << 12, kMostKvHeads = 1 << 12, kMostHeadDim = 1 << 13;
 constexpr int kMostUnits =
     (1 << 12) - 1;  // of a sum on the grid: each below 2^51, all inside int64
-constexpr double kMostFrequency = 1 << 20;  // radians a position
+constexpr double kMostFrequency = 1 << 20;   // radians a position
+constexpr double kMostRopeFactor = 1 << 10;  // of cosines and sines
 
 // Throw std::invalid_argument, with the operation's name, where an index leaves its list, a view
 // its buffer, a shape does not fit, a number of things to do no int, or a node the mesh. Most of it

@@ -48,6 +48,13 @@ class Checker {
                 return experts();
             case OpKind::expert_mul:
                 return expert_mul();
+            case OpKind::gated_mul:
+                return gate();
+            case OpKind::head_linear:
+                return head_linear();
+            case OpKind::latent_append:
+            case OpKind::latent_attention:
+                return latent();
             case OpKind::kv_append:
                 return cache();
             case OpKind::attention:
@@ -231,22 +238,60 @@ class Checker {
                 "its sums have too many units");
         times_rows(op_.b.width);
     }
+    void head_linear() const {
+        const auto heads = static_cast<int>(op_.matrices.size());
+        require(heads >= 1 && op_.a.width % heads == 0 && op_.out.width % heads == 0,
+                "its heads do not make its width");
+        times_rows(heads);
+        const Matrix* first = nullptr;
+        for (int index : op_.matrices) {
+            require(index >= 0, "a matrix does not exist");
+            const Matrix& m = program_.matrices[static_cast<size_t>(index)];
+            if (!first) first = &m;
+            require(m.layout.k <= op_.a.width / heads && m.outputs <= op_.out.width / heads &&
+                        m.layout.k == first->layout.k && m.layout.unit == first->layout.unit &&
+                        m.outputs == first->outputs,
+                    "a matrix has another shape");
+        }
+    }
+    void latent() const {
+        const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(cache.latent && cache.kv_heads == 1 && op_.k_dim == cache.k_dim,
+                "it leaves the KV cache");
+        require(op_.kind == OpKind::latent_append || op_.v_dim == cache.v_dim,
+                "it leaves the KV cache");
+    }
     void expert_mul() const {
         const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
         require(width == op_.out.width && 2 * width == op_.a.width,
                 "its experts do not make its width");
         times_rows(op_.top_k + 1);
+        gate();
     }
     void rope() const {
         const auto& table = program_.frequencies[static_cast<size_t>(op_.table)];
-        require(static_cast<size_t>(op_.rotary) == 2 * table.size(),
+        require(static_cast<size_t>(op_.rotary) == 2 * table.values.size(),
                 "it rotates other than two elements for each of its frequencies");
-        require(op_.rotary <= op_.dim, "it rotates more than a head");
-        require(op_.a.buffer == op_.out.buffer && op_.a.offset == op_.out.offset,
-                "it rotates one view and writes another");
+        require(op_.offset <= op_.dim && op_.rotary <= op_.dim - op_.offset,
+                "it rotates more than a head");
+        require(op_.interleaved <= 1, "it neither pairs halves nor neighbours");
+        require(op_.to_offset <= op_.to_dim && op_.rotary <= op_.to_dim - op_.to_offset,
+                "it writes more than a head");
+        const bool same = op_.a.buffer == op_.out.buffer;
+        require(!same || (op_.a.offset == op_.out.offset && op_.dim == op_.to_dim &&
+                          op_.offset == op_.to_offset),
+                "it writes over what it has yet to rotate");
+    }
+    void gate() const {
+        require(op_.function < kGateFunctions, "the function of its gate is unknown");
+        if (static_cast<GateFunction>(op_.function) != GateFunction::clamped_silu) return;
+        // Beyond these a number that is subnormal on the way could show (docs/numerics.md).
+        for (float number : {op_.limit, op_.alpha})
+            require(0.0f < number && number <= 0x1p20f, "the bounds of its gate are out of range");
     }
     void cache() const {
         const CacheShape& cache = program_.caches[static_cast<size_t>(op_.cache)];
+        require(!cache.latent, "its KV cache is a latent one");
         require(
             op_.k_dim == cache.k_dim && op_.v_dim == cache.v_dim && op_.kv_heads <= cache.kv_heads,
             "it leaves the KV cache");

@@ -69,16 +69,18 @@ Op take_op(Cursor& in, size_t index) {
 }
 
 void take_shapes(Cursor& in, Program& program) {
-    program.caches.resize(in.count(12));
+    program.caches.resize(in.count(16));
     for (CacheShape& cache : program.caches) {
         cache.kv_heads = in.take<int32_t>();
         cache.k_dim = in.take<int32_t>();
         cache.v_dim = in.take<int32_t>();
+        cache.latent = in.flag();
     }
-    program.frequencies.resize(in.count(4));
+    program.frequencies.resize(in.count(12));
     for (auto& table : program.frequencies) {
-        table.resize(in.count(sizeof(double)));
-        for (double& frequency : table) frequency = in.take<double>();
+        table.values.resize(in.count(sizeof(double)));
+        for (double& frequency : table.values) frequency = in.take<double>();
+        table.factor = in.take<double>();
     }
     program.buffers.resize(in.count(12));
     for (Buffer& buffer : program.buffers) {

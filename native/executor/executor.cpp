@@ -73,7 +73,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     for (const Matrix& matrix : program_.matrices)
         if (is_quantised(matrix.format))
             widest = std::max(widest, activation_bytes(matrix.format, matrix.layout));
-    const size_t expert_row = expert_input_bytes();
+    const size_t expert_row = std::max(expert_input_bytes(), head_input_bytes());
     if (expert_row > 0) widest = std::max(widest, widest_input(program_));
     activations_ = Zeroed<uint8_t>(rows * widest);
     gathered_ = Zeroed<uint8_t>(checked_product({rows, expert_row}));
@@ -85,14 +85,17 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     int widest_head = 1;
     for (const CacheShape& cache : program_.caches)
         widest_head = std::max({widest_head, cache.k_dim, cache.v_dim});
-    const size_t attention = sizeof(float) * attention_scratch(widest_head);
+    size_t attention = attention_scratch(widest_head);
+    for (const CacheShape& cache : program_.caches)
+        if (cache.latent) attention = std::max(attention, latent_scratch(cache.k_dim, cache.v_dim));
+    attention *= sizeof(float);
     const size_t pointers = sizeof(void*) * static_cast<size_t>(options_.max_slots_pages);
     for (int t = 0; t < team_.members(); t++)
         scratch_.emplace_back(std::max(widest, attention + pointers + 64));
     for (int t = 0; t < team_.members(); t++)
         normal_.emplace_back(static_cast<size_t>(padded(widest_norm(program_, fusion_))));
     for (const auto& table : program_.frequencies) {
-        const size_t count = checked_product({rows, table.size()}) + 16;
+        const size_t count = checked_product({rows, table.values.size()}) + 16;
         angles_.push_back({Zeroed<float>(count), Zeroed<float>(count)});
     }
     make_caches();
@@ -114,7 +117,9 @@ void Executor::make_caches() {
     std::vector<size_t> sizes;
     for (const CacheShape& shape : program_.caches) {
         LayerCache cache;
-        cache.head_bytes = (kv_head_bytes(shape.k_dim, options_.half_kv) + 63) / 64 * 64;
+        const size_t bytes = shape.latent ? latent_page_bytes(shape.k_dim, options_.half_kv)
+                                          : kv_head_bytes(shape.k_dim, options_.half_kv);
+        cache.head_bytes = (bytes + 63) / 64 * 64;
         cache.kv_heads = static_cast<size_t>(shape.kv_heads);
         sizes.push_back(checked_product(
             {cache.head_bytes, cache.kv_heads, static_cast<size_t>(options_.num_pages)}));
@@ -208,8 +213,9 @@ void Executor::turn_angles(int member) {
     for (size_t t = 0; t < angles_.size(); t++) {
         const auto& table = program_.frequencies[t];
         for (int r = own.from; r < own.to; r++) {
-            const size_t at = static_cast<size_t>(r) * table.size();
-            rope_angles(step_.positions[r], table.data(), static_cast<int>(table.size()),
+            const size_t at = static_cast<size_t>(r) * table.values.size();
+            rope_angles(step_.positions[r], table.values.data(),
+                        static_cast<int>(table.values.size()), table.factor,
                         angles_[t].cosine.data() + at, angles_[t].sine.data() + at);
         }
     }

@@ -217,6 +217,8 @@ class Executor {
                      int member);
     void count_experts(const Op&, int member);
     size_t expert_input_bytes() const;
+    size_t head_input_bytes() const;
+    void attend_latent(const Op&, int member, Span rows, Span heads);
     Span attention_part(const Op&, int member) const;
     void attend(const Op&, int member, Span rows, Span heads);
     void gather_best(const Op&);

@@ -263,7 +263,8 @@ void Executor::expert_mul(const Op& op, int member) {
         const int width = s < op.top_k ? op.width : op.shared_width;
         if (width == 0) continue;
         const float* gate = row(op.a, r) + 2 * slot_offset(op, s);
-        kernels_.silu_mul(gate, gate + width, row(op.out, r) + slot_offset(op, s), width);
+        kernels_.gated_mul(static_cast<GateFunction>(op.function), gate, gate + width,
+                           row(op.out, r) + slot_offset(op, s), width, op.limit, op.alpha);
     }
 }
 
@@ -281,6 +282,16 @@ size_t Executor::expert_input_bytes() const {
                 std::max(own, input_bytes(program_.matrices[static_cast<size_t>(op.matrices[i])]));
         }
         most = std::max(most, static_cast<size_t>(op.top_k) * routed + shared);
+    }
+    return most;
+}
+
+size_t Executor::head_input_bytes() const {
+    size_t most = 0;
+    for (const Op& op : program_.ops) {
+        if (op.kind != OpKind::head_linear) continue;
+        const Matrix& first = program_.matrices[static_cast<size_t>(op.matrices[0])];
+        most = std::max(most, op.matrices.size() * activation_bytes(first.format, first.layout));
     }
     return most;
 }

@@ -121,8 +121,11 @@ void Executor::rope(const Op& op, int member) {
     for (int i = own.from; i < own.to; i++) {
         const int r = i / op.heads, h = i % op.heads;
         const size_t at = static_cast<size_t>(r) * static_cast<size_t>(op.rotary / 2);
-        kernels_.rope(row(op.a, r) + h * op.dim, angles.cosine.data() + at, angles.sine.data() + at,
-                      op.rotary);
+        const float* from = row(op.a, r) + h * op.dim + op.offset;
+        float* to = row(op.out, r) + h * op.to_dim + op.to_offset;
+        if (to != from) std::memcpy(to, from, sizeof(float) * static_cast<size_t>(op.rotary));
+        kernels_.rope(to, angles.cosine.data() + at, angles.sine.data() + at, op.rotary,
+                      op.interleaved == 1);
     }
 }
 
@@ -215,7 +218,7 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     }
 }
 
-void Executor::silu_mul(const Op& op, int member) {
+void Executor::gated_mul(const Op& op, int member) {
     // A row may be wide and alone: cut in vectors of 16.
     const int blocks = padded(op.out.width) / 16;
     const Span own = part(step_.rows * blocks, member, team_.members());
@@ -223,8 +226,9 @@ void Executor::silu_mul(const Op& op, int member) {
         const int r = i / blocks, from = i % blocks;
         const int to = std::min(blocks, from + own.to - i);
         const int start = from * 16, stop = std::min(to * 16, op.out.width);
-        kernels_.silu_mul(row(op.a, r) + start, row(op.b, r) + start, row(op.out, r) + start,
-                          stop - start);
+        kernels_.gated_mul(static_cast<GateFunction>(op.function), row(op.a, r) + start,
+                           row(op.b, r) + start, row(op.out, r) + start, stop - start, op.limit,
+                           op.alpha);
         i += to - from;
     }
 }

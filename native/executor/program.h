@@ -49,15 +49,23 @@ struct Op : Attributes {
     const View& view(int index) const { return index == 0 ? a : index == 1 ? b : out; }
 };
 
-// The KV cache of a layer: heads of keys and values.
+// The KV cache of a layer: heads of keys and values. A latent one has one head, whose values are
+// the first elements of its keys.
 struct CacheShape {
     int kv_heads = 0, k_dim = 0, v_dim = 0;
+    bool latent = false;
+};
+
+// What ropes turn by: radians a position, and what multiplies cosines and sines.
+struct Frequencies {
+    std::vector<double> values;
+    double factor = 1.0;
 };
 
 struct Program {
     int node = 0, num_nodes = 1, hidden_size = 0, vocab_size = 0;
     std::vector<CacheShape> caches;
-    std::vector<std::vector<double>> frequencies;  // tables for rope, radians a position
+    std::vector<Frequencies> frequencies;
     std::vector<Buffer> buffers;
     std::vector<Matrix> matrices;
     std::vector<Vector> vectors;

@@ -41,7 +41,8 @@ class Maker {
             const int most = *std::min_element(dims_.begin(), dims_.end()) / 2;
             p_.frequencies.emplace_back();
             for (int i = random_.between(0, most); i > 0; i--)
-                p_.frequencies.back().push_back(random_.number());
+                p_.frequencies.back().values.push_back(random_.number());
+            if (random_.chance(30)) p_.frequencies.back().factor = 1.25;
         }
         ExecutorOptions& options = made_.options;
         options.max_rows = random_.pick({1, 3, 17, random_.between(1, 40)});
@@ -120,7 +121,12 @@ class Maker {
         rope.heads = heads;
         rope.dim = view.width / heads;
         rope.table = static_cast<int>(random_.below(p_.frequencies.size()));
-        rope.rotary = static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].size());
+        rope.rotary =
+            static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].values.size());
+        rope.offset = random_.chance(50) ? 0 : random_.between(0, rope.dim - rope.rotary);
+        rope.to_dim = rope.dim;
+        rope.to_offset = rope.offset;
+        rope.interleaved = random_.between(0, 1);
     }
     // A layer's cache, which may have heads that nobody uses.
     int cache(int kv_heads, int dim) {
@@ -164,7 +170,10 @@ class Maker {
         const int columns = random_.chance(20) ? random_.between(100, 300) : size();
         const View in = norm(x_), gate = linear(in, columns), up = linear(in, columns);
         const View out = buffer(columns);
-        op(OpKind::silu_mul, gate, out).b = up;
+        Op& gated = op(OpKind::gated_mul, gate, out);
+        gated.b = up;
+        gated.function = random_.between(0, kGateFunctions - 1);
+        gated.limit = 3.0f, gated.alpha = 1.5f;
         add_product(out, random_.pick({64, 64, 32, 5}));
     }
     // A norm that may be much wider than the model, before a product.
@@ -236,9 +245,10 @@ void spoil_op(Random& random, Op& op) {
     }
 }
 
-void spoil_frequencies(Random& random, std::vector<double>& table) {
-    if (table.empty() || random.chance(20)) return table.resize(random.below(100));
-    table[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
+void spoil_frequencies(Random& random, Frequencies& table) {
+    if (random.chance(20)) table.factor = random.pick({0.0, -1.0, 1e300, __builtin_nan("")});
+    if (table.values.empty() || random.chance(20)) return table.values.resize(random.below(100));
+    table.values[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
 }
 
 void spoil_cache(Random& random, CacheShape& cache) {

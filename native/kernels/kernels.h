@@ -14,6 +14,9 @@ constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
 enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3, mxfp4 = 4, nf4 = 5, ulaw4 = 6 };
 constexpr int kFormats = 7;
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
+// Functions of a gate, in the order of GATES of src/bandweave/programs/operations.py.
+enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2 };
+constexpr int kGateFunctions = 3;
 
 // In headers that every variant compiles: a copy kept out of line could come from a variant that
 // this processor can't run.
@@ -115,6 +118,24 @@ struct AttentionArgs {
     float* scratch;  // attention_scratch(dim) floats
 };
 
+// Queries that one call of the latent kernel takes through each page together.
+constexpr int kLatentQueries = 64;
+
+// Queries of some rows of one sequence, `heads` of each row, kLatentQueries in all at most. A page
+// is [64 positions][padded k_dim]; a key's first v_dim elements are its value.
+struct LatentArgs {
+    const float* q;  // row r's, [heads, k_dim], are at q + r * q_stride
+    size_t q_stride;
+    const int32_t* positions;  // [rows]
+    const void* const* pages;
+    int rows, heads, k_dim, v_dim;
+    float scale;
+    bool half;
+    float* out;  // row r's, [heads, v_dim]
+    size_t out_stride;
+    float* scratch;  // latent_scratch floats
+};
+
 struct Kernels {
     const char* name;
     // Returns false where an amax is not finite.
@@ -122,12 +143,18 @@ struct Kernels {
     void (*linear[kFormats])(ProductArgs&);  // by Format
     void (*linear_grid[kFormats])(ProductArgs&);
     void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);
-    void (*silu_mul)(const float* gate, const float* up, float* y, int n);
-    void (*rope)(float* head, const float* cosine, const float* sine, int rotary);
+    // `limit` and `alpha` are those of clamped_silu.
+    void (*gated_mul)(GateFunction, const float* gate, const float* up, float* y, int n,
+                      float limit, float alpha);
+    // Turns `rotary` elements, in pairs of neighbours where `interleaved`, else of halves.
+    void (*rope)(float* head, const float* cosine, const float* sine, int rotary, bool interleaved);
     // Writes one position of one KV head; false where a stored value is not finite.
     bool (*kv_store)(void* head_page, const float* k, const float* v, int place, int dim,
                      bool half);
     void (*attention)(const AttentionArgs&);
+    // Writes one position of a latent cache; false where a stored number is not finite.
+    bool (*latent_store)(void* page, const float* k, int place, int dim, bool half);
+    void (*latent_attention)(const LatentArgs&);
     // x[i] += grid[i] * 2^-24 (+ bias); false where a sum is out of range.
     bool (*residual_add)(const int64_t* grid, const float* bias, float* x, int n);
     void (*exp)(const float* x, float* y, size_t n);
@@ -155,6 +182,17 @@ BW_INLINE size_t kv_head_bytes(int dim, bool half) {
 // Floats: sums, a chunk's sums, and queries of several rows side by side; weights of a chunk.
 BW_INLINE size_t attention_scratch(int dim) {
     return size_t{kQueriesTogether} * (3 * static_cast<size_t>(padded(dim)) + kPage);
+}
+
+BW_INLINE size_t latent_page_bytes(int k_dim, bool half) {
+    return static_cast<size_t>(kPage) * static_cast<size_t>(padded(k_dim)) * (half ? 2 : 4);
+}
+
+// Floats: a page's keys and values, a chunk's sums and scores, and all queries' sums.
+BW_INLINE size_t latent_scratch(int k_dim, int v_dim) {
+    const auto wide = static_cast<size_t>(padded(v_dim));
+    return static_cast<size_t>(kPage) * (static_cast<size_t>(k_dim) + wide) + 8 * (wide + kPage) +
+           static_cast<size_t>(kLatentQueries) * wide + 16;
 }
 
 // The variants; CMakeLists.txt says which are compiled for a processor family, isa.cpp which of

@@ -19,28 +19,83 @@ void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
     }
 }
 
-inline VecF silu_times(VecF gate, VecF up) {
-    VecF s = div(gate, add(set1(1.0f), exp(neg(gate))));
+namespace {
+
+// The gate times the logistic function of `inner`, times up.
+inline VecF gate_times(VecF gate, VecF inner, VecF up) {
+    VecF s = div(gate, add(set1(1.0f), exp(neg(inner))));
     return stored(mul(s, up));
 }
 
-void silu_mul(const float* gate, const float* up, float* y, int n) {
+template <GateFunction G>
+inline VecF gated(VecF gate, VecF up, VecF limit, VecF alpha) {
+    if constexpr (G == GateFunction::gelu_tanh) {
+        const VecF slope = fma(mul(gate, gate), set1(0x1.2444f2p-4f), set1(0x1.988454p+0f));
+        return gate_times(gate, mul(gate, slope), up);
+    }
+    if constexpr (G == GateFunction::clamped_silu) {
+        gate = clamp(gate, set1(-__builtin_inff()), limit);
+        up = add(clamp(up, neg(limit), limit), set1(1.0f));
+        return gate_times(gate, mul(alpha, gate), up);
+    }
+    return gate_times(gate, gate, up);
+}
+
+template <GateFunction G>
+void gate_all(const float* gate, const float* up, float* y, int n, float limit, float alpha) {
+    const VecF most = set1(limit), factor = set1(alpha);
     int i = 0;
-    for (; i + 16 <= n; i += 16) store(y + i, silu_times(load(gate + i), load(up + i)));
+    for (; i + 16 <= n; i += 16) store(y + i, gated<G>(load(gate + i), load(up + i), most, factor));
     if (i < n) {
         int rest = n - i;
-        store_first(y + i, silu_times(load_first(gate + i, rest), load_first(up + i, rest)), rest);
+        VecF g = load_first(gate + i, rest), u = load_first(up + i, rest);
+        store_first(y + i, gated<G>(g, u, most, factor), rest);
     }
 }
 
-void rope(float* head, const float* cosine, const float* sine, int rotary) {
+}  // namespace
+
+void gated_mul(GateFunction function, const float* gate, const float* up, float* y, int n,
+               float limit, float alpha) {
+    switch (function) {
+        case GateFunction::silu:
+            return gate_all<GateFunction::silu>(gate, up, y, n, limit, alpha);
+        case GateFunction::gelu_tanh:
+            return gate_all<GateFunction::gelu_tanh>(gate, up, y, n, limit, alpha);
+        case GateFunction::clamped_silu:
+            return gate_all<GateFunction::clamped_silu>(gate, up, y, n, limit, alpha);
+    }
+}
+
+namespace {
+
+struct Pair {
+    VecF first, second;
+};
+
+inline Pair turn(VecF x1, VecF x2, VecF c, VecF s) {
+    return {stored(fma(x1, c, neg(mul(x2, s)))), stored(fma(x2, c, mul(x1, s)))};
+}
+
+}  // namespace
+
+void rope(float* head, const float* cosine, const float* sine, int rotary, bool interleaved) {
     int half = rotary / 2;
     for (int i = 0; i < half; i += 16) {
-        int n = half - i;
+        int n = half - i < 16 ? half - i : 16;
         VecF c = load_some(cosine + i, n), s = load_some(sine + i, n);
-        VecF x1 = load_some(head + i, n), x2 = load_some(head + half + i, n);
-        store_some(head + i, stored(fma(x1, c, neg(mul(x2, s)))), n);
-        store_some(head + half + i, stored(fma(x2, c, mul(x1, s))), n);
+        if (!interleaved) {
+            Pair y = turn(load_some(head + i, n), load_some(head + half + i, n), c, s);
+            store_some(head + i, y.first, n);
+            store_some(head + half + i, y.second, n);
+            continue;
+        }
+        float even[16] = {}, odd[16] = {};
+        for (int j = 0; j < n; j++) even[j] = head[2 * (i + j)], odd[j] = head[2 * (i + j) + 1];
+        Pair y = turn(load(even), load(odd), c, s);
+        store(even, y.first);
+        store(odd, y.second);
+        for (int j = 0; j < n; j++) head[2 * (i + j)] = even[j], head[2 * (i + j) + 1] = odd[j];
     }
 }
 

@@ -6,8 +6,8 @@ namespace bw::BW_ISA_NAME {
 
 bool quantize(Format, const float*, const Layout&, uint8_t*);
 void rms_norm(const float*, const float*, float*, int, float);
-void silu_mul(const float*, const float*, float*, int);
-void rope(float*, const float*, const float*, int);
+void gated_mul(GateFunction, const float*, const float*, float*, int, float, float);
+void rope(float*, const float*, const float*, int, bool);
 bool residual_add(const int64_t*, const float*, float*, int);
 void exp_array(const float*, float*, size_t);
 void softmax(const float*, float*, int);
@@ -17,6 +17,8 @@ int argmax(const float*, int);
 void content_row(const uint8_t*, size_t, size_t, uint64_t, uint64_t*);
 bool kv_store(void*, const float*, const float*, int, int, bool);
 void attention(const AttentionArgs&);
+bool latent_store(void*, const float*, int, int, bool);
+void latent_attention(const LatentArgs&);
 void linear_f32(ProductArgs&);
 void linear_bf16(ProductArgs&);
 void linear_q8(ProductArgs&);

@@ -32,7 +32,7 @@ constexpr Expected kExpected[] = {
     {"linear q4, 85 rows", 0x8385086010546b2c},
     {"linear_grid q4, 85 rows", 0xf4ac5e3262a165c0},
     {"rms_norm", 0xf1ba4f1479afa7d3},
-    {"silu_mul", 0xa2fac146c1f13e6b},
+    {"gate silu", 0xa2fac146c1f13e6b},
     {"rope", 0xb34d68c0ef53cadc},
     {"residual_add", 0x9468d60ce738b12e},
     {"exp", 0xc5e0bb26762fde77},
@@ -47,12 +47,18 @@ constexpr Expected kExpected[] = {
     {"linear q8, small", 0x8c55c6d78561255b},
     {"linear q4, small", 0xba74fb2bcdd25f23},
     {"rms_norm, small", 0x878c1fc53518a76e},
-    {"silu_mul, small", 0x9141cb2b25488c14},
+    {"gate silu, small", 0x9141cb2b25488c14},
     {"rope, small", 0xbbdc37e7b64f04af},
     {"residual_add, small", 0xa37ce1554c59ce77},
     {"attention f16, small", 0x5947b7790cdfb766},
     {"attention f32, small", 0x00571f03e1bd8fc2},
     {"attention f32, distant", 0xba8021dae89ce915},
+    {"gate gelu_tanh", 0xa5ac6e20df93c392},
+    {"gate clamped_silu", 0x07ef116204c428b2},
+    {"rope of neighbours", 0x81d30654608664ad},
+    {"gate gelu_tanh, small", 0x1b8736719b106714},
+    {"gate clamped_silu, small", 0x955a491f93428c04},
+    {"rope of neighbours, small", 0x2e0392d73a8aa5dd},
     {"linear mxfp4", 0x859382291a2425c8},
     {"linear_grid mxfp4", 0xdc2fc389e9db3998},
     {"linear mxfp4, 85 rows", 0x94c334c0fdf5a8fd},
@@ -134,17 +140,18 @@ uint64_t rms_norm(const Kernels& kernels, int reach) {
     return digest(all);
 }
 
-uint64_t silu_mul(const Kernels& kernels, int reach) {
+uint64_t gated_mul(const Kernels& kernels, GateFunction function, int reach) {
     Numbers numbers(17);
     auto gate = numbers.many(77, reach);
     const auto up = numbers.many(77, reach);
     for (size_t i = 0; i < 8; i++) gate[i] = -84.0f - static_cast<float>(i);  // exp(-gate): to inf
     std::vector<float> y(77);
-    kernels.silu_mul(gate.data(), up.data(), y.data(), 77);
+    if (function == GateFunction::clamped_silu) gate[8] = 1e30f, gate[9] = -1e30f;
+    kernels.gated_mul(function, gate.data(), up.data(), y.data(), 77, 7.0f, 1.702f);
     return digest(y);
 }
 
-uint64_t rope(const Kernels& kernels, int reach) {
+uint64_t rope(const Kernels& kernels, int reach, bool interleaved = false) {
     constexpr int kHalf = 20;
     Numbers numbers(19);
     std::vector<double> frequencies(kHalf);
@@ -156,8 +163,9 @@ uint64_t rope(const Kernels& kernels, int reach) {
         auto head = numbers.many(2 * kHalf + 3, reach);
         // A sine below what is stored, of an element so large that it would show.
         head[18] = 0.0f, head[kHalf + 18] = 0x1p120f;
-        rope_angles(position, frequencies.data(), kHalf, cosine.data(), sine.data());
-        kernels.rope(head.data(), cosine.data(), sine.data(), 2 * kHalf);
+        rope_angles(position, frequencies.data(), kHalf, interleaved ? 1.25 : 1.0, cosine.data(),
+                    sine.data());
+        kernels.rope(head.data(), cosine.data(), sine.data(), 2 * kHalf, interleaved);
         all.insert(all.end(), head.begin(), head.end());
     }
     return digest(all);
@@ -236,7 +244,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(product(kernels, format, 85, {530, 88}));
     }
     digests.push_back(rms_norm(kernels, 6));
-    digests.push_back(silu_mul(kernels, 6));
+    digests.push_back(gated_mul(kernels, GateFunction::silu, 6));
     digests.push_back(rope(kernels, 4));
     digests.push_back(residual_add(kernels, 6));
     digests.push_back(exponential(kernels));
@@ -249,12 +257,17 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4})
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
     digests.push_back(rms_norm(kernels, kSmall));
-    digests.push_back(silu_mul(kernels, kSmall));
+    digests.push_back(gated_mul(kernels, GateFunction::silu, kSmall));
     digests.push_back(rope(kernels, kSmall));
     digests.push_back(residual_add(kernels, kSmall));
     digests.push_back(golden_attention_small(kernels, true));
     digests.push_back(golden_attention_small(kernels, false));
     digests.push_back(golden_attention_distant(kernels));
+    for (int reach : {6, kSmall}) {
+        digests.push_back(gated_mul(kernels, GateFunction::gelu_tanh, reach));
+        digests.push_back(gated_mul(kernels, GateFunction::clamped_silu, reach));
+        digests.push_back(rope(kernels, reach == kSmall ? reach : 4, true));
+    }
     for (Format format : {Format::mxfp4, Format::nf4, Format::ulaw4}) {
         digests.push_back(product(kernels, format, 15, {300, 300}));
         digests.push_back(product(kernels, format, 15, {300, 40}));

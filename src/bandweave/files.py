@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +25,7 @@ _KINDS = (
 )
 _MOST_VALUES = 4_000_000  # in a JSON text; a model has 7 for each tensor, and some 100,000 tensors
 _MOST_DIGITS = 4000  # beyond 4300 Python neither reads nor writes a number
-_TOO_LONG = re.compile(rb"[0-9]{%d}" % (_MOST_DIGITS + 1))
+_DIGITS, _TOO_LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * (_MOST_DIGITS + 1)
 
 
 def open_regular(path: Path, error: type[ValueError]) -> int:
@@ -79,7 +78,7 @@ def parse_object(
     # Before anything is built of them: a value takes a hundred times the memory of its bytes.
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise error(f"{where} has more than {_MOST_VALUES} values; is it the right file?")
-    if _TOO_LONG.search(content):
+    if _TOO_LONG in content.translate(_DIGITS):  # ten times as fast as a pattern
         raise error(f"{where} has a number of more than {_MOST_DIGITS} digits{remedy}")
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_object)

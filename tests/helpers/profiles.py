@@ -20,7 +20,7 @@ from bandweave.planning.profile.profile import (
 )
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "profile.json"
-ELEMENTS = ("rms_norm", "silu_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
+ELEMENTS = ("rms_norm", "gated_mul", "rope", "kv_append", "all_reduce_add", "quantise_q4",
             "quantise_q8")  # fmt: skip
 
 

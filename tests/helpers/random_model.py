@@ -39,6 +39,9 @@ class MemorySource:
     def dtype(self, name: str) -> str:
         return self.stored
 
+    def item_bits(self, name: str) -> float:
+        return 16 if self.stored == "bf16" else 32
+
     def file_key(self, name: str) -> str:
         return hashlib.sha256(self.tensors[name].tobytes()).hexdigest()
 

@@ -7,10 +7,13 @@ formats.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
+import json
+import math
 import struct
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints import layout
+from bandweave.checkpoints.quantised.settings import Settings, settings_from
 from bandweave.checkpoints.safetensors import SafetensorsFile
-from bandweave.checkpoints.source import CheckpointError, narrowed
-from bandweave.checkpoints.stored import DTYPES, Stored, find_tensors
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.checkpoints.stored import find_tensors
+from bandweave.checkpoints.view import View
 from bandweave.models.config import ConfigError
 from bandweave.models.registry import hugging_face_name, spec_from_config
 from bandweave.models.spec import ModelSpec
@@ -61,12 +66,13 @@ class Folder:
         config: Mapping[str, Any],
         config_bytes: bytes,
         files: Mapping[str, SafetensorsFile],
-        tensors: Mapping[str, Stored],
+        tensors: Mapping[str, View],
         stack: ExitStack,
     ) -> None:
         """Takes what ``open`` has checked; call ``open``."""
         self.path, self.spec, self.config = path, spec, config
         self._config_bytes, self._files, self._tensors = config_bytes, files, tensors
+        self._file_keys = {name: f.identity.key(f.header_sha256) for name, f in files.items()}
         self._stack = stack
         self._closed = False
 
@@ -80,8 +86,8 @@ class Folder:
         """
         path = Path(path)
         config, config_bytes = layout.read_json(layout.require_config(path))
-        spec = _spec(path, config)
-        with ExitStack() as stack:
+        spec, settings = _spec(path, config), _settings(path, config)
+        with ExitStack() as stack, _no_collection():
             files, tensors = {}, {}
             needed = weights or layout.has_weight_files(path)
             for name, promised in layout.weight_files(path).items() if needed else ():
@@ -94,7 +100,7 @@ class Folder:
                             f"in {name}, but it is not; download both again"
                         )
             if needed:
-                spec, tensors = find_tensors(path, spec, files.values())
+                spec, tensors = find_tensors(path, spec, files.values(), settings)
             return cls(
                 path=path,
                 spec=spec,
@@ -113,65 +119,61 @@ class Folder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """``(outputs, inputs)``, or ``(size,)``; ``KeyError`` for an unknown name."""
-        return self._tensors[name][1].shape
+        return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
-        return DTYPES[self._tensors[name][1].dtype][0]
+        return self._tensors[name].dtype
+
+    def item_bits(self, name: str) -> float:
+        """Stored bits of one element, its share of scales and the like included."""
+        return self._tensors[name].bits
 
     def file_key(self, name: str) -> str:
-        """Names the very file that holds the tensor, as it is now; empty where that cannot be
-        told."""
-        file, _ = self._tensors[name]
-        return file.identity.key(file.header_sha256)
+        """Names the very files that hold the tensor, as they are now, and how it is read from
+        them; empty where that cannot be told."""
+        view = self._tensors[name]
+        keys = sorted(self._keys(name))
+        if "" in keys or (len(keys) == 1 and not view.recipe):
+            return keys[0]
+        return hashlib.sha256(json.dumps([view.recipe, *keys]).encode()).hexdigest()
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
-        """The rectangle as stored, C order, reading its bytes and no others.
+        """The rectangle as stored, C order, reading its bytes and no others but short gaps.
 
         ``[rows, columns]``, or ``[rows]`` of a vector: float32, float16, or uint16 holding bf16
-        bits; float64 comes rounded to float32. ``ValueError`` for a range outside of the tensor.
+        bits; float64 comes rounded to float32, quantised weights as the float32 that they stand
+        for. ``ValueError`` for a range outside of the tensor; ``CheckpointError`` where what is
+        stored there makes no sense.
         """
         if self._closed:
             raise ValueError(f"{self.path} has been closed")
-        file, entry = self._tensors[name]
-        dtype = DTYPES[entry.dtype][1]
-        if len(entry.shape) == 1 and columns is not None:
+        view = self._tensors[name]
+        is_vector = len(view.shape) == 1
+        if is_vector and columns is not None:
             raise ValueError(f"{name} is a vector, but columns {columns} were asked for")
-        width = entry.shape[1] if len(entry.shape) == 2 else 1
+        width = 1 if is_vector else view.shape[1]
         if columns is None:  # not "or": an empty range is false
             columns = Range(start=0, stop=width)
-        _check_range(name, "rows", rows, entry.shape[0])
+        _check_range(name, "rows", rows, view.shape[0])
         _check_range(name, "columns", columns, width)
-        shape = (len(rows),) if len(entry.shape) == 1 else (len(rows), len(columns))
-        result = np.empty(shape, dtype)
-        if not result.size:
-            return narrowed(result)
-        target = result.reshape(-1).view(np.uint8).data
-        item, stride = result.itemsize, width * result.itemsize
-        start = entry.start + rows.start * stride + columns.start * item
-        if len(columns) == width:
-            file.read_into(target, start)
-            return narrowed(result)
-        step = len(columns) * item
-        for row in range(len(rows)):
-            file.read_into(target[row * step : (row + 1) * step], start + row * stride)
-        return narrowed(result)
+        values = view.read(rows, columns)
+        return values.reshape(-1) if is_vector else values
 
     def read_rows(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.generic]:
         """Rows of a matrix from anywhere in it, as ``read`` gives them: ``[rows, width]``.
         ``ValueError`` for a row that it does not have."""
         if self._closed:
             raise ValueError(f"{self.path} has been closed")
-        file, entry = self._tensors[name]
-        count, width = entry.shape
-        result = np.empty((len(rows), width), DTYPES[entry.dtype][1])
-        target, stride = result.reshape(-1).view(np.uint8).data, width * result.itemsize
-        for place, row in enumerate(rows):
+        view = self._tensors[name]
+        count, width = view.shape
+        for row in rows:
             if not 0 <= row < count:
                 raise ValueError(f"row {row} of {name}, which has {count}")
-            at = place * stride
-            file.read_into(target[at : at + stride], entry.start + row * stride)
-        return narrowed(result)
+        columns = Range(start=0, stop=width)
+        if not rows:
+            return view.read(Range(start=0, stop=0), columns)
+        return np.concatenate([view.read(Range(start=row, stop=row + 1), columns) for row in rows])
 
     # --- the rest of the folder ---
 
@@ -183,12 +185,16 @@ class Folder:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all tensors that the model needs, as stored."""
-        return sum(entry.stop - entry.start for _, entry in self._tensors.values())
+        return sum(self.tensor_bytes(name) for name in self._tensors)
+
+    def is_in(self, name: str, file_keys: Collection[str]) -> bool:
+        """Whether all of a tensor is in files with these keys."""
+        return all(key in file_keys for key in self._keys(name))
 
     @property
     def file_keys(self) -> frozenset[str]:
-        """The keys of all weight files; see ``file_key``."""
-        return frozenset(f.identity.key(f.header_sha256) for f in self._files.values()) - {""}
+        """The keys of all weight files as they are now; a file that cannot be told has none."""
+        return frozenset(self._file_keys.values()) - {""}
 
     @property
     def files(self) -> Mapping[str, int]:
@@ -205,23 +211,30 @@ class Folder:
         self._files[file].read_into(target, offset)
 
     def tensor_bytes(self, name: str) -> int:
-        """Stored bytes of a tensor."""
-        entry = self._tensors[name][1]
-        return entry.stop - entry.start
+        """Stored bytes of a tensor, rounded."""
+        view = self._tensors[name]
+        return round(math.prod(view.shape) * view.bits / 8)
 
     def file_name(self, name: str) -> str:
-        """The name of the file that holds a tensor."""
-        return self._tensors[name][0].path.name
+        """The name of the file that holds a tensor, or its codes where scales are elsewhere."""
+        file, _ = self._tensors[name].matrix.stored[0]
+        return file.path.name
 
     def stored_name(self, name: str) -> str:
-        """What a tensor is called in its file, or would be in one of Hugging Face's."""
+        """What the tensor that holds it is called in its file, or would be in one of Hugging
+        Face's."""
         if name in self._tensors:
-            return self._tensors[name][1].name
+            return self._tensors[name].matrix.name
         return hugging_face_name(self.spec.family, name)
 
     def item_bytes(self, name: str) -> int:
-        """Stored bytes of one element of a tensor."""
-        return np.dtype(DTYPES[self._tensors[name][1].dtype][1]).itemsize
+        """Bytes of one element as ``read`` gives it, which is what copies are compared by."""
+        return 4 if self.dtype(name) == "f32" else 2
+
+    def _keys(self, name: str) -> set[str]:
+        """The keys of the files that hold a tensor."""
+        stored = self._tensors[name].matrix.stored
+        return {self._file_keys[file.path.name] for file, _ in stored}
 
     def layout_fingerprint(self) -> Fingerprint:
         """``fingerprint`` without a sample, which nothing is read for."""
@@ -240,11 +253,12 @@ class Folder:
             return self.layout_fingerprint()
         digest = hashlib.sha256()
         tensors = sorted(self._tensors.items())
-        for _, (file, entry) in tensors[:: -(-len(tensors) // _SAMPLES) or 1]:
-            count = min(entry.stop - entry.start, _SAMPLE_BYTES)
-            sample = bytearray(count)
-            file.read_into(memoryview(sample), (entry.start + entry.stop - count) // 2)
-            digest.update(sample)
+        for _, view in tensors[:: -(-len(tensors) // _SAMPLES) or 1]:
+            for file, entry in view.matrix.stored:
+                count = min(entry.stop - entry.start, _SAMPLE_BYTES)
+                sample = bytearray(count)
+                file.read_into(memoryview(sample), (entry.start + entry.stop - count) // 2)
+                digest.update(sample)
         return dataclasses.replace(self.layout_fingerprint(), sample=digest.hexdigest())
 
     def close(self) -> None:
@@ -259,6 +273,19 @@ class Folder:
         self.close()
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps the collector from looking through hundreds of thousands of new objects, all of which
+    stay, again and again: half the time of opening a large model."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _check_range(name: str, what: str, asked: Range, size: int) -> None:
     if not 0 <= asked.start <= asked.stop <= size:
         raise ValueError(f"{what} {asked} of {name} were asked for, but it has {size}")
@@ -268,4 +295,11 @@ def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:
     try:
         return spec_from_config(config)
     except ConfigError as error:
+        raise CheckpointError(f"{printable(path)}: {error}") from error
+
+
+def _settings(path: Path, config: Mapping[str, Any]) -> Settings:
+    try:
+        return settings_from(config)
+    except CheckpointError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error

@@ -18,6 +18,7 @@ from bandweave.checkpoints.gguf import GgufHeader, GgufTensor
 from bandweave.checkpoints.gguf_config import config_from_gguf
 from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.checkpoints.stored import plain_name
 from bandweave.models.config import ConfigError
 from bandweave.models.config_shape import shape_from_config
 from bandweave.models.model_shape import ModelShape
@@ -59,12 +60,13 @@ def _from_folder(path: Path) -> ModelShape:
         file = SafetensorsFile.open(path / name)
         file.close()
         entries += file.tensors.values()
-    if shape.tied and {"lm_head.weight", "model.embed_tokens.weight"} <= {e.name for e in entries}:
+    names = {plain_name(entry.name) for entry in entries}
+    if shape.tied and {"lm_head.weight", "model.embed_tokens.weight"} <= names:
         shape = dataclasses.replace(shape, tied=False)  # as the engine has it
     sizes: Counter[str] = Counter()
     unused = 0
     for entry in entries:
-        role = role_of(entry.name, len(shape.layers), tied=shape.tied)
+        role = role_of(plain_name(entry.name), len(shape.layers), tied=shape.tied)
         if role == "unused":
             unused += math.prod(entry.shape)
         else:

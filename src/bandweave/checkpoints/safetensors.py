@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from bandweave import files
 from bandweave.checkpoints.file_identity import FileIdentity
@@ -35,8 +35,7 @@ _DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)  # a model may have a hundred thousand
-class TensorEntry:
+class TensorEntry(NamedTuple):  # made in a third of a dataclass's time; a model has 100,000
     """Where a tensor lies: bytes ``[start, stop)`` of its file, C order, little endian."""
 
     name: str
@@ -196,22 +195,19 @@ def _entry(file: str, name: str, field: Any, data_start: int) -> TensorEntry:
         raise wrong(f"has the offsets {shown(offsets)}, which are none")
     start, stop = offsets
     bits = math.prod(shape) * _DTYPE_BITS[dtype]
-    if bits % 8 or stop - start != bits // 8:
+    if bits != 8 * (stop - start):
         raise wrong(
             f"of shape {shown(shape)} and dtype {dtype} needs {shown(-(-bits // 8))} bytes, but "
             f"its offsets {start} to {stop} hold {stop - start}"
         )
-    return TensorEntry(
-        name=name,
-        dtype=dtype,
-        shape=tuple(shape),
-        start=data_start + start,
-        stop=data_start + stop,
-    )
+    return TensorEntry(name, dtype, tuple(shape), data_start + start, data_start + stop)
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
     """Whether a value is a list of integers from 0 to 2^63."""
-    return isinstance(value, list) and all(
-        type(item) is int and 0 <= item < 1 << 63 for item in value
-    )
+    if not isinstance(value, list):
+        return False
+    for item in value:  # noqa: SIM110  all() takes twice the time
+        if type(item) is not int or not 0 <= item < 1 << 63:
+            return False
+    return True

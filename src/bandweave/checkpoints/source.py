@@ -26,13 +26,19 @@ class TensorSource(Protocol):
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         ...
 
+    def item_bits(self, name: str) -> float:
+        """Stored bits of one element, its share of scales and the like included."""
+        ...
+
     def file_key(self, name: str) -> str:
-        """64 hexadecimal digits that name the very file, as it is now, that holds the tensor, and
-        never another one or what is written there later; empty where nothing tells."""
+        """64 hexadecimal digits that name the very files, as they are now, that hold the tensor,
+        and how it is read from them, and never others or what is written there later; empty where
+        nothing tells."""
         ...
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored: float32, float16, or uint16 holding bf16 bits; C order.
+        Quantised weights come as the float32 that they stand for.
 
         Reads only the byte ranges asked for. ``columns`` None: all, or a vector.
         """

@@ -1,51 +1,42 @@
 """Which stored tensors are the model's: names, prefixes, shapes and dtypes, as transformers has it.
 
-Knows what other tools write in the place of plain weights, so that a folder is refused with its
-cause. Reads no files.
+Knows what other tools write in the place of weights that can be read, so that a folder is refused
+with its cause. Reads no files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
+from bandweave.checkpoints.find import Finder
+from bandweave.checkpoints.quantised.settings import Settings
+from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.models.graph import WeightSpec
+from bandweave.checkpoints.tensor import Found, Stored
+from bandweave.checkpoints.view import View
 from bandweave.models.registry import build_graph, hugging_face_name
 from bandweave.models.spec import ModelSpec
 from bandweave.shown import printable, shown
 
-Stored = tuple[SafetensorsFile, TensorEntry]
-
-#: The stored dtypes that can be read: what a reader gets, and the array that holds them on disk.
-DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
-    "F32": ("f32", np.float32),
-    "F16": ("f16", np.float16),
-    "BF16": ("bf16", np.uint16),
-    "F64": ("f32", np.float64),  # rounded to float32 as it is read
-}
-
 #: The prefix that weights saved without their head's class lack, and what it stands before.
 _BASE, _IN_BASE, _HEAD = "model.", ("layers.", "embed_tokens.", "norm."), "lm_head."
+#: The prefixes of the text part of a multimodal model; its own follows or is left out.
+_TEXT_PARTS = ("model.language_model.", "language_model.")
 _ORIGINAL = "download the original model, bandweave quantises while loading"
 
 #: Names that other tools give tensors: a pattern, what such a folder is, and what to do instead.
 _OTHER_TOOLS = tuple(
     (re.compile(pattern), what, remedy)
     for pattern, what, remedy in (
-        (r"\.(qweight|qzeros|g_idx)$", "weights quantised by GPTQ or AWQ", _ORIGINAL),
-        (r"\.(weight_packed|weight_shape)$", "weights of compressed-tensors", _ORIGINAL),
         (r"\.(absmax|quant_map|SCB|weight_format)$", "weights of bitsandbytes", _ORIGINAL),
-        (r"\.(weight_scale|weight_scale_inv|input_scale)$", "8-bit weights with scales", _ORIGINAL),
+        (r"\.weight_scale_2$", "weights of NVIDIA's Model Optimizer", _ORIGINAL),
+        (r"\.(qweight|qzeros|g_idx)$", "weights quantised by GPTQ or AWQ",
+         "config.json must say how in 'quantization_config', so download it again"),
         (r"\.scales$", "quantised weights", _ORIGINAL),
         (r"\.lora_(A|B)\.|^base_model\.", "an adapter", "merge it into its base model first"),
-        (r"^(model\.)?language_model\.", "the text part of a multimodal model",
-         "use a model for text alone"),
         (r"(^|\.)attention\.wq\.weight$|^tok_embeddings\.", "weights in the layout of their maker",
          "use the version in Hugging Face layout"),
     )
@@ -53,13 +44,14 @@ _OTHER_TOOLS = tuple(
 
 
 def find_tensors(
-    path: Path, spec: ModelSpec, files: Iterable[SafetensorsFile]
-) -> tuple[ModelSpec, dict[str, Stored]]:
+    path: Path, spec: ModelSpec, files: Iterable[SafetensorsFile], settings: Settings
+) -> tuple[ModelSpec, dict[str, View]]:
     """The model's tensors by bandweave's names, and the spec, tied only if the files agree.
 
-    Names may lack ``model.`` or have it twice. A head that is stored beside the embedding is used,
-    whatever the config says of ties; one that is stored alone is the embedding too. Other tensors
-    are ignored. ``CheckpointError`` names the tensor that is missing, double or misshapen.
+    Names may lack ``model.`` or have it twice, or be those of a multimodal model's text part. A
+    head that is stored beside the embedding is used, whatever the config says of ties; one that is
+    stored alone is the embedding too. Other tensors are ignored. ``CheckpointError`` names the
+    tensor that is missing, double or misshapen.
     """
     found = _by_name(path, files)
     head = found.get(hugging_face_name(spec.family, "lm_head"))
@@ -70,16 +62,20 @@ def find_tensors(
         else:
             found[table] = head
     needed = build_graph(spec).weights()
-    names = [hugging_face_name(spec.family, weight.name) for weight in needed]
-    missing = [name for name in names if name not in found]
+    finder = Finder(found, spec, needed, settings)
+    result: dict[str, View] = {}
+    missing: list[str] = []
+    for weight in needed:
+        view = finder.find(weight)
+        if view is None:
+            missing.append(hugging_face_name(spec.family, weight.name))
+        else:
+            result[weight.name] = view
     if missing:
         raise CheckpointError(
             f"{printable(path)} lacks {len(missing)} of the {len(needed)} tensors that its "
             f"config.json asks for, the first is {missing[0]!r}; {_instead(found)}"
         )
-    result = {weight.name: found[name] for weight, name in zip(needed, names, strict=True)}
-    for weight in needed:
-        _check(weight, *result[weight.name])
     return spec, result
 
 
@@ -88,15 +84,21 @@ def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in files:
         for stored, entry in file.tensors.items():
-            name = _with_head(stored)
+            name = plain_name(stored)
             if name in found:
                 raise _double(path, found[name], (file, entry))
             found[name] = (file, entry)
     return found
 
 
-def _with_head(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name whose prefix of the base model is missing, or too many, put right."""
+    if name.startswith("model.layers."):
+        return name  # nearly all of them
+    for prefix in _TEXT_PARTS:
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            break
     if not name.startswith(_BASE):
         return _BASE + name if name.startswith(_IN_BASE) else name
     rest = name.removeprefix(_BASE)
@@ -116,27 +118,9 @@ def _double(path: Path, one: Stored, other: Stored) -> CheckpointError:
     )
 
 
-def _instead(found: Mapping[str, Stored]) -> str:
+def _instead(found: Found) -> str:
     for pattern, what, remedy in _OTHER_TOOLS:
         name = next((name for name in found if pattern.search(name)), None)
         if name is not None:
             return f"it holds {what}, as {shown(name)} shows: {remedy}"
     return "is it the config of these weights?"
-
-
-def _check(weight: WeightSpec, file: SafetensorsFile, entry: TensorEntry) -> None:
-    def wrong(how: str) -> CheckpointError:
-        return CheckpointError(f"{printable(file.path)}: tensor {shown(entry.name)} {how}")
-
-    if entry.dtype not in DTYPES:
-        quantised = entry.dtype.startswith(("F8", "F6", "F4", "U", "I"))
-        what = "quantised weights are not read" if quantised else "that cannot be read"
-        raise wrong(f"is stored as {entry.dtype}; {what}, only {', '.join(DTYPES)}: {_ORIGINAL}")
-    if entry.shape != weight.shape:
-        hint = "is it the config of these weights?"
-        if entry.shape == weight.shape[::-1]:
-            hint = "it is stored transposed, so use the version in Hugging Face layout"
-        raise wrong(
-            f"has shape {shown(list(entry.shape))}, but config.json asks for "
-            f"{list(weight.shape)}; {hint}"
-        )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.content.blocks import Content, sum_rows
 from bandweave.content.manifest import read_manifest
 from bandweave.files import read_bytes
+from bandweave.models.graph import WeightSpec
 from bandweave.models.registry import build_graph
 from bandweave.ranges import Range
 
@@ -62,10 +64,13 @@ def verify_checkpoint(folder: Folder, on_progress: OnProgress) -> Verification:
     damage: list[Damage] = []
     hub = {name: promised for name in folder.files if (promised := _promised(folder.path / name))}
     compared = 0
+    weights: dict[str, list[WeightSpec]] = defaultdict(list)
+    for weight in build_graph(folder.spec).weights():
+        weights[folder.file_name(weight.name)].append(weight)
     with ThreadPoolExecutor(1) as pool:
         for name in folder.files:
             digest = pool.submit(_sha256, folder, name)
-            for tensor in _tensors(folder, name):
+            for tensor in _contents(folder, weights[name]):
                 content.learn(*tensor)
                 done += folder.tensor_bytes(tensor[0])
                 on_progress(done, total)
@@ -94,11 +99,9 @@ def verify_checkpoint(folder: Folder, on_progress: OnProgress) -> Verification:
     )
 
 
-def _tensors(folder: Folder, file: str) -> Iterator[tuple]:
-    """What ``Content.learn`` takes of every tensor in a file."""
-    for weight in build_graph(folder.spec).weights():
-        if folder.file_name(weight.name) != file:
-            continue
+def _contents(folder: Folder, weights: Sequence[WeightSpec]) -> Iterator[tuple]:
+    """What ``Content.learn`` takes of every tensor."""
+    for weight in weights:
         unit, shape = weight.unit, folder.shape(weight.name)
         first, sums = sum_rows(folder, weight.name, Range(start=0, stop=shape[0]), unit)
         yield weight.name, unit, shape, first, sums

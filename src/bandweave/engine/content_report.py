@@ -61,7 +61,7 @@ def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> O
                     "the file again"
                 )
             compared += size
-        if folder.file_key(name) in own_files:
+        if folder.is_in(name, own_files):
             same += size
             continue
         runs.append(

@@ -15,7 +15,7 @@ from bandweave import _native
 from bandweave.executors.executor import ExecutorOptions, Step, StepError
 from bandweave.executors.native_memory import exchange_bytes, step_bytes
 from bandweave.programs.encoding import encode
-from bandweave.programs.program import Program, Weight
+from bandweave.programs.program import CacheShape, Program, Weight
 from bandweave.weights.loading import Weights, packed_bytes
 
 
@@ -93,8 +93,7 @@ class NativeBackend:
 
     def kv_page_bytes(self, program: Program, kv_format: str) -> int:
         return sum(
-            cache.kv_heads * _native.kv_head_bytes(cache.k_dim, kv_format == "f16")
-            for cache in program.caches
+            cache.kv_heads * _head_bytes(cache, kv_format == "f16") for cache in program.caches
         )
 
     def work_bytes(self, program: Program, options: ExecutorOptions) -> int:
@@ -116,6 +115,12 @@ class NativeBackend:
 
     def exp(self, values: Floats, isa: str = "") -> Floats:
         return _native.exp(values, isa).reshape(values.shape)
+
+
+def _head_bytes(cache: CacheShape, half: bool) -> int:
+    if cache.latent:
+        return _native.latent_page_bytes(cache.k_dim, half)
+    return _native.kv_head_bytes(cache.k_dim, half)
 
 
 def native_executor(

@@ -23,6 +23,11 @@ class PlainMatrix:
     unit: int
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """``(outputs, inputs)``."""
+        return self.w_NK.shape
+
+    @property
     def groups(self) -> Groups:
         return Groups(inputs=self.w_NK.shape[1], unit=self.unit)
 
@@ -40,6 +45,11 @@ class QuantisedMatrix:
     q_NK: npt.NDArray[np.int8]
     d_NG: npt.NDArray[np.float16] | npt.NDArray[np.float32]
     unit: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(outputs, inputs)``."""
+        return self.q_NK.shape
 
     @property
     def groups(self) -> Groups:

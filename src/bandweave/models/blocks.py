@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from bandweave.models.cut import columns, heads, kv_heads
 from bandweave.models.graph import Graph, Value
-from bandweave.models.spec import HeadsSpec, MixtureSpec, MlpSpec, ModelSpec
+from bandweave.models.spec import (
+    HeadsSpec,
+    LatentSpec,
+    LinearSpec,
+    MixtureSpec,
+    MlpSpec,
+    ModelSpec,
+)
 
 
 def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
@@ -25,10 +32,27 @@ def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
         q = g.head_norm(q, "q_norm", dim)
         k = g.head_norm(k, "k_norm", dim)
     assert attention.rope is not None, "every family that is run turns its heads"
-    q = g.rope(q, attention.rope)
-    k = g.rope(k, attention.rope)
+    q = g.rope(q, attention.rope, dim=dim)
+    k = g.rope(k, attention.rope, dim=dim)
     attended = g.attention(q, k, v, head_dim=dim, window=attention.window)
     return g.linear_add(x, attended, "o_proj", bias=attention.output_bias)
+
+
+def latent_attention_block(g: Graph, x: Value, attention: LatentSpec) -> Value:
+    """Pre-norm multi-head latent attention (DeepSeek-V2, arXiv:2405.04434)."""
+    queries = heads(attention.num_heads, attention.query_dim)
+    width = attention.kv_rank + attention.rope_dim
+    y = g.rms_norm(x, "input_norm")
+    if attention.q_rank is None:
+        q, kv = g.linear(y, (("q_proj", queries), ("kv_a_proj", width)))
+    else:
+        latent, kv = g.linear(y, (("q_a_proj", attention.q_rank), ("kv_a_proj", width)))
+        latent = g.part_norm(latent, "q_a_norm", attention.q_rank, attention.norm_eps)
+        (q,) = g.linear(latent, (("q_b_proj", queries),))
+    kv = g.part_norm(kv, "kv_a_norm", attention.kv_rank, attention.norm_eps)
+    assert attention.rope is not None, "every family that is run turns its keys"
+    kv = g.rope(kv, attention.rope, dim=width, offset=attention.kv_rank)
+    return g.linear_add(x, g.latent_attention(q, kv, attention), "o_proj")
 
 
 def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
@@ -42,7 +66,7 @@ def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
         ),
         bias=mlp.bias,
     )
-    return g.linear_add(x, g.silu_mul(gate, up), "down_proj", bias=mlp.bias)
+    return g.linear_add(x, g.gated_mul(gate, up, mlp.gate), "down_proj", bias=mlp.bias)
 
 
 def mixture_block(g: Graph, x: Value, mixture: MixtureSpec) -> Value:
@@ -58,9 +82,12 @@ def decoder(spec: ModelSpec) -> Graph:
     g = Graph(spec)
     x = g.embed()
     for index, layer in enumerate(spec.layers):
-        assert isinstance(layer.attention, HeadsSpec)
+        assert not isinstance(layer.attention, LinearSpec)
         with g.layer(index):
-            x = attention_block(g, x, layer.attention)
+            if isinstance(layer.attention, LatentSpec):
+                x = latent_attention_block(g, x, layer.attention)
+            else:
+                x = attention_block(g, x, layer.attention)
             if isinstance(layer.mlp, MixtureSpec):
                 x = mixture_block(g, x, layer.mlp)
             else:

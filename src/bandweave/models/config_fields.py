@@ -64,13 +64,11 @@ _FOREIGN: Mapping[str, tuple[str, Any]] = {
 #: Neutral whatever the field is.
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, "")
 
-_QUANTISED = ("quantization_config", "compression_config")
-
 
 def check_fields(config: Config, own: tuple[str, ...] = ()) -> None:
     """``ConfigError`` names the first field that asks for what the family does not compute.
     ``own``: those of the fields above that say what it computes anyway."""
-    _check_not_quantised(config)
+    _check_not_mlx(config)
     if config.get("is_causal") is False:
         raise ConfigError("config.json: is_causal is false; models that see ahead cannot be run")
     if config.get("is_encoder_decoder"):
@@ -94,22 +92,12 @@ def refuse_biases(config: Config, *names: str) -> None:
             )
 
 
-def _check_not_quantised(config: Config) -> None:
+def _check_not_mlx(config: Config) -> None:
     mlx = config.get("quantization")
     if mlx not in _NOTHING and config.get("quantization_config") in (*_NOTHING, mlx):
         raise ConfigError(
             "the model was quantised for MLX ('quantization' in config.json), whose weights only "
             "MLX reads; download the original model, bandweave quantises while loading"
-        )
-    for name in _QUANTISED:
-        settings = config.get(name)
-        if settings is None:
-            continue
-        method = settings.get("quant_method") if isinstance(settings, Mapping) else None
-        method = method if isinstance(method, str) and method else "unknown method"
-        raise ConfigError(
-            f"the model is already quantised ({shown(method)[1:-1]}): config.json has {name!r}; "
-            "download the original model, bandweave quantises while loading"
         )
 
 

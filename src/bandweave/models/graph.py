@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, vocabulary
+from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, heads, vocabulary
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import MixtureSpec, ModelSpec
+from bandweave.models.spec import GateSpec, LatentSpec, MixtureSpec, ModelSpec
 
-GraphAttribute = int | float | RopeSpec | MixtureSpec
+Attributes = Mapping[str, int | float | str | RopeSpec | MixtureSpec | LatentSpec]
 
 
 class Split(Enum):
@@ -84,14 +84,14 @@ class GraphOp:
     outputs: tuple[Value, ...]
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
-    attributes: Mapping[str, GraphAttribute] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``head_norm``, ``rope``, ``attention``, ``silu_mul``, ``linear_add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``logits``."""
+    ``head_norm``, ``rope``, ``attention``, ``gated_mul``, ``linear_add``, ``route``,
+    ``expert_linear``, ``expert_add``, ``latent_attention``, ``part_norm``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -164,9 +164,11 @@ class Graph:
         vector = self._weight(weight, (head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value, rope: RopeSpec) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place."""
-        name, attributes = f"{value.name}_rope", {"rope": rope}
+    def rope(self, value: Value, rope: RopeSpec, *, dim: int, offset: int = 0) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place: of each ``dim`` elements
+        ``rope.rotary_dim`` from ``offset`` on."""
+        name = f"{value.name}_rope"
+        attributes: Attributes = {"rope": rope, "dim": dim, "offset": offset}
         return self._emit("rope", name, (value,), (value,), attributes=attributes)[0]
 
     def attention(
@@ -191,10 +193,33 @@ class Graph:
         }
         return self._emit("attention", "attention", (q, k, v), (out,), attributes=attributes)[0]
 
-    def silu_mul(self, gate: Value, up: Value) -> Value:
-        """``silu(gate) * up``."""
+    def latent_attention(self, q: Value, kv: Value, spec: LatentSpec) -> Value:
+        """Appends ``kv``, the latent and the rotated key of each row, to the layer's cache, then
+        attends causally over it; what ``kv_b_proj`` makes of latents is never made itself."""
+        cut = heads(spec.num_heads, spec.nope_dim + spec.v_dim)
+        shape = (cut.total * cut.width, spec.kv_rank)
+        matrix = replace(
+            self._weight("kv_b_proj", shape, Split.ALL_TO_SHARDED, cut),
+            step=math.gcd(spec.nope_dim, spec.v_dim),
+        )
+        made = heads(spec.num_heads, spec.v_dim)
+        out = Value(name="attended", width=made.total * made.width, cut=made)
+        return self._emit(
+            "latent_attention", "attention", (q, kv), (out,), weights=(matrix,),
+            attributes={"latent": spec},
+        )[0]  # fmt: skip
+
+    def part_norm(self, value: Value, weight: str, size: int, eps: float) -> Value:
+        """RMS norm of the first ``size`` elements of each row, in place."""
+        vector = self._weight(weight, (size,), Split.REPLICATED)
+        return self._emit(
+            "part_norm", weight, (value,), (value,), weights=(vector,), attributes={"eps": eps}
+        )[0]
+
+    def gated_mul(self, gate: Value, up: Value, spec: GateSpec) -> Value:
+        """``f(gate) * up``."""
         out = Value(name="gated", width=gate.width, cut=gate.cut)
-        return self._emit("silu_mul", "silu_mul", (gate, up), (out,))[0]
+        return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=vars(spec))[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""
@@ -279,7 +304,7 @@ class Graph:
         *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
-        attributes: Mapping[str, GraphAttribute] | None = None,
+        attributes: Attributes | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
         self.ops.append(

@@ -11,7 +11,7 @@ from bandweave.models.config import Config, ConfigError, with_defaults
 from bandweave.models.config_fields import check_fields
 from bandweave.models.graph import Graph
 from bandweave.models.spec import ModelSpec
-from bandweave.models.tensor_names import named
+from bandweave.models.tensor_names import Names, named
 from bandweave.shown import shown
 
 _FAMILIES: Mapping[str, ModuleType] = {"llama": llama, "qwen3": qwen3}
@@ -98,8 +98,14 @@ def build_graph(spec: ModelSpec) -> Graph:
     return _FAMILIES[spec.family].build(spec)
 
 
+def tensor_names(family: str) -> Names:
+    """Where the tensors of a family's models lie in a Hugging Face folder."""
+    return _FAMILIES[family].TENSOR_NAMES
+
+
 def hugging_face_name(family: str, name: str) -> str:
-    """The name in a Hugging Face folder of the tensor that bandweave calls ``name``.
+    """The name in a Hugging Face folder of the tensor that bandweave calls ``name``, or of the one
+    that it lies in.
 
     ``ValueError`` where the family is unknown or has no such tensor.
     """

@@ -6,6 +6,7 @@ are made from it. Knows no files, no nodes, no formats and no arrays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,7 +71,8 @@ class HeadsSpec:
 class LatentSpec:
     """Latent attention (MLA, DeepSeek-V2, arXiv:2405.04434): the cache holds a latent of
     ``kv_rank`` and one rotated key of ``rope_dim`` for all heads. ``q_rank`` None: queries are
-    projected at once."""
+    projected at once. ``norm_eps``: of the norms of latents. ``rope`` is None where only counts are
+    wanted."""
 
     num_heads: int
     q_rank: int | None
@@ -78,6 +80,31 @@ class LatentSpec:
     nope_dim: int
     rope_dim: int
     v_dim: int
+    norm_eps: float = 1e-6
+    rope: RopeSpec | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, num_heads=MOST_SIZE, kv_rank=MOST_HEAD_DIM, nope_dim=MOST_HEAD_DIM)
+        _check(self, rope_dim=MOST_HEAD_DIM, v_dim=MOST_HEAD_DIM)
+        if self.q_rank is not None:
+            _check(self, q_rank=MOST_SIZE)
+        if self.kv_rank + self.rope_dim > MOST_HEAD_DIM:
+            raise ValueError(f"a latent key of {self.kv_rank + self.rope_dim} is not believed")
+        if self.rope is not None and self.rope.rotary_dim != self.rope_dim:
+            raise ValueError(
+                f"a rope of {self.rope.rotary_dim} elements does not fit a key of {self.rope_dim}"
+            )
+
+    @property
+    def query_dim(self) -> int:
+        """Elements of a head's query before its keys' matrix is multiplied in."""
+        return self.nope_dim + self.rope_dim
+
+    @property
+    def scale(self) -> float:
+        """Of scores: one over the square root of a query, and what YaRN adds."""
+        factor = 1.0 if self.rope is None else self.rope.softmax_factor
+        return factor / math.sqrt(self.query_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +119,21 @@ class LinearSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateSpec:
+    """The function of an MLP's gate: ``"silu"``, ``"gelu_tanh"``, or ``"clamped_silu"`` with its
+    ``limit`` and ``alpha`` (docs/numerics.md, section 5)."""
+
+    function: str = "silu"
+    limit: float = 0.0
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlpSpec:
     """A gated MLP (Shazeer 2020, arXiv:2002.05202)."""
 
     intermediate_size: int
+    gate: GateSpec = GateSpec()
     bias: bool = False
 
     def __post_init__(self) -> None:
@@ -144,6 +182,7 @@ class MixtureSpec:
     top_k: int
     intermediate_size: int
     router: RouterSpec = RouterSpec()
+    gate: GateSpec = GateSpec()
     shared_size: int = 0
     shared_gate: bool = False
     bias: bool = False

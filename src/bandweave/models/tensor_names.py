@@ -1,11 +1,90 @@
-"""Names of the blocks' tensors in a Hugging Face folder; ``{}`` stands for the number of the layer.
+"""Names of a model's tensors in a Hugging Face folder, and where they lie in what is stored there.
 
-Families take them over, and add or change what is their own.
+A table leads from bandweave's name to a stored tensor, to a ``Slice`` of one, or to several of
+these, of which a folder has one. In names ``{}`` stands for the number of the layer, and in those
+of experts a second ``{}`` for the number of the expert. Families take the tables over, and add or
+change what is their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from bandweave.models.spec import LayerSpec
+
+#: Rows of a part of a stored tensor: those of another tensor by bandweave's name, or a number.
+Rows = str | int | Callable[[LayerSpec], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Where a tensor lies within a stored one.
+
+    ``tensor``: the stored name. ``parts``: what the rows of the stored matrix are, in their order;
+    none where they are this tensor's alone. ``index``: which part is meant. ``groups``: the parts
+    are cut into so many pieces each, which take turns: 1 for part after part, as many as there are
+    rows for parts that take turns row by row. ``entry``: the stored tensor is a stack with an entry
+    for each expert. ``transposed``: what is stored is ``[inputs, outputs]``; rows are still those
+    of the outputs. All of it also holds for vectors, whose elements are rows.
+    """
+
+    tensor: str
+    parts: tuple[Rows, ...] = ()
+    index: int = 0
+    groups: int | Callable[[LayerSpec], int] = 1
+    entry: bool = False
+    transposed: bool = False
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether it is just the stored tensor."""
+        return not self.parts and not self.entry and not self.transposed
+
+
+Place = str | Slice
+Names = Mapping[str, Place | tuple[Place, ...]]
+
+
+def fused(
+    tensor: str,
+    *parts: str,
+    groups: int | Callable[[LayerSpec], int] = 1,
+    entry: bool = False,
+    transposed: bool = False,
+) -> dict[str, Slice]:
+    """A table for tensors that are stored as one: bandweave's names of its rows, in their order.
+
+    ``fused("model.layers.{}.mlp.gate_up_proj.weight", "layers.{}.gate_proj", "layers.{}.up_proj")``
+    """
+    one = Slice(tensor=tensor, parts=parts, groups=groups, entry=entry, transposed=transposed)
+    return {part: replace(one, index=index) for index, part in enumerate(parts)}
+
+
+def either(*tables: Names) -> dict[str, tuple[Place, ...]]:
+    """A table with the places of all tables; of those that fit, an earlier one is taken."""
+    result: dict[str, tuple[Place, ...]] = {}
+    for table in tables:
+        for name, places in table.items():
+            result[name] = result.get(name, ()) + _several(places)
+    return result
+
+
+def experts(stored: str = "model.layers.{}.mlp.experts") -> dict[str, tuple[Place, ...]]:
+    """The gated MLPs of a mixture: each on its own, or all in stacks of gate rows over up rows,
+    ``[E, 2 I, H]`` and ``[E, H, I]``, or in stacks of the transposed."""
+    gate, up, down = (f"layers.{{}}.experts.{{}}.{name}_proj" for name in ("gate", "up", "down"))
+    both, second = f"{stored}.gate_up_proj", f"{stored}.down_proj"
+    return either(
+        {name: f"{stored}.{{}}.{name.rsplit('.', 1)[1]}.weight" for name in (gate, up, down)},
+        {**fused(both, gate, up, entry=True), down: Slice(tensor=second, entry=True)},
+        {
+            **fused(both, gate, up, entry=True, transposed=True),
+            down: Slice(tensor=second, entry=True, transposed=True),
+        },
+    )
+
 
 DECODER: Mapping[str, str] = {
     "embed_tokens": "model.embed_tokens.weight",
@@ -30,11 +109,41 @@ DECODER: Mapping[str, str] = {
 }
 
 
-def named(names: Mapping[str, str], name: str) -> str | None:
-    """The name that a family's table gives the tensor that bandweave calls ``name``, or None."""
-    layer, pattern = "", name
-    first, *rest = name.split(".")
-    if first == "layers" and len(rest) >= 2 and rest[0].isdecimal():
-        layer, pattern = rest[0], ".".join(["layers", "{}", *rest[1:]])
-    found = names.get(pattern)
-    return None if found is None else found.replace("{}", layer)
+def pattern_of(name: str) -> tuple[str, tuple[str, ...]]:
+    """A name of bandweave's with ``{}`` in the place of its layer and its expert, and these."""
+    words = name.split(".")
+    if len(words) < 3 or words[0] != "layers" or not words[1].isdecimal():
+        return name, ()
+    numbers = [words[1]]
+    words[1] = "{}"
+    if len(words) > 4 and words[2] == "experts" and words[3].isdecimal():
+        numbers.append(words[3])
+        words[3] = "{}"
+    return ".".join(words), tuple(numbers)
+
+
+def filled(pattern: str, numbers: tuple[str, ...]) -> str:
+    """A stored name with the numbers of its layer and its expert, as far as it has them."""
+    for number in numbers:
+        pattern = pattern.replace("{}", number, 1)
+    return pattern
+
+
+def places(names: Names, pattern: str) -> tuple[Slice, ...]:
+    """The places that a family's table gives for a name with ``{}`` in it; none if it has none."""
+    return tuple(
+        Slice(tensor=place) if isinstance(place, str) else place
+        for place in _several(names.get(pattern, ()))
+    )
+
+
+def named(names: Names, name: str) -> str | None:
+    """The name of the stored tensor that holds the one that bandweave calls ``name``, in the first
+    of its places; None if unknown."""
+    pattern, numbers = pattern_of(name)
+    found = places(names, pattern)
+    return filled(found[0].tensor, numbers) if found else None
+
+
+def _several(place: Place | tuple[Place, ...]) -> tuple[Place, ...]:
+    return place if isinstance(place, tuple) else (place,)

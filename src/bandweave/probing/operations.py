@@ -39,7 +39,7 @@ def probe_elements(
     heads = _WIDTH // _DIM
     makers = {
         "rms_norm": (programs.norms(_WIDTH, _OPS), "other"),
-        "silu_mul": (programs.gates(_WIDTH, _OPS), "other"),
+        "gated_mul": (programs.gates(_WIDTH, _OPS), "other"),
         "rope": (programs.ropes(heads, _DIM, _OPS), "other"),
         "kv_append": (programs.appends(heads, _DIM, _OPS), "attention"),
         "all_reduce_add": (programs.reduces(_WIDTH, _OPS), "other"),

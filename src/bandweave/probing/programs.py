@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bandweave.models.rope import RopeTable
 from bandweave.programs.program import (
     Attribute,
     Buffer,
@@ -36,7 +37,7 @@ def _program(
     weights: Sequence[Weight] = (),
     vectors: Sequence[Vector] = (),
     caches: tuple[CacheShape, ...] = (),
-    frequencies: tuple[tuple[float, ...], ...] = (),
+    frequencies: tuple[RopeTable, ...] = (),
     node: int = 0,
     num_nodes: int = 1,
     vocab_size: int = 1,
@@ -126,7 +127,8 @@ def norms(width: int, count: int) -> Program:
 def gates(width: int, count: int) -> Program:
     """Gated activations."""
     x, up, y = _view("x", width), _view("up", width), _view("y", width)
-    op = Op(kind="silu_mul", name="gate", inputs=(x, up), outputs=(y,))
+    attributes = {"function": 0, "limit": 0.0, "alpha": 0.0}
+    op = Op(kind="gated_mul", name="gate", inputs=(x, up), outputs=(y,), attributes=attributes)
     buffers = [Buffer(name=view.buffer, width=width) for view in (x, up, y)]
     return _program([op] * count, buffers)
 
@@ -135,10 +137,12 @@ def ropes(heads: int, dim: int, count: int) -> Program:
     """Rotations of all heads by an angle of nought."""
     x = _view("x", heads * dim)
     half = dim // 2
-    attributes = {"heads": heads, "dim": dim, "rotary": 2 * half, "table": 0}
+    attributes = {
+        "heads": heads, "dim": dim, "offset": 0, "rotary": 2 * half, "interleaved": 0, "table": 0
+    }  # fmt: skip
     op = Op(kind="rope", name="rope", inputs=(x,), outputs=(x,), attributes=attributes)
     buffers = [Buffer(name="x", width=heads * dim)]
-    return _program([op] * count, buffers, frequencies=((0.0,) * half,))
+    return _program([op] * count, buffers, frequencies=(RopeTable(frequencies=(0.0,) * half),))
 
 
 def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:

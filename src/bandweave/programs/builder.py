@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bandweave.models.rope import RopeSpec, inverse_frequencies
+from bandweave.models.rope import RopeSpec, RopeTable, rope_table
 from bandweave.programs.program import (
     Attribute,
     Buffer,
@@ -26,7 +26,7 @@ class Builder:
         self.embedding: Part | None = None
         self.layer: int | None = None
         self._caches: list[CacheShape] = []
-        self._frequencies: dict[RopeSpec, tuple[float, ...]] = {}
+        self._frequencies: dict[RopeSpec, RopeTable] = {}
         self._ops: list[Op] = []
 
     def program(self, *, node: int, num_nodes: int, hidden_size: int, vocab_size: int) -> Program:
@@ -59,7 +59,7 @@ class Builder:
 
     def table(self, rope: RopeSpec) -> int:
         """The index of a rope's table of frequencies, which all that turn by it share."""
-        self._frequencies.setdefault(rope, inverse_frequencies(rope))
+        self._frequencies.setdefault(rope, rope_table(rope))
         return list(self._frequencies).index(rope)
 
     def op(

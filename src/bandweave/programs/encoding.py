@@ -5,8 +5,8 @@ All numbers are little-endian; an *int* is int32, a *list* a uint32 count and th
 uint32 ``OPERATIONS_DIGEST``; ints node, num_nodes, hidden_size, vocab_size; then the lists of
 
 ==============  ===================================================================================
-caches          ints kv_heads, k_dim, v_dim
-frequencies     a list of float64
+caches          ints kv_heads, k_dim, v_dim, whether latent
+frequencies     a list of float64, then a float64: what multiplies cosines and sines
 buffers         ints width, whether a grid, whether of rows that ask for logits
 weights         ints inputs, unit, outputs
 vectors         int size
@@ -41,10 +41,11 @@ def encode(program: Program) -> bytes:
     out += ints(program.node, program.num_nodes, program.hidden_size, program.vocab_size)
     out += _count(program.caches)
     for cache in program.caches:
-        out += ints(cache.kv_heads, cache.k_dim, cache.v_dim)
+        out += ints(cache.kv_heads, cache.k_dim, cache.v_dim, cache.latent)
     out += _count(program.frequencies)
     for table in program.frequencies:
-        out += _count(table) + struct.pack(f"<{len(table)}d", *table)
+        out += _count(table)
+        out += struct.pack(f"<{len(table) + 1}d", *table.frequencies, table.factor)
     out += _count(program.buffers)
     for buffer in program.buffers.values():
         out += ints(buffer.width, buffer.dtype == "grid", buffer.rows == "logits")

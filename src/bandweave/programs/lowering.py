@@ -6,6 +6,7 @@ The only place that knows how an operation of a graph is divided. Pure; does no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,9 @@ from bandweave.models.graph import (
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
-from bandweave.programs import lowering_mixture
+from bandweave.programs import lowering_latent, lowering_mixture
 from bandweave.programs.builder import Builder
+from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
     CacheShape,
     Part,
@@ -142,10 +144,14 @@ class Lowering:
             dim = weight.shape[0]
             self._norm(op, view, view, groups=view.width // dim, dim=dim)
 
+    def _part_norm(self, op: GraphOp) -> None:
+        (value,), (weight,) = op.inputs, op.weights
+        view = replace(self.views[value.name], width=weight.shape[0])
+        self._norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
+
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
-            (value,) = op.inputs
-            dim = 0 if value.cut is None else value.cut.width
+            dim = int(_number(op, "dim"))
             rope = op.attributes["rope"]
             assert isinstance(rope, RopeSpec)
             self.made.op(
@@ -155,7 +161,11 @@ class Lowering:
                 (view,),
                 heads=view.width // dim,
                 dim=dim,
+                offset=_number(op, "offset"),
+                to_dim=dim,
+                to_offset=_number(op, "offset"),
                 rotary=rope.rotary_dim,
+                interleaved=int(rope.interleaved),
                 table=self.made.table(rope),
             )
 
@@ -168,7 +178,15 @@ class Lowering:
         q, k, v = (self.views[one.name] for one in op.inputs)
         shape = CacheShape(kv_heads=len(kv_heads), k_dim=key.cut.width, v_dim=value.cut.width)
         cache = self.made.cache(shape)
-        self.made.op("kv_append", f"{op.name}.kv", (k, v), cache=cache, **vars(shape))
+        self.made.op(
+            "kv_append",
+            f"{op.name}.kv",
+            (k, v),
+            cache=cache,
+            kv_heads=shape.kv_heads,
+            k_dim=shape.k_dim,
+            v_dim=shape.v_dim,
+        )
         kv_map = tuple(
             head // key.cut.sharing - kv_heads.start for head in range(heads.start, heads.stop)
         )
@@ -186,6 +204,13 @@ class Lowering:
             scale=_number(op, "scale"),
             window=_number(op, "window"),
             kv_map=kv_map,
+        )
+
+    def _gated_mul(self, op: GraphOp) -> None:
+        function = op.attributes["function"]
+        assert isinstance(function, str)
+        self._pointwise(
+            replace(op, attributes={**op.attributes, "function": GATES.index(function)})
         )
 
     def _pointwise(self, op: GraphOp) -> None:
@@ -269,11 +294,20 @@ class Lowering:
         tag = len(self.graph.ops) + len(self.split.stages)
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
-    def _norm(self, op: GraphOp, source: View, target: View, *, groups: int, dim: int) -> None:
+    def _norm(
+        self,
+        op: GraphOp,
+        source: View,
+        target: View,
+        *,
+        groups: int,
+        dim: int,
+        eps: float | None = None,
+    ) -> None:
         vector = self.replicated(op.weights[0])
         self.made.op(
             "rms_norm", op.name, (source,), (target,), vector=vector,
-            groups=groups, dim=dim, eps=self.spec.norm_eps,
+            groups=groups, dim=dim, eps=self.spec.norm_eps if eps is None else eps,
         )  # fmt: skip
 
     def replicated(self, weight: WeightSpec | None) -> str | None:
@@ -326,6 +360,7 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "route": lowering_mixture.route,
     "expert_linear": lowering_mixture.expert_linear,
     "expert_add": lowering_mixture.expert_add,
+    "latent_attention": lowering_latent.latent_attention,
 }
 
 

@@ -17,6 +17,7 @@ from bandweave.models.spec import (
     TWO_LARGEST,
     MixtureSpec,
 )
+from bandweave.programs.operations import GATES
 from bandweave.programs.program import Part, Vector, Weight
 from bandweave.ranges import Range
 
@@ -108,6 +109,9 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
         top_k=mixture.top_k,
         width=width // 2,
         shared_width=shared_width // 2,
+        function=GATES.index(mixture.gate.function),
+        limit=mixture.gate.limit,
+        alpha=mixture.gate.alpha,
     )
 
 

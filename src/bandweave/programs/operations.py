@@ -64,8 +64,9 @@ class Operation:
     the attribute that counts its pieces, which then are the same in each such operation.
 
     ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"experts"``,
-    ``"attention"``, ``"elements"`` of its first input, ``"sum"``, ``"message"`` or ``"nothing"``. ``timed_as``: the
-    kind of elements that it is timed as, its own where empty. ``item``: of the bill of a step.
+    ``"heads"``, ``"attention"``, ``"elements"`` of its first input, ``"sum"``, ``"message"`` or
+    ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own where empty.
+    ``item``: of the bill of a step.
     """
 
     kind: str
@@ -85,6 +86,10 @@ class Operation:
 def _attributes(**types: str) -> tuple[Attribute, ...]:
     return tuple(Attribute(name=name, type=type) for name, type in types.items())
 
+
+#: The functions of a gate: SiLU, tanh's approximation of GELU, and gpt-oss's, which bounds the gate
+#: from above and ``up`` on both sides by ``limit``: ``(up + 1) * gate * sigmoid(alpha * gate)``.
+GATES = ("silu", "gelu_tanh", "clamped_silu")
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -137,11 +142,21 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         kind="rope",
-        does="rotates the first rotary elements of heads heads of dim by the row's position, "
-        "in place",
+        does="rotates rotary elements, from offset on, of heads heads of dim by the row's "
+        "position, in place, or to to_offset in heads of to_dim of another buffer; the pairs are "
+        "elements 2 i and 2 i + 1 where interleaved is 1, else i and i + rotary / 2",
         inputs=(Operand(name="x", width=("heads", "dim")),),
-        outputs=(Operand(name="y", width=("x",)),),
-        attributes=_attributes(heads="count", dim="count", rotary="count", table="frequencies"),
+        outputs=(Operand(name="y", width=("heads", "to_dim")),),
+        attributes=_attributes(
+            heads="count",
+            dim="count",
+            offset="count",
+            to_dim="count",
+            to_offset="count",
+            rotary="count",
+            interleaved="count",
+            table="frequencies",
+        ),
         shared="heads",
     ),
     Operation(
@@ -175,10 +190,46 @@ OPERATIONS: tuple[Operation, ...] = (
         item="attention",
     ),
     Operation(
-        kind="silu_mul",
-        does="y = silu(gate) * up",
+        kind="head_linear",
+        does="y = x @ matrix.T of each head with a matrix of its own; a head's numbers may have "
+        "others behind them, which stay",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y"),),
+        attributes=_attributes(matrices="matrices"),
+        shared="panels",
+        cost="heads",
+        item="weights",
+    ),
+    Operation(
+        kind="latent_append",
+        does="stores k at the row's position of a latent cache",
+        inputs=(Operand(name="k", width=("k_dim",)),),
+        attributes=_attributes(cache="cache", k_dim="count"),
+        item="attention",
+    ),
+    Operation(
+        kind="latent_attention",
+        does="y = attention of heads query heads over a latent cache, whose values are the first "
+        "v_dim elements of its keys; scores are scaled",
+        inputs=(Operand(name="q", width=("heads", "k_dim")),),
+        outputs=(Operand(name="y", width=("heads", "v_dim")),),
+        attributes=_attributes(
+            cache="cache",
+            heads="count",
+            k_dim="count",
+            v_dim="count",
+            scale="real",
+        ),
+        shared="keys",
+        cost="attention",
+        item="attention",
+    ),
+    Operation(
+        kind="gated_mul",
+        does="y = f(gate) * up; function is a place in GATES; limit and alpha are clamped_silu's",
         inputs=(Operand(name="gate"), Operand(name="up", width=("gate",))),
         outputs=(Operand(name="y", width=("gate",)),),
+        attributes=_attributes(function="count", limit="real", alpha="real"),
         shared="lanes",
     ),
     Operation(
@@ -236,12 +287,19 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         kind="expert_mul",
-        does="y [T, top_k width + shared_width] = silu(gate) * up of each chosen expert, whose gate "
-        "and up lie side by side",
+        does="y [T, top_k width + shared_width] = f(gate) * up of each chosen expert, "
+        "as in gated_mul; gate and up lie side by side",
         inputs=(Operand(name="x"),),
         outputs=(Operand(name="y"),),
-        attributes=_attributes(top_k="count", width="count", shared_width="count"),
-        timed_as="silu_mul",
+        attributes=_attributes(
+            top_k="count",
+            width="count",
+            shared_width="count",
+            function="count",
+            limit="real",
+            alpha="real",
+        ),
+        timed_as="gated_mul",
     ),
     Operation(
         kind="expert_grid",

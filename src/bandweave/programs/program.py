@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandweave.models.graph import SplitUnit
+from bandweave.models.rope import RopeTable
 from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range
 
@@ -161,19 +162,21 @@ def _text(value: Attribute) -> str:
 @dataclass(frozen=True, kw_only=True)
 class CacheShape:
     """The KV cache of one layer on a node: ``kv_heads`` heads of keys of ``k_dim`` elements and
-    values of ``v_dim``."""
+    values of ``v_dim``. A ``latent`` one has one head, whose values are the first elements of its
+    keys."""
 
     kv_heads: int
     k_dim: int
     v_dim: int
+    latent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """All that a node computes in a step. Print it to read it.
 
-    ``frequencies``: tables for rope, in radians a position. ``embedding`` is the table whose rows
-    node 0 reads when a step begins, None on other nodes.
+    ``frequencies``: what ropes turn by. ``embedding`` is the table whose rows node 0 reads when a
+    step begins, None on other nodes.
     """
 
     node: int
@@ -184,7 +187,7 @@ class Program:
     weights: Mapping[str, Weight]
     vectors: Mapping[str, Vector]
     caches: tuple[CacheShape, ...] = ()
-    frequencies: tuple[tuple[float, ...], ...] = ()
+    frequencies: tuple[RopeTable, ...] = ()
     ops: tuple[Op, ...]
     embedding: Part | None = None
 

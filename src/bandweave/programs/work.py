@@ -224,7 +224,9 @@ class _Work:
         logits = program.buffers[view.buffer].rows == "logits"
         rows = self.step.logit_rows if logits else self.step.rows
         if table.cost == "attention":
-            window, kv_heads = op.number("window"), len(set(op.numbers("kv_map")))
+            latent = op.kind == "latent_attention"  # all heads read one key
+            window = 0 if latent else op.number("window")
+            kv_heads = 1 if latent else len(set(op.numbers("kv_map")))
             return [
                 Attention(
                     rows=rows,
@@ -246,6 +248,8 @@ class _Work:
                 on_grid=table.outputs[0].dtype == "grid",
             )
             return [product] if rows else []
+        if table.cost == "heads":
+            return self._heads(program, op, rows)
         if table.cost == "experts":
             return self._experts(program, op)
         assert table.cost == "elements", f"an operation of unknown cost: {op.kind}"
@@ -256,6 +260,20 @@ class _Work:
         kind = table.timed_as or op.kind
         count = rows * view.width
         return [Elements(kind=kind, count=count, rows=max(1, rows), parts=max(1, parts))]
+
+    def _heads(self, program: Program, op: Op, rows: int) -> list[Local]:
+        """The products of all heads, which are alike, as one."""
+        weights = [program.weights[name] for name in op.names("matrices") if name is not None]
+        first = weights[0]
+        return [
+            Product(
+                weight_bytes=len(weights) * _packed_bytes(first, self.format),
+                inputs=first.inputs,
+                outputs=len(weights) * first.outputs,
+                rows=rows,
+                on_grid=False,
+            )
+        ]
 
     def _experts(self, program: Program, op: Op) -> list[Local]:
         """Products of the experts that the rows can be expected to choose, rows of each alike, and

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ from bandweave.checkpoints import layout
 from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.graph import Split, WeightSpec
-from bandweave.models.registry import build_graph, hugging_face_name
+from bandweave.models.places import Places
+from bandweave.models.registry import build_graph, tensor_names
 from bandweave.models.spec import ModelSpec
 from bandweave.synth import tokenizer as text
 from bandweave.synth.shapes import Shape
@@ -88,7 +89,8 @@ def synthesise(
         raise _unwritable(directory, error) from error
     try:
         writer = _Writer(spec, seed, dtype, total, on_progress or (lambda done, total: None))
-        writer.write_shards(directory, _shards(weights, shard_bytes, _DTYPES[dtype][2]))
+        stored = _stored(spec, weights)
+        writer.write_shards(directory, _shards(stored, shard_bytes, _DTYPES[dtype][2]))
         _write_json(directory / layout.TOKENIZER, text.tokenizer_json(spec.vocab_size), indent=None)
         _write_json(directory / _TOKENIZER_CONFIG, text.tokenizer_config(spec.context_length))
         ids = {"bos_token_id": text.BEGIN_ID, "eos_token_id": text.END_ID}
@@ -143,17 +145,35 @@ def _unwritable(directory: Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"{directory} cannot be written: {error.strerror}")
 
 
-def _shards(
-    weights: Sequence[WeightSpec], shard_bytes: int, itemsize: int
-) -> list[list[WeightSpec]]:
-    shards: list[list[WeightSpec]] = [[]]
-    size = 0
+class _Stored(NamedTuple):
+    """A tensor of the checkpoint, and those of the model that it holds."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: list[WeightSpec]
+
+
+def _stored(spec: ModelSpec, weights: Sequence[WeightSpec]) -> list[_Stored]:
+    """The first of the places that the family has for each tensor. Where one is stored for several,
+    their weights follow each other in it: which is whose does not matter, random as they are."""
+    places = Places(spec, weights, tensor_names(spec.family))
+    stored: dict[str, _Stored] = {}
     for weight in weights:
-        own = math.prod(weight.shape) * itemsize
+        placed = next(places.of(weight))
+        empty = _Stored(placed.name, placed.shape, [])
+        stored.setdefault(placed.name, empty).weights.append(weight)
+    return list(stored.values())
+
+
+def _shards(tensors: Sequence[_Stored], shard_bytes: int, itemsize: int) -> list[list[_Stored]]:
+    shards: list[list[_Stored]] = [[]]
+    size = 0
+    for tensor in tensors:
+        own = math.prod(tensor.shape) * itemsize
         if shards[-1] and size + own > shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append(weight)
+        shards[-1].append(tensor)
         size += own
     return shards
 
@@ -173,21 +193,20 @@ class _Writer:
         half = np.array(upper)
         self.quantiles = np.concatenate([-half[::-1], half])  # of the standard normal, float64
 
-    def write_shards(self, directory: Path, shards: Sequence[Sequence[WeightSpec]]) -> None:
+    def write_shards(self, directory: Path, shards: Sequence[Sequence[_Stored]]) -> None:
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
             file = f"model-{number:05}-of-{len(shards):05}.safetensors"
             if len(shards) == 1:
                 file = layout.SINGLE
-            names = [hugging_face_name(self.spec.family, weight.name) for weight in shard]
-            weight_map.update(dict.fromkeys(names, file))
-            entries = [(name, _DTYPES[self.dtype][0], weight.shape)
-                       for name, weight in zip(names, shard, strict=True)]  # fmt: skip
+            weight_map.update(dict.fromkeys((tensor.name for tensor in shard), file))
+            dtype = _DTYPES[self.dtype][0]
+            entries = [(tensor.name, dtype, tensor.shape) for tensor in shard]
             # A half-written file must never be taken for a model's.
             partial = directory / f"{file}.partial"
             with partial.open("wb") as output:
                 output.write(encode_header(entries))
-                for weight in shard:
+                for weight in (weight for tensor in shard for weight in tensor.weights):
                     self._write_tensor(output, weight)
             partial.replace(directory / file)
         if len(shards) > 1:

@@ -37,7 +37,7 @@ from bandweave.weights.panel_sections import (
     sections,
     step_runs,
 )
-from bandweave.weights.panel_work import Read, Work, row_bytes, unpacked, work
+from bandweave.weights.panel_work import Read, Work, stored_bytes, unpacked, work
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
 
@@ -308,7 +308,7 @@ class _Loading:
         return weight.format_in(self._format)
 
     def _bytes(self, part: Part) -> int:
-        return len(part.rows) * row_bytes(part, self._source)
+        return stored_bytes(part, self._source)
 
     def _add(self, read: Read) -> None:
         if read.tensor not in self._sums:

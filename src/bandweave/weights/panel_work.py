@@ -40,7 +40,7 @@ class Rows:
 
     def bytes(self, source: TensorSource) -> int:
         """Of the checkpoint."""
-        return len(self.part.rows) * row_bytes(self.part, source)
+        return stored_bytes(self.part, source)
 
     def run(self, source: TensorSource) -> Read:
         """``CheckpointError`` names the tensor whose values cannot be used."""
@@ -81,7 +81,7 @@ class Columns:
     most_bytes: int
 
     def bytes(self, source: TensorSource) -> int:
-        return len(self.part.rows) * row_bytes(self.part, source)
+        return stored_bytes(self.part, source)
 
     def run(self, source: TensorSource) -> Read:
         assert self.part.columns is not None
@@ -108,7 +108,7 @@ class Unpacked:
     part: Part
 
     def bytes(self, source: TensorSource) -> int:
-        return len(self.part.rows) * row_bytes(self.part, source)
+        return stored_bytes(self.part, source)
 
     def run(self, source: TensorSource) -> Read:
         part = self.part
@@ -149,14 +149,21 @@ def work(
 
 def unpacked(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Unpacked]:
     """What reads a part for its content alone, in pieces of at most ``most_bytes``."""
-    count = max(1, most_bytes // row_bytes(part, source))
+    count = max(1, most_bytes // _row_bytes(part, source))
     for start in range(part.rows.start, part.rows.stop, count):
         rows = Range(start=start, stop=min(start + count, part.rows.stop))
         yield Unpacked(part=replace(part, rows=rows))
 
 
-def row_bytes(part: Part, source: TensorSource) -> int:
-    """Of the checkpoint, in one row of a part."""
+def stored_bytes(part: Part, source: TensorSource) -> int:
+    """Of the checkpoint, in a part of a matrix, rounded."""
+    assert part.columns is not None
+    weights = len(part.rows) * len(part.columns)
+    return round(weights * source.item_bits(part.tensor) / 8)
+
+
+def _row_bytes(part: Part, source: TensorSource) -> int:
+    """In memory, of one row of a part as it is read."""
     assert part.columns is not None
     return len(part.columns) * (4 if source.dtype(part.tensor) == "f32" else 2)
 
@@ -166,7 +173,7 @@ def _rows(
 ) -> Iterator[Rows]:
     """Panels of 16 outputs are not shared between threads' pieces unless parts meet there; bytes of
     different outputs never overlap, so that it does not matter."""
-    count = max(1, most_bytes // row_bytes(part, source))
+    count = max(1, most_bytes // _row_bytes(part, source))
     if part.transposed:  # its rows are inputs, which groups may not be cut between
         count = len(part.rows)
     for start in range(part.rows.start, part.rows.stop, count):

@@ -17,19 +17,25 @@ from bandweave.formats.stored import stored
 
 
 class LayerCache:
-    """Keys and values of one layer: ``[pages, 64, kv_heads, head_dim]`` float16 or float32."""
+    """Keys and values of one layer: ``[pages, 64, kv_heads, head_dim]`` float16 or float32. Where
+    ``latent`` is given, values are that many first elements of the keys."""
 
-    def __init__(self, *, num_pages: int, kv_heads: int, head_dim: int, kv_dtype: str) -> None:
+    def __init__(
+        self, *, num_pages: int, kv_heads: int, head_dim: int, kv_dtype: str, latent: int = 0
+    ) -> None:
         dtype = {"f16": np.float16, "f32": np.float32}[kv_dtype]
         shape = (num_pages, PAGE_SIZE, kv_heads, head_dim)
         self.keys = np.zeros(shape, dtype=dtype)
-        self.values = np.zeros(shape, dtype=dtype)
+        self.values = self.keys[..., :latent] if latent else np.zeros(shape, dtype=dtype)
 
-    def append(self, step: Step, k_TUD: F32, v_TUD: F32) -> None:
-        """Stores the rows' keys and values; ``NumbersError`` where one is not finite as stored."""
+    def append(self, step: Step, k_TUD: F32, v_TUD: F32 | None = None) -> None:
+        """Stores the rows' keys and values, which a latent cache has no others of;
+        ``NumbersError`` where one is not finite as stored."""
         pages_T = step.page_tables[step.slots, step.positions // PAGE_SIZE]
         places_T = step.positions % PAGE_SIZE
         for cache, name, rows_TUD in ((self.keys, "key", k_TUD), (self.values, "value", v_TUD)):
+            if rows_TUD is None:
+                continue
             with np.errstate(over="ignore", under="ignore"):
                 stored_TUD = rows_TUD.astype(cache.dtype)
             if not np.isfinite(stored_TUD).all():
@@ -51,7 +57,7 @@ def attention(
     scale: float,
 ) -> F32:
     """``[T, H, D]``; ``kv_map[h]`` is query head h's KV head, ``window`` 0 means none."""
-    out_THD = np.empty_like(q_THD)
+    out_THD = np.empty((*q_THD.shape[:2], cache.values.shape[3]), dtype=np.float32)
     for slot in np.unique(step.slots):
         rows = np.flatnonzero(step.slots == slot)
         out_THD[rows] = _attend_sequence(
@@ -71,10 +77,10 @@ def _attend_sequence(
 ) -> F32:
     """Rows of one sequence: visits the chunks in ascending order, each with the rows that see
     some of it."""
-    rows, heads, dim = q_THD.shape
+    rows, heads, _ = q_THD.shape
     M_TH = np.zeros((rows, heads), dtype=np.float32)
     L_TH = np.zeros((rows, heads), dtype=np.float32)
-    O_THD = np.zeros_like(q_THD)
+    O_THD = np.zeros((rows, heads, cache.values.shape[3]), dtype=np.float32)
     started_T = np.zeros(rows, dtype=np.bool_)
     for chunk in range(int(positions_T.max()) // PAGE_SIZE + 1):
         j_C = np.arange(chunk * PAGE_SIZE, (chunk + 1) * PAGE_SIZE)
@@ -112,7 +118,7 @@ def _chunk(
         m_TH = np.where(visible_THC, s_THC, np.float32(-np.inf)).max(axis=2)
         e_THC = _counted(exp(s_THC - m_TH[:, :, None]))
     e_THC = np.where(visible_THC, e_THC, np.float32(0))
-    o_THD = np.zeros_like(q_THD)
+    o_THD = np.zeros((rows, heads, v_CHD.shape[2]), dtype=np.float32)
     for j in range(PAGE_SIZE):
         seen = np.flatnonzero(visible_TC[:, j])
         if len(seen):

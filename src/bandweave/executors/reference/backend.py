@@ -34,7 +34,7 @@ class ReferenceBackend:
     def kv_page_bytes(self, program: Program, kv_format: str) -> int:
         each = np.dtype(np.float16 if kv_format == "f16" else np.float32).itemsize
         return sum(
-            each * PAGE_SIZE * cache.kv_heads * (cache.k_dim + cache.v_dim)
+            each * PAGE_SIZE * cache.kv_heads * (cache.k_dim + (not cache.latent) * cache.v_dim)
             for cache in program.caches
         )
 

@@ -30,6 +30,7 @@ from bandweave.executors.reference.routing import Router, route
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.stored import stored
+from bandweave.programs.operations import GATES
 from bandweave.programs.program import CacheShape, Op, Program, View
 
 Rows = npt.NDArray[np.intp]
@@ -53,13 +54,17 @@ class ReferenceExecutor:
         self.program = program
         self._weights = weights
         self._exchange: StepExchange = exchange or Alone()
-        self._frequencies = [np.array(table, dtype=np.float64) for table in program.frequencies]
+        self._frequencies = [
+            (np.array(table.frequencies, dtype=np.float64), table.factor)
+            for table in program.frequencies
+        ]
         self._caches = [
             LayerCache(
                 num_pages=num_pages,
                 kv_heads=shape.kv_heads,
                 head_dim=_one_dim(shape),
                 kv_dtype=kv_dtype,
+                latent=shape.v_dim if shape.latent else 0,
             )
             for shape in program.caches
         ]
@@ -182,8 +187,20 @@ class ReferenceExecutor:
     def _rope(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         x_THD = self._heads(source, op.number("dim"))
-        frequencies = self._frequencies[op.number("table")]
-        self._set(target, math.rope(x_THD, step.positions, frequencies))
+        frequencies, factor = self._frequencies[op.number("table")]
+        start = op.number("offset")
+        stop = start + op.number("rotary")
+        turned = math.rope(
+            x_THD[..., start:stop],
+            step.positions,
+            frequencies,
+            factor=factor,
+            interleaved=bool(op.number("interleaved")),
+        )
+        y_THD = self._heads(target, op.number("to_dim"))  # a copy where heads are not contiguous
+        first = op.number("to_offset")
+        y_THD[..., first : first + op.number("rotary")] = turned
+        self._set(target, y_THD)
 
     def _kv_append(self, op: Op, step: Step) -> None:
         k, v = op.inputs
@@ -202,9 +219,37 @@ class ReferenceExecutor:
         )
         self._set(target, y_THD)
 
-    def _silu_mul(self, op: Op, step: Step) -> None:
+    def _gated_mul(self, op: Op, step: Step) -> None:
         (gate, up), (target,) = op.inputs, op.outputs
-        self._set(target, math.silu_mul(self._get(gate), self._get(up)))
+        self._set(target, _gate(op, self._get(gate), self._get(up)))
+
+    def _head_linear(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        names = op.names("matrices")
+        x_THD = self._heads(source, source.width // len(names))
+        y_THD = self._heads(target, target.width // len(names))
+        for head, name in enumerate(names):
+            assert name is not None
+            matrix = self._weights.matrices[name]
+            outputs, inputs = matrix.shape
+            y_THD[:, head, :outputs] = linear(x_THD[:, head, :inputs], matrix, None)
+        self._set(target, y_THD)
+
+    def _latent_append(self, op: Op, step: Step) -> None:
+        (k,) = op.inputs
+        self._caches[op.number("cache")].append(step, self._heads(k, op.number("k_dim")))
+
+    def _latent_attention(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        y_THD = attention(
+            step,
+            self._heads(source, op.number("k_dim")),
+            self._caches[op.number("cache")],
+            kv_map=(0,) * op.number("heads"),
+            window=0,
+            scale=op.real("scale"),
+        )
+        self._set(target, y_THD)
 
     def _linear_grid(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
@@ -232,7 +277,7 @@ class ReferenceExecutor:
         x_TN, made, at = self._get(source), [], 0
         for width in (*[op.number("width")] * op.number("top_k"), op.number("shared_width")):
             gate_TN, up_TN = x_TN[:, at : at + width], x_TN[:, at + width : at + 2 * width]
-            made.append(math.silu_mul(gate_TN, up_TN))
+            made.append(_gate(op, gate_TN, up_TN))
             at += 2 * width
         self._set(target, np.concatenate(made, axis=1))
 
@@ -279,8 +324,14 @@ class ReferenceExecutor:
 
 
 def _one_dim(shape: CacheShape) -> int:
-    if shape.k_dim != shape.v_dim:
+    if shape.k_dim != shape.v_dim and not shape.latent:
         raise ValueError(
             f"keys of {shape.k_dim} elements and values of {shape.v_dim} do not share a cache here"
         )
     return shape.k_dim
+
+
+def _gate(op: Op, gate_TN: F32, up_TN: F32) -> F32:
+    function = GATES[op.number("function")]
+    limit, alpha = op.real("limit"), op.real("alpha")
+    return math.gated_mul(gate_TN, up_TN, function, limit=limit, alpha=alpha)

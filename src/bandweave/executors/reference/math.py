@@ -124,9 +124,9 @@ def sincos_f64(angle: F64) -> tuple[F64, F64]:
     )
 
 
-def sincos(angle: F64) -> tuple[F32, F32]:
-    """Sine and cosine of float64 angles, rounded to float32 and stored."""
-    sine, cosine = sincos_f64(angle)
+def sincos(angle: F64, factor: float = 1.0) -> tuple[F32, F32]:
+    """Sine and cosine of float64 angles times a float64, rounded to float32 and stored."""
+    sine, cosine = (one * factor for one in sincos_f64(angle))
     return stored(sine.astype(np.float32)), stored(cosine.astype(np.float32))
 
 
@@ -137,11 +137,28 @@ def _polynomial(terms: tuple[float, ...], z: F64) -> F64:
     return total
 
 
-def silu_mul(gate: F32, up: F32) -> F32:
-    """``silu(gate) * up``."""
+_GELU_TERMS = (
+    np.float32(float.fromhex("0x1.988454p+0")),
+    np.float32(float.fromhex("0x1.2444f2p-4")),
+)
+
+
+def gated_mul(gate: F32, up: F32, function: str, *, limit: float = 0, alpha: float = 0) -> F32:
+    """``f(gate) * up`` by the name of the function in ``GATES``; ``limit`` and ``alpha`` are those
+    of ``"clamped_silu"``."""
+    one = np.float32(1)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        swished: F32 = np.divide(gate, np.add(np.float32(1), exp(-gate)))
-        return swished * up
+        if function == "clamped_silu":
+            most = np.float32(limit)
+            gate = np.where(gate > most, most, gate)
+            up = np.where(up > most, most, np.where(up < -most, -most, up)) + one
+            inner = np.multiply(np.float32(alpha), gate)
+        elif function == "gelu_tanh":
+            inner = gate * fma(gate * gate, _GELU_TERMS[1], np.full_like(gate, _GELU_TERMS[0]))
+        else:
+            inner = gate
+        passed: F32 = np.divide(gate, np.add(one, exp(-inner)))
+        return passed * up
 
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
@@ -155,17 +172,26 @@ def rms_norm(x: F32, weight: F32, eps: float) -> F32:
         return (x * r[..., None]) * weight
 
 
-def rope(heads: F32, positions: npt.NDArray[np.int32], inv_freq: F64) -> F32:
-    """Rotates ``[rows, heads, dim]`` by the rows' positions; elements beyond ``2 * len(inv_freq)``
-    stay."""
+def rope(
+    heads: F32,
+    positions: npt.NDArray[np.int32],
+    inv_freq: F64,
+    *,
+    factor: float = 1.0,
+    interleaved: bool = False,
+) -> F32:
+    """Rotates ``[rows, heads, 2 * len(inv_freq)]`` by the rows' positions."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         half = len(inv_freq)
-        s, c = sincos(positions.astype(np.float64)[:, None] * inv_freq)
+        s, c = sincos(positions.astype(np.float64)[:, None] * inv_freq, factor)
         s, c = s[:, None, :], c[:, None, :]
-        x1, x2 = heads[..., :half], heads[..., half : 2 * half]
-        y1 = fma(x1, c, -(x2 * s))
-        y2 = fma(x2, c, x1 * s)
-        return np.concatenate([y1, y2, heads[..., 2 * half :]], axis=-1)
+        first = slice(0, None, 2) if interleaved else slice(0, half)
+        second = slice(1, None, 2) if interleaved else slice(half, None)
+        x1, x2 = heads[..., first], heads[..., second]
+        turned = np.empty_like(heads)
+        turned[..., first] = fma(x1, c, -(x2 * s))
+        turned[..., second] = fma(x2, c, x1 * s)
+        return turned
 
 
 def softmax(x: F32) -> F32:

@@ -1,0 +1,91 @@
+"""Places: where a model's tensors may lie among stored ones, from its family's table and its sizes.
+
+Knows names and shapes; knows no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from bandweave.models.graph import WeightSpec
+from bandweave.models.spec import LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.tensor_names import Names, Rows, Slice, filled, pattern_of, places
+
+
+class Placed(NamedTuple):
+    """A place of one tensor: the stored one's ``name`` and ``shape``, and what of it is meant.
+
+    ``entry`` of a stack. The tensor's rows are those of an entry, or of its transposed, in runs of
+    ``run`` rows from row ``first`` on, one in each ``period`` rows.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    entry: int
+    first: int
+    run: int
+    period: int
+    transposed: bool
+    shared: bool  # whether other tensors lie there too
+
+
+class Places:
+    """Of a model that needs these tensors."""
+
+    def __init__(self, spec: ModelSpec, needed: Sequence[WeightSpec], names: Names) -> None:
+        self._spec, self._names = spec, names
+        self._shapes = {weight.name: weight.shape for weight in needed}
+        self._known: dict[str, tuple[Slice, ...]] = {}
+
+    def of(self, weight: WeightSpec) -> Iterator[Placed]:
+        """All places of a tensor, the preferred one first. ``ValueError`` where the family has
+        none, or parts of a stored tensor do not fit each other."""
+        pattern, numbers = pattern_of(weight.name)
+        known = self._known.get(pattern)
+        if known is None:
+            known = self._known[pattern] = places(self._names, pattern)
+            if not known:
+                raise ValueError(f"family {self._spec.family!r} has no place for {weight.name!r}")
+        for place in known:
+            yield self._placed(place, weight, numbers)
+
+    def _placed(self, place: Slice, weight: WeightSpec, numbers: tuple[str, ...]) -> Placed:
+        name, shape = filled(place.tensor, numbers), weight.shape
+        rows, first, run = shape[0], 0, shape[0]
+        if place.whole:
+            return Placed(name, shape, 0, first, run, rows, False, False)
+        layer = self._spec.layers[int(numbers[0])] if numbers else None
+        groups = 1
+        if place.parts:
+            sizes = [self._rows(part, numbers, layer) for part in place.parts]
+            groups = place.groups if isinstance(place.groups, int) else _ask(place.groups, layer)
+            if sizes[place.index] != shape[0] or any(size % groups for size in sizes):
+                raise ValueError(f"{sizes} rows in {groups} groups cannot hold {weight.name}")
+            rows, run = sum(sizes), shape[0] // groups
+            first = sum(sizes[: place.index]) // groups
+        stored: tuple[int, ...] = (rows, *shape[1:])
+        if place.transposed:
+            stored = stored[::-1]
+        if place.entry:
+            stored = (_ask(_experts, layer), *stored)
+        entry = int(numbers[1]) if place.entry else 0
+        transposed = place.transposed and len(shape) == 2
+        return Placed(name, stored, entry, first, run, rows // groups, transposed, True)
+
+    def _rows(self, part: Rows, numbers: tuple[str, ...], layer: LayerSpec | None) -> int:
+        if isinstance(part, int):
+            return part
+        if isinstance(part, str):
+            return self._shapes[filled(part, numbers)][0]
+        return _ask(part, layer)
+
+
+def _ask(what: Callable[[LayerSpec], int], layer: LayerSpec | None) -> int:
+    assert layer is not None, "a tensor outside of the layers has no layer to ask"
+    return what(layer)
+
+
+def _experts(layer: LayerSpec) -> int:
+    assert isinstance(layer.mlp, MixtureSpec), "a stack has an entry for each expert"
+    return layer.mlp.num_experts
