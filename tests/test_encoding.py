@@ -153,7 +153,7 @@ def alternating(spec: ModelSpec) -> Graph:
     for layer in range(spec.num_layers):
         odd = layer % 2 == 1
         with g.layer(layer):
-            y = g.rms_norm(x, "input_norm")
+            y = g.norm(x, "input_norm")
             q, k, v = g.linear(
                 y,
                 (
@@ -170,11 +170,11 @@ def alternating(spec: ModelSpec) -> Graph:
                 scale=0.5 if odd else None,
             )  # fmt: skip
             x = g.linear_add(x, attended, "o_proj")
-            y = g.rms_norm(x, "post_norm")
+            y = g.norm(x, "post_norm")
             inner = columns(spec.intermediate_size)
             gate, up = g.linear(y, (("gate_proj", inner), ("up_proj", inner)))
             x = g.linear_add(x, g.gated_mul(gate, up, GateSpec()), "down_proj")
-    g.logits(g.rms_norm(x, "norm"))
+    g.logits(g.norm(x, "norm"))
     return g
 
 

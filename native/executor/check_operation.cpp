@@ -60,7 +60,26 @@ class Checker {
             case OpKind::attention:
                 return attention();
             case OpKind::all_reduce_add:
+                require(op_.b.buffer == op_.out.buffer && op_.b.offset == op_.out.offset,
+                        "it adds to one buffer and writes another");
                 return reduction();
+            case OpKind::all_reduce:
+                return reduction();
+            case OpKind::all_reduce_bits:
+                require(op_.a.buffer == op_.out.buffer, "it sums one buffer and writes another");
+                return reduction();
+            case OpKind::square_sums:
+                columns(op_.out);
+                return require(op_.skip <= op_.heads && op_.begin <= op_.first &&
+                                   op_.first <= op_.end && op_.heads <= op_.end - op_.first,
+                               "it leaves its columns");
+            case OpKind::norm_by_sums:
+                return columns(op_.b);
+            case OpKind::add:
+            case OpKind::scale:
+                return require(usual(op_.factor), "its factor is out of range");
+            case OpKind::soft_cap:
+                return require(usual(op_.cap), "its bound is out of range");
             case OpKind::gather_logits:
                 return logits();
             default:
@@ -282,6 +301,12 @@ class Checker {
                           op_.offset == op_.to_offset),
                 "it writes over what it has yet to rotate");
     }
+    // Numbers by which nothing that is stored becomes subnormal.
+    static bool usual(float number) { return 0x1p-20f <= number && number <= 0x1p20f; }
+    void columns(const View& grid) const {
+        require(op_.begin < op_.end && op_.end <= grid.width, "its sums leave their buffer");
+        require(int64_t{op_.end - op_.begin} * op_.dim <= kMostSize, "a number is out of range");
+    }
     void gate() const {
         require(op_.function < kGateFunctions, "the function of its gate is unknown");
         if (static_cast<GateFunction>(op_.function) != GateFunction::clamped_silu) return;
@@ -297,6 +322,7 @@ class Checker {
             "it leaves the KV cache");
     }
     void attention() const {
+        require(op_.cap == 0.0f || usual(op_.cap), "the bound of its scores is out of range");
         require(op_.kv_map.size() == static_cast<size_t>(op_.heads),
                 "not every head has its KV head");
         cache();
@@ -326,8 +352,6 @@ class Checker {
                 "its peers are not other nodes");
     }
     void reduction() const {
-        require(op_.b.buffer == op_.out.buffer && op_.b.offset == op_.out.offset,
-                "it adds to one buffer and writes another");
         group();
         for (int node : op_.contributors)
             require(contains(op_.group, node), "a contributor is not in its group");

@@ -102,7 +102,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     logit_row_of_.reserve(rows);
     size_t messages = 0;
     for (const Op& op : program_.ops)
-        if (op.kind == OpKind::all_reduce_add && op.group.size() > 1)
+        if (sums_grids(op.kind) && op.group.size() > 1)
             messages = std::max(messages, reduction_bytes(options_.max_rows, op.a.width,
                                                           static_cast<int>(op.group.size())));
     wire_ = Zeroed<uint8_t>(messages);
@@ -139,7 +139,7 @@ void Executor::limit_frames() {
     const auto rows = static_cast<size_t>(options_.max_rows);
     size_t data = sizeof(float) * rows * static_cast<size_t>(program_.hidden_size);
     for (const Op& op : program_.ops) {
-        if (op.kind == OpKind::all_reduce_add)
+        if (sums_grids(op.kind))
             data = std::max(data, most_message_bytes(options_.max_rows, op.a.width));
         if (op.kind == OpKind::gather_logits && program_.node == 0)
             data = std::max(data, rows * std::max(sizeof(float) * static_cast<size_t>(op.out.width),

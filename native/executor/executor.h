@@ -130,6 +130,7 @@ class Executor {
     struct Reduction {
         int nodes = 1, rank = 0, width = 0;
         bool contributes = true;
+        WireFormat wire = WireFormat::exact;
         int chunks = 1;
         bool scattered = false;
     };
@@ -176,7 +177,7 @@ class Executor {
             return false;
         }
     }
-    // all_reduce_add, in reduce.cpp.
+    // all_reduce and its kin, in reduce.cpp.
     Reduction reduction(const Op&) const;
     bool overlaps(size_t index) const;
     Chunk chunk(const Reduction&, int index);
@@ -194,7 +195,7 @@ class Executor {
     void contribute(const Op&, const Reduction&, int index, int member);
     bool sum_slice(const Op&, const Reduction&, int index, int member);
     bool collect(const Op&, const Reduction&, int index, int member);
-    void add_to_residual(const Op&, const Chunk&, int member);
+    void end_sum(const Op&, const Chunk&, int member);
     void reduce(const Op* product_op, const Op&, int member);
     void limit_frames();
     void make_caches();
@@ -220,6 +221,9 @@ class Executor {
     size_t head_input_bytes() const;
     void attend_latent(const Op&, int member, Span rows, Span heads);
     Span attention_part(const Op&, int member) const;
+    // Calls kernel(row, from, to) for a member's share of the output's numbers.
+    template <typename F>
+    void lanes(const Op&, int member, F&& kernel);
     void attend(const Op&, int member, Span rows, Span heads);
     void gather_best(const Op&);
 

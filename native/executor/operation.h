@@ -53,3 +53,13 @@ struct OperationInfo {
 }  // namespace bw
 
 #include "operations_table.h"
+
+namespace bw {
+
+// Whether grids of several nodes meet in it.
+constexpr bool sums_grids(OpKind kind) {
+    return kind == OpKind::all_reduce_add || kind == OpKind::all_reduce ||
+           kind == OpKind::all_reduce_bits;
+}
+
+}  // namespace bw

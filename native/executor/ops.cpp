@@ -1,5 +1,6 @@
 // The operations that compute, each on a member's part of the rows, heads or panels.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "executor/executor.h"
@@ -20,6 +21,15 @@ void Executor::rms_norm(const Op& op, int member) {
         const int r = i / op.groups, g = i % op.groups;
         kernels_.rms_norm(row(op.a, r) + g * op.dim, weight, row(op.out, r) + g * op.dim, op.dim,
                           op.eps);
+    }
+}
+
+void Executor::layer_norm(const Op& op, int member) {
+    const float* weight = program_.vectors[static_cast<size_t>(op.vector)].values.data();
+    const Span own = part(rows_of(op.a) * op.groups, member, team_.members());
+    for (int i = own.from; i < own.to; i++) {
+        const int r = i / op.groups, at = i % op.groups * op.dim;
+        kernels_.layer_norm(row(op.a, r) + at, weight, row(op.out, r) + at, op.dim, op.eps);
     }
 }
 
@@ -193,6 +203,9 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     args.window = op.window;
     args.half = options_.half_kv;
     args.scale = op.scale;
+    args.cap = op.cap;
+    const float* sinks =
+        op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].values.data() : nullptr;
     args.q_stride = stride(op.a);
     args.out_stride = stride(op.out);
     args.scratch = reinterpret_cast<float*>(
@@ -206,6 +219,7 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
         while (args.heads < std::min(heads.to - h, kQueriesTogether) &&
                op.kv_map[static_cast<size_t>(h + args.heads)] == kv)
             args.heads++;
+        args.sinks = sinks ? sinks + h : nullptr;
         for (int p = 0; p <= longest; p++) pages[p] = head_page(op.cache, table[p], kv);
         for (int r = rows.from; r < rows.to; r += args.rows) {
             args.rows = std::min(rows.to - r, kQueriesTogether / args.heads);
@@ -218,18 +232,79 @@ void Executor::attend(const Op& op, int member, Span rows, Span heads) {
     }
 }
 
-void Executor::gated_mul(const Op& op, int member) {
+template <typename F>
+void Executor::lanes(const Op& op, int member, F&& kernel) {
     // A row may be wide and alone: cut in vectors of 16.
     const int blocks = padded(op.out.width) / 16;
-    const Span own = part(step_.rows * blocks, member, team_.members());
+    const Span own = part(rows_of(op.out) * blocks, member, team_.members());
     for (int i = own.from; i < own.to;) {
         const int r = i / blocks, from = i % blocks;
         const int to = std::min(blocks, from + own.to - i);
         const int start = from * 16, stop = std::min(to * 16, op.out.width);
-        kernels_.gated_mul(static_cast<GateFunction>(op.function), row(op.a, r) + start,
-                           row(op.b, r) + start, row(op.out, r) + start, stop - start, op.limit,
-                           op.alpha);
+        kernel(r, start, stop - start);
         i += to - from;
+    }
+}
+
+void Executor::gated_mul(const Op& op, int member) {
+    lanes(op, member, [&](int r, int at, int count) {
+        kernels_.gated_mul(static_cast<GateFunction>(op.function), row(op.a, r) + at,
+                           row(op.b, r) + at, row(op.out, r) + at, count, op.limit, op.alpha);
+    });
+}
+
+void Executor::add(const Op& op, int member) {
+    lanes(op, member, [&](int r, int at, int count) {
+        kernels_.add_scaled(row(op.a, r) + at, row(op.b, r) + at, op.factor, row(op.out, r) + at,
+                            count);
+    });
+}
+
+void Executor::scale(const Op& op, int member) {
+    lanes(op, member, [&](int r, int at, int count) {
+        kernels_.scale(row(op.a, r) + at, op.factor, row(op.out, r) + at, count);
+    });
+}
+
+void Executor::soft_cap(const Op& op, int member) {
+    lanes(op, member, [&](int r, int at, int count) {
+        kernels_.soft_cap(row(op.a, r) + at, op.cap, row(op.out, r) + at, count);
+    });
+}
+
+void Executor::square_sums(const Op& op, int member) {
+    Storage& storage = storage_[static_cast<size_t>(op.out.buffer)];
+    const Span own = part(step_.rows, member, team_.members());
+    for (int r = own.from; r < own.to; r++) {
+        int64_t* sums = storage.grid.data() + static_cast<size_t>(r) * storage.stride;
+        std::fill(sums + op.begin, sums + op.end, 0);
+        for (int h = op.skip; h < op.heads; h++) {
+            const float sum = kernels_.sum_squares(row(op.a, r) + h * op.dim, op.dim);
+            int32_t bits;
+            std::memcpy(&bits, &sum, sizeof bits);
+            sums[op.first + h] = bits & 0x7fffffff;
+        }
+    }
+}
+
+void Executor::norm_by_sums(const Op& op, int member) {
+    const float* weight = program_.vectors[static_cast<size_t>(op.vector)].values.data();
+    Storage& storage = storage_[static_cast<size_t>(op.b.buffer)];
+    const Span own = part(step_.rows, member, team_.members());
+    const auto elements = static_cast<float>((op.end - op.begin) * op.dim);
+    for (int r = own.from; r < own.to; r++) {
+        const int64_t* sums = storage.grid.data() + static_cast<size_t>(r) * storage.stride;
+        float lanes[64] = {};
+        for (int h = op.begin; h < op.end; h++) {
+            const auto bits = static_cast<int32_t>(sums[h]);
+            float sum;
+            std::memcpy(&sum, &bits, sizeof sum);
+            lanes[(h - op.begin) % 64] += sum;
+        }
+        for (int half = 32; half > 0; half /= 2)
+            for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+        const float r_of = 1.0f / std::sqrt(lanes[0] / elements + op.eps);
+        kernels_.scale_by(row(op.a, r), r_of, weight, row(op.out, r), op.a.width);
     }
 }
 

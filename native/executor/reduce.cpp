@@ -1,4 +1,4 @@
-// all_reduce_add: every node of a group gets the sum of its contributors' grid values.
+// all_reduce_add and its kin: every node of a group gets the sum of its contributors' grid values.
 //
 // reduction.h says how nodes share a sum. Many rows are cut in chunks: while the first chunk's sums
 // cross, the product that makes the next ones is computed. Integer sums: nothing of this shows in
@@ -29,7 +29,9 @@ Executor::Reduction Executor::reduction(const Op& op) const {
     r.contributes = std::find(op.contributors.begin(), op.contributors.end(), program_.node) !=
                     op.contributors.end();
     r.width = op.a.width;
-    const ReductionPlan plan = plan_reduction(step_.rows, r.width, r.nodes, options_.wire,
+    // Bits of floats are no numbers to round.
+    r.wire = op.kind == OpKind::all_reduce_bits ? WireFormat::exact : options_.wire;
+    const ReductionPlan plan = plan_reduction(step_.rows, r.width, r.nodes, r.wire,
                                               options_.hop_bytes, options_.overlap_rows);
     r.chunks = plan.chunks;
     r.scattered = plan.scattered;
@@ -40,7 +42,7 @@ bool Executor::overlaps(size_t index) const {
     if (step_.rows < 2 * options_.overlap_rows || index + 1 >= program_.ops.size()) return false;
     const Op& product = program_.ops[index];
     const Op& reduce = program_.ops[index + 1];
-    return product.kind == OpKind::linear_grid && reduce.kind == OpKind::all_reduce_add &&
+    return product.kind == OpKind::linear_grid && sums_grids(reduce.kind) &&
            product.out.buffer == reduce.a.buffer && reduction(reduce).chunks > 1;
 }
 
@@ -171,7 +173,7 @@ void Executor::contribute(const Op& op, const Reduction& r, int index, int membe
     for (int rank = 0; rank < (r.scattered ? r.nodes : 1); rank++) {
         const Span whole = slice(r, c.blocks, rank);
         const Span mine{std::max(own.from, whole.from), std::min(own.to, whole.to)};
-        if (mine.from < mine.to) encode(op, c, whole, mine, options_.wire, message(r, c, rank));
+        if (mine.from < mine.to) encode(op, c, whole, mine, r.wire, message(r, c, rank));
     }
     barrier();
     if (member != 0) return;
@@ -181,7 +183,7 @@ void Executor::contribute(const Op& op, const Reduction& r, int index, int membe
         for (int rank = 0; rank < (r.scattered ? r.nodes : 1); rank++) {
             if (r.scattered && rank == r.rank) continue;
             uint8_t* payload = message(r, c, rank);
-            const size_t bytes = finish(op, c, slice(r, c.blocks, rank), options_.wire, payload);
+            const size_t bytes = finish(op, c, slice(r, c.blocks, rank), r.wire, payload);
             exchange_->send(payload, bytes, FrameKind::data, op.tag, part_number,
                             r.scattered ? std::vector<int>{op.group[static_cast<size_t>(rank)]}
                                         : without(op.group, program_.node),
@@ -198,7 +200,7 @@ bool Executor::sum_slice(const Op& op, const Reduction& r, int index, int member
     on_first(op, member, [&] {
         received_ = &exchange_->receive(op.tag, static_cast<uint16_t>(2 * index),
                                         without(op.contributors, program_.node));
-        for (const auto& frame : *received_) check_message(frame, op, c, whole, options_.wire);
+        for (const auto& frame : *received_) check_message(frame, op, c, whole, r.wire);
     });
     if (first_failed_) return false;
     Span mine = part(whole.to - whole.from, member, team_.members());
@@ -230,7 +232,7 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
         if (last) exchange_->drain();
         for (const auto& frame : *received_)
             check_message(frame, op, c, slice(r, c.blocks, rank_of(op.group, frame.node)),
-                          r.scattered ? WireFormat::exact : options_.wire);
+                          r.scattered ? WireFormat::exact : r.wire);
     });
     if (first_failed_) return false;
     const Span own = part(c.blocks.count(), member, team_.members());
@@ -242,7 +244,9 @@ bool Executor::collect(const Op& op, const Reduction& r, int index, int member) 
     return true;
 }
 
-void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
+// What becomes of the sums: they are added to the residual, or are the output.
+void Executor::end_sum(const Op& op, const Chunk& c, int member) {
+    if (op.kind == OpKind::all_reduce_bits) return;
     const float* bias =
         op.vector >= 0 ? program_.vectors[static_cast<size_t>(op.vector)].values.data() : nullptr;
     const Span own = part(c.blocks.count(), member, team_.members());
@@ -252,8 +256,10 @@ void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
         const int column = c.blocks.column(b);
         const int stop = std::min(own.to, b - column / kBlock + c.blocks.per_row());
         const int count = std::min(c.blocks.width, column + (stop - b) * kBlock) - column;
-        sane &= kernels_.residual_add(block_values(op.a, c, b), bias ? bias + column : nullptr,
-                                      row(op.out, c.first_row + c.blocks.row(b)) + column, count);
+        float* out = row(op.out, c.first_row + c.blocks.row(b)) + column;
+        if (op.kind == OpKind::all_reduce) std::fill_n(out, count, 0.0f);
+        sane &= kernels_.residual_add(block_values(op.a, c, b), bias ? bias + column : nullptr, out,
+                                      count);
         b = stop;
     }
     if (!sane) fail(op, op.name + ": a sum is too large for the grid");
@@ -261,10 +267,14 @@ void Executor::add_to_residual(const Op& op, const Chunk& c, int member) {
 
 void Executor::all_reduce_add(const Op& op, int member) { reduce(nullptr, op, member); }
 
+void Executor::all_reduce(const Op& op, int member) { reduce(nullptr, op, member); }
+
+void Executor::all_reduce_bits(const Op& op, int member) { reduce(nullptr, op, member); }
+
 // `product_op`: the linear_grid that makes the sums, where it is computed chunk by chunk here.
 void Executor::reduce(const Op* product_op, const Op& op, int member) {
     const Reduction r = reduction(op);
-    if (r.nodes == 1) return add_to_residual(op, chunk(r, 0), member);
+    if (r.nodes == 1) return end_sum(op, chunk(r, 0), member);
     const double start = now();
     for (int index = 0; index < r.chunks; index++) {
         if (product_op) {
@@ -283,7 +293,7 @@ void Executor::reduce(const Op* product_op, const Op& op, int member) {
         if (!sum_slice(op, r, index, member)) return;
     for (int index = 0; index < r.chunks; index++) {
         if (!collect(op, r, index, member)) return;
-        add_to_residual(op, chunk(r, index), member);
+        end_sum(op, chunk(r, index), member);
     }
 }
 

@@ -145,6 +145,12 @@ void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int a
     for (; b + kBlocks <= block_to; b += kBlocks)
         score_blocks<H, kBlocks>(q, dim, keys, ahead, b, scale, scores);
     for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, ahead, b, scale, scores);
+    if (args.cap > 0.0f) {
+        const VecF cap = set1(args.cap);
+        for (int h = 0; h < H; h++)
+            for (int i = 16 * (from / 16); i < 16 * block_to; i += 16)
+                store(scores + h * kPage + i, capped(load(scores + h * kPage + i), cap));
+    }
     float m[H], l[H];
     for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
     const bool started = state.started[at];
@@ -201,9 +207,21 @@ void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int a
     take(Count<1>{});
 }
 
+// The last to join: a score without a key, whose weight goes to no value.
+inline void join_sink(float sink, float& best, float& sum, float* total, int wide) {
+    const float joined = sink > best ? sink : best;
+    float differences[16] = {best - joined, sink - joined}, factors[16];
+    store(factors, counted(exp(load(differences))));
+    const VecF kept = set1(factors[0]);
+    sum = fma1(sum, factors[0], factors[1]);
+    best = joined;
+    for (int i = 0; i < wide; i += 16) store(total + i, stored(mul(load(total + i), kept)));
+}
+
 // Rows with `heads` queries each, kQueriesTogether in all at most; q: [rows * heads, dim].
+// `sinks`: of the heads, or null.
 template <typename T>
-void attend(const AttentionArgs& args, const float* q, int heads, float* out) {
+void attend(const AttentionArgs& args, const float* q, int heads, const float* sinks, float* out) {
     const int dim = args.dim, wide = padded(dim), queries = args.rows * heads;
     Softmax state{};
     state.total = args.scratch;
@@ -245,6 +263,8 @@ void attend(const AttentionArgs& args, const float* q, int heads, float* out) {
     for (int c = begin; c < end; c++)
         read_chunk<T>(args, state, q, 0, queries, page(c), ahead(c, longest), 0, kPage);
     for (int r = 0; r < args.rows; r++) alone(r, end, longest + 1);
+    for (int i = 0; sinks && i < queries; i++)
+        join_sink(sinks[i % heads], state.best[i], state.sum[i], state.total + i * wide, wide);
     for (int i = 0; i < queries; i++) {
         const VecF denominator = set1(state.sum[i]);
         const float* have = state.total + i * wide;
@@ -260,7 +280,7 @@ void attend_all(const AttentionArgs& args) {
     if (args.rows == 1) {
         for (int h = 0; h < args.heads; h += kQueriesTogether)
             attend<T>(args, args.q + h * args.dim, smaller(args.heads - h, kQueriesTogether),
-                      args.out + h * args.dim);
+                      args.sinks ? args.sinks + h : nullptr, args.out + h * args.dim);
         return;
     }
     // Side by side, where kernels find them.
@@ -269,7 +289,7 @@ void attend_all(const AttentionArgs& args) {
                static_cast<size_t>(kQueriesTogether) * padded(args.dim);
     for (int r = 0; r < args.rows; r++)
         std::memcpy(q + own * r, args.q + args.q_stride * r, own * sizeof(float));
-    attend<T>(args, q, args.heads, args.out);
+    attend<T>(args, q, args.heads, args.sinks, args.out);
 }
 
 inline void store_elements(uint16_t* out, VecF v) { store_half(out, v); }

@@ -112,8 +112,10 @@ struct AttentionArgs {
     const void* const* pages;  // page p: this KV head's keys, then values (see kv_head_bytes)
     int rows, heads, window, dim;
     float scale;
-    bool half;   // f16 cache, else f32
-    float* out;  // row r's, [heads, dim], go to out + r * out_stride
+    float cap;           // of the scores, 0 for none
+    const float* sinks;  // [heads]: a score that no key has, or null
+    bool half;           // f16 cache, else f32
+    float* out;          // row r's, [heads, dim], go to out + r * out_stride
     size_t out_stride;
     float* scratch;  // attention_scratch(dim) floats
 };
@@ -143,6 +145,10 @@ struct Kernels {
     void (*linear[kFormats])(ProductArgs&);  // by Format
     void (*linear_grid[kFormats])(ProductArgs&);
     void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);
+    void (*layer_norm)(const float* x, const float* weight, float* y, int n, float eps);
+    float (*sum_squares)(const float* x, int n);
+    // y[i] = x[i] * factor * weight[i]
+    void (*scale_by)(const float* x, float factor, const float* weight, float* y, int n);
     // `limit` and `alpha` are those of clamped_silu.
     void (*gated_mul)(GateFunction, const float* gate, const float* up, float* y, int n,
                       float limit, float alpha);
@@ -157,6 +163,10 @@ struct Kernels {
     void (*latent_attention)(const LatentArgs&);
     // x[i] += grid[i] * 2^-24 (+ bias); false where a sum is out of range.
     bool (*residual_add)(const int64_t* grid, const float* bias, float* x, int n);
+    // y[i] = x[i] + other[i] * factor
+    void (*add_scaled)(const float* x, const float* other, float factor, float* y, int n);
+    void (*scale)(const float* x, float factor, float* y, int n);
+    void (*soft_cap)(const float* x, float cap, float* y, int n);
     void (*exp)(const float* x, float* y, size_t n);
     // Softmax over n logits, and the logistic function of each.
     void (*softmax)(const float* x, float* y, int n);

@@ -37,6 +37,13 @@ inline VecF exp(VecF x) {
     return mul(mul(p, power_of_two(half)), power_of_two(isub(whole, half)));
 }
 
+// cap * tanh(x / cap), bounded by cap.
+inline VecF capped(VecF x, VecF cap) {
+    const VecF z = div(x, cap);
+    const VecF e = exp(add(z, z));
+    return mul(cap, sub(set1(1.0f), div(set1(2.0f), add(set1(1.0f), e))));
+}
+
 // The tree over 64 virtual lanes: 64 -> 32 -> 16, and on in reduce_add.
 inline float reduce_lanes(VecF a, VecF b, VecF c, VecF d) {
     return reduce_add(add(add(a, c), add(b, d)));
@@ -47,6 +54,23 @@ inline VecF add_square(const float* x, int n, VecF sum) {
     if (n <= 0) return sum;
     const VecF v = load_some(x, n);
     return fma(v, v, sum);
+}
+
+// A lane's next element itself.
+inline VecF add_plain(const float* x, int n, VecF sum) {
+    return n <= 0 ? sum : add(sum, load_some(x, n));
+}
+
+// Sum over 64 virtual lanes and the fixed tree.
+inline float sum_plain(const float* x, int n) {
+    VecF a = zero(), b = zero(), c = zero(), d = zero();
+    for (; n > 0; n -= 64, x += 64) {
+        a = add_plain(x, n, a);
+        b = add_plain(x + 16, n - 16, b);
+        c = add_plain(x + 32, n - 32, c);
+        d = add_plain(x + 48, n - 48, d);
+    }
+    return reduce_lanes(a, b, c, d);
 }
 
 // Sum of squares over 64 virtual lanes and the fixed tree. Named, for compilers put arrays into

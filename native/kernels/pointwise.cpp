@@ -5,10 +5,8 @@
 
 namespace bw::BW_ISA_NAME {
 
-void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
-    float mean = sum_squares(x, n) / static_cast<float>(n);
-    float r = 1.0f / __builtin_sqrtf(mean + eps);
-    VecF scale = set1(r);
+void scale_by(const float* x, float factor, const float* weight, float* y, int n) {
+    VecF scale = set1(factor);
     int i = 0;
     for (; i + 16 <= n; i += 16)
         store(y + i, stored(mul(mul(load(x + i), scale), load(weight + i))));
@@ -17,6 +15,42 @@ void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
         VecF v = mul(mul(load_first(x + i, rest), scale), load_first(weight + i, rest));
         store_first(y + i, stored(v), rest);
     }
+}
+
+void rms_norm(const float* x, const float* weight, float* y, int n, float eps) {
+    float mean = sum_squares(x, n) / static_cast<float>(n);
+    scale_by(x, 1.0f / __builtin_sqrtf(mean + eps), weight, y, n);
+}
+
+float squares(const float* x, int n) { return sum_squares(x, n); }
+
+// y holds what is left without the mean until it is scaled.
+void layer_norm(const float* x, const float* weight, float* y, int n, float eps) {
+    const VecF mean = set1(sum_plain(x, n) / static_cast<float>(n));
+    for (int i = 0; i < n; i += 16)
+        store_some(y + i, stored(sub(load_some(x + i, n - i), mean)), n - i);
+    const float variance = sum_squares(y, n) / static_cast<float>(n);
+    scale_by(y, 1.0f / __builtin_sqrtf(variance + eps), weight, y, n);
+}
+
+void add_scaled(const float* x, const float* other, float factor, float* y, int n) {
+    const VecF times = set1(factor);
+    for (int i = 0; i < n; i += 16) {
+        const VecF more = mul(load_some(other + i, n - i), times);
+        store_some(y + i, stored(add(load_some(x + i, n - i), more)), n - i);
+    }
+}
+
+void scale(const float* x, float factor, float* y, int n) {
+    const VecF times = set1(factor);
+    for (int i = 0; i < n; i += 16)
+        store_some(y + i, stored(mul(load_some(x + i, n - i), times)), n - i);
+}
+
+void soft_cap(const float* x, float cap, float* y, int n) {
+    const VecF most = set1(cap);
+    for (int i = 0; i < n; i += 16)
+        store_some(y + i, stored(capped(load_some(x + i, n - i), most)), n - i);
 }
 
 namespace {

@@ -6,6 +6,12 @@ namespace bw::BW_ISA_NAME {
 
 bool quantize(Format, const float*, const Layout&, uint8_t*);
 void rms_norm(const float*, const float*, float*, int, float);
+void layer_norm(const float*, const float*, float*, int, float);
+float squares(const float*, int);
+void scale_by(const float*, float, const float*, float*, int);
+void add_scaled(const float*, const float*, float, float*, int);
+void scale(const float*, float, float*, int);
+void soft_cap(const float*, float, float*, int);
 void gated_mul(GateFunction, const float*, const float*, float*, int, float, float);
 void rope(float*, const float*, const float*, int, bool);
 bool residual_add(const int64_t*, const float*, float*, int);

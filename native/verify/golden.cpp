@@ -74,6 +74,12 @@ constexpr Expected kExpected[] = {
     {"linear ulaw4, 85 rows", 0xa4f7a3131d5aa636},
     {"linear_grid ulaw4, 85 rows", 0x82668ae7fc3fbf69},
     {"linear ulaw4, small", 0xf66f81f1d0def84d},
+    {"layer_norm", 0x93060cc6cb6a6635},
+    {"pointwise", 0xf63967a83a5a8018},
+    {"layer_norm, small", 0x4e6ffd8aada31374},
+    {"pointwise, small", 0x69ac992667d8ecb1},
+    {"attention f16, bounded", 0x26c46f037153cfbf},
+    {"attention f32, bounded", 0x8228a6789c14babc},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -127,14 +133,15 @@ uint64_t product(const Kernels& kernels, Format format, size_t rows, const Layou
 }
 
 // 333 are five rounds of the lanes, and a short one.
-uint64_t rms_norm(const Kernels& kernels, int reach) {
+using Norm = void (*)(const float*, const float*, float*, int, float);
+uint64_t norm(Norm kernel, int reach) {
     Numbers numbers(13);
     std::vector<float> all;
     for (size_t n : {77, 333}) {
         const auto x = numbers.many(n, reach),
                    weight = numbers.many(n, reach == kSmall ? reach : 2);
         std::vector<float> y(n);
-        kernels.rms_norm(x.data(), weight.data(), y.data(), static_cast<int>(n), 1e-5f);
+        kernel(x.data(), weight.data(), y.data(), static_cast<int>(n), 1e-5f);
         all.insert(all.end(), y.begin(), y.end());
     }
     return digest(all);
@@ -191,6 +198,20 @@ uint64_t residual_add(const Kernels& kernels, int reach) {
     return digest(x);
 }
 
+// Sums, factors and bounds of numbers in the same place, and sums of squares.
+uint64_t pointwise(const Kernels& kernels, int reach) {
+    Numbers numbers(61);
+    const auto x = numbers.many(77, reach), other = numbers.many(77, reach);
+    std::vector<float> all, y(77);
+    auto keep = [&] { all.insert(all.end(), y.begin(), y.end()); };
+    kernels.add_scaled(x.data(), other.data(), 0.22f, y.data(), 77), keep();
+    kernels.scale(x.data(), 61.96773f, y.data(), 77), keep();
+    kernels.scale_by(x.data(), 0.37f, other.data(), y.data(), 77), keep();
+    for (float cap : {30.0f, 0.5f}) kernels.soft_cap(x.data(), cap, y.data(), 77), keep();
+    all.push_back(kernels.sum_squares(x.data(), 77));
+    return digest(all);
+}
+
 uint64_t exponential(const Kernels& kernels) {
     std::vector<float> x, y;
     // The host's, whose subnormals count (section 7). Every 1/16 over the whole range, results that
@@ -243,7 +264,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(product(kernels, format, 85, {530, 530}));
         digests.push_back(product(kernels, format, 85, {530, 88}));
     }
-    digests.push_back(rms_norm(kernels, 6));
+    digests.push_back(norm(kernels.rms_norm, 6));
     digests.push_back(gated_mul(kernels, GateFunction::silu, 6));
     digests.push_back(rope(kernels, 4));
     digests.push_back(residual_add(kernels, 6));
@@ -256,7 +277,7 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
     digests.push_back(content(kernels));
     for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4})
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
-    digests.push_back(rms_norm(kernels, kSmall));
+    digests.push_back(norm(kernels.rms_norm, kSmall));
     digests.push_back(gated_mul(kernels, GateFunction::silu, kSmall));
     digests.push_back(rope(kernels, kSmall));
     digests.push_back(residual_add(kernels, kSmall));
@@ -275,6 +296,12 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(product(kernels, format, 85, {530, 88}));
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
     }
+    for (int reach : {6, kSmall}) {
+        digests.push_back(norm(kernels.layer_norm, reach));
+        digests.push_back(pointwise(kernels, reach));
+    }
+    digests.push_back(golden_attention_bounded(kernels, true));
+    digests.push_back(golden_attention_bounded(kernels, false));
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});

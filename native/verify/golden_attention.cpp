@@ -32,7 +32,8 @@ struct KvHead {
 
     // What `heads` queries of each row come to; q and the results: [rows, heads, kDim].
     std::vector<float> attend(const Kernels& kernels, const std::vector<float>& q,
-                              const std::vector<int32_t>& positions, int heads, int window) {
+                              const std::vector<int32_t>& positions, int heads, int window,
+                              float cap = 0.0f, const float* sinks = nullptr) {
         std::vector<float> out(q.size());
         AttentionArgs args{};
         args.q = q.data();
@@ -46,6 +47,8 @@ struct KvHead {
         args.dim = kDim;
         args.scale = 0.15811388f;
         args.half = half;
+        args.cap = cap;
+        args.sinks = sinks;
         args.scratch = scratch.data();
         kernels.attention(args);
         return out;
@@ -63,6 +66,25 @@ uint64_t golden_attention(const Kernels& kernels, bool half) {
         const auto out = head.attend(kernels, q, {KvHead::kPositions - 1}, 11, window);
         all.insert(all.end(), out.begin(), out.end());
     }
+    return digest(all);
+}
+
+uint64_t golden_attention_bounded(const Kernels& kernels, bool half) {
+    Numbers numbers(59);
+    KvHead head(kernels, half, numbers);
+    std::vector<float> all = {head.good ? 1.0f : 0.0f};
+    const auto sinks = numbers.many(11, 4);
+    const std::vector<int32_t> rows = {60, 64, 128, 150};
+    for (int window : {0, 70})
+        for (float cap : {0.0f, 5.0f}) {
+            auto q = numbers.many(size_t{11} * KvHead::kDim, 3);
+            auto out =
+                head.attend(kernels, q, {KvHead::kPositions - 1}, 11, window, cap, sinks.data());
+            all.insert(all.end(), out.begin(), out.end());
+            q = numbers.many(rows.size() * 2 * KvHead::kDim, 3);
+            out = head.attend(kernels, q, rows, 2, window, cap, sinks.data());
+            all.insert(all.end(), out.begin(), out.end());
+        }
     return digest(all);
 }
 

@@ -85,10 +85,11 @@ class NativeStepExchange:
         return self._floats(op.outputs[0], self._rows).copy()
 
     def all_reduce(self, op: Op, grid_TN: Grid) -> Grid:
-        grid, residual = op.inputs
+        grid = op.inputs[0]
         sums_TN = self._executor.grid(self._buffers[grid.buffer])[: self._rows, : grid.width]
         sums_TN[:] = grid_TN
-        self._floats(residual, self._rows)[:] = 0  # what the sums are added to here is nobody's
+        for residual in op.inputs[1:]:
+            self._floats(residual, self._rows)[:] = 0  # what they are added to here is nobody's
         self._perform(op)
         return sums_TN.copy()
 

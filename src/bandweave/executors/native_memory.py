@@ -47,7 +47,7 @@ def exchange_bytes(program: Program, rows: int) -> int:
     """
     own = received = 0
     for op in program.ops:
-        if op.kind == "all_reduce_add":
+        if BY_KIND[op.kind].cost == "sum":
             group = op.attributes["group"]
             assert isinstance(group, tuple)
             if len(group) == 1:

@@ -7,6 +7,7 @@ from bandweave.models.graph import Graph, Value
 from bandweave.models.spec import (
     HeadsSpec,
     LatentSpec,
+    LayerSpec,
     LinearSpec,
     MixtureSpec,
     MlpSpec,
@@ -14,35 +15,40 @@ from bandweave.models.spec import (
 )
 
 
-def attention_block(g: Graph, x: Value, attention: HeadsSpec) -> Value:
-    """Pre-norm grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rope."""
+def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
+    """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245), with rope where there is
+    one; the heads' outputs, side by side."""
     dim = attention.head_dim
     kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
-    y = g.rms_norm(x, "input_norm")
     q, k, v = g.linear(
         y,
-        (
-            ("q_proj", heads(attention.num_heads, dim)),
-            ("k_proj", kv),
-            ("v_proj", kv),
-        ),
+        (("q_proj", heads(attention.num_heads, dim)), ("k_proj", kv), ("v_proj", kv)),
         bias=attention.qkv_bias,
     )
     if attention.qk_norm == "head":
         q = g.head_norm(q, "q_norm", dim)
         k = g.head_norm(k, "k_norm", dim)
-    assert attention.rope is not None, "every family that is run turns its heads"
-    q = g.rope(q, attention.rope, dim=dim)
-    k = g.rope(k, attention.rope, dim=dim)
-    attended = g.attention(q, k, v, head_dim=dim, window=attention.window)
-    return g.linear_add(x, attended, "o_proj", bias=attention.output_bias)
+    if attention.qk_norm == "all":
+        q, k = g.norm_of_all(q, k, "q_norm", "k_norm")
+    if attention.rope is not None:
+        q = g.rope(q, attention.rope)
+        k = g.rope(k, attention.rope)
+    return g.attention(
+        q,
+        k,
+        v,
+        head_dim=dim,
+        window=attention.window,
+        scale=attention.scale,
+        cap=attention.score_cap,
+        sinks=attention.sinks,
+    )
 
 
-def latent_attention_block(g: Graph, x: Value, attention: LatentSpec) -> Value:
-    """Pre-norm multi-head latent attention (DeepSeek-V2, arXiv:2405.04434)."""
+def attend_latent(g: Graph, y: Value, attention: LatentSpec) -> Value:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434); the heads' outputs."""
     queries = heads(attention.num_heads, attention.query_dim)
     width = attention.kv_rank + attention.rope_dim
-    y = g.rms_norm(x, "input_norm")
     if attention.q_rank is None:
         q, kv = g.linear(y, (("q_proj", queries), ("kv_a_proj", width)))
     else:
@@ -52,45 +58,66 @@ def latent_attention_block(g: Graph, x: Value, attention: LatentSpec) -> Value:
     kv = g.part_norm(kv, "kv_a_norm", attention.kv_rank, attention.norm_eps)
     assert attention.rope is not None, "every family that is run turns its keys"
     kv = g.rope(kv, attention.rope, dim=width, offset=attention.kv_rank)
-    return g.linear_add(x, g.latent_attention(q, kv, attention), "o_proj")
+    return g.latent_attention(q, kv, attention)
 
 
-def gated_mlp_block(g: Graph, x: Value, mlp: MlpSpec) -> Value:
-    """Pre-norm gated MLP with SiLU (Shazeer 2020, arXiv:2002.05202)."""
-    y = g.rms_norm(x, "post_norm")
-    gate, up = g.linear(
-        y,
-        (
-            ("gate_proj", columns(mlp.intermediate_size)),
-            ("up_proj", columns(mlp.intermediate_size)),
-        ),
-        bias=mlp.bias,
-    )
-    return g.linear_add(x, g.gated_mul(gate, up, mlp.gate), "down_proj", bias=mlp.bias)
+def gate(g: Graph, y: Value, mlp: MlpSpec) -> Value:
+    """The gated columns of an MLP (Shazeer 2020, arXiv:2002.05202)."""
+    width = columns(mlp.intermediate_size)
+    gates, up = g.linear(y, (("gate_proj", width), ("up_proj", width)), bias=mlp.bias)
+    return g.gated_mul(gates, up, mlp.gate)
 
 
-def mixture_block(g: Graph, x: Value, mixture: MixtureSpec) -> Value:
-    """Pre-norm mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538)."""
-    y = g.rms_norm(x, "post_norm")
+def join(g: Graph, x: Value, layer: LayerSpec, inputs: Value, weight: str, *, bias: bool) -> Value:
+    """Adds what a block's last product gives to the residual, in the layer's form."""
+    normed = layer.form in ("post", "both")
+    if not normed and layer.residual_factor == 1:
+        return g.linear_add(x, inputs, weight, bias=bias)
+    total = g.linear_sum(inputs, weight, bias=bias)
+    if normed:
+        name = "attention_out_norm" if weight == "o_proj" else "mlp_out_norm"
+        total = g.norm(total, name, out="normed")
+    return g.add(x, total, f"{weight}.add", factor=layer.residual_factor)
+
+
+def join_mixture(g: Graph, x: Value, layer: LayerSpec, y: Value, mixture: MixtureSpec) -> Value:
+    """Adds what a mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538) makes of ``y`` to
+    the residual, in the layer's form."""
     routes = g.route(y, mixture)
     made = g.expert_linear(y, routes, mixture)
-    return g.expert_add(x, made, routes, mixture)
+    normed = layer.form in ("post", "both")
+    if not normed and layer.residual_factor == 1:
+        return g.expert_add(x, made, routes, mixture)
+    total = g.expert_sum(made, routes, mixture)
+    if normed:
+        total = g.norm(total, "mlp_out_norm", out="normed")
+    return g.add(x, total, "experts.down.add", factor=layer.residual_factor)
+
+
+def layer_block(g: Graph, x: Value, layer: LayerSpec) -> Value:
+    """Attention and an MLP, in the layer's form."""
+    attention, mlp = layer.attention, layer.mlp
+    assert not isinstance(attention, LinearSpec)
+    y = x if layer.form == "post" else g.norm(x, "input_norm")
+    latent = isinstance(attention, LatentSpec)
+    attended = attend_latent(g, y, attention) if latent else attend(g, y, attention)
+    bias = False if latent else attention.output_bias
+    x = join(g, x, layer, attended, "o_proj", bias=bias)
+    if layer.form == "post":
+        y = x
+    elif layer.form != "parallel":
+        y = g.norm(x, "post_norm")
+    if isinstance(mlp, MixtureSpec):
+        return join_mixture(g, x, layer, y, mlp)
+    return join(g, x, layer, gate(g, y, mlp), "down_proj", bias=mlp.bias)
 
 
 def decoder(spec: ModelSpec) -> Graph:
-    """A stack of attention and MLP blocks between an embedding and a vocabulary."""
+    """A stack of layers between an embedding and a vocabulary."""
     g = Graph(spec)
     x = g.embed()
     for index, layer in enumerate(spec.layers):
-        assert not isinstance(layer.attention, LinearSpec)
         with g.layer(index):
-            if isinstance(layer.attention, LatentSpec):
-                x = latent_attention_block(g, x, layer.attention)
-            else:
-                x = attention_block(g, x, layer.attention)
-            if isinstance(layer.mlp, MixtureSpec):
-                x = mixture_block(g, x, layer.mlp)
-            else:
-                x = gated_mlp_block(g, x, layer.mlp)
-    g.logits(g.rms_norm(x, "norm"))
+            x = layer_block(g, x, layer)
+    g.logits(g.norm(x, "norm"))
     return g

@@ -27,8 +27,10 @@ class ConfigError(ValueError):
 
 
 #: Fields of which null says something that the default does not: as many KV heads as query heads,
-#: no window.
-_NULLABLE = ("num_key_value_heads", "sliding_window")
+#: no window, no bound.
+_NULLABLE = (
+    "num_key_value_heads", "sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
+)  # fmt: skip
 
 
 def with_defaults(config: Config, defaults: Config) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def check_fields(config: Config, own: tuple[str, ...] = ()) -> None:
     if config.get("is_encoder_decoder"):
         raise ConfigError("config.json: is_encoder_decoder is set; only decoders can be run")
     for name, what in _OBEYED.items():
-        if config.get(name) not in _NOTHING:
+        if name not in own and config.get(name) not in _NOTHING:
             raise _unsupported(name, config[name], what)
     for name, (what, neutral) in _FOREIGN.items():
         value = config.get(name)

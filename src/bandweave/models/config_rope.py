@@ -56,12 +56,6 @@ def rope(
     return spec
 
 
-def has_rope_of(config: Config, layer_type: str) -> bool:
-    """Whether the config has parameters for the layers of a type alone."""
-    _, parameters = _chosen(config)
-    return isinstance(parameters.get(layer_type), Mapping)
-
-
 def _chosen(config: Config) -> tuple[str, Config]:
     """The object that has the parameters, and its name: ``rope_scaling`` hides the other."""
     scaling = table(config, "rope_scaling")
@@ -71,14 +65,14 @@ def _chosen(config: Config) -> tuple[str, Config]:
 
 def _parameters(config: Config, layer_type: str) -> tuple[str, Config]:
     name, parameters = _chosen(config)
-    if layer_type and isinstance(parameters.get(layer_type), Mapping):
-        return f"{name}.{layer_type}", parameters[layer_type]
-    for field, value in parameters.items():
-        if isinstance(value, Mapping):
-            raise ConfigError(
-                f"config.json: {name} has parameters of their own for {shown(field)}; only one "
-                "rope for all layers is supported"
-            )
+    nested = [field for field, value in parameters.items() if isinstance(value, Mapping)]
+    if layer_type and nested:
+        return f"{name}.{layer_type}", table(parameters, layer_type)
+    if nested:
+        raise ConfigError(
+            f"config.json: {name} has parameters of their own for {shown(nested[0])}; only one "
+            "rope for all layers is supported"
+        )
     return name, parameters
 
 

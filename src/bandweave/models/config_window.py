@@ -1,36 +1,51 @@
-"""Which layers see only a window of the positions, by the fields of a ``config.json``.
-
-The engine gives all layers one window or none, so configs whose layers differ are refused. Knows no
-files.
-"""
+"""Which layers see only a window of the positions, by the fields of a ``config.json``. Knows no
+files."""
 
 from __future__ import annotations
 
-from bandweave.models.config import Config, ConfigError, integer, texts
+from bandweave.models.config import Config, ConfigError, flag, integer, texts
+from bandweave.models.config import count as counted
 from bandweave.shown import shown
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 _OLDER_NAMES = {"attention": FULL}
 
 
-def window(config: Config, kinds: list[str]) -> int | None:
-    """The window of all layers, None where they see everything; ``kinds`` says which slide.
+def windows(config: Config, kinds: list[str]) -> list[int | None]:
+    """The window of each layer, None where it sees everything; ``kinds`` says which slide.
 
     A window that the longest context does not exceed hides nothing and counts as none.
-    ``ConfigError`` where layers differ, and names the fields.
     """
     if SLIDING not in kinds:
-        return None
+        return [None] * len(kinds)
     size = integer(config, "sliding_window")
-    if size >= integer(config, "max_position_embeddings"):
-        return None
-    if FULL in kinds:
-        names = "layer_types" if texts(config, "layer_types") else "max_window_layers"
-        raise ConfigError(
-            f"config.json: by {names} some layers see a sliding_window of {size} and others "
-            "everything; only one window for all layers is supported"
-        )
-    return size
+    hides = size < integer(config, "max_position_embeddings")
+    return [size if hides and kind == SLIDING else None for kind in kinds]
+
+
+def kinds_from_a_layer_on(config: Config) -> list[str]:
+    """Where windows are used, ``layer_types`` say in which layers, else all from
+    ``max_window_layers`` on have one (Qwen)."""
+    kinds = listed_kinds(config)
+    count = integer(config, "num_hidden_layers")
+    if not flag(config, "use_sliding_window", False) or config.get("sliding_window") is None:
+        if SLIDING in kinds:
+            raise ConfigError(
+                f"config.json: layer_types has {SLIDING!r}, but use_sliding_window and "
+                "sliding_window say that there is no window"
+            )
+        return [FULL] * count
+    full = min(counted(config, "max_window_layers"), count)
+    return kinds or [FULL] * full + [SLIDING] * (count - full)
+
+
+def kinds_by_turns(config: Config, every: int) -> list[str]:
+    """``layer_types``, else one of ``sliding_window_pattern`` layers, or of ``every`` where the
+    config is silent, sees everything: the last of them."""
+    kinds = listed_kinds(config)
+    step = integer(config, "sliding_window_pattern", every)
+    count = integer(config, "num_hidden_layers")
+    return kinds or [SLIDING if (index + 1) % step else FULL for index in range(count)]
 
 
 def listed_kinds(config: Config) -> list[str]:

@@ -77,7 +77,7 @@ def _layers(config: Mapping[str, Any]) -> tuple[LayerSpec, ...]:
             known[kind, routes] = LayerSpec(
                 attention=_attention(config, kind),
                 mlp=_mlp(config, experts if routes else 0),
-                norms=4 if config["model_type"] == "gemma3_text" else 2,
+                form="both" if config["model_type"] == "gemma3_text" else "pre",
             )
         result.append(known[kind, routes])
     return tuple(result)

@@ -90,8 +90,9 @@ class GraphOp:
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``head_norm``, ``rope``, ``attention``, ``gated_mul``, ``linear_add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``latent_attention``, ``part_norm``, ``logits``."""
+    ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
+    ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
+    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -128,17 +129,22 @@ class Graph:
         return list(seen.values())
 
     def embed(self) -> Value:
-        """Embedding rows of the step's tokens: the residual ``x``, ``[rows, hidden_size]``."""
+        """Embedding rows of the step's tokens, times the model's factor: the residual ``x``,
+        ``[rows, hidden_size]``."""
+        attributes = {"factor": self.spec.embedding_factor}
         shape = (self.spec.vocab_size, self.spec.hidden_size)
         table = WeightSpec(name="embed_tokens", shape=shape, split=Split.REPLICATED)
         x = Value(name="x", width=self.spec.hidden_size)
-        return self._emit("embed", "embed", (), (x,), weights=(table,))[0]
+        return self._emit("embed", "embed", (), (x,), weights=(table,), attributes=attributes)[0]
 
-    def rms_norm(self, x: Value, weight: str) -> Value:
-        """Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    def norm(self, x: Value, weight: str, *, out: str = "y") -> Value:
+        """The model's kind of norm: root-mean-square (Zhang and Sennrich 2019, arXiv:1910.07467),
+        or LayerNorm without bias (Ba et al. 2016, arXiv:1607.06450). ``out`` names what it
+        gives."""
         vector = self._weight(weight, (x.width,), Split.REPLICATED)
-        y = Value(name="y", width=x.width)
-        return self._emit("rms_norm", weight, (x,), (y,), weights=(vector,))[0]
+        kind = {"rms": "rms_norm", "layer": "layer_norm"}[self.spec.norm]
+        y = Value(name=out, width=x.width)
+        return self._emit(kind, weight, (x,), (y,), weights=(vector,))[0]
 
     def linear(
         self, y: Value, weights: tuple[tuple[str, Cut | int], ...], *, bias: bool = False
@@ -164,9 +170,22 @@ class Graph:
         vector = self._weight(weight, (head_dim,), Split.REPLICATED)
         return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
 
-    def rope(self, value: Value, rope: RopeSpec, *, dim: int, offset: int = 0) -> Value:
-        """Rotates the heads of a value by their rows' positions, in place: of each ``dim`` elements
-        ``rope.rotary_dim`` from ``offset`` on."""
+    def norm_of_all(self, q: Value, k: Value, q_weight: str, k_weight: str) -> tuple[Value, Value]:
+        """RMS norms of queries and of keys, each over all of its heads together, in place."""
+        vectors = tuple(
+            self._weight(name, (value.width,), Split.ALL_TO_SHARDED, value.cut)
+            for name, value in ((q_weight, q), (k_weight, k))
+        )
+        self._emit("norm_of_all", "qk_norm", (q, k), (q, k), weights=vectors)
+        return q, k
+
+    def rope(
+        self, value: Value, rope: RopeSpec, *, dim: int | None = None, offset: int = 0
+    ) -> Value:
+        """Rotates the heads of a value by their rows' positions, in place: of each ``dim``
+        elements, a head of its cut where None, ``rope.rotary_dim`` from ``offset`` on."""
+        if dim is None:
+            dim = value.width if value.cut is None else value.cut.width
         name = f"{value.name}_rope"
         attributes: Attributes = {"rope": rope, "dim": dim, "offset": offset}
         return self._emit("rope", name, (value,), (value,), attributes=attributes)[0]
@@ -180,18 +199,29 @@ class Graph:
         head_dim: int,
         window: int | None = None,
         scale: float | None = None,
+        cap: float = 0.0,
+        sinks: bool = False,
     ) -> Value:
         """Appends ``k`` and ``v`` to the layer's cache, then attends causally over the cache.
 
         ``window``: keys that a row sees, None for all of them; ``scale``: of the scores, None for
-        one over the square root of a head's elements.
+        one over the square root of a head's elements; ``cap``: bounds them, 0 for no bound;
+        ``sinks``: each head has a score that no key has.
         """
         out = Value(name="attended", width=q.width, cut=q.cut)
         attributes = {
             "window": window or 0,
             "scale": 1 / math.sqrt(head_dim) if scale is None else scale,
+            "cap": cap,
         }
-        return self._emit("attention", "attention", (q, k, v), (out,), attributes=attributes)[0]
+        vectors: tuple[WeightSpec, ...] = ()
+        if sinks:
+            assert q.cut is not None
+            one_each = heads(q.cut.total, 1)
+            vectors = (self._weight("sinks", (one_each.total,), Split.ALL_TO_SHARDED, one_each),)
+        return self._emit(
+            "attention", "attention", (q, k, v), (out,), weights=vectors, attributes=attributes
+        )[0]
 
     def latent_attention(self, q: Value, kv: Value, spec: LatentSpec) -> Value:
         """Appends ``kv``, the latent and the rotated key of each row, to the layer's cache, then
@@ -230,6 +260,20 @@ class Graph:
             "linear_add", weight, (x, inputs), (x,), weights=(matrix,), biases=(vector,)
         )[0]
 
+    def linear_sum(self, inputs: Value, weight: str, *, bias: bool = False) -> Value:
+        """``inputs @ weight.T``, ``sharded_to_all``: the nodes' sums, which every node gets."""
+        width = self.spec.hidden_size
+        matrix = self._weight(weight, (width, inputs.width), Split.SHARDED_TO_ALL, inputs.cut)
+        vector = self._weight(f"{weight}.bias", (width,), Split.REPLICATED) if bias else None
+        out = Value(name="sum", width=width)
+        return self._emit(
+            "linear_sum", weight, (inputs,), (out,), weights=(matrix,), biases=(vector,)
+        )[0]
+
+    def add(self, x: Value, other: Value, name: str, *, factor: float = 1.0) -> Value:
+        """``x + other * factor``, in place of ``x``."""
+        return self._emit("add", name, (x, other), (x,), attributes={"factor": factor})[0]
+
     def route(self, y: Value, mixture: MixtureSpec) -> Value:
         """The chosen experts of each row and their weights, on every node alike."""
         router = mixture.router
@@ -266,28 +310,42 @@ class Graph:
         )[0]  # fmt: skip
 
     def expert_add(self, x: Value, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
-        """``x`` plus the weighted sum of what the experts make of ``silu(gate) * up``: where the
+        """``x`` plus the weighted sum of what the experts make of ``f(gate) * up``: where the
         nodes' sums meet."""
+        return self._expert_sum("expert_add", (x, made, routes), x, mixture)
+
+    def expert_sum(self, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """That sum on its own, which every node gets."""
+        out = Value(name="sum", width=self.spec.hidden_size)
+        return self._expert_sum("expert_sum", (made, routes), out, mixture)
+
+    def _expert_sum(
+        self, kind: str, inputs: tuple[Value, ...], out: Value, mixture: MixtureSpec
+    ) -> Value:
         weights, biases = [], []
         for name, width in _experts(mixture):
-            full, shape = f"{name}.down_proj", (x.width, width)
+            full, shape = f"{name}.down_proj", (out.width, width)
             weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
-            vector = self._weight(f"{full}.bias", (x.width,), Split.REPLICATED)
+            vector = self._weight(f"{full}.bias", (out.width,), Split.REPLICATED)
             biases.append(vector if mixture.bias else None)
         return self._emit(
-            "expert_add", "experts.down", (x, made, routes), (x,), weights=tuple(weights),
+            kind, "experts.down", inputs, (out,), weights=tuple(weights),
             biases=tuple(biases), attributes={"mixture": mixture},
         )[0]  # fmt: skip
 
     def logits(self, y: Value) -> Value:
-        """The vocabulary projection of the rows whose logits the step asks for."""
+        """The vocabulary projection of the rows whose logits the step asks for, times the model's
+        factor and then within its bound."""
         shape = (self.spec.vocab_size, y.width)
         name = "embed_tokens" if self.spec.tied_embeddings else "lm_head"
         matrix = WeightSpec(
             name=name, shape=shape, split=Split.ALL_TO_SHARDED, cut=vocabulary(self.spec.vocab_size)
         )
         out = Value(name="logits", width=self.spec.vocab_size, cut=vocabulary(self.spec.vocab_size))
-        return self._emit("logits", "lm_head", (y,), (out,), weights=(matrix,))[0]
+        attributes = {"factor": self.spec.logit_factor, "cap": self.spec.logit_cap}
+        return self._emit(
+            "logits", "lm_head", (y,), (out,), weights=(matrix,), attributes=attributes
+        )[0]
 
     def _weight(
         self, name: str, shape: tuple[int, ...], split: Split, cut: Cut | None = None

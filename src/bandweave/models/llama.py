@@ -14,7 +14,7 @@ from bandweave.models.blocks import decoder
 from bandweave.models.config import Config, ConfigError
 from bandweave.models.config_fields import refuse_biases
 from bandweave.models.config_rope import rope
-from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, window
+from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, windows
 from bandweave.models.graph import Graph
 from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER
@@ -84,7 +84,7 @@ def _llama_window(config: Config) -> int | None:
     """Llama's class has no window. transformers' cache obeys the field all the same while its
     masks do not, so that answers depend on how a prompt is read: refused where it can show."""
     refuse_other_kinds(config, FULL)
-    if config.get("sliding_window") is not None and window(config, [SLIDING]) is not None:
+    if config.get("sliding_window") is not None and windows(config, [SLIDING]) != [None]:
         raise ConfigError(
             f"config.json: sliding_window is {config['sliding_window']}, but models of the "
             f"architecture {_LLAMA} have no window; Mistral's have one"
@@ -97,7 +97,7 @@ def _mistral_window(config: Config) -> int | None:
     if config.get("sliding_window") is None:
         refuse_other_kinds(config, FULL)
         return None
-    size = window(config, [SLIDING])
+    (size,) = windows(config, [SLIDING])
     if size is None:
         return None
     if not fields.flag(config, "use_sliding_window", True):

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 
+from bandweave.models import (
+    cohere2,
+    gemma,
+    glm4,
+    granite,
+    llama,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    seed_oss,
+    smollm3,
+)
 from bandweave.models import config as fields
-from bandweave.models import llama, qwen3
 from bandweave.models.config import Config, ConfigError, with_defaults
 from bandweave.models.config_fields import check_fields
 from bandweave.models.graph import Graph
@@ -14,7 +26,11 @@ from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import Names, named
 from bandweave.shown import shown
 
-_FAMILIES: Mapping[str, ModuleType] = {"llama": llama, "qwen3": qwen3}
+_FAMILIES: Mapping[str, ModuleType] = {
+    "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma": gemma, "phi3": phi3, "glm4": glm4,
+    "olmo2": olmo2, "granite": granite, "smollm3": smollm3, "seed_oss": seed_oss,
+    "cohere2": cohere2,
+}  # fmt: skip
 
 
 def supported_architectures() -> tuple[str, ...]:

@@ -34,10 +34,12 @@ def _check(spec: object, **most: int) -> None:
 class HeadsSpec:
     """Multi-head attention, grouped- or multi-query where there are fewer KV heads.
 
-    ``window``: positions that a row sees at most, None for all; ``qk_norm``: queries and keys are
-    normed, ``"head"`` by head, ``"all"`` over all heads; ``sinks``: a logit a head that no position
-    has; ``output_gate``: the query projection also gives a gate of the output. ``rope`` is None
-    where only counts are wanted.
+    ``rope``: None where heads are not turned, or only counts are wanted; ``window``: positions that
+    a row sees at most, None for all; ``scale``: of the scores, None for one over the square root of
+    ``head_dim``; ``score_cap``: scores are bounded by its tanh, 0 for no bound; ``qk_norm``:
+    queries and keys are normed, ``"head"`` by head, ``"all"`` over all heads; ``sinks``: a logit a
+    head that no position has; ``output_gate``: the query projection also gives a gate of the
+    output.
     """
 
     num_heads: int
@@ -45,6 +47,8 @@ class HeadsSpec:
     head_dim: int
     rope: RopeSpec | None = None
     window: int | None = None
+    scale: float | None = None
+    score_cap: float = 0.0
     qkv_bias: bool = False
     output_bias: bool = False
     qk_norm: str = ""
@@ -215,24 +219,43 @@ class MixtureSpec:
         return self.top_k + (1 if self.shared_size else 0)
 
 
+_NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}
+
 Attention = HeadsSpec | LatentSpec | LinearSpec
 Mlp = MlpSpec | MixtureSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """One decoder layer; ``norms``: norms of the residual's width."""
+    """One decoder layer.
+
+    ``form``: where its norms are. ``"pre"``: of what each block reads (Llama); ``"post"``: of what
+    each block gives, before it is added (OLMo 2); ``"both"`` (Gemma 2); ``"parallel"``: one norm of
+    what both blocks read (Cohere). ``residual_factor``: of what each block gives.
+    """
 
     attention: Attention
     mlp: Mlp
-    norms: int = 2
+    form: str = "pre"
+    residual_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        assert self.form in _NORMS, self.form
+
+    @property
+    def norms(self) -> int:
+        """How many norms of the residual's width it has."""
+        return _NORMS[self.form]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything that a family's text needs to emit its operations, and that counts are made of.
 
-    ``family`` is a name of the registry; layers that are alike may be one object.
+    ``family`` is a name of the registry; layers that are alike may be one object. ``norm``:
+    ``"rms"`` or ``"layer"`` (without bias); ``norm_offset``: added to every norm's weights;
+    ``embedding_factor`` and ``logit_factor``: of the embedding rows and of the logits;
+    ``logit_cap``: bounds the logits by its tanh, 0 for no bound.
     """
 
     family: str
@@ -242,8 +265,14 @@ class ModelSpec:
     norm_eps: float
     layers: tuple[LayerSpec, ...]
     tied_embeddings: bool = False
+    norm: str = "rms"
+    norm_offset: float = 0.0
+    embedding_factor: float = 1.0
+    logit_factor: float = 1.0
+    logit_cap: float = 0.0
 
     def __post_init__(self) -> None:
+        assert self.norm in ("rms", "layer"), self.norm
         _check(self, hidden_size=MOST_SIZE, vocab_size=MOST_SIZE, context_length=MOST_POSITIONS)
         if not 1 <= len(self.layers) <= MOST_LAYERS:
             raise ValueError(f"{len(self.layers)} layers; there may be 1 to {MOST_LAYERS}")

@@ -109,6 +109,16 @@ DECODER: Mapping[str, str] = {
 }
 
 
+QK_NORMS: Mapping[str, str] = {
+    "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
+    "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
+}
+
+FUSED_GATE_UP: Names = fused(
+    "model.layers.{}.mlp.gate_up_proj.weight", "layers.{}.gate_proj", "layers.{}.up_proj"
+)
+
+
 def pattern_of(name: str) -> tuple[str, tuple[str, ...]]:
     """A name of bandweave's with ``{}`` in the place of its layer and its expert, and these."""
     words = name.split(".")

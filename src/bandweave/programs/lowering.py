@@ -93,21 +93,25 @@ class Lowering:
     def _embed(self, op: GraphOp) -> None:
         x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
         self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        if (factor := _number(op, "factor")) != 1:
+            self.made.op("scale", f"{op.name}.scale", (x,), (x,), factor=factor)
         if self.share.node == 0:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
             self.made.embedding = self.part(op.weights[0], rows, columns)
 
     def _rms_norm(self, op: GraphOp) -> None:
         (x,), (y,) = op.inputs, op.outputs
-        source = self.made.buffer("x", x.width)
+        source = self.views[x.name]
         rows = "step"
         if op.layer is None:  # the last norm: only rows that ask for logits go on
             taken = self.made.buffer("x_taken", x.width, rows="logits")
             self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"
-        target = self.made.buffer("y" if rows == "step" else "y_taken", y.width, rows=rows)
+        target = self.made.buffer(y.name if rows == "step" else "y_taken", y.width, rows=rows)
         self.views[y.name] = target
         self._norm(op, source, target, groups=1, dim=x.width)
+
+    _layer_norm = _rms_norm
 
     def _linear(self, op: GraphOp) -> None:
         own = [self.elements(value) for value in op.outputs]
@@ -148,6 +152,63 @@ class Lowering:
         (value,), (weight,) = op.inputs, op.weights
         view = replace(self.views[value.name], width=weight.shape[0])
         self._norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
+
+    def _norm_of_all(self, op: GraphOp) -> None:
+        """Each head's sum of squares goes to all nodes as the bits of a float, by a sum of integers
+        to which one node alone contributes them: no order of adding floats can show. Of nodes that
+        hold the same KV head that one does whose query heads are the first to read it."""
+        query, key = (value.cut for value in op.inputs)
+        assert query is not None and key is not None
+        grid = self.made.buffer("squares", query.total + key.total, dtype="grid")
+        heads = self.share.range(query)
+        begin = 0
+        columns: list[tuple[int, int]] = []
+        for value, cut in zip(op.inputs, (query, key), strict=True):
+            columns.append((begin, begin + cut.total))
+            own = self.share.range(cut)
+            if len(heads):
+                self.made.op(
+                    "square_sums",
+                    f"{op.name}.{value.name}_squares",
+                    (self.views[value.name],),
+                    (grid,),
+                    heads=len(own),
+                    dim=cut.width,
+                    skip=int(own.start * cut.sharing < heads.start),
+                    first=begin + own.start,
+                    begin=begin,
+                    end=begin + cut.total,
+                )
+            begin += cut.total
+        contributors = tuple(
+            node for node in self.group if len(self.split.shares[node].range(query))
+        )
+        self.made.op(
+            "all_reduce_bits",
+            f"{op.name}.reduce",
+            (grid,),
+            (grid,),
+            tag=self.tag,
+            group=tuple(self.group),
+            contributors=contributors,
+        )
+        if not len(heads):
+            return
+        for value, weight, (first, last) in zip(op.inputs, op.weights, columns, strict=True):
+            view = self.views[value.name]
+            assert value.cut is not None
+            self.made.op(
+                "norm_by_sums",
+                f"{op.name}.{value.name}",
+                (view, grid),
+                (view,),
+                vector=self._own_vector(weight, self.elements(value)),
+                heads=view.width // value.cut.width,
+                dim=value.cut.width,
+                begin=first,
+                end=last,
+                eps=self.spec.norm_eps,
+            )
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -201,7 +262,9 @@ class Lowering:
             heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
+            vector=self._own_vector(op.weights[0], heads) if op.weights else None,
             scale=_number(op, "scale"),
+            cap=_number(op, "cap"),
             window=_number(op, "window"),
             kv_map=kv_map,
         )
@@ -226,7 +289,8 @@ class Lowering:
         self.made.op(op.kind, op.name, inputs, (out,), **attributes)
 
     def _linear_add(self, op: GraphOp) -> None:
-        x, inputs = op.inputs
+        """A product whose inputs are split, and how its sums end."""
+        inputs, x = op.inputs[-1], op.outputs[0]
         (matrix,), cut = op.weights, inputs.cut
         assert matrix.split is WeightSplit.SHARDED_TO_ALL and cut is not None
         grid = self.made.buffer("grid", x.width, dtype="grid")
@@ -244,7 +308,7 @@ class Lowering:
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self.replicated(op.biases[0])
         contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
-        self.reduce(op.name, grid, vector=vector, contributors=contributors)
+        self.reduce(op, grid, vector=vector, contributors=contributors)
 
     def _logits(self, op: GraphOp) -> None:
         own = self.share.vocabulary
@@ -257,6 +321,10 @@ class Lowering:
             target = self.made.buffer("own_logits", len(own), rows="logits")
             source = self.views[op.inputs[0].name]
             self.made.op("linear", "lm_head", (source,), (target,), weight="lm_head")
+            if (factor := _number(op, "factor")) != 1:
+                self.made.op("scale", "lm_head.scale", (target,), (target,), factor=factor)
+            if cap := _number(op, "cap"):
+                self.made.op("soft_cap", "lm_head.cap", (target,), (target,), cap=cap)
         if len(own) or self.share.node == 0:
             self._gather()
 
@@ -304,31 +372,39 @@ class Lowering:
         dim: int,
         eps: float | None = None,
     ) -> None:
-        vector = self.replicated(op.weights[0])
+        vector = self.replicated(op.weights[0], offset=self.spec.norm_offset)
+        kind = "layer_norm" if op.kind == "layer_norm" else "rms_norm"
         self.made.op(
-            "rms_norm", op.name, (source,), (target,), vector=vector,
+            kind, op.name, (source,), (target,), vector=vector,
             groups=groups, dim=dim, eps=self.spec.norm_eps if eps is None else eps,
         )  # fmt: skip
 
-    def replicated(self, weight: WeightSpec | None) -> str | None:
+    def replicated(self, weight: WeightSpec | None, offset: float = 0.0) -> str | None:
         if weight is None:
             return None
-        size = weight.shape[0]
+        return self._own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
+
+    def _own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
+        """The name of some elements of a vector, with what is added to them."""
+        part = self.part(weight, elements)
         self.made.vectors[weight.name] = Vector(
-            name=weight.name, parts=(self.whole(weight),), size=size
+            name=weight.name, parts=(part,), size=len(elements), offset=offset
         )
         return weight.name
 
     def reduce(
-        self, name: str, grid: View, *, vector: str | None, contributors: tuple[int, ...]
+        self, op: GraphOp, grid: View, *, vector: str | None, contributors: tuple[int, ...]
     ) -> None:
-        """The contributors' sums meet, and go to the residual with a vector."""
-        residual = self.made.buffer("x", grid.width)
+        """The contributors' sums meet, with a vector: in the residual, or on their own."""
+        (value,) = op.outputs
+        out = self.made.buffer(value.name, value.width)
+        self.views[value.name] = out
+        alone = value.name != "x"
         self.made.op(
-            "all_reduce_add",
-            f"{name}.reduce",
-            (grid, residual),
-            (residual,),
+            "all_reduce" if alone else "all_reduce_add",
+            f"{op.name}.reduce",
+            (grid,) if alone else (grid, out),
+            (out,),
             vector=vector,
             tag=self.tag,
             group=tuple(self.group),
@@ -360,6 +436,8 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "route": lowering_mixture.route,
     "expert_linear": lowering_mixture.expert_linear,
     "expert_add": lowering_mixture.expert_add,
+    "expert_sum": lowering_mixture.expert_add,
+    "linear_sum": Lowering._linear_add,
     "latent_attention": lowering_latent.latent_attention,
 }
 

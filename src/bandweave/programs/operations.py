@@ -129,6 +129,51 @@ OPERATIONS: tuple[Operation, ...] = (
         shared="groups",
     ),
     Operation(
+        kind="layer_norm",
+        does="y = (x - mean) / deviation * vector, over each of groups groups of dim elements",
+        inputs=(Operand(name="x", rows="same", width=("groups", "dim")),),
+        outputs=(Operand(name="y", rows="same", width=("x",)),),
+        vector="dim",
+        attributes=_attributes(groups="count", dim="count", eps="real"),
+        shared="groups",
+        timed_as="rms_norm",
+    ),
+    Operation(
+        kind="square_sums",
+        does="columns [begin, end) of grid = float32 bits of each head's sum of squares of heads "
+        "heads of dim, all but the first skip of them, from column first on; 0 elsewhere",
+        inputs=(Operand(name="x", width=("heads", "dim")),),
+        outputs=(Operand(name="grid", dtype="grid"),),
+        attributes=_attributes(
+            heads="count", dim="count", skip="count", first="count", begin="count", end="count"
+        ),
+        timed_as="rms_norm",
+    ),
+    Operation(
+        kind="all_reduce_bits",
+        does="grid = the sum of the contributors' grids over the nodes of the group, exact in any "
+        "wire format, in place",
+        inputs=(Operand(name="grid", dtype="grid"),),
+        outputs=(Operand(name="sums", dtype="grid", width=("grid",)),),
+        attributes=_attributes(tag="tag", group="nodes", contributors="nodes"),
+        shared="lanes",
+        cost="sum",
+        item="exchange",
+    ),
+    Operation(
+        kind="norm_by_sums",
+        does="y = norm(x) * vector over all nodes' heads, whose sums of squares are the float32 "
+        "bits in columns [begin, end) of grid",
+        inputs=(
+            Operand(name="x", width=("heads", "dim")),
+            Operand(name="grid", dtype="grid"),
+        ),
+        outputs=(Operand(name="y", width=("x",)),),
+        vector="x",
+        attributes=_attributes(heads="count", dim="count", begin="count", end="count", eps="real"),
+        timed_as="rms_norm",
+    ),
+    Operation(
         kind="linear",
         does="y = x @ weight.T (+ vector), outputs split (all_to_sharded)",
         inputs=(Operand(name="x", rows="same"),),
@@ -172,16 +217,20 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         kind="attention",
-        does="y = attention of heads query heads over a cache; scores are scaled; kv_map[h] is "
-        "head h's KV head; window 0 sees all",
+        does="y = attention of heads query heads over a cache; scores are scaled, and bounded by "
+        "cap unless it is 0; kv_map[h] is head h's KV head; window 0 sees all; vector: a score a "
+        "head that no key has",
         inputs=(Operand(name="q", width=("heads", "k_dim")),),
         outputs=(Operand(name="y", width=("heads", "v_dim")),),
+        vector="heads",
+        optional_vector=True,
         attributes=_attributes(
             cache="cache",
             heads="count",
             k_dim="count",
             v_dim="count",
             scale="real",
+            cap="real",
             window="count",
             kv_map="indices",
         ),
@@ -331,6 +380,45 @@ OPERATIONS: tuple[Operation, ...] = (
         shared="lanes",
         cost="sum",
         item="exchange",
+    ),
+    Operation(
+        kind="all_reduce",
+        does="y = the sum of the contributors' grids (+ vector), over the nodes of the group",
+        inputs=(Operand(name="grid", dtype="grid"),),
+        outputs=(Operand(name="y", width=("grid",)),),
+        vector="grid",
+        optional_vector=True,
+        attributes=_attributes(tag="tag", group="nodes", contributors="nodes"),
+        shared="lanes",
+        cost="sum",
+        item="exchange",
+    ),
+    Operation(
+        kind="add",
+        does="y = x + other * factor",
+        inputs=(Operand(name="x"), Operand(name="other", width=("x",))),
+        outputs=(Operand(name="y", width=("x",)),),
+        attributes=_attributes(factor="real"),
+        shared="lanes",
+        timed_as="all_reduce_add",
+    ),
+    Operation(
+        kind="scale",
+        does="y = x * factor",
+        inputs=(Operand(name="x", rows="same"),),
+        outputs=(Operand(name="y", rows="same", width=("x",)),),
+        attributes=_attributes(factor="real"),
+        shared="lanes",
+        timed_as="all_reduce_add",
+    ),
+    Operation(
+        kind="soft_cap",
+        does="y = cap * tanh(x / cap)",
+        inputs=(Operand(name="x", rows="same"),),
+        outputs=(Operand(name="y", rows="same", width=("x",)),),
+        attributes=_attributes(cap="real"),
+        shared="lanes",
+        timed_as="gated_mul",
     ),
     Operation(
         kind="take_rows",

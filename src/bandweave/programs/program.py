@@ -97,11 +97,12 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Vector:
-    """A float32 vector: its parts one after the other."""
+    """A float32 vector: its parts one after the other, plus ``offset`` in float32."""
 
     name: str
     parts: tuple[Part, ...]
     size: int
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

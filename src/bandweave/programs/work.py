@@ -184,12 +184,16 @@ class _Work:
         """The segments of one layer, in each of which every node of the stage takes part."""
         by_node = [self._between_sums(self.programs[node], layer) for node in nodes]
         for parts in zip(*by_node, strict=True):
-            (meeting,) = {self._reduce(op) for _, op in parts}
+            meetings = {None if op is None else self._reduce(op) for _, op in parts}
+            assert len(meetings) == 1, f"the nodes of layer {layer} meet in other sums"
             local = {node: work for node, (work, _) in zip(nodes, parts, strict=True)}
-            yield Segment(local=local, meetings=(meeting,))
+            yield Segment(local=local, meetings=tuple(one for one in meetings if one is not None))
 
-    def _between_sums(self, program: Program, layer: int) -> Iterator[tuple[tuple[Local, ...], Op]]:
-        """What a node computes up to each of a layer's sums, and the sum."""
+    def _between_sums(
+        self, program: Program, layer: int
+    ) -> Iterator[tuple[tuple[Local, ...], Op | None]]:
+        """What a node computes up to each of a layer's sums, and the sum; then what follows the
+        last, with None."""
         local: list[Local] = []
         for op in program.ops:
             if op.layer != layer:
@@ -199,7 +203,8 @@ class _Work:
                 local = []
             else:
                 local += self._local(program, op)
-        assert not local, f"layer {layer} does not end in a sum"
+        if local:
+            yield tuple(local), None
 
     def _end(self, nodes: tuple[int, ...]) -> Segment:
         """What makes logits of the last layer's rows."""

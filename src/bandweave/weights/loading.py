@@ -128,6 +128,7 @@ def load_weights(
             raise
     vectors = {
         vector.name: np.concatenate([loading.read_vector(part) for part in vector.parts])
+        + np.float32(vector.offset)
         for vector in program.vectors.values()
     }
     return Weights(

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.executors.executor import PAGE_SIZE, Step
-from bandweave.executors.reference.math import F32, SMALLEST_WEIGHT, exp, fma, lane_sum
+from bandweave.executors.reference.math import (
+    F32,
+    SMALLEST_WEIGHT,
+    exp,
+    fma,
+    lane_sum,
+    soft_cap,
+)
 from bandweave.executors.reference.products import NumbersError
 from bandweave.formats.stored import stored
 
@@ -55,13 +62,24 @@ def attention(
     kv_map: tuple[int, ...],
     window: int,
     scale: float,
+    cap: float = 0.0,
+    sinks_H: F32 | None = None,
 ) -> F32:
-    """``[T, H, D]``; ``kv_map[h]`` is query head h's KV head, ``window`` 0 means none."""
+    """``[T, H, D]``; ``kv_map[h]`` is query head h's KV head, ``window`` 0 means none, and so does
+    a ``cap`` of 0; ``sinks_H``: a score a head that no key has."""
     out_THD = np.empty((*q_THD.shape[:2], cache.values.shape[3]), dtype=np.float32)
     for slot in np.unique(step.slots):
         rows = np.flatnonzero(step.slots == slot)
         out_THD[rows] = _attend_sequence(
-            q_THD[rows], step.positions[rows], step.page_tables[slot], cache, kv_map, window, scale
+            q_THD[rows],
+            step.positions[rows],
+            step.page_tables[slot],
+            cache,
+            kv_map,
+            window,
+            scale,
+            cap,
+            sinks_H,
         )
     return out_THD
 
@@ -74,6 +92,8 @@ def _attend_sequence(
     kv_map: tuple[int, ...],
     window: int,
     scale: float,
+    cap: float,
+    sinks_H: F32 | None,
 ) -> F32:
     """Rows of one sequence: visits the chunks in ascending order, each with the rows that see
     some of it."""
@@ -92,7 +112,7 @@ def _attend_sequence(
             continue
         k_CHD = cache.keys[pages[chunk]][:, kv_map].astype(np.float32)
         v_CHD = cache.values[pages[chunk]][:, kv_map].astype(np.float32)
-        m_TH, l_TH, o_THD = _chunk(q_THD[active], k_CHD, v_CHD, visible_TC[active], scale)
+        m_TH, l_TH, o_THD = _chunk(q_THD[active], k_CHD, v_CHD, visible_TC[active], scale, cap)
         old = M_TH[active], L_TH[active], O_THD[active]
         new = _merge(*old, m_TH, l_TH, o_THD)
         first = ~started_T[active]
@@ -100,12 +120,17 @@ def _attend_sequence(
         L_TH[active] = np.where(first[:, None], l_TH, new[1])
         O_THD[active] = np.where(first[:, None, None], o_THD, new[2])
         started_T |= active
+    if sinks_H is not None:
+        # The last to join: a weight that goes to no value.
+        m_TH = np.broadcast_to(sinks_H, (rows, heads)).astype(np.float32)
+        nothing_THD = np.zeros_like(O_THD)
+        M_TH, L_TH, O_THD = _merge(M_TH, L_TH, O_THD, m_TH, np.ones_like(L_TH), nothing_THD)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         return O_THD / L_TH[:, :, None]
 
 
 def _chunk(
-    q_THD: F32, k_CHD: F32, v_CHD: F32, visible_TC: npt.NDArray[np.bool_], scale: float
+    q_THD: F32, k_CHD: F32, v_CHD: F32, visible_TC: npt.NDArray[np.bool_], scale: float, cap: float
 ) -> tuple[F32, F32, F32]:
     """A chunk's largest score ``m_TH``, sum of weights ``l_TH`` and weighted values ``o_THD``."""
     rows, heads, dim = q_THD.shape
@@ -115,6 +140,8 @@ def _chunk(
         t_THC = fma(q_THD[:, :, d, None], np.ascontiguousarray(k_CHD[:, :, d].T), t_THC)
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         s_THC = t_THC * np.float32(scale)
+        if cap:
+            s_THC = soft_cap(s_THC, cap)
         m_TH = np.where(visible_THC, s_THC, np.float32(-np.inf)).max(axis=2)
         e_THC = _counted(exp(s_THC - m_TH[:, :, None]))
     e_THC = np.where(visible_THC, e_THC, np.float32(0))

@@ -97,7 +97,7 @@ class ThreadExchange:
 
     def all_reduce(self, op: Op, grid_TN: Grid) -> Grid:
         group, contributors = op.numbers("group"), op.numbers("contributors")
-        if len(group) > 1:
+        if len(group) > 1 and op.kind != "all_reduce_bits":  # whose grid holds no numbers
             grid_TN = round_grid(grid_TN, self._wire)
         if self._node in contributors:
             self._send(op, group, grid_TN)

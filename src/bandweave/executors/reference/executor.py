@@ -178,6 +178,37 @@ class ReferenceExecutor:
         x_THD = self._heads(source, op.number("dim"))
         self._set(target, math.rms_norm(x_THD, weight, op.real("eps")))
 
+    def _layer_norm(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        weight = self._vector(op)
+        assert weight is not None
+        x_THD = self._heads(source, op.number("dim"))
+        self._set(target, math.layer_norm(x_THD, weight, op.real("eps")))
+
+    def _square_sums(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        sums_TH = math.lane_sum_squares(self._heads(source, op.number("dim")))
+        bits_TH = sums_TH.view(np.int32).astype(np.int64) & 0x7FFFFFFF
+        grid_TN = self._grids[target.buffer]
+        grid_TN[:, op.number("begin") : op.number("end")] = 0
+        skip, first = op.number("skip"), op.number("first")
+        grid_TN[:, first + skip : first + op.number("heads")] = bits_TH[:, skip:]
+
+    def _all_reduce_bits(self, op: Op, step: Step) -> None:
+        (grid,) = op.inputs
+        self._grids[grid.buffer] = self._exchange.all_reduce(op, self._grids[grid.buffer])
+
+    def _norm_by_sums(self, op: Op, step: Step) -> None:
+        (source, grid), (target,) = op.inputs, op.outputs
+        begin, end = op.number("begin"), op.number("end")
+        bits_TH = self._grids[grid.buffer][:, begin:end]
+        sum_T = math.lane_sum(np.ascontiguousarray(bits_TH, dtype=np.int32).view(np.float32))
+        weight = self._vector(op)
+        assert weight is not None
+        count = (end - begin) * op.number("dim")
+        x_TN = self._get(source)
+        self._set(target, math.norm_by_sum(x_TN, sum_T, count, weight, op.real("eps")))
+
     def _linear(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         assert op.weight is not None
@@ -216,6 +247,8 @@ class ReferenceExecutor:
             kv_map=op.numbers("kv_map"),
             window=op.number("window"),
             scale=op.real("scale"),
+            cap=op.real("cap"),
+            sinks_H=self._vector(op),
         )
         self._set(target, y_THD)
 
@@ -310,6 +343,28 @@ class ReferenceExecutor:
         (grid, residual), (target,) = op.inputs, op.outputs
         total_TN = self._exchange.all_reduce(op, self._grids[grid.buffer])
         self._set(target, add_grid(self._get(residual), total_TN, self._vector(op)))
+
+    def _all_reduce(self, op: Op, step: Step) -> None:
+        (grid,), (target,) = op.inputs, op.outputs
+        total_TN = self._exchange.all_reduce(op, self._grids[grid.buffer])
+        zeros_TN = np.zeros(total_TN.shape, dtype=np.float32)
+        self._set(target, add_grid(zeros_TN, total_TN, self._vector(op)))
+
+    def _add(self, op: Op, step: Step) -> None:
+        (x, other), (target,) = op.inputs, op.outputs
+        with np.errstate(over="ignore", invalid="ignore"):
+            more: F32 = self._get(other) * np.float32(op.real("factor"))
+            self._set(target, self._get(x) + more)
+
+    def _scale(self, op: Op, step: Step) -> None:
+        (x,), (target,) = op.inputs, op.outputs
+        with np.errstate(over="ignore", invalid="ignore"):
+            y: F32 = self._get(x) * np.float32(op.real("factor"))
+            self._set(target, y)
+
+    def _soft_cap(self, op: Op, step: Step) -> None:
+        (x,), (target,) = op.inputs, op.outputs
+        self._set(target, math.soft_cap(self._get(x), op.real("cap")))
 
     def _take_rows(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs

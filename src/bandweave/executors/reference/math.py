@@ -163,13 +163,35 @@ def gated_mul(gate: F32, up: F32, function: str, *, limit: float = 0, alpha: flo
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F32:
     """Root-mean-square norm over the last axis."""
+    return norm_by_sum(x, lane_sum_squares(x), x.shape[-1], weight, eps)
+
+
+def norm_by_sum(x: F32, sum_squares: F32, count: int, weight: F32, eps: float) -> F32:
+    """``x`` over the root of the mean of ``count`` squares, whose sum is given, times ``weight``;
+    ``sum_squares`` has an axis less."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         own_eps = np.float32(eps)
         if own_eps < np.finfo(np.float32).tiny:  # a subnormal
             own_eps = np.float32(0)
-        mean = lane_sum_squares(x) / np.float32(x.shape[-1]) + own_eps
+        mean = sum_squares / np.float32(count) + own_eps
         r: F32 = np.divide(np.float32(1), np.sqrt(mean))
         return (x * r[..., None]) * weight
+
+
+def layer_norm(x: F32, weight: F32, eps: float) -> F32:
+    """Norm over the last axis, without the mean (Ba et al. 2016, arXiv:1607.06450)."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        mean: F32 = lane_sum(x) / np.float32(x.shape[-1])
+        return rms_norm(stored(x - mean[..., None]), weight, eps)
+
+
+def soft_cap(x: F32, cap: float) -> F32:
+    """``cap * tanh(x / cap)``."""
+    one, two, most = np.float32(1), np.float32(2), np.float32(cap)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        z: F32 = x / most
+        e = exp(z + z)
+        return most * (one - np.divide(two, one + e))
 
 
 def rope(
