@@ -12,7 +12,7 @@ from bandweave.models import config as fields
 from bandweave.models.config import ConfigError
 from bandweave.models.counted import counted_spec
 from bandweave.models.model_shape import AttentionShape, LayerShape, ModelShape
-from bandweave.models.registry import spec_from_config, with_family_defaults
+from bandweave.models.registry import architecture_of, spec_from_config
 from bandweave.models.spec import (
     Attention,
     HeadsSpec,
@@ -31,15 +31,21 @@ _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> ModelShape:
     """The shape of a parsed config.json; ``ConfigError`` where it cannot be counted.
 
-    A multimodal config counts as its ``text_config``: what a token of text reads.
+    What a family that is run says of it is what counts; families that are not are counted by
+    ``counted``. A multimodal config that cannot be run counts as its ``text_config``: what a token
+    of text reads.
     """
+    architectures, runs = fields.texts(config, "architectures"), True
     try:
-        spec, runs = spec_from_config(config), True
+        spec = spec_from_config(config)
     except ConfigError:
+        if _is_run(config):
+            raise
         runs = False
-        config = {**config, **fields.table(config, "text_config")}
-        spec = counted_spec(with_family_defaults(config))
-    architectures = fields.texts(config, "architectures")
+        text = fields.table(config, "text_config")
+        whole = {**config, **text}
+        spec = spec_from_config(text) if text and _is_run(text) else counted_spec(whole)
+        config = whole
     return shape_of(
         spec,
         name=name,
@@ -47,6 +53,15 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
         runs=runs,
         stored_format=_stored_format(config),
     )
+
+
+def _is_run(config: Mapping[str, Any]) -> bool:
+    """Whether the engine has its family."""
+    try:
+        architecture_of(config)
+    except ConfigError:
+        return False
+    return True
 
 
 def shape_of(
@@ -133,7 +148,8 @@ def _heads(spec: HeadsSpec, hidden: int) -> AttentionShape:
 
 def _latent(spec: LatentSpec, hidden: int) -> AttentionShape:
     """Absorbed, a head's score is a product of ``kv_rank + rope_dim`` numbers and its output one of
-    ``kv_rank`` numbers; expanded, of ``nope_dim + rope_dim`` and of ``v_dim``."""
+    ``kv_rank`` numbers; expanded, of ``nope_dim + rope_dim`` and of ``v_dim``. With an indexer as if
+    all positions were chosen: the most that it can cost."""
     heads, rank, rope = spec.num_heads, spec.kv_rank, spec.rope_dim
     queries = heads * (spec.nope_dim + rope)
     if spec.q_rank is None:
@@ -142,14 +158,20 @@ def _latent(spec: LatentSpec, hidden: int) -> AttentionShape:
         parameters = hidden * spec.q_rank + spec.q_rank + spec.q_rank * queries
     parameters += hidden * (rank + rope) + rank + rank * heads * (spec.nope_dim + spec.v_dim)
     parameters += heads * spec.v_dim * hidden
+    kept = scored = 0  # of an indexer: a key a position, and the products of its heads with it
+    if spec.index is not None:
+        assert spec.q_rank is not None, "an indexer reads the queries' latent"
+        kept, scored = spec.index.head_dim, 2 * spec.index.num_heads * spec.index.head_dim
+        parameters += spec.q_rank * spec.index.num_heads * kept
+        parameters += hidden * (kept + spec.index.num_heads) + 2 * kept  # a norm with bias
     return AttentionShape(
         kind="latent",
         heads=heads,
         kv_heads=1,
         parameters=parameters,
-        kv_elements=rank + rope,
-        flops_per_pair=2 * heads * (2 * rank + rope),
-        expanded_flops_per_pair=2 * heads * (spec.nope_dim + rope + spec.v_dim),
+        kv_elements=rank + rope + kept,
+        flops_per_pair=2 * heads * (2 * rank + rope) + scored,
+        expanded_flops_per_pair=2 * heads * (spec.nope_dim + rope + spec.v_dim) + scored,
     )
 
 

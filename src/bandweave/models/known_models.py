@@ -28,8 +28,14 @@ _ALIASES = {
     "qwen3-coder-30b-a3b": "qwen3-30b-a3b",
     "qwen3-coder-next": "qwen3-next-80b-a3b",
     "glm-4.7": "glm-4.6",
+    "glm-5.1": "glm-5",
+    "kimi-k2.6": "kimi-k2.5",
     "minimax-m2.1": "minimax-m2",
+    "minimax-m2.5": "minimax-m2",
     "mistral-7b-v0.3": "mistral-7b",
+    "mistral-large-2411": "mistral-large-2",
+    "qwen3.6-27b": "qwen3.5-27b",
+    "qwen3.6-35b-a3b": "qwen3.5-35b-a3b",
 }
 
 

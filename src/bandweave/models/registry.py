@@ -24,7 +24,7 @@ from bandweave.models import (
     smollm3,
 )
 from bandweave.models import config as fields
-from bandweave.models.config import Config, ConfigError, with_defaults
+from bandweave.models.config import Config, ConfigError
 from bandweave.models.config_fields import check_fields
 from bandweave.models.graph import Graph
 from bandweave.models.spec import ModelSpec
@@ -90,19 +90,6 @@ def architecture_of(config: Config) -> str:
     supported = ", ".join(supported_architectures())
     what = shown(named)[1:-1] if named is not None else f"model_type {shown(model_type)}"
     raise ConfigError(f"{what} is not supported; supported are {supported}")
-
-
-def with_family_defaults(config: Config) -> Config:
-    """The config of a family that can be run, with its defaults in the place of absent fields and
-    its ``model_type``; any other config as it is."""
-    try:
-        architecture = architecture_of(config)
-    except ConfigError:
-        return config
-    family = next(one for one in _FAMILIES.values() if architecture in one.DEFAULTS)
-    types = [name for name, one in family.MODEL_TYPES.items() if one == architecture]
-    model_type = config.get("model_type") if config.get("model_type") in types else types[0]
-    return {**with_defaults(config, family.DEFAULTS[architecture]), "model_type": model_type}
 
 
 def default_end_token(config: Config) -> int | None:

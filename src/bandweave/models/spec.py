@@ -72,11 +72,23 @@ class HeadsSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IndexSpec:
+    """The indexer of DeepSeek V3.2 (arXiv:2512.02556), which scores all cached positions and lets
+    the attention read the best. Counted, not run."""
+
+    num_heads: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        _check(self, num_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentSpec:
     """Latent attention (MLA, DeepSeek-V2, arXiv:2405.04434): the cache holds a latent of
     ``kv_rank`` and one rotated key of ``rope_dim`` for all heads. ``q_rank`` None: queries are
     projected at once. ``norm_eps``: of the norms of latents. ``rope`` is None where only counts are
-    wanted."""
+    wanted; ``index`` where all positions are read."""
 
     num_heads: int
     q_rank: int | None
@@ -86,6 +98,7 @@ class LatentSpec:
     v_dim: int
     norm_eps: float = 1e-6
     rope: RopeSpec | None = None
+    index: IndexSpec | None = None
 
     def __post_init__(self) -> None:
         _check(self, num_heads=MOST_SIZE, kv_rank=MOST_HEAD_DIM, nope_dim=MOST_HEAD_DIM)
