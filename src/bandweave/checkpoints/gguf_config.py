@@ -27,6 +27,13 @@ _FAMILIES = {
     "minimax-m2": ("minimax_m2", "MiniMaxM2ForCausalLM"),
 }
 
+# What config.json calls the number of experts, by model_type.
+_EXPERTS = {
+    "deepseek_v3": "n_routed_experts",
+    "glm4_moe": "n_routed_experts",
+    "qwen3_moe": "num_experts",
+}
+
 _FIELDS = {
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
@@ -74,9 +81,11 @@ def config_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) ->
     if experts:
         if model_type == "llama":
             model_type, name = "mixtral", "MixtralForCausalLM"
-        deepseek = model_type in ("deepseek_v3", "glm4_moe")
-        config["n_routed_experts" if deepseek else "num_local_experts"] = experts
+        config[_EXPERTS.get(model_type, "num_local_experts")] = experts
     if "kv_lora_rank" in config:
+        config.setdefault("q_lora_rank", None)  # queries are projected at once
+        config["n_group"] = _size(sizes, "expert_group_count") or 1
+        config["topk_group"] = _size(sizes, "expert_group_used_count") or config["n_group"]
         rope = _size(sizes, "rope.dimension_count") or 64
         keys = _size(sizes, "attention.key_length_mla") or _size(sizes, "attention.key_length")
         if keys <= rope:
@@ -88,7 +97,8 @@ def config_from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) ->
         config["v_head_dim"] = values or _size(sizes, "attention.value_length") or None
         config["num_key_value_heads"] = config.get("num_attention_heads")
     config["attention_bias"] = "blk.0.attn_q.bias" in tensors and model_type != "qwen2"
-    config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
+    if model_type in ("glm4_moe", "minimax_m2"):  # others always have such norms, or never
+        config["use_qk_norm"] = "blk.0.attn_q_norm.weight" in tensors
     _window(model_type, sizes, config)
     layers, drafts = _size(sizes, "block_count"), _size(sizes, "nextn_predict_layers")
     if layers:  # drafts' layers are stored behind the model's own
@@ -101,9 +111,7 @@ def _window(model_type: str, sizes: Mapping[str, Any], config: dict[str, Any]) -
     config["sliding_window"] = window or None  # which is not to be left to a default
     if not window:
         return
-    if model_type == "gpt_oss":
-        config["sliding_window_pattern"] = 2
-    elif model_type == "gemma3_text":
+    if model_type == "gemma3_text":
         config["sliding_window_pattern"] = 6
 
 

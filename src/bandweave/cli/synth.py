@@ -13,7 +13,8 @@ from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import json_option
 
-_SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
+_SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "experts",
+          "experts_per_token", "expert_intermediate", "vocab", "context")  # fmt: skip
 
 
 def _size_options(function: Any) -> Any:
@@ -45,7 +46,8 @@ def command(
     """Writes a model with the sizes of SHAPE and random weights into DIR, which must be new or
     empty.
 
-    It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it.
+    It talks nonsense at the speed of the real one. Single sizes can be changed, to shrink it; what
+    must follow them (groups of experts, KV heads, dense layers before mixtures) does, and is said.
     """
     with interrupts_held():
         from bandweave.synth.model import synthesise
@@ -62,8 +64,11 @@ def command(
     stored = sum(file.stat().st_size for file in written.glob("*.safetensors"))
     if as_json:
         output.print_json({"path": str(written), "weight_file_bytes": stored, "seed": seed,
-                           "dtype": dtype, "config": found.config()})  # fmt: skip
+                           "dtype": dtype, "notes": list(found.notes),
+                           "config": found.config()})  # fmt: skip
     else:
+        for note in found.notes:
+            output.say(f"so that the sizes fit together, {note}")
         output.say(f"wrote {written} ({output.size(stored)})")
 
 
@@ -85,7 +90,8 @@ def _list(as_json: bool) -> None:
     if as_json:
         output.print_json({"shapes": {shape.name: shape.config() for shape in shapes}})
         return
-    headings = ["shape", "layers", "hidden", "heads", "KV heads", "intermediate", "vocabulary"]
-    sizes = ("layers", "hidden", "heads", "kv_heads", "intermediate", "vocab")
-    rows = [[shape.name, *(str(shape.size(size)) for size in sizes)] for shape in shapes]
+    headings = ["shape", "layers", "hidden", "heads", "KV heads", "intermediate", "experts",
+                "vocabulary"]  # fmt: skip
+    sizes = ("layers", "hidden", "heads", "kv_heads", "intermediate", "experts", "vocab")
+    rows = [[shape.name, *(str(shape.size(size) or "-") for size in sizes)] for shape in shapes]
     output.print_table(headings, rows)

@@ -24,12 +24,13 @@ from numpy.random import PCG64
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.models.graph import Split, WeightSpec
+from bandweave.models.graph import WeightSpec
 from bandweave.models.places import Places
 from bandweave.models.registry import build_graph, tensor_names
 from bandweave.models.spec import ModelSpec
 from bandweave.synth import tokenizer as text
 from bandweave.synth.shapes import Shape
+from bandweave.synth.spread import Spread, spread_of
 
 SHARD_BYTES = 1_000_000_000  # a tensor larger than that has a shard of its own
 _PANEL_WEIGHTS = 1 << 20  # made at a time: the memory used is a few times this
@@ -62,9 +63,7 @@ def synthesise(
 ) -> Path:
     """Writes the checkpoint into ``directory``, new or empty, and returns its path.
 
-    Weights of products have the standard deviation ``1 / sqrt(inputs)``, so that activations stay
-    near 1; those that add to the residual are smaller with depth; norm weights are 1 +- 0.02.
-    ``config.json`` is written last: a folder without it was not finished. What was written is
+    Weights are spread as ``spread_of`` says, so that activations stay near 1. ``config.json`` is written last: a folder without it was not finished. What was written is
     removed where anything ends the work before, an interrupt included. ``CheckpointError`` for a
     directory that is not empty, too little disk space or a failed write; ``ValueError`` for a
     bad shape, seed or dtype.
@@ -103,18 +102,6 @@ def synthesise(
             raise _unwritable(directory, error) from error
         raise
     return directory
-
-
-def standard_deviation(spec: ModelSpec, weight: WeightSpec) -> float:
-    """That of a tensor's weights; of a norm's, around 1."""
-    if len(weight.shape) == 1:
-        return 0.02
-    if weight.name == "embed_tokens" and not spec.tied_embeddings:
-        return 1.0
-    deviation = 1.0 / math.sqrt(weight.shape[1])
-    if weight.split is Split.SHARDED_TO_ALL:  # 2 * layers of these add up in the residual
-        deviation /= math.sqrt(2 * spec.num_layers)
-    return deviation
 
 
 def _prepare(directory: Path, total: int) -> None:
@@ -187,6 +174,7 @@ class _Writer:
         self.spec, self.seed, self.dtype, self.total = spec, seed, dtype, total
         self.progress = progress
         self.done = 0
+        self.tables: dict[Spread, npt.NDArray[np.generic]] = {}  # many tensors share few spreads
         normal = NormalDist()
         upper = [normal.inv_cdf((i + 0.5) / _QUANTILES)
                  for i in range(_QUANTILES // 2, _QUANTILES)]  # fmt: skip
@@ -230,9 +218,14 @@ class _Writer:
 
     def _table(self, weight: WeightSpec) -> npt.NDArray[np.generic]:
         """The tensor's 65,536 possible weights, as stored."""
-        is_vector, is_bias = len(weight.shape) == 1, weight.name.endswith(".bias")
-        center = 1.0 if is_vector and not is_bias else 0.0
-        values = center + self.quantiles * standard_deviation(self.spec, weight)
+        spread = spread_of(self.spec, weight)
+        table = self.tables.get(spread)
+        if table is None:
+            table = self.tables[spread] = self._stored(spread)
+        return table
+
+    def _stored(self, spread: Spread) -> npt.NDArray[np.generic]:
+        values = spread.center + self.quantiles * spread.deviation
         if self.dtype == "f16":
             return values.astype("<f2")
         floats = values.astype("<f4")
