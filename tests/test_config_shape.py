@@ -53,7 +53,7 @@ def test_absurd_values_are_sentences(model: str, name: str, value: Any) -> None:
 
 
 def test_more_experts_a_token_than_there_are() -> None:
-    with pytest.raises(ConfigError, match="num_experts_per_tok is 9, but there are 8 experts"):
+    with pytest.raises(ConfigError, match="num_experts_per_tok is 9, but num_experts is 8"):
         shape_from_config(moe(num_experts=8, num_experts_per_tok=9))
 
 
@@ -87,7 +87,7 @@ def test_windows_are_the_engine_s() -> None:
     used = {"sliding_window": 100, "use_sliding_window": True}
     assert windows("qwen3", **used) == [None] * 4
     assert windows("qwen3", **used, max_window_layers=0) == [100] * 4
-    assert windows("qwen3", **used, max_window_layers=3) == [None] * 3 + [100]  # the planner's only
+    assert windows("qwen3", **used, max_window_layers=3) == [None] * 3 + [100]  # from a layer on
     assert windows("qwen2", **used, max_window_layers=3) == [None] * 3 + [100]
     assert windows("mixtral", sliding_window=100, num_experts_per_tok=2, num_local_experts=8) == (
         [100] * 4
