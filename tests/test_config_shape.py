@@ -133,6 +133,46 @@ def test_absurd_metadata_are_sentences(architecture: str, name: str, value: Any)
         assert len(str(error)) < 300
 
 
+_GGUF_SIZES = {
+    "num_hidden_layers": "block_count", "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length", "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length", "head_dim": "attention.key_length",
+    "n_shared_experts": "expert_shared_count", "first_k_dense_replace": "leading_dense_block_count",
+    "kv_lora_rank": "attention.kv_lora_rank", "q_lora_rank": "attention.q_lora_rank",
+    "v_head_dim": "attention.value_length_mla", "qk_rope_head_dim": "rope.dimension_count",
+    "sliding_window": "attention.sliding_window", "n_group": "expert_group_count",
+    "num_experts": "expert_count", "n_routed_experts": "expert_count",
+    "num_local_experts": "expert_count", "num_key_value_heads": "attention.head_count_kv",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model"),
+    [("llama", "mixtral-8x7b"), ("llama", "llama-3.2-1b"), ("qwen2", "qwen2.5-7b"),
+     ("qwen3", "qwen3-8b"), ("qwen3moe", "qwen3-235b-a22b"), ("gemma3", "gemma-3-4b"),
+     ("gpt-oss", "gpt-oss-20b"), ("glm4moe", "glm-4.6"), ("minimax-m2", "minimax-m2"),
+     ("deepseek2", "deepseek-r1"), ("deepseek2", "kimi-k2"), ("deepseek2", "deepseek-v2-lite")],
+)  # fmt: skip
+def test_gguf_sizes_count_as_the_config_does(architecture: str, model: str) -> None:
+    known = known_config(model)
+    sizes = {key: known[name] for name, key in _GGUF_SIZES.items() if known.get(name) is not None}
+    if "kv_lora_rank" in known:
+        sizes["attention.key_length_mla"] = known["qk_nope_head_dim"] + known["qk_rope_head_dim"]
+    names = {"token_embd.weight", "blk.0.attn_norm.weight"}
+    names |= set() if known["tie_word_embeddings"] else {"output.weight"}
+    names |= {"blk.0.attn_q.bias"} if known.get("attention_bias") else set()
+    names |= {"blk.0.attn_q_norm.weight"} if known.get("use_qk_norm") else set()
+    tensors = {name: SimpleNamespace(shape=(known["vocab_size"], 1)) for name in names}
+    metadata = {f"{architecture}.{key}": value for key, value in sizes.items()}
+    config = config_from_gguf({**metadata, "general.architecture": architecture}, tensors)
+    found, expected = (shape_from_config(one, name="m") for one in (config, known))
+    corrections = 64 * 26 if model == "deepseek-v2-lite" else 0  # GGUF's V2 is read as a V3
+    assert found.total_parameters == expected.total_parameters + corrections
+    assert found.kv_elements(10_000) == expected.kv_elements(10_000)
+    assert found.read_parameters == expected.read_parameters + corrections
+
+
 @pytest.mark.parametrize("architecture", [None, 3, ["llama"], "mamba", {}])
 def test_architectures_of_gguf_that_are_not_known(architecture: Any) -> None:
     with pytest.raises(ConfigError, match="is not known"):
