@@ -138,7 +138,8 @@ def ropes(heads: int, dim: int, count: int) -> Program:
     x = _view("x", heads * dim)
     half = dim // 2
     attributes = {
-        "heads": heads, "dim": dim, "offset": 0, "rotary": 2 * half, "interleaved": 0, "table": 0
+        "heads": heads, "dim": dim, "offset": 0, "to_dim": dim, "to_offset": 0, "rotary": 2 * half,
+        "interleaved": 0, "table": 0,
     }  # fmt: skip
     op = Op(kind="rope", name="rope", inputs=(x,), outputs=(x,), attributes=attributes)
     buffers = [Buffer(name="x", width=heads * dim)]
@@ -158,7 +159,8 @@ def attention(heads: int, kv_heads: int, dim: int, layers: int) -> Program:
         sizes: dict[str, Attribute] = {"cache": layer, "k_dim": dim, "v_dim": dim}
         append = {**sizes, "kv_heads": kv_heads}
         attend = {
-            **sizes, "heads": heads, "scale": 1 / math.sqrt(dim), "window": 0, "kv_map": kv_map,
+            **sizes, "heads": heads, "scale": 1 / math.sqrt(dim), "cap": 0.0, "window": 0,
+            "kv_map": kv_map,
         }  # fmt: skip
         ops += [
             Op(kind="kv_append", name="kv", inputs=(k, k), attributes=append),
