@@ -138,7 +138,7 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
     kinds = tuple(dict.fromkeys(spec.layers))
     spec = replace(spec, layers=kinds)
     shape = shape_of(spec, name=name, architecture="", runs=True, stored_format="bf16")
-    found = Counter(dict.fromkeys(ROLES, 0))
+    found: Counter[str] = Counter(dict.fromkeys(ROLES, 0))
     for weight in build_graph(spec).weights():
         found[role_of(weight.name)] += math.prod(weight.shape)
     assert sum(found.values()) == shape.total_parameters

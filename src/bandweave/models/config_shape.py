@@ -148,8 +148,8 @@ def _heads(spec: HeadsSpec, hidden: int) -> AttentionShape:
 
 def _latent(spec: LatentSpec, hidden: int) -> AttentionShape:
     """Absorbed, a head's score is a product of ``kv_rank + rope_dim`` numbers and its output one of
-    ``kv_rank`` numbers; expanded, of ``nope_dim + rope_dim`` and of ``v_dim``. With an indexer as if
-    all positions were chosen: the most that it can cost."""
+    ``kv_rank`` numbers; expanded, of ``nope_dim + rope_dim`` and of ``v_dim``. With an indexer the
+    counts are as if it chose all positions: the most that it can cost."""
     heads, rank, rope = spec.num_heads, spec.kv_rank, spec.rope_dim
     queries = heads * (spec.nope_dim + rope)
     if spec.q_rank is None:

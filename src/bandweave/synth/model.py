@@ -63,10 +63,10 @@ def synthesise(
 ) -> Path:
     """Writes the checkpoint into ``directory``, new or empty, and returns its path.
 
-    Weights are spread as ``spread_of`` says, so that activations stay near 1. ``config.json`` is written last: a folder without it was not finished. What was written is
-    removed where anything ends the work before, an interrupt included. ``CheckpointError`` for a
-    directory that is not empty, too little disk space or a failed write; ``ValueError`` for a
-    bad shape, seed or dtype.
+    Weights are spread as ``spread_of`` says, so that activations stay near 1. ``config.json`` is
+    written last: a folder without it was not finished. What was written is removed where anything
+    ends the work before, an interrupt included. ``CheckpointError`` for a directory that is not
+    empty, too little disk space or a failed write; ``ValueError`` for a bad shape, seed or dtype.
     """
     spec = shape.spec()
     if dtype not in _DTYPES:
