@@ -21,6 +21,7 @@ from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape, shape_names
 from bandweave.synth.spread import spread_of, weighing
+from tests.helpers.command import bandweave
 
 SMALL: dict[str, Any] = {
     "layers": 2, "hidden": 64, "heads": 4, "intermediate": 64, "vocab": 320, "context": 256,
@@ -127,6 +128,23 @@ def test_every_shape_shrinks() -> None:
 def test_nothing_of_a_release_that_was_not_written_is_said() -> None:
     config = find_shape("deepseek-v3", **EXPERTS).config()
     assert "quantization_config" not in config and "num_nextn_predict_layers" not in config
+
+
+def test_the_command_says_what_followed(tmp_path: Path) -> None:
+    sizes = ("--layers", "2", "--hidden", "64", "--heads", "2", "--intermediate", "64", "--experts",
+             "12", "--expert-intermediate", "16", "--vocab", "320")  # fmt: skip
+    done = bandweave("synth", "deepseek-v3", tmp_path / "m", *sizes, "--json")
+    assert done.json["notes"] == [
+        "first_k_dense_replace is 1 instead of 3",
+        "n_group is 3 instead of 8",
+        "topk_group is 2 instead of 4",
+    ]
+    assert done.json["config"]["n_routed_experts"] == 12
+    done = bandweave("synth", "deepseek-v3", tmp_path / "n", *sizes)
+    assert "the sizes fit together, n_group is 3 instead of 8" in done.err
+    done = bandweave("synth", "tiny", tmp_path / "o", "--experts", "4")
+    assert done.status == 2 and len(done.err.splitlines()) == 1
+    assert "experts cannot be changed; the model has no experts" in done.err
 
 
 def spread(name: str, part: str) -> tuple[float, float]:

@@ -91,7 +91,7 @@ def _list(as_json: bool) -> None:
         output.print_json({"shapes": {shape.name: shape.config() for shape in shapes}})
         return
     headings = ["shape", "layers", "hidden", "heads", "KV heads", "intermediate", "experts",
-                "vocabulary"]  # fmt: skip
+                "vocab"]  # fmt: skip
     sizes = ("layers", "hidden", "heads", "kv_heads", "intermediate", "experts", "vocab")
     rows = [[shape.name, *(str(shape.size(size) or "-") for size in sizes)] for shape in shapes]
     output.print_table(headings, rows)
