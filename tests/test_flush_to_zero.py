@@ -15,16 +15,27 @@ from bandweave import _native
 from bandweave.executors.executor import Step, StepError
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec, RopeSpec
+from tests.exhaustive.cases import covering_array
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, MemorySource, random_tensors, tiny_spec
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 from tests.helpers.tiny_numbers import KINDS, tiny_source
 
 FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4")
-MODELS_AND_FORMATS = [
-    *((name, weight_format) for name in ODD_SPECS for weight_format in FORMATS[:4]),
-    *(("biases", weight_format) for weight_format in ("mxfp4", "nf4", "ulaw4")),
-]
+# Every pair of a model, a format and a variant.
+CASES = [
+    *covering_array(
+        {"name": list(ODD_SPECS), "weight_format": FORMATS[:4], "isa": _native.isa_variants()},
+        set(),
+    ),
+    *(
+        {"name": name, "weight_format": weight_format, "isa": isa}
+        for isa in _native.isa_variants()
+        for name, weight_format in (
+            ("biases", "mxfp4"), ("latent_gated_expert", "nf4"), ("grouped_experts", "ulaw4"),
+        )
+    ),
+]  # fmt: skip
 SPLITS = {"1": ((1,), 1), "2,1": ((2, 1), 1), "2 stages": ((1, 1), 2)}
 
 Nodes = NativeNodes | ReferenceNodes
@@ -70,8 +81,7 @@ def test_flushing_shows_where_a_subnormal_is_reached() -> None:
         assert _native.exp(x, isa, flush_to_zero=True)[0, 0] == 0
 
 
-@pytest.mark.parametrize("isa", _native.isa_variants())
-@pytest.mark.parametrize(("name", "weight_format"), MODELS_AND_FORMATS)
+@pytest.mark.parametrize(("name", "weight_format", "isa"), [tuple(case.values()) for case in CASES])
 def test_a_flushing_machine_gives_the_reference_bytes(
     name: str, weight_format: str, isa: str
 ) -> None:
