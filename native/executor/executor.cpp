@@ -149,7 +149,7 @@ void Executor::limit_frames() {
 }
 
 size_t Executor::work_bytes() const {
-    size_t bytes = activations_.size() + wire_.size();
+    size_t bytes = activations_.size() + gathered_.size() + wire_.size();
     for (const Angles& a : angles_) bytes += 4 * (a.cosine.size() + a.sine.size());
     if (exchange_) bytes += exchange_->buffer_bytes();
     for (const Storage& s : storage_) bytes += 4 * s.floats.size() + 8 * s.grid.size();
