@@ -63,7 +63,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         storage_.push_back(std::move(storage));
     }
     for (Vector& vector : program_.vectors) {
-        vector.values.resize(static_cast<size_t>(padded(vector.size)));
+        // A panel's bias is read whole, and an expert's may begin anywhere.
+        vector.values.resize(static_cast<size_t>(padded(vector.size) + kPanel));
         store_values(vector.values.data(), static_cast<size_t>(vector.size), vector.values.data());
     }
     // An epsilon that is subnormal as a float is none.
