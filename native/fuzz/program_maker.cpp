@@ -118,11 +118,11 @@ class Maker {
         norm.eps = 1e-6f;
         norm.vector = vector(norm.dim);
     }
-    void rope(View view, int heads) {
+    void rope(View view, int heads, int table = -1) {
         Op& rope = op(OpKind::rope, view, view);
         rope.heads = heads;
         rope.dim = view.width / heads;
-        rope.table = static_cast<int>(random_.below(p_.frequencies.size()));
+        rope.table = table >= 0 ? table : static_cast<int>(random_.below(p_.frequencies.size()));
         rope.rotary =
             static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].values.size());
         rope.offset = random_.chance(50) ? 0 : random_.between(0, rope.dim - rope.rotary);
@@ -194,7 +194,7 @@ class Maker {
             static_cast<int>(2 * p_.frequencies[static_cast<size_t>(table)].values.size());
         const int width = rank + turned;
         const View in = norm(x_), q = linear(in, heads * (plain + turned)), kv = linear(in, width);
-        rope(kv, 1);
+        rope(kv, 1, table);
         Op& append = op(OpKind::latent_append, kv, {});
         p_.caches.push_back({1, width, rank, true});
         const int own = append.cache = static_cast<int>(p_.caches.size()) - 1;
