@@ -57,7 +57,6 @@ def mixtures(draw: st.DrawFn) -> MixtureSpec:
     """Experts in groups of one to three."""
     each, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     top_groups = draw(st.integers(1, groups))
-    flags = ("logit_bias", "correction", "normalise")
     return MixtureSpec(
         num_experts=each * groups,
         top_k=draw(st.integers(1, each * top_groups)),
@@ -66,7 +65,11 @@ def mixtures(draw: st.DrawFn) -> MixtureSpec:
         shared_gate=draw(st.booleans()),
         bias=draw(st.booleans()),
         router=RouterSpec(
-            groups=groups, top_groups=top_groups, **{flag: draw(st.booleans()) for flag in flags}
+            groups=groups,
+            top_groups=top_groups,
+            logit_bias=draw(st.booleans()),
+            correction=draw(st.booleans()),
+            normalise=draw(st.booleans()),
         ),
     )
 
