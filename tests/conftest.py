@@ -30,7 +30,7 @@ _PARALLEL = frozenset(
      "code_books", "config_fields", "config_shape", "content", "content_check", "cost", "crc32c",
      "darwin", "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats",
      "families", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
-     "messages",
+     "messages", "mixtures",
      "native", "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
      "plan_simulation", "program", "program_checks", "reference", "reference_math",
      "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",

@@ -140,8 +140,9 @@ def test_rows_and_stripes_in_another_order_are_seen(columns: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_SPECS)
-@pytest.mark.parametrize("shares", [(1,), (1, 1), (3, 1, 2)])
-@pytest.mark.parametrize("weight_format", ["q4", "f32"])
+@pytest.mark.parametrize(
+    ("shares", "weight_format"), [((1,), "q4"), ((1, 1), "f32"), ((3, 1, 2), "q4")]
+)
 def test_loading_sums_up_what_a_node_reads(
     name: str, shares: tuple[int, ...], weight_format: str
 ) -> None:

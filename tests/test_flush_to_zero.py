@@ -14,17 +14,35 @@ from hypothesis import strategies as st
 from bandweave import _native
 from bandweave.executors.executor import Step, StepError
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import ModelSpec, RopeSpec
+from bandweave.models.spec import (
+    SIGMOID,
+    SOFTMAX_OF_CHOSEN,
+    MixtureSpec,
+    ModelSpec,
+    RopeSpec,
+    RouterSpec,
+)
+from tests.exhaustive.cases import covering_array
 from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.random_model import ODD_SPECS, MemorySource, random_tensors, tiny_spec
+from tests.helpers.random_model import ODD_SPECS, MemorySource, mixed, random_tensors, tiny_spec
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 from tests.helpers.tiny_numbers import KINDS, tiny_source
 
 FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4")
-MODELS_AND_FORMATS = [
-    *((name, weight_format) for name in ODD_SPECS for weight_format in FORMATS[:4]),
-    *(("biases", weight_format) for weight_format in ("mxfp4", "nf4", "ulaw4")),
-]
+# Every pair of a model, a format and a variant.
+CASES = [
+    *covering_array(
+        {"name": list(ODD_SPECS), "weight_format": FORMATS[:4], "isa": _native.isa_variants()},
+        set(),
+    ),
+    *(
+        {"name": name, "weight_format": weight_format, "isa": isa}
+        for isa in _native.isa_variants()
+        for name, weight_format in (
+            ("biases", "mxfp4"), ("latent_gated_expert", "nf4"), ("grouped_experts", "ulaw4"),
+        )
+    ),
+]  # fmt: skip
 SPLITS = {"1": ((1,), 1), "2,1": ((2, 1), 1), "2 stages": ((1, 1), 2)}
 
 Nodes = NativeNodes | ReferenceNodes
@@ -70,8 +88,7 @@ def test_flushing_shows_where_a_subnormal_is_reached() -> None:
         assert _native.exp(x, isa, flush_to_zero=True)[0, 0] == 0
 
 
-@pytest.mark.parametrize("isa", _native.isa_variants())
-@pytest.mark.parametrize(("name", "weight_format"), MODELS_AND_FORMATS)
+@pytest.mark.parametrize(("name", "weight_format", "isa"), [tuple(case.values()) for case in CASES])
 def test_a_flushing_machine_gives_the_reference_bytes(
     name: str, weight_format: str, isa: str
 ) -> None:
@@ -118,6 +135,27 @@ class TinyModel:
     seed: int
 
 
+MIXTURES = (
+    MixtureSpec(
+        num_experts=4, top_k=2, intermediate_size=70, shared_size=30, shared_gate=True, bias=True
+    ),
+    MixtureSpec(
+        num_experts=4, top_k=2, intermediate_size=40, shared_size=30,
+        router=RouterSpec(
+            scoring=SIGMOID, correction=True, groups=2, top_groups=1, normalise=True, factor=2.5
+        ),
+    ),
+    MixtureSpec(
+        num_experts=3, top_k=2, intermediate_size=40, bias=True,
+        router=RouterSpec(scoring=SOFTMAX_OF_CHOSEN, logit_bias=True),
+    ),
+)  # fmt: skip
+LATENT = {
+    "num_heads": 3, "q_rank": 20, "kv_rank": 24, "nope_dim": 10, "rope_dim": 4, "v_dim": 9,
+    "norm_eps": 1e-30, "rope": RopeSpec(rotary_dim=4),
+}  # fmt: skip
+
+
 @st.composite
 def tiny_models(draw: Callable) -> TinyModel:
     spec = tiny_spec(
@@ -137,6 +175,8 @@ def tiny_models(draw: Callable) -> TinyModel:
         # The last ones make sines that are subnormal and beyond.
         rope=RopeSpec(rotary_dim=12, theta=draw(st.sampled_from([1e4, 1e20, 1e60, 1e280]))),
     )
+    mlp = draw(st.sampled_from([spec.layers[0].mlp, *MIXTURES]))
+    spec = mixed(spec, mlp=mlp, **draw(st.sampled_from([{}, {}, LATENT])))
     names = [weight.name for weight in build_graph(spec).weights()]
     kinds = {name: draw(st.sampled_from(KINDS)) for name in names}
     return TinyModel(spec=spec, kinds=kinds, seed=draw(st.integers(0, 2**32)))

@@ -20,6 +20,7 @@ from bandweave.probing.programs import matrix, products
 from bandweave.programs.encoding import encode
 from bandweave.programs.program import CacheShape
 from bandweave.weights.loading import Weights
+from tests.exhaustive.cases import covering_array
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import (
     ODD_SPECS,
@@ -31,11 +32,20 @@ from tests.helpers.random_model import (
 from tests.helpers.reference_nodes import Book, ReferenceNodes
 
 FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4")
-# Formats of 4 bits differ by their tables alone: not every one of them needs every shape.
-MODELS_AND_FORMATS = [
-    *((name, weight_format) for name in ODD_SPECS for weight_format in FORMATS[:4]),
-    *(("biases", weight_format) for weight_format in FORMATS[4:]),
-    ("qk_norm_window", "mxfp4"),
+# Every pair of a model, a format and a variant. Formats of 4 bits differ by their tables alone: not
+# every one of them needs every shape, but each variant has loops of its own for it.
+CASES = [
+    *covering_array(
+        {"name": list(ODD_SPECS), "weight_format": FORMATS[:4], "isa": _native.isa_variants()},
+        set(),
+    ),
+    *(
+        {"name": name, "weight_format": weight_format, "isa": isa}
+        for isa in _native.isa_variants()
+        for name, weight_format in zip(
+            ("biases", "biased_experts", "latent_queries"), FORMATS[4:], strict=True
+        )
+    ),
 ]
 
 
@@ -67,8 +77,7 @@ def reference(name: str, weight_format: str, kv: str) -> np.ndarray:
     return _REFERENCE[key]
 
 
-@pytest.mark.parametrize("isa", _native.isa_variants())
-@pytest.mark.parametrize(("name", "weight_format"), MODELS_AND_FORMATS)
+@pytest.mark.parametrize(("name", "weight_format", "isa"), [tuple(case.values()) for case in CASES])
 def test_native_gives_the_reference_bytes(name: str, weight_format: str, isa: str) -> None:
     kv = "f32" if weight_format in ("f32", "q8") else "f16"
     spec = ODD_SPECS[name]

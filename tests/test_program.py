@@ -16,13 +16,13 @@ from bandweave.models.cut import COLUMN_UNIT
 from bandweave.models.graph import Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import HeadsSpec, LatentSpec, ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Op, Part, Program
-from bandweave.programs.split import Split, make_split
+from bandweave.programs.split import NodeShare, Split, make_split
 from bandweave.ranges import Range
 from tests.helpers.random_model import tiny_spec
-from tests.helpers.shares import head_range, kv_head_range
+from tests.helpers.shares import head_ranges, kv_head_ranges
 from tests.helpers.split_strategies import requests, specs
 
 Lowered = tuple[ModelSpec, Graph, Split, list[Program]]
@@ -84,10 +84,16 @@ def test_the_nodes_parts_cover_every_tensor(case: Lowered) -> None:
             assert held.min() == held.max() >= 1, name
         elif name.split(".")[2:3] in (["k_proj"], ["v_proj"]):
             layer = int(name.split(".")[1])
-            holders = [share for share in split.shares if layer in _indices(share.layers)]
-            heads = held.reshape(spec.num_kv_heads, -1)
+            attention = spec.layers[layer].attention
+            assert isinstance(attention, HeadsSpec)
+            holders = [
+                kv_head_ranges(spec, share)[attention]
+                for share in split.shares
+                if layer in _indices(share.layers)
+            ]
+            heads = held.reshape(attention.num_kv_heads, -1)
             for head, found in enumerate(heads):
-                readers = sum(head in _indices(kv_head_range(spec, share)) for share in holders)
+                readers = sum(head in _indices(own) for own in holders)
                 assert (found == readers).all() and readers >= 1, (name, head)
         else:
             assert (held == 1).all(), name
@@ -107,8 +113,13 @@ def test_nodes_hold_only_what_their_layers_need(case: Lowered) -> None:
         for part in parts_of(program):
             layer = layer_of.get(".".join(part.tensor.split(".")[:2]))
             assert layer in _indices(share.layers) if layer is not None else last, part
-        assert len(program.caches) == (len(share.layers) if len(head_range(spec, share)) else 0)
-        assert {cache.kv_heads for cache in program.caches} <= {len(kv_head_range(spec, share))}
+        assert len(program.caches) == (len(share.layers) if has_heads(spec, share) else 0)
+        kv_heads = {len(own) for own in kv_head_ranges(spec, share).values()} or {1}
+        assert {cache.kv_heads for cache in program.caches} <= kv_heads
+
+
+def has_heads(spec: ModelSpec, share: NodeShare) -> bool:
+    return any(map(len, head_ranges(spec, share).values()))
 
 
 @properties
@@ -117,9 +128,15 @@ def test_weights_fit_their_parts_and_are_cut_at_units(case: Lowered) -> None:
     spec, _, _, programs = case
     for program in programs:
         for weight in program.weights.values():
-            assert weight.outputs == sum(len(part.rows) for part in weight.parts) > 0
-            assert all(len(part.columns or ()) == weight.inputs for part in weight.parts)
-            units = {"o_proj": spec.head_dim, "down_proj": COLUMN_UNIT}
+            sizes = [(len(part.rows), len(part.columns or ())) for part in weight.parts]
+            if weight.parts[0].transposed:
+                sizes = [(columns, rows) for rows, columns in sizes]
+            assert weight.outputs == sum(outputs for outputs, _ in sizes) > 0
+            assert all(inputs == weight.inputs for _, inputs in sizes)
+            attention = spec.layers[0].attention
+            assert isinstance(attention, HeadsSpec | LatentSpec)
+            dim = attention.head_dim if isinstance(attention, HeadsSpec) else attention.v_dim
+            units = {"o_proj": dim, "down_proj": COLUMN_UNIT}
             unit = units.get(weight.name.rsplit(".", 1)[-1], weight.inputs)
             assert weight.unit == unit, weight
             assert all(part.columns and part.columns.start % unit == 0 for part in weight.parts)
@@ -144,13 +161,14 @@ def test_operations_read_what_was_written_and_stay_inside_buffers(case: Lowered)
             assert op.weight is None or op.weight in program.weights
             assert op.vector is None or op.vector in program.vectors
             if op.kind == "attention":
-                own = head_range(spec, share)
+                ((attention, kv),) = kv_head_ranges(spec, share).items()
+                own = head_ranges(spec, share)[attention.num_heads]
+                read = [place + kv.start for place in nodes_of(op, "kv_map")]
                 heads = range(own.start, own.stop)
-                first = kv_head_range(spec, share).start
-                read = [place + first for place in nodes_of(op, "kv_map")]
-                assert read == [head // spec.heads_per_kv_head for head in heads]
-        assert Counter(op.kind for op in program.ops)["attention"] == (
-            len(share.layers) if len(head_range(spec, share)) else 0
+                assert read == [head // attention.heads_per_kv_head for head in heads]
+        kinds = Counter(op.kind for op in program.ops)
+        assert kinds["attention"] + kinds["latent_attention"] == (
+            len(share.layers) if has_heads(spec, share) else 0
         )
 
 
@@ -228,7 +246,8 @@ def test_every_node_of_a_stage_but_the_first_receives_once(case: Lowered) -> Non
 def test_contributors_are_the_nodes_that_have_a_part_of_the_sum(case: Lowered) -> None:
     _, _, split, programs = case
     for nodes in split.stages:
-        own = [{op.name: op for op in programs[n].ops if op.kind == "linear_grid"} for n in nodes]
+        grids = ("linear_grid", "expert_grid")
+        own = [{op.name: op for op in programs[n].ops if op.kind in grids} for n in nodes]
         for program in (programs[node] for node in nodes):
             for op in program.ops:
                 if op.kind != "all_reduce_add":

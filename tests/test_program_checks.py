@@ -21,6 +21,7 @@ from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
 from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
+from bandweave.models.rope import RopeTable
 from bandweave.probing.programs import matrix, products
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Buffer, Op, Part, Program, Vector, View, Weight
@@ -116,7 +117,9 @@ WRONG_OPS: list[tuple[str, Mapping[str, Any], str]] = [
     ("rope", {"heads": -1}, "a number is out of range"),
     ("rope", {"rotary": 6}, "two elements for each of its frequencies"),
     ("rope", {"table": 1}, "its table of frequencies does not exist"),
-    ("rope", {"out": {"offset": 0, "buffer": "x"}}, "rotates one view and writes another"),
+    ("rope", {"to_offset": 1}, "writes more than a head"),
+    ("rope", {"offset": 1}, "rotates more than a head"),
+    ("rope", {"interleaved": 2}, "neither pairs halves nor neighbours"),
     ("kv_append", {"cache": 99}, "its KV cache does not exist"),
     ("kv_append", {"cache": -1}, "a number is out of range"),
     ("kv_append", {"kv_heads": 4, "k_dim": 8, "v_dim": 8}, "it leaves the KV cache"),
@@ -159,6 +162,10 @@ def with_cache(program: Program, **changes: int) -> Program:
     return replace(program, caches=(replace(first, **changes), *others))
 
 
+def turned_by(*frequencies: float) -> tuple[RopeTable]:
+    return (RopeTable(frequencies=frequencies),)
+
+
 WRONG_PROGRAMS: dict[str, tuple[Callable[[Program], Program], str]] = {
     "nodes": (lambda p: replace(p, num_nodes=0), "none of its nodes"),
     "many nodes": (lambda p: replace(p, num_nodes=HUGE), "none of its nodes"),
@@ -170,9 +177,15 @@ WRONG_PROGRAMS: dict[str, tuple[Callable[[Program], Program], str]] = {
     "keys": (lambda p: with_cache(p, k_dim=0), "KV cache"),
     "values": (lambda p: with_cache(p, v_dim=1 << 20), "KV cache"),
     "keys and values": (lambda p: with_cache(p, v_dim=8), "have other widths"),
-    "frequency": (lambda p: replace(p, frequencies=((float("nan"),),)), "a frequency"),
-    "fast": (lambda p: replace(p, frequencies=((1e300,),)), "a frequency"),
-    "frequencies": (lambda p: replace(p, frequencies=((0.0,) * 10_000,)), "too many frequencies"),
+    "frequency": (
+        lambda p: replace(p, frequencies=turned_by(float("nan"))),
+        "a frequency",
+    ),
+    "fast": (lambda p: replace(p, frequencies=turned_by(1e300)), "a frequency"),
+    "frequencies": (
+        lambda p: replace(p, frequencies=turned_by(*(0.0,) * 10_000)),
+        "too many frequencies",
+    ),
     "tables": (lambda p: replace(p, frequencies=p.frequencies * 100), "too many tables"),
     "buffer": (
         lambda p: replace(p, buffers={**p.buffers, "more": Buffer(name="more", width=-16)}),

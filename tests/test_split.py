@@ -14,7 +14,13 @@ from bandweave.models.spec import ModelSpec
 from bandweave.programs.split import NodeShare, Split, apportion, make_split, ranges, units
 from bandweave.ranges import Range
 from tests.helpers.random_model import ODD_SPECS, tiny_spec
-from tests.helpers.shares import column_range, head_range, kv_head_range
+from tests.helpers.shares import (
+    column_counts,
+    column_ranges,
+    head_counts,
+    head_ranges,
+    kv_head_ranges,
+)
 from tests.helpers.split_strategies import any_share, requests, share_vectors, specs
 
 
@@ -42,7 +48,7 @@ def members(split: Split, stage: int) -> list[NodeShare]:
     return [split.shares[node] for node in split.stages[stage]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(spec=specs(), request=requests())
 def test_every_part_of_a_model_has_one_owner_a_stage(
     spec: ModelSpec, request: tuple[list[Fraction], int]
@@ -58,19 +64,21 @@ def test_every_part_of_a_model_has_one_owner_a_stage(
         nodes = members(split, stage)
         assert [(n.stage, n.rank) for n in nodes] == [(stage, rank) for rank in range(len(nodes))]
         assert len({node.layers for node in nodes}) == 1 and len(nodes[0].layers) >= 1
-        consecutive([head_range(spec, node) for node in nodes], spec.num_heads)
-        consecutive([column_range(spec, node) for node in nodes], spec.intermediate_size)
+        for count in head_counts(spec):
+            consecutive([head_ranges(spec, node)[count] for node in nodes], count)
+        for width in column_counts(spec):
+            consecutive([column_ranges(spec, node)[width] for node in nodes], width)
         if stage == stages - 1:
             consecutive([node.vocabulary for node in nodes], spec.vocab_size)
         for node in nodes:
-            columns = column_range(spec, node)
-            assert len(head_range(spec, node)) or len(columns) or len(node.vocabulary)
+            heads, columns = head_ranges(spec, node), column_ranges(spec, node)
+            assert any(map(len, (*heads.values(), *columns.values(), node.vocabulary)))
             assert stage == stages - 1 or not len(node.vocabulary)
-            assert not columns or columns.start % COLUMN_UNIT == 0
+            assert all(not len(own) or own.start % COLUMN_UNIT == 0 for own in columns.values())
             assert not node.vocabulary or node.vocabulary.start % VOCABULARY_UNIT == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(spec=specs(), request=requests())
 def test_kv_heads_are_those_that_the_query_heads_read(
     spec: ModelSpec, request: tuple[list[Fraction], int]
@@ -79,13 +87,14 @@ def test_kv_heads_are_those_that_the_query_heads_read(
     assume(split is not None)
     assert split is not None
     for node in split.shares:
-        own, read_here = head_range(spec, node), kv_head_range(spec, node)
-        heads = range(own.start, own.stop)
-        read = sorted({head // spec.heads_per_kv_head for head in heads})
-        assert list(range(read_here.start, read_here.stop)) == read
+        for attention, here in kv_head_ranges(spec, node).items():
+            own = head_ranges(spec, node)[attention.num_heads]
+            heads = range(own.start, own.stop)
+            read = sorted({head // attention.heads_per_kv_head for head in heads})
+            assert list(range(here.start, here.stop)) == read
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(spec=specs(), request=requests())
 def test_shares_are_met_within_a_unit_and_larger_ones_get_no_less(
     spec: ModelSpec, request: tuple[list[Fraction], int]
@@ -97,8 +106,11 @@ def test_shares_are_met_within_a_unit_and_larger_ones_get_no_less(
     for stage in range(stages):
         nodes = members(split, stage)
         own = [Fraction(shares[node.node]) for node in nodes]
-        in_proportion([len(head_range(spec, node)) for node in nodes], own)
-        in_proportion([units(len(column_range(spec, node)), COLUMN_UNIT) for node in nodes], own)
+        for count in head_counts(spec):
+            in_proportion([len(head_ranges(spec, node)[count]) for node in nodes], own)
+        for width in column_counts(spec):
+            columns = [len(column_ranges(spec, node)[width]) for node in nodes]
+            in_proportion([units(one, COLUMN_UNIT) for one in columns], own)
         if stage == stages - 1:
             in_proportion([units(len(n.vocabulary), VOCABULARY_UNIT) for n in nodes], own)
     totals = [sum(shares[node] for node in nodes) for nodes in split.stages]
@@ -125,11 +137,16 @@ def test_equal_shares_are_refused_only_where_there_are_too_few_units(
 ) -> None:
     assume(stages <= min(num_nodes, spec.num_layers))
     split = split_or_none(spec, [1] * num_nodes, stages)
-    inside = spec.num_heads + units(spec.intermediate_size, COLUMN_UNIT)
+    inside = units_inside(spec)
     last = inside + units(spec.vocab_size, VOCABULARY_UNIT)
     sizes = apportion(num_nodes, [Fraction(1)] * stages, minimum=1)
     enough = all(size <= inside for size in sizes[:-1]) and sizes[-1] <= last
     assert (split is not None) == enough
+
+
+def units_inside(spec: ModelSpec) -> int:
+    """What there is to give, beside the vocabulary."""
+    return sum(head_counts(spec)) + sum(units(one, COLUMN_UNIT) for one in column_counts(spec))
 
 
 @given(spec=specs(), request=requests(), factor=any_share)
@@ -146,11 +163,7 @@ def test_only_the_ratio_of_shares_counts(
 def test_every_odd_model_goes_on_up_to_its_units(name: str, num_nodes: int) -> None:
     spec = ODD_SPECS[name]
     split = split_or_none(spec, [1] * num_nodes, 1)
-    total = (
-        spec.num_heads
-        + units(spec.intermediate_size, COLUMN_UNIT)
-        + units(spec.vocab_size, VOCABULARY_UNIT)
-    )
+    total = units_inside(spec) + units(spec.vocab_size, VOCABULARY_UNIT)
     assert (split is not None) == (num_nodes <= total)
 
 

@@ -15,7 +15,7 @@ from bandweave.programs.work import FRAME_BYTES, Elements, Reduce, Step, step_wo
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import random_source, tiny_spec
 from tests.helpers.reference_nodes import Book
-from tests.helpers.shares import head_range
+from tests.helpers.shares import head_ranges
 
 NODES = 3
 
@@ -62,7 +62,9 @@ def test_a_sum_of_nothing_is_refused(rows: int, width: int, nodes: int) -> None:
 
 
 def test_every_cost_is_one_that_work_knows() -> None:
-    costs = {"product", "attention", "elements", "sum", "message", "nothing"}
+    costs = {
+        "product", "experts", "heads", "attention", "elements", "sum", "message", "nothing",
+    }  # fmt: skip
     assert {one.cost for one in BY_KIND.values()} <= costs
     timed = {one.timed_as for one in BY_KIND.values()} - {""}
     assert timed <= BY_KIND.keys()
@@ -75,7 +77,7 @@ def test_a_node_without_heads_turns_no_angles() -> None:
         step_work(build_graph(spec), split, Step(rows=4, keys=4, logit_rows=1), format="q8")
     )
     opening, _ = work[0]
-    turning = [node for node, share in enumerate(split.shares) if len(head_range(spec, share))]
+    turning = [node for node, share in enumerate(split.shares) if head_ranges(spec, share)[2]]
     assert sorted(opening.local) == turning and len(turning) == 2
     for (angles,) in opening.local.values():
         assert isinstance(angles, Elements) and angles.count == 4 * spec.head_dim // 2

@@ -209,8 +209,8 @@ class Checker {
                     "a matrix does not exist");
     }
     void route() const {
-        require(op_.experts >= 1 && within(op_.top_k, 1, op_.experts),
-                "it chooses more experts than there are");
+        require(within(op_.experts, 1, kMostExperts), "so many experts are not believed");
+        require(within(op_.top_k, 1, op_.experts), "it chooses more experts than there are");
         require(op_.scoring <= 2 && op_.group_score <= 1 && op_.shared <= 2 && op_.normalise <= 1,
                 "it scores in a way that is unknown");
         require(op_.groups >= 1 && op_.experts % op_.groups == 0 &&
@@ -234,6 +234,8 @@ class Checker {
         require(last || !shared, "its shared expert has no route");
         require(static_cast<int>(op_.matrices.size()) >= op_.top_k + last,
                 "it chooses more experts than there are");
+        // Threads read the routes each for itself, at any time before they are done.
+        require(op_.b.buffer != op_.out.buffer, "it writes over its routes");
         const View& wide = grid ? op_.a : op_.out;
         const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;
         require(width == wide.width, "its experts do not make its width");
@@ -253,7 +255,9 @@ class Checker {
             units = std::max<int64_t>(units, m.layout.units());
         }
         require(op_.vector < 0 || op_.biases == biases, "its biases are not one for each output");
-        require(!grid || units * static_cast<int64_t>(op_.b.width) <= kMostUnits,
+        // A bias is a unit more of each expert's.
+        units += op_.vector >= 0;
+        require(!grid || units * static_cast<int64_t>(op_.b.width / 2) <= kMostUnits,
                 "its sums have too many units");
         times_rows(op_.b.width);
     }

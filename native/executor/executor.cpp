@@ -63,7 +63,8 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         storage_.push_back(std::move(storage));
     }
     for (Vector& vector : program_.vectors) {
-        vector.values.resize(static_cast<size_t>(padded(vector.size)));
+        // A panel's bias is read whole, and an expert's may begin anywhere.
+        vector.values.resize(static_cast<size_t>(padded(vector.size) + kPanel));
         store_values(vector.values.data(), static_cast<size_t>(vector.size), vector.values.data());
     }
     // An epsilon that is subnormal as a float is none.
@@ -149,7 +150,7 @@ void Executor::limit_frames() {
 }
 
 size_t Executor::work_bytes() const {
-    size_t bytes = activations_.size() + wire_.size();
+    size_t bytes = activations_.size() + gathered_.size() + wire_.size();
     for (const Angles& a : angles_) bytes += 4 * (a.cosine.size() + a.sine.size());
     if (exchange_) bytes += exchange_->buffer_bytes();
     for (const Storage& s : storage_) bytes += 4 * s.floats.size() + 8 * s.grid.size();

@@ -33,7 +33,7 @@ struct Matrix {
     size_t bytes() const { return panel_bytes(format, layout) * static_cast<size_t>(num_panels()); }
 };
 
-// A float32 vector; the executor pads its values to 16 with zeros.
+// A float32 vector; the executor pads its values with zeros, to 16 and by 16 more.
 struct Vector {
     int size = 0;
     std::vector<float> values;

@@ -18,8 +18,10 @@ class Maker {
         x_ = buffer(p_.hidden_size);
         op(OpKind::embed, {}, x_).group = {0};
         for (int layer = 0; layer < layers_; layer++) {
-            if (random_.chance(80)) attention();
-            if (random_.chance(80)) gated();
+            if (random_.chance(60)) attention();
+            if (random_.chance(40)) latent();
+            if (random_.chance(50)) gated();
+            if (random_.chance(50)) mixture();
             if (random_.chance(40)) aside();
         }
         logits();
@@ -116,11 +118,11 @@ class Maker {
         norm.eps = 1e-6f;
         norm.vector = vector(norm.dim);
     }
-    void rope(View view, int heads) {
+    void rope(View view, int heads, int table = -1) {
         Op& rope = op(OpKind::rope, view, view);
         rope.heads = heads;
         rope.dim = view.width / heads;
-        rope.table = static_cast<int>(random_.below(p_.frequencies.size()));
+        rope.table = table >= 0 ? table : static_cast<int>(random_.below(p_.frequencies.size()));
         rope.rotary =
             static_cast<int>(2 * p_.frequencies[static_cast<size_t>(rope.table)].values.size());
         rope.offset = random_.chance(50) ? 0 : random_.between(0, rope.dim - rope.rotary);
@@ -175,6 +177,109 @@ class Maker {
         gated.function = random_.between(0, kGateFunctions - 1);
         gated.limit = 3.0f, gated.alpha = 1.5f;
         add_product(out, random_.pick({64, 64, 32, 5}));
+    }
+    // Every head's matrix, all of one shape and format.
+    void head_linear(View in, View out, int heads, int inputs, int outputs) {
+        Op& product = op(OpKind::head_linear, in, out);
+        const Format of_all = format();
+        const int unit = random_.pick({inputs, inputs, 32});
+        for (int head = 0; head < heads; head++)
+            product.matrices.push_back(matrix(of_all, inputs, unit, outputs));
+    }
+    void latent() {
+        const int heads = random_.between(1, 9), rank = random_.between(1, 70);
+        const int plain = random_.between(1, 40), values = random_.between(1, 40);
+        const int table = static_cast<int>(random_.below(p_.frequencies.size()));
+        const auto turned =
+            static_cast<int>(2 * p_.frequencies[static_cast<size_t>(table)].values.size());
+        const int width = rank + turned;
+        const View in = norm(x_), q = linear(in, heads * (plain + turned)), kv = linear(in, width);
+        rope(kv, 1, table);
+        Op& append = op(OpKind::latent_append, kv, {});
+        p_.caches.push_back({1, width, rank, true});
+        const int own = append.cache = static_cast<int>(p_.caches.size()) - 1;
+        append.k_dim = width;
+        const View absorbed = buffer(heads * width);
+        head_linear(q, absorbed, heads, plain, rank);
+        Op& rope = op(OpKind::rope, q, absorbed);
+        rope.heads = heads;
+        rope.dim = plain + turned;
+        rope.offset = plain;
+        rope.to_dim = width;
+        rope.to_offset = rank;
+        rope.rotary = turned;
+        rope.table = table;
+        rope.interleaved = random_.between(0, 1);
+        const View summed = buffer(heads * rank), out = buffer(heads * values);
+        Op& attend = op(OpKind::latent_attention, absorbed, summed);
+        attend.cache = own;
+        attend.heads = heads;
+        attend.k_dim = width;
+        attend.v_dim = rank;
+        attend.scale = 0.1f + random_.number() / 20;
+        head_linear(summed, out, heads, rank, values);
+        add_product(out, values);
+    }
+    // Experts of any width, now and then of none here, beside a shared one that may be wider.
+    void mixture() {
+        const int each = random_.between(1, 4), groups = random_.between(1, 3);
+        const int experts = each * groups;
+        const View in = norm(x_);
+        const int shared = random_.between(0, 2);
+        const View logits = linear(in, experts + (shared == 2));
+        Op& route = op(OpKind::route, logits, {});
+        route.experts = experts;
+        route.groups = groups;
+        route.top_groups = random_.between(1, groups);
+        route.top_k = random_.between(1, each * route.top_groups);
+        route.scoring = random_.between(0, 2);
+        route.normalise = random_.between(0, 1);
+        route.factor = random_.pick({1.0f, 2.5f});
+        route.group_score = each > 1 ? random_.between(0, 1) : 0;
+        route.shared = shared;
+        const int top_k = route.top_k, slots = top_k + (shared > 0);
+        const auto at = p_.ops.size() - 1;
+        const View routes = buffer(2 * slots);
+        p_.ops[at].out = routes;
+        if (random_.chance(40)) p_.ops[at].vector = vector(experts);
+        const int width = random_.chance(10) ? 0 : random_.pick({16, 50, random_.between(1, 100)});
+        const int least = width == 0 ? 1 : 0;
+        const int shared_width = shared > 0 ? random_.between(least, 130) : 0;
+        if (width == 0 && shared_width == 0) return;
+        const int all = top_k * width + shared_width;
+        const bool biased = random_.chance(30);
+        const View wide = buffer(2 * all), out = buffer(all), grid = buffer(p_.hidden_size, true);
+        experts_product(OpKind::expert_linear, in, routes, wide, experts, top_k, 2 * width,
+                        2 * shared_width, biased);
+        Op& gate = op(OpKind::expert_mul, wide, out);
+        gate.top_k = top_k;
+        gate.width = width;
+        gate.shared_width = shared_width;
+        gate.function = random_.between(0, kGateFunctions - 1);
+        gate.limit = 3.0f, gate.alpha = 1.5f;
+        experts_product(OpKind::expert_grid, out, routes, grid, experts, top_k, width, shared_width,
+                        biased);
+        Op& reduce = op(OpKind::all_reduce_add, grid, x_);
+        reduce.b = x_;
+        reduce.group = reduce.contributors = {0};
+    }
+    void experts_product(OpKind kind, View in, View routes, View out, int experts, int top_k,
+                         int width, int shared_width, bool biased) {
+        const bool grid = kind == OpKind::expert_grid, last = routes.width / 2 > top_k;
+        const Format of_all = format();
+        Op& product = op(kind, in, out);
+        product.b = routes;
+        product.top_k = top_k;
+        product.width = width;
+        product.shared_width = shared_width;
+        for (int expert = 0; expert < experts + last; expert++) {
+            const int own = expert < experts ? width : shared_width;
+            const int inputs = grid ? own : in.width, outputs = grid ? p_.hidden_size : own;
+            product.biases += biased ? outputs : 0;
+            product.matrices.push_back(
+                own == 0 ? -1 : matrix(of_all, inputs, grid ? 64 : inputs, outputs));
+        }
+        if (biased) product.vector = vector(product.biases);
     }
     // A norm that may be much wider than the model, before a product.
     void aside() {
@@ -252,6 +357,7 @@ void spoil_frequencies(Random& random, Frequencies& table) {
 }
 
 void spoil_cache(Random& random, CacheShape& cache) {
+    if (random.chance(10)) cache.latent ^= true;
     int* const sizes[] = {&cache.kv_heads, &cache.k_dim, &cache.v_dim};
     int& size = *sizes[random.below(std::size(sizes))];
     size = odd_number(random, size);

@@ -5,6 +5,7 @@
 #include "executor/angles.h"
 #include "kernels/pack.h"
 #include "verify/golden_attention.h"
+#include "verify/golden_experts.h"
 #include "verify/golden_numbers.h"
 
 namespace bw {
@@ -80,6 +81,24 @@ constexpr Expected kExpected[] = {
     {"linear ulaw4, 85 rows", 0xa4f7a3131d5aa636},
     {"linear_grid ulaw4, 85 rows", 0x82668ae7fc3fbf69},
     {"linear ulaw4, small", 0xf66f81f1d0def84d},
+    {"scores", 0xcd0b0fed4f3d89da},
+    {"grid_bias", 0x940c302cfd2c7659},
+    {"experts f32", 0x853068a582612f29},
+    {"experts bf16", 0x105b7be0b579b790},
+    {"experts q8", 0x39724b919f488edd},
+    {"experts q4", 0x97498454fe10cabd},
+    {"experts mxfp4", 0xe401d8f4caf148f0},
+    {"latent f16", 0x2f72fac306a1eb1b},
+    {"latent f32", 0x4cbabcbe08da99d0},
+    {"scores, small", 0xf9ca149009a6bf96},
+    {"grid_bias, small", 0x6790d1a1821255db},
+    {"experts f32, small", 0x0dba361ff6c0ae1d},
+    {"experts bf16, small", 0xe11575878d5037d6},
+    {"experts q8, small", 0x03940ecb20c74bb6},
+    {"experts q4, small", 0x1db6633e746df0fd},
+    {"experts mxfp4, small", 0x6fa93ec3c3e39a3b},
+    {"latent f16, small", 0xaef27c7b2c39f8e0},
+    {"latent f32, small", 0xb869d1eeafe04a36},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -301,6 +320,14 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(product(kernels, format, 85, {530, 530}));
         digests.push_back(product(kernels, format, 85, {530, 88}));
         digests.push_back(product(kernels, format, 15, {300, 300}, true));
+    }
+    for (int reach : {4, kSmall}) {
+        digests.push_back(golden_scores(kernels, reach));
+        digests.push_back(golden_grid_bias(kernels, reach));
+        for (Format format : {Format::f32, Format::bf16, Format::q8, Format::q4, Format::mxfp4})
+            digests.push_back(golden_experts(kernels, format, reach));
+        digests.push_back(golden_latent(kernels, true, reach));
+        digests.push_back(golden_latent(kernels, false, reach));
     }
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)

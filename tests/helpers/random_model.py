@@ -17,7 +17,20 @@ import numpy.typing as npt
 
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeScaling, RopeSpec
-from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.spec import (
+    SIGMOID,
+    SOFTMAX_OF_CHOSEN,
+    TWO_LARGEST,
+    GateSpec,
+    HeadsSpec,
+    LatentSpec,
+    LayerSpec,
+    MixtureSpec,
+    Mlp,
+    MlpSpec,
+    ModelSpec,
+    RouterSpec,
+)
 from bandweave.ranges import Range
 
 F32 = npt.NDArray[np.float32]
@@ -68,13 +81,16 @@ def random_tensors(spec: ModelSpec, seed: int, *, bf16: bool = False) -> dict[st
     """The model's tensors by bandweave's names, with activations of magnitude about 1.
 
     Matrices have variance ``1 / inputs``, the embedding 1, biases 0.1 squared; norm weights are
-    about 1. ``bf16`` rounds all of them to bf16, towards zero.
+    about 1. Corrections of routers differ as much as scores do, so that they change choices.
+    ``bf16`` rounds all of them to bf16, towards zero.
     """
     tensors: dict[str, F32] = {}
     for weight in build_graph(spec).weights():
         values = bell(seed, weight.name, weight.shape)
         if weight.name.endswith(".bias"):
             values = values * np.float32(0.1)
+        elif weight.name.endswith(".correction"):
+            values = values * np.float32(0.2)
         elif len(weight.shape) == 1:
             values = np.float32(1) + values * np.float32(0.1)
         elif weight.name != "embed_tokens" or spec.tied_embeddings:
@@ -129,6 +145,20 @@ def uniform_spec(
 
 _MODEL_FIELDS = {field.name for field in dataclasses.fields(ModelSpec)}
 
+
+def mixed(spec: ModelSpec, *, dense: int = 0, mlp: Mlp, **attention: Any) -> ModelSpec:
+    """The model with other MLPs behind its first ``dense`` layers, and with latent attention where
+    its fields are given."""
+    changes: dict[str, Any] = {}
+    if attention:
+        changes["attention"] = LatentSpec(**attention)
+    layers = tuple(
+        dataclasses.replace(layer, **changes, **({"mlp": mlp} if index >= dense else {}))
+        for index, layer in enumerate(spec.layers)
+    )
+    return dataclasses.replace(spec, layers=layers)
+
+
 ODD_SPECS: Mapping[str, ModelSpec] = {
     "ten_heads_of_8": tiny_spec(
         hidden_size=80, num_layers=3, num_heads=10, num_kv_heads=5, head_dim=8,
@@ -159,5 +189,53 @@ ODD_SPECS: Mapping[str, ModelSpec] = {
     "partial_rope": tiny_spec(
         hidden_size=64, num_layers=4, num_heads=8, num_kv_heads=4, head_dim=16,
         intermediate_size=260, vocab_size=256, rope=RopeSpec(rotary_dim=8),
+    ),
+    # Routed experts of one unit beside a shared one of three: nodes may have the latter alone.
+    "grouped_experts": mixed(
+        tiny_spec(hidden_size=72, num_layers=3, num_heads=5, num_kv_heads=5, vocab_size=300),
+        dense=1,
+        mlp=MixtureSpec(
+            num_experts=8, top_k=3, intermediate_size=50, shared_size=130,
+            router=RouterSpec(
+                scoring=SIGMOID, correction=True, groups=4, top_groups=2, group_score=TWO_LARGEST,
+                normalise=True, factor=2.5,
+            ),
+        ),
+    ),
+    "biased_experts": mixed(
+        tiny_spec(
+            hidden_size=68, num_layers=3, num_heads=6, num_kv_heads=2, head_dim=24, vocab_size=301,
+            qkv_bias=True, output_bias=True, sinks=True, window=37,
+        ),
+        mlp=MixtureSpec(
+            num_experts=5, top_k=2, intermediate_size=100, bias=True,
+            router=RouterSpec(scoring=SOFTMAX_OF_CHOSEN, logit_bias=True),
+            gate=GateSpec(function="clamped_silu", limit=7.0, alpha=1.702),
+        ),
+    ),
+    "latent_queries": mixed(
+        tiny_spec(hidden_size=60, num_layers=3, vocab_size=260),
+        dense=2,
+        mlp=MixtureSpec(
+            num_experts=6, top_k=2, intermediate_size=90,
+            router=RouterSpec(scoring=SIGMOID, correction=True, normalise=True),
+        ),
+        num_heads=5, q_rank=40, kv_rank=50, nope_dim=24, rope_dim=10, v_dim=20,
+        rope=RopeSpec(
+            rotary_dim=10,
+            interleaved=True,
+            scaling=RopeScaling(
+                kind="yarn", factor=40.0, original_context_length=64, mscale=1.0,
+                mscale_all_dim=1.0,
+            ),
+        ),
+    ),
+    "latent_gated_expert": mixed(
+        tiny_spec(hidden_size=64, num_layers=2, vocab_size=270),
+        mlp=MixtureSpec(
+            num_experts=9, top_k=4, intermediate_size=70, shared_size=40, shared_gate=True
+        ),
+        num_heads=7, q_rank=None, kv_rank=32, nope_dim=16, rope_dim=8, v_dim=18,
+        rope=RopeSpec(rotary_dim=8),
     ),
 }  # fmt: skip

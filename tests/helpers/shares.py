@@ -1,20 +1,45 @@
-"""What a node owns in a model whose layers are all alike."""
+"""What a node owns of each number of heads and columns that a model's layers have."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bandweave.models import cut
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import HeadsSpec, LinearSpec, MixtureSpec, ModelSpec
 from bandweave.programs.split import NodeShare
 from bandweave.ranges import Range
 
 
-def head_range(spec: ModelSpec, share: NodeShare) -> Range:
-    return share.range(cut.heads(spec.num_heads, spec.head_dim))
+def head_counts(spec: ModelSpec) -> list[int]:
+    """The numbers of query heads of the layers, each once, in order of first use."""
+    found = [layer.attention for layer in spec.layers]
+    assert not any(isinstance(one, LinearSpec) for one in found)
+    return list(dict.fromkeys(one.num_heads for one in found if not isinstance(one, LinearSpec)))
 
 
-def kv_head_range(spec: ModelSpec, share: NodeShare) -> Range:
-    return share.range(cut.kv_heads(spec.num_kv_heads, spec.head_dim, spec.heads_per_kv_head))
+def column_counts(spec: ModelSpec) -> list[int]:
+    """The widths of the layers' MLPs, of experts and shared experts too, likewise."""
+    widths: list[int] = []
+    for layer in spec.layers:
+        widths.append(layer.mlp.intermediate_size)
+        if isinstance(layer.mlp, MixtureSpec) and layer.mlp.shared_size:
+            widths.append(layer.mlp.shared_size)
+    return list(dict.fromkeys(widths))
 
 
-def column_range(spec: ModelSpec, share: NodeShare) -> Range:
-    return share.range(cut.columns(spec.intermediate_size))
+def head_ranges(spec: ModelSpec, share: NodeShare) -> Mapping[int, Range]:
+    """By number of heads; the width of a head counts for nothing here."""
+    return {count: share.range(cut.heads(count, 1)) for count in head_counts(spec)}
+
+
+def column_ranges(spec: ModelSpec, share: NodeShare) -> Mapping[int, Range]:
+    return {width: share.range(cut.columns(width)) for width in column_counts(spec)}
+
+
+def kv_head_ranges(spec: ModelSpec, share: NodeShare) -> Mapping[HeadsSpec, Range]:
+    """By attention, of those with KV heads."""
+    return {
+        one: share.range(cut.kv_heads(one.num_kv_heads, one.head_dim, one.heads_per_kv_head))
+        for one in {layer.attention for layer in spec.layers}
+        if isinstance(one, HeadsSpec)
+    }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import strategies as st
 
-from bandweave.models.spec import ModelSpec
-from tests.helpers.random_model import tiny_spec
+from bandweave.models.rope import RopeSpec
+from bandweave.models.spec import MixtureSpec, ModelSpec, RouterSpec
+from tests.helpers.random_model import mixed, tiny_spec
 
 any_share = st.one_of(
     st.integers(1, 100).map(Fraction),
@@ -30,10 +32,11 @@ def requests(draw: st.DrawFn) -> tuple[list[Fraction], int]:
 
 @st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
-    """A model of sizes that are multiples of nothing."""
+    """A model of sizes that are multiples of nothing; some have mixtures of experts behind some
+    dense layers, some latent attention, some both."""
     kv_heads = draw(st.integers(1, 6))
     flags = ("tied_embeddings", "qkv_bias", "output_bias", "mlp_bias")
-    return tiny_spec(
+    spec = tiny_spec(
         hidden_size=draw(st.integers(1, 70)),
         num_layers=draw(st.integers(1, 9)),
         num_heads=kv_heads * draw(st.integers(1, 4)),
@@ -44,3 +47,41 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         qk_norm=draw(st.sampled_from(["", "head"])),
         **{flag: draw(st.booleans()) for flag in flags},
     )
+    mlp = draw(mixtures()) if draw(st.booleans()) else spec.layers[0].mlp
+    latent = draw(latents()) if draw(st.integers(0, 3)) == 0 else {}
+    return mixed(spec, dense=draw(st.integers(0, 2)), mlp=mlp, **latent)
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> MixtureSpec:
+    """Experts in groups of one to three."""
+    each, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    top_groups = draw(st.integers(1, groups))
+    return MixtureSpec(
+        num_experts=each * groups,
+        top_k=draw(st.integers(1, each * top_groups)),
+        intermediate_size=draw(st.integers(1, 200)),
+        shared_size=draw(st.sampled_from([0, 1, 70, 300])),
+        shared_gate=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        router=RouterSpec(
+            groups=groups,
+            top_groups=top_groups,
+            logit_bias=draw(st.booleans()),
+            correction=draw(st.booleans()),
+            normalise=draw(st.booleans()),
+        ),
+    )
+
+
+@st.composite
+def latents(draw: st.DrawFn) -> dict[str, Any]:
+    """Fields of latent attention."""
+    rope_dim = 2 * draw(st.integers(1, 6))
+    fields = ("num_heads", "kv_rank", "nope_dim", "v_dim")
+    return {
+        **{field: draw(st.integers(1, 20)) for field in fields},
+        "q_rank": draw(st.one_of(st.none(), st.integers(1, 20))),
+        "rope_dim": rope_dim,
+        "rope": RopeSpec(rotary_dim=rope_dim, interleaved=draw(st.booleans())),
+    }

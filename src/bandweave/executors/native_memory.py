@@ -25,18 +25,20 @@ def step_bytes(program: Program, rows: int) -> int:
     for weight in program.weights.values():
         groups = Groups(inputs=weight.inputs, unit=weight.unit).count
         quantised = max(quantised, _ACTIVATION_GROUP_BYTES * groups + _ACTIVATION_PADDING)
-    experts = max((_expert_bytes(program, op) for op in program.ops), default=0)
-    return rows * (widths + quantised + experts + 8 * sum(map(len, program.frequencies))) + 1024
+    gathered = max((_gathered_bytes(program, op) for op in program.ops), default=0)
+    return rows * (widths + quantised + gathered + 8 * sum(map(len, program.frequencies))) + 1024
 
 
-def _expert_bytes(program: Program, op: Op) -> int:
-    """What the chosen experts' products read of a row, beside the row itself."""
-    if BY_KIND[op.kind].cost != "experts":
+def _gathered_bytes(program: Program, op: Op) -> int:
+    """What products with several matrices, the chosen experts' or the heads', read of a row, beside
+    the row itself."""
+    if BY_KIND[op.kind].cost not in ("experts", "heads"):
         return 0
     names = [name for name in op.names("matrices") if name is not None]
     widest = max((program.weights[name].inputs for name in names), default=0)
     # As floats, which is more than as integers with their scales.
-    return 4 * (widest + 64) * (op.number("top_k") + 2)
+    count = len(names) if BY_KIND[op.kind].cost == "heads" else op.number("top_k") + 2
+    return 4 * (widest + 64) * count
 
 
 def exchange_bytes(program: Program, rows: int) -> int:
