@@ -21,6 +21,7 @@ from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
 from bandweave.models.graph import SplitUnit
 from bandweave.models.registry import build_graph
+from bandweave.models.rope import RopeTable
 from bandweave.probing.programs import matrix, products
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Buffer, Op, Part, Program, Vector, View, Weight
@@ -90,6 +91,10 @@ def changed(program: Program, kind: str, **changes: Any) -> Program:
         op, inputs=tuple(inputs), outputs=tuple(outputs), attributes=attributes, **own
     )  # fmt: skip
     return replace(program, ops=(*program.ops[:index], op, *program.ops[index + 1 :]))
+
+
+def table(*frequencies: float) -> RopeTable:
+    return RopeTable(frequencies=frequencies)
 
 
 HUGE = (1 << 31) - 1
@@ -170,9 +175,12 @@ WRONG_PROGRAMS: dict[str, tuple[Callable[[Program], Program], str]] = {
     "keys": (lambda p: with_cache(p, k_dim=0), "KV cache"),
     "values": (lambda p: with_cache(p, v_dim=1 << 20), "KV cache"),
     "keys and values": (lambda p: with_cache(p, v_dim=8), "have other widths"),
-    "frequency": (lambda p: replace(p, frequencies=((float("nan"),),)), "a frequency"),
-    "fast": (lambda p: replace(p, frequencies=((1e300,),)), "a frequency"),
-    "frequencies": (lambda p: replace(p, frequencies=((0.0,) * 10_000,)), "too many frequencies"),
+    "frequency": (lambda p: replace(p, frequencies=(table(float("nan")),)), "a frequency"),
+    "fast": (lambda p: replace(p, frequencies=(table(1e300),)), "a frequency"),
+    "frequencies": (
+        lambda p: replace(p, frequencies=(table(*[0.0] * 10_000),)),
+        "too many frequencies",
+    ),
     "tables": (lambda p: replace(p, frequencies=p.frequencies * 100), "too many tables"),
     "buffer": (
         lambda p: replace(p, buffers={**p.buffers, "more": Buffer(name="more", width=-16)}),
