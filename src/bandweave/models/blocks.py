@@ -45,8 +45,8 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
     )
 
 
-def attend_latents(g: Graph, y: Value, attention: LatentSpec) -> Value:
-    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434)."""
+def attend_latent(g: Graph, y: Value, attention: LatentSpec) -> Value:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434); the heads' outputs."""
     queries = heads(attention.num_heads, attention.query_dim)
     width = attention.kv_rank + attention.rope_dim
     if attention.q_rank is None:
@@ -80,30 +80,35 @@ def join(g: Graph, x: Value, layer: LayerSpec, inputs: Value, weight: str, *, bi
     return g.add(x, total, f"{weight}.add", factor=layer.residual_factor)
 
 
-def mix(g: Graph, x: Value, y: Value, layer: LayerSpec, mixture: MixtureSpec) -> Value:
-    """Adds a mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538)."""
-    assert layer.form == "pre" and layer.residual_factor == 1, "a form that no mixture has"
+def join_mixture(g: Graph, x: Value, layer: LayerSpec, y: Value, mixture: MixtureSpec) -> Value:
+    """Adds what a mixture of gated MLPs (Shazeer et al. 2017, arXiv:1701.06538) makes of ``y`` to
+    the residual, in the layer's form."""
     routes = g.route(y, mixture)
     made = g.expert_linear(y, routes, mixture)
-    return g.expert_add(x, made, routes, mixture)
+    normed = layer.form in ("post", "both")
+    if not normed and layer.residual_factor == 1:
+        return g.expert_add(x, made, routes, mixture)
+    total = g.expert_sum(made, routes, mixture)
+    if normed:
+        total = g.norm(total, "mlp_out_norm", out="normed")
+    return g.add(x, total, "experts.down.add", factor=layer.residual_factor)
 
 
 def layer_block(g: Graph, x: Value, layer: LayerSpec) -> Value:
-    """Attention and an MLP, or a mixture of MLPs, in the layer's form."""
+    """Attention and an MLP, in the layer's form."""
     attention, mlp = layer.attention, layer.mlp
     assert not isinstance(attention, LinearSpec)
     y = x if layer.form == "post" else g.norm(x, "input_norm")
-    if isinstance(attention, LatentSpec):
-        x = join(g, x, layer, attend_latents(g, y, attention), "o_proj", bias=False)
-    else:
-        attended = attend(g, y, attention)
-        x = join(g, x, layer, attended, "o_proj", bias=attention.output_bias)
+    latent = isinstance(attention, LatentSpec)
+    attended = attend_latent(g, y, attention) if latent else attend(g, y, attention)
+    bias = False if latent else attention.output_bias
+    x = join(g, x, layer, attended, "o_proj", bias=bias)
     if layer.form == "post":
         y = x
     elif layer.form != "parallel":
         y = g.norm(x, "post_norm")
     if isinstance(mlp, MixtureSpec):
-        return mix(g, x, y, layer, mlp)
+        return join_mixture(g, x, layer, y, mlp)
     return join(g, x, layer, gate(g, y, mlp), "down_proj", bias=mlp.bias)
 
 

@@ -90,9 +90,9 @@ class GraphOp:
 @dataclass(eq=False)
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
-    ``layer_norm``, ``head_norm``, ``norm_of_all``, ``part_norm``, ``rope``, ``attention``,
+    ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
     ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``logits``."""
+    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -310,16 +310,26 @@ class Graph:
         )[0]  # fmt: skip
 
     def expert_add(self, x: Value, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
-        """``x`` plus the weighted sum of what the experts make of ``silu(gate) * up``: where the
+        """``x`` plus the weighted sum of what the experts make of ``f(gate) * up``: where the
         nodes' sums meet."""
+        return self._expert_sum("expert_add", (x, made, routes), x, mixture)
+
+    def expert_sum(self, made: Value, routes: Value, mixture: MixtureSpec) -> Value:
+        """That sum on its own, which every node gets."""
+        out = Value(name="sum", width=self.spec.hidden_size)
+        return self._expert_sum("expert_sum", (made, routes), out, mixture)
+
+    def _expert_sum(
+        self, kind: str, inputs: tuple[Value, ...], out: Value, mixture: MixtureSpec
+    ) -> Value:
         weights, biases = [], []
         for name, width in _experts(mixture):
-            full, shape = f"{name}.down_proj", (x.width, width)
+            full, shape = f"{name}.down_proj", (out.width, width)
             weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
-            vector = self._weight(f"{full}.bias", (x.width,), Split.REPLICATED)
+            vector = self._weight(f"{full}.bias", (out.width,), Split.REPLICATED)
             biases.append(vector if mixture.bias else None)
         return self._emit(
-            "expert_add", "experts.down", (x, made, routes), (x,), weights=tuple(weights),
+            kind, "experts.down", inputs, (out,), weights=tuple(weights),
             biases=tuple(biases), attributes={"mixture": mixture},
         )[0]  # fmt: skip
 

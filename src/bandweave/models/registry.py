@@ -7,14 +7,19 @@ from types import ModuleType
 
 from bandweave.models import (
     cohere2,
+    deepseek,
     gemma,
     glm4,
+    glm4_moe,
+    gpt_oss,
     granite,
     llama,
+    mixtral,
     olmo2,
     phi3,
     qwen2,
     qwen3,
+    qwen_moe,
     seed_oss,
     smollm3,
 )
@@ -29,7 +34,8 @@ from bandweave.shown import shown
 _FAMILIES: Mapping[str, ModuleType] = {
     "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma": gemma, "phi3": phi3, "glm4": glm4,
     "olmo2": olmo2, "granite": granite, "smollm3": smollm3, "seed_oss": seed_oss,
-    "cohere2": cohere2,
+    "cohere2": cohere2, "qwen_moe": qwen_moe, "mixtral": mixtral, "deepseek": deepseek,
+    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss,
 }  # fmt: skip
 
 
@@ -94,7 +100,8 @@ def with_family_defaults(config: Config) -> Config:
     except ConfigError:
         return config
     family = next(one for one in _FAMILIES.values() if architecture in one.DEFAULTS)
-    (model_type,) = (name for name, one in family.MODEL_TYPES.items() if one == architecture)
+    types = [name for name, one in family.MODEL_TYPES.items() if one == architecture]
+    model_type = config.get("model_type") if config.get("model_type") in types else types[0]
     return {**with_defaults(config, family.DEFAULTS[architecture]), "model_type": model_type}
 
 

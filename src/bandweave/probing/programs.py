@@ -138,7 +138,8 @@ def ropes(heads: int, dim: int, count: int) -> Program:
     x = _view("x", heads * dim)
     half = dim // 2
     attributes = {
-        "heads": heads, "dim": dim, "offset": 0, "rotary": 2 * half, "interleaved": 0, "to_dim": dim, "to_offset": 0, "table": 0
+        "heads": heads, "dim": dim, "offset": 0, "rotary": 2 * half, "interleaved": 0,
+        "to_dim": dim, "to_offset": 0, "table": 0,
     }  # fmt: skip
     op = Op(kind="rope", name="rope", inputs=(x,), outputs=(x,), attributes=attributes)
     buffers = [Buffer(name="x", width=heads * dim)]

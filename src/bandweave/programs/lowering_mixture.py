@@ -116,7 +116,8 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
 
 
 def expert_add(low: Lowering, op: GraphOp) -> None:
-    mixture, (x, made, routes) = _mixture(op), op.inputs
+    mixture, (made, routes) = _mixture(op), op.inputs[-2:]
+    (x,) = op.outputs
     grid = low.made.buffer("grid", x.width, dtype="grid")
     width, shared_width = (len(own) for own in _columns(low, mixture))
     contributors = tuple(
@@ -155,7 +156,7 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
             width=width,
             shared_width=shared_width,
         )
-    low.reduce(op.name, grid, vector=None, contributors=contributors)
+    low.reduce(op, grid, vector=None, contributors=contributors)
 
 
 def _biases(low: Lowering, op: GraphOp, pieces: list[Part]) -> dict[str, str | int | None]:

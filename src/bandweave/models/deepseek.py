@@ -1,0 +1,137 @@
+"""DeepSeek V2, V3 and what is built like them (Kimi K2, GLM-4.7-Flash): latent attention, and
+mixtures of experts behind some dense layers.
+
+DeepSeek-AI 2024 (arXiv:2405.04434, arXiv:2412.19437). The norms of latents have an epsilon of their
+own, as transformers' classes have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bandweave.models import config as fields
+from bandweave.models.blocks import decoder as build
+from bandweave.models.config import Config, ConfigError
+from bandweave.models.config_fields import refuse_biases
+from bandweave.models.config_mixture import grouped_router, mixture_of, sparse_after_first
+from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
+from bandweave.models.config_rope import rope
+from bandweave.models.spec import LatentSpec, LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.tensor_names import DECODER, Names, experts
+from bandweave.shown import shown
+
+__all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
+
+_V2, _V3, _GLM = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM"
+
+_COMMON: Mapping[str, Any] = {
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+    "attention_bias": False, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+}  # fmt: skip
+
+#: What transformers' config classes take for fields that a config lacks.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    _V2: {
+        **_COMMON, "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "max_position_embeddings": 2048,
+        "mlp_bias": False, "first_k_dense_replace": 0, "q_lora_rank": 1536, "n_group": None,
+        "topk_group": None, "n_routed_experts": 64, "n_shared_experts": 2,
+        "routed_scaling_factor": 1.0, "topk_method": "greedy", "norm_topk_prob": False,
+        "num_experts_per_tok": None, "moe_intermediate_size": 1407, "eos_token_id": 2,
+    },
+    _V3: {
+        **_COMMON, "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
+        "num_hidden_layers": 61, "num_attention_heads": 128, "max_position_embeddings": 4096,
+        "first_k_dense_replace": 3, "q_lora_rank": 1536, "n_group": 8, "topk_group": 4,
+        "n_routed_experts": 256, "n_shared_experts": 1, "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
+        "rope_interleave": True, "eos_token_id": 1,
+    },
+    _GLM: {
+        **_COMMON, "vocab_size": 154880, "hidden_size": 2048, "intermediate_size": 10240,
+        "num_hidden_layers": 47, "num_attention_heads": 20, "max_position_embeddings": 202752,
+        "rms_norm_eps": 1e-5, "q_lora_rank": 768, "qk_nope_head_dim": 192, "v_head_dim": 256,
+        "n_group": 1, "topk_group": 1, "n_routed_experts": 64, "n_shared_experts": 1,
+        "routed_scaling_factor": 1.8, "norm_topk_prob": True, "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1536, "rope_interleave": True, "first_k_dense_replace": 1,
+        "eos_token_id": 1,
+    },
+}  # fmt: skip
+
+MODEL_TYPES: Mapping[str, str] = {
+    "deepseek_v2": _V2, "deepseek_v3": _V3, "kimi_k2": _V3, "glm4_moe_lite": _GLM,
+}  # fmt: skip
+OWN_FIELDS: tuple[str, ...] = ("n_routed_experts", "kv_lora_rank", "rope_interleave")
+_SELF, _MLP = "model.layers.{}.self_attn", "model.layers.{}.mlp"
+TENSOR_NAMES: Names = {
+    **DECODER,
+    **experts(),
+    "layers.{}.q_a_proj": f"{_SELF}.q_a_proj.weight",
+    "layers.{}.q_a_norm": f"{_SELF}.q_a_layernorm.weight",
+    "layers.{}.q_b_proj": f"{_SELF}.q_b_proj.weight",
+    "layers.{}.kv_a_proj": f"{_SELF}.kv_a_proj_with_mqa.weight",
+    "layers.{}.kv_a_norm": f"{_SELF}.kv_a_layernorm.weight",
+    "layers.{}.kv_b_proj": f"{_SELF}.kv_b_proj.weight",
+    "layers.{}.router": f"{_MLP}.gate.weight",
+    "layers.{}.router.correction": f"{_MLP}.gate.e_score_correction_bias",
+    "layers.{}.shared_expert.gate_proj": f"{_MLP}.shared_experts.gate_proj.weight",
+    "layers.{}.shared_expert.up_proj": f"{_MLP}.shared_experts.up_proj.weight",
+    "layers.{}.shared_expert.down_proj": f"{_MLP}.shared_experts.down_proj.weight",
+}
+
+
+def from_config(config: Config, architecture: str) -> ModelSpec:
+    """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
+    # Null says that queries are projected at once.
+    direct = "q_lora_rank" in config and config["q_lora_rank"] is None
+    config = fields.with_defaults(config, DEFAULTS[architecture])
+    refuse_biases(config, "attention_bias", "mlp_bias")
+    attention = _attention(config, direct, interleaved=architecture == _V2)
+    dense, sparse = silu_mlp_of(config), sparse_after_first(config)
+    mixture = _mixture(config, architecture) if any(sparse) else None
+
+    def layer(routes: bool) -> LayerSpec:
+        mlp = mixture if routes and mixture is not None else dense
+        return LayerSpec(attention=attention, mlp=mlp)
+
+    return model_of(config, "deepseek", layers_of(sparse, layer))
+
+
+def _attention(config: Config, direct: bool, *, interleaved: bool) -> LatentSpec:
+    rope_dim = fields.integer(config, "qk_rope_head_dim")
+    pairs = interleaved or fields.flag(config, "rope_interleave", True)
+    return LatentSpec(
+        num_heads=fields.integer(config, "num_attention_heads"),
+        q_rank=None if direct else fields.integer(config, "q_lora_rank"),
+        kv_rank=fields.integer(config, "kv_lora_rank"),
+        nope_dim=fields.integer(config, "qk_nope_head_dim"),
+        rope_dim=rope_dim,
+        v_dim=fields.integer(config, "v_head_dim"),
+        rope=rope(config, dim=rope_dim, interleaved=pairs),
+    )
+
+
+def _mixture(config: Config, architecture: str) -> MixtureSpec:
+    width = fields.integer(config, "moe_intermediate_size")
+    if architecture == _V2:
+        method = fields.text(config, "topk_method")
+        if method not in ("greedy", "group_limited_greedy"):
+            raise ConfigError(
+                f"config.json: topk_method is {shown(method)}; 'greedy' and 'group_limited_greedy' "
+                "are supported"
+            )
+        if method == "greedy":
+            config = {**config, "n_group": 1, "topk_group": 1}
+        if fields.flag(config, "norm_topk_prob", False):
+            raise ConfigError(
+                "config.json: norm_topk_prob is true, but DeepSeek V2 does not normalise the "
+                "weights of its experts"
+            )
+    return mixture_of(
+        config,
+        experts="n_routed_experts",
+        router=grouped_router(config, sigmoid=architecture != _V2),
+        shared_size=width * fields.count(config, "n_shared_experts"),
+    )
