@@ -34,8 +34,8 @@ _PARALLEL = frozenset(
      "native", "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
      "plan_simulation", "program", "program_checks", "reference", "reference_math",
      "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
-     "stored_formats", "stored_tensors", "synth", "tensor_views", "text", "transformers_agreement",
-     "wire", "work"}
+     "stored_damage", "stored_formats", "stored_tensors", "synth", "tensor_views", "text",
+     "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 

@@ -121,7 +121,7 @@ WRONG_OPS: list[tuple[str, Mapping[str, Any], str]] = [
     ("rope", {"heads": -1}, "a number is out of range"),
     ("rope", {"rotary": 6}, "two elements for each of its frequencies"),
     ("rope", {"table": 1}, "its table of frequencies does not exist"),
-    ("rope", {"out": {"offset": 0, "buffer": "x"}}, "rotates one view and writes another"),
+    ("rope", {"to_offset": 1}, "writes more than a head"),
     ("kv_append", {"cache": 99}, "its KV cache does not exist"),
     ("kv_append", {"cache": -1}, "a number is out of range"),
     ("kv_append", {"kv_heads": 4, "k_dim": 8, "v_dim": 8}, "it leaves the KV cache"),

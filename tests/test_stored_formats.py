@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from pathlib import Path
@@ -16,42 +15,16 @@ from bandweave.checkpoints.quantised import input_major, nibbles, scaled, scales
 from bandweave.checkpoints.quantised import mxfp4 as mxfp4_format
 from bandweave.checkpoints.quantised.settings import Settings
 from bandweave.checkpoints.safetensors import SafetensorsFile
-from bandweave.checkpoints.source import CheckpointError
 from bandweave.content.verification import verify_checkpoint
 from bandweave.executors.executor import Step
 from bandweave.models.registry import hugging_face_name
 from bandweave.ranges import Range
 from tests.helpers.native_nodes import NativeNodes
-from tests.helpers.stored_formats import (
-    FORMATS,
-    Tensor,
-    encode_model,
-    fp8,
-    mxfp4,
-    write_model,
-    write_tensors,
-)
+from tests.helpers.stored_formats import fp8, mxfp4, write_tensors
+from tests.helpers.stored_models import CONFIG, FORMATS, encoded, write_model
 
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_act": "silu",
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 260,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-}
-GATE, Q = "layers.0.gate_proj", "layers.0.q_proj"
+GATE = "layers.0.gate_proj"
 GATE_STORED = "model.layers.0.mlp.gate_proj.weight"
-
-
-@functools.cache
-def encoded(name: str) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """A model in a format; not to be changed."""
-    return encode_model(CONFIG, FORMATS[name])
 
 
 @pytest.fixture(scope="module", params=sorted(FORMATS))
@@ -160,140 +133,6 @@ def test_the_engine_gives_the_same_logits(model: Any, weight_format: str) -> Non
                 np.testing.assert_array_equal(nodes.run(step), expected)
 
 
-# --- what is wrong ---
-
-
-def broken(tmp_path: Path, name: str, change: Any, config: Any = None) -> str:
-    """The message about a model in a format, one of whose tensors was changed: ``change`` gets the
-    tensors and changes them."""
-    form, tensors = FORMATS[name], dict(encoded(name)[0])
-    change(tensors)
-    fields = {**CONFIG, "quantization_config": form.config if config is None else config}
-    path = write_model(tmp_path / "m", fields, tensors)
-    with pytest.raises(CheckpointError) as caught, Folder.open(path) as folder:
-        whole(folder, GATE)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 500
-    return message
-
-
-def edit(suffix: str, change: Any, dtype: str = "") -> Any:
-    """Changes the array of one of the gate's tensors."""
-
-    def apply(tensors: dict[str, Tensor]) -> None:
-        name = next(one for one in tensors if "gate_proj" in one and one.endswith(suffix))
-        kind, array = tensors[name]
-        tensors[name] = dtype or kind, change(array.copy())
-
-    return apply
-
-
-def put(value: Any) -> Any:
-    def change(array: np.ndarray) -> np.ndarray:
-        array.reshape(-1)[1 % array.size] = value
-        return array
-
-    return change
-
-
-def without(suffix: str) -> Any:
-    def apply(tensors: dict[str, Tensor]) -> None:
-        for name in [one for one in tensors if "gate_proj" in one and one.endswith(suffix)]:
-            del tensors[name]
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("form", "change", "parts"),
-    [
-        ("fp8 blocks", without("_scale_inv"), ("gate_proj", "lacks its scales")),
-        ("fp8 blocks", edit("_inv", put(np.nan)), ("gate_proj.weight_scale_inv", "scale nan")),
-        ("fp8 blocks", edit("_inv", put(np.inf)), ("scale inf",)),
-        ("fp8 blocks", edit("_inv", put(-1)), ("scale -1.0", "not negative")),
-        ("fp8 blocks", edit("_inv", lambda a: a[:-1]), ("shape [3, 2]", "[4, 2]")),
-        ("fp8 blocks", edit("weight", put(0xFF)), ("gate_proj.weight", "NaN")),
-        ("fp8 blocks", edit("weight", lambda a: a[:-1]), ("[159, 64]", "[160, 64]")),
-        ("fp8 exponents", edit("_inv", put(255)), ("scale nan",)),
-        ("fp8 blocks", edit("_inv", lambda a: a.astype(np.int64), "I64"), ("stored as I64",)),
-        ("mxfp4", without("_scales"), ("lacks its scales",)),
-        ("mxfp4", edit("_scales", put(255)), ("scale nan",)),
-        ("mxfp4", edit("_scales", lambda a: a[:, :-1]), ("shape [160, 1]", "[160, 2]")),
-        ("mxfp4", edit("_blocks", lambda a: a[:, :-1]), ("shape [160, 1, 16]",)),
-        ("int4", without("_scale"), ("lacks its scales",)),
-        ("int4", without("_shape"), ("lacks its shape",)),
-        ("int4", edit("_shape", put(72)), ("[160, 72]", "[160, 64]")),
-        ("int4", edit("_packed", lambda a: a[:, :-1]), ("shape [160, 7]", "[160, 8]")),
-        ("int4", edit("_scale", lambda a: a[:-1]), ("shape [159, 2]",)),
-        ("int4 zeros", edit("_zero_point", lambda a: a[:-1]), ("shape [19, 2]", "[20, 2]")),
-        ("int4 order", edit("_g_idx", put(2)), ("names group 2", "there are 2")),
-        ("awq", without("qzeros"), ("lacks its zero points",)),
-        ("awq", without("scales"), ("lacks its scales",)),
-        ("awq", edit("qzeros", lambda a: a[:-1]), ("shape [1, 20]", "[2, 20]")),
-        ("awq", edit("scales", put(np.inf)), ("scale inf",)),
-        ("gptq", edit("qweight", lambda a: a[:-1]), ("shape [7, 160]", "[8, 160]")),
-        ("gptq", edit("g_idx", put(-1)), ("names group -1",)),
-        ("gptq", edit("g_idx", put(2)), ("names group 2",)),
-        ("gptq order", without("g_idx"), ("lacks its groups",)),
-    ],
-)
-def test_damage_is_named(tmp_path: Path, form: str, change: Any, parts: tuple[str, ...]) -> None:
-    message = broken(tmp_path, form, change)
-    for part in parts:
-        assert part in message, message
-
-
-COMPRESSED = FORMATS["int4"].config
-
-
-@pytest.mark.parametrize(
-    ("config", "parts"),
-    [
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("bitsandbytes", "AWQ or GPTQ")),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, ("modelopt", "original model")),
-        ({"bits": 4}, ("unknown method",)),
-        ({"quant_method": 3}, ("unknown method",)),
-        ("gptq", ("quantization_config is 'gptq'", "object")),
-        ({"quant_method": "gptq", "bits": 3, "group_size": 32}, ("bits", "is 3", "2 or 4 or 8")),
-        ({"quant_method": "gptq", "bits": True}, ("bits", "is True")),
-        ({"quant_method": "gptq", "bits": 4, "group_size": 0}, ("group_size", "is 0")),
-        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, ("marlin", "gptq_v2")),
-        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, ("version", "gemv", "gemm")),
-        ({"quant_method": "awq", "bits": 8}, ("bits", "is 8")),
-        ({"quant_method": "fp8", "fmt": "e5m2"}, ("fmt", "e5m2")),
-        ({"quant_method": "fp8", "weight_block_size": [128]}, ("block size", "two")),
-        ({**COMPRESSED, "format": "nvfp4-pack-quantized"}, ("nvfp4", "not read")),
-        ({**COMPRESSED, "config_groups": {}}, ("config_groups",)),
-        ({**COMPRESSED, "config_groups": {"a": {"weights": {"num_bits": 3}}}}, ("int of 3 bits",)),
-        ({**COMPRESSED, "sparsity_config": {"format": "sparse-24-bitmask"}}, ("sparse",)),
-    ],
-)
-def test_what_is_not_read_is_named(tmp_path: Path, config: Any, parts: tuple[str, ...]) -> None:
-    message = broken(tmp_path, "gptq", lambda tensors: None, config)
-    for part in parts:
-        assert part in message, message
-
-
-def test_a_format_without_its_config(tmp_path: Path) -> None:
-    """What tensors tell by themselves is read, and the rest is asked for."""
-    for name in ("fp8 bf16 scales", "mxfp4", "int4"):
-        tensors, values = encoded(name)
-        with Folder.open(write_model(tmp_path / name, CONFIG, tensors)) as folder:
-            np.testing.assert_array_equal(whole(folder, GATE), values[GATE_STORED])
-    message = broken(tmp_path, "gptq", lambda tensors: None, {})
-    assert "GPTQ or AWQ" in message and "'quantization_config'" in message
-
-
-def test_a_weight_beyond_float32_is_refused_with_its_name(tmp_path: Path) -> None:
-    form, tensors = FORMATS["fp8 blocks"], dict(encoded("fp8 blocks")[0])
-    edit("_inv", lambda scales: scales + np.float32(3e38))(tensors)
-    config = {**CONFIG, "quantization_config": form.config}
-    with Folder.open(write_model(tmp_path / "m", config, tensors)) as folder:
-        assert np.isinf(whole(folder, GATE)).any()
-        with pytest.raises(CheckpointError, match="gate_proj"):
-            NativeNodes(folder.spec, folder, weight_format="q8")
-
-
 # --- stacks, larger sizes ---
 
 
@@ -309,13 +148,13 @@ def test_a_weight_beyond_float32_is_refused_with_its_name(tmp_path: Path) -> Non
 )
 def test_stacks_of_matrices(tmp_path: Path, find: Any, encode: Any, options: Any) -> None:
     """Each entry has blocks of its own."""
-    encoded = encode(np.random.default_rng(4), "x", (3, 20, 96), **options)
+    one = encode(np.random.default_rng(4), "x", (3, 20, 96), **options)
     path = tmp_path / "x.safetensors"
-    write_tensors(path, encoded.tensors)
+    write_tensors(path, one.tensors)
     file = SafetensorsFile.open(path)
     found = {name: (file, entry) for name, entry in file.tensors.items()}
-    matrix = find(found, "x", encoded.values.shape, Settings(block=(8, 16)))
-    for entry, values in enumerate(encoded.values):
+    matrix = find(found, "x", one.values.shape, Settings(block=(8, 16)))
+    for entry, values in enumerate(one.values):
         got = matrix.read(range(1, 19, 2), Range(start=3, stop=90), entry)
         np.testing.assert_array_equal(got, values[1:19:2, 3:90])
     file.close()

@@ -29,7 +29,7 @@ from bandweave.models.tensor_names import (
     pattern_of,
 )
 from bandweave.ranges import Range
-from tests.helpers.stored_formats import Tensor, bf16, fp8, mxfp4, packed, write_tensors
+from tests.helpers.stored_formats import Tensor, awq, bf16, fp8, gptq, mxfp4, packed, write_tensors
 from tests.test_checkpoints import CONFIG, random_tensors, refused, write_folder
 
 HIDDEN, WIDTH, EXPERTS = 64, 96, 3
@@ -74,12 +74,18 @@ def weights() -> list[WeightSpec]:
 class Opened:
     """A file of tensors, found through a table."""
 
-    def __init__(self, path: Path, tensors: dict[str, Tensor], table: Names) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tensors: dict[str, Tensor],
+        table: Names,
+        settings: Settings = Settings(block=(40, 48)),  # noqa: B008  it is frozen
+    ) -> None:
         write_tensors(path, tensors)
         self.file = SafetensorsFile.open(path)
         found = {name: (self.file, entry) for name, entry in self.file.tensors.items()}
         llama.TENSOR_NAMES = table  # type: ignore[misc] # put back by the fixture
-        self.finder = Finder(found, SPEC, weights(), Settings(block=(40, 48)))
+        self.finder = Finder(found, SPEC, weights(), settings)
 
     def read(self, name: str, rows: slice, columns: slice = slice(0, 1)) -> np.ndarray:
         weight = next(one for one in weights() if one.name == name)
@@ -116,7 +122,7 @@ def test_experts_of_a_stack(tmp_path: Path, form: str, interleaved: bool) -> Non
     shape = (EXPERTS, 2 * WIDTH, HIDDEN)
     if form in ("fp8", "mxfp4"):
         # Blocks of 40 rows: one holds the end of gate and the start of up.
-        options = {"block": (40, 48)} if form == "fp8" else {}
+        options: dict[str, Any] = {"block": (40, 48)} if form == "fp8" else {}
         one = (fp8 if form == "fp8" else mxfp4)(rng, STACK, shape, **options)
         tensors, values = one.tensors, one.values
     else:
@@ -143,6 +149,36 @@ def test_each_expert_on_its_own_comes_first(tmp_path: Path) -> None:
     got = opened.read("layers.0.experts.1.up_proj", slice(0, WIDTH), slice(1, 30))
     np.testing.assert_array_equal(got, one.values[:, 1:30])
     assert not opened.read("layers.0.experts.2.up_proj", slice(0, 4), slice(0, 8)).any()
+    opened.file.close()
+
+
+BOTH = "model.layers.{}.mlp.experts.{}.both.weight"
+
+
+@pytest.mark.parametrize(
+    ("encode", "settings"),
+    [
+        (gptq, Settings(method="gptq", bits=4, group_size=32, zero_less=1)),
+        (awq, Settings(method="awq", bits=4, group_size=32)),
+        (packed, Settings()),
+        (fp8, Settings(block=(40, 48))),
+    ],
+)
+@pytest.mark.parametrize("groups", [1, 12, WIDTH])
+def test_quantised_fused_tensors(
+    tmp_path: Path, encode: Any, settings: Settings, groups: int
+) -> None:
+    options = {"block": (40, 48)} if encode is fp8 else {}
+    name = BOTH.replace("{}", "0", 1).replace("{}", "2")
+    one = encode(np.random.default_rng(6), name, (2 * WIDTH, HIDDEN), **options)
+    turns = one.values.reshape(groups, 2, WIDTH // groups, HIDDEN)
+    opened = Opened(tmp_path / "x.safetensors", one.tensors, fused(BOTH, GATE, UP, groups=groups),
+                    settings)  # fmt: skip
+    for part, which in enumerate(("gate", "up")):
+        expected = turns[:, part].reshape(WIDTH, HIDDEN)
+        for rows, columns in ((slice(0, WIDTH), slice(0, HIDDEN)), (slice(13, 90), slice(9, 37))):
+            got = opened.read(f"layers.0.experts.2.{which}_proj", rows, columns)
+            np.testing.assert_array_equal(got, expected[rows, columns])
     opened.file.close()
 
 

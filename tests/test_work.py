@@ -62,7 +62,9 @@ def test_a_sum_of_nothing_is_refused(rows: int, width: int, nodes: int) -> None:
 
 
 def test_every_cost_is_one_that_work_knows() -> None:
-    costs = {"product", "attention", "elements", "sum", "message", "nothing"}
+    costs = {
+        "product", "attention", "elements", "sum", "message", "nothing", "experts", "heads"
+    }  # fmt: skip
     assert {one.cost for one in BY_KIND.values()} <= costs
     timed = {one.timed_as for one in BY_KIND.values()} - {""}
     assert timed <= BY_KIND.keys()

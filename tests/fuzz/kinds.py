@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
@@ -18,12 +20,16 @@ from bandweave.cli.plan.setup import read_hardware
 from bandweave.models.known_models import known_config, model_names
 from bandweave.models.registry import spec_from_config
 from bandweave.planning.machines.hardware_text import hardware_from_text
+from bandweave.ranges import Range
 from bandweave.serving.profile_store import read_profile
 from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer
 from tests.fuzz.mutate import damaged_bytes, damaged_json, damaged_text
+from tests.helpers.stored_formats import write_tensors
+from tests.helpers.stored_models import CONFIG as QUANTISED
+from tests.helpers.stored_models import FORMATS, encoded
 from tests.test_checkpoints import CONFIG, random_tensors, write_folder
 from tests.test_gguf import gguf, small_llama
 from tests.transformers_reference import config_cases, token_cases
@@ -120,6 +126,41 @@ def _make_index(folder: Path, chance: Chance) -> None:
     (folder / "model.safetensors.index.json").write_bytes(
         damaged_json(json.loads(path.read_bytes()), chance)
     )
+
+
+# --- quantised checkpoints ---
+
+_FORMS = ("fp8 blocks", "mxfp4", "int4 order", "awq", "gptq order")
+
+
+def _make_quantised(folder: Path, chance: Chance) -> None:
+    """A sound file of another shape, dtype or name here and there, or codes and scales that are
+    any bits, with settings that may be wrong."""
+    name = chance.choice(_FORMS)
+    form, tensors = FORMATS[name], dict(encoded(name)[0])
+    for _ in range(chance.randint(0, 2)):
+        name = chance.choice([name for name in tensors if "_proj" in name])
+        dtype, array = tensors.pop(name)
+        if chance.random() < 0.3:
+            array = array[: len(array) // 2] if array.ndim else array
+        elif chance.random() < 0.5:
+            array = np.frombuffer(chance.randbytes(array.nbytes), array.dtype).reshape(array.shape)
+        if chance.random() < 0.8:
+            tensors[name] = dtype, array
+    write_tensors(folder / "model.safetensors", tensors)
+    config = {**QUANTISED, "quantization_config": form.config}
+    text = json.dumps(config).encode()
+    if chance.random() < 0.4:
+        settings = damaged_json({"quantization_config": form.config}, chance)
+        text = text[:-1] + b"," + settings[1:]
+    (folder / "config.json").write_bytes(text)
+
+
+def _read_quantised(folder: Path) -> None:
+    with Folder.open(folder) as opened:
+        for name in opened.names():
+            rows = Range(start=0, stop=opened.shape(name)[0])
+            opened.read(name, rows)
 
 
 # --- tokens ---
@@ -443,6 +484,7 @@ KINDS: Mapping[str, Kind] = {
         prepare=lambda folder: _model(folder, 1), make=_make_safetensors, read=_read_safetensors
     ),
     "index": Kind(prepare=lambda folder: _model(folder, 2), make=_make_index, read=_open),
+    "quantised": Kind(make=_make_quantised, read=_read_quantised),
     "tokenizer": Kind(make=_make_tokenizer, read=_read_tokenizer),
     "tokenizer_config": Kind(make=_make_token_files, read=_read_tokenizer),
     "gguf": Kind(make=_make_gguf, read=lambda folder: shape_from_path(folder / "m.gguf")),

@@ -86,7 +86,7 @@ class Folder:
         """
         path = Path(path)
         config, config_bytes = layout.read_json(layout.require_config(path))
-        spec, settings = _spec(path, config), _settings(path, config)
+        spec, settings = _meaning(path, config)
         with ExitStack() as stack, _no_collection():
             files, tensors = {}, {}
             needed = weights or layout.has_weight_files(path)
@@ -291,15 +291,8 @@ def _check_range(name: str, what: str, asked: Range, size: int) -> None:
         raise ValueError(f"{what} {asked} of {name} were asked for, but it has {size}")
 
 
-def _spec(path: Path, config: Mapping[str, Any]) -> ModelSpec:
+def _meaning(path: Path, config: Mapping[str, Any]) -> tuple[ModelSpec, Settings]:
     try:
-        return spec_from_config(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{printable(path)}: {error}") from error
-
-
-def _settings(path: Path, config: Mapping[str, Any]) -> Settings:
-    try:
-        return settings_from(config)
-    except CheckpointError as error:
+        return spec_from_config(config), settings_from(config)
+    except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error

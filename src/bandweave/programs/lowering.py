@@ -18,7 +18,7 @@ from bandweave.models.graph import (
 )
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
-from bandweave.programs import lowering_latent, lowering_mixture
+from bandweave.programs import lowering_all_heads, lowering_latent, lowering_mixture
 from bandweave.programs.builder import Builder
 from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
@@ -153,63 +153,6 @@ class Lowering:
         view = replace(self.views[value.name], width=weight.shape[0])
         self._norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
 
-    def _norm_of_all(self, op: GraphOp) -> None:
-        """Each head's sum of squares goes to all nodes as the bits of a float, by a sum of integers
-        to which one node alone contributes them: no order of adding floats can show. Of nodes that
-        hold the same KV head that one does whose query heads are the first to read it."""
-        query, key = (value.cut for value in op.inputs)
-        assert query is not None and key is not None
-        grid = self.made.buffer("squares", query.total + key.total, dtype="grid")
-        heads = self.share.range(query)
-        begin = 0
-        columns: list[tuple[int, int]] = []
-        for value, cut in zip(op.inputs, (query, key), strict=True):
-            columns.append((begin, begin + cut.total))
-            own = self.share.range(cut)
-            if len(heads):
-                self.made.op(
-                    "square_sums",
-                    f"{op.name}.{value.name}_squares",
-                    (self.views[value.name],),
-                    (grid,),
-                    heads=len(own),
-                    dim=cut.width,
-                    skip=int(own.start * cut.sharing < heads.start),
-                    first=begin + own.start,
-                    begin=begin,
-                    end=begin + cut.total,
-                )
-            begin += cut.total
-        contributors = tuple(
-            node for node in self.group if len(self.split.shares[node].range(query))
-        )
-        self.made.op(
-            "all_reduce_bits",
-            f"{op.name}.reduce",
-            (grid,),
-            (grid,),
-            tag=self.tag,
-            group=tuple(self.group),
-            contributors=contributors,
-        )
-        if not len(heads):
-            return
-        for value, weight, (first, last) in zip(op.inputs, op.weights, columns, strict=True):
-            view = self.views[value.name]
-            assert value.cut is not None
-            self.made.op(
-                "norm_by_sums",
-                f"{op.name}.{value.name}",
-                (view, grid),
-                (view,),
-                vector=self._own_vector(weight, self.elements(value)),
-                heads=view.width // value.cut.width,
-                dim=value.cut.width,
-                begin=first,
-                end=last,
-                eps=self.spec.norm_eps,
-            )
-
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
             dim = int(_number(op, "dim"))
@@ -262,7 +205,7 @@ class Lowering:
             heads=len(heads),
             k_dim=shape.k_dim,
             v_dim=shape.v_dim,
-            vector=self._own_vector(op.weights[0], heads) if op.weights else None,
+            vector=self.own_vector(op.weights[0], heads) if op.weights else None,
             scale=_number(op, "scale"),
             cap=_number(op, "cap"),
             window=_number(op, "window"),
@@ -382,13 +325,15 @@ class Lowering:
     def replicated(self, weight: WeightSpec | None, offset: float = 0.0) -> str | None:
         if weight is None:
             return None
-        return self._own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
+        return self.own_vector(weight, Range(start=0, stop=weight.shape[0]), offset)
 
-    def _own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
+    def own_vector(self, weight: WeightSpec, elements: Range, offset: float = 0.0) -> str:
         """The name of some elements of a vector, with what is added to them."""
-        part = self.part(weight, elements)
         self.made.vectors[weight.name] = Vector(
-            name=weight.name, parts=(part,), size=len(elements), offset=offset
+            name=weight.name,
+            parts=(self.part(weight, elements),),
+            size=len(elements),
+            offset=offset,
         )
         return weight.name
 
@@ -433,6 +378,7 @@ class Lowering:
 
 #: Kinds of operations that have files of their own.
 _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
+    "norm_of_all": lowering_all_heads.norm_of_all,
     "route": lowering_mixture.route,
     "expert_linear": lowering_mixture.expert_linear,
     "expert_add": lowering_mixture.expert_add,

@@ -130,12 +130,9 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
             codes, "is a stack of packed matrices, which is not read; use the original model"
         )
     rows, columns = shape
-    widths = {-(-columns * bits // 32): bits for bits in (8, 4)}
-    bits = widths.get(codes[1].shape[-1] if codes[1].shape else 0)
-    if bits is None:
-        fitting(codes, (rows, -(-columns * (settings.bits or 4) // 32)))
-        raise AssertionError("unreachable")
-    check(fitting(codes, (rows, codes[1].shape[-1])), ("I32",), codes[1].shape)
+    width = codes[1].shape[-1] if codes[1].shape else 0
+    bits = 8 if width == -(-columns * 8 // 32) and columns > 4 else 4
+    check(fitting(codes, (rows, -(-columns * bits // 32))), ("I32",), codes[1].shape)
     stored = companion(found, codes, name + "_scale", "scales")
     groups = found.get(name + "_g_idx")
     if groups is not None:
