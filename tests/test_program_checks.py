@@ -93,6 +93,10 @@ def changed(program: Program, kind: str, **changes: Any) -> Program:
     return replace(program, ops=(*program.ops[:index], op, *program.ops[index + 1 :]))
 
 
+def table(*frequencies: float) -> RopeTable:
+    return RopeTable(frequencies=frequencies)
+
+
 HUGE = (1 << 31) - 1
 # What an operation may not be told: its kind, what is changed, and words of the sentence.
 WRONG_OPS: list[tuple[str, Mapping[str, Any], str]] = [

@@ -17,6 +17,7 @@ from bandweave.generation.request import Timing
 from bandweave.planning.profile.bill import bill_the_link
 from bandweave.planning.profile.prediction import Prediction
 from bandweave.programs.split import Split
+from bandweave.ranges import Range
 
 ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
 _COUNTERS = {
@@ -33,7 +34,8 @@ _LOGIT_BYTES, _CANDIDATE_BYTES = 4, 8
 
 
 def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
-    """Who holds what; ranges are half-open pairs."""
+    """Who holds what; ranges are half-open pairs. Those of heads and of columns go by how many there
+    are, of which layers of a mixture have several numbers."""
     nodes = []
     for node in engine.nodes:
         share = node.share
@@ -41,10 +43,10 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
             {
                 "name": node.name,
                 "stage": share.stage,
-                **{
-                    name: [getattr(share, name).start, getattr(share, name).stop]
-                    for name in ("layers", "heads", "kv_heads", "columns", "vocabulary")
-                },
+                "layers": _pair(share.layers),
+                "heads": {str(count): _pair(own) for count, own in share.heads},
+                "columns": {str(count): _pair(own) for count, own in share.columns},
+                "vocabulary": _pair(share.vocabulary),
                 "weight_bytes": node.weight_bytes,
                 "kv_bytes": node.kv_bytes,
                 "work_bytes": node.work_bytes,
@@ -67,6 +69,10 @@ def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
             "manifest_bytes": sum(node.manifest_bytes for node in engine.nodes),
         },
     }
+
+
+def _pair(own: Range) -> list[int]:
+    return [own.start, own.stop]
 
 
 def _exact(engine: Engine, options: EngineOptions) -> bool:
