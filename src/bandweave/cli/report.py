@@ -34,8 +34,8 @@ _LOGIT_BYTES, _CANDIDATE_BYTES = 4, 8
 
 
 def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
-    """Who holds what; ranges are half-open pairs. Those of heads and of columns go by how many there
-    are, of which layers of a mixture have several numbers."""
+    """Who holds what; ranges are half-open pairs. Those of heads and of columns go by how many
+    there are, of which layers may have different numbers."""
     nodes = []
     for node in engine.nodes:
         share = node.share
@@ -83,12 +83,15 @@ def _exact(engine: Engine, options: EngineOptions) -> bool:
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
     """The plan as a table of 80 columns, or a few more for very wide models."""
     staged = plan["stages"] > 1
-    headings = ["node", *(["stage"] if staged else []), "layers", "heads", "KV heads", "columns",
+    headings = ["node", *(["stage"] if staged else []), "layers", "heads", "columns",
                 "vocabulary", "weights", "KV cache"]  # fmt: skip
     rows = []
     for number, node in enumerate(plan["nodes"]):
         ranges = [
-            _range(node[name]) for name in ("layers", "heads", "kv_heads", "columns", "vocabulary")
+            _range(node["layers"]),
+            " ".join(map(_range, node["heads"].values())),
+            " ".join(map(_range, node["columns"].values())),
+            _range(node["vocabulary"]),
         ]
         sizes = [output.size(node["weight_bytes"]), output.size(node["kv_bytes"])]
         rows.append([str(number), *([str(node["stage"])] if staged else []), *ranges, *sizes])
