@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.transformers_reference.mixture_cases import MIXTURES
+
 _WINDOW = 40
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -93,4 +95,5 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
                         "sliding_attention"],
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     }),
+    **MIXTURES,
 }  # fmt: skip

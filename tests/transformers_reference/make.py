@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
-from bandweave.models.registry import spec_from_config, tensor_names
-from bandweave.models.tensor_names import filled, pattern_of, places
+from bandweave.models.places import Places
+from bandweave.models.registry import build_graph, spec_from_config, tensor_names
+from bandweave.models.spec import ModelSpec
 from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference import cases, make_configs, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
@@ -47,8 +48,9 @@ def build_model(case: Case, config: dict[str, Any]) -> tuple[torch.nn.Module, st
     )
     spec = spec_from_config(config)
     tensors = random_tensors(spec, case.seed)
+    names = model.state_dict().keys()
     state = {
-        name: torch.from_numpy(values) for name, values in as_stored(spec.family, tensors).items()
+        name: torch.from_numpy(values) for name, values in as_stored(spec, tensors, names).items()
     }
     if spec.tied_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
@@ -56,20 +58,22 @@ def build_model(case: Case, config: dict[str, Any]) -> tuple[torch.nn.Module, st
     return model.eval(), cases.digest(tensors)
 
 
-def as_stored(family: str, tensors: Mapping[str, F32]) -> dict[str, F32]:
-    """Tensors by their Hugging Face names, several that are one there put together."""
+def as_stored(
+    spec: ModelSpec, tensors: Mapping[str, F32], names: Collection[str]
+) -> dict[str, F32]:
+    """Tensors as transformers holds them in memory, several that are one there put together; of a
+    tensor's places that one which ``names`` has."""
+    needed = build_graph(spec).weights()
+    places = Places(spec, needed, tensor_names(spec.family))
     result: dict[str, F32] = {}
-    fused: dict[str, dict[int, F32]] = {}
-    for name, values in tensors.items():
-        pattern, numbers = pattern_of(name)
-        place = places(tensor_names(family), pattern)[0]
-        stored = filled(place.tensor, numbers)
-        if place.whole:
-            result[stored] = values
-        else:
-            fused.setdefault(stored, {})[place.index] = values
-    for stored, parts in fused.items():
-        result[stored] = np.concatenate([parts[index] for index in sorted(parts)])
+    for weight in needed:
+        placed = next(one for one in places.of(weight) if one.name in names)
+        whole = result.setdefault(placed.name, np.zeros(placed.shape, np.float32))
+        part = whole[placed.entry] if len(placed.shape) > len(weight.shape) else whole
+        part = part.T if placed.transposed else part
+        rows = np.arange(len(part)).reshape(-1, placed.period)
+        rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)
+        part[rows] = tensors[weight.name]
     return result
 
 

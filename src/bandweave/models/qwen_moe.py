@@ -46,7 +46,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MODEL_TYPES: Mapping[str, str] = {"qwen2_moe": _QWEN2, "qwen3_moe": _QWEN3}
-OWN_FIELDS: tuple[str, ...] = ("qkv_bias", "num_experts", "use_qk_norm", "qk_layernorm")
+OWN_FIELDS: tuple[str, ...] = (
+    "qkv_bias",
+    "num_experts",
+    "num_local_experts",
+    "use_qk_norm",
+    "qk_layernorm",
+)
 _SHARED = "model.layers.{}.mlp.shared_expert"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -63,6 +69,8 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Qwen mixture's ``config.json``; ``ConfigError`` where it is not one we run."""
+    if config.get("num_experts") is None and config.get("num_local_experts") is not None:
+        config = {**config, "num_experts": config["num_local_experts"]}  # as newer releases save it
     config = fields.with_defaults(config, DEFAULTS[architecture])
     refuse_biases(config, "mlp_bias")
     dense, own_rope = silu_mlp_of(config), rope(config)
