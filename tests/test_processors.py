@@ -71,7 +71,7 @@ def runners() -> dict[str, Path]:
 def dumps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dumped]:
     """A model of awkward sizes in every weight format."""
     folder = tmp_path_factory.mktemp("dumps")
-    names = [*reversed(ODD_SPECS)]  # mixtures of experts and latent attention first
+    names = list(ODD_SPECS)[::-1]  # mixtures of experts and latent attention first
     return {
         weight_format: _dump(folder / weight_format, names[index % len(names)], weight_format)
         for index, weight_format in enumerate(FORMATS)

@@ -93,7 +93,8 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
         op.name,
         (low.views[y.name], low.views[routes.name]),
         (made,),
-        **_biases(low, op, pieces),
+        vector=_biases(low, op, pieces),
+        biases=sum(len(part.rows) for part in pieces),
         matrices=tuple(names),
         top_k=mixture.top_k,
         width=width,
@@ -150,7 +151,8 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
             op.name,
             (low.views[made.name], low.views[routes.name]),
             (grid,),
-            **_biases(low, op, pieces),
+            vector=_biases(low, op, pieces),
+            biases=sum(len(part.rows) for part in pieces),
             matrices=tuple(names),
             top_k=mixture.top_k,
             width=width,
@@ -159,13 +161,13 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
     low.reduce(op, grid, vector=None, contributors=contributors)
 
 
-def _biases(low: Lowering, op: GraphOp, pieces: list[Part]) -> dict[str, str | int | None]:
+def _biases(low: Lowering, op: GraphOp, pieces: list[Part]) -> str | None:
     """The vector of an operation on experts: their biases one after the other."""
     if not pieces:
-        return {"vector": None, "biases": 0}
+        return None
     name, size = f"{op.name}.bias", sum(len(part.rows) for part in pieces)
     low.made.vectors[name] = Vector(name=name, parts=tuple(pieces), size=size)
-    return {"vector": name, "biases": size}
+    return name
 
 
 def _mixture(op: GraphOp) -> MixtureSpec:

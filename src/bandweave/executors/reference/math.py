@@ -218,12 +218,15 @@ def rope(
 
 def softmax(x: F32) -> F32:
     """Over the last axis, as routers take it: ``exp(x - max)`` by their sum in 64 lanes."""
-    e = exp(x - x.max(axis=-1, keepdims=True))
+    largest: F32 = x.max(axis=-1, keepdims=True)
+    e = exp(x - largest)
     e = np.where(np.abs(e) < SMALLEST_WEIGHT, np.float32(0), e)
-    return stored(e / lane_sum(e)[..., None])
+    y: F32 = np.divide(e, lane_sum(e)[..., None])
+    return stored(y)
 
 
 def sigmoid(x: F32) -> F32:
     """The logistic function, ``1 / (1 + exp(-x))``."""
     with np.errstate(over="ignore"):
-        return stored(np.float32(1) / (np.float32(1) + exp(-x)))
+        y: F32 = np.divide(np.float32(1), np.float32(1) + exp(-x))
+        return stored(y)

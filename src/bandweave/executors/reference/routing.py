@@ -43,7 +43,7 @@ def route(logits_TE: F32, correction_E: F32 | None, router: Router) -> F32:
     if router.groups > 1:
         choice_TE = _in_best_groups(choice_TE, router)
     chosen_TK = np.sort(_largest(choice_TE, top_k), axis=1)
-    weights_TK = np.take_along_axis(scores_TE, chosen_TK, axis=1)
+    weights_TK: F32 = np.take_along_axis(scores_TE, chosen_TK, axis=1).astype(np.float32)
     if router.scoring == 2:
         weights_TK = softmax(weights_TK)
     if router.normalise:
@@ -57,7 +57,8 @@ def route(logits_TE: F32, correction_E: F32 | None, router: Router) -> F32:
         last_T1 = sigmoid(logits_TE[:, router.experts :]) if router.shared == 2 else ones_T1
         chosen_TK = np.concatenate([chosen_TK, np.full_like(chosen_TK[:, :1], router.experts)], 1)
         weights_TK = np.concatenate([weights_TK, last_T1], axis=1)
-    return np.concatenate([chosen_TK.astype(np.float32), weights_TK], axis=1)
+    routes: F32 = np.concatenate([chosen_TK.astype(np.float32), weights_TK], axis=1)
+    return routes
 
 
 def _largest(values_TE: F32, count: int) -> npt.NDArray[np.intp]:
