@@ -22,7 +22,7 @@ from bandweave.models.spec import (
     ModelSpec,
     RouterSpec,
 )
-from bandweave.models.tensor_names import DECODER, Names, Slice, fused
+from bandweave.models.tensor_names import DECODER, Names, Slice, either, fused
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -57,11 +57,19 @@ TENSOR_NAMES: Names = {
     "layers.{}.sinks": "model.layers.{}.self_attn.sinks",
     "layers.{}.router": f"{_MLP}.router.weight",
     "layers.{}.router.bias": f"{_MLP}.router.bias",
-    **fused(f"{_MLP}.experts.gate_up_proj", _GATE, _UP, groups=_columns, entry=True,
-            transposed=True),
+    **either(  # transposed where they are bf16, as rows in MXFP4
+        {
+            **fused(f"{_MLP}.experts.gate_up_proj", _GATE, _UP, groups=_columns, entry=True,
+                    transposed=True),
+            _DOWN: Slice(tensor=f"{_MLP}.experts.down_proj", entry=True, transposed=True),
+        },
+        {
+            **fused(f"{_MLP}.experts.gate_up_proj", _GATE, _UP, groups=_columns, entry=True),
+            _DOWN: Slice(tensor=f"{_MLP}.experts.down_proj", entry=True),
+        },
+    ),
     **fused(f"{_MLP}.experts.gate_up_proj_bias", f"{_GATE}.bias", f"{_UP}.bias",
             groups=_columns, entry=True),
-    _DOWN: Slice(tensor=f"{_MLP}.experts.down_proj", entry=True, transposed=True),
     f"{_DOWN}.bias": Slice(tensor=f"{_MLP}.experts.down_proj_bias", entry=True),
 }  # fmt: skip
 
