@@ -50,7 +50,8 @@ def route(logits_TE: F32, correction_E: F32 | None, router: Router) -> F32:
         total_T = np.zeros(len(weights_TK), np.float32)
         for k in range(top_k):  # ascending
             total_T = total_T + weights_TK[:, k]
-        weights_TK = weights_TK / (total_T + _LEAST_SUM)[:, None]
+        divisor_T: F32 = total_T + _LEAST_SUM
+        weights_TK = np.divide(weights_TK, divisor_T[:, None])
     weights_TK = weights_TK * np.float32(router.factor)
     if router.shared:
         ones_T1 = np.ones((len(own_TE), 1), np.float32)
