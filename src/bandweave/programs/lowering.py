@@ -10,12 +10,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from bandweave.models.graph import (
-    Graph,
-    GraphOp,
-    Value,
-    WeightSpec,
-)
+from bandweave.models.cut import Cut
+from bandweave.models.graph import Graph, GraphOp, Value, WeightSpec
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
 from bandweave.programs import lowering_all_heads, lowering_latent, lowering_mixture
@@ -250,8 +246,9 @@ class Lowering:
             source = self.views[inputs.name]
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self.replicated(op.biases[0])
-        contributors = tuple(node for node in self.group if len(self.split.shares[node].range(cut)))
-        self.reduce(op, grid, vector=vector, contributors=contributors)
+        self.reduce(op, grid, vector=vector, contributors=self.owners(cut))
+
+    _linear_sum = _linear_add
 
     def _logits(self, op: GraphOp) -> None:
         own = self.share.vocabulary
@@ -356,6 +353,11 @@ class Lowering:
             contributors=contributors,
         )
 
+    def owners(self, *cuts: Cut) -> tuple[int, ...]:
+        """The nodes of the stage that own something of any of the cuts."""
+        shares = self.split.shares
+        return tuple(n for n in self.group if any(len(shares[n].range(cut)) for cut in cuts))
+
     def whole(self, weight: WeightSpec) -> Part:
         """All of a tensor."""
         rows, *columns = (Range(start=0, stop=size) for size in weight.shape)
@@ -383,7 +385,6 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "expert_linear": lowering_mixture.expert_linear,
     "expert_add": lowering_mixture.expert_add,
     "expert_sum": lowering_mixture.expert_add,
-    "linear_sum": Lowering._linear_add,
     "latent_attention": lowering_latent.latent_attention,
 }
 

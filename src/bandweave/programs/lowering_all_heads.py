@@ -37,7 +37,6 @@ def norm_of_all(low: Lowering, op: GraphOp) -> None:
                 end=begin + cut.total,
             )
         begin += cut.total
-    contributors = tuple(node for node in low.group if len(low.split.shares[node].range(query)))
     low.made.op(
         "all_reduce_bits",
         f"{op.name}.reduce",
@@ -45,7 +44,7 @@ def norm_of_all(low: Lowering, op: GraphOp) -> None:
         (grid,),
         tag=low.tag,
         group=tuple(low.group),
-        contributors=contributors,
+        contributors=low.owners(query),
     )
     if not len(heads):
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bandweave.models import cut
-from bandweave.models.graph import GraphOp
+from bandweave.models.graph import GraphOp, Value
 from bandweave.models.spec import (
     LARGEST,
     SIGMOID,
@@ -18,7 +18,7 @@ from bandweave.models.spec import (
     MixtureSpec,
 )
 from bandweave.programs.operations import GATES
-from bandweave.programs.program import Part, Vector, Weight
+from bandweave.programs.program import Part, Vector, View, Weight
 from bandweave.ranges import Range
 
 if TYPE_CHECKING:
@@ -88,18 +88,7 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
         names.append(name)
         pieces += [low.part(one, rows) for one in (gate_bias, up_bias) if one is not None]
     made = low.made.buffer("expert_gate_up", total)
-    low.made.op(
-        "expert_linear",
-        op.name,
-        (low.views[y.name], low.views[routes.name]),
-        (made,),
-        vector=_biases(low, op, pieces),
-        biases=sum(len(part.rows) for part in pieces),
-        matrices=tuple(names),
-        top_k=mixture.top_k,
-        width=width,
-        shared_width=shared_width,
-    )
+    _products(low, op, "expert_linear", (y, routes), made, names, pieces, (width, shared_width))
     gated = low.made.buffer("expert_gated", total // 2)
     low.views[op.outputs[0].name] = gated
     low.made.op(
@@ -121,11 +110,6 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
     (x,) = op.outputs
     grid = low.made.buffer("grid", x.width, dtype="grid")
     width, shared_width = (len(own) for own in _columns(low, mixture))
-    contributors = tuple(
-        node
-        for node in low.group
-        if any(len(low.split.shares[node].range(one)) for one in _cuts(mixture))
-    )
     if width or shared_width:
         names: list[str | None] = []
         for weight in op.weights:
@@ -146,28 +130,39 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
         pieces: list[Part] = []
         if low.share.range(cut.columns(mixture.intermediate_size)).start == 0 and width:
             pieces = [low.whole(bias) for bias in op.biases if bias is not None]
-        low.made.op(
-            "expert_grid",
-            op.name,
-            (low.views[made.name], low.views[routes.name]),
-            (grid,),
-            vector=_biases(low, op, pieces),
-            biases=sum(len(part.rows) for part in pieces),
-            matrices=tuple(names),
-            top_k=mixture.top_k,
-            width=width,
-            shared_width=shared_width,
-        )
-    low.reduce(op, grid, vector=None, contributors=contributors)
+        widths = width, shared_width
+        _products(low, op, "expert_grid", (made, routes), grid, names, pieces, widths)
+    low.reduce(op, grid, vector=None, contributors=low.owners(*_cuts(mixture)))
 
 
-def _biases(low: Lowering, op: GraphOp, pieces: list[Part]) -> str | None:
-    """The vector of an operation on experts: their biases one after the other."""
-    if not pieces:
-        return None
-    name, size = f"{op.name}.bias", sum(len(part.rows) for part in pieces)
-    low.made.vectors[name] = Vector(name=name, parts=tuple(pieces), size=size)
-    return name
+def _products(
+    low: Lowering,
+    op: GraphOp,
+    kind: str,
+    inputs: tuple[Value, Value],
+    out: View,
+    names: list[str | None],
+    biases: list[Part],
+    widths: tuple[int, int],
+) -> None:
+    """Products with the chosen experts' matrices, of whose ``names`` those elsewhere are None;
+    ``biases`` lie one after the other; ``widths``: of a routed expert and of the shared one."""
+    vector, size = None, sum(len(part.rows) for part in biases)
+    if biases:
+        vector = f"{op.name}.bias"
+        low.made.vectors[vector] = Vector(name=vector, parts=tuple(biases), size=size)
+    low.made.op(
+        kind,
+        op.name,
+        tuple(low.views[value.name] for value in inputs),
+        (out,),
+        vector=vector,
+        biases=size,
+        matrices=tuple(names),
+        top_k=_mixture(op).top_k,
+        width=widths[0],
+        shared_width=widths[1],
+    )
 
 
 def _mixture(op: GraphOp) -> MixtureSpec:

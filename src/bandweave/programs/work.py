@@ -243,16 +243,7 @@ class _Work:
             ]
         if table.cost == "product":
             assert op.weight is not None, op
-            weight = program.weights[op.weight]
-            size = _packed_bytes(weight, self.format)
-            product = Product(
-                weight_bytes=size,
-                inputs=weight.inputs,
-                outputs=weight.outputs,
-                rows=rows,
-                on_grid=table.outputs[0].dtype == "grid",
-            )
-            return [product] if rows else []
+            return [self._product(op, program.weights[op.weight], rows)] if rows else []
         if table.cost == "heads":
             return self._heads(program, op, rows)
         if table.cost == "experts":
@@ -266,19 +257,20 @@ class _Work:
         count = rows * view.width
         return [Elements(kind=kind, count=count, rows=max(1, rows), parts=max(1, parts))]
 
+    def _product(self, op: Op, weight: Weight, rows: int, alike: float = 1) -> Product:
+        """The product of a matrix, or of so many that are alike, as one."""
+        return Product(
+            weight_bytes=round(alike * _packed_bytes(weight, self.format)),
+            inputs=weight.inputs,
+            outputs=round(alike * weight.outputs),
+            rows=rows,
+            on_grid=BY_KIND[op.kind].outputs[0].dtype == "grid",
+        )
+
     def _heads(self, program: Program, op: Op, rows: int) -> list[Local]:
-        """The products of all heads, which are alike, as one."""
+        """The products of all heads."""
         weights = [program.weights[name] for name in op.names("matrices") if name is not None]
-        first = weights[0]
-        return [
-            Product(
-                weight_bytes=len(weights) * _packed_bytes(first, self.format),
-                inputs=first.inputs,
-                outputs=len(weights) * first.outputs,
-                rows=rows,
-                on_grid=False,
-            )
-        ]
+        return [self._product(op, weights[0], rows, len(weights))]
 
     def _experts(self, program: Program, op: Op) -> list[Local]:
         """Products of the experts that the rows can be expected to choose, rows of each alike, and
@@ -286,31 +278,13 @@ class _Work:
         names, rows, top_k = op.names("matrices"), self.step.rows, op.number("top_k")
         has_shared = op.inputs[1].width // 2 > top_k
         routed = names[: len(names) - has_shared]
-        on_grid = BY_KIND[op.kind].outputs[0].dtype == "grid"
         products: list[Local] = []
         if (name := next((one for one in routed if one is not None), None)) is not None:
-            weight = program.weights[name]
             distinct = distinct_experts(len(routed), top_k, rows)
-            products.append(
-                Product(
-                    weight_bytes=round(distinct * _packed_bytes(weight, self.format)),
-                    inputs=weight.inputs,
-                    outputs=round(distinct * weight.outputs),
-                    rows=max(1, round(rows * top_k / distinct)),
-                    on_grid=on_grid,
-                )
-            )
+            each = max(1, round(rows * top_k / distinct))
+            products.append(self._product(op, program.weights[name], each, distinct))
         if has_shared and (name := names[-1]) is not None:
-            weight = program.weights[name]
-            products.append(
-                Product(
-                    weight_bytes=_packed_bytes(weight, self.format),
-                    inputs=weight.inputs,
-                    outputs=weight.outputs,
-                    rows=rows,
-                    on_grid=on_grid,
-                )
-            )
+            products.append(self._product(op, program.weights[name], rows))
         return products
 
     def _reduce(self, op: Op) -> Reduce:

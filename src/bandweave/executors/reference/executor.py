@@ -299,11 +299,10 @@ class ReferenceExecutor:
     def _expert_linear(self, op: Op, step: Step) -> None:
         (source, routes), (target,) = op.inputs, op.outputs
         x_TK, y_TN, bias = self._get(source), self._get(target), self._vector(op)
-        for expert, slot, rows, _, matrix in self._expert_rows(op, routes):
-            width = op.number("width") if slot < op.number("top_k") else op.number("shared_width")
-            at, first = slot * op.number("width"), expert * op.number("width")
-            own = None if bias is None else bias[first : first + width]
-            y_TN[rows, at : at + width] = stored(linear(x_TK[rows], matrix, own))
+        for expert, own, rows, _, matrix in self._expert_rows(op, routes):
+            first = expert * op.number("width")
+            own_bias = None if bias is None else bias[first : first + own.stop - own.start]
+            y_TN[rows, own] = stored(linear(x_TK[rows], matrix, own_bias))
 
     def _expert_mul(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
@@ -318,26 +317,26 @@ class ReferenceExecutor:
         (source, routes), (target,) = op.inputs, op.outputs
         x_TK, bias = self._get(source), self._vector(op)
         total_TN = np.zeros((len(x_TK), target.width), np.int64)
-        for expert, slot, rows, weights_T, matrix in self._expert_rows(op, routes):
-            width = op.number("width") if slot < op.number("top_k") else op.number("shared_width")
-            at = slot * op.number("width")
-            own_TK = x_TK[rows, at : at + width]
-            total_TN[rows] += linear_grid(own_TK, matrix, weights_T)
+        for expert, own, rows, weights_T, matrix in self._expert_rows(op, routes):
+            total_TN[rows] += linear_grid(x_TK[rows, own], matrix, weights_T)
             if bias is not None:
-                own = bias[expert * target.width : (expert + 1) * target.width]
-                total_TN[rows] += to_grid(own * weights_T[:, None])
+                own_bias = bias[expert * target.width : (expert + 1) * target.width]
+                total_TN[rows] += to_grid(own_bias * weights_T[:, None])
         self._grids[target.buffer] = total_TN
 
-    def _expert_rows(self, op: Op, routes: View) -> Iterator[tuple[int, int, Rows, F32, Matrix]]:
-        """Expert, slot, rows that have it there, their weights, and its matrix on this node."""
+    def _expert_rows(self, op: Op, routes: View) -> Iterator[tuple[int, slice, Rows, F32, Matrix]]:
+        """Expert, its columns among all chosen ones', rows that have it there, their weights, and
+        its matrix on this node."""
         names, routes_T = op.names("matrices"), self._get(routes)
-        slots = routes.width // 2
+        slots, each, top_k = routes.width // 2, op.number("width"), op.number("top_k")
         for slot in range(slots):
+            width = each if slot < top_k else op.number("shared_width")
+            own = slice(slot * each, slot * each + width)
             for expert in np.unique(routes_T[:, slot]).astype(int).tolist():
                 if (name := names[expert]) is None:
                     continue
                 rows = np.flatnonzero(routes_T[:, slot] == expert)
-                yield expert, slot, rows, routes_T[rows, slots + slot], self._weights.matrices[name]
+                yield expert, own, rows, routes_T[rows, slots + slot], self._weights.matrices[name]
 
     def _all_reduce_add(self, op: Op, step: Step) -> None:
         (grid, residual), (target,) = op.inputs, op.outputs
