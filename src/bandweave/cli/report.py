@@ -34,18 +34,21 @@ _LOGIT_BYTES, _CANDIDATE_BYTES = 4, 8
 
 
 def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
-    """Who holds what; ranges are half-open pairs. Those of heads and of columns go by how many
-    there are, of which layers may have different numbers."""
+    """Who holds what; ranges are half-open pairs. Heads and columns are those of the first layer,
+    columns also of all MLPs by their width, in which dense ones and experts differ."""
     nodes = []
     for node in engine.nodes:
         share = node.share
+        heads, kv_heads = share.heads_of(engine.spec.layers[0].attention)
         nodes.append(
             {
                 "name": node.name,
                 "stage": share.stage,
                 "layers": _pair(share.layers),
-                "heads": {str(count): _pair(own) for count, own in share.heads},
-                "columns": {str(count): _pair(own) for count, own in share.columns},
+                "heads": _pair(heads),
+                "kv_heads": _pair(kv_heads),
+                "columns": _pair(share.columns[0][1]),
+                "columns_by_width": {str(width): _pair(own) for width, own in share.columns},
                 "vocabulary": _pair(share.vocabulary),
                 "weight_bytes": node.weight_bytes,
                 "kv_bytes": node.kv_bytes,
@@ -83,14 +86,13 @@ def _exact(engine: Engine, options: EngineOptions) -> bool:
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
     """The plan as a table of 80 columns, or a few more for very wide models."""
     staged = plan["stages"] > 1
-    headings = ["node", *(["stage"] if staged else []), "layers", "heads", "columns",
+    headings = ["node", *(["stage"] if staged else []), "layers", "heads", "KV heads", "columns",
                 "vocabulary", "weights", "KV cache"]  # fmt: skip
     rows = []
     for number, node in enumerate(plan["nodes"]):
         ranges = [
-            _range(node["layers"]),
-            " ".join(map(_range, node["heads"].values())),
-            " ".join(map(_range, node["columns"].values())),
+            *(_range(node[name]) for name in ("layers", "heads", "kv_heads")),
+            " ".join(map(_range, node["columns_by_width"].values())),
             _range(node["vocabulary"]),
         ]
         sizes = [output.size(node["weight_bytes"]), output.size(node["kv_bytes"])]

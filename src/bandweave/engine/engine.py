@@ -69,6 +69,7 @@ class Engine:
         self.split = make_split(folder.spec, options.shares, stages=options.stages)
         self.nodes: tuple[NodeInfo, ...] = ()
         self.agreement = Agreement()  # of the nodes' copies of the model
+        self.spec = folder.spec
 
     @classmethod
     def start(

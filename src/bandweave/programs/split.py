@@ -14,6 +14,8 @@ from fractions import Fraction
 from bandweave.models.cut import COLUMN_UNIT, VOCABULARY_UNIT, Axis, Cut
 from bandweave.models.spec import (
     Attention,
+    HeadsSpec,
+    LatentSpec,
     LinearSpec,
     MixtureSpec,
     Mlp,
@@ -85,6 +87,15 @@ class NodeShare:
         if cut.axis is Axis.KV_HEADS:
             return _kv_heads(_find(self.heads, cut.total * cut.sharing), cut.sharing)
         return _find(self.heads if cut.axis is Axis.HEADS else self.columns, cut.total)
+
+    def heads_of(self, attention: Attention) -> tuple[Range, Range]:
+        """The query heads of a layer's attention that the node owns, and the KV heads that these
+        read: a latent attention has one for all, a linear one one each."""
+        own = _find(self.heads, query_heads(attention))
+        if isinstance(attention, HeadsSpec):
+            return own, _kv_heads(own, attention.heads_per_kv_head)
+        latent = isinstance(attention, LatentSpec)
+        return own, Range(start=0, stop=min(1, len(own))) if latent else own
 
     def elements(self, cut: Cut) -> Range:
         """The same in elements."""
