@@ -102,7 +102,7 @@ def test_work_reads_what_programs_read(
     work = list(step_work(graph, split, DECODE, format=format))
     for node in range(split.num_nodes):
         program = lower(graph, split, node)
-        read = [weights for op in program.ops if (weights := _read_for_a_row(program, op))]
+        read = [weights for op in program.ops for weights in _read_for_a_row(program, op)]
         expected = sum(
             packed_bytes(w.format_in(format), w.outputs, w.inputs, w.unit)
             for weights in read
@@ -115,7 +115,7 @@ def test_work_reads_what_programs_read(
             if isinstance(one, Product)
         ]
         assert sum(one.weight_bytes * times for one, times in products) == expected
-        assert sum(times for _, times in products) >= len(read)
+        assert sum(times for _, times in products) == len(read)
         reduces = sum(
             times
             for segment, times in work
@@ -125,22 +125,23 @@ def test_work_reads_what_programs_read(
         assert reduces == sum(op.kind == "all_reduce_add" for op in program.ops)
 
 
-def _read_for_a_row(program: Program, op: Op) -> list[Weight]:
-    """The matrices that an operation reads for one row: of a mixture as many as it chooses, which
-    are alike, and the shared one."""
+def _read_for_a_row(program: Program, op: Op) -> list[list[Weight]]:
+    """The matrices that an operation reads for one row, those that are alike together: of a mixture
+    as many as it chooses, and the shared one."""
     if op.weight is not None:
-        return [program.weights[op.weight]]
+        return [[program.weights[op.weight]]]
     if "matrices" not in op.attributes:
         return []
     held = [None if name is None else program.weights[name] for name in op.names("matrices")]
     if op.kind == "head_linear":
-        return [weight for weight in held if weight is not None]
+        return [[weight for weight in held if weight is not None]]
     top_k = op.number("top_k")
-    routed, shared = held, []
-    if op.inputs[1].width // 2 > top_k:
-        routed, shared = held[:-1], held[-1:]
-    first = next((weight for weight in routed if weight is not None), None)
-    return [weight for weight in (*[first] * top_k, *shared) if weight is not None]
+    count = len(held) - (op.inputs[1].width // 2 - top_k)
+    first = next((weight for weight in held[:count] if weight is not None), None)
+    return [
+        *([[first] * top_k] if first is not None else []),
+        *([weight] for weight in held[count:] if weight is not None),
+    ]
 
 
 @pytest.mark.parametrize(
