@@ -224,6 +224,8 @@ class Executor {
     // Calls kernel(row, from, to) for a member's share of the output's numbers.
     template <typename F>
     void lanes(const Op&, int member, F&& kernel);
+    using Attend = void (Executor::*)(const Op&, int member, Span rows, Span heads);
+    void attend_own(const Op&, int member, Attend attend);
     void attend(const Op&, int member, Span rows, Span heads);
     void gather_best(const Op&);
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "executor/executor.h"
+#include "executor/pieces.h"
 #include "executor/route.h"
 #include "executor/span.h"
 
@@ -12,7 +13,6 @@ namespace bw {
 
 namespace {
 
-constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
 // Sums on the grid that the experts' products go through together: they stay in the second-level
 // cache from one expert to the next.
 constexpr int kSumsTogether = 1 << 15;
@@ -227,9 +227,7 @@ void Executor::expert_product(const Op& op, const Matrix& matrix, const Routing&
     args.panel_stride = each;
     args.ahead = fetch_ahead_;
     args.places = routing.places.data() + one.first;
-    const int64_t panel_work = static_cast<int64_t>(one.count) * matrix.layout.k * kPanel;
-    const int piece =
-        static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
+    const int piece = panels_of_a_piece(matrix, one.count);
     for (int from = panels.from; from < panels.to; from += piece) {
         tick(member);
         ProductArgs some = args;
@@ -282,16 +280,6 @@ size_t Executor::expert_input_bytes() const {
                 std::max(own, input_bytes(program_.matrices[static_cast<size_t>(op.matrices[i])]));
         }
         most = std::max(most, static_cast<size_t>(op.top_k) * routed + shared);
-    }
-    return most;
-}
-
-size_t Executor::head_input_bytes() const {
-    size_t most = 0;
-    for (const Op& op : program_.ops) {
-        if (op.kind != OpKind::head_linear) continue;
-        const Matrix& first = program_.matrices[static_cast<size_t>(op.matrices[0])];
-        most = std::max(most, op.matrices.size() * activation_bytes(first.format, first.layout));
     }
     return most;
 }

@@ -3,15 +3,10 @@
 #include <cstring>
 
 #include "executor/executor.h"
+#include "executor/pieces.h"
 #include "executor/span.h"
 
 namespace bw {
-
-namespace {
-
-constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
-
-}  // namespace
 
 void Executor::latent_append(const Op& op, int member) {
     const Span own = part(step_.rows, member, team_.members());
@@ -25,17 +20,7 @@ void Executor::latent_append(const Op& op, int member) {
 }
 
 void Executor::latent_attention(const Op& op, int member) {
-    const Span own = attention_part(op, member);
-    for (int i = own.from; i < own.to;) {
-        const int r = i / op.heads, first = i % op.heads;
-        // Whole rows of a sequence go together, or what is the member's of a row.
-        int rows = 1, stop = std::min(op.heads, own.to - r * op.heads);
-        if (first == 0)
-            while (r + rows < own.to / op.heads && step_.slot_of[r + rows] == step_.slot_of[r])
-                rows++;
-        attend_latent(op, member, {r, r + rows}, {first, stop});
-        i = (r + rows - 1) * op.heads + stop;
-    }
+    attend_own(op, member, &Executor::attend_latent);
 }
 
 void Executor::attend_latent(const Op& op, int member, Span rows, Span heads) {
@@ -92,9 +77,7 @@ void Executor::head_linear(const Op& op, int member) {
     }
     const int panels = first.num_panels();
     const size_t each = panel_bytes(first.format, first.layout);
-    const int64_t panel_work = static_cast<int64_t>(rows) * first.layout.k * kPanel;
-    const int piece =
-        static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
+    const int piece = panels_of_a_piece(first, rows);
     stealing_.begin(member);
     for (Span some{}; stealing_.take(member, heads * panels, &some);) {
         for (int at = some.from; at < some.to;) {
@@ -124,6 +107,17 @@ void Executor::head_linear(const Op& op, int member) {
     if (member != 0) return;
     for (int index : op.matrices)
         bill_->weight_bytes += program_.matrices[static_cast<size_t>(index)].bytes();
+}
+
+// What products of heads need beside their buffers, for each row of a step.
+size_t Executor::head_input_bytes() const {
+    size_t most = 0;
+    for (const Op& op : program_.ops) {
+        if (op.kind != OpKind::head_linear) continue;
+        const Matrix& first = program_.matrices[static_cast<size_t>(op.matrices[0])];
+        most = std::max(most, op.matrices.size() * activation_bytes(first.format, first.layout));
+    }
+    return most;
 }
 
 }  // namespace bw

@@ -4,13 +4,13 @@
 #include <cstring>
 
 #include "executor/executor.h"
+#include "executor/pieces.h"
 #include "executor/span.h"
 
 namespace bw {
 
 namespace {
-constexpr int64_t kPieceWork = int64_t{1} << 27;  // multiply-adds
-constexpr int kKeysOfACall = 8;                   // that take as long as all else of an attention
+constexpr int kKeysOfACall = 8;  // that take as long as all else of an attention
 }  // namespace
 
 void Executor::rms_norm(const Op& op, int member) {
@@ -70,10 +70,7 @@ void Executor::product(const Op& op, int member, bool on_grid, Span chosen) {
         if (!finite) fail(op, op.name + ": an activation is not finite");
         if (rows > 1) barrier();
     }
-    // In pieces that take well under a second on any processor, so that a long one shows progress.
-    const int64_t panel_work = static_cast<int64_t>(rows) * matrix.layout.k * kPanel;
-    const int piece =
-        static_cast<int>(std::max<int64_t>(1, kPieceWork / std::max<int64_t>(1, panel_work)));
+    const int piece = panels_of_a_piece(matrix, rows);
     stealing_.begin(member);
     for (Span panels{}; stealing_.take(member, matrix.num_panels(), &panels);) {
         for (int from = panels.from; from < panels.to; from += piece) {
@@ -178,7 +175,10 @@ Span Executor::attention_part(const Op& op, int member) const {
     return {cut(member), cut(member + 1)};
 }
 
-void Executor::attention(const Op& op, int member) {
+void Executor::attention(const Op& op, int member) { attend_own(op, member, &Executor::attend); }
+
+// A member's part of an attention.
+void Executor::attend_own(const Op& op, int member, Attend attend) {
     const Span own = attention_part(op, member);
     for (int i = own.from; i < own.to;) {
         const int r = i / op.heads, first = i % op.heads;
@@ -187,7 +187,7 @@ void Executor::attention(const Op& op, int member) {
         if (first == 0)
             while (r + rows < own.to / op.heads && step_.slot_of[r + rows] == step_.slot_of[r])
                 rows++;
-        attend(op, member, {r, r + rows}, {first, stop});
+        (this->*attend)(op, member, {r, r + rows}, {first, stop});
         i = (r + rows - 1) * op.heads + stop;
     }
 }

@@ -1,211 +1,11 @@
 // KV storage, and attention of queries that share a KV head: heads of a row, and rows of a
 // sequence. One text for every ISA variant.
 #include <cstring>
-#include <type_traits>
 
-#include "kernels/math.h"
-#include "kernels/variant.h"
+#include "kernels/attention_chunk.h"
 
 namespace bw::BW_ISA_NAME {
 namespace {
-
-inline VecF load_element(const uint16_t* p) { return load_half(p); }
-inline VecF load_element(const float* p) { return load(p); }
-
-// Fetches what lies `ahead` bytes from here: the same place of the next chunk's page.
-template <typename T>
-inline void prefetch(const T* here, ptrdiff_t ahead) {
-    __builtin_prefetch(reinterpret_cast<const char*>(here) + ahead);
-}
-
-template <int N>
-using Count = std::integral_constant<int, N>;
-
-// Those of the library could be shared with other variants' files.
-inline int smaller(int a, int b) { return a < b ? a : b; }
-inline int larger(int a, int b) { return a > b ? a : b; }
-
-constexpr float kLowest = -__builtin_inff();
-
-// How many sums a kernel keeps in registers: heads times blocks of keys, or times vectors of d.
-#if defined(BW_ISA_AVX512)
-constexpr int kSums = 16;
-constexpr int kMostHeads = 8;
-#else
-constexpr int kSums = 4;
-constexpr int kMostHeads = 4;
-#endif
-
-// Visible places [from, to) of a chunk, cut to block b of 16 keys.
-struct Lanes {
-    int from, to;
-};
-inline Lanes lanes_of(int from, int to, int b) {
-    const int first = from > 16 * b ? from - 16 * b : 0;
-    const int stop = to - 16 * b < 16 ? to - 16 * b : 16;
-    return {first < 16 ? first : 16, stop > 0 ? stop : 0};
-}
-
-// scores[h][16 b ...] = q[h] . k over d ascending, for B blocks of keys from block b on.
-template <int H, int B, typename T>
-inline void score_blocks(const float* q, int dim, const T* keys, ptrdiff_t ahead, int b, VecF scale,
-                         float* scores) {
-    VecF sums[H][B];
-    for (int h = 0; h < H; h++)
-        for (int i = 0; i < B; i++) sums[h][i] = zero();
-    for (int d = 0; d < dim; d++) {
-        VecF k[B];
-        for (int i = 0; i < B; i++) {
-            const T* at = keys + (static_cast<size_t>(b + i) * dim + d) * 16;
-            prefetch(at, ahead);
-            k[i] = load_element(at);
-        }
-        for (int h = 0; h < H; h++) {
-            const VecF element = set1(q[h * dim + d]);
-            for (int i = 0; i < B; i++) sums[h][i] = fma(element, k[i], sums[h][i]);
-        }
-    }
-    for (int h = 0; h < H; h++)
-        for (int i = 0; i < B; i++)
-            store(scores + h * kPage + (b + i) * 16, mul(sums[h][i], scale));
-}
-
-// out[h][d] = fma(e[h][j], v[j][d], out[h][d]) over the visible j, for N vectors of d at a time.
-template <int H, int N, typename T>
-inline void value_vectors(const float* e, const T* v, ptrdiff_t ahead, int from, int to, int stride,
-                          float* out, int out_stride) {
-    VecF acc[H][N];
-    for (int h = 0; h < H; h++)
-        for (int i = 0; i < N; i++) acc[h][i] = zero();
-    for (int j = from; j < to; j++) {
-        const T* row = v + static_cast<size_t>(j) * stride;
-        VecF value[N];
-        for (int i = 0; i < N; i++) value[i] = load_element(row + 16 * i);
-        prefetch(row, ahead);
-        for (int h = 0; h < H; h++) {
-            const VecF weight = set1(e[h * kPage + j]);
-            for (int i = 0; i < N; i++) acc[h][i] = fma(weight, value[i], acc[h][i]);
-        }
-    }
-    for (int h = 0; h < H; h++)
-        for (int i = 0; i < N; i++) store(out + h * out_stride + 16 * i, acc[h][i]);
-}
-
-// Softmax weights of one head's chunk, in place of its scores; returns their largest score and sum.
-inline float weigh(float* scores, int from, int to, float* sum) {
-    VecF top = set1(kLowest);
-    for (int b = from / 16; b < (to + 15) / 16; b++) {
-        const Lanes lanes = lanes_of(from, to, b);
-        const VecF s = select_range(load(scores + 16 * b), set1(kLowest), lanes.from, lanes.to);
-        top = max(s, top);
-    }
-    const float m = reduce_max(top);
-    VecF e[4];  // a chunk's 64 places are the 64 lanes of its sum
-    for (int b = 0; b < 4; b++) {
-        const Lanes lanes = lanes_of(from, to, b);
-        e[b] = zero();
-        if (lanes.from < lanes.to) {
-            e[b] = counted(exp(sub(load(scores + 16 * b), set1(m))));
-            if (lanes.from > 0 || lanes.to < 16)
-                e[b] = select_range(e[b], zero(), lanes.from, lanes.to);
-        }
-        store(scores + 16 * b, e[b]);
-    }
-    *sum = reduce_lanes(e[0], e[1], e[2], e[3]);
-    return m;
-}
-
-// What queries have come to so far: sums [.., wide] not yet divided by the sums of their weights,
-// and by what largest score those are scaled.
-struct Softmax {
-    float* total;
-    float* part;    // a chunk's sums
-    float* scores;  // [.., 64]
-    float best[kQueriesTogether], sum[kQueriesTogether];
-    bool started[kQueriesTogether];
-};
-
-// Takes H queries from `at` on, all of them started or none, through places [from, to) of a chunk.
-// q: [.., dim]; `ahead`: bytes from the chunk's page to the one that is read next.
-template <int H, typename T>
-void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int at, const T* keys,
-                ptrdiff_t ahead, int from, int to) {
-    constexpr int kBlocks = kSums / H >= 4 ? 4 : kSums / H >= 2 ? 2 : 1;  // of the 4 of a chunk
-    constexpr int kVectors = kBlocks;
-    const int dim = args.dim, wide = padded(dim);
-    const T* values = keys + static_cast<size_t>(kPage) * dim;
-    const VecF scale = set1(args.scale);
-    q += at * dim;
-    float* total = state.total + at * wide;
-    float* part = state.part + at * wide;
-    float* scores = state.scores + at * kPage;
-    float *best = state.best + at, *sum = state.sum + at;
-    int b = from / 16;
-    const int block_to = (to + 15) / 16;
-    for (; b + kBlocks <= block_to; b += kBlocks)
-        score_blocks<H, kBlocks>(q, dim, keys, ahead, b, scale, scores);
-    for (; b < block_to; b++) score_blocks<H, 1>(q, dim, keys, ahead, b, scale, scores);
-    if (args.cap > 0.0f) {
-        const VecF cap = set1(args.cap);
-        for (int h = 0; h < H; h++)
-            for (int i = 16 * (from / 16); i < 16 * block_to; i += 16)
-                store(scores + h * kPage + i, capped(load(scores + h * kPage + i), cap));
-    }
-    float m[H], l[H];
-    for (int h = 0; h < H; h++) m[h] = weigh(scores + h * kPage, from, to, &l[h]);
-    const bool started = state.started[at];
-    float* o = started ? part : total;
-    int d = 0;
-    for (; d + 16 * kVectors <= wide; d += 16 * kVectors)
-        value_vectors<H, kVectors>(scores, values + d, ahead, from, to, wide, o + d, wide);
-    for (; d < wide; d += 16)
-        value_vectors<H, 1>(scores, values + d, ahead, from, to, wide, o + d, wide);
-    if (!started) {
-        for (int h = 0; h < H; h++) {
-            best[h] = m[h];
-            sum[h] = l[h];
-            state.started[at + h] = true;
-        }
-        return;
-    }
-    float joined[16] = {}, differences[16] = {}, factors[16];
-    static_assert(2 * H <= 16);
-    for (int h = 0; h < H; h++) {
-        joined[h] = m[h] > best[h] ? m[h] : best[h];
-        differences[2 * h] = best[h] - joined[h];
-        differences[2 * h + 1] = m[h] - joined[h];
-    }
-    store(factors, counted(exp(load(differences))));
-    for (int h = 0; h < H; h++) {
-        const VecF x = set1(factors[2 * h]), y = set1(factors[2 * h + 1]);
-        sum[h] = fma1(sum[h], factors[2 * h], l[h] * factors[2 * h + 1]);
-        best[h] = joined[h];
-        float *have = total + h * wide, *add_to = part + h * wide;
-        for (int i = 0; i < wide; i += 16)
-            store(have + i, stored(fma(load(have + i), x, mul(load(add_to + i), y))));
-    }
-}
-
-// The same for `count` queries, as many at a time as there are registers for.
-template <typename T>
-void read_chunk(const AttentionArgs& args, Softmax& state, const float* q, int at, int count,
-                const T* keys, ptrdiff_t ahead, int from, int to) {
-    auto take = [&](auto heads) {
-        constexpr int H = decltype(heads)::value;
-        for (; count >= H; count -= H, at += H)
-            read_chunk<H, T>(args, state, q, at, keys, ahead, from, to);
-    };
-    if constexpr (kMostHeads >= 8) {
-        take(Count<8>{});
-        take(Count<7>{});
-        take(Count<6>{});
-        take(Count<5>{});
-    }
-    take(Count<4>{});
-    take(Count<3>{});
-    take(Count<2>{});
-    take(Count<1>{});
-}
 
 // The last to join: a score without a key, whose weight goes to no value.
 inline void join_sink(float sink, float& best, float& sum, float* total, int wide) {
@@ -223,7 +23,12 @@ inline void join_sink(float sink, float& best, float& sum, float* total, int wid
 template <typename T>
 void attend(const AttentionArgs& args, const float* q, int heads, const float* sinks, float* out) {
     const int dim = args.dim, wide = padded(dim), queries = args.rows * heads;
+    float best[kQueriesTogether], sum[kQueriesTogether];
+    bool started[kQueriesTogether] = {};
     Softmax state{};
+    state.best = best;
+    state.sum = sum;
+    state.started = started;
     state.total = args.scratch;
     state.part = state.total + static_cast<size_t>(kQueriesTogether) * wide;
     state.scores = state.part + static_cast<size_t>(kQueriesTogether) * wide;
@@ -247,21 +52,23 @@ void attend(const AttentionArgs& args, const float* q, int heads, const float* s
     }
     if (some && !all) begin++;
     end = larger(begin, end);
-    auto page = [&](int chunk) { return static_cast<const T*>(args.pages[chunk]); };
-    auto ahead = [&](int chunk, int last) {
-        return chunk < last ? static_cast<const char*>(args.pages[chunk + 1]) -
-                                  static_cast<const char*>(args.pages[chunk])
-                            : 0;
+    auto chunk = [&](int c, int last) {
+        const auto* keys = static_cast<const T*>(args.pages[c]);
+        const ptrdiff_t ahead = c < last ? static_cast<const char*>(args.pages[c + 1]) -
+                                               static_cast<const char*>(args.pages[c])
+                                         : 0;
+        return KeyChunk<T>{
+            keys, keys + static_cast<size_t>(kPage) * dim, dim, dim, args.scale, args.cap, ahead};
     };
     auto alone = [&](int r, int from_chunk, int to_chunk) {
         const int first = first_of(r), last = args.positions[r];
         for (int c = larger(from_chunk, first / kPage); c < to_chunk && c <= last / kPage; c++)
-            read_chunk<T>(args, state, q, r * heads, heads, page(c), ahead(c, last / kPage),
+            read_chunk<T>(chunk(c, last / kPage), state, q, r * heads, heads,
                           larger(first - c * kPage, 0), smaller(last - c * kPage + 1, kPage));
     };
     for (int r = 0; r < args.rows; r++) alone(r, 0, begin);
     for (int c = begin; c < end; c++)
-        read_chunk<T>(args, state, q, 0, queries, page(c), ahead(c, longest), 0, kPage);
+        read_chunk<T>(chunk(c, longest), state, q, 0, queries, 0, kPage);
     for (int r = 0; r < args.rows; r++) alone(r, end, longest + 1);
     for (int i = 0; sinks && i < queries; i++)
         join_sink(sinks[i % heads], state.best[i], state.sum[i], state.total + i * wide, wide);
@@ -290,15 +97,6 @@ void attend_all(const AttentionArgs& args) {
     for (int r = 0; r < args.rows; r++)
         std::memcpy(q + own * r, args.q + args.q_stride * r, own * sizeof(float));
     attend<T>(args, q, args.heads, args.sinks, args.out);
-}
-
-inline void store_elements(uint16_t* out, VecF v) { store_half(out, v); }
-inline void store_elements(float* out, VecF v) { store(out, v); }
-inline bool finite(uint16_t h) { return (h & 0x7c00) != 0x7c00; }
-inline bool finite(float x) {
-    int32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    return (bits & 0x7f800000) != 0x7f800000;
 }
 
 template <typename T>
