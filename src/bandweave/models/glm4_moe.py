@@ -17,7 +17,7 @@ from bandweave.models.config_model import heads_of, layers_of, model_of, silu_ml
 from bandweave.models.config_rope import rope
 from bandweave.models.deepseek import TENSOR_NAMES as DEEPSEEK
 from bandweave.models.spec import LayerSpec, ModelSpec
-from bandweave.models.tensor_names import Names
+from bandweave.models.tensor_names import QK_NORMS, Names
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -40,8 +40,7 @@ MODEL_TYPES: Mapping[str, str] = {"glm4_moe": _GLM}
 OWN_FIELDS: tuple[str, ...] = ("n_routed_experts", "use_qk_norm")
 TENSOR_NAMES: Names = {
     **DEEPSEEK,
-    "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
-    "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
+    **QK_NORMS,
 }
 
 

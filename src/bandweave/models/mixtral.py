@@ -18,7 +18,7 @@ from bandweave.models.config_model import heads_of, layers_of, model_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, windows
 from bandweave.models.spec import SIGMOID, LayerSpec, ModelSpec, RouterSpec
-from bandweave.models.tensor_names import DECODER, Names, either, experts
+from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, either, experts
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -61,8 +61,7 @@ TENSOR_NAMES: Names = {
             "layers.{}.router.correction": "model.layers.{}.mlp.e_score_correction_bias",
         },
     ),
-    "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
-    "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
+    **QK_NORMS,
 }
 
 

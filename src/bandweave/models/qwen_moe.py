@@ -17,7 +17,7 @@ from bandweave.models.config_model import heads_of, layers_of, model_of, silu_ml
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, kinds_from_a_layer_on, windows
 from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
-from bandweave.models.tensor_names import DECODER, Names, experts
+from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, experts
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -57,8 +57,7 @@ _SHARED = "model.layers.{}.mlp.shared_expert"
 TENSOR_NAMES: Names = {
     **DECODER,
     **experts(),
-    "layers.{}.q_norm": "model.layers.{}.self_attn.q_norm.weight",
-    "layers.{}.k_norm": "model.layers.{}.self_attn.k_norm.weight",
+    **QK_NORMS,
     "layers.{}.router": "model.layers.{}.mlp.gate.weight",
     "layers.{}.shared_expert.gate": "model.layers.{}.mlp.shared_expert_gate.weight",
     "layers.{}.shared_expert.gate_proj": f"{_SHARED}.gate_proj.weight",
