@@ -24,9 +24,9 @@ hypothesis.settings.load_profile("machine")
 
 # Modules that only compute, or start commands whatever the clock says: `make test` runs several of
 # their tests at a time. All others open ports, stop processes or look at the clock, and have the
-# machine to themselves.
+# machine to themselves; so do single tests that are marked ``alone``.
 _PARALLEL = frozenset(
-    {"backend", "benchmarks", "calibration", "checkpoints", "cli_speculation", "cli_tokens",
+    {"backend", "benchmarks", "calibration", "checkpoints", "cli", "cli_speculation", "cli_tokens",
      "code_books", "config_fields", "config_shape", "content", "content_check", "cost", "crc32c",
      "darwin", "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats",
      "families", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
@@ -48,7 +48,8 @@ def pytest_sessionstart() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.stem.removeprefix("test_") in _PARALLEL:
+        alone = item.get_closest_marker("alone") is not None
+        if not alone and item.path.stem.removeprefix("test_") in _PARALLEL:
             item.add_marker(pytest.mark.parallel)
 
 

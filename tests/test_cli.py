@@ -322,6 +322,7 @@ def long_run(model: Path, *more: str) -> Sequence[str | Path]:
             "--nodes", "2", *more)  # fmt: skip
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_killed_node_is_named(long_model: Path, which: int) -> None:
     with start_command(*long_run(long_model)) as command:
@@ -335,6 +336,7 @@ def test_a_killed_node_is_named(long_model: Path, which: int) -> None:
     assert f"(pid {victim})" in line and "SIGKILL" in line
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_stopped_node_is_named(long_model: Path, which: int) -> None:
     with start_command(*long_run(long_model)) as command:
@@ -348,6 +350,7 @@ def test_a_stopped_node_is_named(long_model: Path, which: int) -> None:
     assert f"(pid {victim})" in line
 
 
+@pytest.mark.alone
 def test_nodes_end_with_a_killed_command(long_model: Path) -> None:
     with start_command(*long_run(long_model)) as command:
         command.wait_output(command.process.stdout)
@@ -356,6 +359,7 @@ def test_nodes_end_with_a_killed_command(long_model: Path) -> None:
         assert command.none_left()
 
 
+@pytest.mark.alone
 def test_interrupted_run(long_model: Path) -> None:
     with start_command(*long_run(long_model)) as command:
         command.wait_output(command.process.stdout)
@@ -365,6 +369,7 @@ def test_interrupted_run(long_model: Path) -> None:
     assert (done.status, done.err) == (130, "")
 
 
+@pytest.mark.alone
 def test_broken_pipe_is_quiet(long_model: Path) -> None:
     with start_command(*long_run(long_model)) as command:
         assert command.process.stdout is not None and command.process.stderr is not None
@@ -414,6 +419,7 @@ def test_chat_needs_a_template(copied: Path) -> None:
     assert "chat template" in sentence(bandweave("run", copied, *SHORT), 2)
 
 
+@pytest.mark.alone
 def test_chat_outlives_an_interrupted_answer(long_model: Path, tmp_path: Path) -> None:
     arguments = ("chat", long_model, "--nodes", "2", "--max-tokens", "30000",
                  "--context", "40000")  # fmt: skip
@@ -545,6 +551,7 @@ def test_doctor_tells_of_several_memories(tmp_path: Path, monkeypatch: pytest.Mo
     assert any("--nodes 2" in lack["mend"] for lack in found["lacks"]) and found["can_run"]
 
 
+@pytest.mark.alone
 def test_threads_beyond_the_processors_are_left_out(alone: Any) -> None:
     done = bandweave("run", "demo", *SHORT, "--threads", "999", "--json")
     (node,) = done.json["plan"]["nodes"]
@@ -583,6 +590,7 @@ def test_worker_makes_a_token_once(tmp_path: Path) -> None:
     assert "exists already" in sentence(bandweave("worker", "--make-token", file), 2)
 
 
+@pytest.mark.alone
 def test_worker_port_in_use(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("x" * 32)
@@ -592,6 +600,7 @@ def test_worker_port_in_use(tmp_path: Path) -> None:
     assert "in use" in sentence(done, 2)
 
 
+@pytest.mark.alone
 def test_run_on_workers(alone: Any, tmp_path: Path) -> None:
     token, other = tmp_path / "token", tmp_path / "other"
     token.write_text("x" * 32)
@@ -610,6 +619,7 @@ def test_run_on_workers(alone: Any, tmp_path: Path) -> None:
     assert len(found["plan"]["nodes"]) == 2
 
 
+@pytest.mark.alone
 def test_a_worker_keeps_packed_weights_where_its_own_environment_says(
     long_model: Path, tmp_path: Path
 ) -> None:
