@@ -31,7 +31,7 @@ _PARALLEL = frozenset(
      "darwin", "draft_length", "economy", "encoding", "engine_cost", "flush_to_zero", "formats",
      "families", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
      "messages", "mixtures",
-     "native", "not_finite", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
+     "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
      "plan_simulation", "program", "program_checks", "reference", "reference_math",
      "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
      "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",

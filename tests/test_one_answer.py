@@ -116,6 +116,7 @@ def test_covering_arrays_cover(sizes: Sequence[int], forbidden: list[tuple[int, 
     assert len(rows) <= 3 * largest * second
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("split", "threads"), [("3", 1), ("3,2,1", 1), ("2x2", 2)])
 def test_processes_linked_by_tcp_give_the_answer_of_one_node(
