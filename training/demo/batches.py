@@ -9,6 +9,7 @@ from random import Random
 import chats
 import torch
 import vocabulary
+from chats import Lesson
 from question import Question
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -50,11 +51,16 @@ def cut(rows: list[Row], budget: int, padding: int) -> list[Batch]:
 
 
 def pool(
-    tokenizer: Tokenizer, seed: int, number: int, chats_in_pool: int, budget: int
+    tokenizer: Tokenizer,
+    lessons: Sequence[Lesson],
+    seed: int,
+    number: int,
+    chats_in_pool: int,
+    budget: int,
 ) -> list[Batch]:
     """The batches of one pool of chats; the same seed and number always give the same ones."""
     random = Random(seed * 1_000_003 + number)
-    lesson = chats.lesson_for(number)
+    lesson = chats.lesson_for(lessons, number)
     rows = []
     for _ in range(chats_in_pool):
         chat = chats.conversation(random, chats.chat_length(random), lesson)

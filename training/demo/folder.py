@@ -5,17 +5,37 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mixture_tensors
 import torch
 import vocabulary
 from jsonfile import write_json
+from mixture_model import MixtureModel
 from model import DemoModel, Shape
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 PREFIX = "model."
 
+_LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "mlp_bias": False,
+    "tie_word_embeddings": True,
+}
+_MIXTURE = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "tie_word_embeddings": False,
+    "moe_layer_freq": 1,
+    "norm_topk_prob": True,
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "rope_interleave": True,
+}
 
-def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
+
+def save(folder: Path, model: DemoModel | MixtureModel, tokenizer: Tokenizer) -> None:
     """Write every file an engine needs to load and chat with the model."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = vocabulary.special_id(tokenizer, vocabulary.BEGIN)
@@ -25,17 +45,14 @@ def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
     write_json(
         folder / "config.json",
         {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
             "torch_dtype": "bfloat16",
             "hidden_act": "silu",
             "attention_bias": False,
-            "mlp_bias": False,
             "attention_dropout": 0.0,
-            "tie_word_embeddings": True,
             "rope_scaling": None,
             "initializer_range": 0.02,
             "use_cache": True,
+            **(_MIXTURE if isinstance(model, MixtureModel) else _LLAMA),
             **model.shape.as_dict(),
             **ids,
         },
@@ -74,10 +91,7 @@ def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
         },
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    tensors = {
-        PREFIX + name: tensor.detach().to(torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    tensors = mixture_tensors.named(model) if isinstance(model, MixtureModel) else named(model)
     # A half-written file must never be taken for the model.
     partial = folder / "model.safetensors.partial"
     save_file(tensors, partial, metadata={"format": "pt"})
@@ -85,13 +99,24 @@ def save(folder: Path, model: DemoModel, tokenizer: Tokenizer) -> None:
     partial.replace(folder / "model.safetensors")
 
 
-def load(folder: Path) -> tuple[DemoModel, Tokenizer]:
+def named(model: DemoModel) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, in bfloat16."""
+    return {
+        PREFIX + name: tensor.detach().to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def load(folder: Path) -> tuple[DemoModel | MixtureModel, Tokenizer]:
     """The model in float32 (its values are those of the bfloat16 file) and its tokenizer."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "model.safetensors")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if config["model_type"] == "deepseek_v3":
+        return mixture_tensors.load(config, tensors).eval(), tokenizer
     shape = Shape(**{name: config[name] for name in Shape().as_dict()})
     model = DemoModel(shape)
-    tensors = load_file(folder / "model.safetensors")
     model.load_state_dict(
         {name.removeprefix(PREFIX): tensor.float() for name, tensor in tensors.items()}
     )
-    return model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return model.eval(), tokenizer

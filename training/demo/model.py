@@ -78,12 +78,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     shared = heads // key.shape[1]
     # The query heads that share a key head are stacked into one taller matrix.
     query = (query * width**-0.5).reshape(-1, shared * length, width)
-    key, value = key.reshape(-1, length, width), value.reshape(-1, length, width)
+    key, value = key.reshape(-1, length, width), value.reshape(-1, length, value.shape[-1])
     scores = torch.bmm(query, key.transpose(1, 2)).view(-1, shared, length, length)
     later = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
     parts = torch.softmax(scores + later, dim=-1).to(value.dtype)
     mixed = torch.bmm(parts.view(-1, shared * length, length), value)
-    return mixed.view(batch, heads, length, width)
+    return mixed.view(batch, heads, length, -1)
 
 
 class Attention(nn.Module):
@@ -116,11 +116,11 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """The gated two-layer part of a block."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor, precision: Precision) -> Tensor:
         gate = F.silu(product(x, self.gate_proj.weight, precision))
@@ -136,7 +136,7 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.self_attn = Attention(shape)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
-        self.mlp = FeedForward(shape)
+        self.mlp = FeedForward(shape.hidden_size, shape.intermediate_size)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], precision: Precision) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rotary, precision)

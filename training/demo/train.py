@@ -1,6 +1,7 @@
 """Train the demo model from nothing. Knows the schedule; the data and the network are elsewhere.
 
     python train.py --work work --output ../../src/bandweave/assets/demo
+    python train.py --recipe mixture --work work-mixture --output ../../src/bandweave/assets/demo-moe
 
 Started again with the same `--work` folder it goes on from the last checkpoint there.
 """
@@ -8,7 +9,6 @@ Started again with the same `--work` folder it goes on from the last checkpoint 
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from pathlib import Path
 from random import Random
@@ -19,40 +19,31 @@ import folder
 import torch
 import vocabulary
 from batches import Batch
-from model import PLAIN, Q4, Q4_WEIGHTS, DemoModel, Precision, Shape
+from mixture_model import MixtureModel
+from model import PLAIN, Q4, Precision
+from recipe import RECIPES, Network
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# Points (pool, learning rate) joined by straight lines: up, level, and down in two strokes, the
-# second from where the last lessons bring longer answers.
-LEARNING_RATE = (
-    (0.0, 2e-6),
-    (1.8, 2e-3),
-    (52.25, 2e-3),
-    (90.0, 0.73e-3),
-    (92.0, 1e-3),
-    (100.0, 0.86e-3),
-    (115.0, 0.41e-3),
-    (132.0, 2e-5),
-)
-# From this pool on the roundings of the 4-bit format are imitated.
-QUANTISED_FROM = 57
+# How much the token after the next counts, beside the next.
+FURTHER = 0.3
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the demo model.")
+    parser = argparse.ArgumentParser(description="Train a demo model.")
+    parser.add_argument("--recipe", choices=RECIPES, default="llama", help="which network")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--output", type=Path, help="folder for the model in HF layout")
-    parser.add_argument(
-        "--pools", type=int, default=int(LEARNING_RATE[-1][0]), help="stop after so many pools"
-    )
+    parser.add_argument("--pools", type=int, help="stop after so many pools")
     parser.add_argument("--chats-in-pool", type=int, default=2048)
     parser.add_argument("--batch-tokens", type=int, default=3072)
     parser.add_argument("--vocabulary", type=int, default=640)
     parser.add_argument("--export-every", type=int, default=5, help="in pools")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--float32", action="store_true", help="for processors without bfloat16 arithmetic"
+    )
     return parser.parse_args()
 
 
@@ -70,7 +61,7 @@ def make_tokenizer(work: Path, size: int, seed: int) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def make_optimiser(model: DemoModel) -> torch.optim.AdamW:
+def make_optimiser(model: nn.Module) -> torch.optim.AdamW:
     matrices = [one for one in model.parameters() if one.dim() >= 2]
     gains = [one for one in model.parameters() if one.dim() < 2]
     return torch.optim.AdamW(
@@ -81,32 +72,24 @@ def make_optimiser(model: DemoModel) -> torch.optim.AdamW:
     )
 
 
-def learning_rate(pool: float) -> float:
-    """The straight line between the two points of the table around this pool."""
-    for (start, low), (end, high) in itertools.pairwise(LEARNING_RATE):
-        if pool <= end:
-            return low + (high - low) * (pool - start) / (end - start)
-    return LEARNING_RATE[-1][1]
-
-
-def precision_for(random: Random, pool: float) -> Precision:
-    """Late in the training most steps are rounded, some stay plain: both uses must work."""
-    if pool < QUANTISED_FROM:
-        return PLAIN
-    return random.choices((PLAIN, Q4_WEIGHTS, Q4), (0.25, 0.65, 0.10))[0]
-
-
-def loss_of(model: DemoModel, batch: Batch, precision: Precision) -> Tensor:
-    """Cross entropy over the tokens of the answers; the questions are not to be learnt."""
-    said = batch.spoken[:, 1:]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.hidden(batch.tokens[:, :-1], precision)
-        logits = model.logits(hidden[said], precision)
-    return F.cross_entropy(logits.float(), batch.tokens[:, 1:][said])
+def loss_of(model: Network, batch: Batch, precision: Precision, *, rounded: bool) -> Tensor:
+    """Cross entropy over the tokens of the answers; the questions are not to be learnt. What
+    ``model`` says of the tokens after those counts for less."""
+    tokens, spoken = batch.tokens, batch.spoken
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
+        hidden = model.hidden(tokens[:, :-1], precision)
+        logits = model.logits(hidden[spoken[:, 1:]], precision)
+        loss = F.cross_entropy(logits.float(), tokens[:, 1:][spoken[:, 1:]])
+        if isinstance(model, MixtureModel):
+            said = spoken[:, 2:]
+            further = model.further(tokens[:, 1:-1], hidden[:, :-1], precision)
+            logits = model.logits(further[said], precision)
+            loss = loss + FURTHER * F.cross_entropy(logits.float(), tokens[:, 2:][said])
+    return loss
 
 
 @torch.no_grad()
-def accuracy(model: DemoModel, rounds: list[Batch], precision: Precision) -> float:
+def accuracy(model: Network, rounds: list[Batch], precision: Precision) -> float:
     """How many answers are right to the last token, which is when greedy decoding says them."""
     right = total = 0
     for batch in rounds:
@@ -117,7 +100,20 @@ def accuracy(model: DemoModel, rounds: list[Batch], precision: Precision) -> flo
     return right / total
 
 
-def report(model: DemoModel, tests: dict[str, list[Batch]], precision: Precision) -> str:
+@torch.no_grad()
+def foreseen(model: MixtureModel, rounds: list[Batch]) -> float:
+    """How many tokens of the answers the further layer says one token ahead."""
+    right = total = 0
+    for batch in rounds:
+        tokens, said = batch.tokens, batch.spoken[:, 2:]
+        hidden = model.hidden(tokens[:, :-1])
+        guess = model.logits(model.further(tokens[:, 1:-1], hidden[:, :-1])).argmax(-1)
+        right += int(((guess == tokens[:, 2:]) & said).sum())
+        total += int(said.sum())
+    return right / total
+
+
+def report(model: Network, tests: dict[str, list[Batch]], precision: Precision) -> str:
     model.eval()
     found = {kind: accuracy(model, rounds, precision) for kind, rounds in tests.items()}
     model.train()
@@ -126,12 +122,27 @@ def report(model: DemoModel, tests: dict[str, list[Batch]], precision: Precision
     return f"{100 * mean:.1f} ({listed})"
 
 
+def report_mixture(model: MixtureModel, tests: dict[str, list[Batch]]) -> str:
+    """What share of the rows each expert has, by layer, in percent, and what is foreseen."""
+    for _, router in model.routers():
+        router.load.zero_()
+    part = foreseen(model, [batch for rounds in tests.values() for batch in rounds])
+    lines = [f"  one token ahead {100 * part:.1f}"]
+    for name, router in model.routers():
+        shares = 100 * router.load / router.load.sum()
+        lines.append(f"  {name} " + " ".join(f"{share:.0f}" for share in shares))
+        router.load.zero_()
+    return "\n".join(lines)
+
+
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[options.recipe]
+    pools = options.pools or recipe.pools
     tokenizer = make_tokenizer(options.work, options.vocabulary, options.seed)
-    model = DemoModel(Shape(vocab_size=options.vocabulary))
+    model = recipe.make(options.vocabulary)
     optimiser = make_optimiser(model)
     tests = {kind: batches.held_out(tokenizer, options.seed, kind, 50) for kind in chats.KINDS}
     checkpoint, first, seconds = options.work / "checkpoint.pt", 0, 0.0
@@ -144,34 +155,45 @@ def train(options: argparse.Namespace) -> None:
         f"{sum(one.numel() for one in model.parameters())} parameters, from pool {first}",
         flush=True,
     )
-    for number in range(first, options.pools):
-        started, losses, tokens = time.monotonic(), [], 0
+    for number in range(first, pools):
+        started, used, losses, tokens = time.monotonic(), time.process_time(), [], 0
         random = Random(f"{options.seed} precision {number}")
         queue = batches.pool(
-            tokenizer, options.seed, number, options.chats_in_pool, options.batch_tokens
+            tokenizer,
+            recipe.lessons,
+            options.seed,
+            number,
+            options.chats_in_pool,
+            options.batch_tokens,
         )
         for place, batch in enumerate(queue):
             now = number + place / len(queue)
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(now)
-            loss = loss_of(model, batch, precision_for(random, now))
+                group["lr"] = recipe.learning_rate(now)
+            precision = recipe.precision_for(random, now)
+            loss = loss_of(model, batch, precision, rounded=not options.float32)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
+            if isinstance(model, MixtureModel):
+                model.after_step()
             losses.append(loss.item())
             tokens += batch.tokens.numel()
         passed = time.monotonic() - started
         seconds += passed
         print(
-            f"pool {number + 1} of {options.pools}, {seconds / 60:.1f} min: "
-            f"loss {sum(losses) / len(losses):.4f}, {tokens / passed:.0f} tokens/s",
+            f"pool {number + 1} of {pools}, {seconds / 60:.1f} min: "
+            f"loss {sum(losses) / len(losses):.4f}, {tokens} tokens, {tokens / passed:.0f} a "
+            f"second, {time.process_time() - used:.0f} s of processors",
             flush=True,
         )
-        if (number + 1) % options.export_every == 0 or number + 1 == options.pools:
+        if (number + 1) % options.export_every == 0 or number + 1 == pools:
             print(f"  held out, plain {report(model, tests, PLAIN)}", flush=True)
-            if number >= QUANTISED_FROM:
+            if number >= recipe.quantised_from:
                 print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
+            if isinstance(model, MixtureModel):
+                print(report_mixture(model, tests), flush=True)
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
