@@ -32,10 +32,10 @@ int whole(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)
 
 // The rows of a step, as the arrays have them.
 StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, const Ints& wants,
-                 const Ints& tables, bool prefill) {
+                 const Ints& tables, bool prefill, const std::optional<Ints>& sources) {
     const size_t rows = tokens.size();
     if (slots.size() != rows || positions.size() != rows || wants.size() != rows ||
-        tables.ndim() != 2)
+        tables.ndim() != 2 || (sources && sources->size() != rows))
         throw nb::value_error("a step's arrays must have one entry a row");
     StepRows step;
     step.rows = whole(rows);
@@ -47,13 +47,14 @@ StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, c
     step.wants = wants.data();
     step.tables = tables.data();
     step.prefill = prefill;
+    if (sources) step.sources = sources->data();
     return step;
 }
 
 StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
                  const Ints& positions, const Ints& wants, const Ints& tables,
-                 const Floats& embeddings, bool prefill) {
-    const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill);
+                 const Floats& embeddings, bool prefill, const std::optional<Ints>& sources) {
+    const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill, sources);
     if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
         embeddings.shape(1) != static_cast<size_t>(executor.program().hidden_size))
         throw nb::value_error("embeddings must be [rows, hidden_size]");
@@ -111,10 +112,10 @@ void bind_executor(nb::module_& m) {
         .def(
             "run",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings, bool prefill) {
+               Floats embeddings, bool prefill, std::optional<Ints> sources) {
                 Executor& executor = *self.executor;
-                const StepRows step =
-                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill);
+                const StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
+                                              embeddings, prefill, sources);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
                 {
@@ -130,31 +131,35 @@ void bind_executor(nb::module_& m) {
                                 width);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "prefill"_a = false)
+            "prefill"_a = false, "sources"_a.none() = nb::none())
         .def(
             "best",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings, bool prefill) {
+               Floats embeddings, bool prefill, std::optional<Ints> sources) {
                 Executor& executor = *self.executor;
-                StepRows step =
-                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill);
+                StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
+                                        embeddings, prefill, sources);
                 step.best_only = true;
                 nb::gil_scoped_release released;
                 executor.run(step, embeddings.data());
                 return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "prefill"_a = false, "Like run, but returns each wanting row's best token.")
+            "prefill"_a = false, "sources"_a.none() = nb::none(),
+            "Like run, but returns each wanting row's best token.")
         .def(
             "open",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               bool prefill) {
-                const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill);
+               bool prefill, std::optional<Ints> sources) {
+                const StepRows step =
+                    rows_of(tokens, slots, positions, wants, tables, prefill, sources);
                 self.open = {tokens, slots, positions, wants, tables};  // kept for the step
+                if (sources) self.open.push_back(*sources);
                 nb::gil_scoped_release released;
                 self.executor->open(step);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "prefill"_a,
+            "sources"_a.none() = nb::none(),
             "Node 0: opens a step whose operations will be performed one by one.")
         .def(
             "join",
@@ -176,10 +181,11 @@ void bind_executor(nb::module_& m) {
                 };
                 return nb::make_tuple(list(step.tokens, rows), list(step.slot_of, rows),
                                       list(step.positions, rows), list(step.wants, rows),
-                                      list(step.tables, table), step.pages, step.prefill);
+                                      list(step.tables, table), step.pages, step.prefill,
+                                      list(step.sources, step.sources ? rows : 0));
             },
             "The arrays of the step at hand, flat; the pages of a table; whether it is of a "
-            "prompt.")
+            "prompt; the rows that are read, of a step that drafts.")
         .def(
             "perform",
             [](PyExecutor& self, size_t index, std::optional<Floats> embeddings) {

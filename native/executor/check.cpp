@@ -58,6 +58,8 @@ void check_program(const Program& program, int max_rows) {
     for (const Vector& vector : program.vectors)
         require(within(vector.size, 1, kMostSize), "the size of a vector is out of range");
     require(program.ops.size() <= kMostOps, "it has too many operations");
+    require(within(program.drafts_from, -1, static_cast<int>(program.ops.size())),
+            "its pass that drafts begins beyond its operations");
     for (const Op& op : program.ops) {
         require(within(static_cast<int>(op.kind), 0, kKinds - 1), "an operation's kind is unknown");
         check_operation(program, op, max_rows);

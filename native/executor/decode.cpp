@@ -111,6 +111,7 @@ Program decode_program(const uint8_t* data, size_t size) {
     program.num_nodes = in.take<int32_t>();
     program.hidden_size = in.take<int32_t>();
     program.vocab_size = in.take<int32_t>();
+    program.drafts_from = in.take<int32_t>();
     take_shapes(in, program);
     const size_t count = in.count(kLeastOp);
     if (count > kMostOps)

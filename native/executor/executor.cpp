@@ -146,7 +146,7 @@ void Executor::limit_frames() {
             data = std::max(data, rows * std::max(sizeof(float) * static_cast<size_t>(op.out.width),
                                                   size_t{8}));
     }
-    exchange_->limit(4 * (4 + rows * (4 + static_cast<size_t>(options_.max_slots_pages))), data);
+    exchange_->limit(4 * (4 + rows * (5 + static_cast<size_t>(options_.max_slots_pages))), data);
 }
 
 size_t Executor::work_bytes() const {
@@ -233,7 +233,9 @@ void Executor::work(int member) {
         mark = time;
     }
     double waited = 0, wired = 0;
-    for (size_t i = 0; i < program_.ops.size(); i++) {
+    const bool drafts = step_.sources != nullptr;
+    const size_t end = drafts ? program_.ops.size() : program_.main_ops();
+    for (size_t i = drafts ? program_.main_ops() : 0; i < end; i++) {
         const bool overlapped = overlaps(i);
         const Op* product_op = overlapped ? &program_.ops[i++] : nullptr;
         const Op& op = program_.ops[i];

@@ -50,6 +50,8 @@ struct StepRows {
     const int32_t* positions = nullptr;
     const int32_t* wants = nullptr;
     const int32_t* tables = nullptr;  // [slots, pages]
+    // Of a step that drafts: for each row the row of the last step whose hidden state it reads.
+    const int32_t* sources = nullptr;
     bool best_only = false;           // the best token of each row instead of its logits
     bool prefill = false;             // has rows of a prompt: no step of decoding
 };
@@ -99,7 +101,7 @@ class Executor {
     const std::vector<int32_t>& best() const { return best_; }
     size_t logits_stride() const;
     // Of steps in which every row asks for logits and none is a prompt's (decoding), and of all
-    // others (prefill).
+    // others (prefill). Steps that draft are in neither.
     const Bill& bill(bool decode) const { return bills_[decode ? 1 : 0]; }
     const Program& program() const { return program_; }
     const std::shared_ptr<ThreadTeam>& team() const { return own_team_; }
@@ -271,7 +273,7 @@ class Executor {
     Zeroed<uint8_t> wire_;   // the messages of one all_reduce_add
     double overlapped_ = 0;  // seconds of products while exchanges were under way
 
-    Bill bills_[2];
+    Bill bills_[3];  // the last of steps that draft
     Bill* bill_ = &bills_[0];
     double mark_ = 0, ended_at_ = 0;  // up to where time is billed; the end of the last step
     std::shared_ptr<ThreadTeam> own_team_;

@@ -56,7 +56,7 @@ std::vector<bool> barriers_of(const Program& program) {
     std::vector<Touched> open;  // since the last barrier
     for (size_t i = 0; i + 1 < program.ops.size(); i++) {
         const Op &op = program.ops[i], &next = program.ops[i + 1];
-        if (heads_of(op) == 0 || heads_of(next) == 0) {
+        if (heads_of(op) == 0 || heads_of(next) == 0 || i + 1 == program.main_ops()) {
             open.clear();
             continue;
         }
@@ -79,7 +79,7 @@ bool quantised(const Program& program, const Op& op) {
 
 // The norm at `index` and a product of the whole of its output right after it.
 bool feeds_next(const Program& program, size_t index) {
-    if (index + 1 >= program.ops.size()) return false;
+    if (index + 1 >= program.ops.size() || index + 1 == program.main_ops()) return false;
     const Op &norm = program.ops[index], &next = program.ops[index + 1];
     return norm.kind == OpKind::rms_norm && norm.groups == 1 && next.kind == OpKind::linear &&
            same(norm.out, next.a) && !overlap(norm.a, norm.out) && quantised(program, next);

@@ -315,4 +315,12 @@ void Executor::take_rows(const Op& op, int member) {
                     sizeof(float) * static_cast<size_t>(op.a.width));
 }
 
+void Executor::pick_rows(const Op& op, int member) {
+    if (!step_.sources) return fail(op, op.name + ": the step names no rows to read");
+    const Span own = part(step_.rows, member, team_.members());
+    for (int i = own.from; i < own.to; i++)
+        std::memcpy(row(op.out, i), row(op.a, step_.sources[i]),
+                    sizeof(float) * static_cast<size_t>(op.a.width));
+}
+
 }  // namespace bw

@@ -64,12 +64,17 @@ struct Frequencies {
 
 struct Program {
     int node = 0, num_nodes = 1, hidden_size = 0, vocab_size = 0;
+    int drafts_from = -1;  // the first operation of the pass that drafts, -1 where there is none
     std::vector<CacheShape> caches;
     std::vector<Frequencies> frequencies;
     std::vector<Buffer> buffers;
     std::vector<Matrix> matrices;
     std::vector<Vector> vectors;
     std::vector<Op> ops;
+
+    size_t main_ops() const {
+        return drafts_from < 0 ? ops.size() : static_cast<size_t>(drafts_from);
+    }
 };
 
 // All of `nodes` but one.

@@ -13,7 +13,7 @@ namespace bw {
 
 namespace {
 // Flags of a step's header.
-constexpr int32_t kBestOnly = 1, kPrefill = 2;
+constexpr int32_t kBestOnly = 1, kPrefill = 2, kDrafts = 4;
 }  // namespace
 
 void Executor::check(const StepRows& s) const {
@@ -26,7 +26,11 @@ void Executor::check(const StepRows& s) const {
     if (s.pages < 1 || s.pages > options_.max_slots_pages)
         throw std::invalid_argument("a step needs page tables of 1 to " +
                                     std::to_string(options_.max_slots_pages) + " pages");
+    if (s.sources && program_.drafts_from < 0)
+        throw std::invalid_argument("a step drafts, which this program does not");
     for (int i = 0; i < s.rows; i++) {
+        if (s.sources && (s.sources[i] < 0 || s.sources[i] >= options_.max_rows))
+            throw std::invalid_argument("a row names a row that no step has");
         if (s.slot_of[i] < 0 || s.slot_of[i] >= s.slots)
             throw std::invalid_argument("a row names a sequence that the step does not have");
         if (s.positions[i] < 0 || s.positions[i] / kPage >= s.pages)
@@ -44,7 +48,7 @@ void Executor::prepare(const StepRows& rows) {
     for (int i = 0; i < rows.rows; i++)
         if (rows.wants[i]) logit_row_of_.push_back(i);
     logit_rows_ = static_cast<int>(logit_row_of_.size());
-    bill_ = &bills_[logit_rows_ == rows.rows && !rows.prefill ? 1 : 0];
+    bill_ = &bills_[rows.sources ? 2 : logit_rows_ == rows.rows && !rows.prefill ? 1 : 0];
     failed_at_.store(INT_MAX);
     first_failed_ = false;
     wide_.store(false);
@@ -74,9 +78,10 @@ void Executor::send_header(const StepRows& rows) {
     const auto t = static_cast<size_t>(rows.rows);
     const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
     exchange_->begin_step(exchange_->step() + 1);
-    const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0);
+    const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0) |
+                          (rows.sources ? kDrafts : 0);
     const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
-    uint8_t* at = exchange_->prepare(sizeof head + 4 * (4 * t + table));
+    uint8_t* at = exchange_->prepare(sizeof head + 4 * ((rows.sources ? 5 : 4) * t + table));
     auto put = [&at](const int32_t* values, size_t count) {
         std::memcpy(at, values, 4 * count);
         at += 4 * count;
@@ -87,6 +92,7 @@ void Executor::send_header(const StepRows& rows) {
     put(rows.positions, t);
     put(rows.wants, t);
     put(rows.tables, table);
+    if (rows.sources) put(rows.sources, t);
     std::vector<int> others;
     for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
     try {
@@ -145,19 +151,21 @@ int Executor::await_header(int wake_descriptor, double* start) {
         rows.best_only = (words[3] & kBestOnly) != 0;
         rows.prefill = (words[3] & kPrefill) != 0;
     }
+    const bool drafts = words.size() >= 4 && (words[3] & kDrafts) != 0;
     const bool sane = !odd && rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
                       rows.slots <= options_.max_rows && rows.pages > 0 &&
                       rows.pages <= options_.max_slots_pages;
     const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
     const size_t table =
         sane ? static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages) : 0;
-    if (!sane || words.size() != 4 + 4 * t + table)
+    if (!sane || words.size() != 4 + (drafts ? 5 : 4) * t + table)
         throw StepError("node 0 opened a step with a header that makes no sense");
     rows.tokens = words.data() + 4;
     rows.slot_of = rows.tokens + t;
     rows.positions = rows.slot_of + t;
     rows.wants = rows.positions + t;
     rows.tables = rows.wants + t;
+    if (drafts) rows.sources = rows.tables + table;
     exchange_->begin_step(exchange_->step());
     try {
         check(rows);

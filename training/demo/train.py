@@ -72,18 +72,20 @@ def make_optimiser(model: nn.Module) -> torch.optim.AdamW:
     )
 
 
-def loss_of(model: Network, batch: Batch, precision: Precision, *, rounded: bool) -> Tensor:
-    """Cross entropy over the tokens of the answers; the questions are not to be learnt. What
-    ``model`` says of the tokens after those counts for less."""
+def loss_of(
+    model: Network, batch: Batch, precision: Precision, *, rounded: bool, further: bool
+) -> Tensor:
+    """Cross entropy over the tokens of the answers; the questions are not to be learnt. With
+    ``further`` what a mixture says of the tokens after those counts, too, but for less."""
     tokens, spoken = batch.tokens, batch.spoken
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
         hidden = model.hidden(tokens[:, :-1], precision)
         logits = model.logits(hidden[spoken[:, 1:]], precision)
         loss = F.cross_entropy(logits.float(), tokens[:, 1:][spoken[:, 1:]])
-        if isinstance(model, MixtureModel):
+        if further and isinstance(model, MixtureModel):
             said = spoken[:, 2:]
-            further = model.further(tokens[:, 1:-1], hidden[:, :-1], precision)
-            logits = model.logits(further[said], precision)
+            states = model.further(tokens[:, 1:-1], hidden[:, :-1], precision)
+            logits = model.logits(states[said], precision)
             loss = loss + FURTHER * F.cross_entropy(logits.float(), tokens[:, 2:][said])
     return loss
 
@@ -171,7 +173,13 @@ def train(options: argparse.Namespace) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate(now)
             precision = recipe.precision_for(random, now)
-            loss = loss_of(model, batch, precision, rounded=not options.float32)
+            loss = loss_of(
+                model,
+                batch,
+                precision,
+                rounded=not options.float32,
+                further=now >= recipe.further_from,
+            )
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -50,8 +50,9 @@ def find_tensors(
 
     Names may lack ``model.`` or have it twice, or be those of a multimodal model's text part. A
     head that is stored beside the embedding is used, whatever the config says of ties; one that is
-    stored alone is the embedding too. Other tensors are ignored. ``CheckpointError`` names the
-    tensor that is missing, double or misshapen.
+    stored alone is the embedding too. The spec has a further layer only if the files do; copies of
+    the embedding and the head beside it are ignored, as other tensors are. ``CheckpointError``
+    names the tensor that is missing, double or misshapen.
     """
     found = _by_name(path, files)
     head = found.get(hugging_face_name(spec.family, "lm_head"))
@@ -61,7 +62,9 @@ def find_tensors(
             spec = replace(spec, tied_embeddings=False)
         else:
             found[table] = head
-    needed = build_graph(spec).weights()
+    if spec.further is not None and not _has_further(found, spec):
+        spec = replace(spec, further=None)
+    needed = build_graph(spec, further=spec.further is not None).weights()
     finder = Finder(found, spec, needed, settings)
     result: dict[str, View] = {}
     missing: list[str] = []
@@ -77,6 +80,11 @@ def find_tensors(
             f"config.json asks for, the first is {missing[0]!r}; {_instead(found)}"
         )
     return spec, result
+
+
+def _has_further(found: Found, spec: ModelSpec) -> bool:
+    """Whether the layer that predicts further tokens was stored, too: many copies leave it out."""
+    return hugging_face_name(spec.family, f"layers.{spec.num_layers}.eh_proj") in found
 
 
 def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:

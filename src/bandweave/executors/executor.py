@@ -25,6 +25,10 @@ class Step:
 
     Rows of one sequence stand in ascending position. A row sees all earlier positions of its
     sequence, those of the same step included.
+
+    With ``sources`` the step drafts: the model's further layer alone computes, for each row from
+    the hidden state that row ``sources[row]`` of the last step had in the end, and from ``tokens``,
+    which came after it.
     """
 
     tokens: npt.NDArray[np.int32]  # [T]
@@ -33,6 +37,7 @@ class Step:
     wants_logits: npt.NDArray[np.bool_]  # [T]
     page_tables: npt.NDArray[np.int32]  # [S, P], ids of KV pages in order, -1 beyond the last
     prefill: bool = False  # has rows of a prompt: whoever keeps accounts, here is no decoding
+    sources: npt.NDArray[np.int32] | None = None  # [T], rows of the last step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,12 +23,19 @@ from bandweave.programs.program import Op, Program, View
 
 def exchanges_of(program: Program) -> Program:
     """The program without all that a node does by itself: what is added to sums, among it."""
-    ops = tuple(
-        replace(op, vector=None)
-        for op in program.ops
-        if BY_KIND[op.kind].cost in ("message", "sum")
+    main, drafting = (
+        tuple(replace(op, vector=None) for op in ops if BY_KIND[op.kind].cost in ("message", "sum"))
+        for ops in (program.main_ops, program.draft_ops)
     )
-    return replace(program, ops=ops, weights={}, vectors={}, caches=(), frequencies=())
+    return replace(
+        program,
+        ops=(*main, *drafting),
+        drafts_from=None if program.drafts_from is None else len(main),
+        weights={},
+        vectors={},
+        caches=(),
+        frequencies=(),
+    )
 
 
 class NativeStepExchange:
@@ -45,7 +52,7 @@ class NativeStepExchange:
         self._rows, self._logit_rows = 0, 0
 
     def open(self, step: Step) -> None:
-        self._executor.open(*step_arrays(step), step.prefill)
+        self._executor.open(*step_arrays(step), step.prefill, step.sources)
         self._note(step)
 
     def next_step(self) -> Step | None:
@@ -54,7 +61,7 @@ class NativeStepExchange:
                 return None
         except _native.StepError as error:
             raise StepError(str(error)) from error
-        tokens, slots, positions, wants, tables, pages, prefill = self._executor.step()
+        tokens, slots, positions, wants, tables, pages, prefill, sources = self._executor.step()
         step = Step(
             tokens=np.array(tokens, np.int32),
             slots=np.array(slots, np.int32),
@@ -62,6 +69,7 @@ class NativeStepExchange:
             wants_logits=np.array(wants, np.bool_),
             page_tables=np.array(tables, np.int32).reshape(-1, pages),
             prefill=prefill,
+            sources=np.array(sources, np.int32) if sources else None,
         )
         self._note(step)
         return step

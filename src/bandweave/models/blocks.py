@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bandweave.models.cut import columns, heads, kv_heads
-from bandweave.models.graph import Graph, Value
+from bandweave.models.graph import HIDDEN, Graph, Value
 from bandweave.models.spec import (
     HeadsSpec,
     LatentSpec,
@@ -112,12 +112,27 @@ def layer_block(g: Graph, x: Value, layer: LayerSpec) -> Value:
     return join(g, x, layer, gate(g, y, mlp), "down_proj", bias=mlp.bias)
 
 
-def decoder(spec: ModelSpec) -> Graph:
-    """A stack of layers between an embedding and a vocabulary."""
+def decoder(spec: ModelSpec, *, further: bool = False) -> Graph:
+    """A stack of layers between an embedding and a vocabulary; with ``further`` also the pass in
+    which the model's further layer drafts."""
     g = Graph(spec)
     x = g.embed()
     for index, layer in enumerate(spec.layers):
         with g.layer(index):
             x = layer_block(g, x, layer)
-    g.logits(g.norm(x, "norm"))
+    g.logits(g.norm(x, "norm", out=HIDDEN if further else "y"))
+    if further:
+        further_layer(g, spec)
     return g
+
+
+def further_layer(g: Graph, spec: ModelSpec) -> None:
+    """The layer that predicts one token further (DeepSeek-V3, arXiv:2412.19437): from the normed
+    hidden state of a position and the token after it. What it leaves in turn is such a state, of
+    the position after, so that it can go on from its own guesses. It has a cache of its own and
+    shares the embedding and the head with the model."""
+    assert spec.further is not None, "the model has no further layer"
+    with g.drafting():
+        pair = ((g.embed(), "enorm"), (g.last_hidden(), "hnorm"))
+        x = layer_block(g, g.join_normed(pair, "eh_proj"), spec.further)
+        g.logits(g.norm(x, "shared_head_norm", out=HIDDEN))

@@ -57,6 +57,11 @@ def grouped_router(config: Config, *, sigmoid: bool) -> RouterSpec:
     )
 
 
+def further_layers(config: Config) -> int:
+    """How many layers behind the others predict further tokens, as DeepSeek's configs have it."""
+    return fields.count(config, "num_nextn_predict_layers")
+
+
 def sparse_by_step(config: Config) -> list[bool]:
     """For each layer whether it has experts, in Qwen's configs: every ``decoder_sparse_step``-th
     one that ``mlp_only_layers`` does not name."""

@@ -14,7 +14,12 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
 from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_mixture import grouped_router, mixture_of, sparse_after_first
+from bandweave.models.config_mixture import (
+    further_layers,
+    grouped_router,
+    mixture_of,
+    sparse_after_first,
+)
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.spec import LatentSpec, LayerSpec, MixtureSpec, ModelSpec
@@ -79,6 +84,10 @@ TENSOR_NAMES: Names = {
     "layers.{}.shared_expert.gate_proj": f"{_MLP}.shared_experts.gate_proj.weight",
     "layers.{}.shared_expert.up_proj": f"{_MLP}.shared_experts.up_proj.weight",
     "layers.{}.shared_expert.down_proj": f"{_MLP}.shared_experts.down_proj.weight",
+    "layers.{}.enorm": "model.layers.{}.enorm.weight",
+    "layers.{}.hnorm": "model.layers.{}.hnorm.weight",
+    "layers.{}.eh_proj": "model.layers.{}.eh_proj.weight",
+    "layers.{}.shared_head_norm": "model.layers.{}.shared_head.norm.weight",
 }
 
 
@@ -96,7 +105,8 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         mlp = mixture if routes and mixture is not None else dense
         return LayerSpec(attention=attention, mlp=mlp)
 
-    return model_of(config, "deepseek", layers_of(sparse, layer))
+    further = layer(True) if further_layers(config) else None
+    return model_of(config, "deepseek", layers_of(sparse, layer), further=further)
 
 
 def _attention(config: Config, direct: bool, *, interleaved: bool) -> LatentSpec:

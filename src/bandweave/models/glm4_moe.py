@@ -12,7 +12,12 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_mixture import grouped_router, mixture_of, sparse_after_first
+from bandweave.models.config_mixture import (
+    further_layers,
+    grouped_router,
+    mixture_of,
+    sparse_after_first,
+)
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.deepseek import TENSOR_NAMES as DEEPSEEK
@@ -66,4 +71,5 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     def layer(routes: bool) -> LayerSpec:
         return LayerSpec(attention=attention, mlp=mixture if routes else dense)
 
-    return model_of(config, "glm4_moe", layers_of(sparse, layer))
+    further = layer(True) if further_layers(config) else None
+    return model_of(config, "glm4_moe", layers_of(sparse, layer), further=further)

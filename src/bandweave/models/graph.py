@@ -75,7 +75,8 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphOp:
-    """One operation. ``layer`` is None outside the layers."""
+    """One operation. ``layer`` is None outside the layers; ``drafts``: it belongs to the pass that
+    drafts, in which the model's further layer computes alone."""
 
     kind: str
     name: str
@@ -85,6 +86,11 @@ class GraphOp:
     weights: tuple[WeightSpec, ...] = ()
     biases: tuple[WeightSpec | None, ...] = ()
     attributes: Attributes = field(default_factory=dict)
+    drafts: bool = False
+
+
+#: The value that holds the normed last hidden states, where a further layer reads them.
+HIDDEN = "hidden"
 
 
 @dataclass(eq=False)
@@ -92,11 +98,12 @@ class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
     ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
     ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``."""
+    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``, ``pick_rows``, ``norm_beside``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
     _layer: int | None = None
+    _drafts: bool = False
     _alike: tuple[int, ...] = ()
 
     @contextmanager
@@ -106,13 +113,21 @@ class Graph:
         yield
         self._layer = None
 
+    @contextmanager
+    def drafting(self) -> Iterator[None]:
+        """What is emitted inside belongs to the pass that drafts, which comes last."""
+        self._drafts = True
+        with self.layer(self.spec.num_layers):
+            yield
+        self._drafts = False
+
     def alike(self) -> tuple[int, ...]:
         """For each layer the first one that has the same operations: the same sizes, attributes and
         names but for the layer's own."""
         if len(self._alike) != self.spec.num_layers:
             layers: dict[int, list[object]] = {}
             for op in self.ops:
-                if op.layer is not None:
+                if op.layer is not None and not op.drafts:
                     layers.setdefault(op.layer, []).append(_without_layer(op))
             firsts: dict[tuple[object, ...], int] = {}
             self._alike = tuple(
@@ -134,8 +149,29 @@ class Graph:
         attributes = {"factor": self.spec.embedding_factor}
         shape = (self.spec.vocab_size, self.spec.hidden_size)
         table = WeightSpec(name="embed_tokens", shape=shape, split=Split.REPLICATED)
-        x = Value(name="x", width=self.spec.hidden_size)
+        x = Value(name="embedded" if self._drafts else "x", width=self.spec.hidden_size)
         return self._emit("embed", "embed", (), (x,), weights=(table,), attributes=attributes)[0]
+
+    def last_hidden(self) -> Value:
+        """For each row the normed hidden state, of a row of the last step, that the step names."""
+        width = self.spec.hidden_size
+        out = Value(name="last_hidden", width=width)
+        return self._emit("pick_rows", "last_hidden", (Value(name=HIDDEN, width=width),), (out,))[0]
+
+    def join_normed(self, values: tuple[tuple[Value, str], ...], weight: str) -> Value:
+        """The residual ``x``: the product of several values side by side, each normed with a weight
+        of its own. The columns of the product are split."""
+        cut = columns(sum(value.width for value, _ in values))
+        both = Value(name="both", width=cut.total, cut=cut)
+        offset = 0
+        for value, norm in values:
+            vector = self._weight(norm, (value.width,), Split.REPLICATED)
+            attributes = {"offset": offset}
+            self._emit("norm_beside", norm, (value,), (both,), (vector,), attributes=attributes)
+            offset += value.width
+        x = Value(name="x", width=self.spec.hidden_size)
+        matrix = self._weight(weight, (x.width, cut.total), Split.SHARDED_TO_ALL, cut)
+        return self._emit("linear_sum", weight, (both,), (x,), (matrix,), (None,))[0]
 
     def norm(self, x: Value, weight: str, *, out: str = "y") -> Value:
         """The model's kind of norm: root-mean-square (Zhang and Sennrich 2019, arXiv:1910.07467),
@@ -359,9 +395,9 @@ class Graph:
         name: str,
         inputs: tuple[Value, ...],
         outputs: tuple[Value, ...],
-        *,
         weights: tuple[WeightSpec, ...] = (),
         biases: tuple[WeightSpec | None, ...] = (),
+        *,
         attributes: Attributes | None = None,
     ) -> tuple[Value, ...]:
         full = name if self._layer is None else f"layers.{self._layer}.{name}"
@@ -375,6 +411,7 @@ class Graph:
                 weights=weights,
                 biases=biases,
                 attributes=attributes or {},
+                drafts=self._drafts,
             )
         )
         return outputs

@@ -103,9 +103,22 @@ def default_end_token(config: Config) -> int | None:
     return family.DEFAULTS[architecture]["eos_token_id"]
 
 
-def build_graph(spec: ModelSpec) -> Graph:
-    """The operations of one step of the model."""
+def build_graph(spec: ModelSpec, *, further: bool = False) -> Graph:
+    """The operations of one step of the model; with ``further`` also of one in which its further
+    layer drafts."""
+    if further:
+        require_further(spec)
+        return _FAMILIES[spec.family].build(spec, further=True)
     return _FAMILIES[spec.family].build(spec)
+
+
+def require_further(spec: ModelSpec) -> None:
+    """``ValueError`` for a model without a layer that predicts further tokens."""
+    if spec.further is None:
+        raise ValueError(
+            "this model has no layer that predicts further tokens, which --speculate mtp drafts "
+            "with; use --speculate alone, or --draft with a smaller model"
+        )
 
 
 def tensor_names(family: str) -> Names:

@@ -268,7 +268,9 @@ class ModelSpec:
     ``family`` is a name of the registry; layers that are alike may be one object. ``norm``:
     ``"rms"`` or ``"layer"`` (without bias); ``norm_offset``: added to every norm's weights;
     ``embedding_factor`` and ``logit_factor``: of the embedding rows and of the logits;
-    ``logit_cap``: bounds the logits by its tanh, 0 for no bound.
+    ``logit_cap``: bounds the logits by its tanh, 0 for no bound; ``further``: the layer behind the
+    others that predicts the token after the next (DeepSeek-V3, arXiv:2412.19437), None where there
+    is none.
     """
 
     family: str
@@ -283,6 +285,7 @@ class ModelSpec:
     embedding_factor: float = 1.0
     logit_factor: float = 1.0
     logit_cap: float = 0.0
+    further: LayerSpec | None = None
 
     def __post_init__(self) -> None:
         assert self.norm in ("rms", "layer"), self.norm

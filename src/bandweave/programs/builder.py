@@ -28,6 +28,11 @@ class Builder:
         self._caches: list[CacheShape] = []
         self._frequencies: dict[RopeSpec, RopeTable] = {}
         self._ops: list[Op] = []
+        self._drafts_from: int | None = None
+
+    def begin_drafting(self) -> None:
+        """What comes now is of the pass that drafts."""
+        self._drafts_from = len(self._ops)
 
     def program(self, *, node: int, num_nodes: int, hidden_size: int, vocab_size: int) -> Program:
         return Program(
@@ -42,6 +47,7 @@ class Builder:
             frequencies=tuple(self._frequencies.values()),
             ops=tuple(self._ops),
             embedding=self.embedding,
+            drafts_from=self._drafts_from,
         )
 
     def buffer(self, name: str, width: int, *, dtype: str = "f32", rows: str = "step") -> View:

@@ -2,7 +2,8 @@
 
 All numbers are little-endian; an *int* is int32, a *list* a uint32 count and then its elements:
 
-uint32 ``OPERATIONS_DIGEST``; ints node, num_nodes, hidden_size, vocab_size; then the lists of
+uint32 ``OPERATIONS_DIGEST``; ints node, num_nodes, hidden_size, vocab_size, the first operation of
+the pass that drafts (-1: none); then the lists of
 
 ==============  ===================================================================================
 caches          ints kv_heads, k_dim, v_dim, whether latent
@@ -39,6 +40,7 @@ def encode(program: Program) -> bytes:
     """``ValueError`` names the operation that the table does not have so."""
     out = bytearray(struct.pack("<I", OPERATIONS_DIGEST))
     out += ints(program.node, program.num_nodes, program.hidden_size, program.vocab_size)
+    out += ints(-1 if program.drafts_from is None else program.drafts_from)
     out += _count(program.caches)
     for cache in program.caches:
         out += ints(cache.kv_heads, cache.k_dim, cache.v_dim, cache.latent)

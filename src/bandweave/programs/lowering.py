@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from bandweave.models.cut import Cut
-from bandweave.models.graph import Graph, GraphOp, Value, WeightSpec
+from bandweave.models.graph import HIDDEN, Graph, GraphOp, Value, WeightSpec
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
 from bandweave.programs import lowering_all_heads, lowering_latent, lowering_mixture
@@ -62,21 +62,20 @@ class Lowering:
         if share.stage > 0:
             self._pipe("recv", share.stage - 1)
         for tag, op in ops:
-            self.tag, self.made.layer = tag, op.layer
+            if op.drafts:
+                continue
             if op.layer is not None:
                 here = share.layers.start <= op.layer < share.layers.stop
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
-                if (other := _OTHERS.get(op.kind)) is not None:
-                    other(self, op)
-                else:
-                    getattr(self, f"_{op.kind}", self._pointwise)(op)
+                self._lower(tag, op)
         self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
                 self._gather()
+        self._draft([(tag, op) for tag, op in ops if op.drafts])
         return self.made.program(
             node=share.node,
             num_nodes=self.split.num_nodes,
@@ -84,14 +83,39 @@ class Lowering:
             vocab_size=self.spec.vocab_size,
         )
 
+    def _draft(self, ops: Sequence[tuple[int, GraphOp]]) -> None:
+        """The pass that drafts: the last stage's, which has the hidden states. Node 0 has embedding
+        rows to give and tokens to take wherever it is."""
+        if not ops:
+            return
+        self.made.begin_drafting()
+        nodes = self.split.stages[-1]
+        self.group = nodes
+        if self.share.node in nodes:
+            for tag, op in ops:
+                self._lower(tag, op)
+        elif self.share.node == 0:
+            self._lower(*ops[0])
+            self._gather(drafts=True)
+        self.made.layer = None
+
+    def _lower(self, tag: int, op: GraphOp) -> None:
+        self.tag, self.made.layer = tag, op.layer
+        if (other := _OTHERS.get(op.kind)) is not None:
+            other(self, op)
+        else:
+            getattr(self, f"_{op.kind}", self._pointwise)(op)
+
     # --- the graph's operations ---
 
     def _embed(self, op: GraphOp) -> None:
-        x = self.views["x"] = self.made.buffer("x", self.spec.hidden_size)
-        self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=tuple(self.group))
+        (value,) = op.outputs
+        x = self.views[value.name] = self.made.buffer(value.name, self.spec.hidden_size)
+        group = tuple(sorted({0, *self.group}))
+        self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=group)
         if (factor := _number(op, "factor")) != 1:
             self.made.op("scale", f"{op.name}.scale", (x,), (x,), factor=factor)
-        if self.share.node == 0:
+        if self.share.node == 0 and not op.drafts:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
             self.made.embedding = self.part(op.weights[0], rows, columns)
 
@@ -99,6 +123,12 @@ class Lowering:
         (x,), (y,) = op.inputs, op.outputs
         source = self.views[x.name]
         rows = "step"
+        if y.name == HIDDEN:  # all rows are kept for the pass that drafts
+            kept = self.made.buffer(y.name, y.width)
+            self._norm(op, source, kept, groups=1, dim=x.width)
+            self.views[y.name] = self.made.buffer("y_taken", y.width, rows="logits")
+            self.made.op("take_rows", "take_rows", (kept,), (self.views[y.name],))
+            return
         if op.layer is None:  # the last norm: only rows that ask for logits go on
             taken = self.made.buffer("x_taken", x.width, rows="logits")
             self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
@@ -108,6 +138,18 @@ class Lowering:
         self._norm(op, source, target, groups=1, dim=x.width)
 
     _layer_norm = _rms_norm
+
+    def _norm_beside(self, op: GraphOp) -> None:
+        (value,), (both,) = op.inputs, op.outputs
+        all_of_it = self.views[both.name] = self.made.buffer(both.name, both.width)
+        target = replace(all_of_it, offset=int(_number(op, "offset")), width=value.width)
+        self._norm(op, self.views[value.name], target, groups=1, dim=value.width)
+
+    def _pick_rows(self, op: GraphOp) -> None:
+        (value,), (out,) = op.inputs, op.outputs
+        kept, own = (self.made.buffer(one.name, one.width) for one in (value, out))
+        self.views[out.name] = own
+        self.made.op("pick_rows", op.name, (kept,), (own,))
 
     def _linear(self, op: GraphOp) -> None:
         own = [self.elements(value) for value in op.outputs]
@@ -244,6 +286,8 @@ class Lowering:
                 unit=cut.unit,
             )
             source = self.views[inputs.name]
+            if source.width > len(columns):  # every node has all of it
+                source = replace(source, offset=columns.start, width=len(columns))
             self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
         vector = self.replicated(op.biases[0])
         self.reduce(op, grid, vector=vector, contributors=self.owners(cut))
@@ -266,7 +310,7 @@ class Lowering:
             if cap := _number(op, "cap"):
                 self.made.op("soft_cap", "lm_head.cap", (target,), (target,), cap=cap)
         if len(own) or self.share.node == 0:
-            self._gather()
+            self._gather(drafts=op.drafts)
 
     # --- helpers ---
 
@@ -288,7 +332,7 @@ class Lowering:
                 tag = len(self.graph.ops) + self.share.stage
                 self.made.op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
 
-    def _gather(self) -> None:
+    def _gather(self, *, drafts: bool = False) -> None:
         owners = tuple(
             (node, share.vocabulary.start, share.vocabulary.stop)
             for node in self.split.stages[-1]
@@ -299,7 +343,7 @@ class Lowering:
         outputs: tuple[View, ...] = ()
         if self.share.node == 0:
             outputs = (self.made.buffer("logits", self.spec.vocab_size, rows="logits"),)
-        tag = len(self.graph.ops) + len(self.split.stages)
+        tag = len(self.graph.ops) + len(self.split.stages) + drafts
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
     def _norm(
@@ -341,7 +385,7 @@ class Lowering:
         (value,) = op.outputs
         out = self.made.buffer(value.name, value.width)
         self.views[value.name] = out
-        alone = value.name != "x"
+        alone = op.kind in ("linear_sum", "expert_sum")
         self.made.op(
             "all_reduce" if alone else "all_reduce_add",
             f"{op.name}.reduce",

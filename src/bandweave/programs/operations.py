@@ -428,6 +428,13 @@ OPERATIONS: tuple[Operation, ...] = (
         cost="nothing",
     ),
     Operation(
+        kind="pick_rows",
+        does="y = the rows of x, as the last step left it, that the step names: one for each row",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y", width=("x",)),),
+        cost="nothing",
+    ),
+    Operation(
         kind="gather_logits",
         does="the owners' logits meet at node 0; owners are (node, start, stop) each",
         inputs=(Operand(name="own", rows="logits", optional=True),),

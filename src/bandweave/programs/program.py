@@ -177,7 +177,8 @@ class Program:
     """All that a node computes in a step. Print it to read it.
 
     ``frequencies``: what ropes turn by. ``embedding`` is the table whose rows node 0 reads when a
-    step begins, None on other nodes.
+    step begins, None on other nodes. ``drafts_from``: the first operation of the pass that drafts,
+    which a step takes instead of those before; None where there is none.
     """
 
     node: int
@@ -191,7 +192,20 @@ class Program:
     frequencies: tuple[RopeTable, ...] = ()
     ops: tuple[Op, ...]
     embedding: Part | None = None
+    drafts_from: int | None = None
+
+    @property
+    def main_ops(self) -> tuple[Op, ...]:
+        """The operations of a step that does not draft."""
+        return self.ops[: self.drafts_from]
+
+    @property
+    def draft_ops(self) -> tuple[Op, ...]:
+        """Those of one that drafts."""
+        return () if self.drafts_from is None else self.ops[self.drafts_from :]
 
     def __str__(self) -> str:
         head = f"node {self.node} of {self.num_nodes}: {len(self.ops)} operations"
+        if self.drafts_from is not None:
+            head += f", from {self.drafts_from} on of the pass that drafts"
         return "\n".join([head, *(f"  {index:4} {op}" for index, op in enumerate(self.ops))])

@@ -176,16 +176,17 @@ def _stage_shares(
         for rank, own in enumerate(ranges(counts)):
             heads[rank].append((count, own))
     for width in _column_counts(spec):
-        counts = apportion(units(width, COLUMN_UNIT), shares, burdens=burdens)
-        burdens = [burden + own for burden, own in zip(burdens, counts, strict=True)]
-        for rank, own in enumerate(ranges(counts, unit=COLUMN_UNIT, size=width)):
-            columns[rank].append((width, own))
+        burdens = _cut_columns(width, shares, burdens, columns)
     vocabulary_units = units(spec.vocab_size, VOCABULARY_UNIT)
     vocabulary = ranges(
         apportion(vocabulary_units, shares, burdens=burdens),
         unit=VOCABULARY_UNIT,
         size=spec.vocab_size,
     )
+    # Last, so that a further layer changes nothing of what the model's own are cut into.
+    further: list[list[tuple[int, Range]]] = [[] for _ in shares]
+    for width in _further_counts(spec):
+        burdens = _cut_columns(width, shares, burdens, further)
     result = []
     for rank, node in enumerate(nodes):
         share = NodeShare(
@@ -194,10 +195,10 @@ def _stage_shares(
             rank=rank,
             layers=layers,
             heads=tuple(heads[rank]),
-            columns=tuple(columns[rank]),
+            columns=(*columns[rank], *further[rank]),
             vocabulary=vocabulary[rank] if last else Range(start=0, stop=0),
         )
-        owned = [own for _, own in (*share.heads, *share.columns)]
+        owned = [own for _, own in (*heads[rank], *columns[rank])]
         if not any(map(len, (*owned, share.vocabulary))):
             rows = f" and {vocabulary_units} vocabulary units" if last else ""
             most = max(_head_counts(spec)), units(max(_column_counts(spec)), COLUMN_UNIT)
@@ -208,6 +209,19 @@ def _stage_shares(
             )
         result.append(share)
     return result
+
+
+def _cut_columns(
+    width: int,
+    shares: list[Fraction],
+    burdens: list[int],
+    columns: list[list[tuple[int, Range]]],
+) -> list[int]:
+    """Adds what each node gets of so many columns; the burdens with them."""
+    counts = apportion(units(width, COLUMN_UNIT), shares, burdens=burdens)
+    for rank, own in enumerate(ranges(counts, unit=COLUMN_UNIT, size=width)):
+        columns[rank].append((width, own))
+    return [burden + own for burden, own in zip(burdens, counts, strict=True)]
 
 
 def _kv_heads(heads: Range, sharing: int) -> Range:
@@ -231,6 +245,15 @@ def _column_counts(spec: ModelSpec) -> list[int]:
     """The widths of the layers' MLPs, in order of first use."""
     layers = {id(layer): layer for layer in spec.layers}.values()
     return list(dict.fromkeys(width for layer in layers for width in _widths(layer.mlp)))
+
+
+def _further_counts(spec: ModelSpec) -> list[int]:
+    """What else a further layer is cut by: what it joins, and its own MLP's widths."""
+    if spec.further is None:
+        return []
+    known = _column_counts(spec)
+    widths = dict.fromkeys((2 * spec.hidden_size, *_widths(spec.further.mlp)))
+    return [width for width in widths if width not in known]
 
 
 def _widths(mlp: Mlp) -> list[int]:

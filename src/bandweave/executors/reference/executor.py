@@ -70,6 +70,7 @@ class ReferenceExecutor:
         ]
         self._progress = 0
         self._floats: dict[str, F32] = {}
+        self._left: dict[str, F32] = {}  # of the last step
         self._grids: dict[str, Grid] = {}
 
     def run(self, step: Step, embeddings: F32) -> F32:
@@ -121,7 +122,8 @@ class ReferenceExecutor:
 
     def _run_ops(self, step: Step, embeddings: F32 | None) -> None:
         self._allocate(step)
-        for op in self.program.ops:
+        drafts = step.sources is not None
+        for op in self.program.draft_ops if drafts else self.program.main_ops:
             self._progress += 1
             try:
                 if op.kind == "embed":
@@ -135,6 +137,8 @@ class ReferenceExecutor:
 
     def _allocate(self, step: Step) -> None:
         """Fresh buffers for the step's rows, of NaN, so that a read before a write shows."""
+        self._left = self._floats
+        self._floats = {}
         for buffer in self.program.buffers.values():
             rows = len(step.tokens) if buffer.rows == "step" else int(step.wants_logits.sum())
             if buffer.dtype == "grid":
@@ -368,6 +372,12 @@ class ReferenceExecutor:
     def _take_rows(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs
         self._set(target, self._get(source)[step.wants_logits])
+
+    def _pick_rows(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        assert step.sources is not None
+        own = slice(source.offset, source.offset + source.width)
+        self._set(target, self._left[source.buffer][step.sources, own])
 
     def _gather_logits(self, op: Op, step: Step) -> None:
         own_LN = self._get(op.inputs[0]) if op.inputs else None
