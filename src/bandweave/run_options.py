@@ -11,7 +11,7 @@ from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 
 MAX_NODES = 1024  # of one model
 WIRE_FORMATS = ("exact", "bf16", "q8")
-SPECULATORS = ("off", "ngram", "draft")
+SPECULATORS = ("off", "ngram", "draft", "mtp")
 DEFAULT_DRAFT_TOKENS = 8
 MAX_DRAFT_TOKENS = 64
 _MOST_STREAMS, _MOST_ROWS = 1 << 16, 1 << 16
@@ -22,9 +22,9 @@ class RunOptions:
     """``context`` tokens of one sequence (None: the model's, at most 4096), ``streams`` sequences
     for which there are KV pages, ``max_rows`` rows of a step; ``isa`` a kernel variant by name,
     empty for the fastest; ``wire``: activations cross ``"exact"``, or rounded to ``"bf16"`` or
-    ``"q8"``, which changes the answer; ``speculate``: who drafts tokens, ``"off"``, ``"ngram"`` or
-    ``"draft"``, a smaller model, at most ``draft_tokens`` at a time. ``ValueError`` for what makes
-    no sense."""
+    ``"q8"``, which changes the answer; ``speculate``: who drafts tokens, ``"off"``, ``"ngram"``,
+    ``"draft"``, a smaller model, or ``"mtp"``, the model's own further layer, at most
+    ``draft_tokens`` at a time. ``ValueError`` for what makes no sense."""
 
     weight_format: str = "q4"
     kv_format: str = "f16"
@@ -35,6 +35,11 @@ class RunOptions:
     wire: str = "exact"
     speculate: str = "off"
     draft_tokens: int = DEFAULT_DRAFT_TOKENS
+
+    @property
+    def further(self) -> bool:
+        """Whether the model's further layer is wanted, too."""
+        return self.speculate == "mtp"
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -85,7 +85,7 @@ def random_tensors(spec: ModelSpec, seed: int, *, bf16: bool = False) -> dict[st
     ``bf16`` rounds all of them to bf16, towards zero.
     """
     tensors: dict[str, F32] = {}
-    for weight in build_graph(spec).weights():
+    for weight in build_graph(spec, further=spec.further is not None).weights():
         values = bell(seed, weight.name, weight.shape)
         if weight.name.endswith(".bias"):
             values = values * np.float32(0.1)

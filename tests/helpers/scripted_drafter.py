@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bandweave.generation.speculation.drafter import Feedback, Proposal
+from bandweave.generation.speculation.drafter import Feedback, Proposal, SelfContained
 
 
-class ScriptedDrafter:
+class ScriptedDrafter(SelfContained):
     """A ``Drafter``. ``answers``: what each request will say, by its name; every token whose
     number ``lies`` divides (with an offset by answer) is drafted wrong, none if 0. Proposes nothing
     where it knows no answer. Keeps what it gave."""

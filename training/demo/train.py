@@ -1,7 +1,7 @@
 """Train the demo model from nothing. Knows the schedule; the data and the network are elsewhere.
 
     python train.py --work work --output ../../src/bandweave/assets/demo
-    python train.py --recipe mixture --work work-mixture --output ../../src/bandweave/assets/demo-moe
+    python train.py --recipe mixture --work work-moe --output ../../src/bandweave/assets/demo-moe
 
 Started again with the same `--work` folder it goes on from the last checkpoint there.
 """
@@ -25,6 +25,7 @@ from recipe import RECIPES, Network
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 # How much the token after the next counts, beside the next.
 FURTHER = 0.3
 

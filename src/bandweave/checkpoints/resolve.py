@@ -11,28 +11,31 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable, shown
 
 DEMO = "demo"
+#: Models that come with the package: a dense one, and a mixture of experts.
+BUNDLED = (DEMO, "demo-moe")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def demo_folder() -> Path:
-    """The model that comes with the package; ``CheckpointError`` where it was not installed."""
-    folder = Path(__file__).resolve().parent.parent / "assets" / DEMO
+def demo_folder(name: str = DEMO) -> Path:
+    """A model that comes with the package; ``CheckpointError`` where it was not installed."""
+    folder = Path(__file__).resolve().parent.parent / "assets" / name
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            "this installation lacks the demo model; install bandweave again, or name a model "
+            f"this installation lacks the model {name}; install bandweave again, or name a model "
             "folder"
         )
     return folder
 
 
 def resolve_model(text: str) -> Path:
-    """The model folder that ``text`` means: ``demo`` (always the bundled model) or a folder.
+    """The model folder that ``text`` means: ``demo`` or ``demo-moe`` (always the bundled models)
+    or a folder.
 
     ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
     the folder is checked by ``Folder.open``.
     """
-    if text == DEMO:  # a folder of that name is written ./demo
-        return demo_folder()
+    if text in BUNDLED:  # a folder of that name is written ./demo
+        return demo_folder(text)
     if not text.strip() or "\0" in text:
         raise CheckpointError(f"{shown(text)} names no model; name a model folder, or `demo`")
     name = printable(text)

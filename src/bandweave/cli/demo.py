@@ -26,13 +26,20 @@ if TYPE_CHECKING:
     from bandweave.planning.profile.prediction import Prediction
     from bandweave.serving.session import Answer, OnText
 
-MODEL = "demo"
 _EVERY = 2  # of the nine questions of the file, five
 _INTRO = (
-    "A small language model, woven over {nodes}. Each node holds its own part of every layer in "
-    "its own memory and reads only that. For each token they swap small vectors of numbers; "
-    "weights and KV cache stay where they are."
+    "{model}, woven over {nodes}. Each node holds its own part of every layer in its own memory "
+    "and reads only that. For each token they swap small vectors of numbers; weights and KV cache "
+    "stay where they are."
 )
+#: What each bundled model is, and on how many nodes it is shown.
+_MODELS = {
+    "demo": ("A small language model", 2),
+    "demo-moe": (
+        "A small language model of experts, of which a token reads two of eight in a layer",
+        3,
+    ),
+}
 _WIDTH = 78
 
 
@@ -60,17 +67,19 @@ class _Run:
 @click.command(
     "demo", short_help="Split a small model over two nodes, and see that it is the same."
 )
+@click.option("--model", type=click.Choice(list(_MODELS)), default="demo", show_default=True,
+              help="The model: demo-moe is a mixture of experts, on three nodes.")  # fmt: skip
 @click.option("--question", "own", multiple=True, metavar="TEXT",
               help="Ask this. May be given several times.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(1), default=160, metavar="N", show_default=True,
               help="Ends an answer after N tokens.")  # fmt: skip
 @split_options
 @json_option
-def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -> None:
+def command(model: str, own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -> None:
     """Splits a small model that comes with bandweave over two nodes, asks it a few questions,
     says what a token cost, and gives the same questions to one node.
     """
-    options = engine_options(values, nodes=2)
+    options = engine_options(values, nodes=_MODELS[model][1])
     if any(not text.strip() for text in own):
         raise ValueError("--question is empty; give some text")
 
@@ -78,21 +87,23 @@ def command(own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -
     from bandweave.cli import questions
 
     asked = [questions.ask(text) for text in own]
-    asked = asked or questions.load_questions(demo_folder())[::_EVERY]
-    show = _Silent() if as_json else _Show(options)
-    first = _run(options, asked, max_tokens, show)
+    asked = asked or questions.load_questions(demo_folder(model))[::_EVERY]
+    show = _Silent() if as_json else _Show(options, _MODELS[model][0])
+    first = _run(model, options, asked, max_tokens, show)
     show.bill(first)
-    second = _run(_other(options), asked, max_tokens, _Silent())
+    second = _run(model, _other(options), asked, max_tokens, _Silent())
     same = first.digest == second.digest
     if as_json:
-        output.print_json(_json(asked, first, second))
+        output.print_json(_json(model, asked, first, second))
     else:
         _compare(first, second)
     if not same:
         raise click.exceptions.Exit(1)
 
 
-def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent) -> _Run:
+def _run(
+    model: str, options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent
+) -> _Run:
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.watch import watch_loading
@@ -100,7 +111,7 @@ def _run(options: EngineOptions, asked: Sequence[Question], max_tokens: int, sho
     from bandweave.generation.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
-    with open_session(MODEL, options, watch_loading) as session:
+    with open_session(model, options, watch_loading) as session:
         engine = session.engine
         plan = report.plan_of(engine, options)
         show.plan(plan)
@@ -144,7 +155,8 @@ class _Silent:
 class _Show(_Silent):
     """Tells the demo on standard output."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, model: str) -> None:
+        self._model = model
         machines = "machines" if options.hosts else "processes of this machine"
         nodes = len(options.shares)
         self._nodes = f"{nodes} {machines}" if nodes > 1 else "1 process of this machine"
@@ -152,7 +164,7 @@ class _Show(_Silent):
     def plan(self, plan: dict[str, Any]) -> None:
         from bandweave.cli import report
 
-        print(textwrap.fill(_INTRO.format(nodes=self._nodes), _WIDTH) + "\n")
+        print(textwrap.fill(_INTRO.format(model=self._model, nodes=self._nodes), _WIDTH) + "\n")
         report.print_plan(plan)
         print(flush=True)
 
@@ -206,13 +218,13 @@ def _compare(first: _Run, second: _Run) -> None:
         print("\nNOT the same answer. This must never be; please report it.")
 
 
-def _json(asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any]:
+def _json(model: str, asked: Sequence[Question], first: _Run, second: _Run) -> dict[str, Any]:
     from bandweave.cli import report
     from bandweave.serving.prediction import prediction_json
 
     return {
         **report.versions(),
-        "model": MODEL,
+        "model": model,
         "plan": first.plan,
         "questions": [
             {

@@ -17,6 +17,7 @@ from bandweave.cli.interrupts import interrupts_held
 from bandweave.environment import read_environment
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.run_options import MAX_NODES, RunOptions
+from bandweave.shown import shown
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
@@ -56,9 +57,10 @@ _SPLIT = (
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--no-cache", is_flag=True,
                  help="Neither read nor write the cache of packed weights."),
-    click.option("--speculate", is_flag=True,
-                 help="Guess the next tokens, by what followed the last ones before, and check "
-                      "several in a step; the answer is the same."),
+    click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[HOW]",
+                 help="Guess the next tokens and check several in a step; the answer is the same. "
+                      "HOW: ngram (the default), by what followed the last ones before; or mtp, by "
+                      "the layer for it that some models have."),
     click.option("--draft", metavar="MODEL",
                  help="Let this smaller model of the same vocabulary guess them."),
     click.option("--draft-tokens", type=int, metavar="K",
@@ -228,8 +230,14 @@ def _shares(
 
 def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     """``--draft`` alone says enough; ``ValueError`` where the options contradict each other."""
-    draft, tokens = values["draft"], values["draft_tokens"]
-    kind = "draft" if draft is not None else "ngram" if values["speculate"] else "off"
+    draft, tokens, how = values["draft"], values["draft_tokens"], values["speculate"]
+    if how not in (None, "ngram", "mtp"):
+        raise ValueError(
+            f"--speculate {shown(how)} is unknown; write --speculate ngram or --speculate mtp"
+        )
+    if draft is not None and how == "mtp":
+        raise ValueError("--speculate mtp and --draft are two ways to guess; give one of them")
+    kind = "draft" if draft is not None else how or "off"
     if kind == "off" and tokens is not None:
         raise ValueError("--draft-tokens is for --speculate or --draft; give one of them too")
     return {"speculate": kind} | ({} if tokens is None else {"draft_tokens": tokens})

@@ -65,7 +65,8 @@ def verify_checkpoint(folder: Folder, on_progress: OnProgress) -> Verification:
     hub = {name: promised for name in folder.files if (promised := _promised(folder.path / name))}
     compared = 0
     weights: dict[str, list[WeightSpec]] = defaultdict(list)
-    for weight in build_graph(folder.spec).weights():
+    further = folder.spec.further is not None
+    for weight in build_graph(folder.spec, further=further).weights():
         weights[folder.file_name(weight.name)].append(weight)
     with ThreadPoolExecutor(1) as pool:
         for name in folder.files:

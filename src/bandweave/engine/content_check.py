@@ -66,13 +66,20 @@ class _Tensor:
 
 
 class ContentCheck:
-    """Gathers reports while nodes load; ``finish`` compares. ``names`` are those of the nodes."""
+    """Gathers reports while nodes load; ``finish`` compares. ``names`` are those of the nodes;
+    ``further``: they load the model's further layer, too."""
 
     def __init__(
-        self, folder: Folder, split: Split, names: Sequence[str], cache: PanelCache | None
+        self,
+        folder: Folder,
+        split: Split,
+        names: Sequence[str],
+        cache: PanelCache | None,
+        *,
+        further: bool = False,
     ) -> None:
         self._folder, self._split, self._names = folder, split, names
-        self._graph = build_graph(folder.spec)
+        self._graph = build_graph(folder.spec, further=further)
         self._shapes = {weight.name: weight.shape for weight in self._graph.weights()}
         # Files may have a head beside an embedding that the config ties; without them nobody knows.
         self._shapes.setdefault("lm_head", self._shapes["embed_tokens"])

@@ -26,6 +26,7 @@ from bandweave.engine.placement import (
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
 from bandweave.messages import AskStatistics, Statistics
+from bandweave.models.registry import require_further
 from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
@@ -65,6 +66,8 @@ class Engine:
         """Use ``start``."""
         self._folder, self._options, self._launcher = folder, options, launcher
         self._generation = 0
+        if options.run.further:
+            require_further(folder.spec)
         self.context = resolve_context(folder, options)
         self.split = make_split(folder.spec, options.shares, stages=options.stages)
         self.nodes: tuple[NodeInfo, ...] = ()
@@ -130,7 +133,8 @@ class Engine:
         self._generation += 1
         join = make_join(options, handles, self._generation)
         cache = open_cache(options.cache_folder if options.cache else "")
-        with Loading(group, self.split, folder, cache) as loading:
+        further = options.run.further
+        with Loading(group, self.split, folder, cache, further=further) as loading:
             self.nodes, self.agreement = loading.run(assignments, join, on_progress)
         self._group, self._router = group, Router(group)
         self._router.start()

@@ -22,6 +22,7 @@ from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.generator import Generator
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.drafter import Drafter
+from bandweave.generation.speculation.layer_drafter import LayerDrafter
 from bandweave.generation.speculation.ngram_drafter import NgramDrafter
 from bandweave.host.binding import spans_memories
 from bandweave.host.machine import (
@@ -90,7 +91,8 @@ def prepare_node(
     """Computes the node's share. ``MemoryError`` where it does not fit beside what is not ``kept``
     already, ``ValueError`` for what cannot be loaded."""
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
-    program = lower(build_graph(folder.spec), split, assignment.rank)
+    graph = build_graph(folder.spec, further=assignment.run.further)
+    program = lower(graph, split, assignment.rank)
     options = _options(context, assignment)
     memory = node_memory(program, assignment.run.weight_format, options)
     if draft is not None:
@@ -145,7 +147,7 @@ def join_node(
     executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None
     if assignment.run.speculate != "off" and assignment.rank == 0:
-        drafter = _make_drafter(assignment, options, draft, executor)
+        drafter = _make_drafter(assignment, options, folder, draft, executor)
     generator = Generator(
         executor,
         partial(read_embeddings, folder),
@@ -193,8 +195,19 @@ def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
 
 
 def _make_drafter(
-    assignment: Assignment, options: ExecutorOptions, draft: Folder | None, team: NodeExecutor
+    assignment: Assignment,
+    options: ExecutorOptions,
+    folder: Folder,
+    draft: Folder | None,
+    executor: NodeExecutor,
 ) -> Drafter:
+    """Node 0's; ``executor`` is that of the model itself."""
+    if assignment.run.further:
+        return LayerDrafter(
+            executor,
+            partial(read_embeddings, folder),
+            exp=lambda values: NATIVE.exp(values, options.isa),
+        )
     if draft is None:
         return NgramDrafter()
     return load_draft(
@@ -204,7 +217,7 @@ def _make_drafter(
         options=options,
         context=assignment.context,
         streams=assignment.run.streams,
-        team_of=team,
+        team_of=executor,
     )
 
 

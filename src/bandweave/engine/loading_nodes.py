@@ -58,10 +58,17 @@ class Loading:
     """One start of a model. A context manager; ``run`` it once."""
 
     def __init__(
-        self, group: NodeGroup, split: Split, folder: Folder, cache: PanelCache | None
+        self,
+        group: NodeGroup,
+        split: Split,
+        folder: Folder,
+        cache: PanelCache | None,
+        *,
+        further: bool,
     ) -> None:
+        """``further``: whether the nodes load the model's further layer, too."""
         self._group, self._split, self._folder = group, split, folder
-        self._check = ContentCheck(folder, split, group.names, cache)
+        self._check = ContentCheck(folder, split, group.names, cache, further=further)
         self._heard = [time.monotonic()] * len(group)
         self._moved = list(self._heard)
         self._progress = [(0, 0)] * len(group)

@@ -136,7 +136,7 @@ def node_needs(
     folder: Folder, split: Split, options: EngineOptions, context: int
 ) -> list[NodeMemory]:
     """What every node of a split will need."""
-    graph = build_graph(folder.spec)
+    graph = build_graph(folder.spec, further=options.run.further)
     pages = math.ceil(context / PAGE_SIZE)
     sizes = ExecutorOptions(
         num_pages=pages * options.run.streams,

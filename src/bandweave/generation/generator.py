@@ -22,6 +22,7 @@ from bandweave.generation.sampling import NoTokenError, sample
 from bandweave.generation.scheduler import Scheduler, SequenceRows
 from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.controller import Drafts, Speculation
+from bandweave.generation.speculation.drafter import Computed
 
 F32 = npt.NDArray[np.float32]
 OnTokens = Callable[[ListOf[tuple[int, int]]], object]  # a step's: request, token
@@ -159,6 +160,8 @@ class Generator:
 
     def _compute(self, batch: list[SequenceRows]) -> list[tuple[int, int]]:
         drafts = self._draft(batch)
+        if self._speculation is not None:
+            self._speculation.drafter.settle()
         reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
         self._reading = [(one.id, len(one.cached.tokens)) for one in reading]
         prefill = any(not one.answer for one in reading)
@@ -175,6 +178,8 @@ class Generator:
             computed = time.perf_counter()
             chosen = [self._sample(rows, logits) for rows in wanting]
         now = time.perf_counter()
+        if self._speculation is not None:
+            self._speculation.drafter.observe(_computed(batch))
         self._scheduler.commit(batch)
         for rows in wanting:
             drafting = 0.0 if drafts is None else drafts.seconds
@@ -227,6 +232,27 @@ class Generator:
             request.choice,
             self._exp,
         )
+
+
+def _computed(batch: ListOf[SequenceRows]) -> list[Computed]:
+    """What a step has computed, before it counts as cached."""
+    computed: list[Computed] = []
+    row = 0
+    for rows in batch:
+        position = len(rows.cached.tokens)
+        following = rows.sequence.said(position + 1, position + 1 + rows.right)
+        if following:
+            computed.append(
+                Computed(
+                    id=rows.sequence.id,
+                    row=row,
+                    position=position,
+                    following=following,
+                    pages=tuple(rows.cached.pages),
+                )
+            )
+        row += len(rows.tokens)
+    return computed
 
 
 def _follow(rows: SequenceRows, choices: Iterable[int]) -> list[int]:

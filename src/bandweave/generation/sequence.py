@@ -112,6 +112,12 @@ class Sequence:
             return answer[:most]
         return [*prompt[known : known + most], *answer][:most]
 
+    def said(self, start: int, stop: int) -> list[int]:
+        """Tokens of prompt and answer from position ``start`` on, before ``stop``."""
+        prompt, behind = self.request.tokens, len(self.request.tokens)
+        answer = self.answer[max(0, start - behind) : max(0, stop - behind)]
+        return [*prompt[start:stop], *answer]
+
     def result(self) -> Result:
         """What is told to whoever asked."""
         timing = Timing(

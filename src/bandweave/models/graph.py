@@ -98,7 +98,8 @@ class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
     ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
     ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``, ``pick_rows``, ``norm_beside``."""
+    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``; in the pass that drafts also
+    ``pick_rows`` and ``norm_beside``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)

@@ -54,6 +54,7 @@ class Speculation:
         wanted = [(one, n) for one, n in zip(answers, lengths, strict=True) if n]
         drafted = iter(self.drafter.draft(wanted) if wanted else [])
         tokens = [next(drafted) if n else [] for n in lengths]
+        self.drafter.settle()
         seconds = self._clock() - start
         if wanted:
             self._observed.observe_draft(max(lengths), seconds)

@@ -1,21 +1,28 @@
 """Drafter: whatever guesses the tokens that come next.
 
 A guess costs time where it is wrong and never shows in an answer. How guesses are made is the
-business of ``ngram_drafter`` and ``model_drafter``.
+business of ``ngram_drafter``, ``model_drafter`` and ``layer_drafter``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from bandweave.generation.pages import Cached
 from bandweave.generation.request import Request
+from bandweave.generation.sampling import NoTokenError, sample
+
+F32 = npt.NDArray[np.float32]
 
 
 class Feedback(Protocol):
-    """What a drafter sees of a sequence: its name, the request, and the answer so far; ``reuse``:
-    whether it may begin with what was computed for others."""
+    """What a drafter sees of a sequence: its name, the request, the answer so far, and what of both
+    the model has ``cached``; ``reuse``: whether it may begin with what was computed for others."""
 
     @property
     def id(self) -> int: ...
@@ -28,6 +35,22 @@ class Feedback(Protocol):
 
     @property
     def reuse(self) -> bool: ...
+
+    @property
+    def cached(self) -> Cached: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """A sequence's rows of a step that is over, as far as they turned out right: ``following`` are
+    the tokens after them, ``row`` and ``position`` the first one's place in the step and in the
+    sequence, whose ``pages`` these are."""
+
+    id: int
+    row: int
+    position: int
+    following: Sequence[int]
+    pages: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +79,36 @@ class Drafter(Protocol):
         was proposed; fewer where it comes to an end."""
         ...
 
+    def observe(self, computed: Sequence[Computed]) -> None:
+        """A step of the model is over."""
+        ...
+
+    def settle(self) -> None:
+        """The model is about to compute a step."""
+        ...
+
     def end(self, id: int) -> None:
         """That sequence is done."""
         ...
+
+
+class SelfContained:
+    """What a drafter has that needs nothing of the model's steps."""
+
+    def observe(self, computed: Sequence[Computed]) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+
+def guess(one: Feedback, drafted: Sequence[int], logits: F32, exp: Callable[[F32], F32]) -> int:
+    """The token after an answer and what was drafted of it, chosen as the request asks, with the
+    randomness of the very position; -1 where none can be."""
+    request = one.request
+    answer = [*one.answer, *drafted]
+    position = len(request.tokens) + len(answer)
+    try:
+        return sample(logits, request.params, request.tokens, answer, position, request.choice, exp)
+    except NoTokenError:
+        return -1

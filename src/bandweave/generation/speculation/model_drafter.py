@@ -17,8 +17,7 @@ import numpy.typing as npt
 from bandweave.executors.executor import Executor, StepError
 from bandweave.generation.batch import Rows, make_step
 from bandweave.generation.pages import Cached, PagePool
-from bandweave.generation.sampling import NoTokenError, sample
-from bandweave.generation.speculation.drafter import Feedback, Proposal
+from bandweave.generation.speculation.drafter import Feedback, Proposal, SelfContained, guess
 
 F32 = npt.NDArray[np.float32]
 
@@ -55,7 +54,7 @@ class _Drafting:
         self.todo = [token] if self.left else []
 
 
-class ModelDrafter:
+class ModelDrafter(SelfContained):
     """A ``Drafter``; the arguments are those of ``Generator``, of the draft's own model.
 
     Where the model fails, say with numbers out of range, it drafts nothing any more: an answer must
@@ -145,21 +144,12 @@ class ModelDrafter:
         else:
             logits = iter(self._executor.run(step, embeddings))
             tokens_of = {
-                id(draft): self._choose(draft, next(logits)) for draft, wants in steps if wants
+                id(draft): guess(draft.one, draft.drafted, next(logits), self._exp)
+                for draft, wants in steps
+                if wants
             }
         for (draft, wants), rows in zip(steps, batch, strict=True):
             draft.cached.tokens += rows.tokens
             draft.todo = draft.todo[len(rows.tokens) :]
             if wants:
                 draft.take(tokens_of[id(draft)])
-
-    def _choose(self, draft: _Drafting, logits: F32) -> int:
-        request = draft.one.request
-        answer = [*draft.one.answer, *draft.drafted]
-        position = len(request.tokens) + len(answer)
-        try:
-            return sample(
-                logits, request.params, request.tokens, answer, position, request.choice, self._exp
-            )
-        except NoTokenError:
-            return -1

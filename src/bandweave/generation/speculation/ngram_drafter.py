@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bandweave.generation.speculation.drafter import Feedback, Proposal
+from bandweave.generation.speculation.drafter import Feedback, Proposal, SelfContained
 
 LONGEST, SHORTEST = 4, 2  # tokens that must be the same; longer matches are right more often
 
 
-class NgramDrafter:
+class NgramDrafter(SelfContained):
     """A ``Drafter``; a proposal's kind is the length of the match."""
 
     progress = 0  # there is nothing to wait for
