@@ -523,7 +523,7 @@ def test_resolve_refuses(
 def test_resolve_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> None:
     package = tmp_path / "bandweave"
     monkeypatch.setattr(resolve, "__file__", str(package / "checkpoints" / "resolve.py"))
-    with pytest.raises(CheckpointError, match="lacks the demo model"):
+    with pytest.raises(CheckpointError, match="lacks the model demo"):
         resolve_model("demo")
     (package / "assets").mkdir(parents=True)
     folder.rename(package / "assets" / "demo")

@@ -160,6 +160,21 @@ CASES = (
       for number, (name, (one, options)) in enumerate(FAMILIES.items())),
 )  # fmt: skip
 
+#: Those whose models can have a layer that predicts further tokens, and what says that they do.
+FURTHER = tuple(case for case in CASES if case.name in ("deepseek_v3", "glm4_moe"))
+FURTHER_FIELDS: Mapping[str, Any] = {"num_nextn_predict_layers": 1}
+FURTHER_PATH = FOLDER / "further.npz"
+
+
+def further_rows() -> list[tuple[int, int]]:
+    """``(sequence, position)`` of every stored row of a further layer. The last of a sequence comes
+    from the layer's own state before it."""
+    rows = []
+    for sequence, length in enumerate(PROMPT_LENGTHS):
+        read = {position for position in STORED_PROMPT_ROWS if position < length - 2}
+        rows += [(sequence, position) for position in sorted({*read, length - 2, length - 1})]
+    return rows
+
 
 def sequences(case: Case, vocab_size: int) -> list[list[int]]:
     """The tokens of each sequence: its prompt, then the new ones."""

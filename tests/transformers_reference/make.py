@@ -5,7 +5,8 @@
 
 Needs torch and transformers; run it from the repository's root with ``src`` on the path. Logits:
 prompts run as one right-padded batch, new tokens one at a time with transformers' own cache. The
-rest: what fields of configs mean (``make_configs``), and which tokens there are (``make_tokens``).
+rest: what fields of configs mean (``make_configs``), what further layers say (``make_further``),
+and which tokens there are (``make_tokens``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bandweave.models.places import Places
 from bandweave.models.registry import build_graph, spec_from_config, tensor_names
 from bandweave.models.spec import ModelSpec
 from tests.helpers.random_model import F32, random_tensors
-from tests.transformers_reference import cases, make_configs, make_tokens
+from tests.transformers_reference import cases, make_configs, make_further, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
 
 # Other processors and PyTorch releases round differently; of the largest logit.
@@ -59,11 +60,12 @@ def build_model(case: Case, config: dict[str, Any]) -> tuple[torch.nn.Module, st
 
 
 def as_stored(
-    spec: ModelSpec, tensors: Mapping[str, F32], names: Collection[str]
+    spec: ModelSpec, tensors: Mapping[str, F32], names: Collection[str], *, further: bool = False
 ) -> dict[str, F32]:
     """Tensors as transformers holds them in memory, several that are one there put together; of a
-    tensor's places that one which ``names`` has."""
-    needed = build_graph(spec).weights()
+    tensor's places that one which ``names`` has. With ``further`` those of the further layer,
+    too."""
+    needed = build_graph(spec, further=further).weights()
     places = Places(spec, needed, tensor_names(spec.family))
     result: dict[str, F32] = {}
     for weight in needed:
@@ -140,7 +142,7 @@ def main() -> int:
             print(f"{case.name}: {logits.shape[0]} rows, {case.logits_path.stat().st_size} bytes")
         elif reason := problem(case, config, logits, digest):
             stale.append(f"{case.name} {reason}")
-    for part in (make_configs, make_tokens):
+    for part in (make_configs, make_further, make_tokens):
         if not check:
             part.write()
         elif reason := part.problem():

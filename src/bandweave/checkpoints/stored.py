@@ -17,6 +17,7 @@ from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.tensor import Found, Stored
 from bandweave.checkpoints.view import View
+from bandweave.models.graph import WeightSpec
 from bandweave.models.registry import build_graph, hugging_face_name
 from bandweave.models.spec import ModelSpec
 from bandweave.shown import printable, shown
@@ -50,8 +51,8 @@ def find_tensors(
 
     Names may lack ``model.`` or have it twice, or be those of a multimodal model's text part. A
     head that is stored beside the embedding is used, whatever the config says of ties; one that is
-    stored alone is the embedding too. The spec has a further layer only if the files do; copies of
-    the embedding and the head beside it are ignored, as other tensors are. ``CheckpointError``
+    stored alone is the embedding too. The spec has a further layer only if the files do; its copies
+    of the embedding and the head are ignored, as other tensors are. ``CheckpointError``
     names the tensor that is missing, double or misshapen.
     """
     found = _by_name(path, files)
@@ -62,10 +63,9 @@ def find_tensors(
             spec = replace(spec, tied_embeddings=False)
         else:
             found[table] = head
-    if spec.further is not None and not _has_further(found, spec):
-        spec = replace(spec, further=None)
-    needed = build_graph(spec, further=spec.further is not None).weights()
-    finder = Finder(found, spec, needed, settings)
+    needed = build_graph(spec).weights()
+    wanted = needed if spec.further is None else build_graph(spec, further=True).weights()
+    finder = Finder(found, spec, wanted, settings)
     result: dict[str, View] = {}
     missing: list[str] = []
     for weight in needed:
@@ -79,12 +79,21 @@ def find_tensors(
             f"{printable(path)} lacks {len(missing)} of the {len(needed)} tensors that its "
             f"config.json asks for, the first is {missing[0]!r}; {_instead(found)}"
         )
-    return spec, result
+    further = _find_further(finder, [weight for weight in wanted if weight.name not in result])
+    if further is None:
+        return replace(spec, further=None), result
+    return spec, {**result, **further}
 
 
-def _has_further(found: Found, spec: ModelSpec) -> bool:
-    """Whether the layer that predicts further tokens was stored, too: many copies leave it out."""
-    return hugging_face_name(spec.family, f"layers.{spec.num_layers}.eh_proj") in found
+def _find_further(finder: Finder, weights: list[WeightSpec]) -> dict[str, View] | None:
+    """The tensors of the layer that predicts further tokens; None where one is missing or cannot be
+    read: many copies leave the layer out, and a model runs without it."""
+    try:
+        views = {weight.name: finder.find(weight) for weight in weights}
+    except CheckpointError:
+        return None
+    found = {name: view for name, view in views.items() if view is not None}
+    return found if len(found) == len(views) else None
 
 
 def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:

@@ -17,7 +17,6 @@ from bandweave.cli.interrupts import interrupts_held
 from bandweave.environment import read_environment
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.run_options import MAX_NODES, RunOptions
-from bandweave.shown import shown
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
@@ -58,6 +57,7 @@ _SPLIT = (
     click.option("--no-cache", is_flag=True,
                  help="Neither read nor write the cache of packed weights."),
     click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[HOW]",
+                 type=click.Choice(("ngram", "mtp")),
                  help="Guess the next tokens and check several in a step; the answer is the same. "
                       "HOW: ngram (the default), by what followed the last ones before; or mtp, by "
                       "the layer for it that some models have."),
@@ -231,10 +231,6 @@ def _shares(
 def _speculation(values: dict[str, Any]) -> dict[str, Any]:
     """``--draft`` alone says enough; ``ValueError`` where the options contradict each other."""
     draft, tokens, how = values["draft"], values["draft_tokens"], values["speculate"]
-    if how not in (None, "ngram", "mtp"):
-        raise ValueError(
-            f"--speculate {shown(how)} is unknown; write --speculate ngram or --speculate mtp"
-        )
     if draft is not None and how == "mtp":
         raise ValueError("--speculate mtp and --draft are two ways to guess; give one of them")
     kind = "draft" if draft is not None else how or "off"

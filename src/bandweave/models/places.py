@@ -55,7 +55,7 @@ class Places:
         rows, first, run = shape[0], 0, shape[0]
         if place.whole:
             return Placed(name, shape, 0, first, run, rows, False, False)
-        layer = self._spec.layers[int(numbers[0])] if numbers else None
+        layer = self._spec.layer(int(numbers[0])) if numbers else None
         groups = 1
         if place.parts:
             sizes = [self._rows(part, numbers, layer) for part in place.parts]

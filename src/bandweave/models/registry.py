@@ -116,8 +116,8 @@ def require_further(spec: ModelSpec) -> None:
     """``ValueError`` for a model without a layer that predicts further tokens."""
     if spec.further is None:
         raise ValueError(
-            "this model has no layer that predicts further tokens, which --speculate mtp drafts "
-            "with; use --speculate alone, or --draft with a smaller model"
+            "this model has no layer that predicts further tokens, or none that can be read, and "
+            "--speculate mtp drafts with it; use --speculate ngram, or --draft with a smaller model"
         )
 
 

@@ -303,6 +303,12 @@ class ModelSpec:
     def num_layers(self) -> int:
         return len(self.layers)
 
+    def layer(self, index: int) -> LayerSpec:
+        """A layer by its number; the further one comes behind the others."""
+        if index == len(self.layers) and self.further is not None:
+            return self.further
+        return self.layers[index]
+
     @cached_property
     def heads(self) -> HeadsSpec:
         """The first layer's attention, whose heads, and their sizes, are those of all layers."""

@@ -148,20 +148,13 @@ def _make_step(batch: Sequence[_Rows]) -> Step:
     tables = np.full((len(batch), max(len(rows.pages) for rows in batch)), -1, np.int32)
     for slot, rows in enumerate(batch):
         tables[slot, : len(rows.pages)] = rows.pages
-    offsets = [range(count) for count in counts]
-    wants = [
-        rows.wants and i == len(rows.tokens) - 1 for rows in batch for i in range(len(rows.tokens))
-    ]
+    each = [(rows, i) for rows, count in zip(batch, counts, strict=True) for i in range(count)]
+    wants = [rows.wants and i == len(rows.tokens) - 1 for rows, i in each]
     return Step(
-        tokens=np.array([token for rows in batch for token in rows.tokens], np.int32),
+        tokens=np.array([rows.tokens[i] for rows, i in each], np.int32),
         slots=np.repeat(np.arange(len(batch), dtype=np.int32), counts),
-        positions=np.array(
-            [rows.position + i for rows, own in zip(batch, offsets, strict=True) for i in own],
-            np.int32,
-        ),
+        positions=np.array([rows.position + i for rows, i in each], np.int32),
         wants_logits=np.array(wants, np.bool_),
         page_tables=tables,
-        sources=np.array(
-            [rows.row + i for rows, own in zip(batch, offsets, strict=True) for i in own], np.int32
-        ),
+        sources=np.array([rows.row + i for rows, i in each], np.int32),
     )
