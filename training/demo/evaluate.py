@@ -14,12 +14,15 @@ from random import Random
 import batches
 import chats
 import folder
+import mixture_report
 import torch
 import vocabulary
 from facts import FACTS
-from model import PLAIN, Q4, DemoModel, Precision
+from mixture_model import MixtureModel
+from model import PLAIN, Q4, Precision
 from quantise import round_q4
 from question import Question, check
+from recipe import Network
 from refusals import OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -31,7 +34,7 @@ LONGEST_ANSWER = 128
 class Speaker:
     """A model at one precision, with its tokenizer."""
 
-    model: DemoModel
+    model: Network
     tokenizer: Tokenizer
     precision: Precision
 
@@ -40,11 +43,11 @@ class Speaker:
         """Weights rounded once, activations as they come.
 
         The embedding stays as it is for the look-up and is rounded where it serves as the
-        vocabulary projection.
+        vocabulary projection. Routers are never rounded.
         """
         model, tokenizer = folder.load(folder_path)
-        for parameter in model.layers.parameters():
-            if parameter.dim() == 2:
+        for name, parameter in model.layers.named_parameters():
+            if parameter.dim() > 1 and not name.endswith("mlp.gate.weight"):
                 parameter.data = round_q4(parameter.data)
         return Speaker(model, tokenizer, Precision(activations_q8=True))
 
@@ -180,6 +183,15 @@ def main() -> None:
         print(f"| {kind} | {len(asked)} | {cells[0]} | {cells[1]} |", flush=True)
     cells = [f"{100 * right / total:.1f} %" for right in rights.values()]
     print(f"| all | {total} | {cells[0]} | {cells[1]} |")
+    model = speakers["bf16"].model
+    if isinstance(model, MixtureModel):
+        tokenizer = speakers["bf16"].tokenizer
+        rounds = [
+            batch
+            for kind in chats.KINDS
+            for batch in batches.held_out(tokenizer, options.seed, kind, options.count)
+        ]
+        print(mixture_report.report(model, rounds))
     for line in wrong[: options.show_wrong]:
         print(line)
 

@@ -16,6 +16,7 @@ from random import Random
 import batches
 import chats
 import folder
+import mixture_report
 import torch
 import vocabulary
 from batches import Batch
@@ -103,19 +104,6 @@ def accuracy(model: Network, rounds: list[Batch], precision: Precision) -> float
     return right / total
 
 
-@torch.no_grad()
-def foreseen(model: MixtureModel, rounds: list[Batch]) -> float:
-    """How many tokens of the answers the further layer says one token ahead."""
-    right = total = 0
-    for batch in rounds:
-        tokens, said = batch.tokens, batch.spoken[:, 2:]
-        hidden = model.hidden(tokens[:, :-1])
-        guess = model.logits(model.further(tokens[:, 1:-1], hidden[:, :-1])).argmax(-1)
-        right += int(((guess == tokens[:, 2:]) & said).sum())
-        total += int(said.sum())
-    return right / total
-
-
 def report(model: Network, tests: dict[str, list[Batch]], precision: Precision) -> str:
     model.eval()
     found = {kind: accuracy(model, rounds, precision) for kind, rounds in tests.items()}
@@ -123,19 +111,6 @@ def report(model: Network, tests: dict[str, list[Batch]], precision: Precision) 
     mean = sum(found.values()) / len(found)
     listed = ", ".join(f"{kind} {100 * part:.0f}" for kind, part in found.items())
     return f"{100 * mean:.1f} ({listed})"
-
-
-def report_mixture(model: MixtureModel, tests: dict[str, list[Batch]]) -> str:
-    """What share of the rows each expert has, by layer, in percent, and what is foreseen."""
-    for _, router in model.routers():
-        router.load.zero_()
-    part = foreseen(model, [batch for rounds in tests.values() for batch in rounds])
-    lines = [f"  one token ahead {100 * part:.1f}"]
-    for name, router in model.routers():
-        shares = 100 * router.load / router.load.sum()
-        lines.append(f"  {name} " + " ".join(f"{share:.0f}" for share in shares))
-        router.load.zero_()
-    return "\n".join(lines)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -202,7 +177,8 @@ def train(options: argparse.Namespace) -> None:
             if number >= recipe.quantised_from:
                 print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
             if isinstance(model, MixtureModel):
-                print(report_mixture(model, tests), flush=True)
+                rounds = [batch for kind in tests.values() for batch in kind]
+                print(f"  {mixture_report.report(model, rounds)}", flush=True)
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),

@@ -76,7 +76,7 @@ class _Run:
 @split_options
 @json_option
 def command(model: str, own: Sequence[str], max_tokens: int, as_json: bool, **values: Any) -> None:
-    """Splits a small model that comes with bandweave over two nodes, asks it a few questions,
+    """Splits a small model that comes with bandweave over two nodes or three, asks it questions,
     says what a token cost, and gives the same questions to one node.
     """
     options = engine_options(values, nodes=_MODELS[model][1])
