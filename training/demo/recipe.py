@@ -19,7 +19,7 @@ class Recipe:
     """``make`` a network of a vocabulary; ``rates``: points (pool, learning rate) joined by
     straight lines; ``quantised_from``: the pool from which on the roundings of the 4-bit format
     are imitated; ``further_from``: the one from which on a layer that looks one token further
-    learns, too."""
+    learns, too, in every second step."""
 
     make: Callable[[int], Network]
     rates: Sequence[tuple[float, float]]
@@ -65,9 +65,9 @@ RECIPES = {
     ),
     "mixture": Recipe(
         make=lambda vocabulary: MixtureModel(MixtureShape(vocab_size=vocabulary)),
-        rates=((0.0, 2e-6), (1.2, 2.5e-3), (24.0, 2.5e-3), (44.0, 2e-5)),
+        rates=((0.0, 2e-6), (1.2, 2.5e-3), (22.0, 2.5e-3), (37.0, 2e-5)),
         lessons=chats.MIXED_LESSONS,
-        quantised_from=35,
+        quantised_from=31,
         further_from=12,
     ),
 }

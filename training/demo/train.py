@@ -154,7 +154,7 @@ def train(options: argparse.Namespace) -> None:
                 batch,
                 precision,
                 rounded=not options.float32,
-                further=now >= recipe.further_from,
+                further=now >= recipe.further_from and place % 2 == 0,
             )
             optimiser.zero_grad()
             loss.backward()

@@ -14,7 +14,12 @@ from bandweave.models.cut import Cut
 from bandweave.models.graph import HIDDEN, Graph, GraphOp, Value, WeightSpec
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
-from bandweave.programs import lowering_all_heads, lowering_latent, lowering_mixture
+from bandweave.programs import (
+    lowering_all_heads,
+    lowering_further,
+    lowering_latent,
+    lowering_mixture,
+)
 from bandweave.programs.builder import Builder
 from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
@@ -69,13 +74,13 @@ class Lowering:
             else:
                 here = share.stage == (0 if op.kind == "embed" else last)
             if here:
-                self._lower(tag, op)
+                self.emit(tag, op)
         self.made.layer = None
         if share.stage < last:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
-                self._gather()
-        self._draft([(tag, op) for tag, op in ops if op.drafts])
+                self.gather()
+        lowering_further.draft(self, [(tag, op) for tag, op in ops if op.drafts])
         return self.made.program(
             node=share.node,
             num_nodes=self.split.num_nodes,
@@ -83,23 +88,8 @@ class Lowering:
             vocab_size=self.spec.vocab_size,
         )
 
-    def _draft(self, ops: Sequence[tuple[int, GraphOp]]) -> None:
-        """The pass that drafts: the last stage's, which has the hidden states. Node 0 has embedding
-        rows to give and tokens to take wherever it is."""
-        if not ops:
-            return
-        self.made.begin_drafting()
-        nodes = self.split.stages[-1]
-        self.group = nodes
-        if self.share.node in nodes:
-            for tag, op in ops:
-                self._lower(tag, op)
-        elif self.share.node == 0:
-            self._lower(*ops[0])
-            self._gather(drafts=True)
-        self.made.layer = None
-
-    def _lower(self, tag: int, op: GraphOp) -> None:
+    def emit(self, tag: int, op: GraphOp) -> None:
+        """Lowers an operation of the graph that the node has a part in."""
         self.tag, self.made.layer = tag, op.layer
         if (other := _OTHERS.get(op.kind)) is not None:
             other(self, op)
@@ -123,33 +113,17 @@ class Lowering:
         (x,), (y,) = op.inputs, op.outputs
         source = self.views[x.name]
         rows = "step"
-        if y.name == HIDDEN:  # all rows are kept for the pass that drafts
-            kept = self.made.buffer(y.name, y.width)
-            self._norm(op, source, kept, groups=1, dim=x.width)
-            self.views[y.name] = self.made.buffer("y_taken", y.width, rows="logits")
-            self.made.op("take_rows", "take_rows", (kept,), (self.views[y.name],))
-            return
+        if y.name == HIDDEN:
+            return lowering_further.kept_norm(self, op)
         if op.layer is None:  # the last norm: only rows that ask for logits go on
             taken = self.made.buffer("x_taken", x.width, rows="logits")
             self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"
         target = self.made.buffer(y.name if rows == "step" else "y_taken", y.width, rows=rows)
         self.views[y.name] = target
-        self._norm(op, source, target, groups=1, dim=x.width)
+        self.norm(op, source, target, groups=1, dim=x.width)
 
     _layer_norm = _rms_norm
-
-    def _norm_beside(self, op: GraphOp) -> None:
-        (value,), (both,) = op.inputs, op.outputs
-        all_of_it = self.views[both.name] = self.made.buffer(both.name, both.width)
-        target = replace(all_of_it, offset=int(_number(op, "offset")), width=value.width)
-        self._norm(op, self.views[value.name], target, groups=1, dim=value.width)
-
-    def _pick_rows(self, op: GraphOp) -> None:
-        (value,), (out,) = op.inputs, op.outputs
-        kept, own = (self.made.buffer(one.name, one.width) for one in (value, out))
-        self.views[out.name] = own
-        self.made.op("pick_rows", op.name, (kept,), (own,))
 
     def _linear(self, op: GraphOp) -> None:
         own = [self.elements(value) for value in op.outputs]
@@ -184,12 +158,12 @@ class Lowering:
         if (view := self._own_view(op.inputs[0])) is not None:
             (weight,) = op.weights
             dim = weight.shape[0]
-            self._norm(op, view, view, groups=view.width // dim, dim=dim)
+            self.norm(op, view, view, groups=view.width // dim, dim=dim)
 
     def _part_norm(self, op: GraphOp) -> None:
         (value,), (weight,) = op.inputs, op.weights
         view = replace(self.views[value.name], width=weight.shape[0])
-        self._norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
+        self.norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
 
     def _rope(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:
@@ -310,7 +284,7 @@ class Lowering:
             if cap := _number(op, "cap"):
                 self.made.op("soft_cap", "lm_head.cap", (target,), (target,), cap=cap)
         if len(own) or self.share.node == 0:
-            self._gather(drafts=op.drafts)
+            self.gather(drafts=op.drafts)
 
     # --- helpers ---
 
@@ -332,7 +306,7 @@ class Lowering:
                 tag = len(self.graph.ops) + self.share.stage
                 self.made.op("send", f"send_stage_{stage}", inputs=(x,), tag=tag, peers=peers)
 
-    def _gather(self, *, drafts: bool = False) -> None:
+    def gather(self, *, drafts: bool = False) -> None:
         owners = tuple(
             (node, share.vocabulary.start, share.vocabulary.stop)
             for node in self.split.stages[-1]
@@ -346,7 +320,7 @@ class Lowering:
         tag = len(self.graph.ops) + len(self.split.stages) + drafts
         self.made.op("gather_logits", "gather_logits", inputs, outputs, tag=tag, owners=owners)
 
-    def _norm(
+    def norm(
         self,
         op: GraphOp,
         source: View,
@@ -430,6 +404,8 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "expert_add": lowering_mixture.expert_add,
     "expert_sum": lowering_mixture.expert_add,
     "latent_attention": lowering_latent.latent_attention,
+    "norm_beside": lowering_further.norm_beside,
+    "pick_rows": lowering_further.pick_rows,
 }
 
 
