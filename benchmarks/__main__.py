@@ -21,6 +21,7 @@ from benchmarks import (
     latency,
     links,
     machine,
+    mixtures,
     prediction,
     prefill,
     scaling,
@@ -38,6 +39,7 @@ Experiment = Callable[[Store, Scale], Result]
 EXPERIMENTS: Mapping[str, Experiment] = {
     "decode": decode.run,
     "prefill": prefill.run,
+    "mixtures": mixtures.run,
     "exchange": latency.exchange,
     "start": latency.start,
     "links": links.run,
