@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.backend import BACKENDS, NATIVE, REFERENCE, Backend, NodeExecutor
 from bandweave.executors.executor import ExecutorOptions, Step, StepError
 from bandweave.executors.native_exchange import NativeStepExchange, exchanges_of
 from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
@@ -29,11 +32,18 @@ class MixedNodes:
     """A model on nodes of the backends named, one each, linked as native nodes are."""
 
     def __init__(
-        self, *names: str, weight_format: str = "q4", stages: int = 1, **more: object
+        self,
+        *names: str,
+        weight_format: str = "q4",
+        stages: int = 1,
+        spec: ModelSpec = SPEC,
+        source: TensorSource = SOURCE,
+        **more: object,
     ) -> None:
         self.backends: list[Backend] = [BACKENDS[name] for name in names]
         count = len(names)
-        split = make_split(SPEC, (2,) + (1,) * (count - 1), stages=stages)
+        split = make_split(spec, (2,) + (1,) * (count - 1), stages=stages)
+        graph = build_graph(spec, further=spec.further is not None)
         labels = [f"node {node}" for node in range(count)]
         self.exchanges = [_native.Exchange(node, labels, 1, 30.0, False) for node in range(count)]
         for high in range(count):
@@ -42,8 +52,8 @@ class MixedNodes:
         options = ExecutorOptions(num_pages=PAGES, max_pages=PAGES, spin=False, **more)  # type: ignore[arg-type]
         self.nodes: list[NodeExecutor] = []
         for node, backend in enumerate(self.backends):
-            program = lower(build_graph(SPEC), split, node)
-            weights = load_weights(program, SOURCE, weight_format)
+            program = lower(graph, split, node)
+            weights = load_weights(program, source, weight_format)
             exchange = self.exchanges[node] if count > 1 else None
             if exchange is not None and backend is REFERENCE:
                 exchange = NativeStepExchange(program, exchange, options)
@@ -92,6 +102,20 @@ def test_backends_meet_in_one_mesh(names: tuple[str, ...], more: dict) -> None:
     """Sums of one hop and of two, in chunks, exact and rounded; rows between stages."""
     expected = MixedNodes(*("native",) * len(names), **more).run(steps())
     assert MixedNodes(*names, **more).run(steps()).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("more", [{}, {"stages": 2}])
+def test_backends_draft_together(more: dict) -> None:
+    """Steps that name rows of the last one reach every node as such."""
+    spec = replace(SPEC, further=SPEC.layers[-1])
+    source = random_source(spec, 3)
+    asked = [*steps(), steps()[0]]
+    sources = np.arange(len(asked[0].tokens), dtype=np.int32)[::-1] // 2
+    asked.insert(1, replace(asked[0], sources=np.ascontiguousarray(sources)))
+    expected = MixedNodes("native", spec=spec, source=source).run(asked)
+    for names in (("native", "reference"), ("reference", "native")):
+        found = MixedNodes(*names, spec=spec, source=source, **more).run(asked)
+        assert found.tobytes() == expected.tobytes()
 
 
 def test_the_best_tokens_are_found_on_mixed_nodes() -> None:
