@@ -33,8 +33,9 @@ _PARALLEL = frozenset(
      "known_models", "machine", "messages", "mixtures", "native", "not_finite", "one_answer",
      "outside_files", "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation",
      "program", "program_checks", "reference", "reference_math", "reference_products", "sampling",
-     "scheduler", "special_tokens", "speculation", "split", "stored_damage", "stored_formats", "stored_tensors", "synth",
-     "synth_families", "tensor_views", "text", "transformers_agreement", "wire", "work"}
+     "scheduler", "special_tokens", "speculation", "split", "stored_damage", "stored_formats",
+     "stored_tensors", "synth", "synth_families", "tensor_views", "text", "transformers_agreement",
+     "wire", "work"}
 )  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def with_further(spec: ModelSpec, layer: LayerSpec | None = None) -> ModelSpec:
 SPECS = {
     "latents": with_further(ODD_SPECS["latent_queries"]),
     "heads": with_further(
-        tiny_spec(hidden_size=72, num_layers=3, num_heads=6, num_kv_heads=3, head_dim=12),
+        tiny_spec(
+            family="qwen3", hidden_size=72, num_layers=3, num_heads=6, num_kv_heads=3, head_dim=12
+        ),
         replace(
             tiny_spec(num_heads=6, num_kv_heads=3, head_dim=12).layers[0],
             mlp=MlpSpec(intermediate_size=200),
