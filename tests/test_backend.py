@@ -108,7 +108,7 @@ def test_backends_meet_in_one_mesh(names: tuple[str, ...], more: dict) -> None:
 def test_backends_draft_together(more: dict) -> None:
     """Steps that name rows of the last one reach every node as such."""
     spec = replace(SPEC, further=SPEC.layers[-1])
-    source = random_source(spec, 3)
+    source = random_source(spec, 3, further=True)
     asked = [*steps(), steps()[0]]
     sources = np.arange(len(asked[0].tokens), dtype=np.int32)[::-1] // 2
     asked.insert(1, replace(asked[0], sources=np.ascontiguousarray(sources)))

@@ -52,8 +52,8 @@ struct StepRows {
     const int32_t* tables = nullptr;  // [slots, pages]
     // Of a step that drafts: for each row the row of the last step whose hidden state it reads.
     const int32_t* sources = nullptr;
-    bool best_only = false;           // the best token of each row instead of its logits
-    bool prefill = false;             // has rows of a prompt: no step of decoding
+    bool best_only = false;  // the best token of each row instead of its logits
+    bool prefill = false;    // has rows of a prompt: no step of decoding
 };
 
 // Seconds by item since the start, as thread 0 saw them, and what was counted. The items add up to

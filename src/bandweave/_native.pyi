@@ -110,6 +110,7 @@ class Executor:
         tables: Ints,
         embeddings: Floats,
         prefill: bool = False,
+        sources: Ints | None = None,
     ) -> Floats: ...
     def best(
         self,
@@ -120,15 +121,23 @@ class Executor:
         tables: Ints,
         embeddings: Floats,
         prefill: bool = False,
+        sources: Ints | None = None,
     ) -> list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def open(
-        self, tokens: Ints, slots: Ints, positions: Ints, wants: Ints, tables: Ints, prefill: bool
+        self,
+        tokens: Ints,
+        slots: Ints,
+        positions: Ints,
+        wants: Ints,
+        tables: Ints,
+        prefill: bool,
+        sources: Ints | None = None,
     ) -> None: ...
     def join(self, wake_descriptor: int = -1) -> int: ...
     def step(
         self,
-    ) -> tuple[list[int], list[int], list[int], list[int], list[int], int, bool]: ...
+    ) -> tuple[list[int], list[int], list[int], list[int], list[int], int, bool, list[int]]: ...
     def perform(self, index: int, embeddings: Floats | None = None) -> None: ...
     def floats(self, buffer: int) -> Floats: ...
     def grid(self, buffer: int) -> npt.NDArray[np.int64]: ...

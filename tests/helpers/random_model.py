@@ -77,15 +77,18 @@ def bell(seed: int, name: str, shape: tuple[int, ...]) -> F32:
     return ((((a + b) + c) + d - 2.0) * float(np.sqrt(3.0))).astype(np.float32).reshape(shape)
 
 
-def random_tensors(spec: ModelSpec, seed: int, *, bf16: bool = False) -> dict[str, F32]:
+def random_tensors(
+    spec: ModelSpec, seed: int, *, bf16: bool = False, further: bool = False
+) -> dict[str, F32]:
     """The model's tensors by bandweave's names, with activations of magnitude about 1.
 
     Matrices have variance ``1 / inputs``, the embedding 1, biases 0.1 squared; norm weights are
     about 1. Corrections of routers differ as much as scores do, so that they change choices.
-    ``bf16`` rounds all of them to bf16, towards zero.
+    ``bf16`` rounds all of them to bf16, towards zero. With ``further`` those of the further layer,
+    too.
     """
     tensors: dict[str, F32] = {}
-    for weight in build_graph(spec, further=spec.further is not None).weights():
+    for weight in build_graph(spec, further=further).weights():
         values = bell(seed, weight.name, weight.shape)
         if weight.name.endswith(".bias"):
             values = values * np.float32(0.1)
@@ -101,10 +104,13 @@ def random_tensors(spec: ModelSpec, seed: int, *, bf16: bool = False) -> dict[st
     return tensors
 
 
-def random_source(spec: ModelSpec, seed: int, *, bf16: bool = False) -> MemorySource:
+def random_source(
+    spec: ModelSpec, seed: int, *, bf16: bool = False, further: bool = False
+) -> MemorySource:
     """``random_tensors`` as a source."""
     return MemorySource(
-        tensors=random_tensors(spec, seed, bf16=bf16), stored="bf16" if bf16 else "f32"
+        tensors=random_tensors(spec, seed, bf16=bf16, further=further),
+        stored="bf16" if bf16 else "f32",
     )
 
 

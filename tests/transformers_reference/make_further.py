@@ -29,7 +29,9 @@ def _models(case: Case) -> tuple[Any, Any]:
     own = {_plain(name, config["num_hidden_layers"]): name for name in layer.state_dict()}
     spec = spec_from_config(config)
     names = {*main.state_dict(), *own}
-    stored = make.as_stored(spec, random_tensors(spec, case.seed), names, further=True)
+    stored = make.as_stored(
+        spec, random_tensors(spec, case.seed, further=True), names, further=True
+    )
     state = {own[name]: torch.from_numpy(stored[name]) for name in own}
     layer.load_state_dict(state, strict=True)
     return main, layer
@@ -66,7 +68,7 @@ def _logits(case: Case) -> F32:
 
 def write() -> None:
     made = {case.name: _logits(case) for case in FURTHER}
-    np.savez_compressed(cases.FURTHER_PATH, **made)
+    np.savez_compressed(cases.FURTHER_PATH, allow_pickle=False, **made)
     print(f"further: {cases.FURTHER_PATH.stat().st_size} bytes")
 
 
