@@ -20,6 +20,7 @@ from benchmarks import (
     formats,
     latency,
     links,
+    long_context,
     machine,
     mixtures,
     prediction,
@@ -44,11 +45,13 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "start": latency.start,
     "links": links.run,
     "context": scaling.context,
+    "long-context": long_context.run,
     "rows": scaling.rows,
     "size": scaling.size,
     "wire": wire.run,
     "formats": formats.run,
     "prediction": prediction.run,
+    "prediction-mixtures": prediction.run_mixtures,
     "simulation": simulation.run,
 }
 

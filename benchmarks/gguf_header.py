@@ -11,7 +11,7 @@ from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import SIGMOID, HeadsSpec, LatentSpec, MixtureSpec, ModelSpec
 
 _ARCHITECTURES = {
-    "llama": "llama", "qwen3_moe": "qwen3moe", "deepseek": "deepseek2", "gpt_oss": "gpt-oss",
+    "llama": "llama", "qwen_moe": "qwen3moe", "deepseek": "deepseek2", "gpt_oss": "gpt-oss",
 }  # fmt: skip
 _FILE_TYPES = {"q4": gguf.LlamaFileType.MOSTLY_Q4_0, "q8": gguf.LlamaFileType.MOSTLY_Q8_0}
 _NAMES = {
@@ -34,6 +34,8 @@ def architecture_of(spec: ModelSpec) -> str:
     scaling = None if (rope := _rope(spec)) is None else rope.scaling
     if rope is None or (scaling is not None and scaling.kind != "yarn"):
         raise ValueError(f"the rope of this {spec.family} model cannot be exported")
+    if found == "qwen3moe" and spec.heads.qk_norm != "head":
+        raise ValueError("of Qwen's mixtures only those of Qwen3 can be exported")
     if found == "llama" and (scaling is not None or spec.heads.window):
         raise ValueError("only plain Llama models can be exported")
     return found

@@ -8,12 +8,11 @@ are measured and beside which dense model; knows no engines.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bandweave.checkpoints.model_files import shape_from_path
 from benchmarks import contestant
 from benchmarks.contestant import Contestant, Sample
-from benchmarks.models import Model, Scale, Store
+from benchmarks.models import Model, Pair, Scale, Store, pairs_of
 from benchmarks.peers.protocol import Work
 from benchmarks.result import Figure, Result
 from benchmarks.rounds import Entry, Rounds, run_rounds
@@ -31,40 +30,11 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A mixture and the dense model beside it."""
-
-    mixture: Model
-    dense: Model
-
-
-PAIRS = (
-    Pair(
-        mixture=Model(shape="qwen3-30b-a3b", changes={"layers": 8}),
-        dense=Model(shape="tinyllama-1.1b", changes={"layers": 16}),
-    ),
-    Pair(
-        mixture=Model(shape="deepseek-v3", changes={"layers": 4, "experts": 64}),
-        dense=Model(shape="mistral-7b", changes={"layers": 14}),
-    ),
-    Pair(
-        mixture=Model(shape="gpt-oss-20b", changes={"layers": 8}),
-        dense=Model(shape="mistral-7b", changes={"layers": 7}),
-    ),
-)
-_SMALL = {"hidden": 256, "vocab": 512, "layers": 4, "experts": 16, "expert_intermediate": 64}
-QUICK_PAIRS = (
-    Pair(mixture=Model(shape="qwen3-30b-a3b", changes=_SMALL), dense=Model(shape="tiny")),
-)
-
-
 def run(store: Store, scale: Scale) -> Result:
     """Every pair, alone with 1 and 2 threads and on 2 linked nodes."""
     figures: list[Figure] = []
     rounds: list[Rounds] = []
-    pairs = QUICK_PAIRS if scale.model.shape == "tiny" else PAIRS
-    for pair in pairs:
+    for pair in pairs_of(scale):
         for nodes, threads in ((1, 1), (1, 2), (2, 1)):
             for kind in (_DECODE, _PREFILL):
                 made, measured = _compare(store, scale, pair, nodes, threads, kind)
