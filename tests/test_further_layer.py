@@ -237,7 +237,7 @@ def plain() -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("split", [{}, {"shares": (2, 1)}, {"shares": (1, 1, 1), "stages": 2}])
 def test_answers_do_not_show_it(plain: list[tuple[object, ...]], split: dict[str, object]) -> None:
     graph, source = build_graph(SPEC, further=True), random_source(SPEC, 4, further=True)
-    drafted: list[dict[object, list[int]]] = []
+    drafted: list[dict[tuple[tuple[int, ...], int], list[int]]] = []
     with NativeNodes(SPEC, source, num_pages=NUM_PAGES, graph=graph, **split) as nodes:  # type: ignore[arg-type]
         for most, chunk, options in (
             (1, None, {}), (3, None, {}), (3, 16, {}), (3, None, {"max_rows": 7}),

@@ -65,7 +65,14 @@ RECIPES = {
     ),
     "mixture": Recipe(
         make=lambda vocabulary: MixtureModel(MixtureShape(vocab_size=vocabulary)),
-        rates=((0.0, 2e-6), (1.2, 2.5e-3), (22.0, 2.5e-3), (26.0, 1.6e-3), (30.0, 2e-5)),
+        rates=(
+            (0.0, 2e-6),
+            (1.2, 2.5e-3),
+            (22.0, 2.5e-3),
+            (26.0, 1.6e-3),
+            (28.0, 0.8e-3),
+            (32.0, 2e-5),
+        ),
         lessons=chats.MIXED_LESSONS,
         quantised_from=28,
         further_from=12,
