@@ -71,10 +71,10 @@ RECIPES = {
             (22.0, 2.5e-3),
             (26.0, 1.6e-3),
             (28.0, 0.8e-3),
-            (32.0, 2e-5),
+            (30.0, 2e-5),
         ),
         lessons=chats.MIXED_LESSONS,
-        quantised_from=28,
+        quantised_from=30,
         further_from=12,
     ),
 }

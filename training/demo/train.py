@@ -173,12 +173,6 @@ def train(options: argparse.Namespace) -> None:
             flush=True,
         )
         if (number + 1) % options.export_every == 0 or number + 1 == pools:
-            print(f"  held out, plain {report(model, tests, PLAIN)}", flush=True)
-            if number >= recipe.quantised_from:
-                print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
-            if isinstance(model, MixtureModel):
-                rounds = [batch for kind in tests.values() for batch in kind]
-                print(f"  {mixture_report.report(model, rounds)}", flush=True)
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
@@ -190,6 +184,12 @@ def train(options: argparse.Namespace) -> None:
             partial.replace(checkpoint)
             if options.output is not None:
                 folder.save(options.output, model, tokenizer)
+            print(f"  held out, plain {report(model, tests, PLAIN)}", flush=True)
+            if number >= recipe.quantised_from:
+                print(f"  held out, q4 {report(model, tests, Q4)}", flush=True)
+            if isinstance(model, MixtureModel):
+                rounds = [batch for kind in tests.values() for batch in kind]
+                print(f"  {mixture_report.report(model, rounds)}", flush=True)
 
 
 if __name__ == "__main__":
