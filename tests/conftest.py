@@ -33,7 +33,7 @@ _PARALLEL = frozenset(
      "messages", "mixtures", "native", "not_finite", "one_answer", "outside_files", "pages",
      "panel_cache", "plan_cli", "plan_search", "plan_simulation", "program", "program_checks",
      "reference", "reference_math", "reference_products", "sampling", "scheduler", "special_tokens",
-     "speculation", "split", "stored_damage", "stored_formats", "stored_tensors", "synth",
+     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
      "synth_families", "tensor_views", "text", "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 

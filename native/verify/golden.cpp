@@ -5,6 +5,7 @@
 #include "executor/angles.h"
 #include "kernels/pack.h"
 #include "verify/golden_attention.h"
+#include "verify/golden_delta.h"
 #include "verify/golden_experts.h"
 #include "verify/golden_numbers.h"
 
@@ -99,6 +100,16 @@ constexpr Expected kExpected[] = {
     {"experts mxfp4, small", 0x6fa93ec3c3e39a3b},
     {"latent f16, small", 0xaef27c7b2c39f8e0},
     {"latent f32, small", 0xb869d1eeafe04a36},
+    {"gate sigmoid", 0x0},
+    {"l2_norm", 0x0},
+    {"decay", 0x0},
+    {"short_conv", 0x0},
+    {"delta_rule", 0x0},
+    {"gate sigmoid, small", 0x0},
+    {"l2_norm, small", 0x0},
+    {"decay, small", 0x0},
+    {"short_conv, small", 0x0},
+    {"delta_rule, small", 0x0},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -328,6 +339,13 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
             digests.push_back(golden_experts(kernels, format, reach));
         digests.push_back(golden_latent(kernels, true, reach));
         digests.push_back(golden_latent(kernels, false, reach));
+    }
+    for (int reach : {4, kSmall}) {
+        digests.push_back(gated_mul(kernels, GateFunction::sigmoid, reach));
+        digests.push_back(golden_l2_norm(kernels, reach));
+        digests.push_back(golden_decay(kernels, reach));
+        digests.push_back(golden_short_conv(kernels, reach));
+        digests.push_back(golden_delta_rule(kernels, reach));
     }
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
