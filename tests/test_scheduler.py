@@ -24,9 +24,7 @@ GREEDY = SamplingParams(temperature=0.0)
 WARM = SamplingParams(temperature=1.0, repetition_penalty=1.3, seed=3)
 
 
-def make(
-    num_pages: int, max_rows: int, speculate: bool = False, num_states: int = 0
-) -> Generator:
+def make(num_pages: int, max_rows: int, speculate: bool = False, num_states: int = 0) -> Generator:
     fake = PrefixExecutor(num_pages=num_pages, vocab_size=VOCABULARY, num_states=num_states)
     return Generator(
         fake, fake.embed, num_pages=num_pages, context=CONTEXT, max_rows=max_rows,

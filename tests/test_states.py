@@ -1,5 +1,5 @@
-"""Recurrent states: how rows come together in steps, what was drafted, and which slots were read and
-kept never show; and the slots that prompts have in common."""
+"""Recurrent states: how rows come together in steps, what was drafted, and which slots were read
+and kept never show; and the slots that prompts have in common."""
 
 from __future__ import annotations
 

@@ -120,8 +120,8 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
                Floats embeddings, bool prefill, std::optional<Ints> states) {
                 Executor& executor = *self.executor;
-                const StepRows step =
-                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill, states);
+                const StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
+                                              embeddings, prefill, states);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
                 {
@@ -143,15 +143,16 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
                Floats embeddings, bool prefill, std::optional<Ints> states) {
                 Executor& executor = *self.executor;
-                StepRows step =
-                    step_of(executor, tokens, slots, positions, wants, tables, embeddings, prefill, states);
+                StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
+                                        embeddings, prefill, states);
                 step.best_only = true;
                 nb::gil_scoped_release released;
                 executor.run(step, embeddings.data());
                 return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "prefill"_a = false, "states"_a.none() = nb::none(), "Like run, but returns each wanting row's best token.")
+            "prefill"_a = false, "states"_a.none() = nb::none(),
+            "Like run, but returns each wanting row's best token.")
         .def(
             "open",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
@@ -164,7 +165,8 @@ void bind_executor(nb::module_& m) {
                 self.executor->open(step);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "prefill"_a,
-            "states"_a.none() = nb::none(), "Node 0: opens a step whose operations will be performed one by one.")
+            "states"_a.none() = nb::none(),
+            "Node 0: opens a step whose operations will be performed one by one.")
         .def(
             "join",
             [](PyExecutor& self, int wake_descriptor) {

@@ -152,8 +152,8 @@ void Executor::make_states() {
     std::vector<size_t> sizes;
     for (const StateShape& shape : program_.states) {
         states_.push_back(layer_state(shape, options_.max_drafted));
-        sizes.push_back(checked_product({sizeof(float), states_.back().slot_floats,
-                                         static_cast<size_t>(options_.num_states)}));
+        sizes.push_back(checked_product(
+            {sizeof(float), states_.back().slot_floats, static_cast<size_t>(options_.num_states)}));
         sizes.back() = (sizes.back() + 63) / 64 * 64;
         if (__builtin_add_overflow(total, sizes.back(), &total)) throw std::bad_alloc();
         zeros_ = Zeroed<float>(std::max(zeros_.size(), states_.back().row_floats));

@@ -149,7 +149,8 @@ void Executor::limit_frames() {
             data = std::max(data, rows * std::max(sizeof(float) * static_cast<size_t>(op.out.width),
                                                   size_t{8}));
     }
-    exchange_->limit(4 * (4 + rows * (4 + kStateNumbers + static_cast<size_t>(options_.max_slots_pages))), data);
+    exchange_->limit(
+        4 * (4 + rows * (4 + kStateNumbers + static_cast<size_t>(options_.max_slots_pages))), data);
 }
 
 size_t Executor::work_bytes() const {

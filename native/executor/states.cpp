@@ -62,9 +62,9 @@ void StateBook::plan(const StepRows& step) {
         turns_.push_back(turn);
     }
     for (const Turn& turn : turns_)
-        require(turn.fresh || turn.read == turn.write ||
-                    writer_[static_cast<size_t>(turn.read)] < 0,
-                "a sequence reads a state that another one writes");
+        require(
+            turn.fresh || turn.read == turn.write || writer_[static_cast<size_t>(turn.read)] < 0,
+            "a sequence reads a state that another one writes");
 }
 
 void StateBook::claim(int slot, int sequence) {
@@ -98,8 +98,7 @@ Turn StateBook::turn_of(const StepRows& step, Span rows, const int32_t* numbers)
             "a state is kept that is none");
     if (turn.fresh) return turn;
     const Stands& stands = stands_[static_cast<size_t>(turn.read)];
-    require(stands.behind >= 0 && stands.behind <= start &&
-                start - stands.behind <= stands.drafted,
+    require(stands.behind >= 0 && stands.behind <= start && start - stands.behind <= stands.drafted,
             "a sequence goes on elsewhere than its state stands");
     turn.replayed = start - stands.behind;
     return turn;
@@ -109,8 +108,8 @@ LayerState layer_state(const StateShape& shape, int most_drafted) {
     LayerState state;
     const auto rows = static_cast<size_t>(shape.history) + static_cast<size_t>(most_drafted);
     const auto heads = static_cast<size_t>(shape.heads);
-    state.matrix_floats = checked_product({static_cast<size_t>(shape.k_dim),
-                                           static_cast<size_t>(padded(shape.v_dim))});
+    state.matrix_floats = checked_product(
+        {static_cast<size_t>(shape.k_dim), static_cast<size_t>(padded(shape.v_dim))});
     state.rows_at = checked_product({heads, state.matrix_floats});
     state.row_floats = static_cast<size_t>(padded(shape.row));
     state.slot_floats = state.rows_at + checked_product({rows, state.row_floats});

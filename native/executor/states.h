@@ -10,8 +10,8 @@
 namespace bw {
 
 // A sequence's part of a step. Of its rows the first `certain` are surely its own; of the rows that
-// the slot `read` keeps, the first `replayed` turned out right. The slot `keep`, if it is none below
-// 0, gets the state behind `kept` rows.
+// the slot `read` keeps, the first `replayed` turned out right. The slot `keep`, if it is none
+// below 0, gets the state behind `kept` rows.
 struct Turn {
     Span rows;  // places in StateBook::rows
     bool fresh = false;

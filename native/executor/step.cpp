@@ -158,8 +158,7 @@ int Executor::await_header(int wake_descriptor, double* start) {
     const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
     const size_t table =
         sane ? static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages) : 0;
-    const size_t states =
-        sane && with_states ? static_cast<size_t>(rows.slots) * kStateNumbers : 0;
+    const size_t states = sane && with_states ? static_cast<size_t>(rows.slots) * kStateNumbers : 0;
     if (!sane || words.size() != 4 + 4 * t + table + states)
         throw StepError("node 0 opened a step with a header that makes no sense");
     rows.tokens = words.data() + 4;

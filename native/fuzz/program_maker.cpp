@@ -226,7 +226,8 @@ class Maker {
     // A gated delta net: queries, keys and values side by side, then what gates them.
     void delta() {
         const int key_heads = random_.between(1, 3), heads = key_heads * random_.between(1, 3);
-        const int k_dim = random_.between(1, 40), v_dim = random_.pick({random_.between(1, 40), 70});
+        const int k_dim = random_.between(1, 40),
+                  v_dim = random_.pick({random_.between(1, 40), 70});
         const int width = 2 * key_heads * k_dim + heads * v_dim, kernel = random_.between(1, 5);
         const View in = norm(x_), all = linear(in, width + 2 * heads), mixed = buffer(width);
         Op& conv = op(OpKind::short_conv, {all.buffer, all.offset, width}, mixed);

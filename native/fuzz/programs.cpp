@@ -72,9 +72,10 @@ class StepMaker {
     void draft(MadeStep& step) {
         for (size_t slot = 0; slot < lengths_.size(); slot++) {
             const auto own = static_cast<int32_t>(slot);
-            const auto rows = static_cast<int>(
-                std::count(step.slots.begin(), step.slots.end(), own));
-            const int drafted = rows > 0 ? random_.between(0, std::min(rows - 1, most_drafted_)) : 0;
+            const auto rows =
+                static_cast<int>(std::count(step.slots.begin(), step.slots.end(), own));
+            const int drafted =
+                rows > 0 ? random_.between(0, std::min(rows - 1, most_drafted_)) : 0;
             const int32_t keep = slot == 0 && random_.chance(50) ? spare_ : -1;
             for (int32_t number : {own, own, static_cast<int32_t>(drafted), keep, 1})
                 step.states.push_back(number);

@@ -65,8 +65,7 @@ void change(const DeltaArgs& args) {
     for (int i = 0; i < args.k_dim; i++) {
         const float* row = args.state + static_cast<size_t>(i) * args.stride;
         const VecF k = set1(args.k[i]);
-        for (int j = 0; j < V; j++)
-            sum[j] = fma(k, stored(mul(load(row + 16 * j), keep)), sum[j]);
+        for (int j = 0; j < V; j++) sum[j] = fma(k, stored(mul(load(row + 16 * j), keep)), sum[j]);
     }
     VecF added[V];
     for (int j = 0; j < V; j++) {

@@ -64,7 +64,8 @@ uint64_t golden_delta_rule(const Kernels& kernels, int reach) {
     std::vector<float> state(kKeys * kStride), all;
     const float keeps[] = {0.9f, 1.0f, 0.25f, 0x1p-37f, 0.97f, 0.0f, 0.6f};
     for (float keep : keeps) {
-        const auto q = numbers.many(kKeys, reach), k = numbers.many(kKeys, reach == kSmall ? reach : -2);
+        const auto q = numbers.many(kKeys, reach),
+                   k = numbers.many(kKeys, reach == kSmall ? reach : -2);
         const auto v = numbers.many(kValues, reach);
         std::vector<float> out(kValues);
         DeltaArgs args{};

@@ -47,8 +47,8 @@ class ExecutorOptions:
     """How a node runs its program; none of it changes an answer but ``kv_format`` and ``wire``.
 
     ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``num_states`` slots of
-    recurrent states, each of which keeps ``max_drafted`` rows that may be wrong; ``cpus`` to pin the
-    threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
+    recurrent states, each of which keeps ``max_drafted`` rows that may be wrong; ``cpus`` to pin
+    the threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
     fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
     ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
     these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what

@@ -43,13 +43,17 @@ class NativeExecutor:
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
-            return self._executor.run(*step_arrays(step), embeddings, step.prefill, own_states_of(step))
+            return self._executor.run(
+                *step_arrays(step), embeddings, step.prefill, own_states_of(step)
+            )
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
     def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
         try:
-            return self._executor.best(*step_arrays(step), embeddings, step.prefill, own_states_of(step))
+            return self._executor.best(
+                *step_arrays(step), embeddings, step.prefill, own_states_of(step)
+            )
         except _native.StepError as error:
             raise StepError(str(error)) from error
 

@@ -25,7 +25,6 @@ from bandweave.models.spec import (
 from bandweave.shown import shown
 
 
-
 def counted_spec(config: Config) -> ModelSpec:
     """The spec of a config with its family's defaults; ``ConfigError`` where it cannot be
     counted."""

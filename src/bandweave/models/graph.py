@@ -91,8 +91,9 @@ class GraphOp:
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
     ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
-    ``latent_attention``, ``short_conv``, ``l2_norm``, ``delta_gates``, ``delta_rule``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``."""
+    ``latent_attention``, ``short_conv``, ``l2_norm``, ``delta_gates``, ``delta_rule``,
+    ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``, ``expert_linear``,
+    ``expert_add``, ``expert_sum``, ``logits``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -194,7 +195,9 @@ class Graph:
         """Each head of ``dim`` elements over the root of its sum of squares and ``eps``, times
         ``factor``, in place."""
         attributes = {"dim": dim, "eps": eps, "factor": factor}
-        return self._emit("l2_norm", f"{value.name}_norm", (value,), (value,), attributes=attributes)[0]
+        return self._emit(
+            "l2_norm", f"{value.name}_norm", (value,), (value,), attributes=attributes
+        )[0]
 
     def delta_gates(self, write: Value, decay: Value) -> Value:
         """What each value head writes, ``sigmoid(write)``, and keeps of its state,

@@ -16,8 +16,8 @@ from bandweave.models.config_mixture import mixture_of, sparse_by_step
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, kinds_from_a_layer_on, windows
-from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
 from bandweave.models.qwen_names import SHARED_EXPERT
+from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, Names
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

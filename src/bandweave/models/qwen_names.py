@@ -1,5 +1,5 @@
-"""Names of tensors that several of Qwen's families share: experts with a gated shared one, heads with
-gates, and gated delta nets."""
+"""Names of tensors that several of Qwen's families share: experts with a gated shared one, heads
+with gates, and gated delta nets."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ class Operation:
 
     ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"experts"``,
     ``"heads"``, ``"attention"``, ``"state"``, ``"elements"`` of its first input, ``"sum"``,
-    ``"message"`` or ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own where empty.
-    ``item``: of the bill of a step.
+    ``"message"`` or ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own
+    where empty. ``item``: of the bill of a step.
     """
 
     kind: str
