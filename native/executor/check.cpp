@@ -45,7 +45,7 @@ void check_program(const Program& program, int max_rows) {
     for (const StateShape& state : program.states)
         require(within(state.heads, 0, kMostKvHeads) && within(state.k_dim, 0, kMostStateDim) &&
                     within(state.v_dim, 0, kMostStateDim) && within(state.row, 1, kMostSize) &&
-                    within(state.history, 0, kMostKernel),
+                    within(state.history, 0, kMostTaps),
                 "the shape of a state is out of range");
     require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
     for (const auto& table : program.frequencies) {

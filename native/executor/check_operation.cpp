@@ -297,7 +297,7 @@ class Checker {
     }
     void short_conv() const {
         const StateShape& state = program_.states[static_cast<size_t>(op_.state)];
-        require(within(op_.kernel, 1, kMostKernel), "so long a convolution is not believed");
+        require(within(op_.kernel, 1, kMostTaps), "so long a convolution is not believed");
         require(state.heads == 0 && state.row == op_.a.width && state.history == op_.kernel - 1,
                 "it leaves its state");
         require(int64_t{op_.kernel} * op_.a.width == op_.weights,

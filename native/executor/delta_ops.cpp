@@ -34,17 +34,26 @@ void Executor::short_conv(const Op& op, int member) {
     const Span own = part(blocks, member, team_.members());
     const int from = own.from * 16, count = std::min(own.to * 16, width) - from;
     if (count <= 0) return;
-    const float* weights = program_.vectors[static_cast<size_t>(op.vector)].values.data();
-    std::vector<const float*>& rows = conv_rows_[static_cast<size_t>(member)];
+    ConvArgs args{};
+    args.weights = program_.vectors[static_cast<size_t>(op.vector)].values.data();
+    args.taps = op.kernel;
+    args.from = from;
+    args.count = count;
+    std::vector<const float*>& rows = conv_rows_[static_cast<size_t>(member)].in;
+    std::vector<float*>& made = conv_rows_[static_cast<size_t>(member)].out;
     for (const Turn& turn : book_.turns()) {
-        rows.clear();
+        rows.clear(), made.clear();
         for (int i = 0; i < history; i++)
             rows.push_back(turn.fresh ? zeros_.data() : state.row(turn.read, turn.replayed + i));
-        for (int place = turn.rows.from; place < turn.rows.to; place++)
-            rows.push_back(row(op.a, book_.rows()[static_cast<size_t>(place)]));
-        for (int place = turn.rows.from; place < turn.rows.to; place++)
-            kernels_.short_conv(rows.data() + (place - turn.rows.from), weights, op.kernel, from,
-                                count, row(op.out, book_.rows()[static_cast<size_t>(place)]));
+        for (int place = turn.rows.from; place < turn.rows.to; place++) {
+            const int r = book_.rows()[static_cast<size_t>(place)];
+            rows.push_back(row(op.a, r));
+            made.push_back(row(op.out, r));
+        }
+        args.rows = static_cast<int>(made.size());
+        args.x = rows.data();
+        args.y = made.data();
+        kernels_.short_conv(args);
         const size_t bytes = sizeof(float) * static_cast<size_t>(count);
         auto keep = [&](int slot, int place, int source) {
             std::memmove(state.row(slot, place) + from, rows[static_cast<size_t>(source)] + from,

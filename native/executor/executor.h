@@ -118,6 +118,11 @@ class Executor {
         size_t head_bytes = 0;
         size_t kv_heads = 0;
     };
+    // What a convolution reads and writes.
+    struct ConvRows {
+        std::vector<const float*> in;
+        std::vector<float*> out;
+    };
     // How the nodes of an all_reduce_add share its work; the same on all of them.
     struct Reduction {
         int nodes = 1, rank = 0, width = 0;
@@ -251,8 +256,8 @@ class Executor {
     std::unique_ptr<Arena> state_memory_;
     std::vector<LayerState> states_;
     StateBook book_;
-    Zeroed<float> zeros_;                               // a row before a sequence begins
-    std::vector<std::vector<const float*>> conv_rows_;  // per thread
+    Zeroed<float> zeros_;              // a row before a sequence begins
+    std::vector<ConvRows> conv_rows_;  // per thread
 
     // The step at hand.
     StepRows step_;

@@ -40,17 +40,19 @@ void decay(const float* x, const float* rate, const float* step, float* y, int n
     }
 }
 
-void short_conv(const float* const* rows, const float* weights, int kernel, int from, int count,
-                float* y) {
-    for (int c = from; c < from + count; c += 16) {
-        const int n = from + count - c < 16 ? from + count - c : 16;
-        VecF sum = zero();
-        for (int i = 0; i < kernel; i++) {
-            float own[16] = {};
-            for (int j = 0; j < n; j++) own[j] = weights[(c + j) * kernel + i];
-            sum = fma(load_some(rows[i] + c, n), load(own), sum);
+void short_conv(const ConvArgs& args) {
+    for (int c = args.from; c < args.from + args.count; c += 16) {
+        const int n = args.from + args.count - c < 16 ? args.from + args.count - c : 16;
+        float weights[kMostTaps * 16] = {};
+        for (int j = 0; j < n; j++)
+            for (int i = 0; i < args.taps; i++)
+                weights[i * 16 + j] = args.weights[(c + j) * args.taps + i];
+        for (int r = 0; r < args.rows; r++) {
+            VecF sum = zero();
+            for (int i = 0; i < args.taps; i++)
+                sum = fma(load_some(args.x[r + i] + c, n), load(weights + i * 16), sum);
+            store_some(args.y[r] + c, stored(div(sum, add(set1(1.0f), exp(neg(sum))))), n);
         }
-        store_some(y + c, stored(div(sum, add(set1(1.0f), exp(neg(sum))))), n);
     }
 }
 

@@ -138,6 +138,17 @@ struct LatentArgs {
     float* scratch;  // latent_scratch floats
 };
 
+constexpr int kMostTaps = 64;  // of a convolution
+
+// Channels [from, from + count) of rows: y[r] = silu(sum over i of weights[channel, i] * x[r + i]),
+// i from 0 to `taps`.
+struct ConvArgs {
+    const float* const* x;  // rows + taps - 1 of them
+    float* const* y;
+    const float* weights;  // [channels, taps]
+    int rows, taps, from, count;
+};
+
 // A row's change of one head's state, of which `columns` are meant, 64 at most: it is multiplied by
 // `keep`, then the key's part of it moves to the value, as far as `write` says.
 struct DeltaArgs {
@@ -188,9 +199,7 @@ struct Kernels {
     void (*l2_norm)(const float* x, float* y, int n, float eps, float factor);
     // y[i] = exp(-exp(rate[i]) * softplus(x[i] + step[i]))
     void (*decay)(const float* x, const float* rate, const float* step, float* y, int n);
-    // Channels [from, from + count) of silu(sum over i of weights[channel, i] * rows[i][channel]).
-    void (*short_conv)(const float* const* rows, const float* weights, int kernel, int from,
-                       int count, float* y);
+    void (*short_conv)(const ConvArgs&);
     void (*delta_rule)(const DeltaArgs&);
     // grid[i] += factor * bias[i] on the grid, of n numbers padded to 16; false where one is out of
     // range.

@@ -20,7 +20,7 @@ void softmax(const float*, float*, int);
 void sigmoid(const float*, float*, int);
 void l2_norm(const float*, float*, int, float, float);
 void decay(const float*, const float*, const float*, float*, int);
-void short_conv(const float* const*, const float*, int, int, int, float*);
+void short_conv(const ConvArgs&);
 void delta_rule(const DeltaArgs&);
 bool grid_bias(const float*, float, int64_t*, int);
 int argmax(const float*, int);

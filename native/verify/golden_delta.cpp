@@ -1,6 +1,7 @@
 #include "verify/golden_delta.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "verify/golden_numbers.h"
@@ -40,20 +41,30 @@ uint64_t golden_decay(const Kernels& kernels, int reach) {
 }
 
 uint64_t golden_short_conv(const Kernels& kernels, int reach) {
-    constexpr size_t kWidth = 83;
+    constexpr size_t kWidth = 83, kRows = 3;
     Numbers numbers(97);
     std::vector<float> all;
-    for (int kernel : {1, 2, 4, 5}) {
-        const auto weights = numbers.many(kWidth * static_cast<size_t>(kernel), reach);
-        std::vector<std::vector<float>> values;
-        std::vector<const float*> rows;
-        for (int i = 0; i < kernel; i++) values.push_back(numbers.many(kWidth, reach));
-        if (kernel == 2) values[1][20] = 1e30f, values[1][21] = -1e30f;
-        for (const auto& row : values) rows.push_back(row.data());
-        std::vector<float> y(kWidth);
-        kernels.short_conv(rows.data(), weights.data(), kernel, 0, 48, y.data());
-        kernels.short_conv(rows.data(), weights.data(), kernel, 48, 35, y.data());
-        all.insert(all.end(), y.begin(), y.end());
+    for (int taps : {1, 2, 4, 5}) {
+        const auto weights = numbers.many(kWidth * static_cast<size_t>(taps), reach);
+        std::vector<std::vector<float>> values, made(kRows, std::vector<float>(kWidth));
+        std::vector<const float*> x;
+        std::vector<float*> y;
+        for (int i = 0; i < static_cast<int>(kRows) + taps - 1; i++)
+            values.push_back(numbers.many(kWidth, reach));
+        if (taps == 2) values[1][20] = 1e30f, values[1][21] = -1e30f;
+        for (const auto& row : values) x.push_back(row.data());
+        for (auto& row : made) y.push_back(row.data());
+        ConvArgs args{};
+        args.x = x.data();
+        args.y = y.data();
+        args.weights = weights.data();
+        args.rows = kRows;
+        args.taps = taps;
+        for (const auto& [from, count] : {std::pair{0, 48}, std::pair{48, 35}}) {
+            args.from = from, args.count = count;
+            kernels.short_conv(args);
+        }
+        for (const auto& row : made) all.insert(all.end(), row.begin(), row.end());
     }
     return digest(all);
 }
