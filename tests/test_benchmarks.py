@@ -203,12 +203,14 @@ def test_gguf_has_the_bytes_that_bandweave_computes_with(
     folder: Path, tmp_path: Path, weight_format: str
 ) -> None:
     gguf = pytest.importorskip("gguf")
-    from benchmarks.gguf_export import blocks, export, gguf_name, rope_order
+    from benchmarks.gguf_export import blocks, export, rope_order
+    from benchmarks.gguf_header import tensor_name
 
     path = export(folder, tmp_path / "tiny.gguf", weight_format)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     with Folder.open(folder) as opened:
-        assert set(stored) == {gguf_name(name) for name in opened.names()}
+        spec = opened.spec
+        assert set(stored) == {tensor_name(name, spec) for name in opened.names()}
     kind = {"q4": "Q4_0", "q8": "Q8_0"}[weight_format]
     units = {"layers.1.o_proj": 32, "layers.0.down_proj": 64, "layers.1.q_proj": 128,
              "layers.0.k_proj": 128, "lm_head": 128}  # fmt: skip
@@ -216,7 +218,7 @@ def test_gguf_has_the_bytes_that_bandweave_computes_with(
         values = weights(folder, name)
         if name.endswith(("q_proj", "k_proj")):
             values = values[rope_order(len(values), 32)]
-        found = stored[gguf_name(name)]
+        found = stored[tensor_name(name, spec)]
         assert found.tensor_type.name == kind
         expected = blocks(packed(np.ascontiguousarray(values), weight_format, unit))
         assert np.array_equal(found.data, expected), name
