@@ -81,6 +81,7 @@ class ReferenceExecutor:
     def run(self, step: Step, embeddings: F32) -> F32:
         """Node 0: the logits ``[L, vocab_size]`` of the rows that want them; see ``Executor``."""
         assert self.program.node == 0
+        self._begin(step)
         self._exchange.open(step)
         self._run_ops(step, embeddings)
         return self._floats["logits"].copy()
@@ -98,6 +99,7 @@ class ReferenceExecutor:
         step = self._exchange.next_step()
         if step is None:
             return "left"
+        self._begin(step)
         self._run_ops(step, None)
         return "ran"
 
@@ -125,10 +127,13 @@ class ReferenceExecutor:
         """Nothing is accounted for: this executor is for its bytes."""
         return {}
 
-    def _run_ops(self, step: Step, embeddings: F32 | None) -> None:
-        self._allocate(step)
+    def _begin(self, step: Step) -> None:
+        """``ValueError`` for a step that the states do not allow; then nothing has changed."""
         if self._book is not None:
             self._turns = self._book.turns(step)
+
+    def _run_ops(self, step: Step, embeddings: F32 | None) -> None:
+        self._allocate(step)
         for op in self.program.ops:
             self._progress += 1
             try:
