@@ -152,9 +152,6 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
 
 #: Models that are planned for and cannot be run, and why: any other name must run.
 PLANNED = {
-    **dict.fromkeys(
-        ("qwen3-next-80b-a3b", "qwen3.5-27b", "qwen3.5-35b-a3b", "qwen3.5-122b-a10b",
-         "qwen3.5-397b-a17b"), "layers with a recurrent state"),
     **dict.fromkeys(("glm-5", "deepseek-v3.2"), "attention to the positions an indexer chooses"),
     **dict.fromkeys(("llama-4-scout", "llama-4-maverick"), "attention in chunks"),
     "kimi-k2.5": "its text model within a multimodal one",

@@ -16,7 +16,7 @@ from bandweave.models.cut import COLUMN_UNIT
 from bandweave.models.graph import Graph
 from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import HeadsSpec, LatentSpec, ModelSpec
+from bandweave.models.spec import Attention, HeadsSpec, LinearSpec, ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Op, Part, Program
 from bandweave.programs.split import NodeShare, Split, make_split
@@ -113,13 +113,20 @@ def test_nodes_hold_only_what_their_layers_need(case: Lowered) -> None:
         for part in parts_of(program):
             layer = layer_of.get(".".join(part.tensor.split(".")[:2]))
             assert layer in _indices(share.layers) if layer is not None else last, part
-        assert len(program.caches) == (len(share.layers) if has_heads(spec, share) else 0)
+        cached, remembered = layers_with_heads(spec, share)
+        assert len(program.caches) == cached
+        assert len(program.states) == 2 * remembered
         kv_heads = {len(own) for own in kv_head_ranges(spec, share).values()} or {1}
         assert {cache.kv_heads for cache in program.caches} <= kv_heads
 
 
-def has_heads(spec: ModelSpec, share: NodeShare) -> bool:
-    return any(map(len, head_ranges(spec, share).values()))
+def layers_with_heads(spec: ModelSpec, share: NodeShare) -> tuple[int, int]:
+    """How many layers with a cache, and with a state, have heads on the node."""
+    counts = [0, 0]
+    for layer in spec.layers[share.layers.start : share.layers.stop]:
+        own, _ = share.heads_of(layer.attention)
+        counts[isinstance(layer.attention, LinearSpec)] += bool(len(own))
+    return counts[0], counts[1]
 
 
 @properties
@@ -133,15 +140,26 @@ def test_weights_fit_their_parts_and_are_cut_at_units(case: Lowered) -> None:
                 sizes = [(columns, rows) for rows, columns in sizes]
             assert weight.outputs == sum(outputs for outputs, _ in sizes) > 0
             assert all(inputs == weight.inputs for _, inputs in sizes)
-            attention = spec.layers[0].attention
-            assert isinstance(attention, HeadsSpec | LatentSpec)
-            dim = attention.head_dim if isinstance(attention, HeadsSpec) else attention.v_dim
-            units = {"o_proj": dim, "down_proj": COLUMN_UNIT}
-            unit = units.get(weight.name.rsplit(".", 1)[-1], weight.inputs)
+            part_name = weight.name.rsplit(".", 1)[-1]
+            unit = COLUMN_UNIT if part_name == "down_proj" else weight.inputs
+            if part_name in ("o_proj", "delta_o_proj"):
+                unit = head_unit(spec.layers[int(weight.name.split(".")[1])].attention)
             assert weight.unit == unit, weight
             assert all(part.columns and part.columns.start % unit == 0 for part in weight.parts)
         for vector in program.vectors.values():
-            assert vector.size == sum(len(part.rows) for part in vector.parts) > 0
+            kernel = 1
+            if vector.name.endswith("short_conv"):
+                attention = spec.layers[int(vector.name.split(".")[1])].attention
+                assert isinstance(attention, LinearSpec)
+                kernel = attention.conv_kernel
+            assert vector.size == kernel * sum(len(part.rows) for part in vector.parts) > 0
+
+
+def head_unit(attention: Attention) -> int:
+    """Columns of a head's output, of all that share a key where it has a state."""
+    if isinstance(attention, LinearSpec):
+        return attention.sharing * attention.value_dim
+    return attention.head_dim if isinstance(attention, HeadsSpec) else attention.v_dim
 
 
 @properties
@@ -167,9 +185,9 @@ def test_operations_read_what_was_written_and_stay_inside_buffers(case: Lowered)
                 heads = range(own.start, own.stop)
                 assert read == [head // attention.heads_per_kv_head for head in heads]
         kinds = Counter(op.kind for op in program.ops)
-        assert kinds["attention"] + kinds["latent_attention"] == (
-            len(share.layers) if has_heads(spec, share) else 0
-        )
+        cached, remembered = layers_with_heads(spec, share)
+        assert kinds["attention"] + kinds["latent_attention"] == cached
+        assert kinds["delta_rule"] == kinds["short_conv"] == remembered
 
 
 def nodes_of(op: Op, attribute: str) -> tuple[int, ...]:

@@ -24,11 +24,11 @@ GREEDY = SamplingParams(temperature=0.0)
 WARM = SamplingParams(temperature=1.0, repetition_penalty=1.3, seed=3)
 
 
-def make(num_pages: int, max_rows: int, speculate: bool = False) -> Generator:
-    fake = PrefixExecutor(num_pages=num_pages, vocab_size=VOCABULARY)
+def make(num_pages: int, max_rows: int, speculate: bool = False, num_states: int = 0) -> Generator:
+    fake = PrefixExecutor(num_pages=num_pages, vocab_size=VOCABULARY, num_states=num_states)
     return Generator(
         fake, fake.embed, num_pages=num_pages, context=CONTEXT, max_rows=max_rows,
-        vocab_size=VOCABULARY, exp=reference_math.exp,
+        vocab_size=VOCABULARY, num_states=num_states, exp=reference_math.exp,
         speculation=Speculation(NgramDrafter(), adaptive=False) if speculate else None,
     )  # fmt: skip
 
@@ -93,14 +93,18 @@ class Play:
 
 
 @settings(max_examples=80)
-@given(stories(), st.integers(5, 12), st.sampled_from([1, 3, 8, 64]), st.booleans())
+@given(
+    stories(), st.integers(5, 12), st.sampled_from([1, 3, 8, 64]), st.booleans(),
+    st.sampled_from([0, 0, 1, 2, 5, 9]),
+)  # fmt: skip
 def test_every_sequences_tokens_are_those_it_has_alone(
     story: list[tuple[Request, int, int | None, int | None, bool]],
     num_pages: int,
     max_rows: int,
     speculate: bool,
+    num_states: int,
 ) -> None:
-    play = Play(make(num_pages, max_rows, speculate))
+    play = Play(make(num_pages, max_rows, speculate, num_states))
     generator = play.generator
     coming = sorted(enumerate(story), key=lambda one: (one[1][1], one[0]))
     most = 100 + sum(4 * (len(one[0].tokens) + 90) for one in story)
@@ -117,6 +121,12 @@ def test_every_sequences_tokens_are_those_it_has_alone(
         running = generator._scheduler.running
         held = {page for one in running for page in one.cached.pages}
         assert len(held) + generator._scheduler.pool.available == num_pages, "a page is lost"
+        states = generator._scheduler.pool._states
+        if states is not None:
+            own = {one.cached.state for one in running}
+            read = {one.cached.source for one in running} - {-1}
+            assert len(own) == len(running) and not own & read
+            assert len(own) + len(read) + states.available == num_states, "a state is lost"
         assert play.steps < most, "nothing gets on"
     for id, (request, _, limit, _, _) in enumerate(story):
         result, expected = play.results[id], alone(request)

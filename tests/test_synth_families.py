@@ -40,6 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
     "glm-4.6": EXPERTS | HEADS,
     "deepseek-v2": EXPERTS,
     "deepseek-v3": EXPERTS,
+    "qwen3-next-80b-a3b": EXPERTS | HEADS | {"layers": 4},
+    "qwen3.5-27b": SMALL | HEADS | {"layers": 4},
 }
 
 
@@ -94,6 +96,8 @@ def test_heads_and_widths_follow() -> None:
     assert changed("llama-3-8b", heads=4, hidden=64)["num_key_value_heads"] == 1
     assert changed("llama-3-8b", heads=16, hidden=64)["num_key_value_heads"] == 8
     assert changed("gemma-3-27b", heads=12)["num_key_value_heads"] == 6
+    fields = changed("qwen3.5-27b", heads=6)
+    assert (fields["linear_num_key_heads"], fields["linear_num_value_heads"]) == (4, 12)
     fields = changed("qwen1.5-moe-a2.7b", expert_intermediate=352)
     assert fields["shared_expert_intermediate_size"] == 4 * 352
     assert changed("mixtral-8x7b", expert_intermediate=96)["intermediate_size"] == 96

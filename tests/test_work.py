@@ -63,7 +63,8 @@ def test_a_sum_of_nothing_is_refused(rows: int, width: int, nodes: int) -> None:
 
 def test_every_cost_is_one_that_work_knows() -> None:
     costs = {
-        "product", "experts", "heads", "attention", "elements", "sum", "message", "nothing",
+        "product", "experts", "heads", "attention", "state", "elements", "sum", "message",
+        "nothing",
     }  # fmt: skip
     assert {one.cost for one in BY_KIND.values()} <= costs
     timed = {one.timed_as for one in BY_KIND.values()} - {""}

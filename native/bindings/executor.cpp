@@ -32,11 +32,15 @@ int whole(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)
 
 // The rows of a step, as the arrays have them.
 StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, const Ints& wants,
-                 const Ints& tables, bool prefill, const std::optional<Ints>& sources) {
+                 const Ints& tables, bool prefill, const std::optional<Ints>& sources,
+                 const std::optional<Ints>& states) {
     const size_t rows = tokens.size();
     if (slots.size() != rows || positions.size() != rows || wants.size() != rows ||
         tables.ndim() != 2 || (sources && sources->size() != rows))
         throw nb::value_error("a step's arrays must have one entry a row");
+    if (states && (states->ndim() != 2 || states->shape(0) != tables.shape(0) ||
+                   states->shape(1) != kStateNumbers))
+        throw nb::value_error("a step's states must be five numbers for each sequence");
     StepRows step;
     step.rows = whole(rows);
     step.slots = whole(tables.shape(0));
@@ -46,6 +50,7 @@ StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, c
     step.positions = positions.data();
     step.wants = wants.data();
     step.tables = tables.data();
+    step.states = states ? states->data() : nullptr;
     step.prefill = prefill;
     if (sources) step.sources = sources->data();
     return step;
@@ -53,8 +58,10 @@ StepRows rows_of(const Ints& tokens, const Ints& slots, const Ints& positions, c
 
 StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots,
                  const Ints& positions, const Ints& wants, const Ints& tables,
-                 const Floats& embeddings, bool prefill, const std::optional<Ints>& sources) {
-    const StepRows step = rows_of(tokens, slots, positions, wants, tables, prefill, sources);
+                 const Floats& embeddings, bool prefill, const std::optional<Ints>& sources,
+                 const std::optional<Ints>& states) {
+    const StepRows step =
+        rows_of(tokens, slots, positions, wants, tables, prefill, sources, states);
     if (embeddings.ndim() != 2 || embeddings.shape(0) != tokens.size() ||
         embeddings.shape(1) != static_cast<size_t>(executor.program().hidden_size))
         throw nb::value_error("embeddings must be [rows, hidden_size]");
@@ -84,12 +91,14 @@ void bind_executor(nb::module_& m) {
                int max_pages, bool half_kv, int threads, std::vector<int> cpus, bool spin,
                const std::string& isa, const std::string& wire, size_t hop_bytes, int overlap_rows,
                int64_t fetch_ahead, std::shared_ptr<Exchange> exchange, const PyExecutor* team_of,
-               bool flush_to_zero) {
+               bool flush_to_zero, int num_states, int max_drafted) {
                 ExecutorOptions options;
                 options.max_rows = max_rows;
                 options.num_pages = num_pages;
                 options.max_slots_pages = max_pages;
                 options.half_kv = half_kv;
+                options.num_states = num_states;
+                options.max_drafted = max_drafted;
                 options.threads = threads;
                 options.cpus = std::move(cpus);
                 options.spin = spin;
@@ -108,14 +117,16 @@ void bind_executor(nb::module_& m) {
             },
             "program"_a, "max_rows"_a, "num_pages"_a, "max_pages"_a, "half_kv"_a, "threads"_a,
             "cpus"_a, "spin"_a, "isa"_a, "wire"_a, "hop_bytes"_a, "overlap_rows"_a, "fetch_ahead"_a,
-            "exchange"_a.none(), "team_of"_a.none() = nb::none(), "flush_to_zero"_a = false)
+            "exchange"_a.none(), "team_of"_a.none() = nb::none(), "flush_to_zero"_a = false,
+            "num_states"_a = 0, "max_drafted"_a = 0)
         .def(
             "run",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings, bool prefill, std::optional<Ints> sources) {
+               Floats embeddings, bool prefill, std::optional<Ints> sources,
+               std::optional<Ints> states) {
                 Executor& executor = *self.executor;
                 const StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
-                                              embeddings, prefill, sources);
+                                              embeddings, prefill, sources, states);
                 const auto width = static_cast<size_t>(executor.program().vocab_size);
                 std::vector<float> logits;
                 {
@@ -131,35 +142,37 @@ void bind_executor(nb::module_& m) {
                                 width);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "prefill"_a = false, "sources"_a.none() = nb::none())
+            "prefill"_a = false, "sources"_a.none() = nb::none(), "states"_a.none() = nb::none())
         .def(
             "best",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               Floats embeddings, bool prefill, std::optional<Ints> sources) {
+               Floats embeddings, bool prefill, std::optional<Ints> sources,
+               std::optional<Ints> states) {
                 Executor& executor = *self.executor;
                 StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
-                                        embeddings, prefill, sources);
+                                        embeddings, prefill, sources, states);
                 step.best_only = true;
                 nb::gil_scoped_release released;
                 executor.run(step, embeddings.data());
                 return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
-            "prefill"_a = false, "sources"_a.none() = nb::none(),
+            "prefill"_a = false, "sources"_a.none() = nb::none(), "states"_a.none() = nb::none(),
             "Like run, but returns each wanting row's best token.")
         .def(
             "open",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
-               bool prefill, std::optional<Ints> sources) {
+               bool prefill, std::optional<Ints> sources, std::optional<Ints> states) {
                 const StepRows step =
-                    rows_of(tokens, slots, positions, wants, tables, prefill, sources);
+                    rows_of(tokens, slots, positions, wants, tables, prefill, sources, states);
                 self.open = {tokens, slots, positions, wants, tables};  // kept for the step
                 if (sources) self.open.push_back(*sources);
+                if (states) self.open.push_back(*states);
                 nb::gil_scoped_release released;
                 self.executor->open(step);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "prefill"_a,
-            "sources"_a.none() = nb::none(),
+            "sources"_a.none() = nb::none(), "states"_a.none() = nb::none(),
             "Node 0: opens a step whose operations will be performed one by one.")
         .def(
             "join",
@@ -176,16 +189,19 @@ void bind_executor(nb::module_& m) {
                 const auto rows = static_cast<size_t>(step.rows);
                 const auto table =
                     static_cast<size_t>(step.slots) * static_cast<size_t>(step.pages);
+                const size_t states = static_cast<size_t>(step.slots) * kStateNumbers;
                 auto list = [](const int32_t* values, size_t count) {
                     return std::vector<int32_t>(values, values + count);
                 };
                 return nb::make_tuple(list(step.tokens, rows), list(step.slot_of, rows),
                                       list(step.positions, rows), list(step.wants, rows),
                                       list(step.tables, table), step.pages, step.prefill,
-                                      list(step.sources, step.sources ? rows : 0));
+                                      list(step.sources, step.sources ? rows : 0),
+                                      list(step.states, step.states ? states : 0));
             },
             "The arrays of the step at hand, flat; the pages of a table; whether it is of a "
-            "prompt; the rows that are read, of a step that drafts.")
+            "prompt; the rows that are read, of a step that drafts; its states, flat, none where "
+            "it has none.")
         .def(
             "perform",
             [](PyExecutor& self, size_t index, std::optional<Floats> embeddings) {

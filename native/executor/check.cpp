@@ -41,6 +41,12 @@ void check_program(const Program& program, int max_rows) {
             require(cache.k_dim == cache.v_dim,
                     "its keys and values have other widths, which these kernels do not read");
     }
+    require(program.states.size() <= 2 * kMostLayers, "it has too many states");
+    for (const StateShape& state : program.states)
+        require(within(state.heads, 0, kMostKvHeads) && within(state.k_dim, 0, kMostStateDim) &&
+                    within(state.v_dim, 0, kMostStateDim) && within(state.row, 1, kMostSize) &&
+                    within(state.history, 0, kMostTaps),
+                "the shape of a state is out of range");
     require(program.frequencies.size() <= kMostTables, "it has too many tables of frequencies");
     for (const auto& table : program.frequencies) {
         require(table.values.size() <= kMostHeadDim, "it has too many frequencies");
@@ -90,6 +96,8 @@ void check_options(const ExecutorOptions& options) {
     require(
         within(options.num_pages, 0, kMostPages) && within(options.max_slots_pages, 0, kMostPages),
         "KV pages must be 0 to 16777216");
+    require(within(options.num_states, 0, kMostPages), "states must be 0 to 16777216");
+    require(within(options.max_drafted, 0, kMostRows), "drafted rows must be 0 to 1048576");
     require(within(options.threads, 1, kMostThreads), "threads must be 1 to 1024");
     require(within(options.overlap_rows, 0, kMostRows), "rows that overlap must be 0 to 1048576");
     require(options.fetch_ahead <= kMostSize, "fetching so far ahead makes no sense");

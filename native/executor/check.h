@@ -20,6 +20,7 @@ constexpr int kMostRows = 1 << 20;   // of a step
 constexpr int kMostPages = 1 << 24;  // of the KV cache: 2^30 positions
 constexpr int kMostTables = 64;      // of frequencies: each has its angles in every step
 constexpr int kMostLayers = 1 << 12, kMostKvHeads = 1 << 12, kMostHeadDim = 1 << 13;
+constexpr int kMostStateDim = 1 << 10;
 constexpr int kMostUnits =
     (1 << 12) - 1;                     // of a sum on the grid: each below 2^51, all inside int64
 constexpr int kMostExperts = 1 << 14;  // a router looks for the best of them one by one

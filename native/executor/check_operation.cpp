@@ -55,6 +55,15 @@ class Checker {
             case OpKind::latent_append:
             case OpKind::latent_attention:
                 return latent();
+            case OpKind::short_conv:
+                return short_conv();
+            case OpKind::l2_norm:
+                return require(usual(op_.factor), "its factor is out of range");
+            case OpKind::delta_gates:
+                return require(op_.heads >= 1 && int64_t{2} * op_.heads == op_.a.width,
+                               "its heads do not make its width");
+            case OpKind::delta_rule:
+                return delta_rule();
             case OpKind::kv_append:
                 return cache();
             case OpKind::attention:
@@ -127,6 +136,8 @@ class Checker {
         const auto place = static_cast<size_t>(value);
         if (type == AttributeType::cache)
             require(place < program_.caches.size(), "its KV cache does not exist");
+        if (type == AttributeType::state)
+            require(place < program_.states.size(), "its state does not exist");
         if (type == AttributeType::frequencies)
             require(place < program_.frequencies.size(), "its table of frequencies does not exist");
     }
@@ -283,6 +294,32 @@ class Checker {
                 "it leaves the KV cache");
         require(op_.kind == OpKind::latent_append || op_.v_dim == cache.v_dim,
                 "it leaves the KV cache");
+    }
+    void short_conv() const {
+        const StateShape& state = program_.states[static_cast<size_t>(op_.state)];
+        require(within(op_.kernel, 1, kMostTaps), "so long a convolution is not believed");
+        require(state.heads == 0 && state.row == op_.a.width && state.history == op_.kernel - 1,
+                "it leaves its state");
+        require(int64_t{op_.kernel} * op_.a.width == op_.weights,
+                "its weights are not those of its channels");
+        // Rows are read when those before them are written.
+        require(op_.a.buffer != op_.out.buffer, "it writes over what it has yet to read");
+    }
+    void delta_rule() const {
+        const StateShape& state = program_.states[static_cast<size_t>(op_.state)];
+        require(op_.heads == state.heads && op_.k_dim == state.k_dim && op_.v_dim == state.v_dim &&
+                    op_.k_dim >= 1 && op_.v_dim >= 1 && state.history == 0 &&
+                    int64_t{op_.heads} * (op_.k_dim + op_.v_dim + 2) == state.row,
+                "it leaves its state");
+        require(op_.key_heads >= 1 && op_.heads >= 1 && op_.heads % op_.key_heads == 0,
+                "its heads do not share its keys");
+        require(int64_t{2} * op_.key_heads * op_.k_dim + int64_t{op_.heads} * op_.v_dim ==
+                        op_.a.width &&
+                    int64_t{2} * op_.heads == op_.b.width,
+                "its heads do not make its width");
+        require(op_.out.buffer != op_.a.buffer && op_.out.buffer != op_.b.buffer,
+                "it writes over what it has yet to read");
+        times_rows(op_.heads);
     }
     void expert_mul() const {
         const int64_t width = int64_t{op_.top_k} * op_.width + op_.shared_width;

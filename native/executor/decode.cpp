@@ -76,6 +76,10 @@ void take_shapes(Cursor& in, Program& program) {
         cache.v_dim = in.take<int32_t>();
         cache.latent = in.flag();
     }
+    program.states.resize(in.count(20));
+    for (StateShape& state : program.states)
+        for (int* value : {&state.heads, &state.k_dim, &state.v_dim, &state.row, &state.history})
+            *value = in.take<int32_t>();
     program.frequencies.resize(in.count(12));
     for (auto& table : program.frequencies) {
         table.values.resize(in.count(sizeof(double)));

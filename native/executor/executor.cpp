@@ -47,6 +47,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
       options_(std::move(options)),
       kernels_(*options_.kernels),
       exchange_(std::move(exchange)),
+      book_(program_.states.empty() ? 0 : options_.num_states, options_.max_drafted),
       own_team_(team
                     ? std::move(team)
                     : std::make_shared<ThreadTeam>(options_.threads, options_.cpus, options_.spin)),
@@ -81,6 +82,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
     widest = std::max(widest, expert_row);
     for (const Op& op : program_.ops)
         if (op.kind == OpKind::route) widest = std::max(widest, sizeof(float) * route_scratch(op));
+    widest = std::max(widest, state_scratch());
     routings_.resize(static_cast<size_t>(team_.members()));
     inputs_of_.resize(static_cast<size_t>(team_.members()));
     int widest_head = 1;
@@ -100,6 +102,7 @@ Executor::Executor(Program program, ExecutorOptions options, std::shared_ptr<Exc
         angles_.push_back({Zeroed<float>(count), Zeroed<float>(count)});
     }
     make_caches();
+    if (!program_.states.empty()) make_states();
     logit_row_of_.reserve(rows);
     size_t messages = 0;
     for (const Op& op : program_.ops)
@@ -146,7 +149,8 @@ void Executor::limit_frames() {
             data = std::max(data, rows * std::max(sizeof(float) * static_cast<size_t>(op.out.width),
                                                   size_t{8}));
     }
-    exchange_->limit(4 * (4 + rows * (5 + static_cast<size_t>(options_.max_slots_pages))), data);
+    exchange_->limit(
+        4 * (4 + rows * (5 + kStateNumbers + static_cast<size_t>(options_.max_slots_pages))), data);
 }
 
 size_t Executor::work_bytes() const {

@@ -18,6 +18,8 @@
 #include "executor/reduction.h"
 #include "executor/routing.h"
 #include "executor/span.h"
+#include "executor/states.h"
+#include "executor/step_rows.h"
 #include "executor/wire.h"
 #include "executor/work_stealing.h"
 #include "kernels/kernels.h"
@@ -28,6 +30,8 @@ struct ExecutorOptions {
     int max_rows = 256;
     int num_pages = 0;        // KV pages of 64 positions
     int max_slots_pages = 0;  // longest page table that a step may bring
+    int num_states = 0;       // slots of recurrent states
+    int max_drafted = 0;      // rows that may be wrong, which each of them keeps
     bool half_kv = true;
     int threads = 1;
     std::vector<int> cpus;  // where to pin the threads, or empty
@@ -40,20 +44,6 @@ struct ExecutorOptions {
     int64_t fetch_ahead = -1;
     Subnormals subnormals = Subnormals::kept;  // of the threads while a step runs
     const Kernels* kernels = nullptr;
-};
-
-// The rows of a step; see executors/executor.py. Pointers live as long as the call.
-struct StepRows {
-    int rows = 0, slots = 0, pages = 0;
-    const int32_t* tokens = nullptr;
-    const int32_t* slot_of = nullptr;
-    const int32_t* positions = nullptr;
-    const int32_t* wants = nullptr;
-    const int32_t* tables = nullptr;  // [slots, pages]
-    // Of a step that drafts: for each row the row of the last step whose hidden state it reads.
-    const int32_t* sources = nullptr;
-    bool best_only = false;  // the best token of each row instead of its logits
-    bool prefill = false;    // has rows of a prompt: no step of decoding
 };
 
 // Seconds by item since the start, as thread 0 saw them, and what was counted. The items add up to
@@ -128,6 +118,11 @@ class Executor {
         size_t head_bytes = 0;
         size_t kv_heads = 0;
     };
+    // What a convolution reads and writes.
+    struct ConvRows {
+        std::vector<const float*> in;
+        std::vector<float*> out;
+    };
     // How the nodes of an all_reduce_add share its work; the same on all of them.
     struct Reduction {
         int nodes = 1, rank = 0, width = 0;
@@ -143,7 +138,7 @@ class Executor {
         uint8_t* wire = nullptr;
     };
 
-    void check(const StepRows& rows) const;
+    void check(const StepRows& rows);
     const Op* logits_op() const;
     void prepare(const StepRows& rows);
     void send_header(const StepRows& rows);
@@ -201,6 +196,8 @@ class Executor {
     void reduce(const Op* product_op, const Op&, int member);
     void limit_frames();
     void make_caches();
+    void make_states();
+    size_t state_scratch() const;
     void turn_angles(int member);
 
     // One for each kind of operation: a member's part of it.
@@ -221,6 +218,7 @@ class Executor {
     void count_experts(const Op&, int member);
     size_t expert_input_bytes() const;
     size_t head_input_bytes() const;
+    void change_state(const Op&, const Turn&, int head, int member);
     void attend_latent(const Op&, int member, Span rows, Span heads);
     Span attention_part(const Op&, int member) const;
     // Calls kernel(row, from, to) for a member's share of the output's numbers.
@@ -255,6 +253,11 @@ class Executor {
     std::vector<Angles> angles_;            // by table of frequencies
     std::unique_ptr<Arena> cache_;
     std::vector<LayerCache> caches_;
+    std::unique_ptr<Arena> state_memory_;
+    std::vector<LayerState> states_;
+    StateBook book_;
+    Zeroed<float> zeros_;              // a row before a sequence begins
+    std::vector<ConvRows> conv_rows_;  // per thread
 
     // The step at hand.
     StepRows step_;

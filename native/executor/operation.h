@@ -11,9 +11,20 @@ struct Attributes;
 enum class OpKind : int;
 
 // See the module above for what each of these says.
-enum class AttributeType { count, real, tag, cache, frequencies, indices, matrices, nodes, owners };
+enum class AttributeType {
+    count,
+    real,
+    tag,
+    cache,
+    state,
+    frequencies,
+    indices,
+    matrices,
+    nodes,
+    owners
+};
 enum class Rows { none, step, logits, same };
-enum class Shared { one, rows, pieces, lanes, panels, keys };
+enum class Shared { one, rows, pieces, lanes, panels, keys, states };
 enum class Item { weights, attention, exchange, other };
 
 // What a number of an operation is taken from: an attribute, the model's width, or a view.

@@ -56,6 +56,12 @@ struct CacheShape {
     bool latent = false;
 };
 
+// What a layer remembers of a sequence: a matrix [k_dim, v_dim] for each head, and `row` numbers of
+// each of the last rows, `history` of them and those that may be wrong.
+struct StateShape {
+    int heads = 0, k_dim = 0, v_dim = 0, row = 0, history = 0;
+};
+
 // What ropes turn by: radians a position, and what multiplies cosines and sines.
 struct Frequencies {
     std::vector<double> values;
@@ -66,6 +72,7 @@ struct Program {
     int node = 0, num_nodes = 1, hidden_size = 0, vocab_size = 0;
     int drafts_from = -1;  // the first operation of the pass that drafts, -1 where there is none
     std::vector<CacheShape> caches;
+    std::vector<StateShape> states;
     std::vector<Frequencies> frequencies;
     std::vector<Buffer> buffers;
     std::vector<Matrix> matrices;

@@ -13,10 +13,10 @@ namespace bw {
 
 namespace {
 // Flags of a step's header.
-constexpr int32_t kBestOnly = 1, kPrefill = 2, kDrafts = 4;
+constexpr int32_t kBestOnly = 1, kPrefill = 2, kDrafts = 4, kStates = 8;
 }  // namespace
 
-void Executor::check(const StepRows& s) const {
+void Executor::check(const StepRows& s) {
     if (s.rows < 1 || s.rows > options_.max_rows)
         throw std::invalid_argument("a step of " + std::to_string(s.rows) + " rows; 1 to " +
                                     std::to_string(options_.max_rows) + " are possible");
@@ -40,10 +40,12 @@ void Executor::check(const StepRows& s) const {
             if (table[p] < 0 || table[p] >= options_.num_pages)
                 throw std::invalid_argument("a page table names a page that does not exist");
     }
+    if (!program_.states.empty()) book_.check(s);
 }
 
 void Executor::prepare(const StepRows& rows) {
     step_ = rows;
+    if (!program_.states.empty()) book_.begin(rows);
     logit_row_of_.clear();
     for (int i = 0; i < rows.rows; i++)
         if (rows.wants[i]) logit_row_of_.push_back(i);
@@ -78,10 +80,12 @@ void Executor::send_header(const StepRows& rows) {
     const auto t = static_cast<size_t>(rows.rows);
     const size_t table = static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages);
     exchange_->begin_step(exchange_->step() + 1);
+    const size_t states = rows.states ? static_cast<size_t>(rows.slots) * kStateNumbers : 0;
+    const size_t columns = rows.sources ? 5 : 4;
     const int32_t flags = (rows.best_only ? kBestOnly : 0) | (rows.prefill ? kPrefill : 0) |
-                          (rows.sources ? kDrafts : 0);
+                          (rows.sources ? kDrafts : 0) | (rows.states ? kStates : 0);
     const int32_t head[4] = {rows.rows, rows.slots, rows.pages, flags};
-    uint8_t* at = exchange_->prepare(sizeof head + 4 * ((rows.sources ? 5 : 4) * t + table));
+    uint8_t* at = exchange_->prepare(sizeof head + 4 * (columns * t + table + states));
     auto put = [&at](const int32_t* values, size_t count) {
         std::memcpy(at, values, 4 * count);
         at += 4 * count;
@@ -93,6 +97,7 @@ void Executor::send_header(const StepRows& rows) {
     put(rows.wants, t);
     put(rows.tables, table);
     if (rows.sources) put(rows.sources, t);
+    if (states > 0) put(rows.states, states);
     std::vector<int> others;
     for (int node = 1; node < exchange_->num_nodes(); node++) others.push_back(node);
     try {
@@ -144,12 +149,14 @@ int Executor::await_header(int wake_descriptor, double* start) {
     const bool odd = frame->bytes % sizeof(int32_t) != 0;
     exchange_->release();
     StepRows rows;
+    bool with_states = false;
     if (words.size() >= 4) {
         rows.rows = words[0];
         rows.slots = words[1];
         rows.pages = words[2];
         rows.best_only = (words[3] & kBestOnly) != 0;
         rows.prefill = (words[3] & kPrefill) != 0;
+        with_states = (words[3] & kStates) != 0;
     }
     const bool drafts = words.size() >= 4 && (words[3] & kDrafts) != 0;
     const bool sane = !odd && rows.rows > 0 && rows.rows <= options_.max_rows && rows.slots > 0 &&
@@ -158,14 +165,17 @@ int Executor::await_header(int wake_descriptor, double* start) {
     const size_t t = sane ? static_cast<size_t>(rows.rows) : 0;
     const size_t table =
         sane ? static_cast<size_t>(rows.slots) * static_cast<size_t>(rows.pages) : 0;
-    if (!sane || words.size() != 4 + (drafts ? 5 : 4) * t + table)
+    const size_t states = sane && with_states ? static_cast<size_t>(rows.slots) * kStateNumbers : 0;
+    if (!sane || words.size() != 4 + (drafts ? 5 : 4) * t + table + states)
         throw StepError("node 0 opened a step with a header that makes no sense");
     rows.tokens = words.data() + 4;
     rows.slot_of = rows.tokens + t;
     rows.positions = rows.slot_of + t;
     rows.wants = rows.positions + t;
     rows.tables = rows.wants + t;
-    if (drafts) rows.sources = rows.tables + table;
+    const int32_t* rest = rows.tables + table;
+    if (drafts) rows.sources = rest, rest += t;
+    if (with_states) rows.states = rest;
     exchange_->begin_step(exchange_->step());
     try {
         check(rows);
@@ -240,6 +250,7 @@ void Executor::together(const std::function<void(int)>& what) {
 void Executor::throw_failure() {
     if (failed_at_.load() == INT_MAX) return;
     if (exchange_) exchange_->abort(failure_);
+    book_.fail();
     throw StepError(failure_);
 }
 

@@ -20,6 +20,7 @@ class Maker {
         for (int layer = 0; layer < layers_; layer++) {
             if (random_.chance(60)) attention();
             if (random_.chance(40)) latent();
+            if (random_.chance(40)) delta();
             if (random_.chance(50)) gated();
             if (random_.chance(50)) mixture();
             if (random_.chance(40)) aside();
@@ -50,6 +51,8 @@ class Maker {
         options.max_rows = random_.pick({1, 3, 17, random_.between(1, 40)});
         options.num_pages = random_.between(1, 6);
         options.max_slots_pages = random_.between(1, options.num_pages);
+        options.num_states = options.num_pages + 1;  // one more than there can be sequences
+        options.max_drafted = random_.between(0, 5);
         options.half_kv = random_.chance(50);
         options.threads = random_.pick({1, 1, 2, 2, 3});
         options.spin = false;
@@ -220,6 +223,42 @@ class Maker {
         head_linear(summed, out, heads, rank, values);
         add_product(out, values);
     }
+    // A gated delta net: queries, keys and values side by side, then what gates them.
+    void delta() {
+        const int key_heads = random_.between(1, 3), heads = key_heads * random_.between(1, 3);
+        const int k_dim = random_.between(1, 40),
+                  v_dim = random_.pick({random_.between(1, 40), 70});
+        const int width = 2 * key_heads * k_dim + heads * v_dim, kernel = random_.between(1, 5);
+        const View in = norm(x_), all = linear(in, width + 2 * heads), mixed = buffer(width);
+        Op& conv = op(OpKind::short_conv, {all.buffer, all.offset, width}, mixed);
+        conv.kernel = kernel;
+        conv.weights = kernel * width;
+        conv.vector = vector(conv.weights);
+        conv.state = state({0, 0, 0, width, kernel - 1});
+        Op& normed = op(OpKind::l2_norm, mixed, mixed);
+        normed.a.width = normed.out.width = 2 * key_heads * k_dim;
+        normed.groups = 2 * key_heads;
+        normed.dim = k_dim;
+        normed.eps = 1e-6f;
+        normed.factor = random_.pick({1.0f, 0.125f});
+        const View gates = buffer(2 * heads), out = buffer(heads * v_dim);
+        Op& gate = op(OpKind::delta_gates, {all.buffer, all.offset + width, 2 * heads}, gates);
+        gate.heads = heads;
+        gate.vector = vector(2 * heads);
+        Op& rule = op(OpKind::delta_rule, mixed, out);
+        rule.b = gates;
+        rule.heads = heads;
+        rule.key_heads = key_heads;
+        rule.k_dim = k_dim;
+        rule.v_dim = v_dim;
+        rule.state = state({heads, k_dim, v_dim, heads * (k_dim + v_dim + 2), 0});
+        head_norm(out, heads);
+        add_product(out, v_dim);
+    }
+    int state(StateShape shape) {
+        p_.states.push_back(shape);
+        return static_cast<int>(p_.states.size()) - 1;
+    }
     // Experts of any width, now and then of none here, beside a shared one that may be wider.
     void mixture() {
         const int each = random_.between(1, 4), groups = random_.between(1, 3);
@@ -356,6 +395,12 @@ void spoil_frequencies(Random& random, Frequencies& table) {
     table.values[0] = random.pick({1e300, -1e300, 1e9, __builtin_nan(""), 0.0});
 }
 
+void spoil_state(Random& random, StateShape& state) {
+    int* const sizes[] = {&state.heads, &state.k_dim, &state.v_dim, &state.row, &state.history};
+    int& size = *sizes[random.below(std::size(sizes))];
+    size = odd_number(random, size);
+}
+
 void spoil_cache(Random& random, CacheShape& cache) {
     if (random.chance(10)) cache.latent ^= true;
     int* const sizes[] = {&cache.kv_heads, &cache.k_dim, &cache.v_dim};
@@ -381,6 +426,8 @@ void spoil(Random& random, MadeProgram& made) {
                           &options.max_rows,
                           &options.num_pages,
                           &options.max_slots_pages,
+                          &options.num_states,
+                          &options.max_drafted,
                           &options.threads,
                           &options.overlap_rows};
     switch (random.between(0, 8)) {
@@ -409,6 +456,8 @@ void spoil(Random& random, MadeProgram& made) {
             std::swap(p.ops[random.below(p.ops.size())], p.ops[random.below(p.ops.size())]);
             return;
         case 5:
+            if (!p.states.empty() && random.chance(40))
+                return spoil_state(random, p.states[random.below(p.states.size())]);
             if (p.caches.empty()) return;
             return spoil_cache(random, p.caches[random.below(p.caches.size())]);
         default:

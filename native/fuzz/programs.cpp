@@ -14,7 +14,7 @@ namespace {
 
 // The arrays of a step.
 struct MadeStep {
-    std::vector<int32_t> tokens, slots, positions, wants, tables;
+    std::vector<int32_t> tokens, slots, positions, wants, tables, states;
     std::vector<float> embeddings;
     StepRows rows;
 };
@@ -28,7 +28,9 @@ class StepMaker {
           max_rows_(std::min(options.max_rows, 70)),
           pages_(std::clamp(options.max_slots_pages, 1, 6)),
           lengths_(static_cast<size_t>(
-              std::clamp(options.num_pages / pages_, 1, std::min(max_rows_, 6)))) {}
+              std::clamp(options.num_pages / pages_, 1, std::min(max_rows_, 6)))),
+          most_drafted_(std::clamp(options.max_drafted, 0, 70)),
+          spare_(options.num_states - 1) {}
 
     MadeStep make() {
         MadeStep step;
@@ -36,7 +38,11 @@ class StepMaker {
         for (int i = 0; i < count; i++) {
             const size_t slot =
                 lengths_.size() * static_cast<size_t>(i) / static_cast<size_t>(count);
-            if (lengths_[slot] >= pages_ * kPage) lengths_[slot] = 0;  // another sequence
+            if (lengths_[slot] >= pages_ * kPage) {
+                if (!step.slots.empty() && step.slots.back() == static_cast<int32_t>(slot))
+                    continue;
+                lengths_[slot] = 0;  // another sequence
+            }
             step.slots.push_back(static_cast<int32_t>(slot));
             step.positions.push_back(lengths_[slot]++);
             step.wants.push_back(random_.chance(50));
@@ -46,11 +52,13 @@ class StepMaker {
         }
         for (int32_t page = 0; page < pages_ * static_cast<int>(lengths_.size()); page++)
             step.tables.push_back(page);
+        if (!program_.states.empty() && random_.chance(60)) draft(step);
         connect(step);
         return step;
     }
     void spoil(MadeStep& step) {
-        auto& values = *random_.pick({&step.slots, &step.positions, &step.tables});
+        auto& values = *random_.pick({&step.slots, &step.positions, &step.tables,
+                                      step.states.empty() ? &step.slots : &step.states});
         values[random_.below(values.size())] =
             random_.pick<int32_t>({-1, 1, 63, 64, 1000, INT32_MAX, INT32_MIN});
         const int how = random_.between(0, 9);
@@ -59,6 +67,21 @@ class StepMaker {
     }
 
   private:
+    // The last rows of a sequence may turn out wrong, and the state behind some of the others be
+    // kept where nobody reads it.
+    void draft(MadeStep& step) {
+        for (size_t slot = 0; slot < lengths_.size(); slot++) {
+            const auto own = static_cast<int32_t>(slot);
+            const auto rows =
+                static_cast<int>(std::count(step.slots.begin(), step.slots.end(), own));
+            const int drafted =
+                rows > 0 ? random_.between(0, std::min(rows - 1, most_drafted_)) : 0;
+            const int32_t keep = slot == 0 && random_.chance(50) ? spare_ : -1;
+            for (int32_t number : {own, own, static_cast<int32_t>(drafted), keep, 1})
+                step.states.push_back(number);
+            lengths_[slot] -= random_.between(0, drafted);
+        }
+    }
     void connect(MadeStep& step) const {
         step.rows.rows = static_cast<int>(step.tokens.size());
         step.rows.slots = static_cast<int>(lengths_.size());
@@ -68,6 +91,7 @@ class StepMaker {
         step.rows.positions = step.positions.data();
         step.rows.wants = step.wants.data();
         step.rows.tables = step.tables.data();
+        step.rows.states = step.states.empty() ? nullptr : step.states.data();
         step.rows.best_only = random_.chance(20);
     }
 
@@ -75,6 +99,7 @@ class StepMaker {
     const Program& program_;
     const int max_rows_, pages_;
     std::vector<int32_t> lengths_;
+    const int most_drafted_, spare_;
 };
 
 void take_logits(const Executor& executor, const StepRows& rows, std::vector<uint8_t>& answer) {

@@ -15,8 +15,8 @@ enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3, mxfp4 = 4, nf4 = 5,
 constexpr int kFormats = 7;
 enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
 // Functions of a gate, in the order of GATES of src/bandweave/programs/operations.py.
-enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2 };
-constexpr int kGateFunctions = 3;
+enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2, sigmoid = 3 };
+constexpr int kGateFunctions = 4;
 
 // In headers that every variant compiles: a copy kept out of line could come from a variant that
 // this processor can't run.
@@ -138,6 +138,30 @@ struct LatentArgs {
     float* scratch;  // latent_scratch floats
 };
 
+constexpr int kMostTaps = 64;  // of a convolution
+
+// Channels [from, from + count) of rows: y[r] = silu(sum over i of weights[channel, i] * x[r + i]),
+// i from 0 to `taps`.
+struct ConvArgs {
+    const float* const* x;  // rows + taps - 1 of them
+    float* const* y;
+    const float* weights;  // [channels, taps]
+    int rows, taps, from, count;
+};
+
+// A row's change of one head's state, of which `columns` are meant, 64 at most: it is multiplied by
+// `keep`, then the key's part of it moves to the value, as far as `write` says.
+struct DeltaArgs {
+    float* state;   // [k_dim, stride], whole vectors of it
+    size_t stride;  // floats
+    int k_dim, columns;
+    const float* q;  // [k_dim], or null where nothing is asked
+    const float* k;
+    const float* v;  // [columns]
+    float write, keep;
+    float* out;  // [columns]: what the state then gives for the query
+};
+
 struct Kernels {
     const char* name;
     // Returns false where an amax is not finite.
@@ -171,6 +195,12 @@ struct Kernels {
     // Softmax over n logits, and the logistic function of each.
     void (*softmax)(const float* x, float* y, int n);
     void (*sigmoid)(const float* x, float* y, int n);
+    // y = x / root(sum of squares + eps) * factor
+    void (*l2_norm)(const float* x, float* y, int n, float eps, float factor);
+    // y[i] = exp(-exp(rate[i]) * softplus(x[i] + step[i]))
+    void (*decay)(const float* x, const float* rate, const float* step, float* y, int n);
+    void (*short_conv)(const ConvArgs&);
+    void (*delta_rule)(const DeltaArgs&);
     // grid[i] += factor * bias[i] on the grid, of n numbers padded to 16; false where one is out of
     // range.
     bool (*grid_bias)(const float* bias, float factor, int64_t* grid, int n);

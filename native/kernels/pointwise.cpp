@@ -72,6 +72,8 @@ inline VecF gated(VecF gate, VecF up, VecF limit, VecF alpha) {
         up = add(clamp(up, neg(limit), limit), set1(1.0f));
         return gate_times(gate, mul(alpha, gate), up);
     }
+    if constexpr (G == GateFunction::sigmoid)
+        return stored(mul(stored(div(set1(1.0f), add(set1(1.0f), exp(neg(gate))))), up));
     return gate_times(gate, gate, up);
 }
 
@@ -98,6 +100,8 @@ void gated_mul(GateFunction function, const float* gate, const float* up, float*
             return gate_all<GateFunction::gelu_tanh>(gate, up, y, n, limit, alpha);
         case GateFunction::clamped_silu:
             return gate_all<GateFunction::clamped_silu>(gate, up, y, n, limit, alpha);
+        case GateFunction::sigmoid:
+            return gate_all<GateFunction::sigmoid>(gate, up, y, n, limit, alpha);
     }
 }
 

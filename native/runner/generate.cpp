@@ -31,6 +31,7 @@ ExecutorOptions executor_options(const DumpFile& dump, const GenerateOptions& op
     result.max_rows = dump.max_rows;
     result.num_pages = static_cast<int>((tokens + kPage - 1) / kPage);
     result.max_slots_pages = result.num_pages;
+    result.num_states = 1;
     result.half_kv = dump.half_kv;
     result.threads = options.threads;
     result.spin = options.threads <= static_cast<int>(std::thread::hardware_concurrency());

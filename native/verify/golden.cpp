@@ -5,6 +5,7 @@
 #include "executor/angles.h"
 #include "kernels/pack.h"
 #include "verify/golden_attention.h"
+#include "verify/golden_delta.h"
 #include "verify/golden_experts.h"
 #include "verify/golden_numbers.h"
 
@@ -99,6 +100,16 @@ constexpr Expected kExpected[] = {
     {"experts mxfp4, small", 0x6fa93ec3c3e39a3b},
     {"latent f16, small", 0xaef27c7b2c39f8e0},
     {"latent f32, small", 0xb869d1eeafe04a36},
+    {"gate sigmoid", 0x663a30c865eb0862},
+    {"l2_norm", 0xae7ce8391b620b73},
+    {"decay", 0x016e461e45801451},
+    {"short_conv", 0x6b05b5b4ea3ce727},
+    {"delta_rule", 0x60d77e0ad5ab8ce2},
+    {"gate sigmoid, small", 0x2db40a6c4b93cc5d},
+    {"l2_norm, small", 0xefa8f26f0b0ae7a1},
+    {"decay, small", 0xae4d5ce1b0943036},
+    {"short_conv, small", 0xfb32a23bacce46bc},
+    {"delta_rule, small", 0x850d32d0d2438aec},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -328,6 +339,13 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
             digests.push_back(golden_experts(kernels, format, reach));
         digests.push_back(golden_latent(kernels, true, reach));
         digests.push_back(golden_latent(kernels, false, reach));
+    }
+    for (int reach : {4, kSmall}) {
+        digests.push_back(gated_mul(kernels, GateFunction::sigmoid, reach));
+        digests.push_back(golden_l2_norm(kernels, reach));
+        digests.push_back(golden_decay(kernels, reach));
+        digests.push_back(golden_short_conv(kernels, reach));
+        digests.push_back(golden_delta_rule(kernels, reach));
     }
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)

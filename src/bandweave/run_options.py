@@ -41,6 +41,11 @@ class RunOptions:
         """Whether the model's further layer is wanted, too."""
         return self.speculate == "mtp"
 
+    @property
+    def most_drafted(self) -> int:
+        """Rows of a sequence that a step may have for drafted tokens."""
+        return 0 if self.speculate == "off" else self.draft_tokens
+
     def __post_init__(self) -> None:
         for name, value, known in (
             ("weight format", self.weight_format, WEIGHT_FORMATS),

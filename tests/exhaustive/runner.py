@@ -42,6 +42,7 @@ from tests.helpers.scripted_drafter import ScriptedDrafter
 SEED = 20
 CONTEXT = 2 * PAGE_SIZE
 NUM_PAGES = 8
+NUM_STATES = 6
 MAX_ROWS = 128  # all prompts of a batch in one piece
 
 _GREEDY = SamplingParams(temperature=0.0, max_tokens=6)
@@ -185,6 +186,7 @@ class Runner:
             weight_format=case.weights,
             kv_format=case.kv,
             num_pages=NUM_PAGES,
+            num_states=NUM_STATES,
             shares=shares,
             stages=stages,
             threads=case.threads,
@@ -199,6 +201,7 @@ class Runner:
             nodes.nodes[0],
             lambda tokens: nodes.embeddings[tokens],
             num_pages=NUM_PAGES,
+            num_states=NUM_STATES if spec.has_state else 0,
             context=CONTEXT,
             max_rows=MAX_ROWS,
             vocab_size=spec.vocab_size,

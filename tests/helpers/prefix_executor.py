@@ -11,14 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.executors.executor import PAGE_SIZE, Step, StepError
+from bandweave.executors.reference.states import StateBook
+from bandweave.run_options import MAX_DRAFT_TOKENS
 
 F32 = npt.NDArray[np.float32]
 
 
 class PrefixExecutor:
-    """An ``Executor``. Keeps its steps; fails the step numbers in ``failing``."""
+    """An ``Executor``. Keeps its steps; fails the step numbers in ``failing``. With ``num_states``
+    it has a recurrent state: what each slot stands behind is what the pages hold, or it fails."""
 
-    def __init__(self, *, num_pages: int, vocab_size: int) -> None:
+    def __init__(self, *, num_pages: int, vocab_size: int, num_states: int = 0) -> None:
+        self.book = StateBook(num_states, MAX_DRAFT_TOKENS) if num_states else None
+        self.held: dict[int, list[int]] = {}
         self.cells = np.full((num_pages, PAGE_SIZE), -1)
         self.vocab_size = vocab_size
         self.steps: list[Step] = []
@@ -42,9 +47,23 @@ class PrefixExecutor:
             page = step.page_tables[slot, position // PAGE_SIZE]
             assert page >= 0
             self.cells[page, position % PAGE_SIZE] = token
+        if self.book is not None:
+            self._change_states(step, self.book)
         wanting = [row for row, wanted in zip(rows, step.wants_logits, strict=True) if wanted]
         logits = [self._logits(step.page_tables[slot], position) for slot, position in wanting]
         return np.array(logits, np.float32).reshape(len(wanting), self.vocab_size)
+
+    def _change_states(self, step: Step, book: StateBook) -> None:
+        assert step.states is not None
+        for turn in book.turns(step):
+            start = int(step.positions[turn.rows[0]])
+            before = [] if turn.fresh else self.held[turn.read][:start]
+            pages = step.page_tables[step.slots[turn.rows[0]]]
+            assert before == self.cells[pages].reshape(-1)[:start].tolist()
+            own = [*before, *step.tokens[turn.rows].tolist()]
+            self.held[turn.write] = own
+            if turn.keep >= 0:
+                self.held[turn.keep] = own[: start + turn.kept]
 
     def best(self, step: Step, embeddings: F32) -> list[int]:
         self.best_steps += 1

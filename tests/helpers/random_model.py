@@ -25,6 +25,7 @@ from bandweave.models.spec import (
     HeadsSpec,
     LatentSpec,
     LayerSpec,
+    LinearSpec,
     MixtureSpec,
     Mlp,
     MlpSpec,
@@ -83,9 +84,9 @@ def random_tensors(
     """The model's tensors by bandweave's names, with activations of magnitude about 1.
 
     Matrices have variance ``1 / inputs``, the embedding 1, biases 0.1 squared; norm weights are
-    about 1. Corrections of routers differ as much as scores do, so that they change choices.
-    ``bf16`` rounds all of them to bf16, towards zero. With ``further`` those of the further layer,
-    too.
+    about 1. Corrections of routers differ as much as scores do, so that they change choices, and
+    recurrent states are forgotten over some twenty rows. ``bf16`` rounds all of them to bf16,
+    towards zero. With ``further`` those of the further layer, too.
     """
     tensors: dict[str, F32] = {}
     for weight in build_graph(spec, further=further).weights():
@@ -94,6 +95,8 @@ def random_tensors(
             values = values * np.float32(0.1)
         elif weight.name.endswith(".correction"):
             values = values * np.float32(0.2)
+        elif weight.name.endswith(".delta_rate"):
+            values = values - np.float32(3)
         elif len(weight.shape) == 1:
             values = np.float32(1) + values * np.float32(0.1)
         elif weight.name != "embed_tokens" or spec.tied_embeddings:
@@ -147,6 +150,21 @@ def uniform_spec(
         mlp=MlpSpec(intermediate_size=intermediate_size, bias=mlp_bias),
     )
     return ModelSpec(family=family, layers=(layer,) * num_layers, **own)
+
+
+def hybrid(spec: ModelSpec, *, every: int = 2, **linear: Any) -> ModelSpec:
+    """The model with a gated delta net in all layers but one in ``every``, whose heads have
+    gates; ``linear`` are its fields."""
+    state = LinearSpec(**linear)
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            attention=state if (index + 1) % every
+            else dataclasses.replace(layer.attention, output_gate=True),
+        )
+        for index, layer in enumerate(spec.layers)
+    )  # fmt: skip
+    return dataclasses.replace(spec, layers=layers)
 
 
 _MODEL_FIELDS = {field.name for field in dataclasses.fields(ModelSpec)}
@@ -243,5 +261,14 @@ ODD_SPECS: Mapping[str, ModelSpec] = {
         ),
         num_heads=7, q_rank=None, kv_rank=32, nope_dim=16, rope_dim=8, v_dim=18,
         rope=RopeSpec(rotary_dim=8),
+    ),
+    # As many key heads as query heads and fewer; a node may have no state at all.
+    "states": hybrid(
+        tiny_spec(
+            family="qwen3_5", hidden_size=68, num_layers=3, num_heads=6, num_kv_heads=2,
+            head_dim=24, intermediate_size=150, vocab_size=300, qk_norm="head", norm_offset=1.0,
+            rope=RopeSpec(rotary_dim=6),
+        ),
+        key_heads=3, value_heads=6, key_dim=20, value_dim=70, conv_kernel=4,
     ),
 }  # fmt: skip

@@ -11,10 +11,14 @@ from bandweave.ranges import Range
 
 
 def head_counts(spec: ModelSpec) -> list[int]:
-    """The numbers of query heads of the layers, each once, in order of first use."""
+    """The numbers of query heads of the layers, and of key heads where they have a state, each
+    once, in order of first use."""
     found = [layer.attention for layer in spec.layers]
-    assert not any(isinstance(one, LinearSpec) for one in found)
-    return list(dict.fromkeys(one.num_heads for one in found if not isinstance(one, LinearSpec)))
+    return list(
+        dict.fromkeys(
+            one.key_heads if isinstance(one, LinearSpec) else one.num_heads for one in found
+        )
+    )
 
 
 def column_counts(spec: ModelSpec) -> list[int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import MixtureSpec, ModelSpec, RouterSpec
-from tests.helpers.random_model import mixed, tiny_spec
+from tests.helpers.random_model import hybrid, mixed, tiny_spec
 
 any_share = st.one_of(
     st.integers(1, 100).map(Fraction),
@@ -33,7 +33,7 @@ def requests(draw: st.DrawFn) -> tuple[list[Fraction], int]:
 @st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
     """A model of sizes that are multiples of nothing; some have mixtures of experts behind some
-    dense layers, some latent attention, some both."""
+    dense layers, some latent attention, some both, some layers with recurrent states."""
     kv_heads = draw(st.integers(1, 6))
     flags = ("tied_embeddings", "qkv_bias", "output_bias", "mlp_bias")
     spec = tiny_spec(
@@ -49,7 +49,23 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     )
     mlp = draw(mixtures()) if draw(st.booleans()) else spec.layers[0].mlp
     latent = draw(latents()) if draw(st.integers(0, 3)) == 0 else {}
-    return mixed(spec, dense=draw(st.integers(0, 2)), mlp=mlp, **latent)
+    spec = mixed(spec, dense=draw(st.integers(0, 2)), mlp=mlp, **latent)
+    if latent or draw(st.integers(0, 3)):
+        return spec
+    return hybrid(spec, every=draw(st.integers(1, 4)), **draw(states()))
+
+
+@st.composite
+def states(draw: st.DrawFn) -> dict[str, int]:
+    """Fields of gated delta nets."""
+    key_heads = draw(st.integers(1, 12))
+    return {
+        "key_heads": key_heads,
+        "value_heads": key_heads * draw(st.integers(1, 3)),
+        "key_dim": draw(st.integers(1, 20)),
+        "value_dim": draw(st.integers(1, 20)),
+        "conv_kernel": draw(st.integers(1, 5)),
+    }
 
 
 @st.composite

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.transformers_reference.hybrid_cases import HYBRIDS
 from tests.transformers_reference.mixture_cases import MIXTURES
 
 _WINDOW = 40
@@ -96,4 +97,5 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     }),
     **MIXTURES,
+    **HYBRIDS,
 }  # fmt: skip

@@ -72,6 +72,8 @@ def as_stored(
         placed = next(one for one in places.of(weight) if one.name in names)
         whole = result.setdefault(placed.name, np.zeros(placed.shape, np.float32))
         part = whole[placed.entry] if len(placed.shape) > len(weight.shape) else whole
+        if placed.middle:
+            part = whole[:, 0]
         part = part.T if placed.transposed else part
         rows = np.arange(len(part)).reshape(-1, placed.period)
         rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)

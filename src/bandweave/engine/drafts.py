@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.memory import NodeMemory, node_memory
+from bandweave.engine.memory import NodeMemory, node_memory, state_slots
 from bandweave.executors.backend import NATIVE, NodeExecutor
 from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.speculation.model_drafter import ModelDrafter
@@ -72,6 +72,7 @@ def load_draft(
         executor,
         embed,
         num_pages=own.num_pages,
+        num_states=own.num_states,
         context=draft_context(draft, context),
         max_rows=own.max_rows,
         exp=lambda values: NATIVE.exp(values, options.isa),
@@ -87,4 +88,10 @@ def _options(
     draft: Folder, options: ExecutorOptions, context: int, streams: int
 ) -> ExecutorOptions:
     pages = -(-draft_context(draft, context) // PAGE_SIZE)
-    return replace(options, num_pages=pages * streams, max_pages=pages)
+    return replace(
+        options,
+        num_pages=pages * streams,
+        max_pages=pages,
+        num_states=2 * state_slots(draft.spec, streams),  # guesses have slots of their own
+        max_drafted=0,
+    )

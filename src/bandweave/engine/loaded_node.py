@@ -16,7 +16,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_report import OwnChecks, check_own
 from bandweave.engine.drafts import draft_memory, load_draft
-from bandweave.engine.memory import NodeMemory, check_memory, node_memory
+from bandweave.engine.memory import NodeMemory, check_memory, node_memory, state_slots
 from bandweave.executors.backend import NATIVE, NodeExecutor
 from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.generator import Generator
@@ -34,6 +34,7 @@ from bandweave.host.machine import (
 from bandweave.mesh.host import host_id
 from bandweave.messages import Join
 from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.joining import Members, meet
 from bandweave.programs.lowering import lower
@@ -93,7 +94,7 @@ def prepare_node(
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
     graph = build_graph(folder.spec, further=assignment.run.further)
     program = lower(graph, split, assignment.rank)
-    options = _options(context, assignment)
+    options = _options(context, assignment, folder.spec)
     memory = node_memory(program, assignment.run.weight_format, options)
     if draft is not None:
         memory += draft_memory(
@@ -152,6 +153,7 @@ def join_node(
         executor,
         partial(read_embeddings, folder),
         num_pages=options.num_pages,
+        num_states=options.num_states,
         context=assignment.context,
         max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
@@ -175,7 +177,7 @@ def join_node(
     )
 
 
-def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
+def _options(context: NodeContext, assignment: Assignment, spec: ModelSpec) -> ExecutorOptions:
     # As many threads as the controller asks, 0 for as many as there may be: more than there are
     # processors would only wait for each other.
     most = min(context.threads or len(usable_cpus()), _MOST_THREADS)
@@ -184,6 +186,8 @@ def _options(context: NodeContext, assignment: Assignment) -> ExecutorOptions:
     return ExecutorOptions(
         num_pages=pages * assignment.run.streams,
         max_pages=pages,
+        num_states=state_slots(spec, assignment.run.streams),
+        max_drafted=assignment.run.most_drafted,
         max_rows=assignment.run.max_rows,
         kv_format=assignment.run.kv_format,
         threads=threads,

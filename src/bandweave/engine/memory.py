@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from bandweave.executors.backend import NATIVE
 from bandweave.executors.executor import ExecutorOptions
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.program import Program
 from bandweave.weights.loading import PANEL_BYTES
 
 # The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
 BASE_BYTES = 60 << 20
+_SPARE_STATES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeMemory:
-    """Bytes that a node needs at most, by what for."""
+    """Bytes that a node needs at most, by what for; ``kv_bytes``: of the KV cache, and of recurrent
+    states."""
 
     weight_bytes: int
     kv_bytes: int
@@ -30,12 +33,19 @@ class NodeMemory:
         return self.weight_bytes + self.kv_bytes + self.work_bytes + self.base_bytes
 
 
+def state_slots(spec: ModelSpec, streams: int) -> int:
+    """Slots of recurrent states: one for each of the sequences for which there are pages, and some
+    for what prompts have in common, or for more sequences that are shorter."""
+    return streams + _SPARE_STATES if spec.has_state else 0
+
+
 def node_memory(program: Program, weight_format: str, options: ExecutorOptions) -> NodeMemory:
     """What a node needs to run a program."""
     weights = NATIVE.weight_bytes(program, weight_format)
     return NodeMemory(
         weight_bytes=weights,
-        kv_bytes=NATIVE.kv_page_bytes(program, options.kv_format) * options.num_pages,
+        kv_bytes=NATIVE.kv_page_bytes(program, options.kv_format) * options.num_pages
+        + NATIVE.state_bytes(program, options.max_drafted) * options.num_states,
         work_bytes=NATIVE.work_bytes(program, options),
         base_bytes=BASE_BYTES + min(weights * 4, PANEL_BYTES),
     )

@@ -13,7 +13,7 @@ from fractions import Fraction
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.drafts import check_draft, draft_memory
-from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
+from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory, state_slots
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.executors.native import ExecutorOptions
@@ -141,6 +141,8 @@ def node_needs(
     sizes = ExecutorOptions(
         num_pages=pages * options.run.streams,
         max_pages=pages,
+        num_states=state_slots(folder.spec, options.run.streams),
+        max_drafted=options.run.most_drafted,
         max_rows=options.run.max_rows,
         kv_format=options.run.kv_format,
     )

@@ -61,6 +61,10 @@ class Backend(Protocol):
         """One page of positions over all of the program's caches."""
         ...
 
+    def state_bytes(self, program: Program, max_drafted: int) -> int:
+        """One slot of all of the program's states, which keeps so many drafted rows."""
+        ...
+
     def work_bytes(self, program: Program, options: ExecutorOptions) -> int:
         """What steps compute on and messages lie in, at most."""
         ...

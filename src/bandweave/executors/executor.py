@@ -29,6 +29,12 @@ class Step:
     With ``sources`` the step drafts: the model's further layer alone computes, for each row from
     the hidden state that row ``sources[row]`` of the last step had in the end, and from ``tokens``,
     which came after it.
+
+    ``states``, of models whose layers have recurrent ones: for each sequence the slot that its
+    state is read from and the one that it is written to; how many of its rows, the last, are
+    drafted; a slot that gets the state as well, or -1, and behind how many rows of the step. The
+    next step may go on before any of the drafted rows. A sequence's first step reads nothing. Where
+    it is None each sequence has the slot of its number, and no row is drafted.
     """
 
     tokens: npt.NDArray[np.int32]  # [T]
@@ -36,6 +42,7 @@ class Step:
     positions: npt.NDArray[np.int32]  # [T], from 0
     wants_logits: npt.NDArray[np.bool_]  # [T]
     page_tables: npt.NDArray[np.int32]  # [S, P], ids of KV pages in order, -1 beyond the last
+    states: npt.NDArray[np.int32] | None = None  # [S, 5]
     prefill: bool = False  # has rows of a prompt: whoever keeps accounts, here is no decoding
     sources: npt.NDArray[np.int32] | None = None  # [T], rows of the last step
 
@@ -44,8 +51,9 @@ class Step:
 class ExecutorOptions:
     """How a node runs its program; none of it changes an answer but ``kv_format`` and ``wire``.
 
-    ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``cpus`` to pin the
-    threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
+    ``num_pages`` KV pages of 64 positions; ``max_pages`` of one sequence; ``num_states`` slots of
+    recurrent states, each of which keeps ``max_drafted`` rows that may be wrong; ``cpus`` to pin
+    the threads to, or empty; ``spin`` off where threads outnumber processors; ``isa`` empty for the
     fastest variant. ``wire``: what nodes send is ``exact``, or rounded to ``bf16`` or ``q8``.
     ``hop_bytes`` and ``overlap_rows`` say when sums are scattered and chunked (executor.h); all of
     these must be the same on every node. ``fetch_ahead``: bytes that products fetch ahead of what
@@ -55,6 +63,8 @@ class ExecutorOptions:
 
     num_pages: int
     max_pages: int
+    num_states: int = 16
+    max_drafted: int = 16
     max_rows: int = 256
     kv_format: str = "f16"
     threads: int = 1

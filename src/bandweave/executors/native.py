@@ -15,7 +15,7 @@ from bandweave import _native
 from bandweave.executors.executor import ExecutorOptions, Step, StepError
 from bandweave.executors.native_memory import exchange_bytes, step_bytes
 from bandweave.programs.encoding import encode
-from bandweave.programs.program import CacheShape, Program, Weight
+from bandweave.programs.program import CacheShape, Program, StateShape, Weight
 from bandweave.weights.loading import Weights, packed_bytes
 
 
@@ -43,13 +43,17 @@ class NativeExecutor:
 
     def run(self, step: Step, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:
-            return self._executor.run(*step_arrays(step), embeddings, step.prefill, step.sources)
+            return self._executor.run(
+                *step_arrays(step), embeddings, step.prefill, step.sources, own_states_of(step)
+            )
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
     def best(self, step: Step, embeddings: npt.NDArray[np.float32]) -> list[int]:
         try:
-            return self._executor.best(*step_arrays(step), embeddings, step.prefill, step.sources)
+            return self._executor.best(
+                *step_arrays(step), embeddings, step.prefill, step.sources, own_states_of(step)
+            )
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
@@ -96,6 +100,9 @@ class NativeBackend:
             cache.kv_heads * _head_bytes(cache, kv_format == "f16") for cache in program.caches
         )
 
+    def state_bytes(self, program: Program, max_drafted: int) -> int:
+        return sum(_state_bytes(one, max_drafted) for one in program.states)
+
     def work_bytes(self, program: Program, options: ExecutorOptions) -> int:
         return step_bytes(program, options.max_rows) + exchange_bytes(program, options.max_rows)
 
@@ -121,6 +128,15 @@ def _head_bytes(cache: CacheShape, half: bool) -> int:
     if cache.latent:
         return _native.latent_page_bytes(cache.k_dim, half)
     return _native.kv_head_bytes(cache.k_dim, half)
+
+
+def _state_bytes(state: StateShape, max_drafted: int) -> int:
+    rows = (state.history + max_drafted) * _padded(state.row)
+    return 4 * (state.heads * state.k_dim * _padded(state.v_dim) + rows)
+
+
+def _padded(count: int) -> int:
+    return -(-count // 16) * 16
 
 
 def native_executor(
@@ -150,7 +166,14 @@ def native_executor(
         flush_to_zero=options.flush_to_zero,
         exchange=exchange,
         team_of=team_of,
+        num_states=options.num_states,
+        max_drafted=options.max_drafted,
     )
+
+
+def own_states_of(step: Step) -> Int32 | None:
+    """A step's states as the native module takes them."""
+    return None if step.states is None else np.ascontiguousarray(step.states, np.int32)
 
 
 def step_arrays(step: Step) -> tuple[Int32, Int32, Int32, Int32, Int32]:

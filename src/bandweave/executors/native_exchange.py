@@ -16,7 +16,7 @@ import numpy as np
 from bandweave import _native
 from bandweave.executors.exchange import F32, Grid
 from bandweave.executors.executor import ExecutorOptions, Step, StepError
-from bandweave.executors.native import native_executor, step_arrays
+from bandweave.executors.native import native_executor, own_states_of, step_arrays
 from bandweave.programs.operations import BY_KIND
 from bandweave.programs.program import Op, Program, View
 
@@ -34,6 +34,7 @@ def exchanges_of(program: Program) -> Program:
         weights={},
         vectors={},
         caches=(),
+        states=(),
         frequencies=(),
     )
 
@@ -52,7 +53,7 @@ class NativeStepExchange:
         self._rows, self._logit_rows = 0, 0
 
     def open(self, step: Step) -> None:
-        self._executor.open(*step_arrays(step), step.prefill, step.sources)
+        self._executor.open(*step_arrays(step), step.prefill, step.sources, own_states_of(step))
         self._note(step)
 
     def next_step(self) -> Step | None:
@@ -61,13 +62,16 @@ class NativeStepExchange:
                 return None
         except _native.StepError as error:
             raise StepError(str(error)) from error
-        tokens, slots, positions, wants, tables, pages, prefill, sources = self._executor.step()
+        (tokens, slots, positions, wants, tables, pages, prefill, sources, states) = (
+            self._executor.step()
+        )
         step = Step(
             tokens=np.array(tokens, np.int32),
             slots=np.array(slots, np.int32),
             positions=np.array(positions, np.int32),
             wants_logits=np.array(wants, np.bool_),
             page_tables=np.array(tables, np.int32).reshape(-1, pages),
+            states=np.array(states, np.int32).reshape(-1, 5) if states else None,
             prefill=prefill,
             sources=np.array(sources, np.int32) if sources else None,
         )

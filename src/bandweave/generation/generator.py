@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.executors.executor import Executor
+from bandweave.executors.executor import Executor, StepError
 from bandweave.generation.batch import make_step
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import NoTokenError, sample
@@ -40,7 +40,8 @@ class Events:
 
 class Generator:
     """Answers requests over one executor. ``embed`` maps token ids ``[T]`` to float32 rows
-    ``[T, hidden_size]``; ``context`` is how many tokens one sequence may have.
+    ``[T, hidden_size]``; ``context`` is how many tokens one sequence may have; ``num_states``: the
+    slots of the model's recurrent states, 0 where it has none.
 
     Requests arrive by ``submit`` and leave by ``cancel``, at any time between two calls of
     ``step``; one at a time of all these may run.
@@ -55,6 +56,7 @@ class Generator:
         context: int,
         max_rows: int,
         vocab_size: int,
+        num_states: int = 0,
         exp: Callable[[F32], F32],
         speculation: Speculation | None = None,
     ) -> None:
@@ -62,8 +64,9 @@ class Generator:
         self._speculation = speculation
         self._max_rows = max_rows
         self._scheduler = Scheduler(
-            num_pages=num_pages, context=context, max_rows=max_rows, vocab_size=vocab_size
-        )
+            num_pages=num_pages, context=context, max_rows=max_rows, vocab_size=vocab_size,
+            num_states=num_states,
+        )  # fmt: skip
         self._reading: ListOf[tuple[int, int]] = ()
 
     @property
@@ -115,7 +118,11 @@ class Generator:
         for rows in batch:
             rows.sequence.started = rows.sequence.started or now
         if batch:
-            tokens = self._compute(batch)
+            try:
+                tokens = self._compute(batch)
+            except StepError:
+                self._scheduler.fail(batch)
+                raise
         finished = self._scheduler.take_ended()
         if self._speculation is not None:
             for sequence in finished:

@@ -38,8 +38,16 @@ class Scheduler:
     came first is served first: it is never made to wait for one that came later, and never loses
     its pages to it."""
 
-    def __init__(self, *, num_pages: int, context: int, max_rows: int, vocab_size: int) -> None:
-        self._pool = PagePool(num_pages)
+    def __init__(
+        self,
+        *,
+        num_pages: int,
+        context: int,
+        max_rows: int,
+        vocab_size: int,
+        num_states: int = 0,
+    ) -> None:
+        self._pool = PagePool(num_pages, num_states)
         self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
         self._waiting: list[Sequence] = []  # both by arrival
         self._running: list[Sequence] = []
@@ -138,6 +146,7 @@ class Scheduler:
         batch += [_rows(one, n) for one, n in zip(reading, counts, strict=True) if n]
         for rows_of in batch:
             rows_of.sequence.served = self._steps
+            self._pool.keep_state(rows_of.cached, len(rows_of.tokens))
         return batch
 
     def extend(self, rows: SequenceRows, drafted: ListOf[int]) -> None:
@@ -156,9 +165,16 @@ class Scheduler:
         lies behind is overwritten by the next step, and nothing reads beyond its own position."""
         for rows in batch:
             rows.cached.tokens += rows.tokens[: rows.right]
-            self._pool.publish(rows.cached)
+            self._pool.settle(rows.cached)
             if rows.sequence.reason:
                 self._end(rows.sequence)
+
+    def fail(self, batch: ListOf[SequenceRows]) -> None:
+        """A step has failed: states that it wrote are lost, and their sequences begin anew."""
+        for rows in batch:
+            if rows.cached.state >= 0:
+                self._pool.lose_state(rows.cached)
+                self._preempt(rows.sequence)
 
     def take_ended(self) -> list[Sequence]:
         """The sequences that have ended since the last call, in the order of their ends."""
@@ -180,6 +196,8 @@ class Scheduler:
         read, and for one page more of each that runs."""
         while self._waiting:
             one = self._waiting[0]
+            if not self._pool.can_start:
+                return
             spare = len(self._running)
             room = self._pool.available - spare
             if (
@@ -188,7 +206,7 @@ class Scheduler:
                 and room <= self._refused[1]
             ):
                 return  # a long prompt's pages are not sought again at every step
-            cached = self._pool.claim(one.tokens) if one.reuse else Cached()
+            cached = self._pool.claim(one.tokens, reuse=one.reuse)
             missing = self._pool.needs(cached, one.length + 1)
             if missing > self._pool.available - spare:
                 self._pool.release(cached)

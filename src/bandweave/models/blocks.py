@@ -5,6 +5,7 @@ from __future__ import annotations
 from bandweave.models.cut import columns, heads, kv_heads
 from bandweave.models.graph import HIDDEN, Graph, Value
 from bandweave.models.spec import (
+    GateSpec,
     HeadsSpec,
     LatentSpec,
     LayerSpec,
@@ -14,15 +15,19 @@ from bandweave.models.spec import (
     ModelSpec,
 )
 
+_L2_EPS = 1e-6  # of the norms of a delta net's queries and keys, in no config
+
 
 def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
     """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245), with rope where there is
     one; the heads' outputs, side by side."""
     dim = attention.head_dim
     kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
-    q, k, v = g.linear(
+    queries = heads(attention.num_heads, dim)
+    gates = (("q_gate_proj", queries),) if attention.output_gate else ()
+    q, k, v, *gate_of = g.linear(
         y,
-        (("q_proj", heads(attention.num_heads, dim)), ("k_proj", kv), ("v_proj", kv)),
+        (("q_proj", queries), ("k_proj", kv), ("v_proj", kv), *gates),
         bias=attention.qkv_bias,
     )
     if attention.qk_norm == "head":
@@ -33,7 +38,7 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
     if attention.rope is not None:
         q = g.rope(q, attention.rope)
         k = g.rope(k, attention.rope)
-    return g.attention(
+    attended = g.attention(
         q,
         k,
         v,
@@ -43,6 +48,9 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
         cap=attention.score_cap,
         sinks=attention.sinks,
     )
+    for one in gate_of:
+        attended = g.gated_mul(one, attended, GateSpec(function="sigmoid"), out="gated_heads")
+    return attended
 
 
 def attend_latent(g: Graph, y: Value, attention: LatentSpec) -> Value:
@@ -61,6 +69,27 @@ def attend_latent(g: Graph, y: Value, attention: LatentSpec) -> Value:
     return g.latent_attention(q, kv, attention)
 
 
+def attend_linear(g: Graph, y: Value, attention: LinearSpec) -> Value:
+    """Gated delta net (Yang et al. 2024, arXiv:2412.06464) as Qwen3-Next has it; the heads'
+    outputs."""
+    count, sharing = attention.key_heads, attention.sharing
+    keys, each = heads(count, attention.key_dim), heads(count, sharing)
+    values = heads(count, sharing * attention.value_dim)
+    q, k, v, z, write, decay = g.linear(
+        y,
+        (
+            ("delta_q_proj", keys), ("delta_k_proj", keys), ("delta_v_proj", values),
+            ("delta_z_proj", values), ("delta_write_proj", each), ("delta_decay_proj", each),
+        ),
+    )  # fmt: skip
+    q, k, v = g.short_conv((q, k, v), attention.conv_kernel)
+    q = g.l2_norm(q, attention.key_dim, _L2_EPS, factor=attention.key_dim**-0.5)
+    k = g.l2_norm(k, attention.key_dim, _L2_EPS)
+    out = g.delta_rule(q, k, v, g.delta_gates(write, decay), attention)
+    out = g.head_norm(out, "delta_norm", attention.value_dim, offset=0.0)
+    return g.gated_mul(z, out, GateSpec(function="silu"), out="delta_gated")
+
+
 def gate(g: Graph, y: Value, mlp: MlpSpec) -> Value:
     """The gated columns of an MLP (Shazeer 2020, arXiv:2002.05202)."""
     width = columns(mlp.intermediate_size)
@@ -75,7 +104,7 @@ def join(g: Graph, x: Value, layer: LayerSpec, inputs: Value, weight: str, *, bi
         return g.linear_add(x, inputs, weight, bias=bias)
     total = g.linear_sum(inputs, weight, bias=bias)
     if normed:
-        name = "attention_out_norm" if weight == "o_proj" else "mlp_out_norm"
+        name = "mlp_out_norm" if weight == "down_proj" else "attention_out_norm"
         total = g.norm(total, name, out="normed")
     return g.add(x, total, f"{weight}.add", factor=layer.residual_factor)
 
@@ -97,12 +126,15 @@ def join_mixture(g: Graph, x: Value, layer: LayerSpec, y: Value, mixture: Mixtur
 def layer_block(g: Graph, x: Value, layer: LayerSpec) -> Value:
     """Attention and an MLP, in the layer's form."""
     attention, mlp = layer.attention, layer.mlp
-    assert not isinstance(attention, LinearSpec)
     y = x if layer.form == "post" else g.norm(x, "input_norm")
-    latent = isinstance(attention, LatentSpec)
-    attended = attend_latent(g, y, attention) if latent else attend(g, y, attention)
-    bias = False if latent else attention.output_bias
-    x = join(g, x, layer, attended, "o_proj", bias=bias)
+    bias, output = False, "o_proj"
+    if isinstance(attention, LinearSpec):
+        attended, output = attend_linear(g, y, attention), "delta_o_proj"
+    elif isinstance(attention, LatentSpec):
+        attended = attend_latent(g, y, attention)
+    else:
+        attended, bias = attend(g, y, attention), attention.output_bias
+    x = join(g, x, layer, attended, output, bias=bias)
     if layer.form == "post":
         y = x
     elif layer.form != "parallel":

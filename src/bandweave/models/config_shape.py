@@ -128,8 +128,8 @@ def _attention(spec: Attention, hidden: int) -> AttentionShape:
 
 def _heads(spec: HeadsSpec, hidden: int) -> AttentionShape:
     queries, keys = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
-    parameters = hidden * (queries * (2 if spec.output_gate else 1) + 2 * keys) + queries * hidden
-    parameters += queries + 2 * keys if spec.qkv_bias else 0
+    made = queries * (2 if spec.output_gate else 1) + 2 * keys
+    parameters = hidden * made + queries * hidden + (made if spec.qkv_bias else 0)
     parameters += hidden if spec.output_bias else 0
     parameters += {"": 0, "head": 2 * spec.head_dim, "all": queries + keys}[spec.qk_norm]
     parameters += spec.num_heads if spec.sinks else 0

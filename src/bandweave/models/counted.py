@@ -1,7 +1,7 @@
 """Families that are planned for and not yet run: their config.json as a ModelSpec.
 
 What is read is what counts need: sizes, windows, experts. Fields follow transformers' classes
-(``qwen3_next``, ``qwen3_5``, ``qwen3_5_moe``, ``deepseek_v32``, ``glm_moe_dsa``, ``llama4``).
+(``deepseek_v32``, ``glm_moe_dsa``, ``llama4``).
 A family that is run has a file of its own. Knows no files.
 """
 
@@ -12,22 +12,17 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_mixture import mixture_of, sparse_after_first, sparse_by_step
+from bandweave.models.config_mixture import mixture_of, sparse_after_first
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
-from bandweave.models.config_window import FULL
 from bandweave.models.spec import (
     IndexSpec,
     LatentSpec,
     LayerSpec,
-    LinearSpec,
     MixtureSpec,
-    Mlp,
     ModelSpec,
     RouterSpec,
 )
 from bandweave.shown import shown
-
-_LINEAR = "linear_attention"
 
 
 def counted_spec(config: Config) -> ModelSpec:
@@ -47,42 +42,6 @@ def counted_spec(config: Config) -> ModelSpec:
         raise
     except ValueError as error:
         raise ConfigError(f"config.json: {error}") from error
-
-
-# --- Qwen3-Next, Qwen3.5 and 3.6 ---
-
-
-def _qwen(config: Config) -> tuple[LayerSpec, ...]:
-    """Three layers with a recurrent state to one with a cache."""
-    count = fields.integer(config, "num_hidden_layers")
-    kinds = fields.texts(config, "layer_types")
-    if kinds and (len(kinds) != count or not set(kinds) <= {FULL, _LINEAR}):
-        raise ConfigError(f"config.json: layer_types do not name the {count} layers' kinds")
-    if not kinds:
-        step = fields.integer(config, "full_attention_interval", 4)
-        kinds = [_LINEAR if (index + 1) % step else FULL for index in range(count)]
-    bias = fields.flag(config, "attention_bias", False)
-    heads = heads_of(config, qkv_bias=bias, output_bias=bias, qk_norm="head", output_gate=True)
-    linear = LinearSpec(
-        key_heads=fields.integer(config, "linear_num_key_heads"),
-        value_heads=fields.integer(config, "linear_num_value_heads"),
-        key_dim=fields.integer(config, "linear_key_head_dim"),
-        value_dim=fields.integer(config, "linear_value_head_dim"),
-        conv_kernel=fields.integer(config, "linear_conv_kernel_dim"),
-    )
-    sparse = sparse_by_step(config) if config.get("num_experts") else [False] * count
-    mlps: dict[bool, Mlp] = {}
-    if any(sparse):
-        shared = fields.integer(config, "shared_expert_intermediate_size")
-        mlps[True] = mixture_of(config, experts="num_experts", shared_size=shared, shared_gate=True)
-    if not all(sparse):
-        mlps[False] = mlp_of(config)
-
-    def layer(key: tuple[str, bool]) -> LayerSpec:
-        kind, routes = key
-        return LayerSpec(attention=heads if kind == FULL else linear, mlp=mlps[routes])
-
-    return layers_of(list(zip(kinds, sparse, strict=True)), layer)
 
 
 # --- DeepSeek V3.2 and GLM-5 ---
@@ -149,6 +108,5 @@ def _llama4(config: Config) -> tuple[LayerSpec, ...]:
 
 #: By ``model_type``, of a multimodal model that of its ``text_config``.
 _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], tuple[LayerSpec, ...]]] = {
-    "qwen3_next": _qwen, "qwen3_5_text": _qwen, "qwen3_5_moe_text": _qwen,
     "deepseek_v32": _indexed, "glm_moe_dsa": _indexed, "llama4_text": _llama4,
 }  # fmt: skip

@@ -15,9 +15,9 @@ from enum import Enum
 
 from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, heads, vocabulary
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import GateSpec, LatentSpec, MixtureSpec, ModelSpec
+from bandweave.models.spec import GateSpec, LatentSpec, LinearSpec, MixtureSpec, ModelSpec
 
-Attributes = Mapping[str, int | float | str | RopeSpec | MixtureSpec | LatentSpec]
+Attributes = Mapping[str, int | float | str | RopeSpec | MixtureSpec | LatentSpec | LinearSpec]
 
 
 class Split(Enum):
@@ -97,9 +97,10 @@ HIDDEN = "hidden"
 class Graph:
     """The operations of one step, in order. Kinds: ``embed``, ``rms_norm``, ``linear``,
     ``layer_norm``, ``head_norm``, ``part_norm``, ``norm_of_all``, ``rope``, ``attention``,
-    ``latent_attention``, ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``,
-    ``expert_linear``, ``expert_add``, ``expert_sum``, ``logits``; in the pass that drafts also
-    ``pick_rows`` and ``norm_beside``."""
+    ``latent_attention``, ``short_conv``, ``l2_norm``, ``delta_gates``, ``delta_rule``,
+    ``gated_mul``, ``linear_add``, ``linear_sum``, ``add``, ``route``, ``expert_linear``,
+    ``expert_add``, ``expert_sum``, ``logits``; in the pass that drafts also ``pick_rows`` and
+    ``norm_beside``."""
 
     spec: ModelSpec
     ops: list[GraphOp] = field(default_factory=list)
@@ -202,10 +203,59 @@ class Graph:
             "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
         )
 
-    def head_norm(self, value: Value, weight: str, head_dim: int) -> Value:
-        """RMS norm of each head on its own, in place."""
+    def head_norm(
+        self, value: Value, weight: str, head_dim: int, *, offset: float | None = None
+    ) -> Value:
+        """RMS norm of each head on its own, in place; ``offset``: added to its weights, the model's
+        where None."""
         vector = self._weight(weight, (head_dim,), Split.REPLICATED)
-        return self._emit("head_norm", weight, (value,), (value,), weights=(vector,))[0]
+        own = self.spec.norm_offset if offset is None else offset
+        return self._emit(
+            "head_norm", weight, (value,), (value,), weights=(vector,), attributes={"offset": own}
+        )[0]
+
+    def short_conv(self, values: tuple[Value, ...], kernel: int) -> tuple[Value, ...]:
+        """SiLU of a causal convolution over ``kernel`` rows of a sequence, channel by channel, of
+        values that one product made side by side; ``X_conv`` are the weights of a value ``X``,
+        ``[channels, kernel]``, the latest row's last."""
+        weights = tuple(
+            self._weight(f"{one.name}_conv", (one.width, kernel), Split.ALL_TO_SHARDED, one.cut)
+            for one in values
+        )
+        made = tuple(replace(one, name=f"{one.name}_mixed") for one in values)
+        return self._emit(
+            "short_conv", "short_conv", values, made, weights=weights,
+            attributes={"kernel": kernel},
+        )  # fmt: skip
+
+    def l2_norm(self, value: Value, dim: int, eps: float, *, factor: float = 1.0) -> Value:
+        """Each head of ``dim`` elements over the root of its sum of squares and ``eps``, times
+        ``factor``, in place."""
+        attributes = {"dim": dim, "eps": eps, "factor": factor}
+        return self._emit(
+            "l2_norm", f"{value.name}_norm", (value,), (value,), attributes=attributes
+        )[0]
+
+    def delta_gates(self, write: Value, decay: Value) -> Value:
+        """What each value head writes, ``sigmoid(write)``, and keeps of its state,
+        ``exp(-exp(delta_rate) * softplus(decay + delta_step))``: the former of all heads, then the
+        latter."""
+        vectors = tuple(
+            self._weight(name, (decay.width,), Split.ALL_TO_SHARDED, decay.cut)
+            for name in ("delta_rate", "delta_step")
+        )
+        out = Value(name="delta_gates", width=2 * decay.width, cut=decay.cut)
+        return self._emit(
+            "delta_gates", "delta_gates", (write, decay), (out,), weights=vectors
+        )[0]  # fmt: skip
+
+    def delta_rule(self, q: Value, k: Value, v: Value, gates: Value, spec: LinearSpec) -> Value:
+        """The gated delta rule (Yang et al. 2024, arXiv:2412.06464), row after row of a sequence;
+        ``q``, ``k`` and ``v`` lie side by side."""
+        out = Value(name="delta_out", width=v.width, cut=v.cut)
+        return self._emit(
+            "delta_rule", "delta_rule", (q, k, v, gates), (out,), attributes={"linear": spec}
+        )[0]  # fmt: skip
 
     def norm_of_all(self, q: Value, k: Value, q_weight: str, k_weight: str) -> tuple[Value, Value]:
         """RMS norms of queries and of keys, each over all of its heads together, in place."""
@@ -283,10 +333,10 @@ class Graph:
             "part_norm", weight, (value,), (value,), weights=(vector,), attributes={"eps": eps}
         )[0]
 
-    def gated_mul(self, gate: Value, up: Value, spec: GateSpec) -> Value:
-        """``f(gate) * up``."""
-        out = Value(name="gated", width=gate.width, cut=gate.cut)
-        return self._emit("gated_mul", "gated_mul", (gate, up), (out,), attributes=vars(spec))[0]
+    def gated_mul(self, gate: Value, up: Value, spec: GateSpec, *, out: str = "gated") -> Value:
+        """``f(gate) * up``; ``out`` names what it gives."""
+        value = Value(name=out, width=gate.width, cut=gate.cut)
+        return self._emit("gated_mul", f"{out}_mul", (gate, up), (value,), attributes=vars(spec))[0]
 
     def linear_add(self, x: Value, inputs: Value, weight: str, *, bias: bool = False) -> Value:
         """``x + inputs @ weight.T``, ``sharded_to_all``: where the nodes' sums meet."""

@@ -28,6 +28,7 @@ class Placed(NamedTuple):
     period: int
     transposed: bool
     shared: bool  # whether other tensors lie there too
+    middle: bool  # whether an axis of one stands between rows and columns
 
 
 class Places:
@@ -54,7 +55,7 @@ class Places:
         name, shape = filled(place.tensor, numbers), weight.shape
         rows, first, run = shape[0], 0, shape[0]
         if place.whole:
-            return Placed(name, shape, 0, first, run, rows, False, False)
+            return Placed(name, shape, 0, first, run, rows, False, False, False)
         layer = self._spec.layer(int(numbers[0])) if numbers else None
         groups = 1
         if place.parts:
@@ -64,14 +65,16 @@ class Places:
                 raise ValueError(f"{sizes} rows in {groups} groups cannot hold {weight.name}")
             rows, run = sum(sizes), shape[0] // groups
             first = sum(sizes[: place.index]) // groups
-        stored: tuple[int, ...] = (rows, *shape[1:])
+        stored: tuple[int, ...] = (rows, *((1,) if place.middle else ()), *shape[1:])
         if place.transposed:
             stored = stored[::-1]
         if place.entry:
             stored = (_ask(_experts, layer), *stored)
         entry = int(numbers[1]) if place.entry else 0
         transposed = place.transposed and len(shape) == 2
-        return Placed(name, stored, entry, first, run, rows // groups, transposed, True)
+        return Placed(
+            name, stored, entry, first, run, rows // groups, transposed, True, place.middle
+        )
 
     def _rows(self, part: Rows, numbers: tuple[str, ...], layer: LayerSpec | None) -> int:
         if isinstance(part, int):

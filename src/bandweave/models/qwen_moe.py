@@ -16,8 +16,9 @@ from bandweave.models.config_mixture import mixture_of, sparse_by_step
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, kinds_from_a_layer_on, windows
+from bandweave.models.qwen_names import SHARED_EXPERT
 from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
-from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, experts
+from bandweave.models.tensor_names import DECODER, QK_NORMS, Names
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -53,17 +54,7 @@ OWN_FIELDS: tuple[str, ...] = (
     "use_qk_norm",
     "qk_layernorm",
 )
-_SHARED = "model.layers.{}.mlp.shared_expert"
-TENSOR_NAMES: Names = {
-    **DECODER,
-    **experts(),
-    **QK_NORMS,
-    "layers.{}.router": "model.layers.{}.mlp.gate.weight",
-    "layers.{}.shared_expert.gate": "model.layers.{}.mlp.shared_expert_gate.weight",
-    "layers.{}.shared_expert.gate_proj": f"{_SHARED}.gate_proj.weight",
-    "layers.{}.shared_expert.up_proj": f"{_SHARED}.up_proj.weight",
-    "layers.{}.shared_expert.down_proj": f"{_SHARED}.down_proj.weight",
-}
+TENSOR_NAMES: Names = {**DECODER, **QK_NORMS, **SHARED_EXPERT}
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:

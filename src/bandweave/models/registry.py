@@ -19,6 +19,8 @@ from bandweave.models import (
     phi3,
     qwen2,
     qwen3,
+    qwen3_5,
+    qwen3_next,
     qwen_moe,
     seed_oss,
     smollm3,
@@ -35,7 +37,7 @@ _FAMILIES: Mapping[str, ModuleType] = {
     "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma": gemma, "phi3": phi3, "glm4": glm4,
     "olmo2": olmo2, "granite": granite, "smollm3": smollm3, "seed_oss": seed_oss,
     "cohere2": cohere2, "qwen_moe": qwen_moe, "mixtral": mixtral, "deepseek": deepseek,
-    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss,
+    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "qwen3_next": qwen3_next, "qwen3_5": qwen3_5,
 }  # fmt: skip
 
 
@@ -90,6 +92,16 @@ def architecture_of(config: Config) -> str:
     supported = ", ".join(supported_architectures())
     what = shown(named)[1:-1] if named is not None else f"model_type {shown(model_type)}"
     raise ConfigError(f"{what} is not supported; supported are {supported}")
+
+
+def text_part(config: Config) -> Config:
+    """The config of the model that reads and writes text within a multimodal one; the config itself
+    where it is none."""
+    text = fields.table(config, "text_config")
+    if not text:
+        return config
+    kept = {name: config[name] for name in ("tie_word_embeddings",) if name in config}
+    return {**text, **kept, "architectures": [architecture_of({**text, "architectures": None})]}
 
 
 def default_end_token(config: Config) -> int | None:

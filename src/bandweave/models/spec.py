@@ -17,6 +17,9 @@ MOST_LAYERS = 4096
 MOST_SIZE = 1 << 28
 MOST_HEAD_DIM = 1 << 16
 MOST_EXPERTS = 1 << 14
+MOST_HEADS = 1 << 12  # with a state
+MOST_STATE_DIM = 1 << 10
+MOST_KERNEL = 1 << 6
 MOST_POSITIONS = 1 << 31
 MOST_WEIGHTS = 1 << 42  # of one tensor
 
@@ -126,13 +129,32 @@ class LatentSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSpec:
-    """Gated delta net (arXiv:2412.06464) as Qwen3-Next has it: a state instead of a cache."""
+    """Gated delta net (Yang et al. 2024, arXiv:2412.06464) as Qwen3-Next has it: a state instead of
+    a cache.
+
+    Each of ``key_heads`` heads of queries and keys serves as many of the ``value_heads``, in order;
+    a value head's state is a matrix of ``key_dim`` by ``value_dim``. Queries, keys and values first
+    go through a causal convolution over ``conv_kernel`` rows, channel by channel.
+    """
 
     key_heads: int
     value_heads: int
     key_dim: int
     value_dim: int
     conv_kernel: int
+
+    def __post_init__(self) -> None:
+        _check(self, key_heads=MOST_HEADS, value_heads=MOST_HEADS, key_dim=MOST_STATE_DIM)
+        _check(self, value_dim=MOST_STATE_DIM, conv_kernel=MOST_KERNEL)
+        if self.value_heads % self.key_heads:
+            raise ValueError(
+                f"{self.value_heads} value heads cannot share {self.key_heads} key heads evenly"
+            )
+
+    @property
+    def sharing(self) -> int:
+        """Value heads that share a key head."""
+        return self.value_heads // self.key_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +332,11 @@ class ModelSpec:
         return self.layers[index]
 
     @cached_property
+    def has_state(self) -> bool:
+        """Whether some layer has a recurrent state."""
+        return any(isinstance(layer.attention, LinearSpec) for layer in self.layers)
+
+    @cached_property
     def heads(self) -> HeadsSpec:
         """The first layer's attention, whose heads, and their sizes, are those of all layers."""
         first = self.layers[0].attention
@@ -345,8 +372,11 @@ class ModelSpec:
 
 def _width(layer: LayerSpec) -> int:
     """Rows of the largest matrix that reads the residual."""
-    attention = layer.attention
-    heads = attention.num_heads * attention.head_dim if isinstance(attention, HeadsSpec) else 1
+    attention, heads = layer.attention, 1
+    if isinstance(attention, HeadsSpec):
+        heads = attention.num_heads * attention.head_dim
+    if isinstance(attention, LinearSpec):
+        heads = attention.value_heads * attention.value_dim
     return max(heads, layer.mlp.intermediate_size)
 
 

@@ -26,7 +26,8 @@ class Slice:
     none where they are this tensor's alone. ``index``: which part is meant. ``groups``: the parts
     are cut into so many pieces each, which take turns: 1 for part after part, as many as there are
     rows for parts that take turns row by row. ``entry``: the stored tensor is a stack with an entry
-    for each expert. ``transposed``: what is stored is ``[inputs, outputs]``; rows are still those
+    for each expert. ``middle``: an axis of one stands between rows and columns, as convolutions
+    have it. ``transposed``: what is stored is ``[inputs, outputs]``; rows are still those
     of the outputs. All of it also holds for vectors, whose elements are rows.
     """
 
@@ -36,11 +37,12 @@ class Slice:
     groups: int | Callable[[LayerSpec], int] = 1
     entry: bool = False
     transposed: bool = False
+    middle: bool = False
 
     @cached_property
     def whole(self) -> bool:
         """Whether it is just the stored tensor."""
-        return not self.parts and not self.entry and not self.transposed
+        return not (self.parts or self.entry or self.transposed or self.middle)
 
 
 Place = str | Slice
@@ -53,12 +55,16 @@ def fused(
     groups: int | Callable[[LayerSpec], int] = 1,
     entry: bool = False,
     transposed: bool = False,
+    middle: bool = False,
 ) -> dict[str, Slice]:
     """A table for tensors that are stored as one: bandweave's names of its rows, in their order.
 
     ``fused("model.layers.{}.mlp.gate_up_proj.weight", "layers.{}.gate_proj", "layers.{}.up_proj")``
     """
-    one = Slice(tensor=tensor, parts=parts, groups=groups, entry=entry, transposed=transposed)
+    one = Slice(
+        tensor=tensor, parts=parts, groups=groups, entry=entry, transposed=transposed,
+        middle=middle,
+    )  # fmt: skip
     return {part: replace(one, index=index) for index, part in enumerate(parts)}
 
 

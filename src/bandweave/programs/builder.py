@@ -10,6 +10,7 @@ from bandweave.programs.program import (
     Op,
     Part,
     Program,
+    StateShape,
     Vector,
     View,
     Weight,
@@ -26,6 +27,7 @@ class Builder:
         self.embedding: Part | None = None
         self.layer: int | None = None
         self._caches: list[CacheShape] = []
+        self._states: list[StateShape] = []
         self._frequencies: dict[RopeSpec, RopeTable] = {}
         self._ops: list[Op] = []
         self._drafts_from: int | None = None
@@ -44,6 +46,7 @@ class Builder:
             weights=self.weights,
             vectors=self.vectors,
             caches=tuple(self._caches),
+            states=tuple(self._states),
             frequencies=tuple(self._frequencies.values()),
             ops=tuple(self._ops),
             embedding=self.embedding,
@@ -62,6 +65,11 @@ class Builder:
         """The index of a new cache."""
         self._caches.append(shape)
         return len(self._caches) - 1
+
+    def state(self, shape: StateShape) -> int:
+        """The index of a new state."""
+        self._states.append(shape)
+        return len(self._states) - 1
 
     def table(self, rope: RopeSpec) -> int:
         """The index of a rope's table of frequencies, which all that turn by it share."""

@@ -7,6 +7,7 @@ the pass that drafts (-1: none); then the lists of
 
 ==============  ===================================================================================
 caches          ints kv_heads, k_dim, v_dim, whether latent
+states          ints heads, k_dim, v_dim, row, history
 frequencies     a list of float64, then a float64: what multiplies cosines and sines
 buffers         ints width, whether a grid, whether of rows that ask for logits
 weights         ints inputs, unit, outputs
@@ -44,6 +45,9 @@ def encode(program: Program) -> bytes:
     out += _count(program.caches)
     for cache in program.caches:
         out += ints(cache.kv_heads, cache.k_dim, cache.v_dim, cache.latent)
+    out += _count(program.states)
+    for state in program.states:
+        out += ints(state.heads, state.k_dim, state.v_dim, state.row, state.history)
     out += _count(program.frequencies)
     for table in program.frequencies:
         out += _count(table)

@@ -16,6 +16,7 @@ from bandweave.models.graph import Split as WeightSplit
 from bandweave.models.rope import RopeSpec
 from bandweave.programs import (
     lowering_all_heads,
+    lowering_delta,
     lowering_further,
     lowering_latent,
     lowering_mixture,
@@ -158,7 +159,8 @@ class Lowering:
         if (view := self._own_view(op.inputs[0])) is not None:
             (weight,) = op.weights
             dim = weight.shape[0]
-            self.norm(op, view, view, groups=view.width // dim, dim=dim)
+            offset = float(_number(op, "offset"))
+            self.norm(op, view, view, groups=view.width // dim, dim=dim, offset=offset)
 
     def _part_norm(self, op: GraphOp) -> None:
         (value,), (weight,) = op.inputs, op.weights
@@ -329,8 +331,10 @@ class Lowering:
         groups: int,
         dim: int,
         eps: float | None = None,
+        offset: float | None = None,
     ) -> None:
-        vector = self.replicated(op.weights[0], offset=self.spec.norm_offset)
+        own = self.spec.norm_offset if offset is None else offset
+        vector = self.replicated(op.weights[0], offset=own)
         kind = "layer_norm" if op.kind == "layer_norm" else "rms_norm"
         self.made.op(
             kind, op.name, (source,), (target,), vector=vector,
@@ -404,6 +408,10 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "expert_add": lowering_mixture.expert_add,
     "expert_sum": lowering_mixture.expert_add,
     "latent_attention": lowering_latent.latent_attention,
+    "short_conv": lowering_delta.short_conv,
+    "l2_norm": lowering_delta.l2_norm,
+    "delta_gates": lowering_delta.delta_gates,
+    "delta_rule": lowering_delta.delta_rule,
     "norm_beside": lowering_further.norm_beside,
     "pick_rows": lowering_further.pick_rows,
 }

@@ -45,6 +45,7 @@ ATTRIBUTE_TYPES: Mapping[str, str] = {
     "real": "float",
     "tag": "uint32_t",  # of an exchange: the same number on every node
     "cache": "int",  # an index into the program's caches
+    "state": "int",  # an index into the program's states
     "frequencies": "int",  # an index into the program's tables of rope frequencies
     "indices": "std::vector<int>",
     "matrices": "std::vector<int>",  # indices into the program's matrices, -1 for one elsewhere
@@ -60,13 +61,14 @@ class Operation:
     ``weight``: it reads a matrix, from the first input to the output. ``vector``: the attribute or
     operand whose size its vector has, empty for none; ``optional_vector``: it may have none.
     ``shared``: what of every row the threads of a node share out: ``"rows"`` whole ones,
-    ``"lanes"`` runs of numbers, ``"panels"`` of a matrix, ``"keys"``, ``"one"`` thread does it, or
-    the attribute that counts its pieces, which then are the same in each such operation.
+    ``"lanes"`` runs of numbers, ``"panels"`` of a matrix, ``"keys"``, ``"states"`` of sequences,
+    ``"one"`` thread does it, or the attribute that counts its pieces, which then are the same in
+    each such operation.
 
     ``cost``: what it takes time for (programs/work.py): ``"product"``, ``"experts"``,
-    ``"heads"``, ``"attention"``, ``"elements"`` of its first input, ``"sum"``, ``"message"`` or
-    ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own where empty.
-    ``item``: of the bill of a step.
+    ``"heads"``, ``"attention"``, ``"state"``, ``"elements"`` of its first input, ``"sum"``,
+    ``"message"`` or ``"nothing"``. ``timed_as``: the kind of elements that it is timed as, its own
+    where empty. ``item``: of the bill of a step.
     """
 
     kind: str
@@ -88,8 +90,9 @@ def _attributes(**types: str) -> tuple[Attribute, ...]:
 
 
 #: The functions of a gate: SiLU, tanh's approximation of GELU, and gpt-oss's, which bounds the gate
-#: from above and ``up`` on both sides by ``limit``: ``(up + 1) * gate * sigmoid(alpha * gate)``.
-GATES = ("silu", "gelu_tanh", "clamped_silu")
+#: from above and ``up`` on both sides by ``limit``: ``(up + 1) * gate * sigmoid(alpha * gate)``;
+#: and the logistic function alone.
+GATES = ("silu", "gelu_tanh", "clamped_silu", "sigmoid")
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -271,6 +274,52 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
         shared="keys",
         cost="attention",
+        item="attention",
+    ),
+    Operation(
+        kind="short_conv",
+        does="y = silu of the sum of kernel rows of x, the last of them the row's own, each times "
+        "its weight of the channel; a sequence's rows before the step's are in its state; vector: "
+        "kernel weights a channel, weights in all",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y", width=("x",)),),
+        vector="weights",
+        attributes=_attributes(state="state", kernel="count", weights="count"),
+        shared="states",
+        timed_as="gated_mul",
+    ),
+    Operation(
+        kind="l2_norm",
+        does="y = x / root(sum of squares + eps) * factor, over each of groups groups of dim "
+        "elements",
+        inputs=(Operand(name="x", width=("groups", "dim")),),
+        outputs=(Operand(name="y", width=("x",)),),
+        attributes=_attributes(groups="count", dim="count", eps="real", factor="real"),
+        shared="groups",
+        timed_as="rms_norm",
+    ),
+    Operation(
+        kind="delta_gates",
+        does="y [T, 2 heads] = sigmoid(write), then exp(-exp(rate) * softplus(decay + step)); x is "
+        "write and decay of all heads, the vector rate and step",
+        inputs=(Operand(name="x"),),
+        outputs=(Operand(name="y", width=("x",)),),
+        vector="x",
+        attributes=_attributes(heads="count"),
+        timed_as="gated_mul",
+    ),
+    Operation(
+        kind="delta_rule",
+        does="y = what each value head's state S [k_dim, v_dim] gives for its query once the row "
+        "has changed it: S = decay S, S += key (write (value - key S)); x is queries and keys of "
+        "key_heads heads, then values; gates are write and decay of all value heads",
+        inputs=(Operand(name="x"), Operand(name="gates")),
+        outputs=(Operand(name="y", width=("heads", "v_dim")),),
+        attributes=_attributes(
+            state="state", heads="count", key_heads="count", k_dim="count", v_dim="count"
+        ),
+        shared="states",
+        cost="state",
         item="attention",
     ),
     Operation(

@@ -173,6 +173,19 @@ class CacheShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateShape:
+    """What a layer remembers of a sequence, on a node, in the place of a cache: a float32 matrix
+    ``[k_dim, v_dim]`` for each of ``heads`` heads, and ``row`` numbers of each of the last rows:
+    ``history`` of them always, and those that may have been drafted wrong."""
+
+    heads: int = 0
+    k_dim: int = 0
+    v_dim: int = 0
+    row: int
+    history: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Program:
     """All that a node computes in a step. Print it to read it.
 
@@ -189,6 +202,7 @@ class Program:
     weights: Mapping[str, Weight]
     vectors: Mapping[str, Vector]
     caches: tuple[CacheShape, ...] = ()
+    states: tuple[StateShape, ...] = ()
     frequencies: tuple[RopeTable, ...] = ()
     ops: tuple[Op, ...]
     embedding: Part | None = None

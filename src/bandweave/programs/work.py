@@ -22,6 +22,7 @@ from bandweave.programs.split import Split
 
 FRAME_BYTES = _native.FRAME_BYTES  # the header of every message
 PAGE = _native.PAGE_SIZE  # positions of a KV page
+_STATE_NUMBERS = 5  # of a sequence, in the header of a step
 _LANES = 16  # numbers that a thread takes at least
 
 
@@ -147,7 +148,8 @@ class _Work:
         everyone = tuple(range(split.num_nodes))
         opening: list[Meeting] = []
         if len(everyone) > 1:
-            head = 16 + 4 * (4 * step.rows + step.slots * step.pages)
+            numbers = _STATE_NUMBERS if any(one.states for one in self.programs) else 0
+            head = 16 + 4 * (4 * step.rows + step.slots * (step.pages + numbers))
             opening.append(_send(0, everyone[1:], head, "control"))
         opening += self._messages(split.stages[0], "embed")
         yield Segment(local=self._angles(), meetings=tuple(opening)), 1
@@ -239,6 +241,17 @@ class _Work:
                     heads=op.number("heads"),
                     kv_heads=kv_heads,
                     dim=(op.number("k_dim") + op.number("v_dim")) / 2,
+                )
+            ]
+        if table.cost == "state":
+            # A row's change of a state goes twice through it: as attention to so many keys does.
+            return [
+                Attention(
+                    rows=rows,
+                    keys=float(op.number("k_dim")),
+                    heads=op.number("heads"),
+                    kv_heads=op.number("heads"),
+                    dim=float(op.number("v_dim")),
                 )
             ]
         if table.cost == "product":

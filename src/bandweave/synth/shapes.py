@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from bandweave.models.known_models import known_config, known_model, model_names
-from bandweave.models.registry import spec_from_config
+from bandweave.models.registry import spec_from_config, text_part
 from bandweave.models.spec import ModelSpec
 from bandweave.synth.shrinking import SIZES, changed, size_of
 
@@ -86,7 +86,7 @@ def find_shape(name: str, **sizes: int | None) -> Shape:
 @lru_cache(maxsize=1)
 def _shapes() -> Mapping[str, Shape]:
     return {
-        name: Shape(name=name, fields=known_config(name))
+        name: Shape(name=name, fields=text_part(known_config(name)))
         for name in model_names()
         if known_model(name).runs_on_bandweave
     }

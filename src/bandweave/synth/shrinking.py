@@ -65,6 +65,8 @@ def changed(fields: Fields, sizes: Mapping[str, int]) -> tuple[dict[str, Any], l
         _follow_layers(fields, result, notes)
     if "heads" in sizes and "kv_heads" not in sizes:
         _follow_heads(fields, result, notes)
+    if "heads" in sizes and "linear_num_key_heads" in fields:
+        _follow_states(fields, result, notes)
     if "experts" in sizes or "experts_per_token" in sizes:
         _follow_experts(result, notes)
     if "expert_intermediate" in sizes:
@@ -104,6 +106,15 @@ def _follow_heads(old: Fields, fields: dict[str, Any], notes: list[str]) -> None
     wanted = max(1, heads * before // old["num_attention_heads"])
     kept = next(count for count in range(wanted, 0, -1) if heads % count == 0)
     _set(fields, "num_key_value_heads", kept, notes)
+
+
+def _follow_states(old: Fields, fields: dict[str, Any], notes: list[str]) -> None:
+    """As many heads with states to a query head as before, each key head of as many values."""
+    heads, before = fields["num_attention_heads"], old["num_attention_heads"]
+    keys, values = old["linear_num_key_heads"], old["linear_num_value_heads"]
+    count = max(1, keys * heads // before)
+    _set(fields, "linear_num_key_heads", count, notes)
+    _set(fields, "linear_num_value_heads", count * max(1, values // keys), notes)
 
 
 def _follow_experts(fields: dict[str, Any], notes: list[str]) -> None:

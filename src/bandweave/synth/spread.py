@@ -23,6 +23,13 @@ class Spread(NamedTuple):
     deviation: float
 
 
+#: Vectors of gated delta nets: their norm has no offset; states are forgotten over some ten rows.
+_DELTA = {
+    "delta_norm": Spread(1.0, _SMALL), "delta_rate": Spread(-2.0, 1.0),
+    "delta_step": Spread(0.0, _SMALL),
+}  # fmt: skip
+
+
 def spread_of(spec: ModelSpec, weight: WeightSpec) -> Spread:
     """That of a tensor's weights.
 
@@ -35,6 +42,8 @@ def spread_of(spec: ModelSpec, weight: WeightSpec) -> Spread:
     if len(weight.shape) == 1:
         if part == "sinks":
             return Spread(0.0, 1.0)
+        if part in _DELTA:
+            return _DELTA[part]
         is_norm = part not in ("bias", "correction")
         return Spread(1.0 - spec.norm_offset if is_norm else 0.0, _SMALL)
     if weight.name == "embed_tokens" and not spec.tied_embeddings:

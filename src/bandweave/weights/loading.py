@@ -194,7 +194,7 @@ class _Loading:
             self._learn(part, blocks_of(part.unit, part.along))
 
     def read_vector(self, part: Part) -> npt.NDArray[np.float32]:
-        """``[size]``; so small that nothing is gained by knowing it."""
+        """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
         stored = self._source.read(part.tensor, part.rows)
         values = widen(stored)
         if not np.isfinite(values).all():
@@ -202,7 +202,7 @@ class _Loading:
         first = blocks_of(part.unit, part.rows).start
         sums = sum_values(stored, part.rows.start, part.unit)
         self.content.learn(part.tensor, part.unit, self._source.shape(part.tensor), first, sums)
-        return values
+        return values.reshape(-1)
 
     def _known(self) -> Content:
         """What a cache remembers of the tensors that are needed."""

@@ -38,6 +38,12 @@ class ReferenceBackend:
             for cache in program.caches
         )
 
+    def state_bytes(self, program: Program, max_drafted: int) -> int:
+        return sum(
+            4 * (one.heads * one.k_dim * one.v_dim + (one.history + max_drafted) * one.row)
+            for one in program.states
+        )
+
     def work_bytes(self, program: Program, options: ExecutorOptions) -> int:
         return options.max_rows * sum(
             (8 if buffer.dtype == "grid" else 4) * buffer.width
@@ -70,6 +76,8 @@ class ReferenceBackend:
             program,
             ReferenceWeights(matrices=matrices, vectors=weights.vectors),
             num_pages=options.num_pages,
+            num_states=options.num_states,
+            max_drafted=options.max_drafted,
             kv_dtype=options.kv_format,
             exchange=exchange,
         )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bandweave.executors.exchange import Alone, StepExchange
 from bandweave.executors.executor import Step, StepError
-from bandweave.executors.reference import math
+from bandweave.executors.reference import delta, math
 from bandweave.executors.reference.attention import LayerCache, attention
 from bandweave.executors.reference.math import F32
 from bandweave.executors.reference.products import (
@@ -27,6 +27,7 @@ from bandweave.executors.reference.products import (
     to_grid,
 )
 from bandweave.executors.reference.routing import Router, route
+from bandweave.executors.reference.states import LayerState, StateBook, Turn
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.stored import stored
@@ -45,6 +46,8 @@ class ReferenceExecutor:
         weights: ReferenceWeights,
         *,
         num_pages: int,
+        num_states: int = 16,
+        max_drafted: int = 16,
         kv_dtype: str = "f16",
         exchange: StepExchange | None = None,
     ) -> None:
@@ -68,6 +71,9 @@ class ReferenceExecutor:
             )
             for shape in program.caches
         ]
+        self._book = StateBook(num_states, max_drafted) if program.states else None
+        self._states = [LayerState(shape, num_states, max_drafted) for shape in program.states]
+        self._turns: list[Turn] = []
         self._progress = 0
         self._floats: dict[str, F32] = {}
         self._left: dict[str, F32] = {}  # of the last step
@@ -76,6 +82,7 @@ class ReferenceExecutor:
     def run(self, step: Step, embeddings: F32) -> F32:
         """Node 0: the logits ``[L, vocab_size]`` of the rows that want them; see ``Executor``."""
         assert self.program.node == 0
+        self._begin(step)
         self._exchange.open(step)
         self._run_ops(step, embeddings)
         return self._floats["logits"].copy()
@@ -93,6 +100,7 @@ class ReferenceExecutor:
         step = self._exchange.next_step()
         if step is None:
             return "left"
+        self._begin(step)
         self._run_ops(step, None)
         return "ran"
 
@@ -119,6 +127,11 @@ class ReferenceExecutor:
     def bill(self, *, decode: bool) -> dict[str, float]:
         """Nothing is accounted for: this executor is for its bytes."""
         return {}
+
+    def _begin(self, step: Step) -> None:
+        """``ValueError`` for a step that the states do not allow; then nothing has changed."""
+        if self._book is not None:
+            self._turns = self._book.turns(step)
 
     def _run_ops(self, step: Step, embeddings: F32 | None) -> None:
         self._allocate(step)
@@ -259,6 +272,32 @@ class ReferenceExecutor:
     def _gated_mul(self, op: Op, step: Step) -> None:
         (gate, up), (target,) = op.inputs, op.outputs
         self._set(target, _gate(op, self._get(gate), self._get(up)))
+
+    def _short_conv(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        weights = self._vector(op)
+        assert weights is not None
+        state = self._states[op.number("state")]
+        x_TN, kernel = self._get(source), op.number("kernel")
+        self._set(target, delta.short_conv(x_TN, weights, kernel, state, self._turns))
+
+    def _l2_norm(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        x_THD = self._heads(source, op.number("dim"))
+        self._set(target, delta.l2_norm(x_THD, op.real("eps"), op.real("factor")))
+
+    def _delta_gates(self, op: Op, step: Step) -> None:
+        (source,), (target,) = op.inputs, op.outputs
+        vector = self._vector(op)
+        assert vector is not None
+        self._set(target, delta.delta_gates(self._get(source), vector, op.number("heads")))
+
+    def _delta_rule(self, op: Op, step: Step) -> None:
+        (source, gates), (target,) = op.inputs, op.outputs
+        sizes = delta.Heads(*(op.number(name) for name in delta.Heads._fields))
+        state = self._states[op.number("state")]
+        x_TN, gates_TN = self._get(source), self._get(gates)
+        self._set(target, delta.delta_rule(x_TN, gates_TN, sizes, state, self._turns))
 
     def _head_linear(self, op: Op, step: Step) -> None:
         (source,), (target,) = op.inputs, op.outputs

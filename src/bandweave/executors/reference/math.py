@@ -155,6 +155,8 @@ def gated_mul(gate: F32, up: F32, function: str, *, limit: float = 0, alpha: flo
             inner = np.multiply(np.float32(alpha), gate)
         elif function == "gelu_tanh":
             inner = gate * fma(gate * gate, _GELU_TERMS[1], np.full_like(gate, _GELU_TERMS[0]))
+        elif function == "sigmoid":
+            return sigmoid(gate) * up
         else:
             inner = gate
         passed: F32 = np.divide(gate, np.add(one, exp(-inner)))

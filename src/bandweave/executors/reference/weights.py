@@ -46,7 +46,9 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
         pieces = [_read(source, part) for part in vector.parts]
         for part, values in zip(vector.parts, pieces, strict=True):
             _refuse_bad_values(part, values)
-        vectors[vector.name] = stored(np.concatenate(pieces) + np.float32(vector.offset))
+        vectors[vector.name] = stored(
+            np.concatenate([one.reshape(-1) for one in pieces]) + np.float32(vector.offset)
+        )
         assert vectors[vector.name].shape == (vector.size,), vector
     return ReferenceWeights(matrices=matrices, vectors=vectors)
 

@@ -24,10 +24,19 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class _Followed:
-    """An answer as far as this model has read it; its first ``agreed`` tokens are the answer's."""
+    """An answer as far as this model has read it; its first ``agreed`` tokens are the answer's.
+
+    Where the model has recurrent states, its own slot stands behind those, and guesses are read
+    into ``guesses``: a state that was led astray is of no use.
+    """
 
     cached: Cached
     agreed: int = 0
+    guesses: int = -1
+
+    @property
+    def has_state(self) -> bool:
+        return self.cached.state >= 0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,10 +44,22 @@ class _Drafting:
     """One answer's draft under way."""
 
     one: Feedback
-    cached: Cached
+    followed: _Followed
     left: int  # tokens that are wanted still
     todo: list[int]  # tokens to read before the next can be chosen
     drafted: list[int] = field(default_factory=list)
+
+    @property
+    def cached(self) -> Cached:
+        return self.followed.cached
+
+    @property
+    def slots(self) -> tuple[int, int] | None:
+        """Where guesses are read from and into."""
+        if not self.drafted or not self.followed.has_state:
+            return None
+        own, guesses = self.cached.state, self.followed.guesses
+        return (own if len(self.drafted) == 1 else guesses), guesses
 
     @property
     def greedy(self) -> bool:
@@ -67,13 +88,15 @@ class ModelDrafter(SelfContained):
         embed: Callable[[npt.NDArray[np.int32]], F32],
         *,
         num_pages: int,
+        num_states: int = 0,
         context: int,
         max_rows: int,
         exp: Callable[[F32], F32],
         progress: Callable[[], int] = lambda: 0,
     ) -> None:
         self._executor, self._embed, self._exp = executor, embed, exp
-        self._pool, self._context, self._max_rows = PagePool(num_pages), context, max_rows
+        self._pool = PagePool(num_pages, num_states)
+        self._context, self._max_rows = context, max_rows
         self._progress = progress
         self._followed: dict[int, _Followed] = {}
         self._failed = False
@@ -99,6 +122,7 @@ class ModelDrafter(SelfContained):
     def end(self, id: int) -> None:
         followed = self._followed.pop(id, None)
         if followed is not None:
+            self._pool.drop_state(followed.guesses)
             del followed.cached.tokens[followed.agreed :]
             self._pool.release(followed.cached)
 
@@ -107,14 +131,17 @@ class ModelDrafter(SelfContained):
         prompt = one.request.tokens
         followed = self._followed.get(one.id)
         if followed is None:
-            cached = self._pool.claim(prompt) if one.reuse else Cached()
+            if not self._pool.can_start:
+                return _Drafting(one=one, followed=_Followed(Cached()), left=count, todo=[])
+            cached = self._pool.claim(prompt, reuse=one.reuse)
             followed = self._followed[one.id] = _Followed(cached)
             followed.agreed = len(followed.cached.tokens)
         tokens = followed.cached.tokens
         said = [*prompt, *one.answer]
         agreed = followed.agreed
         # At least the last token is left to read: what follows it is wanted.
-        while agreed < min(len(tokens), len(said) - 1) and tokens[agreed] == said[agreed]:
+        most = agreed if followed.has_state else min(len(tokens), len(said) - 1)
+        while agreed < most and tokens[agreed] == said[agreed]:
             agreed += 1
         followed.agreed = agreed
         del tokens[agreed:]
@@ -124,7 +151,11 @@ class ModelDrafter(SelfContained):
             self._pool.grow(followed.cached, len(said) + count - 1)
         except MemoryError:
             todo = []  # others have all the pages: this sequence does without for once
-        return _Drafting(one=one, cached=followed.cached, left=count, todo=todo)
+        if followed.has_state and followed.guesses < 0:
+            followed.guesses = self._pool.spare_state()
+            if followed.guesses < 0:
+                todo = []
+        return _Drafting(one=one, followed=followed, left=count, todo=todo)
 
     def _step(self, drafting: Sequence[_Drafting]) -> None:
         room, batch, steps = self._max_rows, [], []
@@ -134,7 +165,8 @@ class ModelDrafter(SelfContained):
                 break
             room -= len(tokens)
             wants = int(len(tokens) == len(draft.todo))
-            batch.append(Rows(cached=draft.cached, tokens=tokens, wants=wants))
+            slots = draft.slots
+            batch.append(Rows(cached=draft.cached, tokens=tokens, wants=wants, slots=slots))
             steps.append((draft, wants))
         step = make_step(batch, prefill=False)
         embeddings = self._embed(step.tokens)
@@ -151,5 +183,8 @@ class ModelDrafter(SelfContained):
         for (draft, wants), rows in zip(steps, batch, strict=True):
             draft.cached.tokens += rows.tokens
             draft.todo = draft.todo[len(rows.tokens) :]
+            if draft.followed.has_state and not draft.drafted:
+                draft.followed.agreed = len(draft.cached.tokens)
+                self._pool.settle(draft.cached)
             if wants:
                 draft.take(tokens_of[id(draft)])

@@ -1,0 +1,66 @@
+"""Qwen's hybrids of a ``config.json``: which layers have a cache and which a recurrent state, and
+what either is. Knows no family and no files."""
+
+from __future__ import annotations
+
+from bandweave.models import config as fields
+from bandweave.models.config import Config, ConfigError
+from bandweave.models.config_fields import check_fields
+from bandweave.models.config_model import heads_of
+from bandweave.models.config_rope import rope
+from bandweave.models.config_window import FULL
+from bandweave.models.spec import Attention, LinearSpec
+from bandweave.shown import shown
+
+LINEAR = "linear_attention"
+
+
+def kinds_of(config: Config) -> list[str]:
+    """The kind of each layer: ``layer_types``, else one in ``full_attention_interval`` layers has a
+    cache, the last of them."""
+    count = fields.integer(config, "num_hidden_layers")
+    kinds = fields.texts(config, "layer_types")
+    if not kinds:
+        step = fields.integer(config, "full_attention_interval", 4)
+        return [LINEAR if (index + 1) % step else FULL for index in range(count)]
+    if len(kinds) != count:
+        raise ConfigError(f"config.json: layer_types has {len(kinds)} entries for {count} layers")
+    for kind in kinds:
+        if kind not in (FULL, LINEAR):
+            raise ConfigError(
+                f"config.json: layer_types has {shown(kind)}; only {FULL!r} and {LINEAR!r} are "
+                "supported"
+            )
+    return kinds
+
+
+def attention_of(config: Config) -> dict[str, Attention]:
+    """What a layer of each kind has. Heads with a cache have a gate, whatever the config says."""
+    fields.require(config, "attn_output_gate", (True,), True)
+    bias = fields.flag(config, "attention_bias", False)
+    heads = heads_of(
+        config,
+        rope=rope(config, partial=0.25),
+        qkv_bias=bias,
+        output_bias=bias,
+        qk_norm="head",
+        output_gate=True,
+    )
+    linear = LinearSpec(
+        key_heads=fields.integer(config, "linear_num_key_heads"),
+        value_heads=fields.integer(config, "linear_num_value_heads"),
+        key_dim=fields.integer(config, "linear_key_head_dim"),
+        value_dim=fields.integer(config, "linear_value_head_dim"),
+        conv_kernel=fields.integer(config, "linear_conv_kernel_dim"),
+    )
+    return {FULL: heads, LINEAR: linear}
+
+
+def text_of(config: Config, own: tuple[str, ...]) -> Config:
+    """What of a multimodal config reads and writes text: its ``text_config``, whose embedding is
+    tied where the whole says so. ``own``: fields that the family computes by."""
+    text = fields.table(config, "text_config")
+    check_fields(text, own)
+    if config.get("tie_word_embeddings") is not None:
+        text = {**text, "tie_word_embeddings": config["tie_word_embeddings"]}
+    return text
