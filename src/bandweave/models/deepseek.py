@@ -13,10 +13,11 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import refuse_biases
+from bandweave.models.config_fields import DEEPSEEK_MIXTURE, refuse_biases
 from bandweave.models.config_mixture import grouped_router, mixture_of, sparse_after_first
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
+from bandweave.models.config_window import FULL, refuse_other_kinds
 from bandweave.models.spec import LatentSpec, LayerSpec, MixtureSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, Names, experts
 from bandweave.shown import shown
@@ -63,7 +64,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 MODEL_TYPES: Mapping[str, str] = {
     "deepseek_v2": _V2, "deepseek_v3": _V3, "kimi_k2": _V3, "glm4_moe_lite": _GLM,
 }  # fmt: skip
-OWN_FIELDS: tuple[str, ...] = ("n_routed_experts", "kv_lora_rank", "rope_interleave")
+OWN_FIELDS: tuple[str, ...] = (*DEEPSEEK_MIXTURE, "kv_lora_rank", "rope_interleave")
 _SELF, _MLP = "model.layers.{}.self_attn", "model.layers.{}.mlp"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -88,6 +89,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     direct = "q_lora_rank" in config and config["q_lora_rank"] is None
     config = fields.with_defaults(config, DEFAULTS[architecture])
     refuse_biases(config, "attention_bias", "mlp_bias")
+    refuse_other_kinds(config, FULL)
     attention = _attention(config, direct, interleaved=architecture == _V2)
     dense, sparse = silu_mlp_of(config), sparse_after_first(config)
     mixture = _mixture(config, architecture) if any(sparse) else None
@@ -132,6 +134,6 @@ def _mixture(config: Config, architecture: str) -> MixtureSpec:
     return mixture_of(
         config,
         experts="n_routed_experts",
-        router=grouped_router(config, sigmoid=architecture != _V2),
+        router=grouped_router(config, experts="n_routed_experts", sigmoid=architecture != _V2),
         shared_size=width * fields.count(config, "n_shared_experts"),
     )

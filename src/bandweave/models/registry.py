@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from bandweave.models import (
@@ -37,6 +37,9 @@ _FAMILIES: Mapping[str, ModuleType] = {
     "cohere2": cohere2, "qwen_moe": qwen_moe, "mixtral": mixtral, "deepseek": deepseek,
     "glm4_moe": glm4_moe, "gpt_oss": gpt_oss,
 }  # fmt: skip
+
+
+_HEAD = "ForCausalLM"  # the ending of nearly all names of architectures
 
 
 def supported_architectures() -> tuple[str, ...]:
@@ -78,7 +81,7 @@ def architecture_of(config: Config) -> str:
     named = listed[0] if listed else None
     if named is None and by_type is not None:
         return by_type
-    if by_type is not None and named == by_type.replace("ForCausalLM", "Model"):
+    if by_type is not None and named == by_type.replace(_HEAD, "Model"):
         return by_type
     if named in supported_architectures() and (not model_type or named == by_type):
         return str(named)
@@ -87,9 +90,17 @@ def architecture_of(config: Config) -> str:
             f"config.json: model_type is {shown(model_type)}, but architectures names {named}; "
             "the two belong to different models, is it the original config?"
         )
-    supported = ", ".join(supported_architectures())
     what = shown(named)[1:-1] if named is not None else f"model_type {shown(model_type)}"
-    raise ConfigError(f"{what} is not supported; supported are {supported}")
+    raise ConfigError(
+        f"{what} is not supported; supported are {_listed(supported_architectures())}"
+    )
+
+
+def _listed(architectures: Sequence[str]) -> str:
+    """Names in a sentence, the ending that nearly all of them have only once."""
+    heads = [one.removesuffix(_HEAD) for one in architectures if one.endswith(_HEAD)]
+    others = [one for one in architectures if not one.endswith(_HEAD)]
+    return f"{', '.join(heads)}, each with {_HEAD} behind it, and {', '.join(others)}"
 
 
 def default_end_token(config: Config) -> int | None:

@@ -72,4 +72,4 @@ class InputMajor:
         size = self._scales.block[0]
         if self._groups is None:
             return np.arange(inputs.start, inputs.stop) // size
-        return group_numbers(self._groups, inputs, -(-self.shape[1] // size))
+        return group_numbers(self._groups, inputs, -(-self.shape[1] // size), size)

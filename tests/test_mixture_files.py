@@ -1,0 +1,275 @@
+"""Checkpoints of mixtures: as their makers store them, from the command on; and what is said of
+those that are damaged, or whose config makes no sense."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import demo_folder
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.models.config import ConfigError
+from bandweave.models.registry import spec_from_config
+from tests.helpers.command import bandweave, lines_of
+from tests.helpers.native_nodes import NativeNodes
+from tests.helpers.reference_nodes import Book
+from tests.helpers.stored_formats import F32, Encoded, Tensor, fp8, mxfp4, packed
+from tests.helpers.stored_mixtures import (
+    DEEPSEEK,
+    GPT_OSS,
+    is_expert,
+    is_product,
+    stored_mixture,
+    write_both,
+)
+from tests.helpers.stored_models import FORMATS, write_model
+from tests.transformers_reference.cases import CASES
+
+CONFIGS = {case.architecture: case.config() for case in CASES}
+ASK = ("--raw", "--prompt", "What is 17 + 25?", "--max-tokens", "12")
+
+
+# --- configs ---
+
+
+def said_of(architecture: str, **changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        spec_from_config({**CONFIGS[architecture], **changes})
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+V2, V3, GLM = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeForCausalLM"
+QWEN, MINIMAX, GPT = "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM", "GptOssForCausalLM"
+MIXTRAL, GRANITE = "MixtralForCausalLM", "GraniteForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "part"),
+    [
+        (V3, {"n_group": 5}, "n_group is 5, but n_routed_experts is 12"),
+        (V3, {"topk_group": 5}, "topk_group is 5, but n_group is 4"),
+        (V3, {"num_experts_per_tok": 13}, "num_experts_per_tok is 13"),
+        (V3, {"num_experts_per_tok": 7}, "topk_group groups have 6 experts together"),
+        (V3, {"n_group": 12, "topk_group": 12}, "two largest scores need two experts"),
+        (V3, {"scoring_func": "softmax"}, "scoring_func is 'softmax'"),
+        (V2, {"scoring_func": "sigmoid"}, "scoring_func is 'sigmoid'"),
+        (V3, {"topk_method": "greedy"}, "topk_method is 'greedy'"),
+        (MINIMAX, {"scoring_func": "softmax"}, "scoring_func is 'softmax'"),
+        (MIXTRAL, {"scoring_func": "sigmoid"}, "scoring_func is 'sigmoid'"),
+        (GLM, {"mlp_layer_types": ["dense", "sparse"]}, "each of the 3 layers"),
+        (GLM, {"mlp_layer_types": ["dense", "sparse", "other"]}, "mlp_layer_types"),
+        (V3, {"moe_layer_freq": [0, 1]}, "moe_layer_freq is [0, 1]"),
+        (V3, {"moe_layer_freq": [1, 1, 1]}, "first_k_dense_replace"),
+        (V3, {"moe_layer_freq": 2}, "contradict"),
+        (V3, {"moe_layer_freq": True}, "moe_layer_freq is True"),
+        (V3, {"moe_layer_freq": "1"}, "moe_layer_freq is '1'"),
+        (V3, {"first_k_dense_replace": -1}, "first_k_dense_replace is -1"),
+        (V3, {"first_k_dense_replace": True}, "first_k_dense_replace is True"),
+        (V3, {"layer_types": ["full_attention"] * 2}, "2 entries for 3 layers"),
+        (GLM, {"layer_types": ["sliding_attention"] * 3}, "'sliding_attention'"),
+        (QWEN, {"layer_types": ["sliding_attention"] * 3}, "'sliding_attention'"),
+        (GPT, {"layer_types": ["full_attention"] * 2}, "2 entries for 3 layers"),
+        (GPT, {"layer_types": ["chunked_attention"] * 3}, "'chunked_attention'"),
+        (QWEN, {"mlp_only_layers": [3]}, "0 to 2"),
+        (QWEN, {"mlp_only_layers": [-1]}, "0 to 2"),
+        (QWEN, {"mlp_only_layers": 1}, "list of layers"),
+        (QWEN, {"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
+        (QWEN, {"shared_expert_intermediate_size": 8}, "no shared expert"),
+        (QWEN, {"n_shared_experts": 1}, "n_shared_experts is 1"),
+        (QWEN, {"first_k_dense_replace": 1}, "first_k_dense_replace is 1"),
+        (GPT, {"routed_scaling_factor": 2.5}, "routed_scaling_factor is 2.5"),
+        (MINIMAX, {"attn_type_list": [1, 0]}, "attn_type_list is [1, 0]"),
+        (MINIMAX, {"attn_type_list": [1]}, "attn_type_list is [1]"),
+        (V3, {"routed_scaling_factor": 1e30}, "routed_scaling_factor is 1e+30"),
+        (V3, {"routed_scaling_factor": "2"}, "routed_scaling_factor is '2'"),
+        (GPT, {"swiglu_limit": 1e9}, "swiglu_limit is 1000000000.0"),
+        (GPT, {"swiglu_alpha": 1e-9}, "swiglu_alpha is 1e-09"),
+        (GRANITE, {"logits_scaling": 1e-9}, "logits_scaling is 1e-09"),
+        (GRANITE, {"rms_norm_eps": 1.5}, "rms_norm_eps is 1.5"),
+        (V3, {"moe_intermediate_size": 0}, "moe_intermediate_size is 0"),
+        (V3, {"kv_lora_rank": True}, "kv_lora_rank is True"),
+        (V3, {"n_routed_experts": "12"}, "n_routed_experts is '12'"),
+        (V3, {"n_routed_experts": 1 << 20}, "num_experts is 1048576"),
+        (V3, {"qk_rope_head_dim": 15}, "15 elements of 15 are to be rotated"),
+        (V3, {"n_shared_experts": -1}, "n_shared_experts is -1"),
+        (V3, {"norm_topk_prob": 1}, "norm_topk_prob is 1"),
+        (V3, {"rope_parameters": {"rope_type": "spiral"}}, "'spiral'"),
+        (V3, {"rope_parameters": {"rope_type": "yarn", "factor": "4"}}, "factor is '4'"),
+        (V3, {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale_all_dim": [1]}},
+         "mscale_all_dim is [1]"),
+        (V3, {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale_all_dim": 1e9}},
+         "mscale_all_dim"),
+    ],
+)  # fmt: skip
+def test_configs_of_mixtures_that_are_refused(
+    architecture: str, changes: Mapping[str, Any], part: str
+) -> None:
+    assert part in said_of(architecture, **changes)
+
+
+def test_lists_by_layer_that_agree() -> None:
+    sparse = [False, True, True]
+    for changes in (
+        {"moe_layer_freq": 1},
+        {"moe_layer_freq": [0, 1, 1]},
+        {"mlp_layer_types": ["dense", "sparse", "sparse"], "first_k_dense_replace": None},
+        {"layer_types": ["full_attention"] * 3},
+    ):
+        spec = spec_from_config({**CONFIGS[V3], **changes})
+        assert [hasattr(layer.mlp, "num_experts") for layer in spec.layers] == sparse
+
+
+# --- as makers store them ---
+
+Stored = tuple[Mapping[str, Tensor], Mapping[str, F32]]
+
+
+def blocks(dtype: str) -> Any:
+    return partial(fp8, block=(128, 128), dtype=dtype)
+
+
+def int4(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Encoded:
+    return packed(rng, name, (shape[0], shape[1]))
+
+
+MADE: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], Callable[[], Stored]]] = {
+    "gpt-oss": (
+        GPT_OSS, {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]},
+        lambda: stored_mixture(GPT_OSS, mxfp4, is_expert, by_rows=True),
+    ),
+    "deepseek f32 scales": (
+        DEEPSEEK, {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
+        lambda: stored_mixture(DEEPSEEK, blocks("F32"), is_product, by_rows=True),
+    ),
+    "deepseek exponents": (
+        DEEPSEEK, {"quant_method": "fp8", "fmt": "e4m3", "scale_fmt": "ue8m0"},
+        lambda: stored_mixture(DEEPSEEK, blocks("F8_E8M0"), is_product, by_rows=True),
+    ),
+    "kimi": (
+        {**DEEPSEEK, "model_type": "kimi_k2", "n_group": 1}, FORMATS["int4"].config,
+        lambda: stored_mixture(DEEPSEEK, int4, is_expert, by_rows=True),
+    ),
+}  # fmt: skip
+
+
+def made(where: Path, name: str) -> tuple[Path, Path]:
+    """A model as its maker stores it, and its values as float32."""
+    config, quantization, make = MADE[name]
+    return write_both(where, config, quantization, make())
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "deepseek exponents"])
+def test_the_command_gives_the_answer_of_the_plain_values(tmp_path: Path, name: str) -> None:
+    stored, plain = made(tmp_path, name)
+    for path in (stored, plain):
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(demo_folder() / file, path / file)
+    expected = bandweave("run", plain, *ASK, "--format", "f32", "--json").json
+    got = bandweave("run", stored, *ASK, "--format", "f32", "--json", "--nodes", "2").json
+    assert got["digest"] == expected["digest"] and got["text"] == expected["text"]
+
+
+@pytest.mark.parametrize("name", ["deepseek f32 scales", "kimi"])
+def test_the_engine_gives_the_logits_of_the_plain_values(tmp_path: Path, name: str) -> None:
+    stored, plain = made(tmp_path, name)
+    step = Book(num_sequences=1, pages_each=1).step([(0, list(range(3, 40)))])
+    answers = set()
+    for path, shares in ((plain, (1,)), (stored, (1,)), (stored, (2, 1))):
+        with (
+            Folder.open(path) as folder,
+            NativeNodes(folder.spec, folder, weight_format="f32", shares=shares) as nodes,
+        ):
+            answers.add(nodes.run(step).tobytes())
+    assert len(answers) == 1
+
+
+# --- damage ---
+
+
+@pytest.fixture(scope="module")
+def tensors() -> Stored:
+    return MADE["deepseek f32 scales"][2]()
+
+
+def broken(tmp_path: Path, tensors: Stored, change: Callable[[dict[str, Tensor]], None]) -> str:
+    """What is said of the model once a tensor was changed, at the latest when it is loaded."""
+    own = dict(tensors[0])
+    change(own)
+    config = {**DEEPSEEK, "quantization_config": MADE["deepseek f32 scales"][1]}
+    path = write_model(tmp_path / "m", config, own)
+    with pytest.raises(CheckpointError) as caught, Folder.open(path) as folder:
+        NativeNodes(folder.spec, folder, weight_format="q8")
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500
+    return message
+
+
+def edit(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    def apply(tensors: dict[str, Tensor]) -> None:
+        full = f"model.layers.1.mlp.{name}"
+        dtype, array = tensors[full]
+        tensors[full] = dtype, change(array.copy())
+
+    return apply
+
+
+def nan_at(index: int) -> Any:
+    def change(array: np.ndarray) -> np.ndarray:
+        array.reshape(-1)[index] = 0x7FC0  # of bf16
+        return array
+
+    return change
+
+
+def drop(name: str) -> Any:
+    def apply(tensors: dict[str, Tensor]) -> None:
+        del tensors[f"model.layers.1.mlp.{name}"]
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (edit("gate.weight", lambda a: a[:-1]), ("gate.weight", "[3, 160]", "[4, 160]")),
+        (edit("gate.weight", lambda a: a[:, :-1]), ("gate.weight", "[4, 159]")),
+        (edit("gate.weight", nan_at(5)), ("router", "NaN")),
+        (edit("gate.e_score_correction_bias", lambda a: a[:-1]), ("[3]", "[4]")),
+        (edit("gate.e_score_correction_bias", nan_at(3)), ("correction", "NaN")),
+        (drop("gate.e_score_correction_bias"), ("e_score_correction_bias", "lacks 1")),
+        (drop("experts.3.up_proj.weight"), ("experts.3.up_proj.weight", "lacks")),
+        (drop("experts.2.up_proj.weight_scale_inv"), ("experts.2.up_proj", "lacks its scales")),
+        (edit("experts.3.down_proj.weight", lambda a: a[:, :-1]), ("experts.3", "[160, 135]")),
+        (edit("experts.3.down_proj.weight_scale_inv", lambda a: a[:, :1]), ("[2, 1]", "[2, 2]")),
+        (edit("experts.2.gate_proj.weight_scale_inv", lambda a: a * np.nan), ("scale nan",)),
+        (edit("shared_experts.up_proj.weight", lambda a: a[:-1]), ("shared", "[135, 160]")),
+    ],
+)
+def test_damage_in_a_mixture_is_named(
+    tmp_path: Path, tensors: Stored, change: Any, parts: tuple[str, ...]
+) -> None:
+    message = broken(tmp_path, tensors, change)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_damaged_mixture_is_the_user_s_mistake(tmp_path: Path, tensors: Stored) -> None:
+    """Whether it shows when the model is opened, or only while it is loaded."""
+    for number, change in enumerate(
+        (drop("gate.weight"), edit("experts.2.gate_proj.weight_scale_inv", lambda a: a * np.nan))
+    ):
+        own = dict(tensors[0])
+        change(own)
+        path = write_model(tmp_path / str(number), DEEPSEEK, own)
+        shutil.copy(demo_folder() / "tokenizer.json", path / "tokenizer.json")
+        outcome = bandweave("run", path, *ASK)
+        assert (outcome.status, len(lines_of(outcome.err))) == (2, 1), outcome
