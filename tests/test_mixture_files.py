@@ -130,6 +130,7 @@ def test_lists_by_layer_that_agree() -> None:
 
 # --- as makers store them ---
 
+KIMI = {**DEEPSEEK, "model_type": "kimi_k2", "n_group": 1, "moe_intermediate_size": 160}
 Stored = tuple[Mapping[str, Tensor], Mapping[str, F32]]
 
 
@@ -155,8 +156,8 @@ MADE: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], Callable[[], Stor
         lambda: stored_mixture(DEEPSEEK, blocks("F8_E8M0"), is_product, by_rows=True),
     ),
     "kimi": (
-        {**DEEPSEEK, "model_type": "kimi_k2", "n_group": 1}, FORMATS["int4"].config,
-        lambda: stored_mixture(DEEPSEEK, int4, is_expert, by_rows=True),
+        KIMI, FORMATS["int4"].config,
+        lambda: stored_mixture(KIMI, int4, is_expert, by_rows=True),
     ),
 }  # fmt: skip
 

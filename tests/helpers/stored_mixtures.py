@@ -21,7 +21,7 @@ Encode = Callable[[np.random.Generator, str, tuple[int, ...]], Encoded]
 GPT_OSS: Mapping[str, Any] = {
     "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 64,
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-    "intermediate_size": 96, "vocab_size": 512, "max_position_embeddings": 512,
+    "intermediate_size": 96, "vocab_size": 640, "max_position_embeddings": 512,
     "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 40, "eos_token_id": 2,
     "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
                      "original_max_position_embeddings": 64, "truncate": False},
@@ -30,7 +30,7 @@ GPT_OSS: Mapping[str, Any] = {
 DEEPSEEK: Mapping[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "hidden_size": 160,
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
-    "intermediate_size": 132, "vocab_size": 512, "max_position_embeddings": 512,
+    "intermediate_size": 132, "vocab_size": 640, "max_position_embeddings": 512,
     "q_lora_rank": 96, "kv_lora_rank": 128, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32,
     "v_head_dim": 32, "moe_intermediate_size": 136, "n_routed_experts": 4, "n_shared_experts": 1,
     "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,
