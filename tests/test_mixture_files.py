@@ -15,8 +15,15 @@ import pytest
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.executors.backend import NATIVE
+from bandweave.formats.packing import unpack
+from bandweave.formats.registry import get_format
 from bandweave.models.config import ConfigError
-from bandweave.models.registry import spec_from_config
+from bandweave.models.registry import build_graph, spec_from_config
+from bandweave.programs.program import Weight
+from bandweave.programs.split import make_split
+from bandweave.weights.loading import load_weights
+from bandweave.weights.stored_formats import node_program, run_formats
 from tests.helpers.command import bandweave, lines_of
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.reference_nodes import Book
@@ -168,18 +175,39 @@ def made(where: Path, name: str) -> tuple[Path, Path]:
     return write_both(where, config, quantization, make())
 
 
-@pytest.mark.parametrize("name", ["gpt-oss", "deepseek exponents"])
-def test_the_command_gives_the_answer_of_the_plain_values(tmp_path: Path, name: str) -> None:
-    stored, plain = made(tmp_path, name)
-    for path in (stored, plain):
+def runnable(where: Path, name: str) -> tuple[Path, Path]:
+    """The same, with a tokenizer."""
+    both = made(where, name)
+    for path in both:
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(demo_folder() / file, path / file)
+    return both
+
+
+def test_the_command_gives_the_answer_of_the_plain_values(tmp_path: Path) -> None:
+    stored, plain = runnable(tmp_path, "gpt-oss")
     expected = bandweave("run", plain, *ASK, "--format", "f32", "--json").json
     got = bandweave("run", stored, *ASK, "--format", "f32", "--json", "--nodes", "2").json
-    assert got["digest"] == expected["digest"] and got["text"] == expected["text"]
+    assert got["logits_digest"] == expected["logits_digest"] and got["text"] == expected["text"]
 
 
-@pytest.mark.parametrize("name", ["deepseek f32 scales", "kimi"])
+def test_the_command_runs_stored_formats(tmp_path: Path) -> None:
+    """One answer for every split, what they are in one line, and no more memory than planned."""
+    stored, plain = runnable(tmp_path, "deepseek exponents")
+    runs = [
+        bandweave("run", stored, *ASK, "--format", "stored", "--json", "--nodes", nodes)
+        for nodes in ("1", "3")
+    ]
+    assert len({run.json["logits_digest"] for run in runs}) == 1
+    for run in runs:
+        (line,) = lines_of(run.err)
+        assert line == (
+            "weights run in the format nearest to the stored one: bf16 in bf16 exactly, fp8 in q8"
+        )
+        assert run.json["plan"]["format"] == "stored"
+
+
+@pytest.mark.parametrize("name", ["deepseek f32 scales", "deepseek exponents", "kimi"])
 def test_the_engine_gives_the_logits_of_the_plain_values(tmp_path: Path, name: str) -> None:
     stored, plain = made(tmp_path, name)
     step = Book(num_sequences=1, pages_each=1).step([(0, list(range(3, 40)))])
@@ -191,6 +219,64 @@ def test_the_engine_gives_the_logits_of_the_plain_values(tmp_path: Path, name: s
         ):
             answers.add(nodes.run(step).tobytes())
     assert len(answers) == 1
+
+
+# --- run as they are stored ---
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "kimi"])
+def test_stored_formats_are_one_for_each_operation(tmp_path: Path, name: str) -> None:
+    """Experts stored as MXFP4 come back exactly; those of a mixture have one format, a shared one's
+    included; routers stay float32; sizes are those of the memory plan."""
+    path, _ = made(tmp_path, name)
+    experts = {"gpt-oss": "mxfp4", "kimi": "q4"}[name]
+    with Folder.open(path) as folder:
+        graph = build_graph(folder.spec)
+        for shares in ((1,), (2, 1)):
+            split = make_split(folder.spec, shares)
+            for node in range(len(shares)):
+                program = node_program(folder, graph, split, node, "stored")
+                for weight in program.weights.values():
+                    expected = experts if "expert" in weight.name else "bf16"
+                    expected = "f32" if "router" in weight.name else expected
+                    assert weight.format == expected, weight.name
+                weights = load_weights(program, folder, "stored")
+                assert NATIVE.weight_bytes(program, "stored") >= sum(
+                    matrix.panels.nbytes for matrix in weights.matrices.values()
+                )
+                for weight in program.weights.values() if experts == "mxfp4" else ():
+                    if weight.format == "mxfp4":
+                        assert_exact(weight, weights.matrices[weight.name].panels, folder)
+
+
+def assert_exact(weight: Weight, panels: np.ndarray, folder: Folder) -> None:
+    parts = [folder.read(part.tensor, part.rows, part.columns) for part in weight.parts]
+    packed = unpack(
+        panels, format="mxfp4", outputs=weight.outputs, inputs=weight.inputs, unit=weight.unit
+    )
+    np.testing.assert_array_equal(get_format("mxfp4").dequantise(packed), np.concatenate(parts))
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "kimi"])
+def test_stored_formats_give_one_answer(tmp_path: Path, name: str) -> None:
+    path, _ = made(tmp_path, name)
+    step = Book(num_sequences=1, pages_each=1).step([(0, list(range(3, 40)))])
+    answers = set()
+    with Folder.open(path) as folder:
+        for shares, threads in (((1,), 1), ((2, 1), 2), ((1, 3, 1), 1)):
+            with NativeNodes(
+                folder.spec, folder, weight_format="stored", shares=shares, threads=threads
+            ) as nodes:
+                answers.add(nodes.run(step).tobytes())
+    assert len(answers) == 1
+
+
+def test_nothing_tells_the_formats_without_weights(tmp_path: Path) -> None:
+    path, _ = made(tmp_path, "gpt-oss")
+    (path / "model.safetensors").unlink()
+    with Folder.open(path, weights=False) as folder, pytest.raises(CheckpointError) as caught:
+        run_formats(folder, build_graph(folder.spec))
+    assert "'stored'" in str(caught.value)
 
 
 # --- damage ---

@@ -35,12 +35,12 @@ from bandweave.messages import Join
 from bandweave.models.registry import build_graph
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.joining import Members, meet
-from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.weights.embedding import read_embeddings
 from bandweave.weights.loading import Weights, keep_weights, load_weights
 from bandweave.weights.panel_cache import PanelCache, open_cache
+from bandweave.weights.stored_formats import node_program
 
 _MOST_THREADS = 4096
 
@@ -90,7 +90,9 @@ def prepare_node(
     """Computes the node's share. ``MemoryError`` where it does not fit beside what is not ``kept``
     already, ``ValueError`` for what cannot be loaded."""
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
-    program = lower(build_graph(folder.spec), split, assignment.rank)
+    program = node_program(
+        folder, build_graph(folder.spec), split, assignment.rank, assignment.run.weight_format
+    )
     options = _options(context, assignment)
     memory = node_memory(program, assignment.run.weight_format, options)
     if draft is not None:

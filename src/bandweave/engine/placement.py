@@ -33,8 +33,8 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.planning.search.fit import fitting_shares
-from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split
+from bandweave.weights.stored_formats import node_program
 
 
 def resolve_context(folder: Folder, options: EngineOptions) -> int:
@@ -145,7 +145,11 @@ def node_needs(
         kv_format=options.run.kv_format,
     )
     needs = [
-        node_memory(lower(graph, split, node), options.run.weight_format, sizes)
+        node_memory(
+            node_program(folder, graph, split, node, options.run.weight_format),
+            options.run.weight_format,
+            sizes,
+        )
         for node in range(split.num_nodes)
     ]
     if options.draft:

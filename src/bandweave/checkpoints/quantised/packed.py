@@ -54,6 +54,7 @@ class Packed:
         self._checked = False
         others = (one for one in (zeros, groups) if one is not None)
         self.stored = (codes, scales.stored, stated_shape, *others)
+        self.stored_as = f"int{bits}"
         self.recipe = f"packed 1 of {bits} bits in blocks of {scales.block}"
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> F32:
