@@ -101,7 +101,7 @@ def _fitting(
     folder: Folder, options: EngineOptions, prompt_tokens: int, new_tokens: int
 ) -> EngineOptions:
     """With a context that holds exactly the tokens asked for, unless the user chose one."""
-    needed, longest = prompt_tokens + new_tokens, folder.spec.context_length
+    needed, longest = prompt_tokens + new_tokens, folder.spec.run_length
     context = options.run.context or needed
     if needed > min(context, longest):
         raise ValueError(

@@ -37,7 +37,7 @@ def check_draft(folder: Folder, draft: Folder) -> None:
 
 def draft_context(draft: Folder, context: int) -> int:
     """Tokens of a sequence that the draft model can follow."""
-    return min(context, draft.spec.context_length)
+    return min(context, draft.spec.run_length)
 
 
 def draft_memory(

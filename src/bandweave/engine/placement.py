@@ -38,7 +38,14 @@ from bandweave.weights.stored_formats import node_program
 
 
 def resolve_context(folder: Folder, options: EngineOptions) -> int:
-    longest = folder.spec.context_length
+    spec, asked = folder.spec, options.run.context
+    longest = spec.run_length
+    if asked is not None and longest < asked <= spec.context_length:
+        raise ValueError(
+            f"a context of {asked} tokens: beyond {longest} (index_topk) the attention of "
+            f"{folder.path.name} leaves positions out, which cannot be run yet; choose --context "
+            f"up to {longest}"
+        )
     if options.run.context is None:
         return min(longest, DEFAULT_CONTEXT)
     if not 1 <= options.run.context <= longest:

@@ -21,18 +21,23 @@ from bandweave.shown import shown
 
 
 def mixture_of(
-    config: Config, *, experts: str, width: str = "moe_intermediate_size", **own: Any
+    config: Config,
+    *,
+    experts: str,
+    width: str = "moe_intermediate_size",
+    top_k: str = "num_experts_per_tok",
+    **own: Any,
 ) -> MixtureSpec:
     """A mixture of as many experts, as wide, as the fields of these names say; ``own`` are other
     fields of the spec."""
-    count, top_k = fields.integer(config, experts), fields.integer(config, "num_experts_per_tok")
-    if top_k > count:
+    count, chosen = fields.integer(config, experts), fields.integer(config, top_k)
+    if chosen > count:
         raise ConfigError(
-            f"config.json: num_experts_per_tok is {top_k}, but {experts} is {count}; a token "
+            f"config.json: {top_k} is {chosen}, but {experts} is {count}; a token "
             "cannot go to more experts than there are"
         )
     return MixtureSpec(
-        num_experts=count, top_k=top_k, intermediate_size=fields.integer(config, width), **own
+        num_experts=count, top_k=chosen, intermediate_size=fields.integer(config, width), **own
     )
 
 

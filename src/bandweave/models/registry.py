@@ -8,6 +8,7 @@ from types import ModuleType
 from bandweave.models import (
     cohere2,
     deepseek,
+    ernie4_5,
     gemma,
     glm4,
     glm4_moe,
@@ -35,7 +36,7 @@ _FAMILIES: Mapping[str, ModuleType] = {
     "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma": gemma, "phi3": phi3, "glm4": glm4,
     "olmo2": olmo2, "granite": granite, "smollm3": smollm3, "seed_oss": seed_oss,
     "cohere2": cohere2, "qwen_moe": qwen_moe, "mixtral": mixtral, "deepseek": deepseek,
-    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss,
+    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "ernie4_5": ernie4_5,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import resolve_model
 from bandweave.engine.engine import Engine
-from bandweave.engine.options import EngineOptions
+from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.engine.placement import make_launcher
 from bandweave.executors.executor import StepError
 from bandweave.formats.names import STORED
@@ -191,6 +191,14 @@ def start_engine(
     """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
     with watch(name, len(options.shares)) as watcher:
         options = choose_split(folder, options, watcher.remark)
+        spec = folder.spec
+        if options.run.context is None and spec.run_length < min(
+            spec.context_length, DEFAULT_CONTEXT
+        ):
+            watcher.remark(
+                f"context {spec.run_length}: beyond that (index_topk) the model's attention leaves "
+                "positions out, which cannot be run yet"
+            )
         if options.run.weight_format == STORED:
             watcher.remark(told(folder, build_graph(folder.spec)))
         launcher = make_launcher(options, watcher.waiting)
