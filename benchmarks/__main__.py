@@ -20,7 +20,9 @@ from benchmarks import (
     formats,
     latency,
     links,
+    long_context,
     machine,
+    mixtures,
     prediction,
     prefill,
     scaling,
@@ -38,15 +40,18 @@ Experiment = Callable[[Store, Scale], Result]
 EXPERIMENTS: Mapping[str, Experiment] = {
     "decode": decode.run,
     "prefill": prefill.run,
+    "mixtures": mixtures.run,
     "exchange": latency.exchange,
     "start": latency.start,
     "links": links.run,
     "context": scaling.context,
+    "long-context": long_context.run,
     "rows": scaling.rows,
     "size": scaling.size,
     "wire": wire.run,
     "formats": formats.run,
     "prediction": prediction.run,
+    "prediction-mixtures": prediction.run_mixtures,
     "simulation": simulation.run,
 }
 

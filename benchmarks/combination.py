@@ -19,7 +19,7 @@ from bandweave.planning.simulation.server import ProbedServer
 from bandweave.programs.split import make_split
 from benchmarks import contestant
 from benchmarks.contestant import Contestant
-from benchmarks.models import Model, Scale, Store
+from benchmarks.models import Model, Scale, Store, pairs_of
 from benchmarks.peers.protocol import Work
 
 LINKS = ("ethernet-10g", "thunderbolt-4-tcp")  # emulated
@@ -89,6 +89,19 @@ def combinations(scale: Scale) -> list[Combination]:
             Combination(model=large, shares=(1, 1), stages=2, link=link),
         ]
     return list({one.name: one for one in found}.values())  # small ones may be alike
+
+
+def mixture_combinations(scale: Scale) -> list[Combination]:
+    """Mixtures of experts: on one node and on two, alone and over a link."""
+    small, large = (pair.mixture for pair in pairs_of(scale)[:2])
+    return [
+        Combination(model=small),
+        Combination(model=small, lone=True),
+        Combination(model=small, shares=(1, 1)),
+        Combination(model=small, shares=(1, 1), link=LINKS[0]),
+        Combination(model=large),
+        Combination(model=large, shares=(3, 1)),
+    ]
 
 
 def three_sizes(scale: Scale) -> tuple[Model, Model, Model]:

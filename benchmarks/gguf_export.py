@@ -1,9 +1,9 @@
 """Writes a GGUF file with the very weights that bandweave computes with: the same integers, the
 same scales.
 
-Knows bandweave's folders and formats, GGUF's names and blocks, and the order in which llama.cpp
-wants the rows of queries and keys. The vocabulary is left out (``no_vocab``): benchmarks speak in
-token ids.
+Knows bandweave's folders and formats, GGUF's blocks, and the order in which llama.cpp wants the
+rows of queries and keys; ``gguf_header`` knows architectures, and ``gguf_mixture`` the tensors that
+plain Llamas don't have. The vocabulary is left out (``no_vocab``): benchmarks speak in token ids.
 
 Suffixes: N outputs, K inputs, G groups of 32 inputs, 32 the elements of a group, X bytes.
 """
@@ -21,39 +21,36 @@ from bandweave.checkpoints.source import widen
 from bandweave.formats.groups import GROUP
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.registry import get_format
-from bandweave.models.spec import ModelSpec
+from bandweave.models.spec import Attention, HeadsSpec, LatentSpec
 from bandweave.ranges import Range
+from benchmarks import gguf_header, gguf_mixture
 
 Bytes = npt.NDArray[np.uint8]
 _PANEL_WEIGHTS = 16 << 20  # quantised at a time: bounds the memory
 
 _TYPES = {"q4": gguf.GGMLQuantizationType.Q4_0, "q8": gguf.GGMLQuantizationType.Q8_0}
-_FILE_TYPES = {"q4": gguf.LlamaFileType.MOSTLY_Q4_0, "q8": gguf.LlamaFileType.MOSTLY_Q8_0}
-_NAMES = {
-    "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
-    "input_norm": "attn_norm", "post_norm": "ffn_norm", "q_proj": "attn_q", "k_proj": "attn_k",
-    "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate", "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
-}  # fmt: skip
 
 
 def export(folder_path: Path, target: Path, weight_format: str) -> Path:
     """Writes ``target``, whole or not at all, and returns it.
 
     All products are Q4_0 (``"q4"``) or Q8_0 (``"q8"``), the output tensor included; embeddings
-    are as stored; norms are float32. ``ValueError`` for a model that is no plain Llama, and for
-    sizes that GGUF's blocks of 32 cannot hold.
+    are as stored; norms, biases and routers are float32. ``ValueError`` for a family that has no
+    place in a GGUF file here, and for sizes that GGUF's blocks of 32 cannot hold.
     """
     with Folder.open(folder_path) as folder:
-        _check(folder.spec)
+        architecture = gguf_header.architecture_of(folder.spec)
         partial = target.with_name(f"{target.name}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
-        writer = gguf.GGUFWriter(partial, "llama", use_temp_file=True)
-        _write_header(writer, folder.spec, folder_path.name, weight_format)
+        writer = gguf.GGUFWriter(partial, architecture, use_temp_file=True)
+        gguf_header.write(writer, folder.spec, folder_path.name, weight_format)
         for name in folder.names():
-            _add(writer, folder, name, weight_format)
+            if not gguf_mixture.is_part(name):
+                _add(writer, folder, name, weight_format)
         if folder.spec.tied_embeddings:
             _add(writer, folder, "embed_tokens", weight_format, stored_name="output.weight")
+        for whole in gguf_mixture.wholes(folder):
+            _add_whole(writer, whole, weight_format)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -82,44 +79,6 @@ def rope_order(rows: int, head_dim: int) -> npt.NDArray[np.intp]:
     return order.swapaxes(1, 2).reshape(-1)
 
 
-def gguf_name(name: str) -> str:
-    """GGUF's name of the tensor that bandweave calls ``name``; ``ValueError`` for a bias."""
-    first, *rest = name.split(".")
-    stem = rest[1] if first == "layers" and len(rest) == 2 else name
-    if stem not in _NAMES:
-        raise ValueError(f"tensor {name} has no place in a plain Llama's GGUF file")
-    block = f"blk.{rest[0]}." if first == "layers" else ""
-    return f"{block}{_NAMES[stem]}.weight"
-
-
-def _check(spec: ModelSpec) -> None:
-    rope = spec.heads.rope
-    if spec.family != "llama" or spec.heads.window or rope is None:
-        raise ValueError(f"only plain Llama models can be exported, not {spec.family}")
-    if rope.scaling is not None:
-        raise ValueError(f"rope scaling {rope.scaling.kind} cannot be exported yet")
-
-
-def _write_header(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, format: str) -> None:
-    writer.add_name(name)
-    writer.add_context_length(spec.context_length)
-    writer.add_embedding_length(spec.hidden_size)
-    writer.add_block_count(spec.num_layers)
-    writer.add_feed_forward_length(spec.intermediate_size)
-    writer.add_head_count(spec.num_heads)
-    writer.add_head_count_kv(spec.num_kv_heads)
-    writer.add_key_length(spec.head_dim)
-    writer.add_value_length(spec.head_dim)
-    writer.add_rope_dimension_count(spec.head_dim)
-    assert spec.heads.rope is not None
-    writer.add_rope_freq_base(spec.heads.rope.theta)
-    writer.add_layer_norm_rms_eps(spec.norm_eps)
-    writer.add_vocab_size(spec.vocab_size)
-    writer.add_file_type(_FILE_TYPES[format])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_tokenizer_model("no_vocab")
-
-
 def _add(
     writer: gguf.GGUFWriter,
     folder: Folder,
@@ -129,22 +88,50 @@ def _add(
     stored_name: str = "",
 ) -> None:
     shape = folder.shape(name)
-    target = stored_name or gguf_name(name)
-    if len(shape) == 1:
+    target = stored_name or gguf_header.tensor_name(name, folder.spec)
+    if len(shape) == 1 or name.endswith(".router"):
         writer.add_tensor(target, widen(folder.read(name, Range(start=0, stop=shape[0]))))
         return
     if target == "token_embd.weight":
         _add_embeddings(writer, folder, name, target)
         return
-    unit = folder.spec.head_dim if name.endswith("o_proj") else 64
-    if not name.endswith(("o_proj", "down_proj")):
-        unit = shape[1]
-    data_NX = np.concatenate(
-        [_quantised(folder, name, rows, weight_format, unit) for rows in _pieces(shape)]
-    )
-    if name.endswith(("q_proj", "k_proj")):
+    data_NX = _matrix(folder, name, weight_format)
+    if name.endswith(("q_proj", "k_proj")) and folder.spec.family == "llama":
         data_NX = data_NX[rope_order(shape[0], folder.spec.head_dim)]
     writer.add_tensor(target, np.ascontiguousarray(data_NX), raw_dtype=_TYPES[weight_format])
+
+
+def _add_whole(writer: gguf.GGUFWriter, whole: gguf_mixture.Whole, weight_format: str) -> None:
+    """A tensor of three dimensions, or of the biases of all experts."""
+    parts = []
+    for part in whole.parts():
+        if part.ndim == 1:
+            parts.append(part)
+        else:
+            matrix = get_format(weight_format).quantise(part, part.shape[1])
+            assert isinstance(matrix, QuantisedMatrix)
+            parts.append(blocks(matrix))
+    raw = None if parts[0].dtype == np.float32 else _TYPES[weight_format]
+    writer.add_tensor(whole.name, np.stack(parts), raw_dtype=raw)
+
+
+def _matrix(folder: Folder, name: str, weight_format: str) -> Bytes:
+    """A product's matrix as blocks ``[N, X]``."""
+    shape = folder.shape(name)
+    unit = shape[1]
+    if name.endswith(".o_proj"):
+        unit = _head_width(folder.spec.layers[0].attention)
+    elif name.endswith("down_proj"):
+        unit = 64
+    return np.concatenate(
+        [_quantised(folder, name, rows, weight_format, unit) for rows in _pieces(shape)]
+    )
+
+
+def _head_width(attention: Attention) -> int:
+    """Columns of the output projection that belong together."""
+    assert isinstance(attention, HeadsSpec | LatentSpec)
+    return attention.head_dim if isinstance(attention, HeadsSpec) else attention.v_dim
 
 
 def _quantised(folder: Folder, name: str, rows: Range, weight_format: str, unit: int) -> Bytes:

@@ -72,6 +72,43 @@ QUICK = Scale(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A mixture of experts, and a dense model that reads about as many bytes for a token."""
+
+    mixture: Model
+    dense: Model
+
+
+_SMALL = {"hidden": 256, "vocab": 512, "experts": 16, "expert_intermediate": 64}
+_PAIRS = (
+    Pair(
+        mixture=Model(shape="qwen3-30b-a3b", changes={"layers": 8}),
+        dense=Model(shape="tinyllama-1.1b", changes={"layers": 16}),
+    ),
+    Pair(
+        mixture=Model(shape="gpt-oss-20b", changes={"layers": 8}),
+        dense=Model(shape="mistral-7b", changes={"layers": 7}),
+    ),
+    Pair(
+        mixture=Model(shape="deepseek-v3", changes={"layers": 4, "experts": 64}),
+        dense=Model(shape="mistral-7b", changes={"layers": 14}),
+    ),
+)
+_QUICK_PAIRS = tuple(
+    Pair(
+        mixture=Model(shape="qwen3-30b-a3b", changes={**_SMALL, "layers": layers}),
+        dense=Model(shape="tiny"),
+    )
+    for layers in (2, 4)
+)
+
+
+def pairs_of(scale: Scale) -> tuple[Pair, ...]:
+    """The mixtures of an experiment."""
+    return _QUICK_PAIRS if scale.model == QUICK.model else _PAIRS
+
+
+@dataclass(frozen=True, kw_only=True)
 class Store:
     """The folder that keeps checkpoints and GGUF files."""
 

@@ -23,8 +23,8 @@ hypothesis.settings.register_profile("machine", deadline=None)
 hypothesis.settings.load_profile("machine")
 
 # Modules that only compute, or start commands whatever the clock says: `make test` runs several of
-# their tests at a time. All others open ports, stop processes or look at the clock, and have the
-# machine to themselves; so do single tests that are marked ``alone``.
+# their tests at a time. Others open ports, stop processes or look at the clock, and have the
+# machine to themselves, unless they stand below; so do single tests that are marked ``alone``.
 _PARALLEL = frozenset(
     {"backend", "benchmarks", "calibration", "checkpoints", "cli", "cli_speculation", "cli_tokens",
      "code_books", "config_fields", "config_shape", "content", "content_check", "cost", "crc32c",
@@ -38,6 +38,15 @@ _PARALLEL = frozenset(
      "wire", "work"}
 )  # fmt: skip
 
+# Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
+# load. A few of their tests at a time leave the processors free enough for each one's clock.
+_WAITING = frozenset(
+    {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
+     "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "progress",
+     "reception", "rejoin", "rendezvous", "shared_memory", "standard_streams", "topologies",
+     "worker", "workers_models"}
+)  # fmt: skip
+
 
 def pytest_sessionstart() -> None:
     """Shells ignore SIGINT in what they start in the background, and commands inherit that."""
@@ -48,8 +57,11 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         alone = item.get_closest_marker("alone") is not None
-        if not alone and item.path.stem.removeprefix("test_") in _PARALLEL:
+        module = item.path.stem.removeprefix("test_")
+        if not alone and module in _PARALLEL:
             item.add_marker(pytest.mark.parallel)
+        elif not alone and module in _WAITING:
+            item.add_marker(pytest.mark.waiting)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

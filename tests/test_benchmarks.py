@@ -203,12 +203,14 @@ def test_gguf_has_the_bytes_that_bandweave_computes_with(
     folder: Path, tmp_path: Path, weight_format: str
 ) -> None:
     gguf = pytest.importorskip("gguf")
-    from benchmarks.gguf_export import blocks, export, gguf_name, rope_order
+    from benchmarks.gguf_export import blocks, export, rope_order
+    from benchmarks.gguf_header import tensor_name
 
     path = export(folder, tmp_path / "tiny.gguf", weight_format)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     with Folder.open(folder) as opened:
-        assert set(stored) == {gguf_name(name) for name in opened.names()}
+        spec = opened.spec
+        assert set(stored) == {tensor_name(name, spec) for name in opened.names()}
     kind = {"q4": "Q4_0", "q8": "Q8_0"}[weight_format]
     units = {"layers.1.o_proj": 32, "layers.0.down_proj": 64, "layers.1.q_proj": 128,
              "layers.0.k_proj": 128, "lm_head": 128}  # fmt: skip
@@ -216,7 +218,7 @@ def test_gguf_has_the_bytes_that_bandweave_computes_with(
         values = weights(folder, name)
         if name.endswith(("q_proj", "k_proj")):
             values = values[rope_order(len(values), 32)]
-        found = stored[gguf_name(name)]
+        found = stored[tensor_name(name, spec)]
         assert found.tensor_type.name == kind
         expected = blocks(packed(np.ascontiguousarray(values), weight_format, unit))
         assert np.array_equal(found.data, expected), name
@@ -236,6 +238,29 @@ def test_gguf_keeps_embeddings_and_norms(folder: Path, tmp_path: Path) -> None:
     with Folder.open(folder) as opened:
         norm = widen(opened.read("norm", Range(start=0, stop=128)))
     assert np.array_equal(stored["output_norm.weight"].data, norm)
+
+
+@pytest.mark.parametrize("shape", ["qwen3-30b-a3b", "deepseek-v3", "gpt-oss-20b"])
+def test_gguf_has_all_experts_in_one_tensor(tmp_path: Path, shape: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    from benchmarks.gguf_export import blocks, export
+    from benchmarks.gguf_header import tensor_name
+
+    sizes = {"layers": 2, "experts": 8, "hidden": 128, "vocab": 320, "intermediate": 128,
+             "expert_intermediate": 64, "heads": 4}  # fmt: skip
+    folder = tmp_path / "model"
+    synthesise(find_shape(shape, **sizes), folder)
+    path = export(folder, tmp_path / "mixture.gguf", "q4")
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    with Folder.open(folder) as opened:
+        for name in opened.names():
+            if ".experts." in name or name.endswith(".kv_b_proj"):
+                continue
+            assert tensor_name(name, opened.spec) in stored, name
+        expert = widen(opened.read("layers.1.experts.5.up_proj", Range(start=0, stop=64)))
+    found = stored["blk.1.ffn_up_exps.weight"]
+    assert found.data.shape[0] == 8
+    assert np.array_equal(found.data[5], blocks(packed(expert, "q4", expert.shape[1])))
 
 
 def test_rows_turn_with_their_neighbours() -> None:
