@@ -3,6 +3,7 @@ those that are damaged, or whose config makes no sense."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,13 +16,17 @@ import pytest
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import resolve_context
 from bandweave.executors.backend import NATIVE
 from bandweave.formats.packing import unpack
 from bandweave.formats.registry import get_format
 from bandweave.models.config import ConfigError
+from bandweave.models.known_models import known_config
 from bandweave.models.registry import build_graph, spec_from_config
 from bandweave.programs.program import Weight
 from bandweave.programs.split import make_split
+from bandweave.run_options import RunOptions
 from bandweave.weights.loading import load_weights
 from bandweave.weights.stored_formats import node_program, run_formats
 from tests.helpers.command import bandweave, lines_of
@@ -133,6 +138,85 @@ def test_lists_by_layer_that_agree() -> None:
     ):
         spec = spec_from_config({**CONFIGS[V3], **changes})
         assert [hasattr(layer.mlp, "num_experts") for layer in spec.layers] == sparse
+
+
+# --- DeepSeek V3.2, GLM-5, the text of Kimi K2.5 ---
+
+
+def indexed(where: Path, **changes: Any) -> Folder:
+    """A folder with the config alone, of more positions than an indexer chooses."""
+    config = {**known_config("deepseek-v3.2"), **changes}
+    path = where / "v32"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    return Folder.open(path, weights=False)
+
+
+def test_a_context_beyond_the_indexer_s_is_refused(tmp_path: Path) -> None:
+    with indexed(tmp_path, index_topk=1024) as folder:
+        assert (folder.spec.context_length, folder.spec.run_length) == (163840, 1024)
+
+        def context(asked: int | None) -> int:
+            return resolve_context(folder, EngineOptions(run=RunOptions(context=asked)))
+
+        assert [context(asked) for asked in (None, 7, 1024)] == [1024, 7, 1024]
+        with pytest.raises(ValueError, match=r"1025 .* beyond 1024 \(index_topk\).*up to 1024"):
+            context(1025)
+        with pytest.raises(ValueError, match="the model's is from 1 to 1024"):
+            context(200000)
+
+
+def test_the_text_of_a_multimodal_model() -> None:
+    whole = known_config("kimi-k2.5")
+    assert spec_from_config(whole) == spec_from_config(whole["text_config"])
+    for changes, part in (
+        ({"text_config": {**whole["text_config"], "num_experts_per_tok": 999}}, "is 999"),
+        ({"text_config": {**whole["text_config"], "qk_layernorm": True}}, "qk_layernorm"),
+        ({"text_config": 3}, "text_config is 3"),
+    ):
+        with pytest.raises(ConfigError, match=part):
+            spec_from_config({**whole, **changes})
+    with pytest.raises(ConfigError, match="text_config is given"):
+        spec_from_config({**whole["text_config"], "text_config": {"hidden_size": 8}})
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "part"),
+    [
+        ("deepseek-v3.2", {"layer_types": ["full_attention"] * 61}, "'indexed_attention'"),
+        ("deepseek-v3.2", {"layer_types": ["indexed_attention"] * 60}, "each of the 61 layers"),
+        ("glm-5", {"index_topk": 0}, "index_topk is 0"),
+        ("glm-5", {"index_n_heads": "32"}, "index_n_heads is '32'"),
+        ("ernie-4.5-21b-a3b", {"moe_k": 65}, "moe_k is 65, but moe_num_experts is 64"),
+        ("ernie-4.5-21b-a3b", {"use_bias": True}, "use_bias is true"),
+        ("ernie-4.5-21b-a3b", {"moe_layer_end_index": 28}, "moe_layer_end_index is 28"),
+        ("ernie-4.5-21b-a3b", {"moe_layer_end_index": True}, "moe_layer_end_index is True"),
+        ("ernie-4.5-21b-a3b", {"moe_layer_interval": 0}, "moe_layer_interval is 0"),
+        ("ernie-4.5-0.3b", {"num_experts": 8}, "num_experts is 8"),
+    ],
+)
+def test_configs_of_newer_families_that_are_refused(
+    model: str, changes: Mapping[str, Any], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=part):
+        spec_from_config({**known_config(model), **changes})
+
+
+def test_layers_of_ernie_with_experts() -> None:
+    def sparse(**changes: Any) -> list[bool]:
+        config = {**known_config("ernie-4.5-21b-a3b"), "num_hidden_layers": 5, **changes}
+        return [hasattr(layer.mlp, "num_experts") for layer in spec_from_config(config).layers]
+
+    every = {"moe_layer_start_index": 1, "moe_layer_end_index": -1}
+    assert sparse(**every) == [False, True, True, True, True]
+    assert sparse(**every, moe_layer_interval=2) == [False, True, False, True, False]
+    assert sparse(moe_layer_start_index=2, moe_layer_end_index=3) == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 # --- as makers store them ---
