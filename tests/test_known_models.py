@@ -41,8 +41,8 @@ TOTALS = {
     "mistral-large-2": 122.61, "phi-3-mini-4k": 3.821, "phi-3-medium-4k": 13.960, "phi-4": 14.660,
     "glm-4-9b": 9.40, "glm-4-32b": 32.57, "olmo-2-1b": 1.485, "olmo-2-7b": 7.299,
     "olmo-2-13b": 13.716, "olmo-2-32b": 32.234, "granite-3.3-2b": 2.534, "granite-3.3-8b": 8.171,
-    "smollm3-3b": 3.075, "seed-oss-36b": 36.151,
-    "mixtral-8x7b": 46.70, "mixtral-8x22b": 140.63,
+    "smollm3-3b": 3.075, "seed-oss-36b": 36.151, "ernie-4.5-0.3b": 0.36,
+    "mixtral-8x7b": 46.70, "mixtral-8x22b": 140.63, "ernie-4.5-21b-a3b": 21.83,
     "qwen1.5-moe-a2.7b": 14.3, "qwen2-57b-a14b": 57.4,  # arXiv:2407.10671
     "qwen3.5-27b": 26.9, "qwen3.5-35b-a3b": 34.7, "qwen3.5-122b-a10b": 122.1,
     "qwen3.5-397b-a17b": 396.3,
@@ -152,9 +152,7 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
 
 #: Models that are planned for and cannot be run, and why: any other name must run.
 PLANNED = {
-    **dict.fromkeys(("glm-5", "deepseek-v3.2"), "attention to the positions an indexer chooses"),
     **dict.fromkeys(("llama-4-scout", "llama-4-maverick"), "attention in chunks"),
-    "kimi-k2.5": "its text model within a multimodal one",
 }  # fmt: skip
 
 

@@ -51,6 +51,17 @@ def put(value: Any) -> Any:
     return change
 
 
+def whole_point(value: int) -> Any:
+    """Zero points a byte each, as ``int4 zeros`` may also store them; one of them is ``value``."""
+
+    def change(array: np.ndarray) -> np.ndarray:
+        points = np.zeros((160, 2), np.int8)
+        points[3, 1] = value
+        return points
+
+    return change
+
+
 def without(suffix: str) -> Any:
     def apply(tensors: dict[str, Tensor]) -> None:
         for name in [one for one in tensors if "gate_proj" in one and one.endswith(suffix)]:
@@ -69,23 +80,56 @@ def without(suffix: str) -> Any:
         ("fp8 blocks", edit("_inv", lambda a: a[:-1]), ("shape [3, 2]", "[4, 2]")),
         ("fp8 blocks", edit("weight", put(0xFF)), ("gate_proj.weight", "NaN")),
         ("fp8 blocks", edit("weight", lambda a: a[:-1]), ("[159, 64]", "[160, 64]")),
+        ("fp8 blocks", edit("weight", lambda a: a, "F8_E5M2"), ("stored as F8_E5M2", "not read")),
+        ("fp8 rows", edit("_scale", lambda a: a[:-1]), ("shape [159, 1]", "[160, 1]")),
+        ("fp8 one scale", edit("_inv", lambda a: a.reshape(1, 1, 1)), ("shape [1, 1, 1]",)),
         ("fp8 exponents", edit("_inv", put(255)), ("scale nan",)),
         ("fp8 blocks", edit("_inv", lambda a: a.astype(np.int64), "I64"), ("stored as I64",)),
         ("mxfp4", without("_scales"), ("lacks its scales",)),
         ("mxfp4", edit("_scales", put(255)), ("scale nan",)),
         ("mxfp4", edit("_scales", lambda a: a[:, :-1]), ("shape [160, 1]", "[160, 2]")),
         ("mxfp4", edit("_blocks", lambda a: a[:, :-1]), ("shape [160, 1, 16]",)),
+        ("mxfp4", edit("_blocks", lambda a: a, "I8"), ("stored as I8", "U8")),
+        ("mxfp4", edit("_scales", lambda a: a.astype(np.float32), "F32"), ("stored as F32",)),
         ("int4", without("_scale"), ("lacks its scales",)),
         ("int4", without("_shape"), ("lacks its shape",)),
         ("int4", edit("_shape", put(72)), ("[160, 72]", "[160, 64]")),
         ("int4", edit("_packed", lambda a: a[:, :-1]), ("shape [160, 7]", "[160, 8]")),
         ("int4", edit("_scale", lambda a: a[:-1]), ("shape [159, 2]",)),
         ("int4 zeros", edit("_zero_point", lambda a: a[:-1]), ("shape [19, 2]", "[20, 2]")),
+        (
+            "int4",
+            edit("_scale", lambda a: np.full((160, 2), np.nan, np.float32), "F32"),
+            ("scale nan",),
+        ),
+        ("int4", edit("_scale", lambda a: a.astype(np.int64), "I64"), ("stored as I64",)),
+        ("int4", edit("_scale", lambda a: a[:, :1]), ("shape [160, 1]", "[160, 2]")),
+        ("int4", edit("_packed", lambda a: a.astype(np.int64), "I64"), ("stored as I64", "I32")),
+        ("int4", edit("_shape", lambda a: a[:1]), ("shape [1]", "[2]")),
+        ("int4", edit("_shape", put(-1)), ("[160, -1]",)),
+        ("int4 zeros", edit("_zero_point", whole_point(8), "I8"), ("zero point 8", "-8 to 7")),
+        ("int4 zeros", edit("_zero_point", whole_point(-9), "I8"), ("zero point -9",)),
+        ("int4 zeros", edit("_zero_point", lambda a: a.astype(np.int64), "I64"), ("I64", "I32")),
         ("int4 order", edit("_g_idx", put(2)), ("names group 2", "there are 2")),
+        ("int4 order", edit("_g_idx", lambda a: a * 0), ("puts 64 inputs into group 0", "have 32")),
+        ("int4 order", edit("_g_idx", lambda a: a[:-1]), ("shape [63]", "[64]")),
+        ("int4 order", edit("_g_idx", lambda a: a.astype(np.float32), "F32"), ("stored as F32",)),
         ("awq", without("qzeros"), ("lacks its zero points",)),
         ("awq", without("scales"), ("lacks its scales",)),
         ("awq", edit("qzeros", lambda a: a[:-1]), ("shape [1, 20]", "[2, 20]")),
         ("awq", edit("scales", put(np.inf)), ("scale inf",)),
+        ("awq", edit("scales", put(-1)), ("scale -1.0", "not negative")),
+        ("awq", edit("scales", lambda a: a[:, :-1]), ("shape [2, 159]", "[2, 160]")),
+        ("awq", edit("qweight", lambda a: a.astype(np.int64), "I64"), ("stored as I64", "I32")),
+        ("awq", edit("qzeros", lambda a: a.astype(np.int64), "I64"), ("stored as I64", "I32")),
+        ("gptq", without("qzeros"), ("lacks its zero points",)),
+        ("gptq", without("scales"), ("lacks its scales",)),
+        ("gptq", edit("scales", put(np.nan)), ("scale nan",)),
+        ("gptq", edit("scales", lambda a: a[:-1]), ("shape [1, 160]", "[2, 160]")),
+        ("gptq", edit("qzeros", lambda a: a[:, :-1]), ("shape [2, 19]", "[2, 20]")),
+        ("gptq", edit("g_idx", lambda a: a[:-1]), ("shape [63]", "[64]")),
+        ("gptq", edit("g_idx", lambda a: a.astype(np.float32), "F32"), ("stored as F32",)),
+        ("gptq order", edit("g_idx", lambda a: a * 0), ("puts 64 inputs into group 0", "have 32")),
         ("gptq", edit("qweight", lambda a: a[:-1]), ("shape [7, 160]", "[8, 160]")),
         ("gptq", edit("g_idx", put(-1)), ("names group -1",)),
         ("gptq", edit("g_idx", put(2)), ("names group 2",)),

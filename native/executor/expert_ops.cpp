@@ -31,7 +31,7 @@ void Executor::route(const Op& op, int member) {
     const Span own = part(step_.rows, member, team_.members());
     for (int r = own.from; r < own.to; r++)
         if (!route_row(op, kernels_, row(op.a, r), correction, scratch, row(op.out, r)))
-            return fail(op, op.name + ": a logit of the router is not finite");
+            return fail(op, op.name + ": a logit or a score of the router is not finite");
 }
 
 // False, on every member alike, where the routes are none.

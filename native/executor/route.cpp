@@ -72,7 +72,11 @@ bool route_row(const Op& op, const Kernels& kernels, const float* logits, const 
         kernels.sigmoid(logits, scores, n);
     else
         std::copy_n(logits, n, scores);
-    for (int i = 0; i < n; i++) choice[i] = correction ? scores[i] + correction[i] : scores[i];
+    for (int i = 0; i < n; i++) {
+        choice[i] = correction ? scores[i] + correction[i] : scores[i];
+        // Nothing else keeps a correction from being a NaN, which no order has a place for.
+        if (!std::isfinite(choice[i])) return false;
+    }
     if (op.groups > 1) leave_out_groups(op, choice, of_groups, marked);
     mark_largest(choice, n, k, marked);
     const int slots = op.out.width / 2;

@@ -8,7 +8,8 @@ namespace bw {
 size_t route_scratch(const Op& op);
 
 // From a row's logits to its routes: the experts, ascending, then their weights. `correction` is
-// null or has a number for each expert. False where a logit is not finite.
+// null or has a number for each expert. False where a logit, or a score that the choice goes by, is
+// not finite.
 bool route_row(const Op& op, const Kernels& kernels, const float* logits, const float* correction,
                float* scratch, float* routes);
 

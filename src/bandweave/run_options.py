@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
+from bandweave.formats.names import KV_FORMATS, RUN_FORMATS
 
 MAX_NODES = 1024  # of one model
 WIRE_FORMATS = ("exact", "bf16", "q8")
@@ -48,7 +48,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("weight format", self.weight_format, WEIGHT_FORMATS),
+            ("weight format", self.weight_format, RUN_FORMATS),
             ("KV format", self.kv_format, KV_FORMATS),
             ("wire format", self.wire, WIRE_FORMATS),
             ("speculation", self.speculate, SPECULATORS),

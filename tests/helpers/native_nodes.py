@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave import _native
+from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.executor import Step, StepError
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
@@ -20,6 +21,7 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.weights.loading import load_weights
+from bandweave.weights.stored_formats import node_program
 from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]
@@ -70,7 +72,10 @@ class NativeNodes:
         )
         self.nodes: list[NativeExecutor] = []
         for node in range(count):
-            program = lower(graph, split, node)
+            if isinstance(source, Folder):
+                program = node_program(source, graph, split, node, weight_format)
+            else:
+                program = lower(graph, split, node)
             weights = load_weights(program, source, weight_format)
             exchange = exchanges[node] if count > 1 else None
             self.nodes.append(NativeExecutor(program, weights, options, exchange))

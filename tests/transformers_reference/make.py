@@ -49,10 +49,13 @@ def build_model(case: Case, config: dict[str, Any]) -> tuple[torch.nn.Module, st
     )
     spec = spec_from_config(config)
     tensors = random_tensors(spec, case.seed)
-    names = model.state_dict().keys()
+    own = model.state_dict()
     state = {
-        name: torch.from_numpy(values) for name, values in as_stored(spec, tensors, names).items()
+        name: torch.from_numpy(values).reshape(own[name].shape)
+        for name, values in as_stored(spec, tensors, own.keys()).items()
     }
+    # An indexer chooses all positions of such short texts, whatever its weights are.
+    state |= {name: values for name, values in own.items() if ".indexer." in name}
     if spec.tied_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, strict=True)

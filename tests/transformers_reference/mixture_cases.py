@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_YARN = {
+YARN = {
     "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0,
     "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0,
 }  # fmt: skip
 
-_LATENT = {
+LATENT = {
     "num_attention_heads": 5, "num_key_value_heads": 5, "kv_lora_rank": 40,
     "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20,
 }  # fmt: skip
@@ -42,22 +42,22 @@ MIXTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "rotary_dim": 10,
     }),
     "deepseek_v2": ("DeepseekV2ForCausalLM", {
-        **_LATENT, "hidden_size": 60, "num_hidden_layers": 3, "intermediate_size": 140,
+        **LATENT, "hidden_size": 60, "num_hidden_layers": 3, "intermediate_size": 140,
         "vocab_size": 280, "max_position_embeddings": 512, "q_lora_rank": None,
         "moe_intermediate_size": 60, "n_routed_experts": 8, "n_shared_experts": 2,
         "num_experts_per_tok": 3, "first_k_dense_replace": 1, "topk_method": "group_limited_greedy",
         "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5,
-        "rope_parameters": {**_YARN, "mscale": 0.707, "mscale_all_dim": 0.707},
+        "rope_parameters": {**YARN, "mscale": 0.707, "mscale_all_dim": 0.707},
     }),
     "deepseek_v3": ("DeepseekV3ForCausalLM", {
-        **_LATENT, "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 140,
+        **LATENT, "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 140,
         "vocab_size": 290, "max_position_embeddings": 512, "q_lora_rank": 36,
         "moe_intermediate_size": 60, "n_routed_experts": 12, "n_shared_experts": 1,
         "num_experts_per_tok": 3, "first_k_dense_replace": 1, "n_group": 4, "topk_group": 2,
-        "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
     }),
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", {
-        **_LATENT, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 140,
+        **LATENT, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 140,
         "vocab_size": 280, "max_position_embeddings": 512, "q_lora_rank": 36,
         "qk_nope_head_dim": 36, "v_head_dim": 48, "moe_intermediate_size": 60,
         "n_routed_experts": 6, "num_experts_per_tok": 2,
@@ -74,6 +74,6 @@ MIXTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 72, "vocab_size": 280,
         "max_position_embeddings": 512, "num_local_experts": 6, "num_experts_per_tok": 2,
         "sliding_window": 40,
-        "rope_parameters": {**_YARN, "rope_theta": 150000.0, "truncate": False},
+        "rope_parameters": {**YARN, "rope_theta": 150000.0, "truncate": False},
     }),
 }  # fmt: skip

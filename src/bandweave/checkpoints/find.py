@@ -65,7 +65,8 @@ class Finder:
         """What is stored by a name, or by the names that a format makes of it."""
         stored = self._found.get(name)
         if stored is not None and stored[1].dtype in DTYPES:
-            fitting(stored, shape)
+            if not (is_vector and stored[1].shape == (1, *shape)):  # or it may be one row
+                fitting(stored, shape)
             return StoredTensor(stored, *((shape[-1], 1) if is_vector else shape[-2:]))
         if not is_vector:
             for find in _FORMATS:

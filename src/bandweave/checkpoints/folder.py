@@ -125,6 +125,10 @@ class Folder:
         """``"f32"``, ``"bf16"`` or ``"f16"``."""
         return self._tensors[name].dtype
 
+    def stored_as(self, name: str) -> str:
+        """How a weight of it is stored, as ``checkpoints.tensor.Matrix`` names it."""
+        return self._tensors[name].matrix.stored_as
+
     def item_bits(self, name: str) -> float:
         """Stored bits of one element, its share of scales and the like included."""
         return self._tensors[name].bits

@@ -47,6 +47,8 @@ class Matrix(Protocol):
     ``shape``: as stored, widened. ``name``: the stored tensor that messages name. ``dtype``:
     ``"f32"``, ``"bf16"`` or ``"f16"``. ``stored``: all tensors that it is made of, the one that
     ``name`` is first. ``recipe``: how values are made of them, empty where they are stored so.
+    ``stored_as``: how a weight is stored, ``"f64"``, ``"f32"``, ``"f16"``, ``"bf16"``, ``"fp8"``,
+    ``"int8"``, ``"mxfp4"``, ``"int4"`` or ``"int2"``.
     """
 
     @property
@@ -59,6 +61,8 @@ class Matrix(Protocol):
     def stored(self) -> Sequence[Stored]: ...
     @property
     def recipe(self) -> str: ...
+    @property
+    def stored_as(self) -> str: ...
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[np.generic]:
         """``[rows, columns]`` of an entry, C order: float32, float16, or uint16 holding bf16 bits.
@@ -90,6 +94,10 @@ class StoredTensor:
     @property
     def dtype(self) -> str:
         return DTYPES[self.entry.dtype][0]
+
+    @property
+    def stored_as(self) -> str:
+        return self.entry.dtype.lower()
 
     @property
     def stored(self) -> tuple[Stored, ...]:

@@ -18,6 +18,7 @@ import click
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
+from bandweave.formats.names import STORED
 
 if TYPE_CHECKING:
     from bandweave.checkpoints.folder import Folder
@@ -100,7 +101,7 @@ def _fitting(
     folder: Folder, options: EngineOptions, prompt_tokens: int, new_tokens: int
 ) -> EngineOptions:
     """With a context that holds exactly the tokens asked for, unless the user chose one."""
-    needed, longest = prompt_tokens + new_tokens, folder.spec.context_length
+    needed, longest = prompt_tokens + new_tokens, folder.spec.run_length
     context = options.run.context or needed
     if needed > min(context, longest):
         raise ValueError(
@@ -139,7 +140,8 @@ def _measure(
     if not options.hosts:  # before the nodes take memory and processors
         with output.status("measuring how fast the memory is read"):
             bandwidth = read_bandwidth([local_threads(options) * len(options.shares)])[0]
-        predictor = predictor or find_predictor(quick_profile(options), options)
+        if options.run.weight_format != STORED:  # formats are measured one by one
+            predictor = predictor or find_predictor(quick_profile(options), options)
     generator = random.Random(seed)
     request = Request(
         tokens=tuple(generator.randrange(folder.spec.vocab_size) for _ in range(prompt_tokens)),

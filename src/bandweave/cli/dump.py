@@ -25,7 +25,7 @@ from bandweave.cli.options import json_option, parse_shares
     "weight_format",
     default="q4",
     metavar="FORMAT",
-    help="Weights: q4, q8, mxfp4, nf4, ulaw4, bf16 or f32. Default q4.",
+    help="Weights: q4, q8, mxfp4, nf4, ulaw4, bf16, f32, or stored. Default q4.",
 )
 @click.option(
     "--kv",
@@ -64,11 +64,11 @@ def command(
     from bandweave.engine.placement import check_local_memory, resolve_context
     from bandweave.executors.dump import DUMP_VERSION, DumpOptions, write_dump
     from bandweave.models.registry import build_graph
-    from bandweave.programs.lowering import lower
     from bandweave.programs.split import make_split
     from bandweave.run_options import RunOptions
     from bandweave.text.end_tokens import end_token_ids
     from bandweave.weights.loading import load_weights
+    from bandweave.weights.stored_formats import node_program
 
     if text:
         if file is not None or as_json:
@@ -86,7 +86,7 @@ def command(
         split = make_split(folder.spec, (Fraction(1),), stages=1)
         context = resolve_context(folder, options)
         check_local_memory(folder, split, options, context)
-        program = lower(build_graph(folder.spec), split, 0)
+        program = node_program(folder, build_graph(folder.spec), split, 0, weight_format)
         weights = load_weights(program, folder, weight_format)
         size = write_dump(
             file,

@@ -17,10 +17,10 @@ from bandweave.executors.backend import NATIVE, NodeExecutor
 from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.generation.speculation.model_drafter import ModelDrafter
 from bandweave.models.registry import build_graph
-from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.weights.loading import Progress, load_weights
+from bandweave.weights.stored_formats import node_program
 
 Embed = Callable[[npt.NDArray[np.int32]], npt.NDArray[np.float32]]
 
@@ -37,7 +37,7 @@ def check_draft(folder: Folder, draft: Folder) -> None:
 
 def draft_context(draft: Folder, context: int) -> int:
     """Tokens of a sequence that the draft model can follow."""
-    return min(context, draft.spec.context_length)
+    return min(context, draft.spec.run_length)
 
 
 def draft_memory(
@@ -45,7 +45,7 @@ def draft_memory(
 ) -> NodeMemory:
     """What the draft model adds to node 0; ``options`` are those of the node's own model."""
     own = _options(draft, options, context, streams)
-    return node_memory(_program(draft), weight_format, own)
+    return node_memory(_program(draft, weight_format), weight_format, own)
 
 
 def load_draft(
@@ -63,7 +63,7 @@ def load_draft(
 
     ``embed`` gives its embedding rows. The ``CheckpointError`` of loading names the tensor.
     """
-    program = _program(draft)
+    program = _program(draft, weight_format)
     own = _options(draft, options, context, streams)
     # Not from the cache of packed weights: a draft model is small.
     weights = load_weights(program, draft, weight_format, on_progress, threads=own.threads)
@@ -80,8 +80,9 @@ def load_draft(
     )
 
 
-def _program(draft: Folder) -> Program:
-    return lower(build_graph(draft.spec), make_split(draft.spec, (1,)), 0)
+def _program(draft: Folder, weight_format: str) -> Program:
+    split = make_split(draft.spec, (1,))
+    return node_program(draft, build_graph(draft.spec), split, 0, weight_format)
 
 
 def _options(

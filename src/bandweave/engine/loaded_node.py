@@ -37,12 +37,12 @@ from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.joining import Members, meet
-from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.weights.embedding import read_embeddings
 from bandweave.weights.loading import Weights, keep_weights, load_weights
 from bandweave.weights.panel_cache import PanelCache, open_cache
+from bandweave.weights.stored_formats import node_program
 
 _MOST_THREADS = 4096
 
@@ -93,7 +93,7 @@ def prepare_node(
     already, ``ValueError`` for what cannot be loaded."""
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
     graph = build_graph(folder.spec, further=assignment.run.further)
-    program = lower(graph, split, assignment.rank)
+    program = node_program(folder, graph, split, assignment.rank, assignment.run.weight_format)
     options = _options(context, assignment, folder.spec)
     memory = node_memory(program, assignment.run.weight_format, options)
     if draft is not None:

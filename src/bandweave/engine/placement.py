@@ -33,12 +33,19 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.planning.search.fit import fitting_shares
-from bandweave.programs.lowering import lower
 from bandweave.programs.split import Split, make_split
+from bandweave.weights.stored_formats import node_program
 
 
 def resolve_context(folder: Folder, options: EngineOptions) -> int:
-    longest = folder.spec.context_length
+    spec, asked = folder.spec, options.run.context
+    longest = spec.run_length
+    if asked is not None and longest < asked <= spec.context_length:
+        raise ValueError(
+            f"a context of {asked} tokens: beyond {longest} (index_topk) the attention of "
+            f"{folder.path.name} leaves positions out, which cannot be run yet; choose --context "
+            f"up to {longest}"
+        )
     if options.run.context is None:
         return min(longest, DEFAULT_CONTEXT)
     if not 1 <= options.run.context <= longest:
@@ -147,7 +154,11 @@ def node_needs(
         kv_format=options.run.kv_format,
     )
     needs = [
-        node_memory(lower(graph, split, node), options.run.weight_format, sizes)
+        node_memory(
+            node_program(folder, graph, split, node, options.run.weight_format),
+            options.run.weight_format,
+            sizes,
+        )
         for node in range(split.num_nodes)
     ]
     if options.draft:

@@ -63,5 +63,5 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         layers_of(list(zip(kinds, windows(config, kinds), strict=True)), layer),
         eps="layer_norm_eps",
         norm="layer",
-        logit_factor=fields.number(config, "logit_scale"),
+        logit_factor=fields.factor(config, "logit_scale"),
     )

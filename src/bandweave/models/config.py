@@ -21,6 +21,8 @@ _MOST: Mapping[str, int] = {
     "sliding_window": MOST_POSITIONS,
 }
 
+_LEAST_FACTOR, _MOST_FACTOR = 2.0**-20, 2.0**20
+
 
 class ConfigError(ValueError):
     """A config that cannot be believed or is not supported; the message says what to do."""
@@ -79,6 +81,26 @@ def number(config: Config, name: str, default: float | None = None) -> float:
         if 0 < result < math.inf:
             return result
     raise ConfigError(f"config.json: {name} is {shown(value)}; it must be a positive number")
+
+
+def factor(config: Config, name: str, default: float | None = None) -> float:
+    """A number by which others are multiplied, or which bounds them: between 2^-20 and 2^20, as
+    docs/numerics.md (sections 5 and 11) has it."""
+    result = number(config, name, default)
+    if not _LEAST_FACTOR <= result <= _MOST_FACTOR:
+        raise ConfigError(
+            f"config.json: {name} is {shown(config[name])}; a factor or a bound below 2^-20 or "
+            "above 2^20 is not believed"
+        )
+    return result
+
+
+def epsilon(config: Config, name: str) -> float:
+    """What a norm adds to the mean of squares: a positive number of at most 1."""
+    result = number(config, name)
+    if result > 1:
+        raise ConfigError(f"config.json: {name} is {shown(config[name])}; above 1 is not believed")
+    return result
 
 
 def flag(config: Config, name: str, default: bool) -> bool:

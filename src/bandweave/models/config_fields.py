@@ -58,8 +58,27 @@ _FOREIGN: Mapping[str, tuple[str, Any]] = {
     "num_local_experts": ("experts", 0),
     "num_experts": ("experts", 0),
     "n_routed_experts": ("experts", 0),
+    "n_shared_experts": ("experts that every token goes to", 0),
+    "shared_expert_intermediate_size": ("an expert that every token goes to", 0),
+    "shared_intermediate_size": ("an expert that every token goes to", 0),
+    "n_group": ("experts that are chosen by groups", 1),
+    "routed_scaling_factor": ("scaled weights of experts", 1),
+    "scoring_func": ("scores of experts of another kind", None),
+    "topk_method": ("another choice of experts", None),
+    "first_k_dense_replace": ("first layers without experts", 0),
+    "moe_layer_freq": ("experts in some of the layers", 1),
+    "mlp_layer_types": ("experts in some of the layers", None),
+    "decoder_sparse_step": ("experts in some of the layers", 1),
+    "mlp_only_layers": ("experts in some of the layers", None),
     "kv_lora_rank": ("latent attention", None),
 }
+
+#: Those of them that say which layers have experts, as DeepSeek's configs have it, and how a router
+#: chooses.
+DEEPSEEK_MIXTURE = (
+    "n_routed_experts", "n_shared_experts", "n_group", "routed_scaling_factor", "scoring_func",
+    "topk_method", "first_k_dense_replace", "moe_layer_freq", "mlp_layer_types",
+)  # fmt: skip
 
 #: Neutral whatever the field is.
 _NOTHING: tuple[Any, ...] = (None, False, [], {}, "")

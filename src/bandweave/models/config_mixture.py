@@ -21,30 +21,61 @@ from bandweave.shown import shown
 
 
 def mixture_of(
-    config: Config, *, experts: str, width: str = "moe_intermediate_size", **own: Any
+    config: Config,
+    *,
+    experts: str,
+    width: str = "moe_intermediate_size",
+    top_k: str = "num_experts_per_tok",
+    **own: Any,
 ) -> MixtureSpec:
     """A mixture of as many experts, as wide, as the fields of these names say; ``own`` are other
     fields of the spec."""
-    count, top_k = fields.integer(config, experts), fields.integer(config, "num_experts_per_tok")
-    if top_k > count:
+    count, chosen = fields.integer(config, experts), fields.integer(config, top_k)
+    if chosen > count:
         raise ConfigError(
-            f"config.json: num_experts_per_tok is {top_k}, but {experts} is {count}; a token "
+            f"config.json: {top_k} is {chosen}, but {experts} is {count}; a token "
             "cannot go to more experts than there are"
         )
     return MixtureSpec(
-        num_experts=count, top_k=top_k, intermediate_size=fields.integer(config, width), **own
+        num_experts=count, top_k=chosen, intermediate_size=fields.integer(config, width), **own
     )
 
 
-def grouped_router(config: Config, *, sigmoid: bool) -> RouterSpec:
+def refuse_shared(config: Config, *names: str) -> None:
+    """Refuses shared experts in a family whose class has none, whatever the config says."""
+    for name in names:
+        if config.get(name) not in (None, 0, False):
+            raise ConfigError(
+                f"config.json: {name} is {shown(config[name])}, but models of this family have no "
+                "shared expert"
+            )
+
+
+def grouped_router(config: Config, *, experts: str, sigmoid: bool) -> RouterSpec:
     """DeepSeek's routers: scores are sigmoids that a correction is added to for the choice (V3), or
-    a softmax (V2); experts may be chosen from the best groups alone."""
-    groups = fields.integer(config, "n_group", 1)
+    a softmax (V2); experts, of which the field of that name says how many there are, may be chosen
+    from the best groups alone."""
+    score, method = ("sigmoid", "noaux_tc") if sigmoid else ("softmax", None)
+    fields.require(config, "scoring_func", (score,), score)
+    if method is not None:
+        fields.require(config, "topk_method", (method,), method)
+    count, groups = fields.integer(config, experts), fields.integer(config, "n_group", 1)
+    if count % groups:
+        raise ConfigError(
+            f"config.json: n_group is {groups}, but {experts} is {count}, which is no multiple of "
+            "it; groups have as many experts each"
+        )
     top_groups = fields.integer(config, "topk_group", groups)
     if top_groups > groups:
         raise ConfigError(
             f"config.json: topk_group is {top_groups}, but n_group is {groups}; no more groups can "
             "be chosen than there are"
+        )
+    top_k = fields.integer(config, "num_experts_per_tok")
+    if top_k > top_groups * (count // groups):
+        raise ConfigError(
+            f"config.json: num_experts_per_tok is {top_k}, but topk_group groups have "
+            f"{top_groups * (count // groups)} experts together; more cannot be chosen"
         )
     return RouterSpec(
         scoring=SIGMOID if sigmoid else SOFTMAX,
@@ -53,7 +84,7 @@ def grouped_router(config: Config, *, sigmoid: bool) -> RouterSpec:
         top_groups=top_groups,
         group_score=TWO_LARGEST if sigmoid else LARGEST,
         normalise=fields.flag(config, "norm_topk_prob", sigmoid),
-        factor=fields.number(config, "routed_scaling_factor", 1.0),
+        factor=fields.factor(config, "routed_scaling_factor", 1.0),
     )
 
 
@@ -74,6 +105,11 @@ def sparse_by_step(config: Config) -> list[bool]:
         )
     step = fields.integer(config, "decoder_sparse_step", 1)
     count = fields.integer(config, "num_hidden_layers")
+    if not all(0 <= layer < count for layer in dense):
+        raise ConfigError(
+            f"config.json: mlp_only_layers is {shown(dense)}, but layers are numbered 0 to "
+            f"{count - 1} (num_hidden_layers)"
+        )
     return [layer not in dense and (layer + 1) % step == 0 for layer in range(count)]
 
 
@@ -84,9 +120,37 @@ def sparse_after_first(config: Config) -> list[bool]:
     kinds = fields.texts(config, "mlp_layer_types")
     if not kinds:
         first = fields.count(config, "first_k_dense_replace")
-        return [layer >= first for layer in range(count)]
+        sparse = [layer >= first for layer in range(count)]
+        _check_frequency(config, sparse)
+        return sparse
     if len(kinds) != count or not set(kinds) <= {"dense", "sparse"}:
         raise ConfigError(
-            f"config.json: mlp_layer_types must name each of the {count} layers 'dense' or 'sparse'"
+            f"config.json: mlp_layer_types must name each of the {count} layers "
+            "(num_hidden_layers) 'dense' or 'sparse'"
         )
-    return [kind == "sparse" for kind in kinds]
+    sparse = [kind == "sparse" for kind in kinds]
+    _check_frequency(config, sparse)
+    return sparse
+
+
+def _check_frequency(config: Config, sparse: list[bool]) -> None:
+    """Refuses a ``moe_layer_freq`` that says otherwise: every so many layers have experts, or a 1
+    for each layer that has and a 0 for the others. transformers reads other fields in its place."""
+    given = config.get("moe_layer_freq")
+    if given is None:
+        return
+    if type(given) is int and given > 0:
+        says = [routes and layer % given == 0 for layer, routes in enumerate(sparse)]
+    elif isinstance(given, list) and all(type(one) is int and one in (0, 1) for one in given):
+        says = [bool(one) for one in given]
+    else:
+        raise ConfigError(
+            f"config.json: moe_layer_freq is {shown(given)}; it must be a positive integer, or a "
+            "list with a 0 or a 1 for each layer"
+        )
+    if says != sparse:
+        raise ConfigError(
+            f"config.json: moe_layer_freq is {shown(given)}, which first_k_dense_replace, "
+            f"mlp_layer_types and the {len(sparse)} layers of num_hidden_layers contradict; is it "
+            "the original config?"
+        )

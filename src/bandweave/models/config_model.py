@@ -56,7 +56,7 @@ def model_of(
         hidden_size=fields.integer(config, "hidden_size"),
         vocab_size=fields.integer(config, "vocab_size"),
         context_length=fields.integer(config, "max_position_embeddings"),
-        norm_eps=fields.number(config, eps),
+        norm_eps=fields.epsilon(config, eps),
         layers=layers,
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
         **own,

@@ -40,6 +40,11 @@ def rope(
             f"config.json: partial_rotary_factor leaves {rotary} elements of {whole} to rotate; "
             "at least 2 are needed"
         )
+    if rotary % 2:
+        raise ConfigError(
+            f"config.json: {rotary} elements of {whole} are to be rotated; they are rotated in "
+            "pairs, so an even number is needed"
+        )
     spec = RopeSpec(
         theta=number(parameters, "rope_theta", number(config, "rope_theta", theta)),
         rotary_dim=rotary,
@@ -52,6 +57,11 @@ def rope(
         raise ConfigError(
             f"config.json: {name} multiplies cosines and sines by {rope_table(spec).factor:g}; "
             f"more than {_MOST_FACTOR:g} is not believed"
+        )
+    if spec.softmax_factor > _MOST_FACTOR:
+        raise ConfigError(
+            f"config.json: {name} multiplies attention's scores by {spec.softmax_factor:g} "
+            f"(mscale_all_dim); more than {_MOST_FACTOR:g} is not believed"
         )
     return spec
 

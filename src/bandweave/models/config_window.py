@@ -53,7 +53,10 @@ def listed_kinds(config: Config) -> list[str]:
     kinds = [_OLDER_NAMES.get(kind, kind) for kind in texts(config, "layer_types")]
     count = integer(config, "num_hidden_layers")
     if kinds and len(kinds) != count:
-        raise ConfigError(f"config.json: layer_types has {len(kinds)} entries for {count} layers")
+        raise ConfigError(
+            f"config.json: layer_types has {len(kinds)} entries for {count} layers "
+            "(num_hidden_layers)"
+        )
     for kind in kinds:
         if kind not in (FULL, SLIDING):
             raise ConfigError(

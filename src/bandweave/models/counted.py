@@ -1,8 +1,7 @@
 """Families that are planned for and not yet run: their config.json as a ModelSpec.
 
-What is read is what counts need: sizes, windows, experts. Fields follow transformers' classes
-(``deepseek_v32``, ``glm_moe_dsa``, ``llama4``).
-A family that is run has a file of its own. Knows no files.
+What is read is what counts need: sizes, windows, experts. Fields follow transformers' class
+(``llama4``). A family that is run has a file of its own. Knows no files.
 """
 
 from __future__ import annotations
@@ -12,16 +11,9 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_mixture import mixture_of, sparse_after_first
+from bandweave.models.config_mixture import mixture_of
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
-from bandweave.models.spec import (
-    IndexSpec,
-    LatentSpec,
-    LayerSpec,
-    MixtureSpec,
-    ModelSpec,
-    RouterSpec,
-)
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.shown import shown
 
 
@@ -42,41 +34,6 @@ def counted_spec(config: Config) -> ModelSpec:
         raise
     except ValueError as error:
         raise ConfigError(f"config.json: {error}") from error
-
-
-# --- DeepSeek V3.2 and GLM-5 ---
-
-
-def _indexed(config: Config) -> tuple[LayerSpec, ...]:
-    """DeepSeek V3's layers, whose attention reads the keys that an indexer has chosen."""
-    attention = LatentSpec(
-        num_heads=fields.integer(config, "num_attention_heads"),
-        q_rank=fields.integer(config, "q_lora_rank"),
-        kv_rank=fields.integer(config, "kv_lora_rank"),
-        nope_dim=fields.integer(config, "qk_nope_head_dim"),
-        rope_dim=fields.integer(config, "qk_rope_head_dim"),
-        v_dim=fields.integer(config, "v_head_dim"),
-        index=IndexSpec(
-            num_heads=fields.integer(config, "index_n_heads"),
-            head_dim=fields.integer(config, "index_head_dim"),
-        ),
-    )
-    width = fields.integer(config, "moe_intermediate_size")
-    dense, mixture = mlp_of(config), _corrected(config, width)
-
-    def layer(routes: bool) -> LayerSpec:
-        return LayerSpec(attention=attention, mlp=mixture if routes else dense)
-
-    return layers_of(sparse_after_first(config), layer)
-
-
-def _corrected(config: Config, width: int) -> MixtureSpec:
-    return mixture_of(
-        config,
-        experts="n_routed_experts",
-        shared_size=width * fields.count(config, "n_shared_experts"),
-        router=RouterSpec(correction=True),
-    )
 
 
 # --- Llama 4 ---
@@ -108,5 +65,5 @@ def _llama4(config: Config) -> tuple[LayerSpec, ...]:
 
 #: By ``model_type``, of a multimodal model that of its ``text_config``.
 _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], tuple[LayerSpec, ...]]] = {
-    "deepseek_v32": _indexed, "glm_moe_dsa": _indexed, "llama4_text": _llama4,
+    "llama4_text": _llama4,
 }  # fmt: skip

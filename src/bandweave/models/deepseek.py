@@ -1,8 +1,10 @@
 """DeepSeek V2, V3 and what is built like them (Kimi K2, GLM-4.7-Flash): latent attention, and
 mixtures of experts behind some dense layers.
 
-DeepSeek-AI 2024 (arXiv:2405.04434, arXiv:2412.19437). The norms of latents have an epsilon of their
-own, as transformers' classes have it.
+DeepSeek-AI 2024 (arXiv:2405.04434, arXiv:2412.19437). The attention of DeepSeek V3.2
+(arXiv:2512.02556) and GLM-5 reads the ``index_topk`` positions that an indexer chooses: all of
+them, up to a context of that length, which is what can be run of it. The norms of latents have an
+epsilon of their own, as transformers' classes have it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import refuse_biases
+from bandweave.models.config_fields import DEEPSEEK_MIXTURE, check_fields, refuse_biases
 from bandweave.models.config_mixture import (
     further_layers,
     grouped_router,
@@ -22,19 +24,33 @@ from bandweave.models.config_mixture import (
 )
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
-from bandweave.models.spec import LatentSpec, LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.config_window import FULL, refuse_other_kinds
+from bandweave.models.spec import IndexSpec, LatentSpec, LayerSpec, MixtureSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, Names, experts
 from bandweave.shown import shown
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
 _V2, _V3, _GLM = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM"
+_V32, _GLM5 = "DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"
+_KIMI = "KimiK25ForConditionalGeneration"  # whose text part is run
+_INDEXED = "indexed_attention"
 
 _COMMON: Mapping[str, Any] = {
     "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
     "attention_bias": False, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
     "v_head_dim": 128,
 }  # fmt: skip
+
+_DEEPSEEK3: Mapping[str, Any] = {
+    **_COMMON, "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
+    "num_hidden_layers": 61, "num_attention_heads": 128, "max_position_embeddings": 4096,
+    "first_k_dense_replace": 3, "q_lora_rank": 1536, "n_group": 8, "topk_group": 4,
+    "n_routed_experts": 256, "n_shared_experts": 1, "routed_scaling_factor": 2.5,
+    "norm_topk_prob": True, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
+    "rope_interleave": True, "eos_token_id": 1,
+}  # fmt: skip
+_INDEX: Mapping[str, Any] = {"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 64}
 
 #: What transformers' config classes take for fields that a config lacks.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -46,13 +62,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "routed_scaling_factor": 1.0, "topk_method": "greedy", "norm_topk_prob": False,
         "num_experts_per_tok": None, "moe_intermediate_size": 1407, "eos_token_id": 2,
     },
-    _V3: {
-        **_COMMON, "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
-        "num_hidden_layers": 61, "num_attention_heads": 128, "max_position_embeddings": 4096,
-        "first_k_dense_replace": 3, "q_lora_rank": 1536, "n_group": 8, "topk_group": 4,
-        "n_routed_experts": 256, "n_shared_experts": 1, "routed_scaling_factor": 2.5,
-        "norm_topk_prob": True, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
-        "rope_interleave": True, "eos_token_id": 1,
+    _V3: _DEEPSEEK3,
+    _KIMI: _DEEPSEEK3,
+    _V32: {**_DEEPSEEK3, **_INDEX, "max_position_embeddings": 163840},
+    _GLM5: {
+        **_DEEPSEEK3, **_INDEX, "vocab_size": 154880, "hidden_size": 6144,
+        "intermediate_size": 12288, "num_hidden_layers": 78, "num_attention_heads": 64,
+        "max_position_embeddings": 202752, "rms_norm_eps": 1e-5, "q_lora_rank": 2048,
+        "qk_nope_head_dim": 192, "v_head_dim": 256, "n_group": 1, "topk_group": 1,
+        "index_n_heads": 32,
     },
     _GLM: {
         **_COMMON, "vocab_size": 154880, "hidden_size": 2048, "intermediate_size": 10240,
@@ -66,9 +84,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MODEL_TYPES: Mapping[str, str] = {
-    "deepseek_v2": _V2, "deepseek_v3": _V3, "kimi_k2": _V3, "glm4_moe_lite": _GLM,
+    "deepseek_v2": _V2, "deepseek_v3": _V3, "kimi_k2": _V3, "kimi_k25": _KIMI,
+    "glm4_moe_lite": _GLM, "deepseek_v32": _V32, "glm_moe_dsa": _GLM5,
 }  # fmt: skip
-OWN_FIELDS: tuple[str, ...] = ("n_routed_experts", "kv_lora_rank", "rope_interleave")
+OWN_FIELDS: tuple[str, ...] = (
+    *DEEPSEEK_MIXTURE, "kv_lora_rank", "rope_interleave", "text_config",
+)  # fmt: skip
 _SELF, _MLP = "model.layers.{}.self_attn", "model.layers.{}.mlp"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -93,11 +114,25 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
+    if architecture == _KIMI:
+        config = fields.table(config, "text_config")
+        check_fields(config, OWN_FIELDS)
+        architecture = _V3
+    if config.get("text_config"):
+        raise ConfigError(
+            f"config.json: text_config is given, but a model of the architecture {architecture} "
+            "has none"
+        )
     # Null says that queries are projected at once.
     direct = "q_lora_rank" in config and config["q_lora_rank"] is None
     config = fields.with_defaults(config, DEFAULTS[architecture])
     refuse_biases(config, "attention_bias", "mlp_bias")
-    attention = _attention(config, direct, interleaved=architecture == _V2)
+    index = None
+    if architecture in (_V32, _GLM5):
+        index = _index(config)
+    else:
+        refuse_other_kinds(config, FULL)
+    attention = _attention(config, direct, index, interleaved=architecture not in (_V3, _GLM))
     dense, sparse = silu_mlp_of(config), sparse_after_first(config)
     mixture = _mixture(config, architecture) if any(sparse) else None
 
@@ -109,7 +144,25 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     return model_of(config, "deepseek", layers_of(sparse, layer), further=further)
 
 
-def _attention(config: Config, direct: bool, *, interleaved: bool) -> LatentSpec:
+def _index(config: Config) -> IndexSpec:
+    """The indexer, whose weights are not read: it chooses all positions of what can be run."""
+    kinds = fields.texts(config, "layer_types")
+    count = fields.integer(config, "num_hidden_layers")
+    if kinds and kinds != [_INDEXED] * count:
+        raise ConfigError(
+            f"config.json: layer_types must name each of the {count} layers (num_hidden_layers) "
+            f"{_INDEXED!r}"
+        )
+    return IndexSpec(
+        num_heads=fields.integer(config, "index_n_heads"),
+        head_dim=fields.integer(config, "index_head_dim"),
+        top_k=fields.integer(config, "index_topk"),
+    )
+
+
+def _attention(
+    config: Config, direct: bool, index: IndexSpec | None, *, interleaved: bool
+) -> LatentSpec:
     rope_dim = fields.integer(config, "qk_rope_head_dim")
     pairs = interleaved or fields.flag(config, "rope_interleave", True)
     return LatentSpec(
@@ -120,6 +173,7 @@ def _attention(config: Config, direct: bool, *, interleaved: bool) -> LatentSpec
         rope_dim=rope_dim,
         v_dim=fields.integer(config, "v_head_dim"),
         rope=rope(config, dim=rope_dim, interleaved=pairs),
+        index=index,
     )
 
 
@@ -142,6 +196,6 @@ def _mixture(config: Config, architecture: str) -> MixtureSpec:
     return mixture_of(
         config,
         experts="n_routed_experts",
-        router=grouped_router(config, sigmoid=architecture != _V2),
+        router=grouped_router(config, experts="n_routed_experts", sigmoid=architecture != _V2),
         shared_size=width * fields.count(config, "n_shared_experts"),
     )

@@ -96,7 +96,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
             config,
             rope=ropes[kind],
             window=window,
-            scale=fields.number(config, "query_pre_attn_scalar") ** -0.5,
+            scale=fields.factor(config, "query_pre_attn_scalar") ** -0.5,
             score_cap=_cap(config, "attn_logit_softcapping"),
             qkv_bias=bias,
             output_bias=bias,
@@ -115,7 +115,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
 
 
 def _cap(config: Config, name: str) -> float:
-    return 0.0 if config.get(name) is None else fields.number(config, name)
+    return 0.0 if config.get(name) is None else fields.factor(config, name)
 
 
 def _rope(config: Config, kind: str) -> RopeSpec:

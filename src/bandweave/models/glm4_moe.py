@@ -11,7 +11,7 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
-from bandweave.models.config_fields import refuse_biases
+from bandweave.models.config_fields import DEEPSEEK_MIXTURE, refuse_biases
 from bandweave.models.config_mixture import (
     further_layers,
     grouped_router,
@@ -20,6 +20,7 @@ from bandweave.models.config_mixture import (
 )
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
+from bandweave.models.config_window import FULL, refuse_other_kinds
 from bandweave.models.deepseek import TENSOR_NAMES as DEEPSEEK
 from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import QK_NORMS, Names
@@ -42,7 +43,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MODEL_TYPES: Mapping[str, str] = {"glm4_moe": _GLM}
-OWN_FIELDS: tuple[str, ...] = ("n_routed_experts", "use_qk_norm")
+OWN_FIELDS: tuple[str, ...] = (*DEEPSEEK_MIXTURE, "use_qk_norm")
 TENSOR_NAMES: Names = {
     **DEEPSEEK,
     **QK_NORMS,
@@ -53,6 +54,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
     config = fields.with_defaults(config, DEFAULTS[architecture])
     refuse_biases(config, "mlp_bias")
+    refuse_other_kinds(config, FULL)
     attention = heads_of(
         config,
         rope=rope(config, partial=0.5),
@@ -64,7 +66,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     mixture = mixture_of(
         config,
         experts="n_routed_experts",
-        router=grouped_router(config, sigmoid=True),
+        router=grouped_router(config, experts="n_routed_experts", sigmoid=True),
         shared_size=width * fields.count(config, "n_shared_experts"),
     )
 

@@ -86,8 +86,8 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         router=RouterSpec(scoring=SOFTMAX_OF_CHOSEN, logit_bias=True),
         gate=GateSpec(
             function="clamped_silu",
-            limit=fields.number(config, "swiglu_limit"),
-            alpha=fields.number(config, "swiglu_alpha"),
+            limit=fields.factor(config, "swiglu_limit"),
+            alpha=fields.factor(config, "swiglu_alpha"),
         ),
         bias=True,
     )

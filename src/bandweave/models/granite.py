@@ -49,17 +49,17 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         attention=heads_of(
             config,
             rope=rope(config),
-            scale=fields.number(config, "attention_multiplier"),
+            scale=fields.factor(config, "attention_multiplier"),
             qkv_bias=bias,
             output_bias=bias,
         ),
         mlp=silu_mlp_of(config, bias=fields.flag(config, "mlp_bias", False)),
-        residual_factor=fields.number(config, "residual_multiplier"),
+        residual_factor=fields.factor(config, "residual_multiplier"),
     )
     return model_of(
         config,
         "granite",
         (layer,) * fields.integer(config, "num_hidden_layers"),
-        embedding_factor=fields.number(config, "embedding_multiplier"),
-        logit_factor=1 / fields.number(config, "logits_scaling"),
+        embedding_factor=fields.factor(config, "embedding_multiplier"),
+        logit_factor=1 / fields.factor(config, "logits_scaling"),
     )

@@ -74,7 +74,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         hidden_size=fields.integer(config, "hidden_size"),
         vocab_size=fields.integer(config, "vocab_size"),
         context_length=fields.integer(config, "max_position_embeddings"),
-        norm_eps=fields.number(config, "rms_norm_eps"),
+        norm_eps=fields.epsilon(config, "rms_norm_eps"),
         layers=(layer,) * fields.integer(config, "num_hidden_layers"),
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
     )

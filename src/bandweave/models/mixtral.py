@@ -16,9 +16,10 @@ from bandweave.models.config_fields import refuse_biases
 from bandweave.models.config_mixture import mixture_of
 from bandweave.models.config_model import heads_of, layers_of, model_of
 from bandweave.models.config_rope import rope
-from bandweave.models.config_window import FULL, SLIDING, windows
+from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, windows
 from bandweave.models.spec import SIGMOID, LayerSpec, ModelSpec, RouterSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, either, experts
+from bandweave.shown import shown
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
@@ -43,7 +44,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MODEL_TYPES: Mapping[str, str] = {"mixtral": _MIXTRAL, "minimax_m2": _MINIMAX}
-OWN_FIELDS: tuple[str, ...] = ("num_local_experts", "use_qk_norm", "qk_norm_type")
+OWN_FIELDS: tuple[str, ...] = (
+    "num_local_experts", "use_qk_norm", "qk_norm_type", "scoring_func",
+)  # fmt: skip
 _SPARSE = "model.layers.{}.block_sparse_moe"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -76,11 +79,15 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         router, own_rope = RouterSpec(normalise=True), rope(config, theta=1e6)
         sliding = config.get("sliding_window") is not None
         kinds = [SLIDING if sliding else FULL] * count
+        fields.require(config, "scoring_func", ("softmax",), "softmax")
     else:
+        fields.require(config, "scoring_func", ("sigmoid",), "sigmoid")
         router = RouterSpec(scoring=SIGMOID, correction=True, normalise=True)
         own_rope = rope(config, theta=5e6, partial=_rotated(config))
         own["qk_norm"] = _qk_norm(config)
         kinds = [FULL] * count
+        _refuse_other_attention(config, count)
+    refuse_other_kinds(config, kinds[0])
     mixture = mixture_of(
         config, experts="num_local_experts", width="intermediate_size", router=router
     )
@@ -98,6 +105,16 @@ def _rotated(config: Config) -> float:
     if config.get("rotary_dim") is None:
         return 1.0
     return fields.integer(config, "rotary_dim") / fields.head_dim(config)
+
+
+def _refuse_other_attention(config: Config, count: int) -> None:
+    """``attn_type_list`` has a 1 for every layer; MiniMax's earlier models had linear ones."""
+    kinds = config.get("attn_type_list")
+    if kinds is not None and kinds != [1] * count:
+        raise ConfigError(
+            f"config.json: attn_type_list is {shown(kinds)}; it must have a 1 for each of the "
+            f"{count} layers (num_hidden_layers), since MiniMax M2 has no other attention"
+        )
 
 
 def _qk_norm(config: Config) -> str:

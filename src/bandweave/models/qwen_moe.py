@@ -12,10 +12,16 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_mixture import mixture_of, sparse_by_step
+from bandweave.models.config_mixture import mixture_of, refuse_shared, sparse_by_step
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
-from bandweave.models.config_window import FULL, SLIDING, kinds_from_a_layer_on, windows
+from bandweave.models.config_window import (
+    FULL,
+    SLIDING,
+    kinds_from_a_layer_on,
+    refuse_other_kinds,
+    windows,
+)
 from bandweave.models.qwen_names import SHARED_EXPERT
 from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, Names
@@ -48,12 +54,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL_TYPES: Mapping[str, str] = {"qwen2_moe": _QWEN2, "qwen3_moe": _QWEN3}
 OWN_FIELDS: tuple[str, ...] = (
-    "qkv_bias",
-    "num_experts",
-    "num_local_experts",
-    "use_qk_norm",
-    "qk_layernorm",
-)
+    "qkv_bias", "num_experts", "num_local_experts", "use_qk_norm", "qk_layernorm",
+    "decoder_sparse_step", "mlp_only_layers", "shared_expert_intermediate_size",
+)  # fmt: skip
 TENSOR_NAMES: Names = {**DECODER, **QK_NORMS, **SHARED_EXPERT}
 
 
@@ -74,10 +77,12 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         own["qkv_bias"] = fields.flag(config, "qkv_bias", True)
         kinds = kinds_from_a_layer_on(config)
     else:
+        refuse_shared(config, "shared_expert_intermediate_size")
         mixture = mixture_of(config, experts="num_experts", router=router)
         bias = fields.flag(config, "attention_bias", False)
         own.update(qkv_bias=bias, output_bias=bias, qk_norm="head")
         used = fields.flag(config, "use_sliding_window", False)
+        refuse_other_kinds(config, SLIDING if used else FULL)
         kinds = [SLIDING if used else FULL] * fields.integer(config, "num_hidden_layers")
 
     def layer(key: tuple[int | None, bool]) -> LayerSpec:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from bandweave.models import (
     cohere2,
     deepseek,
+    ernie4_5,
     gemma,
     glm4,
     glm4_moe,
@@ -37,8 +38,12 @@ _FAMILIES: Mapping[str, ModuleType] = {
     "llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma": gemma, "phi3": phi3, "glm4": glm4,
     "olmo2": olmo2, "granite": granite, "smollm3": smollm3, "seed_oss": seed_oss,
     "cohere2": cohere2, "qwen_moe": qwen_moe, "mixtral": mixtral, "deepseek": deepseek,
-    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "qwen3_next": qwen3_next, "qwen3_5": qwen3_5,
+    "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "ernie4_5": ernie4_5, "qwen3_next": qwen3_next,
+    "qwen3_5": qwen3_5,
 }  # fmt: skip
+
+
+_HEAD = "ForCausalLM"  # the ending of nearly all names of architectures
 
 
 def supported_architectures() -> tuple[str, ...]:
@@ -80,7 +85,7 @@ def architecture_of(config: Config) -> str:
     named = listed[0] if listed else None
     if named is None and by_type is not None:
         return by_type
-    if by_type is not None and named == by_type.replace("ForCausalLM", "Model"):
+    if by_type is not None and named == by_type.replace(_HEAD, "Model"):
         return by_type
     if named in supported_architectures() and (not model_type or named == by_type):
         return str(named)
@@ -89,9 +94,17 @@ def architecture_of(config: Config) -> str:
             f"config.json: model_type is {shown(model_type)}, but architectures names {named}; "
             "the two belong to different models, is it the original config?"
         )
-    supported = ", ".join(supported_architectures())
     what = shown(named)[1:-1] if named is not None else f"model_type {shown(model_type)}"
-    raise ConfigError(f"{what} is not supported; supported are {supported}")
+    raise ConfigError(
+        f"{what} is not supported; supported are {_listed(supported_architectures())}"
+    )
+
+
+def _listed(architectures: Sequence[str]) -> str:
+    """Names in a sentence, the ending that nearly all of them have only once."""
+    heads = [one.removesuffix(_HEAD) for one in architectures if one.endswith(_HEAD)]
+    others = [one for one in architectures if not one.endswith(_HEAD)]
+    return f"{', '.join(heads)}, each with {_HEAD} behind it, and {', '.join(others)}"
 
 
 def text_part(config: Config) -> Config:

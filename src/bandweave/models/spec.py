@@ -77,13 +77,15 @@ class HeadsSpec:
 @dataclass(frozen=True, kw_only=True)
 class IndexSpec:
     """The indexer of DeepSeek V3.2 (arXiv:2512.02556), which scores all cached positions and lets
-    the attention read the best. Counted, not run."""
+    the attention read the best ``top_k`` of them. It is counted and not run: up to a context of
+    that length it chooses all."""
 
     num_heads: int
     head_dim: int
+    top_k: int
 
     def __post_init__(self) -> None:
-        _check(self, num_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM)
+        _check(self, num_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM, top_k=MOST_POSITIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +337,13 @@ class ModelSpec:
     def has_state(self) -> bool:
         """Whether some layer has a recurrent state."""
         return any(isinstance(layer.attention, LinearSpec) for layer in self.layers)
+
+    @cached_property
+    def run_length(self) -> int:
+        """Tokens of the longest context that can be run: ``context_length``, or fewer where an
+        indexer would leave positions out beyond."""
+        indexed = (getattr(layer.attention, "index", None) for layer in self.layers)
+        return min([self.context_length, *(one.top_k for one in indexed if one is not None)])
 
     @cached_property
     def heads(self) -> HeadsSpec:

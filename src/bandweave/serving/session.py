@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import resolve_model
 from bandweave.engine.engine import Engine
-from bandweave.engine.options import EngineOptions
+from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.engine.placement import make_launcher
 from bandweave.executors.executor import StepError
+from bandweave.formats.names import STORED
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
+from bandweave.models.registry import build_graph
 from bandweave.planning.profile.prediction import Prediction
 from bandweave.serving.prediction import (
     choose_split,
@@ -32,6 +34,7 @@ from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer
+from bandweave.weights.stored_formats import told
 
 OnText = Callable[[str], None]
 OnRead = Callable[[int], None]  # tokens of the prompt that have been read
@@ -188,5 +191,15 @@ def start_engine(
     """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
     with watch(name, len(options.shares)) as watcher:
         options = choose_split(folder, options, watcher.remark)
+        spec = folder.spec
+        if options.run.context is None and spec.run_length < min(
+            spec.context_length, DEFAULT_CONTEXT
+        ):
+            watcher.remark(
+                f"context {spec.run_length}: beyond that (index_topk) the model's attention leaves "
+                "positions out, which cannot be run yet"
+            )
+        if options.run.weight_format == STORED:
+            watcher.remark(told(folder, build_graph(folder.spec)))
         launcher = make_launcher(options, watcher.waiting)
         return Engine.start(folder, options, launcher, watcher.loading)

@@ -55,7 +55,7 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     check(scale, SCALE_DTYPES, (groups, outputs))
     return InputMajor(
         words, zeros, Scales(scale, (size, 1), inputs, outputs), None, shape,
-        f"awq 1 in groups of {size}",
+        f"awq 1 in groups of {size}", 4,
         partial(_codes, StoredTensor(words, inputs, outputs // _PER_WORD)),
         partial(_codes, StoredTensor(zeros, groups, outputs // _PER_WORD)),
     )  # fmt: skip

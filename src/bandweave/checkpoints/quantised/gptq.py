@@ -55,6 +55,7 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     return InputMajor(
         words, zeros, Scales(scale, (size, 1), inputs, outputs), index, shape,
         f"gptq 1 of {settings.bits} bits in groups of {size}, zeros less {settings.zero_less}",
+        settings.bits,
         partial(_codes, StoredTensor(words, inputs // per_word, outputs), settings.bits),
         partial(_zeros, StoredTensor(zeros, groups, outputs // per_word), settings),
     )  # fmt: skip

@@ -33,10 +33,12 @@ class InputMajor:
         groups: Stored | None,
         shape: tuple[int, ...],
         recipe: str,
+        bits: int,
         read_codes: ReadCodes,
         read_zeros: ReadCodes,
     ) -> None:
         self.name, self.shape, self.recipe = codes[1].name, shape, recipe
+        self.stored_as = f"int{bits}"
         self._scales, self._groups = scales, groups
         self._read_codes, self._read_zeros = read_codes, read_zeros
         others = () if groups is None else (groups,)
@@ -72,4 +74,4 @@ class InputMajor:
         size = self._scales.block[0]
         if self._groups is None:
             return np.arange(inputs.start, inputs.stop) // size
-        return group_numbers(self._groups, inputs, -(-self.shape[1] // size))
+        return group_numbers(self._groups, inputs, -(-self.shape[1] // size), size)

@@ -29,6 +29,7 @@ class Mxfp4:
 
     dtype = "f32"
     recipe = "mxfp4 1"
+    stored_as = "mxfp4"
 
     def __init__(self, blocks: StoredTensor, scales: Scales, shape: tuple[int, ...]) -> None:
         self._blocks, self._scales, self.shape = blocks, scales, shape

@@ -54,6 +54,7 @@ class Packed:
         self._checked = False
         others = (one for one in (zeros, groups) if one is not None)
         self.stored = (codes, scales.stored, stated_shape, *others)
+        self.stored_as = f"int{bits}"
         self.recipe = f"packed 1 of {bits} bits in blocks of {scales.block}"
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> F32:
@@ -87,8 +88,8 @@ class Packed:
     def _group_of(self, columns: Range) -> npt.NDArray[np.int64]:
         if self._groups is None:
             return np.arange(columns.start, columns.stop) // self._scales.block[1]
-        count = -(-self.shape[1] // self._scales.block[1])
-        return group_numbers(self._groups, columns, count)
+        size = self._scales.block[1]
+        return group_numbers(self._groups, columns, -(-self.shape[1] // size), size)
 
     def _read_zeros(self, rows: Range, columns: Range, entry: int) -> F32:
         """Zero points of rows and groups, with half the codes' range added."""
@@ -96,8 +97,15 @@ class Packed:
         groups = self._zeros[1].shape[1]
         if self._zeros[1].dtype == "I8":
             tensor = StoredTensor(self._zeros, self.shape[0], groups)
-            plain = tensor.read(range(rows.start, rows.stop), columns)
-            return plain.astype(np.float32) + np.float32(1 << (self._bits - 1))
+            plain, half = tensor.read(range(rows.start, rows.stop), columns), 1 << (self._bits - 1)
+            if plain.size and (plain.min() < -half or plain.max() >= half):
+                bad = plain[(plain < -half) | (plain >= half)][0]
+                raise wrong(
+                    self._zeros,
+                    f"holds the zero point {bad}, but those of {self._bits} bits are {-half} to "
+                    f"{half - 1}; download the file again",
+                )
+            return plain.astype(np.float32) + np.float32(half)
         per_word = 32 // self._bits
         words = range(rows.start // per_word, -(-rows.stop // per_word))
         tensor = StoredTensor(self._zeros, self._zeros[1].shape[0], groups)
@@ -152,19 +160,20 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
 def _block(stored: Stored, shape: tuple[int, ...], settings: Settings) -> tuple[int, int]:
     """What a scale is for: a group of a row, or a row."""
     rows, columns = shape
-    for size in settings.group_sizes:
-        if stored[1].shape == (rows, -(-columns // size)):
-            if columns % size:
-                raise wrong(
-                    stored,
-                    f"is for groups of {size}, of which rows of {columns} weights are no multiple; "
-                    "is it the config of these weights?",
-                )
-            return 1, size
-    count = stored[1].shape[-1] if len(stored[1].shape) == 2 else 1
-    if not settings.group_sizes and count and columns % count == 0:
-        check(stored, SCALE_DTYPES, (rows, count))
+    if not settings.group_sizes:  # the config is silent, so the shape has to tell
+        count = stored[1].shape[-1] if len(stored[1].shape) == 2 else 1
+        fits = count and columns % count == 0
+        check(stored, SCALE_DTYPES, (rows, count if fits else 1), (rows,))
         return 1, columns // count
-    expected = [(rows, columns // size) for size in settings.group_sizes] + [(rows, 1), (rows,)]
-    check(stored, SCALE_DTYPES, *expected)
-    return 1, columns
+    sizes = {(rows, -(-columns // size)): size for size in settings.group_sizes if size}
+    if 0 in settings.group_sizes:
+        sizes |= {(rows, 1): columns, (rows,): columns}
+    check(stored, SCALE_DTYPES, *sizes)
+    size = sizes[stored[1].shape]
+    if columns % size:
+        raise wrong(
+            stored,
+            f"is for groups of {size}, of which rows of {columns} weights are no multiple; is it "
+            "the config of these weights?",
+        )
+    return 1, size

@@ -39,6 +39,10 @@ class ScaledBytes:
         self.stored = ((codes.file, codes.entry), scales.stored)
 
     @property
+    def stored_as(self) -> str:
+        return _KINDS[self._codes.entry.dtype]
+
+    @property
     def recipe(self) -> str:
         return f"{_KINDS[self._codes.entry.dtype]} 1 in blocks of {self._scales.block}"
 

@@ -27,8 +27,9 @@ _MOST_GROUP = 1 << 28
 class Settings:
     """``method``: as the config names it, empty where it names none. ``block``: rows and columns
     that share an FP8 scale, None where none do. ``bits`` of a code. ``group_size``: inputs that
-    share a scale, 0 for all of them; ``group_sizes``: those that occur. ``zero_less``: what stored
-    zero points lack. ``act_order``: the tensors say which group an input belongs to."""
+    share a scale, 0 for all of them; ``group_sizes``: those that occur, none where nothing tells.
+    ``zero_less``: what stored zero points lack. ``act_order``: the tensors say which group an input
+    belongs to."""
 
     method: str = ""
     block: tuple[int, int] | None = (128, 128)
@@ -140,8 +141,7 @@ def _compressed(fields: Mapping[str, Any]) -> Settings:
                 f"bits in the format {shown(group.get('format') or fields.get('format'))}, which "
                 f"is not read (quantization_config in config.json); {READ_INSTEAD}"
             )
-        if weights.get("group_size") not in (None, -1):
-            sizes.add(_group(weights))
+        sizes.add(0 if weights.get("group_size") is None else _group(weights))
         if weights.get("block_structure") is not None:
             block = _block(weights["block_structure"])
     bits = next(iter(groups.values()))["weights"]["num_bits"]

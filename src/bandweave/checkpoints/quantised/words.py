@@ -30,11 +30,21 @@ def unpacked_columns(words: npt.NDArray[np.generic], bits: int) -> npt.NDArray[n
     return codes.reshape(len(words), -1)
 
 
-def group_numbers(stored: Stored, inputs: Range, count: int) -> npt.NDArray[np.int64]:
-    """The groups of inputs, as a tensor numbers them, of ``count`` that there are."""
+def group_numbers(stored: Stored, inputs: Range, count: int, size: int) -> npt.NDArray[np.int64]:
+    """The groups of inputs, as a tensor numbers them, of ``count`` that there are, of ``size``
+    inputs each."""
     tensor = StoredTensor(stored, 1, stored[1].shape[0])
     numbers = tensor.read(range(1), inputs)[0].astype(np.int64)
-    if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
+    if not numbers.size:
+        return numbers
+    if numbers.min() < 0 or numbers.max() >= count:
         bad = numbers[(numbers < 0) | (numbers >= count)][0]
         raise wrong(stored, f"names group {bad}, but there are {count}; download the file again")
+    counts = np.bincount(numbers)
+    if counts.max() > size:
+        raise wrong(
+            stored,
+            f"puts {counts.max()} inputs into group {counts.argmax()}, but groups have {size}; "
+            "download the file again",
+        )
     return numbers

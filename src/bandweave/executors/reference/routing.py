@@ -16,6 +16,7 @@ from bandweave.executors.reference.math import F32, sigmoid, softmax
 from bandweave.executors.reference.products import NumbersError
 
 _LEAST_SUM = np.float32(1e-20)
+_NOT_FINITE = "a logit or a score of the router is not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,12 @@ class Router:
 def route(logits_TE: F32, correction_E: F32 | None, router: Router) -> F32:
     """``[T, 2 slots]``: the chosen experts in ascending order, then their weights."""
     if not np.isfinite(logits_TE).all():
-        raise NumbersError("a logit of the router is not finite")
+        raise NumbersError(_NOT_FINITE)
     own_TE, top_k = logits_TE[:, : router.experts], router.top_k
     scores_TE = {0: softmax, 1: sigmoid, 2: lambda logits: logits}[router.scoring](own_TE)
     choice_TE = scores_TE if correction_E is None else scores_TE + correction_E
+    if not np.isfinite(choice_TE).all():
+        raise NumbersError(_NOT_FINITE)
     if router.groups > 1:
         choice_TE = _in_best_groups(choice_TE, router)
     chosen_TK = np.sort(_largest(choice_TE, top_k), axis=1)

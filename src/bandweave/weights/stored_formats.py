@@ -1,0 +1,86 @@
+"""Stored formats: the weight format of each matrix where all run in what is nearest to how their
+checkpoint stores them. Reads no tensors.
+
+Products of one operation have one format, which the graph decides and not a node's share of it: the
+widest of theirs, and in a mixture the widest of the routed experts', which a shared expert follows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.formats.names import STORED
+from bandweave.models.graph import Graph, GraphOp
+from bandweave.programs.lowering import lower
+from bandweave.programs.program import Program
+from bandweave.programs.split import Split
+from bandweave.shown import printable
+
+#: What runs in the place of each kind of stored matrix.
+NEAREST: Mapping[str, str] = {
+    "f64": "f32", "f32": "f32", "f16": "bf16", "bf16": "bf16", "fp8": "q8", "int8": "q8",
+    "mxfp4": "mxfp4", "int4": "q4", "int2": "q4",
+}  # fmt: skip
+
+_EXACT = (("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"))
+_NARROWEST_FIRST = ("mxfp4", "q4", "q8", "bf16", "f32")
+_SHARED = ".shared_expert."
+_NOT_PRODUCTS = ("embed", "route")  # rows that are read one by one; routers are always f32
+
+
+def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
+    """The weight format of every tensor that products read, by bandweave's names.
+    ``CheckpointError`` where the folder has no weights to tell it by."""
+    if not folder.has_weights:
+        raise CheckpointError(
+            f"{printable(folder.path)} has no weights, so nothing tells how they are stored; name "
+            f"a --format other than {STORED!r}"
+        )
+    formats: dict[str, str] = {}
+    for op in graph.ops:
+        names = _products(op)
+        decide = [name for name in names if _SHARED not in name] or names
+        nearest = {NEAREST[folder.stored_as(name)] for name in decide}
+        if nearest:
+            formats |= dict.fromkeys(names, max(nearest, key=_NARROWEST_FIRST.index))
+    return formats
+
+
+def node_program(
+    folder: Folder, graph: Graph, split: Split, node: int, weight_format: str
+) -> Program:
+    """What a node computes, with the format of each of its matrices where ``weight_format`` is the
+    stored one. ``CheckpointError`` as ``run_formats``."""
+    program = lower(graph, split, node)
+    if weight_format != STORED:
+        return program
+    formats = run_formats(folder, graph)
+    weights = {
+        name: weight if weight.format else replace(weight, format=formats[weight.parts[0].tensor])
+        for name, weight in program.weights.items()
+    }
+    return replace(program, weights=weights)
+
+
+def told(folder: Folder, graph: Graph) -> str:
+    """A sentence that says which stored weights run in which format."""
+    formats = run_formats(folder, graph)
+    runs: dict[str, set[str]] = defaultdict(set)
+    for name, own in formats.items():
+        runs[folder.stored_as(name)].add(own)
+    parts = []
+    for kind in sorted(runs):
+        places = " or ".join(sorted(runs[kind], key=_NARROWEST_FIRST.index))
+        exactly = all((kind, own) in _EXACT for own in runs[kind])
+        parts.append(f"{kind} in {places}{' exactly' if exactly else ''}")
+    return f"weights run in the format nearest to the stored one: {', '.join(parts)}"
+
+
+def _products(op: GraphOp) -> list[str]:
+    if op.kind in _NOT_PRODUCTS:
+        return []
+    return [weight.name for weight in op.weights if len(weight.shape) == 2]
