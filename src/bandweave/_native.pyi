@@ -100,6 +100,8 @@ class Executor:
         exchange: Exchange | None,
         team_of: Executor | None = None,
         flush_to_zero: bool = False,
+        num_states: int = 0,
+        max_drafted: int = 0,
     ) -> None: ...
     def run(
         self,
@@ -110,6 +112,7 @@ class Executor:
         tables: Ints,
         embeddings: Floats,
         prefill: bool = False,
+        states: Ints | None = None,
     ) -> Floats: ...
     def best(
         self,
@@ -120,15 +123,23 @@ class Executor:
         tables: Ints,
         embeddings: Floats,
         prefill: bool = False,
+        states: Ints | None = None,
     ) -> list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def open(
-        self, tokens: Ints, slots: Ints, positions: Ints, wants: Ints, tables: Ints, prefill: bool
+        self,
+        tokens: Ints,
+        slots: Ints,
+        positions: Ints,
+        wants: Ints,
+        tables: Ints,
+        prefill: bool,
+        states: Ints | None = None,
     ) -> None: ...
     def join(self, wake_descriptor: int = -1) -> int: ...
     def step(
         self,
-    ) -> tuple[list[int], list[int], list[int], list[int], list[int], int, bool]: ...
+    ) -> tuple[list[int], list[int], list[int], list[int], list[int], int, bool, list[int]]: ...
     def perform(self, index: int, embeddings: Floats | None = None) -> None: ...
     def floats(self, buffer: int) -> Floats: ...
     def grid(self, buffer: int) -> npt.NDArray[np.int64]: ...
