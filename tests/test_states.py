@@ -289,6 +289,7 @@ def test_a_model_with_a_state_drafts() -> None:
     expected_results = run(generator(), *requests)
     for num_states in (4, 12):
         drafting = generator(num_states, drafts=True)
+        results: list[Result] = []
         for _ in range(2):
             results = run(drafting, *requests)
             for one, other in zip(results, expected_results, strict=True):

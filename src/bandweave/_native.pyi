@@ -100,6 +100,8 @@ class Executor:
         exchange: Exchange | None,
         team_of: Executor | None = None,
         flush_to_zero: bool = False,
+        num_states: int = 0,
+        max_drafted: int = 0,
     ) -> None: ...
     def run(
         self,
@@ -111,6 +113,7 @@ class Executor:
         embeddings: Floats,
         prefill: bool = False,
         sources: Ints | None = None,
+        states: Ints | None = None,
     ) -> Floats: ...
     def best(
         self,
@@ -122,6 +125,7 @@ class Executor:
         embeddings: Floats,
         prefill: bool = False,
         sources: Ints | None = None,
+        states: Ints | None = None,
     ) -> list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def open(
@@ -133,6 +137,7 @@ class Executor:
         tables: Ints,
         prefill: bool,
         sources: Ints | None = None,
+        states: Ints | None = None,
     ) -> None: ...
     def join(self, wake_descriptor: int = -1) -> int: ...
     def step(

@@ -81,6 +81,7 @@ def attend_linear(g: Graph, y: Value, attention: LinearSpec) -> Value:
             ("delta_q_proj", keys), ("delta_k_proj", keys), ("delta_v_proj", values),
             ("delta_z_proj", values), ("delta_write_proj", each), ("delta_decay_proj", each),
         ),
+        label="delta_in_proj",
     )  # fmt: skip
     q, k, v = g.short_conv((q, k, v), attention.conv_kernel)
     q = g.l2_norm(q, attention.key_dim, _L2_EPS, factor=attention.key_dim**-0.5)

@@ -185,10 +185,16 @@ class Graph:
         return self._emit(kind, weight, (x,), (y,), weights=(vector,))[0]
 
     def linear(
-        self, y: Value, weights: tuple[tuple[str, Cut | int], ...], *, bias: bool = False
+        self,
+        y: Value,
+        weights: tuple[tuple[str, Cut | int], ...],
+        *,
+        bias: bool = False,
+        label: str = "",
     ) -> tuple[Value, ...]:
         """Several products of one input: a name and its outputs each. Outputs that have a cut are
-        split (``all_to_sharded``), others computed by every node."""
+        split (``all_to_sharded``), others computed by every node. ``label`` names them together,
+        else all their names do."""
         specs, biases, values = [], [], []
         for name, made in weights:
             cut = made if isinstance(made, Cut) else None
@@ -198,7 +204,7 @@ class Graph:
             vector = self._weight(f"{name}.bias", (outputs,), split, cut)
             biases.append(vector if bias else None)
             values.append(Value(name=name.removesuffix("_proj"), width=outputs, cut=cut))
-        label = "_".join(value.name for value in values) + "_proj"
+        label = label or "_".join(value.name for value in values) + "_proj"
         return self._emit(
             "linear", label, (y,), tuple(values), weights=tuple(specs), biases=tuple(biases)
         )
