@@ -13,6 +13,7 @@ from bandweave.models.config_shape import shape_from_config, shape_of
 from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.model_shape import ROLES, distinct_experts
 from bandweave.models.registry import build_graph, spec_from_config
+from bandweave.models.spec import Attention, LatentSpec
 from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.synth.shapes import shape_names
 
@@ -89,6 +90,7 @@ ACTIVE = {
     "deepseek-v3": ("37", "all"),  # arXiv:2412.19437
     "deepseek-r1": ("37", "all"),
     "kimi-k2": ("32.6", "all"),  # arXiv:2507.20534
+    "ernie-4.5-21b-a3b": ("3", "body"),
 }
 
 
@@ -131,6 +133,16 @@ def role_of(name: str) -> str:
     return "norm" if part in norms else "attention"
 
 
+def indexer(attention: Attention, hidden: int) -> int:
+    """Parameters of an indexer, which is counted and not read; 0 where there is none."""
+    if not isinstance(attention, LatentSpec) or attention.index is None:
+        return 0
+    one = attention.index
+    assert attention.q_rank is not None
+    queries = attention.q_rank * one.num_heads * one.head_dim
+    return queries + hidden * one.head_dim + 2 * one.head_dim + hidden * one.num_heads
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
     spec = spec_from_config(known_config(name))
@@ -141,6 +153,7 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
     found: Counter[str] = Counter(dict.fromkeys(ROLES, 0))
     for weight in build_graph(spec).weights():
         found[role_of(weight.name)] += math.prod(weight.shape)
+    found["attention"] += sum(indexer(layer.attention, spec.hidden_size) for layer in kinds)
     assert sum(found.values()) == shape.total_parameters
     if shape.tied:  # the table is called an embedding there, and a head here
         found["head"] += found.pop("embedding")

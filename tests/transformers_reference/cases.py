@@ -20,6 +20,7 @@ from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import ModelSpec
 from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference.family_cases import FAMILIES
+from tests.transformers_reference.newer_cases import NEWER
 
 FOLDER = Path(__file__).parent
 
@@ -158,6 +159,8 @@ CASES = (
     *_LLAMA_LIKE,
     *(Case(name=name, architecture=one, seed=9 + number, options=options)
       for number, (name, (one, options)) in enumerate(FAMILIES.items())),
+    *(Case(name=name, architecture=one, seed=60 + number, options=options)
+      for number, (name, (one, options)) in enumerate(NEWER.items())),
 )  # fmt: skip
 
 #: Those whose models can have a layer that predicts further tokens, and what says that they do.

@@ -165,7 +165,9 @@ def _block(stored: Stored, shape: tuple[int, ...], settings: Settings) -> tuple[
         fits = count and columns % count == 0
         check(stored, SCALE_DTYPES, (rows, count if fits else 1), (rows,))
         return 1, columns // count
-    sizes = {(rows, -(-columns // size)): size for size in settings.group_sizes if size}
+    sizes: dict[tuple[int, ...], int] = {
+        (rows, -(-columns // size)): size for size in settings.group_sizes if size
+    }
     if 0 in settings.group_sizes:
         sizes |= {(rows, 1): columns, (rows,): columns}
     check(stored, SCALE_DTYPES, *sizes)
