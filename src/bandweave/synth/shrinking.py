@@ -11,7 +11,7 @@ from typing import Any
 
 Fields = Mapping[str, Any]
 
-_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts")
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 
 #: Sizes that can be changed, and the fields of config.json that may say them: the first that there
 #: is does.
@@ -23,7 +23,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "head_dim": ("head_dim",),
     "intermediate": ("intermediate_size",),
     "experts": _EXPERTS,
-    "experts_per_token": ("num_experts_per_tok",),
+    "experts_per_token": ("num_experts_per_tok", "moe_k"),
     "expert_intermediate": ("moe_intermediate_size", "intermediate_size"),
     "vocab": ("vocab_size",),
     "context": ("max_position_embeddings",),
