@@ -41,8 +41,10 @@ _PARALLEL = frozenset(
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
-    {"callers", "cli_errors", "host_resources", "hosts", "launcher", "loading_nodes", "outages",
-     "progress", "rejoin", "rendezvous", "topologies", "worker", "workers_models"}
+    {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
+     "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "progress",
+     "reception", "rejoin", "rendezvous", "shared_memory", "standard_streams", "topologies",
+     "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -240,6 +240,29 @@ def test_gguf_keeps_embeddings_and_norms(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(stored["output_norm.weight"].data, norm)
 
 
+@pytest.mark.parametrize("shape", ["qwen3-30b-a3b", "deepseek-v3", "gpt-oss-20b"])
+def test_gguf_has_all_experts_in_one_tensor(tmp_path: Path, shape: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    from benchmarks.gguf_export import blocks, export
+    from benchmarks.gguf_header import tensor_name
+
+    sizes = {"layers": 2, "experts": 8, "hidden": 128, "vocab": 320, "intermediate": 128,
+             "expert_intermediate": 64, "heads": 4}  # fmt: skip
+    folder = tmp_path / "model"
+    synthesise(find_shape(shape, **sizes), folder)
+    path = export(folder, tmp_path / "mixture.gguf", "q4")
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    with Folder.open(folder) as opened:
+        for name in opened.names():
+            if ".experts." in name or name.endswith(".kv_b_proj"):
+                continue
+            assert tensor_name(name, opened.spec) in stored, name
+        expert = widen(opened.read("layers.1.experts.5.up_proj", Range(start=0, stop=64)))
+    found = stored["blk.1.ffn_up_exps.weight"]
+    assert found.data.shape[0] == 8
+    assert np.array_equal(found.data[5], blocks(packed(expert, "q4", expert.shape[1])))
+
+
 def test_rows_turn_with_their_neighbours() -> None:
     pytest.importorskip("gguf")
     from benchmarks.gguf_export import rope_order

@@ -149,6 +149,7 @@ def endless(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.alone
 def test_json_keeps_what_had_come(tmp_path: Path) -> None:
     model = endless(tmp_path / "long")
     ask = ("run", model, "--raw", "--prompt", "a", "--max-tokens", "90000", "--context", "99000",

@@ -453,6 +453,7 @@ def test_a_killed_worker_takes_its_session_along() -> None:
         launcher.stop()
 
 
+@pytest.mark.alone
 def test_an_idle_worker_ends_on_ctrl_c_and_once_serves_one_session() -> None:
     with WorkerProcess() as worker:
         worker.process.send_signal(signal.SIGINT)
