@@ -27,9 +27,9 @@ hypothesis.settings.load_profile("machine")
 # machine to themselves, unless they stand below; so do single tests that are marked ``alone``.
 _PARALLEL = frozenset(
     {"backend", "benchmarks", "calibration", "checkpoints", "cli", "cli_speculation", "cli_tokens",
-     "code_books", "config_fields", "config_hybrid", "config_shape",
-     "content", "content_check", "cost", "crc32c", "darwin", "draft_length", "economy",
-     "encoding", "engine_cost", "families", "flush_to_zero",
+     "code_books", "config_fields", "config_hybrid", "config_shape", "content", "content_check",
+     "cost", "crc32c", "darwin", "draft_length", "economy", "encoding", "engine_cost", "families",
+     "flush_to_zero",
      "formats", "fuzz_files", "generation", "gguf", "hardware", "known_models", "machine",
      "messages", "mixtures", "native", "not_finite", "one_answer", "outside_files", "pages",
      "panel_cache", "plan_cli", "plan_search", "plan_simulation", "program", "program_checks",
