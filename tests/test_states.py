@@ -129,8 +129,10 @@ class Reader:
         return made
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("reference", 0), *((name, seed) for name in list(ENGINES)[1:] for seed in range(3))],
+)
 def test_no_way_to_read_a_sequence_shows(name: str, seed: int) -> None:
     """Two sequences side by side, and a third that goes on from what the first left at a page's
     end."""
