@@ -60,7 +60,7 @@ def requests(folder: Folder, **params: float) -> list[Request]:
 
 def answers(folder: Folder, nodes: int, weight_format: str, speculate: str = "off") -> list[Result]:
     run = RunOptions(weight_format=weight_format, streams=9, context=256, speculate=speculate)
-    options = EngineOptions(shares=(Fraction(1),) * nodes, run=run)
+    options = EngineOptions(shares=(Fraction(1),) * nodes, run=run, threads=1)
     with Engine.start(folder, options, ThreadLauncher()) as engine:
         return engine.generate(requests(folder), digest=True)
 
