@@ -45,7 +45,7 @@ def requests(folder: Folder, **params: float) -> list[Request]:
     """The questions that come with the model, greedy where nothing else is said."""
     tokenizer = Tokenizer.from_folder(folder.path)
     template = ChatTemplate.from_folder(folder.path, tokens=tokenizer.named_tokens)
-    asked = SamplingParams(**{"temperature": 0, "max_tokens": 80, **params})  # type: ignore[arg-type]
+    asked = SamplingParams(**{"temperature": 0, "max_tokens": 128, **params})  # type: ignore[arg-type]
     return [
         Request(
             tokens=tuple(
@@ -59,8 +59,8 @@ def requests(folder: Folder, **params: float) -> list[Request]:
 
 
 def answers(folder: Folder, nodes: int, weight_format: str, speculate: str = "off") -> list[Result]:
-    run = RunOptions(weight_format=weight_format, streams=9, context=192, speculate=speculate)
-    options = EngineOptions(shares=(Fraction(1),) * nodes, run=run)
+    run = RunOptions(weight_format=weight_format, streams=9, context=256, speculate=speculate)
+    options = EngineOptions(shares=(Fraction(1),) * nodes, run=run, threads=1)
     with Engine.start(folder, options, ThreadLauncher()) as engine:
         return engine.generate(requests(folder), digest=True)
 
@@ -96,14 +96,14 @@ def test_its_answers_are_right_and_the_same_on_any_nodes(
 
 def test_most_of_what_its_layer_guesses_is_right(folder: Folder) -> None:
     graph = build_graph(folder.spec, further=True)
-    with NativeNodes(folder.spec, folder, num_pages=27, graph=graph) as nodes:
+    with NativeNodes(folder.spec, folder, num_pages=36, graph=graph) as nodes:
         embeddings, exp = nodes.embeddings, _native.exp
         drafter = LayerDrafter(
             nodes.nodes[0], lambda tokens: embeddings[tokens], exp=lambda x: exp(x).reshape(-1)
         )
         found = [
             Generator(
-                nodes.nodes[0], lambda tokens: embeddings[tokens], num_pages=27, context=192,
+                nodes.nodes[0], lambda tokens: embeddings[tokens], num_pages=36, context=256,
                 max_rows=256, vocab_size=folder.spec.vocab_size,
                 exp=lambda x: exp(x).reshape(-1),
                 speculation=Speculation(drafter, draft_tokens=most, adaptive=False),
@@ -136,10 +136,10 @@ def test_its_layer_takes_memory_only_where_it_drafts(folder: Folder) -> None:
         assert after.kv_bytes == 5 / 4 * before.kv_bytes
 
 
-@pytest.mark.parametrize("sampling", ["", "--temperature 0.8 --seed 3 --presence-penalty 0.2"])
-def test_commands_draft_with_it(sampling: str) -> None:
+def test_commands_draft_with_it() -> None:
+    sampling = ("--temperature", "0.8", "--seed", "3", "--presence-penalty", "0.2")
     plain, drafting = (
-        bandweave("run", MODEL, *ASKED, *sampling.split(), *more.split(), "--json").json
+        bandweave("run", MODEL, *ASKED, *sampling, *more.split(), "--json").json
         for more in ("", "--speculate mtp --nodes 2 --threads 1")
     )
     for name in ("text", "tokens", "logits_digest", "finish_reason"):
@@ -153,7 +153,7 @@ def test_commands_draft_with_it(sampling: str) -> None:
 
 
 def test_the_demo_shows_it_on_three_nodes() -> None:
-    found = bandweave("demo", "--model", MODEL, "--max-tokens", "40", "--json").json
+    found = bandweave("demo", "--model", MODEL, "--max-tokens", "20", "--json").json
     assert found["same_answer"] and len(found["plan"]["nodes"]) == 3
     assert found["model"] == MODEL
 

@@ -70,7 +70,8 @@ def ranges(counts: Sequence[int], *, unit: int = 1, size: int | None = None) -> 
 @dataclass(frozen=True, kw_only=True)
 class NodeShare:
     """What one node owns: ``layers``, and in each of them the range of the heads, and of the
-    columns, that goes with how many there are; ``vocabulary`` is empty outside the last stage."""
+    columns, that goes with how many there are; ``vocabulary`` is empty outside the last stage;
+    ``further``: as ``columns``, of what a further layer alone has."""
 
     node: int
     stage: int
@@ -79,6 +80,7 @@ class NodeShare:
     heads: tuple[tuple[int, Range], ...]  # by how many query heads there are
     columns: tuple[tuple[int, Range], ...]  # by how many columns there are
     vocabulary: Range
+    further: tuple[tuple[int, Range], ...] = ()
 
     def range(self, cut: Cut) -> Range:
         """What the node owns of a cut, in its things; KV heads may be a neighbour's too."""
@@ -86,7 +88,8 @@ class NodeShare:
             return self.vocabulary
         if cut.axis is Axis.KV_HEADS:
             return _kv_heads(_find(self.heads, cut.total * cut.sharing), cut.sharing)
-        return _find(self.heads if cut.axis is Axis.HEADS else self.columns, cut.total)
+        own = self.heads if cut.axis is Axis.HEADS else (*self.columns, *self.further)
+        return _find(own, cut.total)
 
     def heads_of(self, attention: Attention) -> tuple[Range, Range]:
         """The query heads of a layer's attention that the node owns, and the KV heads that these
@@ -195,10 +198,11 @@ def _stage_shares(
             rank=rank,
             layers=layers,
             heads=tuple(heads[rank]),
-            columns=(*columns[rank], *further[rank]),
+            columns=tuple(columns[rank]),
+            further=tuple(further[rank]),
             vocabulary=vocabulary[rank] if last else Range(start=0, stop=0),
         )
-        owned = [own for _, own in (*heads[rank], *columns[rank])]
+        owned = [own for _, own in (*share.heads, *share.columns)]
         if not any(map(len, (*owned, share.vocabulary))):
             rows = f" and {vocabulary_units} vocabulary units" if last else ""
             most = max(_head_counts(spec)), units(max(_column_counts(spec)), COLUMN_UNIT)
