@@ -76,7 +76,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     (BIASED, "expert_linear", {"vector": "norm"}, "its vector has another size"),
     (GROUPED, "expert_mul", {"width": 51}, "its experts do not make its width"),
     (GROUPED, "expert_mul", {"shared_width": 0}, "its experts do not make its width"),
-    (GROUPED, "expert_mul", {"function": 3}, "the function of its gate is unknown"),
+    (GROUPED, "expert_mul", {"function": 99}, "the function of its gate is unknown"),
     (BIASED, "expert_mul", {"limit": 0.0}, "the bounds of its gate are out of range"),
     (BIASED, "expert_mul", {"alpha": 2.0**21}, "the bounds of its gate are out of range"),
     (GROUPED, "expert_grid", {"width": 51}, "its experts do not make its width"),

@@ -70,7 +70,7 @@ def test_changed_shapes() -> None:
         ("tiny", {"hidden": 1.5}, ("hidden is 1.5",)),
         ("tiny", {"heads": 3}, ("heads 3", "multiple")),
         ("tiny", {"kv_heads": 3}, ("kv_heads 3", "evenly")),
-        ("tiny", {"head_dim": 7}, ("head_dim 7", "rotary")),
+        ("tiny", {"head_dim": 7}, ("head_dim 7", "rotated")),
     ],
 )
 def test_shapes_that_are_none(name: str, changes: dict, parts: tuple[str, ...]) -> None:

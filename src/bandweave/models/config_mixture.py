@@ -30,15 +30,21 @@ def mixture_of(
 ) -> MixtureSpec:
     """A mixture of as many experts, as wide, as the fields of these names say; ``own`` are other
     fields of the spec."""
+    count, chosen = _experts(config, experts, top_k)
+    return MixtureSpec(
+        num_experts=count, top_k=chosen, intermediate_size=fields.integer(config, width), **own
+    )
+
+
+def _experts(config: Config, experts: str, top_k: str) -> tuple[int, int]:
+    """How many experts there are, and how many of them a token goes to."""
     count, chosen = fields.integer(config, experts), fields.integer(config, top_k)
     if chosen > count:
         raise ConfigError(
             f"config.json: {top_k} is {chosen}, but {experts} is {count}; a token "
             "cannot go to more experts than there are"
         )
-    return MixtureSpec(
-        num_experts=count, top_k=chosen, intermediate_size=fields.integer(config, width), **own
-    )
+    return count, chosen
 
 
 def refuse_shared(config: Config, *names: str) -> None:
@@ -59,7 +65,8 @@ def grouped_router(config: Config, *, experts: str, sigmoid: bool) -> RouterSpec
     fields.require(config, "scoring_func", (score,), score)
     if method is not None:
         fields.require(config, "topk_method", (method,), method)
-    count, groups = fields.integer(config, experts), fields.integer(config, "n_group", 1)
+    count, top_k = _experts(config, experts, "num_experts_per_tok")
+    groups = fields.integer(config, "n_group", 1)
     if count % groups:
         raise ConfigError(
             f"config.json: n_group is {groups}, but {experts} is {count}, which is no multiple of "
@@ -71,7 +78,6 @@ def grouped_router(config: Config, *, experts: str, sigmoid: bool) -> RouterSpec
             f"config.json: topk_group is {top_groups}, but n_group is {groups}; no more groups can "
             "be chosen than there are"
         )
-    top_k = fields.integer(config, "num_experts_per_tok")
     if top_k > top_groups * (count // groups):
         raise ConfigError(
             f"config.json: num_experts_per_tok is {top_k}, but topk_group groups have "

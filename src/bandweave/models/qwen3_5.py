@@ -56,6 +56,7 @@ MODEL_TYPES: Mapping[str, str] = {
 }  # fmt: skip
 OWN_FIELDS: tuple[str, ...] = (
     "num_experts", "num_local_experts", "use_qk_norm", "qk_layernorm", "text_config",
+    "shared_expert_intermediate_size",
 )  # fmt: skip
 
 _LINEAR = "model.layers.{}.linear_attn"

@@ -38,7 +38,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MODEL_TYPES: Mapping[str, str] = {"qwen3_next": _NEXT}
-OWN_FIELDS: tuple[str, ...] = ("num_experts", "num_local_experts", "use_qk_norm", "qk_layernorm")
+OWN_FIELDS: tuple[str, ...] = (
+    "num_experts", "num_local_experts", "use_qk_norm", "qk_layernorm", "decoder_sparse_step",
+    "mlp_only_layers", "shared_expert_intermediate_size",
+)  # fmt: skip
 
 
 def _key_heads(layer: LayerSpec) -> int:
