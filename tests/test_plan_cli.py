@@ -81,9 +81,15 @@ def test_json(plan: Any) -> None:
 
 
 def test_a_model_that_bandweave_does_not_run_has_no_second_column(plan: Any) -> None:
-    value = json.loads(plan("deepseek-v3.2", *ULTRAS, "--json"))
+    value = json.loads(plan("llama-4-maverick", *ULTRAS, "--json"))
     assert value["bandweave"] is None
-    assert value["bandweave_reason"] == "does not run DeepseekV32ForCausalLM yet"
+    assert value["bandweave_reason"] == "does not run Llama4ForConditionalGeneration yet"
+    value = json.loads(plan("deepseek-v3.2", *ULTRAS, "--json"))
+    assert value["bandweave"] is None and value["model"]["runs_on_bandweave"] is True
+    assert "up to 2048 tokens" in value["bandweave_reason"]
+    short = ("--context", "2048", "--prompt", "1024")
+    value = json.loads(plan("deepseek-v3.2", *ULTRAS, *short, "--json"))
+    assert value["bandweave"]["decode_tokens_per_s"]["likely"] > 0
     value = json.loads(plan("deepseek-r1", *ULTRAS, "--json"))
     assert value["model"]["runs_on_bandweave"] is True and value["bandweave_reason"] == ""
     assert value["bandweave"]["decode_tokens_per_s"]["likely"] > 0

@@ -83,6 +83,7 @@ def shape_of(
         tied=spec.tied_embeddings,
         final_norm_parameters=spec.hidden_size,
         stored_format=stored_format,
+        run_length=spec.run_length if spec.run_length < spec.context_length else None,
     )
 
 

@@ -102,6 +102,18 @@ class ModelShape:
     unused_parameters: int = 0  # stored but not read while decoding: drafts' layers, vision
     stored_format: str = "bf16"  # a name of weight_bytes
     stored_bytes_by_role: Mapping[str, int] = field(default_factory=dict)  # of a file, exact
+    run_length: int | None = None  # tokens up to which bandweave runs it, None for all
+
+    def why_not_run(self, context: int) -> str:
+        """Why bandweave does not run it at ``context`` tokens; empty where it does."""
+        if not self.runs_on_bandweave:
+            return f"does not run {self.architecture} yet"
+        if self.run_length is not None and context > self.run_length:
+            return (
+                f"runs {self.architecture} up to {self.run_length} tokens (--context), where its "
+                "attention reads all positions"
+            )
+        return ""
 
     @property
     def total_parameters(self) -> int:

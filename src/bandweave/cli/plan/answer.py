@@ -48,8 +48,8 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
     limit, today = both_columns(question, machines)
     if limit is None:
         raise ValueError(shortage_sentence(question, limit_setup(machines)))
-    runs, own = question.model.runs_on_bandweave, bandweave_setup(machines)
-    reason = "" if runs else f"does not run {question.model.architecture} yet"
+    reason, own = question.model.why_not_run(question.context), bandweave_setup(machines)
+    runs = not reason
     if own is None:
         reason = (
             reason
@@ -67,7 +67,7 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         limit=limit,
         today=today,
         reason=reason,
-        hypothetical=not question.model.runs_on_bandweave,
+        hypothetical=not runs,
     )
 
 

@@ -103,7 +103,7 @@ def _plan(question: Question, machines: Machines) -> Plan:
 def _plan_today(question: Question, machines: Machines) -> Plan | None:
     """bandweave's own plan for its processors; None where it can't run the model there."""
     setup = bandweave_setup(machines)
-    if setup is None or not question.model.runs_on_bandweave:
+    if setup is None or question.model.why_not_run(question.context):
         return None
     answer = find_plans(bandweave_question(question), setup)
     return None if answer is None else answer.best

@@ -118,7 +118,7 @@ def both_columns(question: Question, machines: Machines) -> tuple[Answer | None,
     Where the processor is the quicker way, as for very small models, the hardware allows that."""
     limit = find_plans(question, limit_setup(machines))
     own = bandweave_setup(machines)
-    if own is None or not question.model.runs_on_bandweave:
+    if own is None or question.model.why_not_run(question.context):
         return limit, None
     today = find_plans(bandweave_question(question), own)
     if today is None or today.question.weights.name != question.weights.name:
