@@ -63,8 +63,9 @@ def find_tensors(
             spec = replace(spec, tied_embeddings=False)
         else:
             found[table] = head
-    needed = build_graph(spec).weights()
-    wanted = needed if spec.further is None else build_graph(spec, further=True).weights()
+    wanted = build_graph(spec, further=spec.further is not None).weights()
+    behind = f"layers.{spec.num_layers}."  # the further layer's
+    needed = [weight for weight in wanted if not weight.name.startswith(behind)]
     finder = Finder(found, spec, wanted, settings)
     result: dict[str, View] = {}
     missing: list[str] = []
