@@ -41,6 +41,7 @@ from bandweave.weights.panel_work import Read, Work, stored_bytes, unpacked, wor
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
 
+_HANDED_BYTES = 1 << 20  # what a thread is given to read at least
 _CACHED_BYTES = 32 << 20  # smaller models pack in no time
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
@@ -169,22 +170,41 @@ class _Loading:
         """Fills the matrices."""
         weights = list(self._program.weights.values())
         total = sum(self._bytes(part) for weight in weights for part in weight.parts)
-        tasks: dict[Future[Read], int] = {}
-        done, table = 0, self._unknown_table()
+        tasks: dict[Future[list[Read]], int] = {}
+        pieces: list[Work] = []
+        waiting = done = 0
+
+        def hand_over() -> None:
+            """A thread gets several small pieces at a time: handing one over takes 0.1 ms."""
+            nonlocal pieces, waiting
+            if pieces:
+                tasks[pool.submit(self._read, pieces)] = waiting
+            pieces, waiting = [], 0
+
+        def add(piece: Work) -> int:
+            nonlocal waiting
+            pieces.append(piece)
+            size = piece.bytes(self._source)
+            waiting += size
+            if waiting >= _HANDED_BYTES:
+                hand_over()
+            return size
+
+        table = self._unknown_table()
         for part in table:
             total += self._bytes(part)
             for piece in unpacked(part, self._source, most_bytes):
-                tasks[pool.submit(piece.run, self._source)] = piece.bytes(self._source)
-        for weight, gaps in zip(weights, pool.map(self._gaps, weights), strict=True):
-            left = 0
-            for piece in self._work(weight, gaps, most_bytes):
-                tasks[pool.submit(piece.run, self._source)] = piece.bytes(self._source)
-                left += piece.bytes(self._source)
-            self.fresh += gaps
-            done += sum(self._bytes(part) for part in weight.parts) - left
+                add(piece)
+        for some, gaps_of in pool.map(self._gaps_of, self._batches(weights)):
+            for weight, gaps in zip(some, gaps_of, strict=True):
+                left = sum(add(piece) for piece in self._work(weight, gaps, most_bytes))
+                self.fresh += gaps
+                done += sum(self._bytes(part) for part in weight.parts) - left
             on_progress(done, total)
+        hand_over()
         for task in as_completed(tasks):
-            self._add(task.result())
+            for read in task.result():
+                self._add(read)
             done += tasks[task]
             on_progress(done, total)
         for fresh in self.fresh:
@@ -192,6 +212,25 @@ class _Loading:
                 self._learn(part, blocks)
         for part in table:
             self._learn(part, blocks_of(part.unit, part.along))
+
+    def _read(self, pieces: list[Work]) -> list[Read]:
+        return [piece.run(self._source) for piece in pieces]
+
+    def _batches(self, weights: Sequence[Weight]) -> Iterator[list[Weight]]:
+        """Weights in order, small ones together."""
+        batch: list[Weight] = []
+        size = 0
+        for weight in weights:
+            batch.append(weight)
+            size += self._matrices[weight.name].panels.nbytes
+            if size >= _HANDED_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _gaps_of(self, weights: list[Weight]) -> tuple[list[Weight], list[list[Fresh]]]:
+        return weights, [self._gaps(weight) for weight in weights]
 
     def read_vector(self, part: Part) -> npt.NDArray[np.float32]:
         """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
