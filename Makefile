@@ -16,8 +16,8 @@ demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m parallel -n auto --maxprocesses 8
-	$(BIN)/python -m pytest -m waiting -n 3
+	$(BIN)/python -m pytest -m parallel -n auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -m waiting -n 4
 	$(BIN)/python -m pytest -m "not parallel and not waiting"
 
 check: $(VENV)/.dev
