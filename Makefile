@@ -1,5 +1,6 @@
 # make demo   install into .venv and run the demo: a model split over two nodes
 # make test   install into .venv and run the tests
+# make late   what compiles for longer than it tests: for macOS
 # make check  format, lint, types, import contracts
 # make fuzz   100,000 inputs of each kind for what takes others' data, under sanitizers
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test check format exhaustive fuzz transformers bench documents clean FORCE
+.PHONY: demo test late check format exhaustive fuzz transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -18,7 +19,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m parallel -n auto --maxprocesses 8 --dist worksteal
 	$(BIN)/python -m pytest -m waiting -n 4
-	$(BIN)/python -m pytest -m "not parallel and not waiting"
+	$(BIN)/python -m pytest -m "not parallel and not waiting and not late"
+
+# Compiles for macOS, too: a minute and a half more.
+late: $(VENV)/.dev
+	$(BIN)/python -m pytest -m late
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check src tests training benchmarks cmake

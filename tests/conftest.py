@@ -72,7 +72,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         "test_processors",
     } <= wanted and "PYTEST_XDIST_WORKER" not in os.environ:
         runners = (partial(build_runner, name) for name in RUNNERS)
-        start_builds([partial(build_fuzzer, quick=True), *runners, build_macos_runner])
+        macos = [build_macos_runner] if "test_macos_build" in wanted else []
+        start_builds([partial(build_fuzzer, quick=True), *runners, *macos])
 
 
 @pytest.fixture(autouse=True)

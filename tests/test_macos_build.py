@@ -15,6 +15,7 @@ _MAGIC_64, _CPU_ARM64, _EXECUTE = 0xFEEDFACF, 0x0100000C, 2
 _BUILD_VERSION, _LOAD_DYLIB, _PLATFORM_MACOS = 0x32, 0xC, 1
 
 
+@pytest.mark.late
 def test_the_runner_links_for_macos() -> None:
     data = build_macos_runner().read_bytes()
     magic, cpu, _, kind, num_commands = struct.unpack_from("<5I", data)
