@@ -121,7 +121,7 @@ def _taken_as_read(tokens: int) -> Iterator[None]:
     """Pools of this process believe that they hold the first ``tokens`` of every prompt."""
     claim = PagePool.claim
 
-    def believe(self: PagePool, prompt: Sequence[int]) -> Cached:
+    def believe(self: PagePool, prompt: Sequence[int], *, reuse: bool = True) -> Cached:
         cached = Cached(tokens=list(prompt[:tokens]))
         self.grow(cached, tokens)
         return cached
