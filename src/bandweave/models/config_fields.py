@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bandweave.models.config import Config, ConfigError
+from bandweave.models.config import Config, ConfigError, table
 from bandweave.shown import shown
 
 #: Fields that transformers itself obeys, whatever the family: what they ask for.
@@ -99,6 +99,33 @@ def check_fields(config: Config, own: tuple[str, ...] = ()) -> None:
         value = config.get(name)
         if name not in own and value not in _NOTHING and value != neutral:
             raise _unsupported(name, value, what)
+
+
+def text_of(
+    config: Config,
+    architecture: str,
+    whole: Mapping[str, str],
+    own: tuple[str, ...],
+    *,
+    kept: tuple[str, ...] = (),
+) -> tuple[Config, str]:
+    """The config and the architecture of what reads and writes text: the ``text_config`` of a
+    multimodal model, which holds for no other.
+
+    ``whole``: architectures of multimodal models, with those of their text parts. ``own``: as in
+    ``check_fields``. ``kept``: fields of the whole that hold for its text where they are given.
+    """
+    if architecture in whole:
+        given = {name: config[name] for name in kept if config.get(name) is not None}
+        text = table(config, "text_config")
+        check_fields(text, own)
+        config, architecture = {**text, **given}, whole[architecture]
+    if config.get("text_config"):
+        raise ConfigError(
+            f"config.json: text_config is given, but a model of the architecture {architecture} "
+            "has none"
+        )
+    return config, architecture
 
 
 def refuse_biases(config: Config, *names: str) -> None:

@@ -4,13 +4,11 @@ what either is. Knows no family and no files."""
 from __future__ import annotations
 
 from bandweave.models import config as fields
-from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import check_fields
+from bandweave.models.config import Config
 from bandweave.models.config_model import heads_of
 from bandweave.models.config_rope import rope
-from bandweave.models.config_window import FULL
+from bandweave.models.config_window import FULL, check_kinds
 from bandweave.models.spec import Attention, LinearSpec
-from bandweave.shown import shown
 
 LINEAR = "linear_attention"
 
@@ -23,14 +21,7 @@ def kinds_of(config: Config) -> list[str]:
     if not kinds:
         step = fields.integer(config, "full_attention_interval", 4)
         return [LINEAR if (index + 1) % step else FULL for index in range(count)]
-    if len(kinds) != count:
-        raise ConfigError(f"config.json: layer_types has {len(kinds)} entries for {count} layers")
-    for kind in kinds:
-        if kind not in (FULL, LINEAR):
-            raise ConfigError(
-                f"config.json: layer_types has {shown(kind)}; only {FULL!r} and {LINEAR!r} are "
-                "supported"
-            )
+    check_kinds(kinds, count, (FULL, LINEAR))
     return kinds
 
 
@@ -54,13 +45,3 @@ def attention_of(config: Config) -> dict[str, Attention]:
         conv_kernel=fields.integer(config, "linear_conv_kernel_dim"),
     )
     return {FULL: heads, LINEAR: linear}
-
-
-def text_of(config: Config, own: tuple[str, ...]) -> Config:
-    """What of a multimodal config reads and writes text: its ``text_config``, whose embedding is
-    tied where the whole says so. ``own``: fields that the family computes by."""
-    text = fields.table(config, "text_config")
-    check_fields(text, own)
-    if config.get("tie_word_embeddings") is not None:
-        text = {**text, "tie_word_embeddings": config["tie_word_embeddings"]}
-    return text

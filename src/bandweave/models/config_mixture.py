@@ -36,6 +36,13 @@ def mixture_of(
     )
 
 
+def with_num_experts(config: Config) -> Config:
+    """Qwen's config, whose ``num_experts`` newer releases save as ``num_local_experts``."""
+    if config.get("num_experts") is None and config.get("num_local_experts") is not None:
+        return {**config, "num_experts": config["num_local_experts"]}
+    return config
+
+
 def _experts(config: Config, experts: str, top_k: str) -> tuple[int, int]:
     """How many experts there are, and how many of them a token goes to."""
     count, chosen = fields.integer(config, experts), fields.integer(config, top_k)

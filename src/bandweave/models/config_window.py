@@ -52,18 +52,24 @@ def listed_kinds(config: Config) -> list[str]:
     """The kinds of ``layer_types``, one a layer; empty where the field is absent or null."""
     kinds = [_OLDER_NAMES.get(kind, kind) for kind in texts(config, "layer_types")]
     count = integer(config, "num_hidden_layers")
-    if kinds and len(kinds) != count:
+    if kinds:
+        check_kinds(kinds, count, (FULL, SLIDING))
+    return kinds
+
+
+def check_kinds(kinds: list[str], count: int, known: tuple[str, str]) -> None:
+    """``ConfigError`` where ``layer_types`` name another number of layers, or other kinds."""
+    if len(kinds) != count:
         raise ConfigError(
             f"config.json: layer_types has {len(kinds)} entries for {count} layers "
             "(num_hidden_layers)"
         )
     for kind in kinds:
-        if kind not in (FULL, SLIDING):
+        if kind not in known:
             raise ConfigError(
-                f"config.json: layer_types has {shown(kind)}; only {FULL!r} and {SLIDING!r} are "
-                "supported"
+                f"config.json: layer_types has {shown(kind)}; only {known[0]!r} and {known[1]!r} "
+                "are supported"
             )
-    return kinds
 
 
 def refuse_other_kinds(config: Config, own: str) -> None:

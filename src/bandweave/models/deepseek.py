@@ -15,7 +15,7 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import DEEPSEEK_MIXTURE, check_fields, refuse_biases
+from bandweave.models.config_fields import DEEPSEEK_MIXTURE, refuse_biases, text_of
 from bandweave.models.config_mixture import (
     further_layers,
     grouped_router,
@@ -26,7 +26,7 @@ from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, refuse_other_kinds
 from bandweave.models.spec import IndexSpec, LatentSpec, LayerSpec, MixtureSpec, ModelSpec
-from bandweave.models.tensor_names import DECODER, Names, experts
+from bandweave.models.tensor_names import DECODER, Names, experts, shared_expert
 from bandweave.shown import shown
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
@@ -102,9 +102,7 @@ TENSOR_NAMES: Names = {
     "layers.{}.kv_b_proj": f"{_SELF}.kv_b_proj.weight",
     "layers.{}.router": f"{_MLP}.gate.weight",
     "layers.{}.router.correction": f"{_MLP}.gate.e_score_correction_bias",
-    "layers.{}.shared_expert.gate_proj": f"{_MLP}.shared_experts.gate_proj.weight",
-    "layers.{}.shared_expert.up_proj": f"{_MLP}.shared_experts.up_proj.weight",
-    "layers.{}.shared_expert.down_proj": f"{_MLP}.shared_experts.down_proj.weight",
+    **shared_expert(f"{_MLP}.shared_experts"),
     "layers.{}.enorm": "model.layers.{}.enorm.weight",
     "layers.{}.hnorm": "model.layers.{}.hnorm.weight",
     "layers.{}.eh_proj": "model.layers.{}.eh_proj.weight",
@@ -114,15 +112,7 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
-    if architecture == _KIMI:
-        config = fields.table(config, "text_config")
-        check_fields(config, OWN_FIELDS)
-        architecture = _V3
-    if config.get("text_config"):
-        raise ConfigError(
-            f"config.json: text_config is given, but a model of the architecture {architecture} "
-            "has none"
-        )
+    config, architecture = text_of(config, architecture, {_KIMI: _V3}, OWN_FIELDS)
     # Null says that queries are projected at once.
     direct = "q_lora_rank" in config and config["q_lora_rank"] is None
     config = fields.with_defaults(config, DEFAULTS[architecture])

@@ -18,7 +18,7 @@ from bandweave.models.config_model import heads_of, layers_of, model_of, silu_ml
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, refuse_other_kinds
 from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
-from bandweave.models.tensor_names import DECODER, Names, either, experts
+from bandweave.models.tensor_names import DECODER, Names, either, experts, shared_expert
 from bandweave.shown import shown
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
@@ -54,9 +54,7 @@ TENSOR_NAMES: Names = {
         {"layers.{}.router.correction": f"{_MLP}.gate.moe_statics.e_score_correction_bias"},
     ),
     "layers.{}.router": f"{_MLP}.gate.weight",
-    "layers.{}.shared_expert.gate_proj": f"{_MLP}.shared_experts.gate_proj.weight",
-    "layers.{}.shared_expert.up_proj": f"{_MLP}.shared_experts.up_proj.weight",
-    "layers.{}.shared_expert.down_proj": f"{_MLP}.shared_experts.down_proj.weight",
+    **shared_expert(f"{_MLP}.shared_experts"),
 }
 
 

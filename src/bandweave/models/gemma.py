@@ -12,7 +12,7 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import check_fields
+from bandweave.models.config_fields import text_of
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, kinds_by_turns, windows
@@ -72,15 +72,7 @@ TENSOR_NAMES = either(
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Gemma ``config.json``; ``ConfigError`` where it is not one we run."""
-    if architecture == _MULTIMODAL:
-        config = fields.table(config, "text_config")
-        check_fields(config, OWN_FIELDS)
-        architecture = _GEMMA3
-    if config.get("text_config"):
-        raise ConfigError(
-            f"config.json: text_config is given, but a model of the architecture {architecture} "
-            "has none"
-        )
+    config, architecture = text_of(config, architecture, {_MULTIMODAL: _GEMMA3}, OWN_FIELDS)
     config = fields.with_defaults(config, DEFAULTS[architecture])
     fields.require(config, "hidden_activation", ("gelu_pytorch_tanh",), None)
     fields.require(config, "use_bidirectional_attention", (False,), False)

@@ -11,9 +11,10 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
-from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_hybrid import attention_of, kinds_of, text_of
-from bandweave.models.config_mixture import mixture_of
+from bandweave.models.config import Config
+from bandweave.models.config_fields import text_of
+from bandweave.models.config_hybrid import attention_of, kinds_of
+from bandweave.models.config_mixture import mixture_of, with_num_experts
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT
 from bandweave.models.spec import LayerSpec, Mlp, ModelSpec, RouterSpec
@@ -76,16 +77,10 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Qwen3.5 ``config.json``; ``ConfigError`` where it is not one we run."""
-    if architecture in _WHOLE:
-        config, architecture = text_of(config, OWN_FIELDS), _WHOLE[architecture]
-    if config.get("text_config"):
-        raise ConfigError(
-            f"config.json: text_config is given, but a model of the architecture {architecture} "
-            "has none"
-        )
-    if config.get("num_experts") is None and config.get("num_local_experts") is not None:
-        config = {**config, "num_experts": config["num_local_experts"]}  # as newer releases save it
-    config = fields.with_defaults(config, DEFAULTS[architecture])
+    config, architecture = text_of(
+        config, architecture, _WHOLE, OWN_FIELDS, kept=("tie_word_embeddings",)
+    )
+    config = fields.with_defaults(with_num_experts(config), DEFAULTS[architecture])
     attention, mlp = attention_of(config), _mlp(config, architecture)
 
     def layer(kind: str) -> LayerSpec:

@@ -12,7 +12,7 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_hybrid import attention_of, kinds_of
-from bandweave.models.config_mixture import mixture_of, sparse_by_step
+from bandweave.models.config_mixture import mixture_of, sparse_by_step, with_num_experts
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT
 from bandweave.models.spec import LayerSpec, LinearSpec, ModelSpec, RouterSpec
@@ -69,9 +69,7 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Qwen3-Next ``config.json``; ``ConfigError`` where it is not one we run."""
-    if config.get("num_experts") is None and config.get("num_local_experts") is not None:
-        config = {**config, "num_experts": config["num_local_experts"]}  # as newer releases save it
-    config = fields.with_defaults(config, DEFAULTS[architecture])
+    config = fields.with_defaults(with_num_experts(config), DEFAULTS[architecture])
     attention, dense = attention_of(config), silu_mlp_of(config)
     sparse = sparse_by_step(config) if config["num_experts"] else [False] * len(kinds_of(config))
     mixture = dense

@@ -12,7 +12,12 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_mixture import mixture_of, refuse_shared, sparse_by_step
+from bandweave.models.config_mixture import (
+    mixture_of,
+    refuse_shared,
+    sparse_by_step,
+    with_num_experts,
+)
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import (
@@ -62,9 +67,7 @@ TENSOR_NAMES: Names = {**DECODER, **QK_NORMS, **SHARED_EXPERT}
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Qwen mixture's ``config.json``; ``ConfigError`` where it is not one we run."""
-    if config.get("num_experts") is None and config.get("num_local_experts") is not None:
-        config = {**config, "num_experts": config["num_local_experts"]}  # as newer releases save it
-    config = fields.with_defaults(config, DEFAULTS[architecture])
+    config = fields.with_defaults(with_num_experts(config), DEFAULTS[architecture])
     refuse_biases(config, "mlp_bias")
     dense, own_rope = silu_mlp_of(config), rope(config)
     router = RouterSpec(normalise=fields.flag(config, "norm_topk_prob", False))

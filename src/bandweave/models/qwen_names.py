@@ -4,18 +4,14 @@ with gates, and gated delta nets."""
 from __future__ import annotations
 
 from bandweave.models.spec import HeadsSpec, LayerSpec
-from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, experts, fused
-
-_SHARED = "model.layers.{}.mlp.shared_expert"
+from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, experts, fused, shared_expert
 
 #: A mixture of Qwen's with a shared expert that has a gate of its own.
 SHARED_EXPERT: Names = {
     **experts(),
     "layers.{}.router": "model.layers.{}.mlp.gate.weight",
     "layers.{}.shared_expert.gate": "model.layers.{}.mlp.shared_expert_gate.weight",
-    "layers.{}.shared_expert.gate_proj": f"{_SHARED}.gate_proj.weight",
-    "layers.{}.shared_expert.up_proj": f"{_SHARED}.up_proj.weight",
-    "layers.{}.shared_expert.down_proj": f"{_SHARED}.down_proj.weight",
+    **shared_expert("model.layers.{}.mlp.shared_expert"),
 }
 
 

@@ -49,6 +49,14 @@ Place = str | Slice
 Names = Mapping[str, Place | tuple[Place, ...]]
 
 
+def shared_expert(stored: str) -> dict[str, str]:
+    """A table for the products of a shared expert, which lie in ``stored``."""
+    return {
+        f"layers.{{}}.shared_expert.{part}": f"{stored}.{part}.weight"
+        for part in ("gate_proj", "up_proj", "down_proj")
+    }
+
+
 def fused(
     tensor: str,
     *parts: str,
