@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bandweave import _native
@@ -16,9 +16,9 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_report import OwnChecks, check_own
 from bandweave.engine.drafts import draft_memory, load_draft
-from bandweave.engine.memory import NodeMemory, check_memory, node_memory, state_slots
+from bandweave.engine.memory import NodeMemory, check_memory, executor_sizes, node_memory
 from bandweave.executors.backend import NATIVE, NodeExecutor
-from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
+from bandweave.executors.executor import ExecutorOptions
 from bandweave.generation.generator import Generator
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.drafter import Drafter
@@ -182,14 +182,8 @@ def _options(context: NodeContext, assignment: Assignment, spec: ModelSpec) -> E
     # processors would only wait for each other.
     most = min(context.threads or len(usable_cpus()), _MOST_THREADS)
     threads = min(assignment.threads or most, most)
-    pages = -(-assignment.context // PAGE_SIZE)
-    return ExecutorOptions(
-        num_pages=pages * assignment.run.streams,
-        max_pages=pages,
-        num_states=state_slots(spec, assignment.run.streams),
-        max_drafted=assignment.run.most_drafted,
-        max_rows=assignment.run.max_rows,
-        kv_format=assignment.run.kv_format,
+    return replace(
+        executor_sizes(spec, assignment.run, assignment.context),
         threads=threads,
         cpus=assignment.cpus,
         spin=assignment.spin and threads <= len(usable_cpus()),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bandweave.executors.backend import NATIVE
-from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.program import Program
+from bandweave.run_options import RunOptions
 from bandweave.weights.loading import PANEL_BYTES
 
 # The interpreter with numpy, and what reading and packing a panel takes beside the panel itself.
@@ -37,6 +38,20 @@ def state_slots(spec: ModelSpec, streams: int) -> int:
     """Slots of recurrent states: one for each of the sequences for which there are pages, and some
     for what prompts have in common, or for more sequences that are shorter."""
     return streams + _SPARE_STATES if spec.has_state else 0
+
+
+def executor_sizes(spec: ModelSpec, run: RunOptions, context: int) -> ExecutorOptions:
+    """What of an executor's options follows from the model, from how it runs, and from the tokens
+    of one sequence; the others are as they are by default."""
+    pages = -(-context // PAGE_SIZE)
+    return ExecutorOptions(
+        num_pages=pages * run.streams,
+        max_pages=pages,
+        num_states=state_slots(spec, run.streams),
+        max_drafted=run.most_drafted,
+        max_rows=run.max_rows,
+        kv_format=run.kv_format,
+    )
 
 
 def node_memory(program: Program, weight_format: str, options: ExecutorOptions) -> NodeMemory:

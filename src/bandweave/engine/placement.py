@@ -5,7 +5,6 @@ Turns options into launchers and assignments. Knows no messages and no steps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -13,10 +12,8 @@ from fractions import Fraction
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.drafts import check_draft, draft_memory
-from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory, state_slots
+from bandweave.engine.memory import NodeMemory, check_memory, executor_sizes, gigabytes, node_memory
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
-from bandweave.executors.executor import PAGE_SIZE
-from bandweave.executors.native import ExecutorOptions
 from bandweave.host.binding import Binding, bind_node
 from bandweave.host.machine import (
     allowed_cpus,
@@ -144,15 +141,7 @@ def node_needs(
 ) -> list[NodeMemory]:
     """What every node of a split will need."""
     graph = build_graph(folder.spec, further=options.run.further)
-    pages = math.ceil(context / PAGE_SIZE)
-    sizes = ExecutorOptions(
-        num_pages=pages * options.run.streams,
-        max_pages=pages,
-        num_states=state_slots(folder.spec, options.run.streams),
-        max_drafted=options.run.most_drafted,
-        max_rows=options.run.max_rows,
-        kv_format=options.run.kv_format,
-    )
+    sizes = executor_sizes(folder.spec, options.run, context)
     needs = [
         node_memory(
             node_program(folder, graph, split, node, options.run.weight_format),
