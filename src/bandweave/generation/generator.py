@@ -167,8 +167,6 @@ class Generator:
 
     def _compute(self, batch: list[SequenceRows]) -> list[tuple[int, int]]:
         drafts = self._draft(batch)
-        if self._speculation is not None:
-            self._speculation.drafter.settle()
         reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
         self._reading = [(one.id, len(one.cached.tokens)) for one in reading]
         prefill = any(not one.answer for one in reading)
@@ -203,9 +201,11 @@ class Generator:
 
     def _draft(self, batch: list[SequenceRows]) -> Drafts | None:
         """Drafted tokens for a step in which all that run decode: else prompts can use the rows."""
-        if self._speculation is None or len(batch) < len(self._scheduler.running):
+        if self._speculation is None:
             return None
-        if not all(rows.sequence.decodes for rows in batch):
+        all_run = len(batch) == len(self._scheduler.running)
+        if not (all_run and all(rows.sequence.decodes for rows in batch)):
+            self._speculation.drafter.settle()
             return None
         drafts = self._speculation.plan([rows.sequence for rows in batch], self._max_rows)
         for rows, tokens in zip(batch, drafts.tokens, strict=True):
