@@ -84,6 +84,7 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> view_of(PyExecutor& self, size_t index, T
 }  // namespace
 
 void bind_executor(nb::module_& m) {
+    m.attr("STATE_NUMBERS") = kStateNumbers;
     nb::class_<PyExecutor>(m, "Executor")
         .def(
             "__init__",

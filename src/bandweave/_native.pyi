@@ -12,6 +12,7 @@ PAGE_SIZE: int  # positions of a KV page, and of a chunk of attention (docs/nume
 HOP_BYTES: int  # see native/executor/reduction.h
 OVERLAP_ROWS: int
 FRAME_BYTES: int
+STATE_NUMBERS: int
 
 class StepError(RuntimeError): ...
 

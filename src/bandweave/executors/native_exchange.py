@@ -71,7 +71,9 @@ class NativeStepExchange:
             positions=np.array(positions, np.int32),
             wants_logits=np.array(wants, np.bool_),
             page_tables=np.array(tables, np.int32).reshape(-1, pages),
-            states=np.array(states, np.int32).reshape(-1, 5) if states else None,
+            states=np.array(states, np.int32).reshape(-1, _native.STATE_NUMBERS)
+            if states
+            else None,
             prefill=prefill,
             sources=np.array(sources, np.int32) if sources else None,
         )

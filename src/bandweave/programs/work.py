@@ -22,7 +22,7 @@ from bandweave.programs.split import Split
 
 FRAME_BYTES = _native.FRAME_BYTES  # the header of every message
 PAGE = _native.PAGE_SIZE  # positions of a KV page
-_STATE_NUMBERS = 5  # of a sequence, in the header of a step
+STATE_NUMBERS = _native.STATE_NUMBERS  # of a sequence, in the header of a step
 _LANES = 16  # numbers that a thread takes at least
 
 
@@ -148,7 +148,7 @@ class _Work:
         everyone = tuple(range(split.num_nodes))
         opening: list[Meeting] = []
         if len(everyone) > 1:
-            numbers = _STATE_NUMBERS if any(one.states for one in self.programs) else 0
+            numbers = STATE_NUMBERS if any(one.states for one in self.programs) else 0
             head = 16 + 4 * (4 * step.rows + step.slots * (step.pages + numbers))
             opening.append(_send(0, everyone[1:], head, "control"))
         opening += self._messages(split.stages[0], "embed")
