@@ -11,12 +11,10 @@ import argparse
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from random import Random
 
 import chats
-from facts import FACTS
+from exam import held_out_chats
 from question import Question, check
-from refusals import OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.engine import Engine
@@ -29,21 +27,6 @@ from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=128)
-
-
-def asked(kind: str, count: int, seed: int) -> list[Sequence[Question]]:
-    """Different held-out questions of a kind, each with the turns before it; every fact once, for
-    facts are learnt by heart."""
-    if kind == "facts":
-        known = [(text, answer) for phrasings, answer in FACTS for text in phrasings]
-        known += [(text, OUT_OF_REACH) for text in OUT_OF_REACH_QUESTIONS]
-        return [(Question("facts", text, answer, answer),) for text, answer in known]
-    random = Random(f"{seed} evaluation {kind}")
-    found: dict[str, Sequence[Question]] = {}
-    while len(found) < count:
-        turns = chats.turns(random, kind, held_out=True)
-        found[" ".join(one.text for one in turns)] = turns
-    return list(found.values())
 
 
 def prompt(tokenizer: Tokenizer, template: ChatTemplate, turns: Sequence[Question]) -> list[int]:
@@ -77,7 +60,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="questions of each kind")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    by_kind = {kind: asked(kind, options.count, options.seed) for kind in chats.KINDS}
+    by_kind = {kind: held_out_chats(kind, options.count, options.seed) for kind in chats.KINDS}
     rounds = [turns for of_kind in by_kind.values() for turns in of_kind]
     right: dict[str, list[bool]] = {}
     with Folder.open(options.folder) as folder:

@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import batches
 import chats
@@ -17,13 +16,12 @@ import folder
 import mixture_report
 import torch
 import vocabulary
-from facts import FACTS
+from exam import held_out_chats
 from mixture_model import MixtureModel
 from model import PLAIN, Q4, Precision
 from quantise import round_q4
 from question import Question, check
 from recipe import Network
-from refusals import OUT_OF_REACH, OUT_OF_REACH_QUESTIONS
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -125,27 +123,6 @@ def replies(speaker: Speaker, asked: Sequence[Sequence[Question]]) -> list[str]:
             for place, reply in zip(open_ones, greedy(speaker, prompts), strict=True):
                 found[place] = reply
     return found
-
-
-def every_fact() -> list[tuple[Question, ...]]:
-    """Each phrasing of each fact once; facts are learnt by heart, none is held out."""
-    known = [(text, answer) for phrasings, answer in FACTS for text in phrasings]
-    known += [(text, OUT_OF_REACH) for text in OUT_OF_REACH_QUESTIONS]
-    return [(Question("facts", text, answer, answer),) for text, answer in known]
-
-
-def held_out_chats(kind: str, count: int, seed: int) -> list[tuple[Question, ...]]:
-    """Different held-out questions of a kind."""
-    if kind == "facts":
-        return every_fact()
-    random = Random(f"{seed} evaluation {kind}")
-    found: dict[str, tuple[Question, ...]] = {}
-    for _ in range(20 * count):
-        if len(found) == count:
-            break
-        turns = chats.turns(random, kind, held_out=True)
-        found[" ".join(one.text for one in turns)] = turns
-    return list(found.values())
 
 
 def main() -> None:
