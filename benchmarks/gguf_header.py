@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gguf
 
-from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import SIGMOID, HeadsSpec, LatentSpec, MixtureSpec, ModelSpec
 
 _ARCHITECTURES = {
@@ -31,7 +30,9 @@ def architecture_of(spec: ModelSpec) -> str:
     found = _ARCHITECTURES.get(spec.family)
     if found is None:
         raise ValueError(f"models of the family {spec.family} cannot be exported")
-    scaling = None if (rope := _rope(spec)) is None else rope.scaling
+    attention = spec.layers[0].attention
+    rope = attention.rope if isinstance(attention, HeadsSpec | LatentSpec) else None
+    scaling = None if rope is None else rope.scaling
     if rope is None or (scaling is not None and scaling.kind != "yarn"):
         raise ValueError(f"the rope of this {spec.family} model cannot be exported")
     if found == "qwen3moe" and spec.heads.qk_norm != "head":
@@ -77,10 +78,10 @@ def write(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, weight_format: st
 
 def _write_attention(writer: gguf.GGUFWriter, spec: ModelSpec) -> None:
     attention = spec.layers[0].attention
-    rope = _rope(spec)
+    assert isinstance(attention, HeadsSpec | LatentSpec)
+    rope = attention.rope
     assert rope is not None
-    writer.add_head_count(attention.num_heads if not isinstance(attention, HeadsSpec)
-                          else spec.num_heads)  # fmt: skip
+    writer.add_head_count(attention.num_heads)
     if isinstance(attention, LatentSpec):
         # llama.cpp sees one KV head whose keys are the latent and the rotated key.
         writer.add_head_count_kv(1)
@@ -92,7 +93,6 @@ def _write_attention(writer: gguf.GGUFWriter, spec: ModelSpec) -> None:
         if attention.q_rank is not None:
             writer.add_q_lora_rank(attention.q_rank)
     else:
-        assert isinstance(attention, HeadsSpec)
         writer.add_head_count_kv(attention.num_kv_heads)
         writer.add_key_length(attention.head_dim)
         writer.add_value_length(attention.head_dim)
@@ -135,8 +135,3 @@ def _write_mlp(writer: gguf.GGUFWriter, spec: ModelSpec) -> None:
         if router.groups > 1:
             writer.add_expert_group_count(router.groups)
             writer.add_expert_group_used_count(router.top_groups)
-
-
-def _rope(spec: ModelSpec) -> RopeSpec | None:
-    attention = spec.layers[0].attention
-    return attention.rope if isinstance(attention, HeadsSpec | LatentSpec) else None
