@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints.safetensors import SafetensorsFile
+from bandweave.checkpoints.byte_file import Readable
 
 _GAP_BYTES = 4096  # a page of memory: what lies in a shorter gap is read from the disk anyway
 _BUFFER_BYTES = 1 << 20
 
 
-def read_runs(
-    file: SafetensorsFile, target: npt.NDArray[np.uint8], start: int, stride: int
-) -> None:
+def read_runs(file: Readable, target: npt.NDArray[np.uint8], start: int, stride: int) -> None:
     """Fills ``target`` ``[runs, length]``, C order, from runs that begin ``stride`` bytes apart.
 
     Runs without gaps are read at once. Where gaps are shorter than a page, several runs are read

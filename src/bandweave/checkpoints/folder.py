@@ -72,7 +72,7 @@ class Folder:
         """Takes what ``open`` has checked; call ``open``."""
         self.path, self.spec, self.config = path, spec, config
         self._config_bytes, self._files, self._tensors = config_bytes, files, tensors
-        self._file_keys = {name: f.identity.key(f.header_sha256) for name, f in files.items()}
+        self._file_keys = {name: file.key for name, file in files.items()}
         self._stack = stack
         self._closed = False
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from bandweave import files
-from bandweave.checkpoints.file_identity import FileIdentity
+from bandweave.checkpoints.byte_file import ByteFile, open_file
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable, shown
 
@@ -49,40 +48,46 @@ class TensorEntry(NamedTuple):  # made in a third of a dataclass's time; a model
 class SafetensorsFile:
     """An open file whose header has been checked. ``close`` it when no read is under way."""
 
-    path: Path
-    size: int  # bytes
+    file: ByteFile
     header_sha256: bytes  # of the header with its length field
     tensors: Mapping[str, TensorEntry]
-    descriptor: int
-    identity: FileIdentity
 
     @classmethod
     def open(cls, path: Path) -> SafetensorsFile:
         """Opens a file and checks its header; ``CheckpointError`` where it cannot be believed."""
-        descriptor = files.open_regular(path, CheckpointError)
+        file = open_file(path)
         try:
-            status = os.fstat(descriptor)
-            size = status.st_size
-            header = _header_bytes(path, descriptor, size)
+            header = _header_bytes(file)
             return cls(
-                path=path,
-                size=size,
+                file=file,
                 header_sha256=hashlib.sha256(header).digest(),
-                tensors=_entries(path, _parsed(path, header[8:]), len(header), size),
-                descriptor=descriptor,
-                identity=FileIdentity.of(status),
+                tensors=_entries(path, _parsed(path, header[8:]), len(header), file.size),
             )
         except BaseException:
-            os.close(descriptor)
+            file.close()
             raise
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.file.size
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
+        return self.file.key(self.header_sha256)
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
-        _read_exactly(self.path, self.descriptor, target, offset)
+        self.file.read_into(target, offset)
 
     def close(self) -> None:
-        """Closes the descriptor; to be called once."""
-        os.close(self.descriptor)
+        """Closes the file; to be called once."""
+        self.file.close()
 
 
 def encode_header(tensors: Sequence[tuple[str, str, Sequence[int]]]) -> bytes:
@@ -99,25 +104,10 @@ def encode_header(tensors: Sequence[tuple[str, str, Sequence[int]]]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _read_exactly(path: Path, descriptor: int, target: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(target):
-        try:
-            count = os.preadv(descriptor, [target[done:]], offset + done)
-        except OSError as error:
-            raise CheckpointError(f"{printable(path)} cannot be read: {error.strerror}") from error
-        if count == 0:
-            raise CheckpointError(
-                f"{printable(path)} ends at byte {offset + done}, {len(target) - done} bytes too "
-                "early; it was changed while it was read, so start again with a whole file"
-            )
-        done += count
-
-
-def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
-    where = printable(path)
+def _header_bytes(file: ByteFile) -> bytes:
+    where, size = printable(file.path), file.size
     start = bytearray(min(size, len(_LFS_POINTER)))
-    _read_exactly(path, descriptor, memoryview(start), 0)
+    file.read_into(memoryview(start), 0)
     if start == _LFS_POINTER:
         raise CheckpointError(
             f"{where} is a Git LFS pointer instead of the file; run `git lfs pull` in its folder"
@@ -138,7 +128,7 @@ def _header_bytes(path: Path, descriptor: int, size: int) -> bytes:
             f"{size}; download it again"
         )
     header = bytearray(8 + length)
-    _read_exactly(path, descriptor, memoryview(header), 0)
+    file.read_into(memoryview(header), 0)
     return bytes(header)
 
 

@@ -1,0 +1,96 @@
+"""ByteFile: a weight file as bytes that can be read from anywhere in it, wherever they come from.
+
+``LocalFile`` is a whole file of this machine. Knows no formats.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bandweave import files
+from bandweave.checkpoints.file_identity import FileIdentity
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.shown import printable
+
+
+class Readable(Protocol):
+    """Bytes that can be read from anywhere."""
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once.
+        ``CheckpointError`` where they cannot be had."""
+        ...
+
+
+class ByteFile(Readable, Protocol):
+    """An open file of ``size`` bytes; messages name its ``path``."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def size(self) -> int: ...
+
+    def key(self, header_sha256: bytes) -> str:
+        """64 hexadecimal digits for this very file, with a header of that digest, which no other
+        file has, nor this one once it holds something else; empty where that cannot be told."""
+        ...
+
+    def close(self) -> None:
+        """To be called once, when no read is under way."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A ``ByteFile`` that lies here."""
+
+    path: Path
+    size: int
+    identity: FileIdentity
+    descriptor: int
+
+    @classmethod
+    def open(cls, path: Path) -> LocalFile:
+        """``CheckpointError`` where there is no such file, or it cannot be opened."""
+        descriptor = files.open_regular(path, CheckpointError)
+        status = os.fstat(descriptor)
+        return cls(
+            path=path,
+            size=status.st_size,
+            identity=FileIdentity.of(status),
+            descriptor=descriptor,
+        )
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """As ``ByteFile`` says."""
+        done = 0
+        while done < len(target):
+            try:
+                count = os.preadv(self.descriptor, [target[done:]], offset + done)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{printable(self.path)} cannot be read: {error.strerror}"
+                ) from error
+            if count == 0:
+                raise CheckpointError(
+                    f"{printable(self.path)} ends at byte {offset + done}, {len(target) - done} "
+                    "bytes too early; it was changed while it was read, so start again with a "
+                    "whole file"
+                )
+            done += count
+
+    def key(self, header_sha256: bytes) -> str:
+        """As ``ByteFile`` says."""
+        return self.identity.key(header_sha256)
+
+    def close(self) -> None:
+        """As ``ByteFile`` says."""
+        os.close(self.descriptor)
+
+
+def open_file(path: Path) -> ByteFile:
+    """Opens a weight file; ``CheckpointError`` where there is none, or it cannot be opened."""
+    return LocalFile.open(path)
