@@ -29,7 +29,7 @@ _PARALLEL = frozenset(
     {"backend", "benchmarks", "calibration", "checkpoints", "cli", "cli_speculation", "cli_tokens",
      "code_books", "config_fields", "config_hybrid", "config_shape", "content", "content_check",
      "cost", "crc32c", "darwin", "demo_moe", "draft_length", "economy", "encoding", "engine_cost",
-     "families", "flush_to_zero", "formats", "further_layer", "fuzz_files", "generation", "gguf",
+     "families", "flush_to_zero", "formats", "further_layer", "fuzz_files", "generation", "gguf", "gguf_tokens",
      "hardware", "known_models", "machine", "messages", "mixture_files", "mixture_program_checks",
      "mixtures", "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache",
      "plan_cli", "plan_search", "plan_simulation", "program", "program_checks", "reference",

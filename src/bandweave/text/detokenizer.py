@@ -36,9 +36,7 @@ class ByteDetokenizer:
     ``drops_space``: whether a space that the answer starts with is none of its text.
     """
 
-    def __init__(
-        self, token_bytes: Callable[[int], bytes], *, drops_space: bool = False
-    ) -> None:
+    def __init__(self, token_bytes: Callable[[int], bytes], *, drops_space: bool = False) -> None:
         self._token_bytes, self._drops_space = token_bytes, drops_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

@@ -6,7 +6,8 @@ rest is merged by pairs or by scores. Every token stands for bytes of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bandweave.shown import shown
 from bandweave.text.byte_alphabet import byte_alphabet
@@ -30,6 +31,7 @@ from bandweave.text.score_merging import SPACE, ScoreMerging
 
 _C_SPACE = " \t\n\v\f\r"
 _MARK = SPACE.encode()
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class GgufCodec:
@@ -51,13 +53,12 @@ class GgufCodec:
             self._prefix = SPACE
         self.drops_space = bool(self._prefix)
         self._merge = _merging(vocabulary, pre, self.roles)
-        self._bytes = _all_bytes(vocabulary)
+        _check_bytes(vocabulary)
+        self._byte_of = {text: byte for byte, text in enumerate(byte_alphabet())}
         tokens, strips = vocabulary.tokens, self.roles.strips
         self._cut = [(tokens[token], token, token in strips) for token in self.roles.cut]
 
-    def encode(
-        self, text: str, *, special_tokens: bool, parse_special: bool = True
-    ) -> list[int]:
+    def encode(self, text: str, *, special_tokens: bool, parse_special: bool = True) -> list[int]:
         """The ids of a text, with those around every text if ``special_tokens``. The texts of
         control tokens become those tokens if ``parse_special``, those of user-defined ones
         always."""
@@ -80,7 +81,23 @@ class GgufCodec:
         return content.decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
-        return self._bytes[token] if 0 <= token < self.size else b""
+        """Control and user-defined tokens read as they are named."""
+        if not 0 <= token < self.size:
+            return b""
+        kind, name = self._vocabulary.types[token], self._vocabulary.tokens[token]
+        if kind in (UNDEFINED, UNUSED):
+            return b""
+        if kind == BYTE:
+            return bytes([int(name[3:5], 16)])
+        named = self._vocabulary.bytes_of(token)
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED):
+            return named
+        if self._vocabulary.kind != BYTE_PAIRS:
+            return named.replace(_MARK, b" ")
+        try:
+            return bytes(self._byte_of[character] for character in name)
+        except KeyError:  # a token that was added, whatever its type says
+            return named
 
     def token_to_id(self, token: str) -> int | None:
         return self._vocabulary.ids.get(token)
@@ -98,9 +115,7 @@ class GgufCodec:
         return parts
 
 
-def _cut_out(
-    parts: list[str | int], name: str, token: int, *, strips: bool
-) -> Iterator[str | int]:
+def _cut_out(parts: list[str | int], name: str, token: int, *, strips: bool) -> Iterator[str | int]:
     for part in parts:
         if isinstance(part, int):
             yield part
@@ -135,10 +150,13 @@ def _merging(
     vocabulary: GgufVocabulary, pre: PreTokenizer | None, roles: GgufRoles
 ) -> Callable[[str], list[int]]:
     if pre is not None:
-        ids = {text: number for text, number in vocabulary.ids.items() if _is_unicode(text)}
         of_bytes = vocabulary.kind == BYTE_PAIRS
         return PairMerging(
-            ids, vocabulary.merges, pre, of_bytes=of_bytes, where=vocabulary.where
+            _of_unicode(vocabulary.ids),
+            vocabulary.merges,
+            pre,
+            of_bytes=of_bytes,
+            where=vocabulary.where,
         ).encode
     never = (CONTROL, UNKNOWN, BYTE)  # of no text's own
     types, scores = vocabulary.types, vocabulary.scores
@@ -151,47 +169,26 @@ def _merging(
         vocabulary.ids.get(f"<0x{byte:02X}>", vocabulary.ids.get(chr(byte)) if byte < 128 else None)
         for byte in range(256)
     ]
-    unknown = vocabulary.named.get("unknown", 0 if types[0] == UNKNOWN else None)
     by_text = {text: float(scores[number]) for text, number in ids.items()}
-    merging = ScoreMerging(by_text, ids, byte_ids, unknown)
+    merging = ScoreMerging(by_text, ids, byte_ids, roles.unknown)
     return lambda text: merging.encode(text.replace(" ", SPACE))
 
 
-def _is_unicode(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _all_bytes(vocabulary: GgufVocabulary) -> list[bytes]:
-    """The bytes that each token stands for; control tokens read as they are named."""
-    byte_of = {text: byte for byte, text in enumerate(byte_alphabet())}
-    as_named = (CONTROL, UNKNOWN, USER_DEFINED)
-    result: list[bytes] = []
-    for number, kind in enumerate(vocabulary.types):
-        named = vocabulary.bytes_of(number)
-        if kind in as_named:
-            result.append(named)
-        elif kind in (UNDEFINED, UNUSED):
-            result.append(b"")
-        elif kind == BYTE:
-            result.append(_byte(vocabulary, number))
-        elif vocabulary.kind == BYTE_PAIRS:
-            try:
-                result.append(bytes(map(byte_of.__getitem__, vocabulary.tokens[number])))
-            except KeyError:
-                result.append(named)
-        else:
-            result.append(named.replace(_MARK, b" "))
-    return result
-
-
-def _byte(vocabulary: GgufVocabulary, number: int) -> bytes:
-    name = vocabulary.tokens[number]
+def _of_unicode(ids: Mapping[str, int]) -> Mapping[str, int]:
+    """Without tokens that are no text, and so never come of one."""
     try:
-        if len(name) == 6 and name[:3] == "<0x" and name[5] == ">":
-            return bytes([int(name[3:5], 16)])
-    except ValueError:
-        pass
-    raise TextError(
-        f"{vocabulary.where}: token {number} is a byte, but is called {shown(name)}, not <0x00> to "
-        "<0xFF>; convert the model again"
-    )
+        "".join(ids).encode()
+    except UnicodeEncodeError:
+        whole = re.compile("[^\ud800-\udfff]*")
+        return {text: number for text, number in ids.items() if whole.fullmatch(text)}
+    return ids
+
+
+def _check_bytes(vocabulary: GgufVocabulary) -> None:
+    for number, kind in enumerate(vocabulary.types):
+        name = vocabulary.tokens[number]
+        if kind == BYTE and not _BYTE.fullmatch(name):
+            raise TextError(
+                f"{vocabulary.where}: token {number} is a byte, but is called {shown(name)}, not "
+                "<0x00> to <0xFF>; convert the model again"
+            )

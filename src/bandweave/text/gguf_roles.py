@@ -58,13 +58,15 @@ _KEEP_SPACE_BEHIND = ("<unk>", "<s>", "<|endoftext|>")
 
 @dataclass(frozen=True, kw_only=True)
 class GgufRoles:
-    """``bos``, ``eos``: ids, or None. ``adds_bos``, ``adds_eos``: whether they stand around a text.
-    ``ends``: ids that end an answer. ``control``: ids that are never text, those included.
-    ``cut``: ids of all tokens that are cut out of texts, the longest first. ``strips``: those
-    behind which white space is dropped. ``named``: ``bos_token`` and the like, as text."""
+    """``bos``, ``eos``, ``unknown``: ids, or None. ``adds_bos``, ``adds_eos``: whether the two
+    stand around a text. ``ends``: ids that end an answer. ``control``: ids that are never text,
+    those included. ``cut``: ids of all tokens that are cut out of texts, the longest first.
+    ``strips``: those behind which white space is dropped. ``named``: ``bos_token`` and the like, as
+    text."""
 
     bos: int | None
     eos: int | None
+    unknown: int | None
     adds_bos: bool
     adds_eos: bool
     ends: tuple[int, ...]
@@ -92,6 +94,7 @@ class GgufRoles:
         return cls(
             bos=named.get("bos"),
             eos=named.get("eos"),
+            unknown=named.get("unknown"),
             adds_bos=_adds(vocabulary, "bos", named, said=add_bos, usual=adds_bos),
             adds_eos=_adds(vocabulary, "eos", named, said=vocabulary.add_eos, usual=False),
             ends=tuple(sorted(ends)),

@@ -79,14 +79,13 @@ class GgufVocabulary:
             ids=ids,
             types=_types(fields, len(tokens)),
             scores=_scores(fields, len(tokens)) if kind == PIECES else (),
-            merges=_merges(fields, ids) if kind != PIECES else (),
+            merges=_merges(fields) if kind != PIECES else (),
             pre=fields.text("pre") or None,
             named=_named(fields, len(tokens)),
             add_bos=fields.flag("add_bos_token"),
             add_eos=fields.flag("add_eos_token"),
             add_space_prefix=fields.flag("add_space_prefix"),
-            strips_behind_special=kind == PIECES
-            and metadata.get("general.architecture") == "phi3",
+            strips_behind_special=kind == PIECES and metadata.get("general.architecture") == "phi3",
         )
 
     def bytes_of(self, token: int) -> bytes:
@@ -189,15 +188,18 @@ def _scores(fields: _Fields, count: int) -> Sequence[float]:
     return scores
 
 
-def _merges(fields: _Fields, ids: Mapping[str, int]) -> Sequence[tuple[str, str]]:
-    """The pairs; the space between the two comes after the first character, which may be one."""
+def _merges(fields: _Fields) -> Sequence[tuple[str, str]]:
+    """The pairs, of two that are the same the first; the space between the parts of one comes
+    after its first character, which may be a space."""
     result: list[tuple[str, str]] = []
-    for text in fields.texts("merges"):
-        at = text.find(" ", 1)
-        pair = text[:at], text[at + 1 :]
-        if at < 0 or pair[0] not in ids or pair[1] not in ids or pair[0] + pair[1] not in ids:
-            raise fields.wrong("merges", "holds what are no two tokens of one", shown(text))
-        result.append(pair)
+    for text in dict.fromkeys(fields.texts("merges")):
+        first, space, second = text.partition(" ")
+        if not first and space:
+            first, space, second = text[1:].partition(" ")
+            first = f" {first}"
+        if not space or not second:
+            raise fields.wrong("merges", "must be pairs, but holds", shown(text))
+        result.append((first, second))
     return result
 
 

@@ -57,9 +57,7 @@ _QWEN35 = _either(
     _LINES,
     _SPACES,
 )
-_O200K = _either(
-    _cased(f"{_ANY_SUFFIX}?"), _THREE_DIGITS, _SLASHED_SIGNS, _LINES, _SPACES
-)
+_O200K = _either(_cased(f"{_ANY_SUFFIX}?"), _THREE_DIGITS, _SLASHED_SIGNS, _LINES, _SPACES)
 _TEKKEN = _either(_cased(""), _DIGIT, _SLASHED_SIGNS, _LINES, _SPACES)
 _KIMI_K2 = _either(
     r"\p{Han}+",
@@ -74,14 +72,6 @@ _DEEPSEEK_V3 = _either(
     r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
     r" ?[\p{P}\p{S}]+[\r\n]*",
     _LINES,
-    _SPACES,
-)
-_BAILING = _either(
-    "'(?i:[sdmt]|ll|ve|re)",
-    r"[^\r\n\p{L}\p{N}]?+\p{L}+",
-    _DIGIT,
-    r" ?[^\s\p{L}\p{N}]++[\r\n]*",
-    r"\s*[\r\n]",
     _SPACES,
 )
 _SEED = _either(_ANY_SUFFIX, _WORD, _DIGIT, r" ?[^\s\p{L}\p{N}\r\n]+", _LINES, _SPACES)
@@ -140,8 +130,10 @@ _GROUPS: tuple[_Group, ...] = (
     (PreTokenizer(patterns=(_LLAMA3,), ignore_merges=True), "glm4 glm5"),
     (PreTokenizer(patterns=(_LLAMA3,)), "chatglm-bpe dbrx smaug-bpe"),
     (
+        # Bailing's pattern is written in another way, and parts texts in the same.
         PreTokenizer(patterns=(_QWEN2,)),
-        "qwen2 deepseek-r1-qwen kormo megrez stablelm2 hunyuan solar-open",
+        "qwen2 deepseek-r1-qwen kormo megrez stablelm2 hunyuan solar-open bailingmoe bailingmoe2 "
+        "llada-moe",
     ),
     (PreTokenizer(patterns=(_QWEN35,)), "qwen35"),
     (PreTokenizer(patterns=(_O200K,)), "gpt-4o llama4 kanana2 minimax-m2"),
@@ -152,7 +144,6 @@ _GROUPS: tuple[_Group, ...] = (
     (PreTokenizer(patterns=_DEEPSEEK_V3_STEPS), "deepseek-v3 hunyuan-dense joyai-llm hy_v4"),
     (PreTokenizer(patterns=_YOUTU_STEPS, ignore_merges=True), "youtu"),
     (PreTokenizer(patterns=(_THREE_DIGITS, _MINICPM), ignore_merges=True), "minicpm5"),
-    (PreTokenizer(patterns=(_BAILING,)), "bailingmoe bailingmoe2 llada-moe"),
     (PreTokenizer(patterns=(_SEED,)), "seed-coder"),
     (PreTokenizer(patterns=_AYA_STEPS), "tiny_aya cohere2moe"),
     (

@@ -53,9 +53,7 @@ class Tokenizer:
         self.named_tokens = dict(named_tokens or {})
         self.size = codec.size
         self.remarks = tuple(remarks)
-        self.hidden_token_ids = frozenset(
-            (*self.eos_token_ids, *hidden_token_ids, *codec.special)
-        )
+        self.hidden_token_ids = frozenset((*self.eos_token_ids, *hidden_token_ids, *codec.special))
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
