@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import llama_cpp
+
+_MOST_BYTES = 4096  # of a token
 
 
 class Llama:
@@ -19,7 +22,12 @@ class Llama:
 
     def token_bytes(self, token: int) -> bytes:
         """As it is shown with special tokens."""
-        return self._llama.detokenize([token], special=True)
+        buffer = ctypes.create_string_buffer(_MOST_BYTES)
+        count = llama_cpp.llama_token_to_piece(
+            self._vocabulary, token, buffer, _MOST_BYTES, 0, True
+        )
+        assert 0 <= count <= _MOST_BYTES
+        return buffer.raw[:count]
 
     def ends(self) -> list[int]:
         count = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
