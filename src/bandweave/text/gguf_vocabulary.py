@@ -133,11 +133,10 @@ class _Fields:
         value = self._metadata.get(_PREFIX + name)
         if value is None:
             raise self.wrong(name, "is missing", "")
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        if not isinstance(value, list):
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(value, list | tuple):
             raise self.wrong(name, "must be an array, not", shown(value))
-        return value
+        return list(value)
 
     def texts(self, name: str) -> list[str]:
         values = self.array(name)
