@@ -188,18 +188,19 @@ def _scores(fields: _Fields, count: int) -> Sequence[float]:
 
 
 def _merges(fields: _Fields) -> Sequence[tuple[str, str]]:
-    """The pairs, of two that are the same the first; the space between the parts of one comes
-    after its first character, which may be a space."""
-    result: list[tuple[str, str]] = []
-    for text in dict.fromkeys(fields.texts("merges")):
-        first, space, second = text.partition(" ")
-        if not first and space:
-            first, space, second = text[1:].partition(" ")
-            first = f" {first}"
-        if not space or not second:
-            raise fields.wrong("merges", "must be pairs, but holds", shown(text))
-        result.append((first, second))
-    return result
+    """The pairs; of two that are the same, the first."""
+    texts = dict.fromkeys(fields.texts("merges"))
+    parts = (text.partition(" ") for text in texts)
+    pairs = [(first, second) for first, _, second in parts]
+    return pairs if all(map(all, pairs)) else [_pair(fields, text) for text in texts]
+
+
+def _pair(fields: _Fields, text: str) -> tuple[str, str]:
+    """The space between the two comes after the first character, which may be a space."""
+    at = text.find(" ", 1)
+    if not 0 < at < len(text) - 1:
+        raise fields.wrong("merges", "must be pairs, but holds", shown(text))
+    return text[:at], text[at + 1 :]
 
 
 def _named(fields: _Fields, count: int) -> Mapping[str, int]:
