@@ -2,8 +2,8 @@
 checkpoint stores them: blocks of a GGUF file as they are. Reads no tensors.
 
 The graph decides and not a node's share of it. Matrices that run together have one format: gate and
-up of an expert, and all experts of a layer. Where theirs differ it is the nearest one that all of
-them can be made into.
+up of an expert, and all routed experts of a layer. Where theirs differ it is the nearest one that
+all of them can be made into.
 """
 
 from __future__ import annotations
@@ -50,10 +50,21 @@ def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
     for op in graph.ops:
         nearest = {name: NEAREST[folder.stored_as(name)] for name in _products(op)}
         if op.kind in _EXPERTS:
-            decide = {own for name, own in nearest.items() if _SHARED not in name}
-            nearest = dict.fromkeys(nearest, _common(decide or set(nearest.values())))
+            nearest = _together(nearest, shared_apart=folder.is_gguf)
         formats |= nearest
     return formats
+
+
+def _together(nearest: Mapping[str, str], *, shared_apart: bool) -> dict[str, str]:
+    """One format for the experts of a layer. A shared one has its own where it stands apart, as
+    blocks must, else it follows the routed ones."""
+    routed = {name: own for name, own in nearest.items() if _SHARED not in name}
+    shared = {name: own for name, own in nearest.items() if name not in routed}
+    parts = [routed, shared] if shared_apart else [routed or shared]
+    found = [_common(set(part.values())) for part in parts if part]
+    if len(found) == 1:
+        return dict.fromkeys(nearest, found[0])
+    return {**dict.fromkeys(routed, found[0]), **dict.fromkeys(shared, found[1])}
 
 
 def _common(formats: set[str]) -> str:

@@ -5,6 +5,7 @@ Knows sources and formats; knows no files and no arithmetic.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.reference.math import F32
+from bandweave.formats.gguf_blocks import RUNS_AS, as_stored
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.registry import get_format
 from bandweave.formats.stored import stored
@@ -30,17 +32,11 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
     """Reads the parts that the program names; ``ValueError`` names the tensor that is refused."""
     matrices: dict[str, Matrix] = {}
     for weight in program.weights.values():
-        parts = [_read(source, part) for part in weight.parts]
-        for part, values in zip(weight.parts, parts, strict=True):
-            _refuse_bad_values(part, values)
-        w_NK = np.concatenate(parts)
-        assert w_NK.shape == (weight.outputs, weight.inputs), (weight, w_NK.shape)
-        try:
-            own_format = get_format(weight.format_in(weight_format))
-            matrices[weight.name] = own_format.quantise(w_NK, weight.unit)
-        except ValueError as error:
-            tensors = ", ".join(part.tensor for part in weight.parts)
-            raise ValueError(f"{tensors}: {error}") from error
+        own_format = weight.format_in(weight_format)
+        parts = [_matrix(source, part, own_format, weight.unit) for part in weight.parts]
+        matrix = _joined(parts)
+        assert matrix.shape == (weight.outputs, weight.inputs), (weight, matrix.shape)
+        matrices[weight.name] = matrix
     vectors: dict[str, F32] = {}
     for vector in program.vectors.values():
         pieces = [_read(source, part) for part in vector.parts]
@@ -53,9 +49,35 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
     return ReferenceWeights(matrices=matrices, vectors=vectors)
 
 
+def _matrix(source: TensorSource, part: Part, weight_format: str, unit: int) -> Matrix:
+    """Blocks as they are stored where the format keeps them; other weights made into it."""
+    kind = source.dtype(part.tensor)
+    read = source.read(part.tensor, part.rows, part.columns)
+    is_kept = RUNS_AS.get(kind) == weight_format
+    values = None if is_kept else widen(read, kind)
+    if values is not None:
+        _refuse_bad_values(part, values)
+    try:
+        if values is None:
+            return as_stored(kind, read.view(np.uint8), unit)
+        return get_format(weight_format).quantise(values, unit)
+    except ValueError as error:
+        raise ValueError(f"{part.tensor}: {error}") from error
+
+
+def _joined(matrices: list[Matrix]) -> Matrix:
+    """One matrix of the outputs of all."""
+    first, *others = matrices
+    arrays = {
+        name: np.concatenate([value, *(getattr(one, name) for one in others)])
+        for name, value in vars(first).items()
+        if isinstance(value, np.ndarray)
+    }
+    return dataclasses.replace(first, **arrays)
+
+
 def _read(source: TensorSource, part: Part) -> F32:
-    values = widen(source.read(part.tensor, part.rows, part.columns))
-    return values
+    return widen(source.read(part.tensor, part.rows, part.columns), source.dtype(part.tensor))
 
 
 def _refuse_bad_values(part: Part, values: F32) -> None:
