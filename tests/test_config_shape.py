@@ -200,7 +200,8 @@ def test_architectures_of_gguf_that_are_not_known() -> None:
 def test_a_window_of_gguf() -> None:
     mixtral = gguf_config("llama", expert_count=4, expert_used_count=2)
     assert mixtral["sliding_window"] is None  # not what an absent field means
-    assert gguf_config("gpt-oss", **{"attention.sliding_window": 128})["sliding_window"] == 128
+    window = {"attention.sliding_window": 100, "expert_count": 4, "expert_used_count": 2}
+    assert gguf_config("gpt-oss", **window)["sliding_window"] == 100
 
 
 # --- what users write ---

@@ -16,7 +16,7 @@ from bandweave.executors.executor import Step
 from bandweave.models.registry import build_graph, hugging_face_name, spec_from_config
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
-from bandweave.weights.stored_formats import node_program, told
+from bandweave.weights.stored_formats import node_program, run_formats, told
 from tests.helpers.gguf_mixed import CONFIG, TYPES, encoded_as, stored, write_mixed
 from tests.helpers.gguf_models import Array, write_gguf
 from tests.helpers.laid_out import laid_out
@@ -39,18 +39,14 @@ STEP = Step(
 MIXTURE = {
     **CASES["deepseek_v2"].config(), "hidden_size": 256, "moe_intermediate_size": 512,
     "n_shared_experts": 1, "num_hidden_layers": 2, "first_k_dense_replace": 0, "vocab_size": 1300,
-    "kv_lora_rank": 64, "v_head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8,
+    "kv_lora_rank": 64, "qk_nope_head_dim": 32, "v_head_dim": 64,
+    "num_attention_heads": 8, "num_key_value_heads": 8,
 }  # fmt: skip
 _EXPERT_TYPES = {
     "_gate_exps": "Q4_K", "_up_exps": "Q4_K", "_down_exps": "Q5_0",
-    "_gate_shexp": "Q6_K", "_up_shexp": "Q6_K", "_down_shexp": "Q8_0",
+    "_gate_shexp": "Q6_K", "_up_shexp": "Q6_K",
     "attn_output": "Q4_K", "attn_k_b": "Q8_0", "attn_v_b": "Q5_0",
 }  # fmt: skip
-
-
-def mixture_types(name: str, values: F32) -> tuple[Array, gguf.GGMLQuantizationType | None]:
-    kind = next((kind for part, kind in _EXPERT_TYPES.items() if part in name), None)
-    return (values, None) if kind is None else encoded_as(kind, name, values)
 
 
 @pytest.fixture(scope="module")
@@ -153,20 +149,24 @@ def test_blocks_made_into_another_format(model: Folder, tmp_path: Path, weight_f
     np.testing.assert_allclose(answer, alone, rtol=0, atol=2e-3 * scale)
 
 
-def test_experts_and_a_shared_one_of_other_types(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "second"), [("Q5_0", "q5_0"), ("Q6_K", "q8")])
+def test_experts_and_a_shared_one_of_other_types(tmp_path: Path, kind: str, second: str) -> None:
     """As files have them whose makers chose types by layer and by kind."""
     spec = spec_from_config(MIXTURE)
     values = laid_out(spec, random_tensors(spec, 3))
-    path = write_gguf(tmp_path / "m.gguf", MIXTURE, values, encode=mixture_types)
+
+    def encode(name: str, values: F32) -> tuple[Array, gguf.GGMLQuantizationType | None]:
+        types = {**_EXPERT_TYPES, "_down_shexp": kind}
+        own = next((own for part, own in types.items() if part in name), None)
+        return (values, None) if own is None else encoded_as(own, name, values)
+
+    path = write_gguf(tmp_path / "m.gguf", MIXTURE, values, encode=encode)
     with Folder.open(path) as model:
         assert model.spec.column_block == 256
         with NativeNodes(model.spec, model, weight_format="stored") as nodes:
-            formats = {
-                weight.format for name, weight in nodes.nodes[0].program.weights.items()
-                if "expert" in name
-            }  # fmt: skip
             expected = nodes.run(STEP)
-        assert formats == {"q4_k", "q6_k", "q5_0", "q8"}
+        formats = run_formats(model, build_graph(model.spec)).items()
+        assert {own for name, own in formats if "expert" in name} == {"q4_k", "q6_k", second}
         assert np.isfinite(expected).all() and len(np.unique(expected)) > 1000
         for shares in ((1, 1), (1, 3, 1)):
             with NativeNodes(model.spec, model, weight_format="stored", shares=shares) as nodes:

@@ -50,21 +50,28 @@ def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
     for op in graph.ops:
         nearest = {name: NEAREST[folder.stored_as(name)] for name in _products(op)}
         if op.kind in _EXPERTS:
-            nearest = _together(nearest, shared_apart=folder.is_gguf)
+            nearest = _together(op, nearest, blocks=folder.is_gguf)
         formats |= nearest
     return formats
 
 
-def _together(nearest: Mapping[str, str], *, shared_apart: bool) -> dict[str, str]:
-    """One format for the experts of a layer. A shared one has its own where it stands apart, as
-    blocks must, else it follows the routed ones."""
-    routed = {name: own for name, own in nearest.items() if _SHARED not in name}
-    shared = {name: own for name, own in nearest.items() if name not in routed}
-    parts = [routed, shared] if shared_apart else [routed or shared]
-    found = [_common(set(part.values())) for part in parts if part]
-    if len(found) == 1:
-        return dict.fromkeys(nearest, found[0])
-    return {**dict.fromkeys(routed, found[0]), **dict.fromkeys(shared, found[1])}
+def _together(op: GraphOp, nearest: Mapping[str, str], *, blocks: bool) -> dict[str, str]:
+    """One format for the experts of a layer. A shared one follows the routed ones, but blocks
+    cannot be made into others: gate and up have their own format then, and where the second
+    matrices differ all have one that both can be made into."""
+    routed = {name for name in nearest if _SHARED not in name}
+    shared = nearest.keys() - routed
+    if not blocks:
+        groups = [(nearest.keys(), routed or shared)]
+    elif op.kind == "expert_linear":
+        groups = [(routed, routed), (shared, shared)]
+    else:
+        groups = [(nearest.keys(), nearest.keys())]
+    result: dict[str, str] = {}
+    for names, deciding in groups:
+        if names:
+            result |= dict.fromkeys(names, _common({nearest[name] for name in deciding}))
+    return result
 
 
 def _common(formats: set[str]) -> str:
