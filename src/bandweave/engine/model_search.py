@@ -18,9 +18,9 @@ def find_model(
     fingerprint: Fingerprint,
     roots: Sequence[Path],
     log: Callable[[str], None] = lambda sentence: None,
-) -> Path:
-    """This node's own copy of a model: the controller's path, or a folder or a GGUF file under the
-    roots.
+) -> Folder:
+    """This node's own copy of a model, open: the controller's path, or a folder or a GGUF file
+    under the roots.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -32,8 +32,9 @@ def find_model(
         try:
             if not (path.is_file() if is_gguf(path) else (path / layout.CONFIG).is_file()):
                 continue
-            if _is_copy(path, fingerprint):
-                return path
+            copy = _open_copy(path, fingerprint)
+            if copy is not None:
+                return copy
             different = path if path.name == given.name else different
         except Exception as error:  # whatever is wrong with a folder is no reason to miss the next
             log(f"passes over {path}: {error}")
@@ -53,16 +54,23 @@ def find_model(
     )
 
 
-def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
-    """Reads no more of a folder than it takes to tell: of another model the config alone."""
+def _open_copy(path: Path, fingerprint: Fingerprint) -> Folder | None:
+    """The copy at a path, if it is one. Reads no more than it takes to tell: of another model's
+    folder the config alone."""
     if not is_gguf(path):
         config = layout.read_json(layout.require_config(path))[1]
         if hashlib.sha256(config).hexdigest() != fingerprint.config:
-            return False
-    with Folder.open(path) as folder:
-        if not folder.layout_fingerprint().fits(fingerprint):
-            return False
-        return not fingerprint.sample or folder.fingerprint().fits(fingerprint)
+            return None
+    folder = Folder.open(path)
+    try:
+        fits = folder.layout_fingerprint().fits(fingerprint)
+        if fits and (not fingerprint.sample or folder.fingerprint().fits(fingerprint)):
+            return folder
+    except BaseException:
+        folder.close()
+        raise
+    folder.close()
+    return None
 
 
 def _candidates(given: Path, roots: Sequence[Path], log: Callable[[str], None]) -> Iterator[Path]:
