@@ -21,7 +21,7 @@ uint32_t word_at(const uint8_t* bytes) {
     return word;
 }
 
-// Four outputs' codes at a time, as the bytes of a word: elements 16 h + 4 j and up of a group.
+// Four columns' codes at a time, as the bytes of a word: elements 16 h + 4 j and up of a group.
 uint32_t codes_at(const uint8_t* q, int j, int h) { return word_at(q + 16 * h + 4 * j); }
 
 void put_word(uint8_t* lines, int line, int r, uint32_t word) {
@@ -113,7 +113,10 @@ bool holds_as_stored(Format format, const Layout& layout, Source source) {
 }
 
 void put_nibbles(uint8_t* lines, int r, const uint8_t* q) {
-    for (int j = 0; j < 4; j++) put_word(lines, j, r, codes_at(q, j, 0) | codes_at(q, j, 1) << 4);
+    for (int j = 0; j < 4; j++) {
+        const uint32_t low = codes_at(q, j, 0) & 0x0f0f0f0fu;
+        put_word(lines, j, r, low | (codes_at(q, j, 1) & 0x0f0f0f0fu) << 4);
+    }
 }
 
 const char* pack_blocks(Format format, const Layout& layout, uint8_t* panel, int r, Source source,
