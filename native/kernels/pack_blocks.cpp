@@ -43,8 +43,7 @@ void put_pairs(uint8_t* lines, int r, const uint8_t* q, int from) {
 // Bit `from` of each code.
 void put_bits(uint8_t* lines, int r, const uint8_t* q, int from) {
     uint32_t word = 0;
-    for (int i = 0; i < 8; i++)
-        word |= (codes_at(q, i / 2, i % 2) >> from & 0x01010101u) << i;
+    for (int i = 0; i < 8; i++) word |= (codes_at(q, i / 2, i % 2) >> from & 0x01010101u) << i;
     put_word(lines, 0, r, word);
 }
 
@@ -80,8 +79,8 @@ void put_block(const BlockShape& shape, uint8_t* to, int r, const StoredBlock& b
         put_group(shape, lines, r, block.codes + kGroup * group);
 }
 
-// GGUF's byte e means 2^(e - 128) times the doubled numbers, a panel's 2^(byte - 127). Weights below
-// what is stored are zeros; a block of nothing else has no scale.
+// GGUF's byte e means 2^(e - 128) times the doubled numbers, a panel's 2^(byte - 127). Weights
+// below what is stored are zeros; a block of nothing else has no scale.
 const char* put_mxfp4(uint8_t* to, int r, StoredBlock& block) {
     const double d = std::ldexp(1.0, block.d - 128);
     bool any = false;
