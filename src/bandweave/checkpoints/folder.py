@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS, widen_blocks
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
-from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.source import READ_BITS, widen
 from bandweave.checkpoints.stored import stored_name
 from bandweave.ranges import Range
 
@@ -50,14 +50,13 @@ class Folder:
     """An open checkpoint, a ``TensorSource``. Threads may read at once; use ``with`` or ``close``.
 
     ``path``: the folder, or the GGUF file. ``spec``: its model. ``config``: the parsed config.json,
-    or what one would say. ``metadata``: a GGUF file's, None for a folder. ``remarks``: sentences on
-    what the files leave out.
+    or what one would say. ``remarks``: sentences on what the files leave out.
     """
 
     def __init__(self, path: Path, contents: Contents, stack: ExitStack) -> None:
         """Takes what ``open`` has checked; call ``open``."""
         self.path, self.spec, self.config = path, contents.spec, contents.config
-        self.metadata, self.remarks = contents.metadata, contents.remarks
+        self._metadata, self.remarks = contents.metadata, contents.remarks
         self._config_bytes, self._names = contents.config_bytes, contents.names
         self._files, self._tensors = contents.files, contents.tensors
         self._file_keys = {name: file.key for name, file in contents.files.items()}
@@ -149,16 +148,18 @@ class Folder:
         if not rows:
             return np.empty((0, width), np.float32)
         read = [view.read(Range(start=row, stop=row + 1), columns) for row in rows]
-        return self.widened(name, np.concatenate(read))
-
-    def widened(self, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """What ``read`` gave of a tensor, as float32 (exact)."""
-        dtype = self.dtype(name)
-        if dtype in BLOCK_WEIGHTS:
-            return widen_blocks(dtype, values.view(np.uint8))
-        return widen(values)
+        return widen(np.concatenate(read), view.dtype)
 
     # --- the rest of the folder ---
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file, which has the tokenizer as well."""
+        return self._metadata is not None
+
+    def metadata(self) -> Mapping[str, Any]:
+        """All metadata of a GGUF file, none of a folder."""
+        return {} if self._metadata is None else self._metadata()
 
     @property
     def has_weights(self) -> bool:
@@ -210,9 +211,9 @@ class Folder:
             return self._tensors[name].matrix.name
         return stored_name(self._names, name)
 
-    def item_bytes(self, name: str) -> int:
-        """Bytes of one element as ``read`` gives it, which is what copies are compared by."""
-        return 4 if self.dtype(name) == "f32" else 2
+    def read_bits(self, name: str) -> float:
+        """Bits of one element as ``read`` gives it, which is what copies are compared by."""
+        return READ_BITS.get(self.dtype(name)) or self._tensors[name].bits
 
     def _keys(self, name: str) -> set[str]:
         """The keys of the files that hold a tensor."""

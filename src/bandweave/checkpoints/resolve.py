@@ -28,8 +28,8 @@ def demo_folder(name: str = DEMO) -> Path:
 
 
 def resolve_model(text: str) -> Path:
-    """The model folder that ``text`` means: ``demo`` or ``demo-moe`` (always the bundled models)
-    or a folder.
+    """The model folder or GGUF file that ``text`` means: ``demo`` or ``demo-moe`` (always the
+    bundled models), or a path.
 
     ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
     the folder is checked by ``Folder.open``.
@@ -46,13 +46,10 @@ def resolve_model(text: str) -> Path:
         is_file = path.is_file()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for a ~
         raise CheckpointError(f"{name} cannot be looked up: {_why(error)}") from error
-    if path.suffix.lower() == ".gguf":
-        what = "GGUF files are" if is_file else "it does not exist, and GGUF files are"
-        raise CheckpointError(
-            f"{name}: {what} not supported yet; use the folder of the model's safetensors version"
-        )
+    if is_file and path.suffix.lower() == ".gguf":
+        return path
     if is_file:
-        raise CheckpointError(f"{name} is a file; name the folder that it is in")
+        raise CheckpointError(f"{name} is a file; name the folder that it is in, or a .gguf file")
     close = _close_names(path)
     if close is not None:
         raise CheckpointError(f"{name} does not exist; did you mean {printable(close)}?")

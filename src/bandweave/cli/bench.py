@@ -86,8 +86,10 @@ def command(
     with interrupts_held():
         from bandweave.checkpoints.folder import Folder
         from bandweave.checkpoints.resolve import resolve_model
+        from bandweave.engine.placement import settle_format
 
     with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
+        options = settle_format(folder, options)
         options = _fitting(folder, options, prompt_tokens, new_tokens)
         measured = _measure(model, folder, options, prompt_tokens, new_tokens, rounds, seed)
     if as_json:

@@ -1,4 +1,4 @@
-"""Finds a node's own copy of a model by the fingerprint of the controller's. Knows folders only."""
+"""Finds a node's own copy of a model by the fingerprint of the controller's. Knows paths only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.folder import Fingerprint, Folder
+from bandweave.checkpoints.gguf_model import is_gguf
 from bandweave.checkpoints.source import CheckpointError
 
 
@@ -18,7 +19,8 @@ def find_model(
     roots: Sequence[Path],
     log: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
-    """This node's own copy of a model: the controller's path, or a folder under the roots.
+    """This node's own copy of a model: the controller's path, or a folder or a GGUF file under the
+    roots.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -28,7 +30,7 @@ def find_model(
     damaged: Exception | None = None
     for path in _candidates(given, roots, log):
         try:
-            if not (path / layout.CONFIG).is_file():
+            if not (path.is_file() if is_gguf(path) else (path / layout.CONFIG).is_file()):
                 continue
             if _is_copy(path, fingerprint):
                 return path
@@ -53,9 +55,10 @@ def find_model(
 
 def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
     """Reads no more of a folder than it takes to tell: of another model the config alone."""
-    config = layout.read_json(layout.require_config(path))[1]
-    if hashlib.sha256(config).hexdigest() != fingerprint.config:
-        return False
+    if not is_gguf(path):
+        config = layout.read_json(layout.require_config(path))[1]
+        if hashlib.sha256(config).hexdigest() != fingerprint.config:
+            return False
     with Folder.open(path) as folder:
         if not folder.layout_fingerprint().fits(fingerprint):
             return False

@@ -83,7 +83,7 @@ def widen_blocks(source: str, bytes_NX: Bytes) -> F32:
         zero = q4.ZERO if source == "q4_0" else 0
         q_NBC = parts.codes_NBC.view(np.int8).astype(np.float32) - np.float32(zero)
         with np.errstate(invalid="ignore"):
-            w_NBC: F32 = parts.d_NB.astype(np.float32)[:, :, None] * q_NBC
+            w_NBC = np.multiply(parts.d_NB.astype(np.float32)[:, :, None], q_NBC, dtype=np.float32)
         return w_NBC.reshape(rows, columns)
     return block_matrix.dequantise(_block_matrix(source, parts, BLOCK_TYPES[source].columns))
 
