@@ -173,7 +173,7 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
         template = open_template(folder, tokenizer)
         options = settle_format(folder, options)
         start = time.perf_counter()
-        with start_engine(model, folder, options, watch) as engine:
+        with start_engine(model, folder, options, watch, tokenizer.remarks) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -186,11 +186,16 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
 
 
 def start_engine(
-    name: str, folder: Folder, options: EngineOptions, watch: Watch = unwatched
+    name: str,
+    folder: Folder,
+    options: EngineOptions,
+    watch: Watch = unwatched,
+    remarks: Sequence[str] = (),
 ) -> Engine:
-    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
+    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile. The
+    watcher hears the ``remarks``, and those on the model's files."""
     with watch(name, len(options.shares)) as watcher:
-        for remark in folder.remarks:
+        for remark in (*folder.remarks, *remarks):
             watcher.remark(remark)
         options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
