@@ -79,3 +79,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def no_cache_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDWEAVE_CACHE", "off")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -210,6 +210,16 @@ class Folder:
         """Bytes of all weight files."""
         return sum(file.size for file in self._files.values())
 
+    @property
+    def whole(self) -> bool:
+        """Whether all bytes of the weight files are on this machine."""
+        return all(file.file.whole for file in self._files.values())
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much of them has come from elsewhere since the folder was opened."""
+        return sum(file.file.fetched_bytes for file in self._files.values())
+
     def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
         """Fills ``target`` from a weight file, whatever is there."""
         self._files[file].read_into(target, offset)
@@ -252,8 +262,9 @@ class Folder:
 
     def fingerprint(self) -> Fingerprint:
         """Tells this checkpoint from others by a few hundred reads of 4 KiB. What it cannot tell
-        is for the comparison of all that is loaded."""
-        if not self._tensors:
+        is for the comparison of all that is loaded. Of a folder that is still being filled nothing
+        is sampled: that would fetch what nobody needs here."""
+        if not self._tensors or not self.whole:
             return self.layout_fingerprint()
         digest = hashlib.sha256()
         tensors = sorted(self._tensors.items())

@@ -85,7 +85,7 @@ def command(
 
     with interrupts_held():
         from bandweave.checkpoints.folder import Folder
-        from bandweave.checkpoints.resolve import resolve_model
+        from bandweave.hub.resolve import resolve_model
 
     with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
         options = _fitting(folder, options, prompt_tokens, new_tokens)

@@ -17,6 +17,7 @@ from rich.text import Text
 from bandweave.cli import output
 
 _BAR_WIDTH = 16
+_TOLD_SECONDS = 5.0  # of what is left; less is over before it is read
 PATIENCE_SECONDS = 1.0  # before something that may be over at once is spoken of
 
 
@@ -146,6 +147,8 @@ class _Line(ProgressColumn):
 
 def _bytes(task: Task) -> str:
     speed = f", {output.size(task.speed)}/s" if task.speed else ""
+    if task.speed and task.time_remaining and task.time_remaining >= _TOLD_SECONDS:
+        speed += f", {output.duration(task.time_remaining)} left"
     return f"{output.size(task.completed)} of {output.size(task.total or 0)}{speed}"
 
 

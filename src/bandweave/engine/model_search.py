@@ -17,8 +17,11 @@ def find_model(
     fingerprint: Fingerprint,
     roots: Sequence[Path],
     log: Callable[[str], None] = lambda sentence: None,
+    *,
+    hub: str = "",
 ) -> Path:
-    """This node's own copy of a model: the controller's path, or a folder under the roots.
+    """This node's own copy of a model: the controller's path, a folder under the roots, or what
+    ``hub`` names at the hub, whose weights come as they are read.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -40,6 +43,8 @@ def find_model(
     if damaged is not None:
         raise CheckpointError(str(damaged)) from damaged
     host = socket.gethostname()
+    if hub and (path := _from_hub(hub, fingerprint, log)) is not None:
+        return path
     if different is not None:
         raise CheckpointError(
             f"{different} on {host} is not the same checkpoint as the controller's "
@@ -49,6 +54,20 @@ def find_model(
         f"{host} has no copy of {model}; put one at the same path, or start its worker "
         "with --models FOLDER"
     )
+
+
+def _from_hub(hub: str, fingerprint: Fingerprint, log: Callable[[str], None]) -> Path | None:
+    """The folder of a model of the hub on this machine; None where it is another model. Errors are
+    the hub's."""
+    # Nodes that have a copy start sooner without it.
+    from bandweave.hub.names import parse_name
+    from bandweave.hub.resolve import fetch_folder
+
+    name = parse_name(hub)
+    if name is None:
+        return None
+    path = fetch_folder(name, log)
+    return path if _is_copy(path, fingerprint) else None
 
 
 def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:

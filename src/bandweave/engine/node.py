@@ -99,6 +99,7 @@ class _Node:
         the session is over."""
         with LoadingPulse(self._channel) as pulse:
             held = self._find(assignment)
+            pulse.fetched = lambda: held.folder.fetched_bytes
             if self._weights is not None and not _alike(self._held, held):
                 self._weights = None
             self._held = held
@@ -123,6 +124,7 @@ class _Node:
         """Takes part in a generation with the share that is held; False where the session is
         over."""
         with LoadingPulse(self._channel) as pulse:
+            pulse.fetched = lambda: held.folder.fetched_bytes
             loop = self._enter(held, join, pulse)
         return loop is None or self._take_part(loop)
 
@@ -180,7 +182,8 @@ class _Node:
             if folder is not None and same == fingerprint:
                 return folder
         roots, log = self._context.model_roots, self._context.log
-        found = find_model(path, fingerprint, roots, log)
+        hub = assignment.draft_hub if draft else assignment.hub
+        found = find_model(path, fingerprint, roots, log, hub=hub)
         log(f"{'drafts with' if draft else 'loads'} {found}")
         return self._stack.enter_context(Folder.open(found))
 

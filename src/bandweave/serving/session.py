@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.resolve import resolve_model
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.engine.placement import make_launcher
@@ -21,6 +20,7 @@ from bandweave.executors.executor import StepError
 from bandweave.formats.names import STORED
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
+from bandweave.hub.resolve import resolve_model
 from bandweave.models.registry import build_graph
 from bandweave.planning.profile.prediction import Prediction
 from bandweave.serving.prediction import (
