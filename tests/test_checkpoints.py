@@ -500,7 +500,7 @@ def test_resolve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("modle", ("does not exist", "did you mean model?")),
         ("./model/deeper", ("does not exist",)),
         ("no-such-thing", ("does not exist", "demo")),
-        ("org/Some-Model-1.1B", ("hub", "hf download org/Some-Model-1.1B")),
+        ("org/Some-Model-1.1B", ("does not exist", "hub", "org/name")),
         ("weights.gguf", ("does not exist", "GGUF", "not supported yet")),
         ("real.GGUF", ("GGUF", "not supported yet")),
         ("model/model.safetensors", ("is a file", "folder")),

@@ -154,7 +154,7 @@ class _HubHandler(_Handler):
             busy = self.hub.bad.take("busy")
         if busy:
             wait = self.hub.bad.wait
-            limit = {"RateLimit": f'"api";r=0;t={wait}'} if wait.startswith("t") else {}
+            limit = {"RateLimit": f'"api";r=0;t={wait[1:]}'} if wait.startswith("t") else {}
             self.say(429, **(limit or {"Retry_After": wait}))
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             self.revision(match[1], unquote(match[2]))
