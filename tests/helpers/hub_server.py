@@ -106,7 +106,7 @@ def run_hub(host: str = "127.0.0.1") -> Iterator[Hub]:
     hub = Hub()
     servers = []
     for handler in (_HubHandler, _StorageHandler):
-        made = type("Handler", (handler,), {"hub": hub})
+        made: Any = type("Handler", (handler,), {"hub": hub})
         server = ThreadingHTTPServer((host, 0), made)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -154,8 +154,10 @@ class _HubHandler(_Handler):
             busy = self.hub.bad.take("busy")
         if busy:
             wait = self.hub.bad.wait
-            limit = {"RateLimit": f'"api";r=0;t={wait[1:]}'} if wait.startswith("t") else {}
-            self.say(429, **(limit or {"Retry_After": wait}))
+            if wait.startswith("t"):
+                self.say(429, RateLimit=f'"api";r=0;t={wait[1:]}')
+            else:
+                self.say(429, Retry_After=wait)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)", path):
             self.revision(match[1], unquote(match[2]))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

@@ -13,6 +13,8 @@ from bandweave.checkpoints.have import Origin
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import shown
 
+PEER = "peer"  # the origin of a copy of another machine's files, which a session alone can reach
+
 
 class Fetcher(Protocol):
     """Brings ranges of one file; threads may ask at once."""
@@ -34,6 +36,11 @@ _MAKERS: Mapping[str, str] = {"hub": "bandweave.hub.range_fetcher:range_fetcher"
 
 def open_fetcher(origin: Origin) -> Fetcher:
     """What brings the rest of a file."""
+    if origin.kind == PEER:
+        raise CheckpointError(
+            f"{origin.path} of {origin.repo} is not whole on this machine, and no machine that has "
+            "it is asked now; use it with --hosts from the machine that it came from"
+        )
     if origin.kind not in _MAKERS:
         raise CheckpointError(
             f"{origin.path} is to come from {shown(origin.kind)}, which this version does not know"

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints import layout
+from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.quantised.settings import Settings, settings_from
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
@@ -209,6 +210,16 @@ class Folder:
     def file_bytes(self) -> int:
         """Bytes of all weight files."""
         return sum(file.size for file in self._files.values())
+
+    @property
+    def byte_files(self) -> Mapping[str, ByteFile]:
+        """The weight files, by name, as bytes."""
+        return {name: file.file for name, file in self._files.items()}
+
+    def places(self, name: str) -> list[tuple[str, int, int]]:
+        """Where the tensors lie that a tensor is made of: files' names, first bytes and ends."""
+        stored = self._tensors[name].matrix.stored
+        return [(file.path.name, entry.start, entry.stop) for file, entry in stored]
 
     @property
     def whole(self) -> bool:

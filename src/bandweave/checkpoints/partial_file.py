@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,11 @@ from bandweave.checkpoints.fetching import Fetcher, open_fetcher
 from bandweave.checkpoints.have import Have, Origin, mark_of, sidecar_of
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable
+
+#: Where ranges come from: the bytes from one offset to another, in order.
+Source = Callable[[int, int], Iterator[bytes]]
+#: Cuts units into runs, each with where it is to come from; None: from the file's own origin.
+Route = Callable[[range], Sequence[tuple[range, Source | None]]]
 
 CONNECTIONS = 8  # of one read, at most
 REQUEST_BYTES = 8 << 20  # of one request, at most: what a kill costs is a part of it
@@ -51,6 +56,7 @@ class PartialFile:
         self._checked = np.zeros(have.num_units, np.bool_)
         self._fetcher: Fetcher | None = None
         self._stopped = False
+        self.route: Route | None = None  # other machines that may have it, or will
         self._lock = threading.Lock()
         self.fetched_bytes = 0  # by this opening of it
 
@@ -124,22 +130,25 @@ class PartialFile:
 
     # --- fetching ---
 
-    def ensure(self, units: range) -> None:
-        """Fetches what is missing of the units, and waits for what others fetch.
-        ``CheckpointError`` where some cannot be had."""
+    def ensure(self, units: range, *, direct: bool = False) -> None:
+        """Fetches what is missing of the units, and waits for what others fetch; ``direct``: from
+        the file's origin, whatever ``route`` says. ``CheckpointError`` where some cannot be
+        had."""
         fetched = False
         while missing := self.have.missing(units):
             most = max(1, REQUEST_BYTES // self.have.unit)
+            route = None if direct else self.route
             pieces = [
-                range(start, min(start + most, run.stop))
+                (range(start, min(start + most, some.stop)), source)
                 for run in missing
-                for start in range(run.start, run.stop, most)
+                for some, source in ([(run, None)] if route is None else route(run))
+                for start in range(some.start, some.stop, most)
             ]
             if len(pieces) == 1:
-                got = [self._fill(pieces[0])]
+                got = [self._fill(*pieces[0])]
             else:
                 with ThreadPoolExecutor(min(len(pieces), CONNECTIONS)) as pool:
-                    tasks = [pool.submit(self._fill, piece) for piece in pieces]
+                    tasks = [pool.submit(self._fill, *piece) for piece in pieces]
                     try:
                         got = [task.result() for task in tasks]
                     except BaseException:
@@ -175,19 +184,25 @@ class PartialFile:
                 partial.rename(mark)
                 self.have.path.unlink()
 
-    def _fill(self, units: range) -> bool:
-        """Fetches units that are all missing; False where somebody else does."""
+    def _fill(self, units: range, source: Source | None) -> bool:
+        """Fetches units that are all missing, from their origin where another ``source`` fails;
+        False where somebody else does."""
         with self.have.claim(units) as mine:
             if not mine:
                 return False
-            for run in self.have.missing(units):
-                self._fetch(run)
+            if source is not None:
+                with contextlib.suppress(CheckpointError):
+                    for run in self.have.missing(units):
+                        self._fetch(run, source)
+            if missing := self.have.missing(units):
+                own = self._open_fetcher().fetch
+                for run in missing:
+                    self._fetch(run, own)
         return True
 
-    def _fetch(self, units: range) -> None:
+    def _fetch(self, units: range, source: Source) -> None:
         unit, wanted = self.have.unit, self.have.bytes(units)
         first, crcs, crc, position, synced = units.start, [], 0, wanted.start, wanted.start
-        fetcher = self._open_fetcher()
 
         def keep() -> None:
             nonlocal first, crcs, synced
@@ -198,7 +213,7 @@ class PartialFile:
                 first, crcs, synced = first + len(crcs), [], position
 
         try:
-            for piece in fetcher.fetch(wanted.start, wanted.stop):
+            for piece in source(wanted.start, wanted.stop):
                 view = memoryview(piece)
                 while view:
                     room = min((position // unit + 1) * unit, wanted.stop) - position

@@ -10,6 +10,7 @@ from pathlib import Path
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.folder import Fingerprint, Folder
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.sharing.peer import Peer, PeerError
 
 
 def find_model(
@@ -19,9 +20,11 @@ def find_model(
     log: Callable[[str], None] = lambda sentence: None,
     *,
     hub: str = "",
+    source: Peer | None = None,
 ) -> Path:
-    """This node's own copy of a model: the controller's path, a folder under the roots, or what
-    ``hub`` names at the hub, whose weights come as they are read.
+    """This node's own copy of a model: the controller's path, a folder under the roots, what
+    ``hub`` names at the hub, or one that is begun now with what ``source`` gives; the weights of
+    the last two come as they are read.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -43,7 +46,14 @@ def find_model(
     if damaged is not None:
         raise CheckpointError(str(damaged)) from damaged
     host = socket.gethostname()
-    if hub and (path := _from_hub(hub, fingerprint, log)) is not None:
+    try:
+        if hub and (path := _from_hub(hub, fingerprint, log)) is not None:
+            return path
+    except CheckpointError:
+        if (path := _from_peer(model, fingerprint, source, log)) is not None:
+            return path
+        raise
+    if (path := _from_peer(model, fingerprint, source, log)) is not None:
         return path
     if different is not None:
         raise CheckpointError(
@@ -68,6 +78,22 @@ def _from_hub(hub: str, fingerprint: Fingerprint, log: Callable[[str], None]) ->
         return None
     path = fetch_folder(name, log)
     return path if _is_copy(path, fingerprint) else None
+
+
+def _from_peer(
+    model: str, fingerprint: Fingerprint, source: Peer | None, log: Callable[[str], None]
+) -> Path | None:
+    """A copy of what another machine of the session has; None where it has nothing."""
+    if source is None:
+        return None
+    from bandweave.sharing.copy import copy_folder, known_copy
+
+    try:
+        path = copy_folder(source, model, fingerprint)
+    except (PeerError, OSError) as error:
+        log(f"gets no copy of {model}: {error}")
+        path = known_copy(model, fingerprint)
+    return path if path is not None and _is_copy(path, fingerprint) else None
 
 
 def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:

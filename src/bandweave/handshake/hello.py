@@ -22,8 +22,8 @@ _LARGEST_VERSION = 1 << 31
 @dataclass(frozen=True, kw_only=True)
 class Hello:
     """What a side says of itself. ``purpose`` is what a connector wants, ``"control"``, ``"mesh"``
-    or ``"files"``; ``address`` is where an acceptor wants other nodes to reach it, where that is not
-    the address connected to."""
+    or ``"files"``; ``address`` is where an acceptor wants other nodes to reach it, where that is
+    not the address connected to."""
 
     purpose: str
     node: int

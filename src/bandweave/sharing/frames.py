@@ -21,7 +21,9 @@ class FramesError(ConnectionError):
     """A peer that does not keep to the format, or has gone."""
 
 
-def send_frame(sock: socket.socket, message: dict[str, Any], body: bytes | memoryview = b"") -> None:
+def send_frame(
+    sock: socket.socket, message: dict[str, Any], body: bytes | memoryview = b""
+) -> None:
     """Sends one frame. ``OSError`` where the peer has gone, ``TimeoutError`` where it takes
     nothing for as long as the socket's timeout says."""
     text = json.dumps(message, separators=(",", ":")).encode()
