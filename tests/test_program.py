@@ -136,8 +136,6 @@ def test_weights_fit_their_parts_and_are_cut_at_units(case: Lowered) -> None:
     for program in programs:
         for weight in program.weights.values():
             sizes = [(len(part.rows), len(part.columns or ())) for part in weight.parts]
-            if weight.parts[0].transposed:
-                sizes = [(columns, rows) for rows, columns in sizes]
             assert weight.outputs == sum(outputs for outputs, _ in sizes) > 0
             assert all(inputs == weight.inputs for _, inputs in sizes)
             part_name = weight.name.rsplit(".", 1)[-1]

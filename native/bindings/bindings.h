@@ -42,7 +42,7 @@ struct PackedMatrix {
     PackedMatrix(std::shared_ptr<Arena> owner, const std::string& format, int outputs, int inputs,
                  int unit);
     Sums pack(int first, const Values& values, uint64_t first_row, uint64_t block_rows,
-              size_t block_columns);
+              size_t block_columns, const std::string& stored);
     void release();
 };
 

@@ -1,4 +1,5 @@
 // Matrices of packed weights, and the memory that they lie in.
+#include <iterator>
 #include <optional>
 
 #include "bindings/bindings.h"
@@ -8,13 +9,33 @@
 
 namespace bw {
 
-constexpr const char* kNames[kFormats] = {"f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4"};
+constexpr const char* kNames[kFormats] = {
+    "f32",  "bf16",   "q8",   "q4",   "mxfp4", "nf4",  "ulaw4", "q4_1",  "q5_0",
+    "q5_1", "iq4_nl", "q2_k", "q3_k", "q4_k",  "q5_k", "q6_k",  "iq4_xs"};
 
 Format format_of(const std::string& name) {
     for (size_t i = 0; i < kFormats; i++)
         if (name == kNames[i]) return static_cast<Format>(i);
-    throw nb::value_error("weight formats are f32, bf16, q8, q4, mxfp4, nf4 and ulaw4");
+    std::string names;
+    for (const char* known : kNames) names += (names.empty() ? "" : ", ") + std::string(known);
+    throw nb::value_error(("weight formats are " + names).c_str());
 }
+
+namespace {
+
+void check_whole_blocks(const Matrix& matrix) {
+    const int columns = whole_columns(matrix.format);
+    if (matrix.layout.k % columns == 0 && matrix.layout.unit % columns == 0) return;
+    const std::string name = name_of(matrix.format), whole = std::to_string(columns);
+    throw nb::value_error((name + " has blocks of " + whole + " columns, which " +
+                           std::to_string(matrix.layout.k) + " columns in units of " +
+                           std::to_string(matrix.layout.unit) +
+                           " would cut; choose units of whole blocks, or another format for this "
+                           "matrix")
+                              .c_str());
+}
+
+}  // namespace
 
 const char* name_of(Format format) { return kNames[static_cast<size_t>(format)]; }
 
@@ -26,38 +47,81 @@ PackedMatrix::PackedMatrix(std::shared_ptr<Arena> owner, const std::string& form
     matrix.outputs = outputs;
     if (outputs < 1 || inputs < 1 || unit < 1)
         throw nb::value_error("a matrix needs outputs, inputs and a unit of at least 1");
+    check_whole_blocks(matrix);
     panels = arena->take(matrix.bytes());
     matrix.panels = panels;
 }
 
 namespace {
 
-Source source_of(const Values& values) {
+// GGUF's types by name, from Source::q4_0 on.
+constexpr const char* kBlockNames[] = {"q4_0", "q8_0",   "mxfp4", "q4_1", "q5_0", "q5_1", "iq4_nl",
+                                       "q2_k", "q3_k",   "q4_k",  "q5_k", "q6_k", "iq4_xs"};
+constexpr int kFirstBlocks = static_cast<int>(Source::q4_0);
+static_assert(std::size(kBlockNames) == kSources - kFirstBlocks);
+
+Source block_source_of(const std::string& name) {
+    std::string names;
+    for (size_t i = 0; i < std::size(kBlockNames); i++) {
+        if (name == kBlockNames[i]) return static_cast<Source>(kFirstBlocks + static_cast<int>(i));
+        names += (names.empty() ? "" : ", ") + std::string(kBlockNames[i]);
+    }
+    throw nb::value_error(("stored types are " + names).c_str());
+}
+
+// `stored` names the type of GGUF's blocks; it is empty where the values are plain numbers.
+Source source_of(const Values& values, const std::string& stored) {
+    if (!stored.empty()) {
+        const Source source = block_source_of(stored);
+        if (values.dtype() != nb::dtype<uint8_t>() || values.ndim() != 2 ||
+            values.shape(1) % block_size(source).bytes != 0)
+            throw nb::value_error(("rows of " + stored + " are uint8, of whole blocks of " +
+                                   std::to_string(block_size(source).bytes) + " bytes")
+                                      .c_str());
+        return source;
+    }
     if (values.dtype() == nb::dtype<float>()) return Source::f32;
     if (values.dtype() == nb::dtype<uint16_t>()) return Source::bf16;
     if (values.dtype().code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) &&
         values.dtype().bits == 16)
         return Source::f16;
-    throw nb::value_error("weights must be float32, float16, or uint16 holding bf16");
+    throw nb::value_error(
+        "weights must be float32, float16, uint16 holding bf16, or blocks whose stored type is "
+        "named");
 }
 
-// How the values, rows of a tensor, fall into the blocks that content is compared by.
-ContentSums sums_of(const Values& values, size_t item, uint64_t first_row, uint64_t block_rows,
+// How many weights a row of stored values has.
+size_t columns_of(const Values& values, Source source) {
+    if (values.ndim() < 2) return 1;
+    const BlockSize size = block_size(source);
+    return stores_blocks(source)
+               ? values.shape(1) / size.bytes * static_cast<size_t>(size.columns)
+               : values.shape(1);
+}
+
+// How the values, rows of a tensor, fall into the blocks that content is compared by. Sums are of
+// the bytes as they are stored.
+ContentSums sums_of(const Values& values, Source source, uint64_t first_row, uint64_t block_rows,
                     size_t block_columns) {
     if ((block_rows == 0) == (block_columns == 0))
         throw nb::value_error("blocks are runs of rows or of columns");
-    const size_t width = values.ndim() == 2 ? values.shape(1) : 1;
-    return ContentSums({block_rows, block_columns * item}, first_row, values.shape(0),
-                       width * item);
+    const BlockSize size = block_size(source);
+    const auto whole = static_cast<size_t>(size.columns);
+    if (block_columns % whole != 0)
+        throw nb::value_error("runs of columns must hold whole stored blocks");
+    const size_t width = columns_of(values, source);
+    return ContentSums({block_rows, block_columns / whole * size.bytes}, first_row,
+                       values.shape(0), width / whole * size.bytes);
 }
 
 Sums content_sums(const Values& values, uint64_t first_row, uint64_t block_rows,
-                  size_t block_columns) {
+                  size_t block_columns, const std::string& stored) {
     const bool vector = values.ndim() == 1;
     if (values.ndim() < 1 || values.ndim() > 2 || (!vector && values.stride(1) != 1))
         throw nb::value_error("values are rows, each of them contiguous");
-    const size_t item = stored_bytes(source_of(values));
-    ContentSums sums = sums_of(values, item, first_row, block_rows, block_columns);
+    const Source source = source_of(values, stored);
+    const size_t item = stored_bytes(source);
+    ContentSums sums = sums_of(values, source, first_row, block_rows, block_columns);
     const auto* bytes = static_cast<const uint8_t*>(values.data());
     const size_t stride = static_cast<size_t>(values.stride(0)) * item;
     const size_t rows = values.shape(0);
@@ -68,21 +132,40 @@ Sums content_sums(const Values& values, uint64_t first_row, uint64_t block_rows,
     return to_numpy(sums.finish());
 }
 
+nb::ndarray<nb::numpy, float, nb::ndim<2>> widen_values(const std::string& stored,
+                                                        const Values& values) {
+    const Source source = source_of(values, stored);
+    if (!stores_blocks(source)) throw nb::value_error("the stored type of blocks must be named");
+    if (values.stride(1) != 1 && values.shape(1) > 1)
+        throw nb::value_error("rows must be contiguous");
+    const size_t rows = values.shape(0), columns = columns_of(values, source);
+    std::vector<float> wide(rows * columns);
+    {
+        nb::gil_scoped_release released;
+        const FloatMode mode;
+        const auto* bytes = static_cast<const uint8_t*>(values.data());
+        for (size_t row = 0; row < rows; row++)
+            widen_blocks(source, bytes + row * static_cast<size_t>(values.stride(0)),
+                         static_cast<int>(columns), wide.data() + row * columns);
+    }
+    return to_numpy(std::move(wide), rows, columns);
+}
+
 }  // namespace
 
 Sums PackedMatrix::pack(int first, const Values& values, uint64_t first_row, uint64_t block_rows,
-                        size_t block_columns) {
+                        size_t block_columns, const std::string& stored) {
     if (values.ndim() != 2) throw nb::value_error("weights are rows");
     const auto rows = static_cast<int>(values.shape(0));
+    const Source source = source_of(values, stored);
     if (first < 0 || first + rows > matrix.outputs ||
-        static_cast<int>(values.shape(1)) != matrix.layout.k)
+        columns_of(values, source) != static_cast<size_t>(matrix.layout.k))
         throw nb::value_error("the rows do not fit the matrix");
     if (values.stride(1) != 1 && values.shape(1) > 1)
         throw nb::value_error("rows must be contiguous");
-    const Source source = source_of(values);
     std::optional<ContentSums> sums;
     if (block_rows || block_columns)
-        sums = sums_of(values, stored_bytes(source), first_row, block_rows, block_columns);
+        sums = sums_of(values, source, first_row, block_rows, block_columns);
     std::string wrong;
     {
         nb::gil_scoped_release released;
@@ -106,9 +189,12 @@ void bind_matrix(nb::module_& m) {
         .def(nb::init<std::shared_ptr<Arena>, const std::string&, int, int, int>(), "arena"_a,
              "format"_a, "outputs"_a, "inputs"_a, "unit"_a)
         .def("pack", &PackedMatrix::pack, "first_output"_a, "values"_a, "first_row"_a = 0,
-             "block_rows"_a = 0, "block_columns"_a = 0,
+             "block_rows"_a = 0, "block_columns"_a = 0, "source"_a = "",
              "Packs rows [n, inputs] and gives their content sums, as content_sums does, where "
-             "blocks are asked for; ValueError says what is wrong with the values.")
+             "blocks are asked for; ValueError says what is wrong with the values. With the name "
+             "of a GGUF type as source they are uint8 [n, row_bytes]: the format that runs it as "
+             "it is stored keeps the very codes and scales where no unit cuts a block, any other "
+             "is made of what widen_blocks gives.")
         .def(
             "clear",
             [](PackedMatrix& self) {
@@ -130,10 +216,14 @@ void bind_matrix(nb::module_& m) {
             "The packed bytes.");
 
     m.def("content_sums", &content_sums, "values"_a, "first_row"_a, "block_rows"_a = 0,
-          "block_columns"_a = 0,
+          "block_columns"_a = 0, "source"_a = "",
           "Sums that tell the content of a tensor's blocks (core/content.h) of rows [n, width] or "
           "[n], the first of which is first_row: one for each run of block_rows rows, or of "
-          "block_columns columns. Sums of pieces of a block add up modulo 2^64.");
+          "block_columns columns. Sums of pieces of a block add up modulo 2^64. With a GGUF type "
+          "as source rows are uint8 [n, row_bytes], and columns are weights, whole blocks of "
+          "them.");
+    m.def("widen_blocks", &widen_values, "source"_a, "values"_a,
+          "The weights of rows of a GGUF type's blocks, uint8 [n, row_bytes], as float32.");
     m.def(
         "place",
         [](const std::vector<std::shared_ptr<PackedMatrix>>& matrices,
@@ -152,6 +242,9 @@ void bind_matrix(nb::module_& m) {
             matrix.format = format_of(format);
             matrix.layout = {inputs, unit};
             matrix.outputs = outputs;
+            if (inputs < 1 || unit < 1)
+                throw nb::value_error("a matrix needs inputs and a unit of at least 1");
+            check_whole_blocks(matrix);
             return matrix.bytes();
         },
         "format"_a, "outputs"_a, "inputs"_a, "unit"_a, "Packed size of a matrix in bytes.");

@@ -76,6 +76,9 @@ void check_weights(const Program& program) {
     for (const Matrix& matrix : program.matrices) {
         require(within(static_cast<int>(matrix.format), 0, kFormats - 1),
                 "a matrix's format is unknown");
+        const int whole = whole_columns(matrix.format);
+        require(matrix.layout.k % whole == 0 && matrix.layout.unit % whole == 0,
+                "a matrix's units cut the blocks that its format keeps");
         require(matrix.panels != nullptr, "a matrix is missing");
     }
     for (const Op& op : program.ops) {

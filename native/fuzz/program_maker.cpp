@@ -29,10 +29,16 @@ class Maker {
     }
 
   private:
-    int size() { return random_.pick({1, 7, 16, 33, 64, random_.between(1, 200)}); }
-    Format format() {
-        return random_.pick({Format::f32, Format::bf16, Format::q8, Format::q4, Format::mxfp4,
-                             Format::nf4, Format::ulaw4});
+    int size() { return random_.pick({1, 7, 16, 33, 64, 256, random_.between(1, 200)}); }
+    // One of those that such units don't cut a block of.
+    Format format(int inputs, int unit) {
+        std::vector<Format> fitting;
+        for (int i = 0; i < kFormats; i++) {
+            const auto one = static_cast<Format>(i);
+            const int whole = whole_columns(one);
+            if (inputs % whole == 0 && unit % whole == 0) fitting.push_back(one);
+        }
+        return fitting[random_.below(fitting.size())];
     }
 
     void sizes() {
@@ -99,15 +105,16 @@ class Maker {
     View linear(View in, int outputs, bool logit_rows = false) {
         const View out = buffer(outputs, false, logit_rows);
         Op& product = op(OpKind::linear, in, out);
-        product.matrix =
-            matrix(format(), in.width, random_.pick({in.width, in.width, 1, 40}), outputs);
+        const int unit = random_.pick({in.width, in.width, 1, 40});
+        product.matrix = matrix(format(in.width, unit), in.width, unit, outputs);
         if (random_.chance(30)) product.vector = vector(outputs);
         return out;
     }
     // x += in @ weight, over the grid.
     void add_product(View in, int unit) {
         const View grid = buffer(p_.hidden_size, true);
-        op(OpKind::linear_grid, in, grid).matrix = matrix(format(), in.width, unit, p_.hidden_size);
+        op(OpKind::linear_grid, in, grid).matrix =
+            matrix(format(in.width, unit), in.width, unit, p_.hidden_size);
         Op& reduce = op(OpKind::all_reduce_add, grid, x_);
         reduce.b = x_;
         reduce.group = reduce.contributors = {0};
@@ -179,13 +186,13 @@ class Maker {
         gated.b = up;
         gated.function = random_.between(0, kGateFunctions - 1);
         gated.limit = 3.0f, gated.alpha = 1.5f;
-        add_product(out, random_.pick({64, 64, 32, 5}));
+        add_product(out, random_.pick({64, 64, 32, 5, 256}));
     }
     // Every head's matrix, all of one shape and format.
     void head_linear(View in, View out, int heads, int inputs, int outputs) {
         Op& product = op(OpKind::head_linear, in, out);
-        const Format of_all = format();
         const int unit = random_.pick({inputs, inputs, 32});
+        const Format of_all = format(inputs, unit);
         for (int head = 0; head < heads; head++)
             product.matrices.push_back(matrix(of_all, inputs, unit, outputs));
     }
@@ -281,7 +288,7 @@ class Maker {
         const View routes = buffer(2 * slots);
         p_.ops[at].out = routes;
         if (random_.chance(40)) p_.ops[at].vector = vector(experts);
-        const int width = random_.chance(10) ? 0 : random_.pick({16, 50, random_.between(1, 100)});
+        const int width = random_.chance(10) ? 0 : random_.pick({16, 50, 256, random_.between(1, 100)});
         const int least = width == 0 ? 1 : 0;
         const int shared_width = shared > 0 ? random_.between(least, 130) : 0;
         if (width == 0 && shared_width == 0) return;
@@ -305,7 +312,11 @@ class Maker {
     void experts_product(OpKind kind, View in, View routes, View out, int experts, int top_k,
                          int width, int shared_width, bool biased) {
         const bool grid = kind == OpKind::expert_grid, last = routes.width / 2 > top_k;
-        const Format of_all = format();
+        // Grids have units of 64, or of 256 where all widths have.
+        const bool wide = width % 256 == 0 && shared_width % 256 == 0;
+        const int unit = !grid ? in.width : wide ? 256 : 64;
+        const int inputs_of_all = !grid ? in.width : width % 32 || shared_width % 32 ? 1 : wide ? 256 : 32;
+        const Format of_all = format(inputs_of_all, unit);
         Op& product = op(kind, in, out);
         product.b = routes;
         product.top_k = top_k;
@@ -316,7 +327,7 @@ class Maker {
             const int inputs = grid ? own : in.width, outputs = grid ? p_.hidden_size : own;
             product.biases += biased ? outputs : 0;
             product.matrices.push_back(
-                own == 0 ? -1 : matrix(of_all, inputs, grid ? 64 : inputs, outputs));
+                own == 0 ? -1 : matrix(of_all, inputs, unit, outputs));
         }
         if (biased) product.vector = vector(product.biases);
     }

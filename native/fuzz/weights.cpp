@@ -7,9 +7,11 @@ namespace bw::fuzz {
 namespace {
 
 // A block of a quantised format: 16 scales, as halves or exponents, then integers.
+// GGUF's have minima behind the scales, as halves too.
 void fill_block(Random& random, Format format, uint8_t* block) {
     for (size_t i = 0; i < block_bytes(format); i++) block[i] = static_cast<uint8_t>(random.bits());
-    for (size_t i = 0; i < kPanel; i++) {
+    const bool minima = keeps_blocks(format) && block_shape(format).minima;
+    for (size_t i = 0; i < (minima ? 2 * kPanel : kPanel); i++) {
         if (format == Format::mxfp4) {
             block[i] = static_cast<uint8_t>(random.between(90, 121));
             continue;

@@ -49,6 +49,10 @@ struct Ulaw4Codes {
                                            0,   6,   12,  19,  26,  34,  43,  53};
 };
 
+// IQ4_NL's and IQ4_XS's.
+constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113};
+
 // The places of the codes.
 template <class Codes>
 struct CodePlaces {
@@ -60,9 +64,15 @@ struct CodePlaces {
 };
 template <class Codes>
 inline constexpr CodePlaces<Codes> kPlaces{};
+struct Iq4Codes {
+    static constexpr int kZeroPoint = 127;
+    static constexpr const int8_t* kValues = kIq4Values;
+};
+inline constexpr CodePlaces<Iq4Codes> kIq4Places{};
 
 // What is added to the weights of a format that kernels read as unsigned, other than q8's.
 constexpr BW_INLINE int zero_point(Format format) {
+    if (keeps_blocks(format)) return block_shape(format).zero_point;
     switch (format) {
         case Format::mxfp4:
             return Mxfp4Codes::kZeroPoint;

@@ -5,32 +5,26 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/block_shape.h"
+#include "kernels/formats.h"
+
 namespace bw {
 
-constexpr int kPanel = 16;  // outputs of a weight panel
-constexpr int kGroup = 32;  // elements of a quantisation group
-constexpr int kPage = 64;   // positions of a KV page and of an attention chunk
+constexpr int kPage = 64;  // positions of a KV page and of an attention chunk
 
-enum class Format : int { f32 = 0, bf16 = 1, q8 = 2, q4 = 3, mxfp4 = 4, nf4 = 5, ulaw4 = 6 };
-constexpr int kFormats = 7;
-enum class Source : int { f32 = 0, bf16 = 1, f16 = 2 };
 // Functions of a gate, in the order of GATES of src/bandweave/programs/operations.py.
 enum class GateFunction : int { silu = 0, gelu_tanh = 1, clamped_silu = 2, sigmoid = 3 };
 constexpr int kGateFunctions = 4;
 
-// In headers that every variant compiles: a copy kept out of line could come from a variant that
-// this processor can't run.
-#define BW_INLINE inline __attribute__((always_inline))
-
-// Integers and scales, in groups; the others are plain numbers.
-constexpr BW_INLINE bool is_quantised(Format format) {
-    return format != Format::f32 && format != Format::bf16;
-}
-
-// Bytes of a group of a panel of a quantised format, and of its scales (formats/packing.py).
+// Bytes of a block of a panel of a quantised format, a group or a super-block, and of its f16 or
+// power-of-two scales (formats/packing.py).
 constexpr BW_INLINE size_t scale_bytes(Format format) { return format == Format::mxfp4 ? 16 : 32; }
 constexpr BW_INLINE size_t block_bytes(Format format) {
+    if (keeps_blocks(format)) return block_shape(format).bytes();
     return scale_bytes(format) + (format == Format::q8 ? 512 : 256);
+}
+constexpr BW_INLINE int block_groups(Format format) {
+    return keeps_blocks(format) ? block_shape(format).groups() : 1;
 }
 
 // How k is cut: units of `unit` columns (the last may be short), groups of 32 in each.
@@ -59,7 +53,9 @@ BW_INLINE size_t panel_bytes(Format format, const Layout& layout) {
         case Format::bf16:
             return static_cast<size_t>(layout.k) * kPanel * 2;
         default:
-            return static_cast<size_t>(layout.groups()) * block_bytes(format);
+            return static_cast<size_t>((layout.groups() + block_groups(format) - 1) /
+                                       block_groups(format)) *
+                   block_bytes(format);
     }
 }
 
@@ -68,11 +64,19 @@ constexpr BW_INLINE size_t activation_integers(Format format) {
     return format == Format::q8 ? 64 : 32;
 }
 
-// Bytes from one quantised row of activations to the next: integers, a scale and a sum for each
+// Numbers of a group beside its scale: for each integer scale that the weights have there, the
+// integers' sum times minus the weights' zero point, or for weights with minima the float that these
+// are multiplied by.
+constexpr BW_INLINE size_t activation_sums(Format format) {
+    return keeps_blocks(format) ? static_cast<size_t>(block_shape(format).group_subs()) : 1;
+}
+
+// Bytes from one quantised row of activations to the next: integers, a scale and sums for each
 // group, and what makes an odd number of cache lines of it. An even one would have the same places
 // of several rows compete for the same sets of the first-level cache.
 BW_INLINE size_t activation_bytes(Format format, const Layout& layout) {
-    const size_t bytes = static_cast<size_t>(layout.groups()) * (activation_integers(format) + 8);
+    const size_t group = activation_integers(format) + 4 + 4 * activation_sums(format);
+    const size_t bytes = static_cast<size_t>(layout.groups()) * group;
     return ((bytes + 63) / 64 | 1) * 64;
 }
 

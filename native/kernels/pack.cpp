@@ -6,6 +6,7 @@
 
 #include "core/clones.h"
 #include "core/stored.h"
+#include "kernels/pack_blocks.h"
 #include "kernels/pack_codes.h"
 
 #define BW_ISA_PORTABLE
@@ -93,13 +94,6 @@ bool quantise_q8(const float* w, uint16_t* scale, uint8_t* q) {
     return (*scale & 0x7fff) < kHalfInfinity;
 }
 
-// 4 bits each, behind the block's scales.
-void put_nibbles(uint8_t* lines, int r, const uint8_t* q) {
-    uint8_t both[16];
-    for (int i = 0; i < 16; i++) both[i] = static_cast<uint8_t>(q[i] | (q[16 + i] << 4));
-    for (int j = 0; j < 4; j++) std::memcpy(lines + 64 * j + 4 * r, both + 4 * j, 4);
-}
-
 void put_codes(Format format, uint8_t* block, int r, uint16_t scale, const uint8_t* q) {
     if (format == Format::mxfp4)
         block[r] = static_cast<uint8_t>(scale);
@@ -176,12 +170,20 @@ void widen(Source source, const void* values, size_t offset, int count, float* o
             for (int i = 0; i < count; i++) out[i] = portable::half_to_float(in[i]);
             return;
         }
+        default:  // blocks
+            return;
     }
+}
+
+void widen_blocks(Source source, const uint8_t* row, int count, float* out) {
+    const BlockSize size = block_size(source);
+    for (int at = 0; at < count; at += size.columns, row += size.bytes)
+        widen_block(source, row, out + at);
 }
 
 void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* panels) {
     const size_t bytes = panel_bytes(format, layout) * static_cast<size_t>(num_panels);
-    if (format == Format::f32 || format == Format::bf16) {
+    if (!is_quantised(format) || keeps_blocks(format)) {
         std::memset(panels, 0, bytes);
         return;
     }
@@ -196,16 +198,30 @@ void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* 
 std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int first_output,
                       Source source, const void* values, size_t stride, int rows,
                       ContentSums* sums) {
+    const bool as_stored = holds_as_stored(format, layout, source);
+    if (keeps_blocks(format) && !as_stored)
+        return "cannot be made into a format that keeps blocks as a GGUF file stores them; choose "
+               "another format for it";
     std::vector<float> w(static_cast<size_t>(layout.k));
     const size_t bytes = panel_bytes(format, layout), row_bytes = stride * stored_bytes(source);
     for (int i = 0; i < rows; i++) {
         const auto index = static_cast<size_t>(i);
         if (sums) sums->add(index, static_cast<const uint8_t*>(values) + index * row_bytes);
-        widen(source, values, static_cast<size_t>(i) * stride, layout.k, w.data());
-        if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
-        store_values(w.data(), w.size(), w.data());
         const int output = first_output + i;
         uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
+        const uint8_t* row = static_cast<const uint8_t*>(values) + index * row_bytes;
+        if (as_stored) {
+            const char* wrong =
+                pack_blocks(format, layout, panel, output % kPanel, source, row);
+            if (wrong) return wrong;
+            continue;
+        }
+        if (stores_blocks(source))
+            widen_blocks(source, row, layout.k, w.data());
+        else
+            widen(source, values, index * stride, layout.k, w.data());
+        if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
+        store_values(w.data(), w.size(), w.data());
         const bool plain = format == Format::f32 || format == Format::bf16;
         const bool fits = plain ? pack_floats(format, layout, panel, output % kPanel, w.data())
                                 : pack_quantised(format, layout, panel, output % kPanel, w.data());

@@ -5,7 +5,7 @@
 
 #include "kernels/dot.h"
 #include "kernels/math.h"
-#include "kernels/units.h"
+#include "kernels/row_blocks.h"
 #include "kernels/variant.h"
 #if defined(BW_ISA_AMX)
 #include "kernels/tiles.h"
@@ -14,103 +14,52 @@
 namespace bw::BW_ISA_NAME {
 namespace {
 
-constexpr int kRowBlock = 64;
-
-struct Span {
-    int from, to;
-};
-
-// Where a panel's outputs go.
-struct Target {
-    ProductArgs& args;
-    int first_output;
-
-    inline void put(int row, VecF acc) const {
-        if (args.bias) acc = add(acc, load(args.bias + first_output));
-        acc = stored(acc);
-        float* y = args.y + at(row) + first_output;
-        int left = args.outputs - first_output;
-        if (left >= kPanel)
-            store(y, acc);
-        else
-            store_first(y, acc, left);
-    }
-    template <int N, int P>
-    BW_INLINE void put(int row, const NoUnits<N, P>& sums, int i) const {
-        put(row, sums.sum[i]);
-    }
-    template <class Units>
-    BW_INLINE void put(int row, const Units& sums, int i) const {
-        if (!sums.put(i, args.grid + at(row) + first_output, args.add)) args.bad = true;
-    }
-    inline size_t at(int row) const {
-        return args.places ? args.places[row] : static_cast<size_t>(row) * args.ldy;
-    }
-    inline const float* factors(int row) const {
-        return args.factors ? args.factors + row : nullptr;
-    }
-};
-
-// Quantised formats: R rows of one panel. The group's weights are unpacked once for all rows.
-// `ahead` as in ProductArgs. False where the sums did not fit; nothing is written then.
-template <class Dot, int R, class Units>
-inline bool quantised_panel(const ProductArgs& args, const uint8_t* w, size_t ahead, int row,
-                            Target target) {
-    const int groups = args.layout.groups(), units = args.layout.units();
-    const uint8_t* a[R];
-    const float* scales[R];
-    const int32_t* sums[R];
-    for (int r = 0; r < R; r++) {
-        a[r] = args.activations + static_cast<size_t>(row + r) * args.activation_stride;
-        scales[r] =
-            reinterpret_cast<const float*>(a[r] + static_cast<size_t>(groups) * Dot::kIntegers);
-        sums[r] = reinterpret_cast<const int32_t*>(scales[r] + groups);
-    }
-    VecF acc[R];
-    Units total;
-    total.start(target.factors(row));
-    for (int r = 0; r < R; r++) acc[r] = zero();
-    int group = 0;
-    for (int u = 0; u < units; u++) {
-        for (const int end = group + args.layout.unit_groups(u); group < end; group++) {
-            if (ahead > 0) fetch<Dot::kBlock>(w + ahead);
-            VecI dot[R];
-            int32_t sum[R];
-            const uint8_t* at[R];
-            for (int r = 0; r < R; r++) {
-                sum[r] = sums[r][group];
-                at[r] = a[r] + static_cast<size_t>(group) * Dot::kIntegers;
+// Groups of integers with a scale. A group's weights are unpacked once for all rows.
+template <class Dot>
+struct QuantisedPanel {
+    static constexpr int kMostRows = Dot::kMostRows;
+    template <int R, class Units>
+    static inline bool run(const ProductArgs& args, const uint8_t* w, size_t ahead, int row,
+                                Target target) {
+        const int groups = args.layout.groups(), units = args.layout.units();
+        const uint8_t* a[R];
+        const float* scales[R];
+        const int32_t* sums[R];
+        for (int r = 0; r < R; r++) {
+            a[r] = args.activations + static_cast<size_t>(row + r) * args.activation_stride;
+            scales[r] =
+                reinterpret_cast<const float*>(a[r] + static_cast<size_t>(groups) * Dot::kIntegers);
+            sums[r] = reinterpret_cast<const int32_t*>(scales[r] + groups);
+        }
+        VecF acc[R];
+        Units total;
+        total.start(target.factors(row));
+        for (int r = 0; r < R; r++) acc[r] = zero();
+        int group = 0;
+        for (int u = 0; u < units; u++) {
+            for (const int end = group + args.layout.unit_groups(u); group < end; group++) {
+                if (ahead > 0) fetch<Dot::kBlock>(w + ahead);
+                VecI dot[R];
+                int32_t sum[R];
+                const uint8_t* at[R];
+                for (int r = 0; r < R; r++) {
+                    sum[r] = sums[r][group];
+                    at[r] = a[r] + static_cast<size_t>(group) * Dot::kIntegers;
+                }
+                Dot::template group<R>(w, at, sum, dot);
+                VecF scale = load_scales<Dot>(w);
+                for (int r = 0; r < R; r++)
+                    acc[r] = fma(to_float(dot[r]), mul(scale, set1(scales[r][group])), acc[r]);
+                w += Dot::kBlock;
             }
-            Dot::template group<R>(w, at, sum, dot);
-            VecF scale = load_scales<Dot>(w);
-            for (int r = 0; r < R; r++)
-                acc[r] = fma(to_float(dot[r]), mul(scale, set1(scales[r][group])), acc[r]);
-            w += Dot::kBlock;
+            total.end_unit(acc);
         }
-        total.end_unit(acc);
+        total.end(acc);
+        if (!total.fits()) return false;
+        for (int r = 0; r < R; r++) target.put(row + r, total, r);
+        return true;
     }
-    total.end(acc);
-    if (!total.fits()) return false;
-    for (int r = 0; r < R; r++) target.put(row + r, total, r);
-    return true;
-}
-
-// Does R rows at a time, from `row` on; on the grid in int64 lanes where int32 lanes won't do.
-template <class Dot, int R, bool kOnGrid>
-inline void quantised_rows(const ProductArgs& args, const uint8_t* w, int& row, Span rows,
-                           Target target) {
-    for (; row + R <= rows.to; row += R) {
-        // The first rows bring what is ahead into the caches, the others find it there.
-        const size_t ahead = row == rows.from ? args.ahead : 0;
-        if constexpr (!kOnGrid) {
-            quantised_panel<Dot, R, NoUnits<R>>(args, w, ahead, row, target);
-        } else if (args.layout.units() > NarrowUnits<R>::kMostUnits ||
-                   !quantised_panel<Dot, R, NarrowUnits<R>>(args, w, ahead, row, target)) {
-            for (int r = row; r < row + R; r++)
-                quantised_panel<Dot, 1, WideUnits<1>>(args, w, 0, r, target);
-        }
-    }
-}
+};
 
 #if defined(BW_ISA_AMX)
 // Does what it can of the rows in tiles, with all panels. The first row that is left.
@@ -134,7 +83,7 @@ int tiled_rows(ProductArgs& args, Span rows) {
                 if (total.fits())
                     target.put(rows.from + i, total, i % kTileRows);
                 else
-                    quantised_panel<Dot, 1, WideUnits<1>>(
+                    QuantisedPanel<Dot>::template run<1, WideUnits<1>>(
                         args, w + static_cast<size_t>(p) * args.panel_stride, 0, rows.from + i,
                         target);
             }
@@ -150,24 +99,14 @@ void quantised(ProductArgs& args) {
     std::optional<TileMode> mode;
     if (args.rows >= kTileRows) mode.emplace();
 #endif
-    // Rows in blocks whose activations stay in the second-level cache beside the panels.
     for (int from = 0; from < args.rows; from += kRowBlock) {
-        const Span rows{from, from + kRowBlock < args.rows ? from + kRowBlock : args.rows};
+        const Span rows = block_of_rows(args, from);
         int first = from;
 #if defined(BW_ISA_AMX)
         if (rows.to - rows.from >= kTileRows) first = tiled_rows<Dot, kOnGrid>(args, rows);
         if (first == rows.to) continue;
 #endif
-        const uint8_t* w = args.panels;
-        for (int panel = 0; panel < args.num_panels; panel++, w += args.panel_stride) {
-            Target target{args, panel * kPanel};
-            int row = first;
-            if constexpr (Dot::kMostRows >= 8)
-                quantised_rows<Dot, 8, kOnGrid>(args, w, row, rows, target);
-            quantised_rows<Dot, 4, kOnGrid>(args, w, row, rows, target);
-            quantised_rows<Dot, 2, kOnGrid>(args, w, row, rows, target);
-            quantised_rows<Dot, 1, kOnGrid>(args, w, row, rows, target);
-        }
+        all_panels<QuantisedPanel<Dot>, kOnGrid>(args, rows, first);
     }
 }
 

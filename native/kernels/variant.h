@@ -29,19 +29,26 @@ bool kv_store(void*, const float*, const float*, int, int, bool);
 void attention(const AttentionArgs&);
 bool latent_store(void*, const float*, int, int, bool);
 void latent_attention(const LatentArgs&);
-void linear_f32(ProductArgs&);
-void linear_bf16(ProductArgs&);
-void linear_q8(ProductArgs&);
-void linear_q4(ProductArgs&);
-void linear_mxfp4(ProductArgs&);
-void linear_nf4(ProductArgs&);
-void linear_ulaw4(ProductArgs&);
-void linear_grid_f32(ProductArgs&);
-void linear_grid_bf16(ProductArgs&);
-void linear_grid_q8(ProductArgs&);
-void linear_grid_q4(ProductArgs&);
-void linear_grid_mxfp4(ProductArgs&);
-void linear_grid_nf4(ProductArgs&);
-void linear_grid_ulaw4(ProductArgs&);
+#define BW_DECLARE_PRODUCT(format) \
+    void linear_##format(ProductArgs&); \
+    void linear_grid_##format(ProductArgs&);
+BW_DECLARE_PRODUCT(f32)
+BW_DECLARE_PRODUCT(bf16)
+BW_DECLARE_PRODUCT(q8)
+BW_DECLARE_PRODUCT(q4)
+BW_DECLARE_PRODUCT(mxfp4)
+BW_DECLARE_PRODUCT(nf4)
+BW_DECLARE_PRODUCT(ulaw4)
+BW_DECLARE_PRODUCT(q4_1)
+BW_DECLARE_PRODUCT(q5_0)
+BW_DECLARE_PRODUCT(q5_1)
+BW_DECLARE_PRODUCT(iq4_nl)
+BW_DECLARE_PRODUCT(q2_k)
+BW_DECLARE_PRODUCT(q3_k)
+BW_DECLARE_PRODUCT(q4_k)
+BW_DECLARE_PRODUCT(q5_k)
+BW_DECLARE_PRODUCT(q6_k)
+BW_DECLARE_PRODUCT(iq4_xs)
+#undef BW_DECLARE_PRODUCT
 
 }  // namespace bw::BW_ISA_NAME

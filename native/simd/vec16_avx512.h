@@ -63,6 +63,11 @@ inline VecI iadd(VecI a, VecI b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline VecI isub(VecI a, VecI b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline VecI iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline VecI half_floor(VecI a) { return {_mm512_srai_epi32(a.v, 1)}; }
+// Unsigned bytes.
+inline VecI load_bytes(const uint8_t* p) {
+    return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline VecI shift_right_4(VecI a) { return {_mm512_srli_epi32(a.v, 4)}; }
 // 2^n as a float, n in -126..127.
 inline VecF power_of_two(VecI n) {
     return {

@@ -113,6 +113,18 @@ inline VecI low_16(VecI x) {
     const int32x4_t mask = vdupq_n_s32(0xffff);
     return {vandq_s32(x.a, mask), vandq_s32(x.b, mask), vandq_s32(x.c, mask), vandq_s32(x.d, mask)};
 }
+// Unsigned bytes.
+inline VecI load_bytes(const uint8_t* p) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+    return {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))),
+            vreinterpretq_s32_u32(vmovl_high_u16(low)),
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))),
+            vreinterpretq_s32_u32(vmovl_high_u16(high))};
+}
+inline VecI shift_right_4(VecI x) {
+    return {vshrq_n_s32(x.a, 4), vshrq_n_s32(x.b, 4), vshrq_n_s32(x.c, 4), vshrq_n_s32(x.d, 4)};
+}
 // 2^n as a float, n in -126..127.
 inline float32x4_t two_to(int32x4_t n) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));

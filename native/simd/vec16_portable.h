@@ -176,6 +176,15 @@ inline VecI shift_left_8(VecI a) {
     BW_LANES(a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << 8));
     return a;
 }
+inline VecI load_bytes(const uint8_t* p) {
+    VecI a;
+    BW_LANES(a.v[i] = p[i]);
+    return a;
+}
+inline VecI shift_right_4(VecI a) {
+    BW_LANES(a.v[i] = a.v[i] >> 4);
+    return a;
+}
 inline VecF power_of_two(VecI n) {
     VecF r;
     BW_LANES(n.v[i] = static_cast<int32_t>(static_cast<uint32_t>(n.v[i] + 127) << 23));

@@ -5,6 +5,7 @@
 #include "executor/angles.h"
 #include "kernels/pack.h"
 #include "verify/golden_attention.h"
+#include "verify/golden_blocks.h"
 #include "verify/golden_delta.h"
 #include "verify/golden_experts.h"
 #include "verify/golden_numbers.h"
@@ -110,6 +111,47 @@ constexpr Expected kExpected[] = {
     {"decay, small", 0xae4d5ce1b0943036},
     {"short_conv, small", 0xfb32a23bacce46bc},
     {"delta_rule, small", 0x850d32d0d2438aec},
+    {"linear q4_1", 0},
+    {"linear_grid q4_1", 0},
+    {"linear_grid q4_1, 69 rows", 0},
+    {"linear q4_1, small", 0},
+    {"linear q5_0", 0},
+    {"linear_grid q5_0", 0},
+    {"linear_grid q5_0, 69 rows", 0},
+    {"linear q5_0, small", 0},
+    {"linear q5_1", 0},
+    {"linear_grid q5_1", 0},
+    {"linear_grid q5_1, 69 rows", 0},
+    {"linear q5_1, small", 0},
+    {"linear iq4_nl", 0},
+    {"linear_grid iq4_nl", 0},
+    {"linear_grid iq4_nl, 69 rows", 0},
+    {"linear iq4_nl, small", 0},
+    {"linear q2_k", 0},
+    {"linear_grid q2_k", 0},
+    {"linear_grid q2_k, 69 rows", 0},
+    {"linear q2_k, small", 0},
+    {"linear q3_k", 0},
+    {"linear_grid q3_k", 0},
+    {"linear_grid q3_k, 69 rows", 0},
+    {"linear q3_k, small", 0},
+    {"linear q4_k", 0},
+    {"linear_grid q4_k", 0},
+    {"linear_grid q4_k, 69 rows", 0},
+    {"linear q4_k, small", 0},
+    {"linear q5_k", 0},
+    {"linear_grid q5_k", 0},
+    {"linear_grid q5_k, 69 rows", 0},
+    {"linear q5_k, small", 0},
+    {"linear q6_k", 0},
+    {"linear_grid q6_k", 0},
+    {"linear_grid q6_k, 69 rows", 0},
+    {"linear q6_k, small", 0},
+    {"linear iq4_xs", 0},
+    {"linear_grid iq4_xs", 0},
+    {"linear_grid iq4_xs, 69 rows", 0},
+    {"linear iq4_xs, small", 0},
+    {"stored blocks", 0},
 };
 
 // A product of some rows with six panels, the last of them short.
@@ -347,6 +389,14 @@ std::vector<Golden> golden(const Kernels& kernels, Subnormals subnormals) {
         digests.push_back(golden_short_conv(kernels, reach));
         digests.push_back(golden_delta_rule(kernels, reach));
     }
+    for (int i = static_cast<int>(Source::q4_1); i < kSources; i++) {
+        const auto source = static_cast<Source>(i);
+        digests.push_back(golden_block_product(kernels, source, 15, {768, 768}, false));
+        digests.push_back(golden_block_product(kernels, source, 15, {768, 256}, false));
+        digests.push_back(golden_block_product(kernels, source, 69, {768, 512}, false));
+        digests.push_back(golden_block_product(kernels, source, 15, {768, 768}, true));
+    }
+    digests.push_back(golden_stored_blocks());
     std::vector<Golden> results;
     for (size_t i = 0; i < digests.size(); i++)
         results.push_back({kExpected[i].what, digests[i], kExpected[i].digest});

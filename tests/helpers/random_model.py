@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.models.places import Placed
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeScaling, RopeSpec
 from bandweave.models.spec import (
@@ -67,6 +68,14 @@ class MemorySource:
         if self.stored == "bf16":
             return (values.view(np.uint32) >> 16).astype(np.uint16)
         return values
+
+
+def turned_back(values: F32, placed: Placed) -> F32:
+    """A tensor's values as the rows that are stored in its place."""
+    if not placed.turned:
+        return values
+    groups = values.reshape(-1, placed.turned, values.shape[1]).swapaxes(1, 2)
+    return np.ascontiguousarray(groups.reshape(-1, placed.turned))
 
 
 def bell(seed: int, name: str, shape: tuple[int, ...]) -> F32:

@@ -62,7 +62,8 @@ def stored_mixture(
         whole = values.setdefault(placed.name, np.zeros(placed.shape, np.float32))
         part = whole[placed.entry] if len(placed.shape) > len(weight.shape) else whole
         rows = np.arange(len(part)).reshape(-1, placed.period)
-        part[rows[:, placed.first : placed.first + placed.run].reshape(-1)] = numbers[weight.name]
+        rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)
+        part[rows] = turned_back(numbers[weight.name], placed)
     rng, tensors = np.random.default_rng(3), {}
     for name, value in values.items():
         if len(value.shape) > 1 and not name.endswith("bias") and chosen(name):

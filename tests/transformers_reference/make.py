@@ -24,7 +24,7 @@ import transformers  # pyright: ignore[reportMissingImports]
 from bandweave.models.places import Places
 from bandweave.models.registry import build_graph, spec_from_config, tensor_names
 from bandweave.models.spec import ModelSpec
-from tests.helpers.random_model import F32, random_tensors
+from tests.helpers.random_model import F32, random_tensors, turned_back
 from tests.transformers_reference import cases, make_configs, make_further, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
 
@@ -80,7 +80,7 @@ def as_stored(
         part = part.T if placed.transposed else part
         rows = np.arange(len(part)).reshape(-1, placed.period)
         rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)
-        part[rows] = tensors[weight.name]
+        part[rows] = turned_back(tensors[weight.name], placed)
     return result
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bandweave.checkpoints.block_tensor import BlockTensor
+from bandweave.checkpoints.gguf import GgufFile
 from bandweave.checkpoints.quantised import awq, gptq, mxfp4, packed, scaled
 from bandweave.checkpoints.quantised.settings import READ_INSTEAD, Settings
 from bandweave.checkpoints.tensor import (
@@ -21,20 +23,25 @@ from bandweave.checkpoints.tensor import (
 from bandweave.checkpoints.view import View
 from bandweave.models.graph import WeightSpec
 from bandweave.models.places import Placed, Places
-from bandweave.models.registry import tensor_names
 from bandweave.models.spec import ModelSpec
+from bandweave.models.tensor_names import Names
 
 _FORMATS = (scaled.find, packed.find, mxfp4.find, awq.find, gptq.find)
 
 
 class Finder:
-    """Finds a model's tensors among ``found``, the stored ones by the names of Hugging Face."""
+    """Finds a model's tensors among ``found``, which has the stored ones by name."""
 
     def __init__(
-        self, found: Found, spec: ModelSpec, needed: Sequence[WeightSpec], settings: Settings
+        self,
+        found: Found,
+        spec: ModelSpec,
+        needed: Sequence[WeightSpec],
+        names: Names,
+        settings: Settings,
     ) -> None:
         self._found, self._settings = found, settings
-        self._places = Places(spec, needed, tensor_names(spec.family))
+        self._places = Places(spec, needed, names)
         self._shared: dict[tuple[str, tuple[int, ...]], Matrix | None] = {}
 
     def find(self, weight: WeightSpec) -> View | None:
@@ -65,9 +72,14 @@ class Finder:
         """What is stored by a name, or by the names that a format makes of it."""
         stored = self._found.get(name)
         if stored is not None and stored[1].dtype in DTYPES:
-            if not (is_vector and stored[1].shape == (1, *shape)):  # or it may be one row
+            one_row = (
+                stored[1].shape == (1, *shape) if is_vector else (1, *stored[1].shape) == shape
+            )
+            if not one_row:  # which may be a vector, and the other way round
                 fitting(stored, shape)
             return StoredTensor(stored, *((shape[-1], 1) if is_vector else shape[-2:]))
+        if stored is not None and isinstance(stored[0], GgufFile):
+            return BlockTensor(fitting(stored, shape), *shape[-2:])
         if not is_vector:
             for find in _FORMATS:
                 matrix = find(self._found, name, shape, self._settings)

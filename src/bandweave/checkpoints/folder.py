@@ -1,7 +1,6 @@
-"""Folder: a checkpoint in Hugging Face layout, as a source of slices of tensors.
+"""Folder: a checkpoint in Hugging Face layout or a GGUF file, as a source of slices of tensors.
 
-Knows the folder's files and reads exactly the byte ranges asked for; knows no nodes and no
-formats.
+Reads exactly the byte ranges asked for; knows no nodes and no formats.
 """
 
 from __future__ import annotations
@@ -16,23 +15,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints import layout
+from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS, widen_blocks
 from bandweave.checkpoints.byte_file import ByteFile
-from bandweave.checkpoints.quantised.settings import Settings, settings_from
-from bandweave.checkpoints.safetensors import SafetensorsFile
-from bandweave.checkpoints.source import CheckpointError
-from bandweave.checkpoints.stored import find_tensors
-from bandweave.checkpoints.view import View
-from bandweave.models.config import ConfigError
-from bandweave.models.registry import hugging_face_name, spec_from_config
-from bandweave.models.spec import ModelSpec
+from bandweave.checkpoints.contents import Contents
+from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
+from bandweave.checkpoints.hugging_face import open_folder
+from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.stored import stored_name
 from bandweave.ranges import Range
-from bandweave.shown import printable, shown
 
 _SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint
 
@@ -56,61 +50,37 @@ class Fingerprint:
 class Folder:
     """An open checkpoint, a ``TensorSource``. Threads may read at once; use ``with`` or ``close``.
 
-    ``path``: the folder. ``spec``: its model. ``config``: the parsed config.json.
+    ``path``: the folder, or the GGUF file. ``spec``: its model. ``config``: the parsed config.json,
+    or what one would say. ``metadata``: a GGUF file's, None for a folder. ``remarks``: sentences on
+    what the files leave out.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Path,
-        spec: ModelSpec,
-        config: Mapping[str, Any],
-        config_bytes: bytes,
-        files: Mapping[str, SafetensorsFile],
-        tensors: Mapping[str, View],
-        stack: ExitStack,
-    ) -> None:
+    def __init__(self, path: Path, contents: Contents, stack: ExitStack) -> None:
         """Takes what ``open`` has checked; call ``open``."""
-        self.path, self.spec, self.config = path, spec, config
-        self._config_bytes, self._files, self._tensors = config_bytes, files, tensors
-        self._file_keys = {name: file.key for name, file in files.items()}
+        self.path, self.spec, self.config = path, contents.spec, contents.config
+        self.metadata, self.remarks = contents.metadata, contents.remarks
+        self._config_bytes, self._names = contents.config_bytes, contents.names
+        self._files, self._tensors = contents.files, contents.tensors
+        self._file_keys = {name: file.key for name, file in contents.files.items()}
         self._stack = stack
         self._closed = False
 
     @classmethod
     def open(cls, path: str | Path, *, weights: bool = True) -> Folder:
-        """Opens a folder and checks config, files, and every tensor's presence, shape and dtype.
+        """Opens a folder or a GGUF file and checks config, files, and every tensor's presence,
+        shape and dtype.
 
         Reads headers only. With ``weights`` off a folder without any weight file will do, which
         has the config of a model that other machines hold. ``CheckpointError`` says what is wrong
         and what to do.
         """
         path = Path(path)
-        config, config_bytes = layout.read_json(layout.require_config(path))
-        spec, settings = _meaning(path, config)
         with ExitStack() as stack, _no_collection():
-            files, tensors = {}, {}
-            needed = weights or layout.has_weight_files(path)
-            for name, promised in layout.weight_files(path).items() if needed else ():
-                files[name] = file = SafetensorsFile.open(path / name)
-                stack.callback(file.close)
-                for tensor in promised:
-                    if tensor not in file.tensors:
-                        raise CheckpointError(
-                            f"{printable(path / layout.INDEX)} says that tensor {shown(tensor)} is "
-                            f"in {name}, but it is not; download both again"
-                        )
-            if needed:
-                spec, tensors = find_tensors(path, spec, files.values(), settings)
-            return cls(
-                path=path,
-                spec=spec,
-                config=config,
-                config_bytes=config_bytes,
-                files=files,
-                tensors=tensors,
-                stack=stack.pop_all(),
-            )
+            if is_gguf(path):
+                contents = open_gguf(path, stack)
+            else:
+                contents = open_folder(path, stack, weights=weights)
+            return cls(path, contents, stack.pop_all())
 
     # --- TensorSource ---
 
@@ -123,12 +93,12 @@ class Folder:
         return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
-        """``"f32"``, ``"bf16"`` or ``"f16"``."""
+        """``"f32"``, ``"bf16"`` or ``"f16"``, or the type of blocks."""
         return self._tensors[name].dtype
 
     def stored_as(self, name: str) -> str:
         """How a weight of it is stored, as ``checkpoints.tensor.Matrix`` names it."""
-        return self._tensors[name].matrix.stored_as
+        return self._tensors[name].stored_as
 
     def item_bits(self, name: str) -> float:
         """Stored bits of one element, its share of scales and the like included."""
@@ -148,7 +118,8 @@ class Folder:
 
         ``[rows, columns]``, or ``[rows]`` of a vector: float32, float16, or uint16 holding bf16
         bits; float64 comes rounded to float32, quantised weights as the float32 that they stand
-        for. ``ValueError`` for a range outside of the tensor; ``CheckpointError`` where what is
+        for, but blocks of a GGUF file as they are: ``[rows, bytes]`` of uint8. ``ValueError`` for a
+        range outside of the tensor, or one that cuts a block; ``CheckpointError`` where what is
         stored there makes no sense.
         """
         if self._closed:
@@ -165,8 +136,8 @@ class Folder:
         values = view.read(rows, columns)
         return values.reshape(-1) if is_vector else values
 
-    def read_rows(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.generic]:
-        """Rows of a matrix from anywhere in it, as ``read`` gives them: ``[rows, width]``.
+    def read_rows(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Rows of a matrix from anywhere in it, widened: ``[rows, width]``.
         ``ValueError`` for a row that it does not have."""
         if self._closed:
             raise ValueError(f"{self.path} has been closed")
@@ -177,8 +148,16 @@ class Folder:
                 raise ValueError(f"row {row} of {name}, which has {count}")
         columns = Range(start=0, stop=width)
         if not rows:
-            return view.read(Range(start=0, stop=0), columns)
-        return np.concatenate([view.read(Range(start=row, stop=row + 1), columns) for row in rows])
+            return np.empty((0, width), np.float32)
+        read = [view.read(Range(start=row, stop=row + 1), columns) for row in rows]
+        return self.widened(name, np.concatenate(read))
+
+    def widened(self, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """What ``read`` gave of a tensor, as float32 (exact)."""
+        dtype = self.dtype(name)
+        if dtype in BLOCK_WEIGHTS:
+            return widen_blocks(dtype, values.view(np.uint8))
+        return widen(values)
 
     # --- the rest of the folder ---
 
@@ -250,7 +229,7 @@ class Folder:
         Face's."""
         if name in self._tensors:
             return self._tensors[name].matrix.name
-        return hugging_face_name(self.spec.family, name)
+        return stored_name(self._names, name)
 
     def item_bytes(self, name: str) -> int:
         """Bytes of one element as ``read`` gives it, which is what copies are compared by."""
@@ -315,10 +294,3 @@ def _no_collection() -> Iterator[None]:
 def _check_range(name: str, what: str, asked: Range, size: int) -> None:
     if not 0 <= asked.start <= asked.stop <= size:
         raise ValueError(f"{what} {asked} of {name} were asked for, but it has {size}")
-
-
-def _meaning(path: Path, config: Mapping[str, Any]) -> tuple[ModelSpec, Settings]:
-    try:
-        return spec_from_config(config), settings_from(config)
-    except (ConfigError, CheckpointError) as error:
-        raise CheckpointError(f"{printable(path)}: {error}") from error

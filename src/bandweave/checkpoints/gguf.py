@@ -1,20 +1,25 @@
 """The header of a GGUF file, checked: metadata, and where each tensor lies. Reads no tensors.
 
-Nothing that the header says is believed before it is checked against the file. Knows no models.
+An own parser: the ``gguf`` package's maps the whole file, which must be here for that, and makes an
+array of every text. Nothing that the header says is believed before it is checked against the file.
+Knows no models.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
-from bandweave import files
+import numpy as np
+
+from bandweave.checkpoints.byte_file import ByteFile, open_file
+from bandweave.checkpoints.safetensors import TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable, shown
 
@@ -23,90 +28,163 @@ _MAX_TENSORS = 200_000
 _MAX_FIELDS = 10_000
 _MAX_NAME_BYTES = 4096  # of a tensor or a field
 _MAX_TEXT_BYTES = 16_000_000  # of a text, and of all texts that are kept
-_MAX_TEXTS = 2_000_000  # in arrays, of all fields together
+_MAX_TEXTS = 1_000_000  # in arrays, of all fields together
 _MAX_DIMS = 4
+_MAX_HEADER_BYTES = 64_000_000
 _KEPT_ITEMS = 4096  # of an array; longer ones (vocabularies) are counted only
+_MAX_ITEMS = 1_000_000  # of all arrays that are kept
+_READ_BYTES = 1 << 20  # of the file at once, and doubled as long as the header goes on
 
 # Scalar types of metadata: struct's letter.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
             12: "d"}  # fmt: skip
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 
-#: Tensor types: name, weights a block, bytes a block (ggml-common.h).
-_TYPES: Mapping[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
-    26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+
+class BlockType(NamedTuple):
+    """How weights of a tensor type are stored: ``weights`` of them in a block of ``bytes``."""
+
+    name: str
+    weights: int
+    bytes: int
+
+
+#: Tensor types by number (ggml-common.h).
+BLOCK_TYPES: Mapping[int, BlockType] = {
+    number: BlockType(*block)
+    for number, block in {
+        0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+        6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36),
+        10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+        13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
+        16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
+        19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
+        22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
+        26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56),
+        30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
+        39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
+        42: ("Q2_0", 64, 18),
+    }.items()
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class GgufTensor:
-    """Bytes ``[start, stop)`` of the file. ``shape`` has the inputs last, as in C order."""
+class GgufArray(NamedTuple):
+    """An array of metadata that is too long to be kept: its items' type, how many there are, and
+    where the first one lies."""
 
-    name: str
-    type: str
-    shape: tuple[int, ...]
+    item: int
+    length: int
     start: int
-    stop: int
-
-    @property
-    def size_bytes(self) -> int:
-        return self.stop - self.start
 
 
 @dataclass(frozen=True, kw_only=True)
-class GgufHeader:
-    """``metadata``: scalars, texts and short arrays by key; of long arrays their length."""
+class GgufFile:
+    """An open file whose header has been checked. ``close`` it when no read is under way.
 
-    path: Path
+    ``metadata``: scalars, texts and short arrays by key; of long arrays their length, their items
+    by ``array``. ``tensors``: by name, shapes with the inputs last, dtypes by the type's name.
+    """
+
+    file: ByteFile
     version: int
+    header: bytes
     metadata: Mapping[str, Any]
-    tensors: Mapping[str, GgufTensor]
+    arrays: Mapping[str, GgufArray]
+    tensors: Mapping[str, TensorEntry]
 
     @classmethod
-    def read(cls, path: Path) -> GgufHeader:
-        """Reads and checks a header; ``CheckpointError`` where it cannot be believed."""
-        descriptor = files.open_regular(path, CheckpointError)
-        with os.fdopen(descriptor, "rb") as file:
-            cursor = _Cursor(printable(path), file, os.fstat(descriptor).st_size)
-            try:
-                return _read(path, cursor)
-            except OSError as error:
-                raise CheckpointError(f"{cursor.path} cannot be read: {error.strerror}") from error
+    def open(cls, path: Path) -> GgufFile:
+        """Opens a file and checks its header; ``CheckpointError`` where it cannot be believed."""
+        file = open_file(path)
+        try:
+            return _read(file)
+        except BaseException:
+            file.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.file.size
+
+    @property
+    def header_sha256(self) -> bytes:
+        return hashlib.sha256(self.header).digest()
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
+        return self.file.key(self.header_sha256)
+
+    def array(self, key: str) -> Sequence[Any]:
+        """The items of an array of metadata, however long; none where there is no such array."""
+        long = self.arrays.get(key)
+        if long is None:
+            found = self.metadata.get(key, ())
+            return found if isinstance(found, list) else ()
+        cursor = _Cursor(self.file, self.header, long.start)
+        return _items(cursor, long.item, long.length)
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
+        self.file.read_into(target, offset)
+
+    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
+        """Runs of bytes will be read one by one; see ``Readable``."""
+        self.file.prepare(start, length, stride, count)
+
+    def close(self) -> None:
+        """Closes the file; to be called once."""
+        self.file.close()
 
 
 class _Cursor:
-    def __init__(self, path: str, file: BinaryIO, size: int) -> None:
-        self.path, self.file, self.size, self.position = path, file, size, 0
-        self._text_bytes = self._texts = 0
+    """Goes through a header, of which ``content`` is what has been read."""
 
-    def take(self, count: int) -> bytes:
-        if self.position + count > self.size:
+    def __init__(self, file: ByteFile, content: bytes = b"", position: int = 0) -> None:
+        self.path, self._file, self.size = printable(file.path), file, file.size
+        self.content, self.position = content, position
+        self._text_bytes = self._texts = self._items = 0
+
+    def need(self, count: int) -> int:
+        """The place of the next ``count`` bytes, which are there."""
+        start = self.position
+        if start + count > len(self.content):
+            self._read(start + count)
+        self.position = start + count
+        return start
+
+    def _read(self, stop: int) -> None:
+        if stop > self.size:
             raise CheckpointError(
                 f"{self.path} is cut short: its header goes beyond byte {self.size}; download it "
                 "again"
             )
-        content = self.file.read(count)
-        if len(content) != count:
-            raise CheckpointError(f"{self.path} became shorter while it was read")
-        self.position += count
-        return content
-
-    def skip(self, count: int) -> None:
-        if self.position + count > self.size:
-            self.take(count)
-        self.file.seek(count, 1)
-        self.position += count
+        if stop > _MAX_HEADER_BYTES:
+            raise CheckpointError(
+                f"{self.path} has a header of more than {_MAX_HEADER_BYTES} bytes; it is damaged"
+            )
+        have = len(self.content)
+        more = bytearray(min(self.size, max(stop, 2 * have, _READ_BYTES)) - have)
+        self._file.read_into(memoryview(more), have)
+        self.content += bytes(more)
 
     def number(self, letter: str) -> Any:
-        return struct.unpack("<" + letter, self.take(struct.calcsize("<" + letter)))[0]
+        size = struct.calcsize("<" + letter)
+        return struct.unpack_from("<" + letter, self.content, self.need(size))[0]
+
+    def real(self) -> float:
+        """A float32 as the shortest decimal that stands for it: what was meant before it was
+        rounded, 1e-5 say."""
+        return float(str(np.float32(self.number("f"))))
+
+    def numbers(self, letter: str, count: int) -> list[Any]:
+        start = self.need(count * struct.calcsize("<" + letter))
+        return list(struct.unpack_from(f"<{count}{letter}", self.content, start))
 
     def text(self, most: int = _MAX_TEXT_BYTES) -> str:
         """The next text; all of them together must not fill the memory."""
@@ -114,7 +192,14 @@ class _Cursor:
         self._text_bytes += length
         if length > most or self._text_bytes > _MAX_TEXT_BYTES:
             raise CheckpointError(f"{self.path}: a text of {length} bytes in the header; damaged")
-        return self.take(length).decode("utf-8", "replace")
+        start = self.need(length)
+        return self.content[start : self.position].decode("utf-8", "surrogateescape")
+
+    def keep(self, count: int) -> None:
+        """Counts items of arrays that are kept."""
+        self._items += count
+        if self._items > _MAX_ITEMS:
+            raise CheckpointError(f"{self.path}: arrays of {self._items} items; it is damaged")
 
     def skip_texts(self, count: int) -> None:
         """Goes past the texts of an array."""
@@ -122,14 +207,20 @@ class _Cursor:
         if self._texts > _MAX_TEXTS:
             raise CheckpointError(f"{self.path}: arrays of {self._texts} texts; it is damaged")
         for _ in range(count):
-            self.skip(self.number("Q"))
+            self.need(self.number("Q"))
 
 
-def _read(file: Path, cursor: _Cursor) -> GgufHeader:
+def _read(file: ByteFile) -> GgufFile:
+    cursor = _Cursor(file)
     path = cursor.path
-    if cursor.size < 24 or cursor.take(4) != _MAGIC:
+    if cursor.size < 24 or bytes(cursor.numbers("B", 4)) != _MAGIC:
         raise CheckpointError(f"{path} is no GGUF file: it does not start with GGUF")
     version = cursor.number("I")
+    if version & 0xFFFF == 0:
+        raise CheckpointError(
+            f"{path} was written for machines of the other byte order; download it again, from "
+            "somewhere else"
+        )
     if version not in (2, 3):
         raise CheckpointError(f"{path} is GGUF version {version}; versions 2 and 3 are read")
     num_tensors, num_fields = cursor.number("Q"), cursor.number("Q")
@@ -138,50 +229,85 @@ def _read(file: Path, cursor: _Cursor) -> GgufHeader:
             f"{path} claims {num_tensors} tensors and {num_fields} fields; it is damaged"
         )
     metadata: dict[str, Any] = {}
+    arrays: dict[str, GgufArray] = {}
     for _ in range(num_fields):
         key = cursor.text(_MAX_NAME_BYTES)
         if key in metadata:
             raise CheckpointError(f"{path}: the field {shown(key)} stands in it twice")
-        metadata[key] = _value(cursor, cursor.number("I"))
+        value = _value(cursor, cursor.number("I"))
+        if isinstance(value, GgufArray):
+            arrays[key] = value
+            value = value.length
+        metadata[key] = value
     described = [_described(cursor) for _ in range(num_tensors)]
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+    if not isinstance(alignment, int) or alignment not in (1 << bit for bit in range(21)):
         raise CheckpointError(f"{path}: an alignment of {shown(alignment)} makes no sense")
     start = -(-cursor.position // alignment) * alignment
-    tensors: dict[str, GgufTensor] = {}
-    for name, type_name, shape, offset, size in described:
-        if name in tensors:
-            raise CheckpointError(f"{path}: tensor {shown(name)} stands in it twice")
-        if start + offset + size > cursor.size:
+    header = cursor.content[: cursor.position]
+    return GgufFile(
+        file=file,
+        version=version,
+        header=header,
+        metadata=metadata,
+        arrays=arrays,
+        tensors=_placed(cursor, described, start),
+    )
+
+
+def _placed(
+    cursor: _Cursor, described: Sequence[TensorEntry], start: int
+) -> dict[str, TensorEntry]:
+    """The tensors, from the start of the data on: they lie in the file, beside each other."""
+    path = cursor.path
+    tensors: dict[str, TensorEntry] = {}
+    for entry in described:
+        if entry.name in tensors:
+            raise CheckpointError(f"{path}: tensor {shown(entry.name)} stands in it twice")
+        placed = entry._replace(start=start + entry.start, stop=start + entry.stop)
+        if placed.stop > cursor.size:
             raise CheckpointError(
-                f"{path} is cut short: tensor {shown(name)} ends at byte {start + offset + size}, "
-                f"the file at {cursor.size}; download it again"
+                f"{path} is cut short: tensor {shown(entry.name)} ends at byte {placed.stop}, the "
+                f"file at {cursor.size}; download it again"
             )
-        tensors[name] = GgufTensor(
-            name=name, type=type_name, shape=shape, start=start + offset,
-            stop=start + offset + size,
-        )  # fmt: skip
-    return GgufHeader(path=file, version=version, metadata=metadata, tensors=tensors)
+        tensors[entry.name] = placed
+    end, previous = start, ""
+    for placed in sorted(tensors.values(), key=lambda entry: (entry.start, entry.stop)):
+        if placed.start < end:
+            raise CheckpointError(
+                f"{path}: tensor {shown(placed.name)} starts at byte {placed.start}, inside of "
+                f"{shown(previous)}, which ends at {end}; the file is damaged"
+            )
+        end, previous = placed.stop, placed.name
+    return tensors
 
 
-def _described(cursor: _Cursor) -> tuple[str, str, tuple[int, ...], int, int]:
+def _described(cursor: _Cursor) -> TensorEntry:
+    """A tensor; its place is counted from the start of the data."""
     name = cursor.text(_MAX_NAME_BYTES)
     where = f"{cursor.path}: tensor {shown(name)}"
     num_dims = cursor.number("I")
     if not 1 <= num_dims <= _MAX_DIMS:
         raise CheckpointError(f"{where} has {num_dims} dimensions; it is damaged")
-    shape = tuple(cursor.number("Q") for _ in range(num_dims))
+    shape = cursor.numbers("Q", num_dims)
     kind, offset = cursor.number("I"), cursor.number("Q")
-    if kind not in _TYPES:
-        raise CheckpointError(f"{where} has the unknown type {kind}")
-    type_name, block, block_bytes = _TYPES[kind]
+    if kind not in BLOCK_TYPES:
+        raise CheckpointError(
+            f"{where} has the type {kind}, which is not known; download another version of the "
+            "model, Q4_K_M say"
+        )
+    block = BLOCK_TYPES[kind]
     count = math.prod(shape)
-    if shape[0] % block or count >= 1 << 60:
-        raise CheckpointError(f"{where} of shape {list(shape)} cannot be {type_name}")
-    return name, type_name, tuple(reversed(shape)), offset, count // block * block_bytes
+    if shape[0] % block.weights or count >= 1 << 60 or offset >= 1 << 62:
+        raise CheckpointError(f"{where} of shape {shape} cannot be {block.name}")
+    stop = offset + count // block.weights * block.bytes
+    return TensorEntry(name, block.name, tuple(reversed(shape)), offset, stop)
 
 
 def _value(cursor: _Cursor, kind: int) -> Any:
+    """A value; of an array that is too long to be kept where it is."""
+    if kind == _FLOAT32:
+        return cursor.real()
     if kind in _SCALARS:
         return cursor.number(_SCALARS[kind])
     if kind == _STRING:
@@ -193,15 +319,20 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         raise CheckpointError(
             f"{cursor.path}: an array of {count} items; it is damaged or cut short"
         )
-    if item in _SCALARS:
-        letter = _SCALARS[item]
-        if count > _KEPT_ITEMS:
-            cursor.skip(count * struct.calcsize("<" + letter))
-            return count
-        return [cursor.number(letter) for _ in range(count)]
-    if item != _STRING:
+    if item not in _SCALARS and item != _STRING:
         raise CheckpointError(f"{cursor.path}: an array of type {item} is not supported")
     if count <= _KEPT_ITEMS:
+        cursor.keep(count)
+        return _items(cursor, item, count)
+    start = cursor.position
+    if item == _STRING:
+        cursor.skip_texts(count)
+    else:
+        cursor.need(count * struct.calcsize("<" + _SCALARS[item]))
+    return GgufArray(item, count, start)
+
+
+def _items(cursor: _Cursor, item: int, count: int) -> list[Any]:
+    if item == _STRING:
         return [cursor.text() for _ in range(count)]
-    cursor.skip_texts(count)
-    return count
+    return cursor.numbers(_SCALARS[item], count)

@@ -11,20 +11,21 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from bandweave.checkpoints import layout
-from bandweave.checkpoints.gguf import GgufHeader, GgufTensor
-from bandweave.checkpoints.gguf_config import config_from_gguf
+from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS
+from bandweave.checkpoints.gguf_model import describe, read_headers
 from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.stored import plain_name
+from bandweave.checkpoints.tensor import DTYPES
 from bandweave.models.config import ConfigError
 from bandweave.models.config_shape import shape_from_config
 from bandweave.models.model_shape import ModelShape
 from bandweave.shown import printable
 
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blk)\.(\d+)\.(.*)")
 # The first pattern that is found in a name decides.
 _ROLES = (
@@ -75,12 +76,11 @@ def _from_folder(path: Path) -> ModelShape:
 
 
 def _from_gguf(path: Path) -> ModelShape:
-    headers = [GgufHeader.read(part) for part in _parts(path)]
-    tensors: dict[str, GgufTensor] = {}
-    for header in headers:
-        tensors.update(header.tensors)
+    with ExitStack() as stack:
+        files, found = read_headers(path, stack)
+        _, _, config = describe(path, next(iter(files.values())).metadata, found)
+    tensors = {name: entry for name, (_, entry) in found.items()}
     try:
-        config = config_from_gguf(headers[0].metadata, tensors)
         shape = shape_from_config(config, name=path.stem)
     except ConfigError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error
@@ -88,33 +88,18 @@ def _from_gguf(path: Path) -> ModelShape:
     counts: Counter[str] = Counter()
     for tensor in tensors.values():
         role = role_of(tensor.name, len(shape.layers), tied=shape.tied)
-        sizes[role] += tensor.size_bytes
+        sizes[role] += tensor.stop - tensor.start
         counts[role] += math.prod(tensor.shape)
     _check_counts(path, shape, counts)
     unused = counts.pop("unused", 0)
     sizes.pop("unused", None)
     return dataclasses.replace(
         shape,
-        runs_on_bandweave=False,  # the engine reads folders
+        runs_on_bandweave=shape.runs_on_bandweave and all(map(_is_read, tensors.values())),
         stored_format=_main_type(tensors.values()),
         stored_bytes_by_role=dict(sizes),
         unused_parameters=unused,
     )
-
-
-def _parts(path: Path) -> list[Path]:
-    """The file, or all parts of a model that was cut into several."""
-    match = _PART.search(path.name)
-    if match is None:
-        return [path]
-    stem, total = path.name[: match.start()], int(match[2])
-    parts = [path.with_name(f"{stem}-{n:05}-of-{total:05}.gguf") for n in range(1, total + 1)]
-    missing = [part.name for part in parts if not part.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{printable(path)} is one of {total} parts; {printable(missing[0])} is missing"
-        )
-    return parts
 
 
 def role_of(name: str, layers: int, *, tied: bool) -> str:
@@ -143,9 +128,13 @@ def _check_counts(path: Path, shape: ModelShape, counts: Counter[str]) -> None:
         )
 
 
-def _main_type(tensors: Iterable[GgufTensor]) -> str:
+def _is_read(entry: TensorEntry) -> bool:
+    return entry.dtype in DTYPES or entry.dtype.lower() in BLOCK_WEIGHTS
+
+
+def _main_type(tensors: Iterable[TensorEntry]) -> str:
     by_type: Counter[str] = Counter()
     for tensor in tensors:
-        by_type[tensor.type] += tensor.size_bytes
+        by_type[tensor.dtype] += tensor.stop - tensor.start
     name = by_type.most_common(1)[0][0].lower()
     return name if name in ("f32", "f16", "bf16") else f"gguf-{name}"

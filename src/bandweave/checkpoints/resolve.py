@@ -27,8 +27,8 @@ def demo_folder(name: str = DEMO) -> Path:
 
 
 def resolve_model(text: str, elsewhere: Callable[[str], Path | None] = lambda text: None) -> Path:
-    """The model folder that ``text`` means: ``demo`` or ``demo-moe`` (always the bundled models)
-    or a folder; ``elsewhere`` is asked for what is nothing here, before that is an error.
+    """The model that ``text`` means: the folder of ``demo`` or ``demo-moe`` (always the bundled
+    models), a folder, or a GGUF file; ``elsewhere`` is asked for what is nothing here, before that is an error.
 
     ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
     the folder is checked by ``Folder.open``.
@@ -47,13 +47,10 @@ def resolve_model(text: str, elsewhere: Callable[[str], Path | None] = lambda te
         raise CheckpointError(f"{name} cannot be looked up: {_why(error)}") from error
     if (found := None if is_file else _asked(elsewhere, text, path)) is not None:
         return found
-    if path.suffix.lower() == ".gguf":
-        what = "GGUF files are" if is_file else "it does not exist, and GGUF files are"
-        raise CheckpointError(
-            f"{name}: {what} not supported yet; use the folder of the model's safetensors version"
-        )
+    if is_file and path.suffix.lower() == ".gguf":
+        return path
     if is_file:
-        raise CheckpointError(f"{name} is a file; name the folder that it is in")
+        raise CheckpointError(f"{name} is a file; name the folder that it is in, or a .gguf file")
     close = _close_names(path)
     if close is not None:
         raise CheckpointError(f"{name} does not exist; did you mean {printable(close)}?")

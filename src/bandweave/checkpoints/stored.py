@@ -18,8 +18,9 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.tensor import Found, Stored
 from bandweave.checkpoints.view import View
 from bandweave.models.graph import WeightSpec
-from bandweave.models.registry import build_graph, hugging_face_name
+from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
+from bandweave.models.tensor_names import Names, named
 from bandweave.shown import printable, shown
 
 #: The prefix that weights saved without their head's class lack, and what it stands before.
@@ -45,20 +46,23 @@ _OTHER_TOOLS = tuple(
 
 
 def find_tensors(
-    path: Path, spec: ModelSpec, files: Iterable[SafetensorsFile], settings: Settings
+    path: Path,
+    spec: ModelSpec,
+    found: dict[str, Stored],
+    names: Names,
+    settings: Settings,
 ) -> tuple[ModelSpec, dict[str, View]]:
     """The model's tensors by bandweave's names, and the spec, tied only if the files agree.
 
-    Names may lack ``model.`` or have it twice, or be those of a multimodal model's text part. A
-    head that is stored beside the embedding is used, whatever the config says of ties; one that is
-    stored alone is the embedding too. The spec has a further layer only if the files do; its copies
-    of the embedding and the head are ignored, as other tensors are. ``CheckpointError``
-    names the tensor that is missing, double or misshapen.
+    ``found``: all stored ones by name; ``names`` lead there. A head that is stored beside the
+    embedding is used, whatever the config says of ties; one that is stored alone is the embedding
+    too. The spec has a further layer only if the files do; its copies of the embedding and the head
+    are ignored, as other tensors are. ``CheckpointError`` names the tensor that is missing or
+    misshapen.
     """
-    found = _by_name(path, files)
-    head = found.get(hugging_face_name(spec.family, "lm_head"))
+    head = found.get(stored_name(names, "lm_head"))
     if spec.tied_embeddings and head is not None:
-        table = hugging_face_name(spec.family, "embed_tokens")
+        table = stored_name(names, "embed_tokens")
         if table in found:
             spec = replace(spec, tied_embeddings=False)
         else:
@@ -66,19 +70,19 @@ def find_tensors(
     wanted = build_graph(spec, further=spec.further is not None).weights()
     behind = f"layers.{spec.num_layers}."  # the further layer's
     needed = [weight for weight in wanted if not weight.name.startswith(behind)]
-    finder = Finder(found, spec, wanted, settings)
+    finder = Finder(found, spec, wanted, names, settings)
     result: dict[str, View] = {}
     missing: list[str] = []
     for weight in needed:
         view = finder.find(weight)
         if view is None:
-            missing.append(hugging_face_name(spec.family, weight.name))
+            missing.append(stored_name(names, weight.name))
         else:
             result[weight.name] = view
     if missing:
         raise CheckpointError(
             f"{printable(path)} lacks {len(missing)} of the {len(needed)} tensors that its "
-            f"config.json asks for, the first is {missing[0]!r}; {_instead(found)}"
+            f"{settings.said_by} asks for, the first is {missing[0]!r}; {_instead(found)}"
         )
     further = _find_further(finder, [weight for weight in wanted if weight.name not in result])
     if further is None:
@@ -97,8 +101,19 @@ def _find_further(finder: Finder, weights: list[WeightSpec]) -> dict[str, View] 
     return found if len(found) == len(views) else None
 
 
-def _by_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:
-    """The stored tensors by the names that Hugging Face gives a model with its head."""
+def stored_name(names: Names, name: str) -> str:
+    """What the tensor that bandweave calls ``name`` is called in files. ``ValueError`` where the
+    family has no such tensor."""
+    found = named(names, name)
+    if found is None:
+        raise ValueError(f"the family has no stored tensor for {name!r}")
+    return found
+
+
+def by_plain_name(path: Path, files: Iterable[SafetensorsFile]) -> dict[str, Stored]:
+    """The stored tensors by the names that Hugging Face gives a model with its head. Names may lack
+    ``model.`` or have it twice, or be those of a multimodal model's text part. ``CheckpointError``
+    for one that is there twice."""
     found: dict[str, Stored] = {}
     for file in files:
         for stored, entry in file.tensors.items():

@@ -6,18 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints.byte_runs import read_runs
-from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
+from bandweave.checkpoints.safetensors import TensorEntry
 from bandweave.checkpoints.source import CheckpointError, narrowed
 from bandweave.ranges import Range
 from bandweave.shown import printable, shown
 
-Stored = tuple[SafetensorsFile, TensorEntry]
+
+class WeightFile(Protocol):
+    """An open file of tensors."""
+
+    @property
+    def path(self) -> Path: ...
+    def read_into(self, target: memoryview, offset: int) -> None: ...
+
+
+Stored = tuple[WeightFile, TensorEntry]
 Found = Mapping[str, Stored]
 
 #: The stored dtypes that hold values as they are: what a reader gets, and the array on disk.
@@ -48,7 +58,8 @@ class Matrix(Protocol):
     ``"f32"``, ``"bf16"`` or ``"f16"``. ``stored``: all tensors that it is made of, the one that
     ``name`` is first. ``recipe``: how values are made of them, empty where they are stored so.
     ``stored_as``: how a weight is stored, ``"f64"``, ``"f32"``, ``"f16"``, ``"bf16"``, ``"fp8"``,
-    ``"int8"``, ``"mxfp4"``, ``"int4"`` or ``"int2"``.
+    ``"int8"``, ``"mxfp4"``, ``"int4"``, ``"int2"``, or a block type's name, which is its ``dtype``
+    too (see ``block_tensor``).
     """
 
     @property

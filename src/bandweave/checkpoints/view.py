@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.checkpoints.block_tensor import BlockTensor, widen_blocks
 from bandweave.checkpoints.tensor import Matrix, StoredTensor
 from bandweave.models.places import Placed
 from bandweave.ranges import Range
@@ -24,11 +25,23 @@ class View:
     @property
     def whole(self) -> bool:
         """Whether it is all of a tensor that is stored as values."""
-        return isinstance(self.matrix, StoredTensor) and self.matrix.shape == self.shape
+        plain = isinstance(self.matrix, (StoredTensor, BlockTensor)) and not self.placed.pairs
+        return plain and self.matrix.shape == self.shape
 
     @property
     def dtype(self) -> str:
-        return self.matrix.dtype
+        """As ``read`` gives it."""
+        return "f32" if self._is_widened else self.matrix.dtype
+
+    @property
+    def stored_as(self) -> str:
+        """How it can be run at best: blocks that must be turned round are blocks no more."""
+        return "f32" if self._is_widened else self.matrix.stored_as
+
+    @property
+    def _is_widened(self) -> bool:
+        turned = self.placed.transposed or self.placed.turned
+        return bool(turned) and isinstance(self.matrix, BlockTensor)
 
     @property
     def bits(self) -> float:
@@ -42,19 +55,58 @@ class View:
         return "" if self.whole else f"view 1 of {self.matrix.recipe}"
 
     def read(self, rows: Range, columns: Range) -> npt.NDArray[np.generic]:
-        """``[rows, columns]``, C order; the columns of a vector are ``0:1``."""
+        """``[rows, columns]``, C order, of blocks ``[rows, bytes]``; the columns of a vector are
+        ``0:1``."""
+        pairs = self.placed.pairs
+        if pairs:
+            return self._read_pairs(rows, columns, pairs)
+        if self.placed.turned:
+            return self._read_groups(rows, columns, self.placed.turned)
         pieces = []
         for some in self._stored_rows(rows):
             if self.placed.transposed:
                 all_inputs = range(columns.start, columns.stop)
                 outputs = Range(start=some.start, stop=some[-1] + 1 if some else some.start)
-                read = self.matrix.read(all_inputs, outputs, self.placed.entry)
+                read = self._read_turned(all_inputs, outputs)
                 pieces.append(read[:, :: some.step].T)
             else:
                 pieces.append(self.matrix.read(some, columns, self.placed.entry))
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces)
+
+    def _read_pairs(self, rows: Range, columns: Range, head: int) -> npt.NDArray[np.generic]:
+        """Rows of heads that are stored in pairs of their halves' rows: whole heads are read."""
+        first, last = rows.start // head * head, -(-rows.stop // head) * head
+        read = self.matrix.read(range(first, last), columns, self.placed.entry)
+        turned = read.reshape(-1, head // 2, 2, read.shape[1]).swapaxes(1, 2)
+        whole = turned.reshape(last - first, read.shape[1])
+        return np.ascontiguousarray(whole[rows.start - first : rows.stop - first])
+
+    def _read_groups(self, rows: Range, columns: Range, size: int) -> npt.NDArray[np.generic]:
+        """Rows of which every ``size`` are the columns of one run of stored rows."""
+        first, period = self.placed.first, self.placed.period
+        pieces, row = [], rows.start
+        while row < rows.stop:
+            group, within = divmod(row, size)
+            some = Range(start=within, stop=min(size, within + rows.stop - row))
+            start = group * period + first
+            stored = range(start + columns.start, start + columns.stop)
+            pieces.append(self._read_turned(stored, some).T)
+            row += len(some)
+        if not pieces:
+            return np.ascontiguousarray(self._read_turned(range(0), columns)[:, :0].T)
+        return np.ascontiguousarray(np.concatenate(pieces))
+
+    def _read_turned(self, rows: range, columns: Range) -> npt.NDArray[np.generic]:
+        """What is stored of a transposed tensor, as values."""
+        if not isinstance(self.matrix, BlockTensor):
+            return self.matrix.read(rows, columns, self.placed.entry)
+        weights = self.matrix.block.weights
+        start, stop = columns.start // weights * weights, -(-columns.stop // weights) * weights
+        whole = self.matrix.read(rows, Range(start=start, stop=stop), self.placed.entry)
+        values = widen_blocks(self.matrix.dtype, whole)
+        return values[:, columns.start - start : columns.stop - start]
 
     def _stored_rows(self, rows: Range) -> list[range]:
         """Where rows lie, in as few ranges as there are."""

@@ -11,9 +11,9 @@ pieces          from byte 64 on, each at a multiple of 64: packed panels (format
                 float32 vectors, the embedding table as the checkpoint stores it
 description     the program as a list of bytes (programs/encoding.py); ints whether the KV cache is
                 f16, context (tokens), rows of a step at most; list of int end tokens; for each of
-                the program's weights an int format (f32 0, bf16 1, q8 2, q4 3, mxfp4 4, nf4 5,
-                ulaw4 6) and a piece; a piece for each of its vectors; int stored type of the
-                embedding (f32 0, bf16 1, f16 2) and a piece
+                the program's weights an int format (its place in ``FORMATS``) and a piece; a piece
+                for each of its vectors; int stored type of the embedding (f32 0, bf16 1, f16 2; a
+                table of GGUF's blocks is widened) and a piece
 ==============  ===================================================================================
 """
 
@@ -29,6 +29,8 @@ import numpy as np
 
 from bandweave import NUMERICS_VERSION, _native
 from bandweave.checkpoints.source import TensorSource
+from bandweave.formats.gguf_blocks import RUNS_AS
+from bandweave.formats.names import BLOCK_FORMATS
 from bandweave.programs.encoding import encode, ints
 from bandweave.programs.program import Program
 from bandweave.ranges import Range
@@ -36,9 +38,11 @@ from bandweave.weights.loading import Weights
 
 DUMP_VERSION = 2
 
+#: In the order of the native module's ``Format``.
+FORMATS = ("f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4", *BLOCK_FORMATS)
+
 _MAGIC = b"BANDWEAV"
 _HEADER_BYTES = 64
-_FORMATS = {"f32": 0, "bf16": 1, "q8": 2, "q4": 3, "mxfp4": 4, "nf4": 5, "ulaw4": 6}
 _STORED = {"f32": 0, "bf16": 1, "f16": 2}
 
 
@@ -104,8 +108,11 @@ def _describe(
     out += struct.pack("<I", len(options.end_tokens)) + ints(*options.end_tokens)
     for name, weight in program.weights.items():
         panels, own_format = weights.matrices[name].panels, weight.format_in(options.weight_format)
-        out += ints(_FORMATS[own_format]) + pieces.add(panels)
+        out += ints(FORMATS.index(own_format)) + pieces.add(panels)
     for name in program.vectors:
         out += pieces.add(weights.vectors[name].astype("<f4"))
     table = source.read("embed_tokens", Range(start=0, stop=program.vocab_size))
-    return bytes(out) + ints(_STORED[source.dtype("embed_tokens")]) + pieces.add(table)
+    stored_as = source.dtype("embed_tokens")
+    if stored_as in RUNS_AS:
+        table, stored_as = _native.widen_blocks(stored_as, table), "f32"
+    return bytes(out) + ints(_STORED[stored_as]) + pieces.add(table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.formats.block_matrix import BlockMatrix
 from bandweave.formats.groups import Groups
 from bandweave.formats.stored import stored
 
@@ -36,7 +37,7 @@ class PlainMatrix:
 class QuantisedMatrix:
     """Weights of 8 or 4 bits: integers and a scale a group.
 
-    ``q_NK`` is int8, unpacked: -127..127 for q8, 0..15 (eight above the integer that is meant) for
+    ``q_NK`` is int8, unpacked: -127..127 for q8 (-128 too where GGUF stored it), 0..15 (eight above the integer that is meant) for
     q4, and the codes 0..15 for the formats with a code book. ``d_NG`` is in the order of
     ``groups``: float16, or float32 for mxfp4, whose scales are powers of two.
     """
@@ -56,7 +57,7 @@ class QuantisedMatrix:
         return Groups(inputs=self.q_NK.shape[1], unit=self.unit)
 
 
-Matrix = PlainMatrix | QuantisedMatrix
+Matrix = PlainMatrix | QuantisedMatrix | BlockMatrix
 
 
 def finite_float32(w_NK: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ ulaw4
 mxfp4   272 bytes a group: 16 bytes, the scales' biased exponents (0: the scale is 0); then as q4
 q8      544 bytes a group: 16 f16 scales; 8 vectors j of 64 bytes: byte 4 r + b is element
         4 j + b of output r, as the unsigned q + 128
+GGUF's  blocks of 32 or 256 columns; see ``block_packing``
 bf16    for each k 16 uint16
 f32     for each k 16 float32
 ======  =======================================================================================
@@ -28,11 +29,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.formats import bf16
+from bandweave.formats.block_matrix import BlockMatrix
+from bandweave.formats.block_packing import PANEL, pack_blocks, unpack_blocks
+from bandweave.formats.block_types import BLOCK_TYPES
 from bandweave.formats.groups import GROUP, Groups
 from bandweave.formats.integers import zero_of
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
-
-PANEL = 16  # outputs
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -41,6 +43,8 @@ def pack(matrix: Matrix) -> Bytes:
     """The bytes of a matrix, one-dimensional."""
     if isinstance(matrix, PlainMatrix):
         return _pack_plain(matrix)
+    if isinstance(matrix, BlockMatrix):
+        return pack_blocks(matrix)
     return _pack_q8(matrix) if matrix.format == "q8" else _pack_nibbles(matrix)
 
 
@@ -48,6 +52,8 @@ def unpack(data: Bytes, *, format: str, outputs: int, inputs: int, unit: int) ->
     """The matrix whose ``pack`` is ``data``."""
     if format in ("f32", "bf16"):
         return _unpack_plain(data, format, outputs, inputs, unit)
+    if format in BLOCK_TYPES:
+        return unpack_blocks(data, format=format, outputs=outputs, inputs=inputs, unit=unit)
     groups = Groups(inputs=inputs, unit=unit)
     vectors = 8 if format == "q8" else 4
     scales = PANEL if format == "mxfp4" else 2 * PANEL  # bytes

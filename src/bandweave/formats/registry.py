@@ -9,7 +9,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.formats import bf16, f32, integers, mxfp4, nf4, q4, q8, ulaw4
+from bandweave.formats import bf16, block_matrix, f32, integers, mxfp4, nf4, q4, q8, ulaw4
+from bandweave.formats.block_matrix import BlockMatrix
+from bandweave.formats.block_types import BLOCK_TYPES
 from bandweave.formats.matrix import Matrix
 
 
@@ -20,7 +22,8 @@ class WeightFormat:
     ``bytes_per_weight`` counts a full group's scale: 18/32 for q4, 34/32 for q8, 17/32 for mxfp4,
     whose scale is a byte.
     ``quantise(w_NK, unit)`` takes float32 ``[outputs, inputs]`` and raises ``ValueError`` (without
-    the tensor's name, which the caller adds) where a weight or its scale cannot be represented.
+    the tensor's name, which the caller adds) where a weight or its scale cannot be represented; for
+    the block formats it always does.
     """
 
     name: str
@@ -78,10 +81,34 @@ _FORMATS: Mapping[str, WeightFormat] = {
 }
 
 FORMAT_NAMES: tuple[str, ...] = tuple(_FORMATS)
+"""Those that any weights can be made into."""
+
+
+def _block_format(name: str) -> WeightFormat:
+    def refuse(w_NK: npt.NDArray[np.float32], unit: int) -> Matrix:
+        raise ValueError(
+            f"weights can't be made into {name}, which keeps blocks as a GGUF file stores them; "
+            f"choose one of {', '.join(FORMAT_NAMES)}"
+        )
+
+    def dequantise(matrix: Matrix) -> npt.NDArray[np.float32]:
+        assert isinstance(matrix, BlockMatrix)
+        return block_matrix.dequantise(matrix)
+
+    return WeightFormat(
+        name=name,
+        bytes_per_weight=BLOCK_TYPES[name].bytes_per_weight,
+        quantise=refuse,
+        dequantise=dequantise,
+    )
+
+
+_BLOCK_FORMATS = {name: _block_format(name) for name in BLOCK_TYPES}
 
 
 def get_format(name: str) -> WeightFormat:
     """The format of that name; ``ValueError`` that lists the names there are."""
-    if name not in _FORMATS:
+    found = _FORMATS.get(name) or _BLOCK_FORMATS.get(name)
+    if found is None:
         raise ValueError(f"weight format {name!r} is not known; known are {', '.join(_FORMATS)}")
-    return _FORMATS[name]
+    return found

@@ -23,7 +23,7 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
     one; the heads' outputs, side by side."""
     dim = attention.head_dim
     kv = kv_heads(attention.num_kv_heads, dim, attention.heads_per_kv_head)
-    queries = heads(attention.num_heads, dim)
+    queries = heads(attention.num_heads, dim, g.spec.head_unit(attention))
     gates = (("q_gate_proj", queries),) if attention.output_gate else ()
     q, k, v, *gate_of = g.linear(
         y,
@@ -55,7 +55,7 @@ def attend(g: Graph, y: Value, attention: HeadsSpec) -> Value:
 
 def attend_latent(g: Graph, y: Value, attention: LatentSpec) -> Value:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434); the heads' outputs."""
-    queries = heads(attention.num_heads, attention.query_dim)
+    queries = heads(attention.num_heads, attention.query_dim, g.spec.head_unit(attention))
     width = attention.kv_rank + attention.rope_dim
     if attention.q_rank is None:
         q, kv = g.linear(y, (("q_proj", queries), ("kv_a_proj", width)))
@@ -73,8 +73,9 @@ def attend_linear(g: Graph, y: Value, attention: LinearSpec) -> Value:
     """Gated delta net (Yang et al. 2024, arXiv:2412.06464) as Qwen3-Next has it; the heads'
     outputs."""
     count, sharing = attention.key_heads, attention.sharing
-    keys, each = heads(count, attention.key_dim), heads(count, sharing)
-    values = heads(count, sharing * attention.value_dim)
+    step = g.spec.head_unit(attention)
+    keys, each = heads(count, attention.key_dim, step), heads(count, sharing, step)
+    values = heads(count, sharing * attention.value_dim, step)
     q, k, v, z, write, decay = g.linear(
         y,
         (
@@ -93,7 +94,7 @@ def attend_linear(g: Graph, y: Value, attention: LinearSpec) -> Value:
 
 def gate(g: Graph, y: Value, mlp: MlpSpec) -> Value:
     """The gated columns of an MLP (Shazeer 2020, arXiv:2002.05202)."""
-    width = columns(mlp.intermediate_size)
+    width = columns(mlp.intermediate_size, g.spec.column_unit)
     gates, up = g.linear(y, (("gate_proj", width), ("up_proj", width)), bias=mlp.bias)
     return g.gated_mul(gates, up, mlp.gate)
 

@@ -38,9 +38,9 @@ class Cut:
         return self.step * self.width
 
 
-def heads(total: int, width: int) -> Cut:
-    """So many query heads of ``width`` elements."""
-    return Cut(Axis.HEADS, total, width)
+def heads(total: int, width: int, step: int = 1) -> Cut:
+    """So many query heads of ``width`` elements, which nodes get ``step`` at a time."""
+    return Cut(Axis.HEADS, total, width, step)
 
 
 def kv_heads(total: int, width: int, sharing: int) -> Cut:
@@ -48,9 +48,9 @@ def kv_heads(total: int, width: int, sharing: int) -> Cut:
     return Cut(Axis.KV_HEADS, total, width, sharing=sharing)
 
 
-def columns(total: int) -> Cut:
+def columns(total: int, step: int = COLUMN_UNIT) -> Cut:
     """The columns of an MLP."""
-    return Cut(Axis.COLUMNS, total, step=COLUMN_UNIT)
+    return Cut(Axis.COLUMNS, total, step=step)
 
 
 def vocabulary(total: int) -> Cut:

@@ -10,6 +10,7 @@ epsilon of their own, as transformers' classes have it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bandweave.models import config as fields
@@ -26,7 +27,7 @@ from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, refuse_other_kinds
 from bandweave.models.spec import IndexSpec, LatentSpec, LayerSpec, MixtureSpec, ModelSpec
-from bandweave.models.tensor_names import DECODER, Names, experts, shared_expert
+from bandweave.models.tensor_names import DECODER, Names, Slice, experts, shared_expert
 from bandweave.shown import shown
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
@@ -90,6 +91,35 @@ MODEL_TYPES: Mapping[str, str] = {
 OWN_FIELDS: tuple[str, ...] = (
     *DEEPSEEK_MIXTURE, "kv_lora_rank", "rope_interleave", "text_config",
 )  # fmt: skip
+
+
+def latent_heads(stored: str) -> dict[str, Slice]:
+    """A table for what makes a head's keys and its values of a latent, stored as one matrix: rows
+    of both take turns, head by head. Keys' are turned round, since they multiply queries."""
+    both = Slice(tensor=stored, parts=(_key_rows, _value_rows), groups=_heads)
+    return {
+        "layers.{}.k_b_proj": replace(both, turned=True),
+        "layers.{}.v_b_proj": replace(both, index=1),
+    }
+
+
+def _heads(layer: LayerSpec) -> int:
+    return _latent(layer).num_heads
+
+
+def _key_rows(layer: LayerSpec) -> int:
+    return _latent(layer).num_heads * _latent(layer).nope_dim
+
+
+def _value_rows(layer: LayerSpec) -> int:
+    return _latent(layer).num_heads * _latent(layer).v_dim
+
+
+def _latent(layer: LayerSpec) -> LatentSpec:
+    assert isinstance(layer.attention, LatentSpec), "the family has no other attention"
+    return layer.attention
+
+
 _SELF, _MLP = "model.layers.{}.self_attn", "model.layers.{}.mlp"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -99,7 +129,7 @@ TENSOR_NAMES: Names = {
     "layers.{}.q_b_proj": f"{_SELF}.q_b_proj.weight",
     "layers.{}.kv_a_proj": f"{_SELF}.kv_a_proj_with_mqa.weight",
     "layers.{}.kv_a_norm": f"{_SELF}.kv_a_layernorm.weight",
-    "layers.{}.kv_b_proj": f"{_SELF}.kv_b_proj.weight",
+    **latent_heads(f"{_SELF}.kv_b_proj.weight"),
     "layers.{}.router": f"{_MLP}.gate.weight",
     "layers.{}.router.correction": f"{_MLP}.gate.e_score_correction_bias",
     **shared_expert(f"{_MLP}.shared_experts"),

@@ -41,22 +41,18 @@ class SplitUnit:
 class WeightSpec:
     """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``.
 
-    ``cut``: of dim 0 for ``all_to_sharded``, of dim 1 for ``sharded_to_all``. ``step``: of one that
-    is not cut, rows that are compared together, all of them where None.
+    ``cut``: of dim 0 for ``all_to_sharded``, of dim 1 for ``sharded_to_all``.
     """
 
     name: str
     shape: tuple[int, ...]
     split: Split
     cut: Cut | None = None
-    step: int | None = None
 
     @property
     def unit(self) -> SplitUnit:
         """The unit by which it may be split, and its content is compared."""
         columns = self.split is Split.SHARDED_TO_ALL
-        if self.step is not None:
-            return SplitUnit(columns=columns, size=self.step)
         if self.cut is not None:
             return SplitUnit(columns=columns, size=self.cut.unit)
         if len(self.shape) == 2:  # the embedding and routers, read by rows
@@ -163,7 +159,7 @@ class Graph:
     def join_normed(self, values: tuple[tuple[Value, str], ...], weight: str) -> Value:
         """The residual ``x``: the product of several values side by side, each normed with a weight
         of its own. The columns of the product are split."""
-        cut = columns(sum(value.width for value, _ in values))
+        cut = columns(sum(value.width for value, _ in values), self.spec.column_unit)
         both = Value(name="both", width=cut.total, cut=cut)
         offset = 0
         for value, norm in values:
@@ -318,17 +314,20 @@ class Graph:
 
     def latent_attention(self, q: Value, kv: Value, spec: LatentSpec) -> Value:
         """Appends ``kv``, the latent and the rotated key of each row, to the layer's cache, then
-        attends causally over it; what ``kv_b_proj`` makes of latents is never made itself."""
-        cut = heads(spec.num_heads, spec.nope_dim + spec.v_dim)
-        shape = (cut.total * cut.width, spec.kv_rank)
-        matrix = replace(
-            self._weight("kv_b_proj", shape, Split.ALL_TO_SHARDED, cut),
-            step=math.gcd(spec.nope_dim, spec.v_dim),
-        )
-        made = heads(spec.num_heads, spec.v_dim)
+        attends causally over it. What would make a head's keys of latents, ``k_b_proj``, makes
+        latents of its queries instead, and ``v_b_proj`` outputs of what it attended to."""
+        step = self.spec.head_unit(spec)
+        latents = heads(spec.num_heads, spec.kv_rank, step)
+        made = heads(spec.num_heads, spec.v_dim, step)
+        weights = tuple(
+            self._weight(name, (cut.total * cut.width, inputs), Split.ALL_TO_SHARDED, cut)
+            for name, cut, inputs in (
+                ("k_b_proj", latents, spec.nope_dim), ("v_b_proj", made, spec.kv_rank),
+            )
+        )  # fmt: skip
         out = Value(name="attended", width=made.total * made.width, cut=made)
         return self._emit(
-            "latent_attention", "attention", (q, kv), (out,), weights=(matrix,),
+            "latent_attention", "attention", (q, kv), (out,), weights=weights,
             attributes={"latent": spec},
         )[0]  # fmt: skip
 
@@ -390,7 +389,7 @@ class Graph:
         """Gate and up of each row's experts, and of the shared one: their columns are split."""
         weights, biases = [], []
         for name, width in _experts(mixture):
-            cut = columns(width)
+            cut = columns(width, self.spec.column_unit)
             for product in ("gate_proj", "up_proj"):
                 full, shape = f"{name}.{product}", (width, y.width)
                 weights.append(self._weight(full, shape, Split.ALL_TO_SHARDED, cut))
@@ -418,7 +417,8 @@ class Graph:
         weights, biases = [], []
         for name, width in _experts(mixture):
             full, shape = f"{name}.down_proj", (out.width, width)
-            weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, columns(width)))
+            cut = columns(width, self.spec.column_unit)
+            weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, cut))
             vector = self._weight(f"{full}.bias", (out.width,), Split.REPLICATED)
             biases.append(vector if mixture.bias else None)
         return self._emit(

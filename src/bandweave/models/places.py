@@ -17,7 +17,9 @@ class Placed(NamedTuple):
     """A place of one tensor: the stored one's ``name`` and ``shape``, and what of it is meant.
 
     ``entry`` of a stack. The tensor's rows are those of an entry, or of its transposed, in runs of
-    ``run`` rows from row ``first`` on, one in each ``period`` rows.
+    ``run`` rows from row ``first`` on, one in each ``period`` rows; where ``pairs`` is not 0, every
+    so many of them are stored in pairs of rows of their two halves. Where ``turned`` is not 0,
+    every so many rows of the tensor are as many columns of a run of stored ones.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Placed(NamedTuple):
     transposed: bool
     shared: bool  # whether other tensors lie there too
     middle: bool  # whether an axis of one stands between rows and columns
+    pairs: int = 0
+    turned: int = 0
 
 
 class Places:
@@ -57,10 +61,13 @@ class Places:
         if place.whole:
             return Placed(name, shape, 0, first, run, rows, False, False, False)
         layer = self._spec.layer(int(numbers[0])) if numbers else None
-        groups = 1
+        groups, turned = 1, 0
         if place.parts:
             sizes = [self._rows(part, numbers, layer) for part in place.parts]
             groups = place.groups if isinstance(place.groups, int) else _ask(place.groups, layer)
+            if place.turned:
+                turned = shape[0] // groups
+                shape = (groups * shape[1], turned)
             if sizes[place.index] != shape[0] or any(size % groups for size in sizes):
                 raise ValueError(f"{sizes} rows in {groups} groups cannot hold {weight.name}")
             rows, run = sum(sizes), shape[0] // groups
@@ -70,10 +77,17 @@ class Places:
             stored = stored[::-1]
         if place.entry:
             stored = (_ask(_experts, layer), *stored)
+        if place.heads is not None:
+            heads = _ask(place.heads, layer)
+            stored = (heads, stored[0] // heads, *stored[1:])
         entry = int(numbers[1]) if place.entry else 0
         transposed = place.transposed and len(shape) == 2
+        pairs = 0 if place.pairs is None else _ask(place.pairs, layer)
+        if pairs and (pairs % 2 or shape[0] % pairs):
+            raise ValueError(f"{shape[0]} rows of {weight.name} are not heads of {pairs} in pairs")
+        period = rows // groups
         return Placed(
-            name, stored, entry, first, run, rows // groups, transposed, True, place.middle
+            name, stored, entry, first, run, period, transposed, True, place.middle, pairs, turned
         )
 
     def _rows(self, part: Rows, numbers: tuple[str, ...], layer: LayerSpec | None) -> int:

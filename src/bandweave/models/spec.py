@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from bandweave.models.cut import COLUMN_UNIT
 from bandweave.models.rope import RopeSpec
 
 #: What is believed of a config: no model has more, and sums and products of such sizes fit int64.
@@ -262,6 +263,20 @@ Attention = HeadsSpec | LatentSpec | LinearSpec
 Mlp = MlpSpec | MixtureSpec
 
 
+def query_heads(attention: Attention) -> int:
+    """How many heads a layer's attention is cut by."""
+    return attention.key_heads if isinstance(attention, LinearSpec) else attention.num_heads
+
+
+def heads_together(attention: Attention, block: int) -> int:
+    """The fewest heads, of those that attention is cut by, whose outputs are whole blocks."""
+    if isinstance(attention, LinearSpec):
+        width = attention.sharing * attention.value_dim
+    else:
+        width = attention.v_dim if isinstance(attention, LatentSpec) else attention.head_dim
+    return block // math.gcd(block, width)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
     """One decoder layer.
@@ -294,7 +309,8 @@ class ModelSpec:
     ``embedding_factor`` and ``logit_factor``: of the embedding rows and of the logits;
     ``logit_cap``: bounds the logits by its tanh, 0 for no bound; ``further``: the layer behind the
     others that predicts the token after the next (DeepSeek-V3, arXiv:2412.19437), None where there
-    is none.
+    is none; ``column_block``: weights of a row that are stored as one, which no unit of a product
+    cuts whose columns are split.
     """
 
     family: str
@@ -310,6 +326,7 @@ class ModelSpec:
     logit_factor: float = 1.0
     logit_cap: float = 0.0
     further: LayerSpec | None = None
+    column_block: int = 1
 
     def __post_init__(self) -> None:
         assert self.norm in ("rms", "layer"), self.norm
@@ -326,6 +343,15 @@ class ModelSpec:
     @property
     def num_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def column_unit(self) -> int:
+        """Columns of an MLP that no split divides."""
+        return math.lcm(COLUMN_UNIT, self.column_block)
+
+    def head_unit(self, attention: Attention) -> int:
+        """Query heads that no split divides: the fewest whose outputs are whole blocks."""
+        return heads_together(attention, self.column_block)
 
     def layer(self, index: int) -> LayerSpec:
         """A layer by its number; the further one comes behind the others."""

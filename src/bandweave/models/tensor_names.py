@@ -28,7 +28,10 @@ class Slice:
     rows for parts that take turns row by row. ``entry``: the stored tensor is a stack with an entry
     for each expert. ``middle``: an axis of one stands between rows and columns, as convolutions
     have it. ``transposed``: what is stored is ``[inputs, outputs]``; rows are still those
-    of the outputs. All of it also holds for vectors, whose elements are rows.
+    of the outputs. ``pairs``: rows come in heads of so many, each of which is stored in pairs: row
+    ``i`` of its first half, then row ``i`` of its second. ``turned``: of each of the ``groups``,
+    what is stored is the transposed, ``parts`` being stored rows. ``heads``: rows are stored as a
+    stack with an entry for each head. All of it also holds for vectors, whose elements are rows.
     """
 
     tensor: str
@@ -38,11 +41,15 @@ class Slice:
     entry: bool = False
     transposed: bool = False
     middle: bool = False
+    pairs: Callable[[LayerSpec], int] | None = None
+    turned: bool = False
+    heads: Callable[[LayerSpec], int] | None = None
 
     @cached_property
     def whole(self) -> bool:
         """Whether it is just the stored tensor."""
-        return not (self.parts or self.entry or self.transposed or self.middle)
+        other = self.parts or self.entry or self.transposed or self.middle
+        return not (other or self.pairs or self.heads)
 
 
 Place = str | Slice

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bandweave.models.graph import GraphOp
 from bandweave.models.spec import LatentSpec
-from bandweave.programs.program import CacheShape, Part, View, Weight
+from bandweave.programs.program import CacheShape, View, Weight
 from bandweave.ranges import Range
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def latent_attention(low: Lowering, op: GraphOp) -> None:
     cache = low.made.cache(CacheShape(kv_heads=1, k_dim=width, v_dim=rank, latent=True))
     low.made.op("latent_append", f"{op.name}.kv", (kv,), cache=cache, k_dim=width)
     absorbed = low.made.buffer("q_latent", heads * width)
-    _head_linear(low, op, "keys", own, q, absorbed, spec)
+    _head_linear(low, op, "keys", own, q, absorbed)
     low.made.op(
         "rope",
         f"{op.name}.rope",
@@ -58,30 +58,26 @@ def latent_attention(low: Lowering, op: GraphOp) -> None:
     )
     out = low.made.buffer("attended", heads * spec.v_dim)
     low.views[op.outputs[0].name] = out
-    _head_linear(low, op, "values", own, summed, out, spec)
+    _head_linear(low, op, "values", own, summed, out)
 
 
 def _head_linear(
-    low: Lowering, op: GraphOp, what: str, own: Range, source: View, out: View, spec: LatentSpec
+    low: Lowering, op: GraphOp, what: str, own: Range, source: View, out: View
 ) -> None:
-    """A product of each head: with what makes its keys, turned round, or with what makes values."""
-    (weight,) = op.weights
-    columns = Range(start=0, stop=spec.kv_rank)
+    """A product of each head: with what makes latents of its query, or outputs of a latent."""
+    weight = op.weights[0 if what == "keys" else 1]
+    assert weight.cut is not None
+    outputs, inputs = weight.cut.width, weight.shape[1]
     names = []
     for head in range(own.start, own.stop):
-        start = head * (spec.nope_dim + spec.v_dim)
-        middle = start + spec.nope_dim
-        keys = what == "keys"
-        rows = Range(start=start, stop=middle)
-        if not keys:
-            rows = Range(start=middle, stop=middle + spec.v_dim)
-        part = Part(
-            tensor=weight.name, rows=rows, columns=columns, unit=weight.unit, transposed=keys
-        )
-        name = f"{weight.name}.{what}.{head}"
-        outputs, inputs = (len(columns), len(rows)) if keys else (len(rows), len(columns))
+        rows = Range(start=head * outputs, stop=(head + 1) * outputs)
+        name = f"{weight.name}.{head}"
         low.made.weights[name] = Weight(
-            name=name, parts=(part,), outputs=outputs, inputs=inputs, unit=inputs
+            name=name,
+            parts=(low.part(weight, rows, Range(start=0, stop=inputs)),),
+            outputs=outputs,
+            inputs=inputs,
+            unit=inputs,
         )
         names.append(name)
-    low.made.op("head_linear", f"{weight.name}.{what}", (source,), (out,), matrices=tuple(names))
+    low.made.op("head_linear", weight.name, (source,), (out,), matrices=tuple(names))

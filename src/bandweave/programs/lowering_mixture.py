@@ -123,7 +123,7 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
                 parts=(low.part(weight, rows, columns),),
                 outputs=x.width,
                 inputs=len(columns),
-                unit=cut.COLUMN_UNIT,
+                unit=low.spec.column_unit,
             )
             names.append(weight.name)
         # A bias is a unit of its own, and one node's.

@@ -50,22 +50,17 @@ class View:
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A rectangle of a checkpoint tensor; ``columns`` is None for a vector. It is whole rows or
-    columns, as ``unit`` says, and cuts no unit. A ``transposed`` one's columns are a matrix's
-    outputs."""
+    columns, as ``unit`` says, and cuts no unit."""
 
     tensor: str
     rows: Range
     columns: Range | None = None
     unit: SplitUnit
-    transposed: bool = False
 
     @property
     def outputs(self) -> int:
         """Outputs of a matrix that it makes."""
-        if not self.transposed:
-            return len(self.rows)
-        assert self.columns is not None
-        return len(self.columns)
+        return len(self.rows)
 
     @property
     def along(self) -> Range:

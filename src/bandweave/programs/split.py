@@ -7,19 +7,20 @@ they have: each such number is cut on its own. Does no I/O.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from bandweave.models.cut import COLUMN_UNIT, VOCABULARY_UNIT, Axis, Cut
+from bandweave.models.cut import VOCABULARY_UNIT, Axis, Cut
 from bandweave.models.spec import (
     Attention,
     HeadsSpec,
     LatentSpec,
-    LinearSpec,
     MixtureSpec,
     Mlp,
     ModelSpec,
+    query_heads,
 )
 from bandweave.ranges import Range
 
@@ -173,13 +174,10 @@ def _stage_shares(
     burdens = [0] * len(shares)
     heads: list[list[tuple[int, Range]]] = [[] for _ in shares]
     columns: list[list[tuple[int, Range]]] = [[] for _ in shares]
-    for count in _head_counts(spec):
-        counts = apportion(count, shares, burdens=burdens)
-        burdens = [burden + own for burden, own in zip(burdens, counts, strict=True)]
-        for rank, own in enumerate(ranges(counts)):
-            heads[rank].append((count, own))
+    for count, step in _head_counts(spec).items():
+        burdens = _cut(count, step, shares, burdens, heads)
     for width in _column_counts(spec):
-        burdens = _cut_columns(width, shares, burdens, columns)
+        burdens = _cut(width, spec.column_unit, shares, burdens, columns)
     vocabulary_units = units(spec.vocab_size, VOCABULARY_UNIT)
     vocabulary = ranges(
         apportion(vocabulary_units, shares, burdens=burdens),
@@ -189,7 +187,7 @@ def _stage_shares(
     # Last, so that a further layer changes nothing of what the model's own are cut into.
     further: list[list[tuple[int, Range]]] = [[] for _ in shares]
     for width in _further_counts(spec):
-        burdens = _cut_columns(width, shares, burdens, further)
+        burdens = _cut(width, spec.column_unit, shares, burdens, further)
     result = []
     for rank, node in enumerate(nodes):
         share = NodeShare(
@@ -205,26 +203,29 @@ def _stage_shares(
         owned = [own for _, own in (*share.heads, *share.columns)]
         if not any(map(len, (*owned, share.vocabulary))):
             rows = f" and {vocabulary_units} vocabulary units" if last else ""
-            most = max(_head_counts(spec)), units(max(_column_counts(spec)), COLUMN_UNIT)
+            heads_of = max(units(count, step) for count, step in _head_counts(spec).items())
+            columns_of = units(max(_column_counts(spec)), spec.column_unit)
             raise ValueError(
-                f"share {shares[rank]} leaves node {node} with nothing: {most[0]} heads, "
-                f"{most[1]} column units{rows} are split over {len(nodes)} nodes; give it a "
+                f"share {shares[rank]} leaves node {node} with nothing: {heads_of} heads, "
+                f"{columns_of} column units{rows} are split over {len(nodes)} nodes; give it a "
                 "larger share or leave it out"
             )
         result.append(share)
     return result
 
 
-def _cut_columns(
-    width: int,
+def _cut(
+    total: int,
+    step: int,
     shares: list[Fraction],
     burdens: list[int],
-    columns: list[list[tuple[int, Range]]],
+    owned: list[list[tuple[int, Range]]],
 ) -> list[int]:
-    """Adds what each node gets of so many columns; the burdens with them."""
-    counts = apportion(units(width, COLUMN_UNIT), shares, burdens=burdens)
-    for rank, own in enumerate(ranges(counts, unit=COLUMN_UNIT, size=width)):
-        columns[rank].append((width, own))
+    """Adds what each node gets of so many heads or columns, in units of ``step``; the burdens with
+    them."""
+    counts = apportion(units(total, step), shares, burdens=burdens)
+    for rank, own in enumerate(ranges(counts, unit=step, size=total)):
+        owned[rank].append((total, own))
     return [burden + own for burden, own in zip(burdens, counts, strict=True)]
 
 
@@ -234,15 +235,14 @@ def _kv_heads(heads: Range, sharing: int) -> Range:
     return Range(start=heads.start // sharing, stop=(heads.stop - 1) // sharing + 1)
 
 
-def _head_counts(spec: ModelSpec) -> list[int]:
-    """The numbers of query heads that layers have, in order of first use."""
-    layers = {id(layer): layer for layer in spec.layers}.values()
-    return list(dict.fromkeys(query_heads(layer.attention) for layer in layers))
-
-
-def query_heads(attention: Attention) -> int:
-    """How many heads a layer's attention is cut by."""
-    return attention.key_heads if isinstance(attention, LinearSpec) else attention.num_heads
+def _head_counts(spec: ModelSpec) -> dict[int, int]:
+    """The numbers of query heads that layers have, in order of first use, and how many of them no
+    split divides."""
+    result: dict[int, int] = {}
+    for layer in {id(layer): layer for layer in spec.layers}.values():
+        count = query_heads(layer.attention)
+        result[count] = math.lcm(result.get(count, 1), spec.head_unit(layer.attention))
+    return result
 
 
 def _column_counts(spec: ModelSpec) -> list[int]:

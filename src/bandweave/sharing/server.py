@@ -159,6 +159,8 @@ def _fetch(file: ByteFile, start: int, stop: int) -> None:
 
 def _small(folder: Path) -> list[Path]:
     """The files beside the weights that a model needs."""
+    if not folder.is_dir():  # a GGUF file holds all
+        return []
     return [
         path
         for path in sorted(folder.iterdir())

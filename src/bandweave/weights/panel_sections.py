@@ -127,7 +127,7 @@ def sections(weight: Weight, shape: Shape) -> tuple[Section, ...]:
     """The sections of a matrix; together they are all of it."""
     panels = -(-weight.outputs // PANEL)
     parts = weight.parts
-    if weight.unit < shape(parts[0].tensor)[1] and not parts[0].transposed:
+    if weight.unit < shape(parts[0].tensor)[1]:
         if len(parts) == 1 and _is_all_rows(parts[0], shape) and _is_units(weight, shape):
             assert parts[0].columns is not None
             return (
@@ -210,7 +210,7 @@ def _is_panels(weight: Weight, shape: Shape) -> bool:
         )
         if not full or part.rows.start % PANEL or output % PANEL or not ends:
             return False
-        if part.transposed or part.unit.columns or part.unit.size % PANEL:
+        if part.unit.columns or part.unit.size % PANEL:
             return False
         output += len(part.rows)
     return True

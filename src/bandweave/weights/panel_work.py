@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource
-from bandweave.content.blocks import U64, blocks_of, sum_rows, sum_values
+from bandweave.content.blocks import U64, blocks_of, sum_rows
 from bandweave.formats.packing import PANEL
 from bandweave.programs.program import Part, Weight
 from bandweave.ranges import Range
@@ -46,24 +45,12 @@ class Rows:
         """``CheckpointError`` names the tensor whose values cannot be used."""
         part, unit = self.part, self.part.unit
         values = source.read(part.tensor, part.rows, part.columns)
-        if part.transposed:
-            return self._pack_transposed(values)
         blocks = (0, unit.size) if unit.columns else (unit.size, 0)
         try:
             sums = self.matrix.pack(self.first_output, values, part.rows.start, *blocks)
         except ValueError as error:
             raise CheckpointError(f"tensor {part.tensor} {error}") from error
         return Read(tensor=part.tensor, first=blocks_of(unit, part.along).start, sums=sums)
-
-    def _pack_transposed(self, values: npt.NDArray[np.generic]) -> Read:
-        part = self.part
-        sums = sum_values(values, part.rows.start, part.unit)
-        try:
-            turned = np.ascontiguousarray(values.T)
-            self.matrix.pack(self.first_output, turned, 0, len(turned), 0)
-        except ValueError as error:
-            raise CheckpointError(f"tensor {part.tensor} {error}") from error
-        return Read(tensor=part.tensor, first=blocks_of(part.unit, part.along).start, sums=sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +161,6 @@ def _rows(
     """Panels of 16 outputs are not shared between threads' pieces unless parts meet there; bytes of
     different outputs never overlap, so that it does not matter."""
     count = max(1, most_bytes // _row_bytes(part, source))
-    if part.transposed:  # its rows are inputs, which groups may not be cut between
-        count = len(part.rows)
     for start in range(part.rows.start, part.rows.stop, count):
         rows = Range(start=start, stop=min(start + count, part.rows.stop))
         yield Rows(matrix=matrix, first_output=output, part=replace(part, rows=rows))

@@ -29,7 +29,7 @@ class Settings:
     that share an FP8 scale, None where none do. ``bits`` of a code. ``group_size``: inputs that
     share a scale, 0 for all of them; ``group_sizes``: those that occur, none where nothing tells.
     ``zero_less``: what stored zero points lack. ``act_order``: the tensors say which group an input
-    belongs to."""
+    belongs to. ``said_by``: what such things are said by, for messages."""
 
     method: str = ""
     block: tuple[int, int] | None = (128, 128)
@@ -38,6 +38,7 @@ class Settings:
     group_sizes: tuple[int, ...] = ()
     zero_less: int = 0
     act_order: bool = False
+    said_by: str = "config.json"
 
 
 def settings_from(config: Mapping[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.math import F32
 from bandweave.executors.reference.weights import ReferenceWeights
 from bandweave.formats.matrix import Matrix
-from bandweave.formats.names import QUANTISED_FORMATS
+from bandweave.formats.names import INTEGER_FORMATS
 from bandweave.formats.packing import unpack
 from bandweave.programs.program import Program, Weight
 from bandweave.weights.loading import Weights
@@ -27,7 +27,7 @@ class ReferenceBackend:
         """An array of one byte, or of four, for every weight; scales are next to nothing."""
 
         def each(one: Weight) -> int:
-            return 1 if one.format_in(weight_format) in QUANTISED_FORMATS else 4
+            return 1 if one.format_in(weight_format) in INTEGER_FORMATS else 4
 
         return sum(each(one) * one.outputs * one.inputs for one in program.weights.values())
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.executors.reference.block_products import block_unit_sums
 from bandweave.executors.reference.math import F32, F64, add_product, fma
+from bandweave.formats.block_matrix import BlockMatrix
 from bandweave.formats.groups import Groups
 from bandweave.formats.integers import integers
 from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
@@ -80,6 +82,8 @@ def unit_sums(x_TK: F32, matrix: Matrix) -> Iterator[F32]:
     """Each unit's float32 sums ``[T, N]``, in order."""
     if isinstance(matrix, PlainMatrix):
         return _plain_unit_sums(x_TK, matrix)
+    if isinstance(matrix, BlockMatrix):
+        return block_unit_sums(*quantise_activations(x_TK, matrix.groups, 127), matrix)
     return _quantised_unit_sums(x_TK, matrix)
 
 
@@ -115,7 +119,7 @@ def _quantised_unit_sums(x_TK: F32, matrix: QuantisedMatrix) -> Iterator[F32]:
 def quantise_activations(x_TK: F32, groups: Groups, limit: int) -> tuple[F64, F32]:
     """Integers ``a`` up to ``limit`` (``[T, G, 32]``, held as float64) and scales ``[T, G]``.
 
-    ``limit`` is 32512 for q8 and 127 for formats of 4 bits. ``NumbersError`` where a value is not
+    ``limit`` is 32512 for q8 and 127 for other formats. ``NumbersError`` where a value is not
     finite.
     """
     x_TG32 = groups.pad(x_TK)

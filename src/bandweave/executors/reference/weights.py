@@ -55,7 +55,7 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
 
 def _read(source: TensorSource, part: Part) -> F32:
     values = widen(source.read(part.tensor, part.rows, part.columns))
-    return np.ascontiguousarray(values.T) if part.transposed else values
+    return values
 
 
 def _refuse_bad_values(part: Part, values: F32) -> None:

@@ -1,0 +1,19 @@
+// Puts GGUF's blocks into panels as they are: the very codes and scales, laid out anew
+// (formats/block_packing.py). The same on every processor.
+#pragma once
+#include "kernels/gguf_blocks.h"
+#include "kernels/kernels.h"
+
+namespace bw {
+
+// Whether panels of the format and layout hold such blocks as they are stored.
+bool holds_as_stored(Format format, const Layout& layout, Source source);
+
+// Packs one row's blocks as output `r` of a panel. What is wrong with them, or null.
+const char* pack_blocks(Format format, const Layout& layout, uint8_t* panel, int r, Source source,
+                        const uint8_t* bytes);
+
+// 4 bits each of a group, into the lines that q4 and its like have.
+void put_nibbles(uint8_t* lines, int r, const uint8_t* q);
+
+}  // namespace bw

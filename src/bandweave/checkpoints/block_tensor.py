@@ -1,0 +1,97 @@
+"""BlockTensor: a tensor of a GGUF file whose weights are stored in blocks, read as it is stored.
+
+What is read are the blocks' bytes: kernels run them as they are. ``widen_blocks`` is what they
+stand for. Knows no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from bandweave import _native
+from bandweave.checkpoints.byte_runs import read_runs
+from bandweave.checkpoints.gguf import BLOCK_TYPES, BlockType
+from bandweave.checkpoints.source import CheckpointError
+from bandweave.checkpoints.tensor import DTYPES, Stored, wrong
+from bandweave.ranges import Range
+
+_NAMES = (
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
+    "IQ4_XS", "MXFP4",
+)  # fmt: skip
+_TYPES: Mapping[str, BlockType] = {
+    block.name: block for block in BLOCK_TYPES.values() if block.name in _NAMES
+}
+#: Weights of a block, by dtype.
+BLOCK_WEIGHTS: Mapping[str, int] = {name.lower(): one.weights for name, one in _TYPES.items()}
+
+
+class BlockTensor:
+    """A stack of matrices of ``rows`` by ``columns`` weights, a ``checkpoints.tensor.Matrix``.
+
+    ``dtype`` and ``stored_as`` are the type's name in small letters, ``"q4_k"`` say.
+    """
+
+    __slots__ = ("block", "columns", "entry", "file", "rows")
+
+    recipe = ""
+
+    def __init__(self, stored: Stored, rows: int, columns: int) -> None:
+        """``CheckpointError`` for a type that is not read."""
+        self.file, self.entry = stored
+        self.rows, self.columns = rows, columns
+        block = _TYPES.get(self.entry.dtype)
+        if block is None:
+            known = ", ".join([*DTYPES, *_TYPES])
+            raise wrong(
+                stored,
+                f"is stored as {self.entry.dtype}, which is not read; download a version in Q4_K_M "
+                f"or another one that holds these alone: {known}",
+            )
+        self.block = block
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.block.name.lower()
+
+    @property
+    def stored_as(self) -> str:
+        return self.dtype
+
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        return ((self.file, self.entry),)
+
+    def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[np.uint8]:
+        """``[rows, bytes]``: the blocks of the columns, which must be whole ones. ``rows`` may have
+        a step. ``ValueError`` for columns that cut a block."""
+        weights, size = self.block.weights, self.block.bytes
+        if columns.start % weights or columns.stop % weights:
+            raise ValueError(f"columns {columns} of {self.name} cut blocks of {weights}")
+        result = np.empty((len(rows), len(columns) // weights * size), np.uint8)
+        if result.size:
+            stride = self.columns // weights * size
+            row = entry * self.rows + rows.start
+            start = self.entry.start + row * stride + columns.start // weights * size
+            read_runs(self.file, result, start, rows.step * stride)
+        return result
+
+
+def widen_blocks(dtype: str, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """``[rows, weights]``: what blocks ``[rows, bytes]`` of a type stand for. ``CheckpointError``
+    for a scale that is no number."""
+    try:
+        return _native.widen_blocks(dtype, np.ascontiguousarray(blocks))
+    except ValueError as error:
+        raise CheckpointError(f"blocks of {dtype}: {error}") from error

@@ -1,0 +1,1 @@
+"""Models as GGUF files describe them: llama.cpp's names of architectures, sizes and tensors."""
