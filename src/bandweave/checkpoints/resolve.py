@@ -28,7 +28,8 @@ def demo_folder(name: str = DEMO) -> Path:
 
 def resolve_model(text: str, elsewhere: Callable[[str], Path | None] = lambda text: None) -> Path:
     """The model that ``text`` means: the folder of ``demo`` or ``demo-moe`` (always the bundled
-    models), a folder, or a GGUF file; ``elsewhere`` is asked for what is nothing here, before that is an error.
+    models), a folder, or a GGUF file; ``elsewhere`` is asked for what is nothing here, before that
+    is an error.
 
     ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
     the folder is checked by ``Folder.open``.
