@@ -2,8 +2,8 @@
 same scales.
 
 Knows bandweave's folders and formats, GGUF's blocks, and the order in which llama.cpp wants the
-rows of queries and keys; ``gguf_header`` knows architectures, and ``gguf_mixture`` the tensors that
-plain Llamas don't have. The vocabulary is left out (``no_vocab``): benchmarks speak in token ids.
+rows of queries and keys; ``gguf_header`` knows architectures, ``gguf_mixture`` the tensors that
+plain Llamas don't have, and ``gguf_tokens`` tokenizers.
 
 Suffixes: N outputs, K inputs, G groups of 32 inputs, 32 the elements of a group, X bytes.
 """
@@ -23,7 +23,7 @@ from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.registry import get_format
 from bandweave.models.spec import Attention, HeadsSpec, LatentSpec
 from bandweave.ranges import Range
-from benchmarks import gguf_header, gguf_mixture
+from benchmarks import gguf_header, gguf_mixture, gguf_tokens
 
 Bytes = npt.NDArray[np.uint8]
 _PANEL_WEIGHTS = 16 << 20  # quantised at a time: bounds the memory
@@ -44,6 +44,7 @@ def export(folder_path: Path, target: Path, weight_format: str) -> Path:
         partial.parent.mkdir(parents=True, exist_ok=True)
         writer = gguf.GGUFWriter(partial, architecture, use_temp_file=True)
         gguf_header.write(writer, folder.spec, folder_path.name, weight_format)
+        gguf_tokens.write(writer, folder_path, folder.spec.vocab_size)
         for name in folder.names():
             if not gguf_mixture.is_part(name):
                 _add(writer, folder, name, weight_format)

@@ -62,7 +62,7 @@ def tensor_name(name: str, spec: ModelSpec) -> str:
 
 
 def write(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, weight_format: str) -> None:
-    """Writes all that a GGUF file says besides its tensors."""
+    """Writes all that a GGUF file says besides its tensors and its tokenizer."""
     writer.add_name(name)
     writer.add_context_length(spec.context_length)
     writer.add_embedding_length(spec.hidden_size)
@@ -71,7 +71,6 @@ def write(writer: gguf.GGUFWriter, spec: ModelSpec, name: str, weight_format: st
     writer.add_vocab_size(spec.vocab_size)
     writer.add_file_type(_FILE_TYPES[weight_format])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_tokenizer_model("no_vocab")
     _write_attention(writer, spec)
     _write_mlp(writer, spec)
 

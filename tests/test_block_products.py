@@ -111,9 +111,7 @@ def check(
     expected_TN = expected_product(x_TK, matrix)
     held = packed(source, blocks_NX, unit)
     for many in rows:
-        got_TN = native_product(
-            held, x_TK[:many], len(blocks_NX), unit, isa=isa, flush=flush
-        )
+        got_TN = native_product(held, x_TK[:many], len(blocks_NX), unit, isa=isa, flush=flush)
         assert got_TN.tobytes() == np.ascontiguousarray(expected_TN[:many]).tobytes(), many
 
 

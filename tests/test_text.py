@@ -16,6 +16,7 @@ from bandweave.synth import tokenizer as synth_tokenizer
 from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.byte_alphabet import byte_alphabet
 from bandweave.text.chat_template import ChatTemplate
+from bandweave.text.codec import LibraryCodec
 from bandweave.text.detokenizer import ByteDetokenizer
 from bandweave.text.files import TextError
 from bandweave.text.stream import TextStream
@@ -242,7 +243,7 @@ def sentencepiece_like() -> Tokenizer:
     library.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )
-    return Tokenizer(library, eos_token_ids=[2])
+    return Tokenizer(LibraryCodec(library), eos_token_ids=[2])
 
 
 def test_encode_and_decode(byte_level: Tokenizer) -> None:

@@ -97,7 +97,7 @@ class BlockSums:
     file: str
     columns: bool
     size: int
-    item_bytes: int
+    item_bits: float
     first: int
     sums: str
 

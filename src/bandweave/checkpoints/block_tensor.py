@@ -1,7 +1,6 @@
 """BlockTensor: a tensor of a GGUF file whose weights are stored in blocks, read as it is stored.
 
-What is read are the blocks' bytes: kernels run them as they are. ``widen_blocks`` is what they
-stand for. Knows no models.
+What is read are the blocks' bytes: kernels run them as they are. Knows no models.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from bandweave import _native
 from bandweave.checkpoints.byte_runs import read_runs
 from bandweave.checkpoints.gguf import BLOCK_TYPES, BlockType
-from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.tensor import DTYPES, Stored, wrong
 from bandweave.ranges import Range
 
@@ -86,12 +83,3 @@ class BlockTensor:
             start = self.entry.start + row * stride + columns.start // weights * size
             read_runs(self.file, result, start, rows.step * stride)
         return result
-
-
-def widen_blocks(dtype: str, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """``[rows, weights]``: what blocks ``[rows, bytes]`` of a type stand for. ``CheckpointError``
-    for a scale that is no number."""
-    try:
-        return _native.widen_blocks(dtype, np.ascontiguousarray(blocks))
-    except ValueError as error:
-        raise CheckpointError(f"blocks of {dtype}: {error}") from error

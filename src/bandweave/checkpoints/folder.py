@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS, widen_blocks
 from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
-from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.source import READ_BITS, widen
 from bandweave.checkpoints.stored import stored_name
 from bandweave.ranges import Range
 
@@ -150,14 +149,7 @@ class Folder:
         if not rows:
             return np.empty((0, width), np.float32)
         read = [view.read(Range(start=row, stop=row + 1), columns) for row in rows]
-        return self.widened(name, np.concatenate(read))
-
-    def widened(self, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """What ``read`` gave of a tensor, as float32 (exact)."""
-        dtype = self.dtype(name)
-        if dtype in BLOCK_WEIGHTS:
-            return widen_blocks(dtype, values.view(np.uint8))
-        return widen(values)
+        return widen(np.concatenate(read), view.dtype)
 
     # --- the rest of the folder ---
 
@@ -231,9 +223,9 @@ class Folder:
             return self._tensors[name].matrix.name
         return stored_name(self._names, name)
 
-    def item_bytes(self, name: str) -> int:
-        """Bytes of one element as ``read`` gives it, which is what copies are compared by."""
-        return 4 if self.dtype(name) == "f32" else 2
+    def read_bits(self, name: str) -> float:
+        """Bits of one element as ``read`` gives it, which is what copies are compared by."""
+        return READ_BITS.get(self.dtype(name)) or self._tensors[name].bits
 
     def _keys(self, name: str) -> set[str]:
         """The keys of the files that hold a tensor."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bandweave import _native
 from bandweave.ranges import Range
 
 
@@ -23,7 +24,7 @@ class TensorSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...]: ...
 
     def dtype(self, name: str) -> str:
-        """``"f32"``, ``"bf16"`` or ``"f16"``."""
+        """``"f32"``, ``"bf16"`` or ``"f16"``; or a type of blocks, ``"q4_k"`` say."""
         ...
 
     def item_bits(self, name: str) -> float:
@@ -38,15 +39,31 @@ class TensorSource(Protocol):
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored: float32, float16, or uint16 holding bf16 bits; C order.
-        Quantised weights come as the float32 that they stand for.
+        Quantised weights come as the float32 that they stand for; those whose dtype is a type of
+        blocks as these, ``[rows, bytes]`` of uint8, and ``columns`` cut none.
 
         Reads only the byte ranges asked for. ``columns`` None: all, or a vector.
         """
         ...
 
 
-def widen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """What ``read`` returned, as float32 (exact)."""
+#: Bits of a value, as it is read, by dtype; those of blocks depend on their type.
+READ_BITS = {"f32": 32, "bf16": 16, "f16": 16}
+
+
+def block_source(dtype: str) -> str:
+    """A dtype that is a type of blocks; empty for one of values."""
+    return "" if dtype in READ_BITS else dtype
+
+
+def widen(array: npt.NDArray[np.generic], dtype: str = "f32") -> npt.NDArray[np.float32]:
+    """What ``read`` returned of a tensor of a dtype, as float32; exact but for blocks, whose
+    products round as docs/numerics.md says. ``CheckpointError`` for a scale that is no number."""
+    if blocks := block_source(dtype):
+        try:
+            return _native.widen_blocks(blocks, np.ascontiguousarray(array.view(np.uint8)))
+        except ValueError as error:
+            raise CheckpointError(f"blocks of {blocks}: {error}") from error
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints.block_tensor import BlockTensor, widen_blocks
+from bandweave.checkpoints.block_tensor import BlockTensor
+from bandweave.checkpoints.source import widen
 from bandweave.checkpoints.tensor import Matrix, StoredTensor
 from bandweave.models.places import Placed
 from bandweave.ranges import Range
@@ -105,7 +106,7 @@ class View:
         weights = self.matrix.block.weights
         start, stop = columns.start // weights * weights, -(-columns.stop // weights) * weights
         whole = self.matrix.read(rows, Range(start=start, stop=stop), self.placed.entry)
-        values = widen_blocks(self.matrix.dtype, whole)
+        values = widen(whole, self.matrix.dtype)
         return values[:, columns.start - start : columns.stop - start]
 
     def _stored_rows(self, rows: Range) -> list[range]:

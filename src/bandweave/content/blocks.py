@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave import _native
-from bandweave.checkpoints.source import TensorSource
+from bandweave.checkpoints.source import TensorSource, block_source
 from bandweave.models.graph import SplitUnit
 from bandweave.ranges import Range
 
@@ -97,21 +97,22 @@ def blocks_of(unit: SplitUnit, part: Range) -> Range:
     return Range(start=part.start // unit.size, stop=-(-part.stop // unit.size))
 
 
-def block_bytes(unit: SplitUnit, shape: tuple[int, ...], item_bytes: int) -> npt.NDArray[np.int64]:
-    """Stored bytes of every block of a tensor, ``[blocks]``."""
+def block_bytes(unit: SplitUnit, shape: tuple[int, ...], item_bits: float) -> npt.NDArray[np.int64]:
+    """Bytes of every block of a tensor as it is read, ``[blocks]``."""
     extent = shape[1 if unit.columns else 0]
     other = int(np.prod(shape)) // extent
     sizes = np.full(num_blocks(unit, shape), unit.size, np.int64)
     sizes[-1] = extent - unit.size * (len(sizes) - 1)
-    return sizes * other * item_bytes
+    return (sizes * (other * item_bits / 8)).astype(np.int64)
 
 
-def sum_values(values: npt.NDArray[np.generic], first_row: int, unit: SplitUnit) -> U64:
-    """The sums of what was read of a tensor: rows from ``first_row`` on, or columns from the start
-    of a block on. Sums of several reads of one block add up modulo 2^64."""
+def sum_values(values: npt.NDArray[np.generic], first_row: int, unit: SplitUnit, dtype: str) -> U64:
+    """The sums of what was read of a tensor of a dtype: rows from ``first_row`` on, or columns from
+    the start of a block on. Sums of several reads of one block add up modulo 2^64."""
+    source = block_source(dtype)
     if unit.columns:
-        return _native.content_sums(values, first_row, block_columns=unit.size)
-    return _native.content_sums(values, first_row, block_rows=unit.size)
+        return _native.content_sums(values, first_row, block_columns=unit.size, source=source)
+    return _native.content_sums(values, first_row, block_rows=unit.size, source=source)
 
 
 def sum_rows(source: TensorSource, name: str, rows: Range, unit: SplitUnit) -> tuple[int, U64]:
@@ -123,10 +124,10 @@ def sum_rows(source: TensorSource, name: str, rows: Range, unit: SplitUnit) -> t
         blocks = blocks_of(unit, rows)
     total = np.zeros(len(blocks), np.uint64)
     width = shape[1] if len(shape) == 2 else 1
-    count = max(1, _READ_BYTES // (4 * width))
+    count, dtype = max(1, _READ_BYTES // (4 * width)), source.dtype(name)
     for start in range(rows.start, rows.stop, count):
         some = Range(start=start, stop=min(start + count, rows.stop))
-        sums = sum_values(source.read(name, some), some.start, unit)
+        sums = sum_values(source.read(name, some), some.start, unit, dtype)
         at = 0 if unit.columns else some.start // unit.size - blocks.start
         total[at : at + len(sums)] += sums
     return blocks.start, total

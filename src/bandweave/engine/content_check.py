@@ -61,7 +61,7 @@ class _Run:
 @dataclass(kw_only=True)
 class _Tensor:
     unit: SplitUnit
-    item_bytes: int
+    item_bits: float
     runs: list[_Run] = field(default_factory=list)
 
 
@@ -105,13 +105,13 @@ class ContentCheck:
         """What a node says of its copy. ``ValueError`` where that makes no sense."""
         for one in report.blocks:
             shape = self._shapes.get(one.tensor)
-            if shape is None or one.item_bytes not in (1, 2, 4, 8) or not one.size:
+            if shape is None or not 0 < one.item_bits <= 64 or not one.size:
                 raise ValueError(f"it reports of a tensor {one.tensor[:80]!r}")
             unit = SplitUnit(columns=one.columns and len(shape) == 2, size=one.size)
             tensor = self._tensors.setdefault(
-                one.tensor, _Tensor(unit=unit, item_bytes=one.item_bytes)
+                one.tensor, _Tensor(unit=unit, item_bits=one.item_bits)
             )
-            if (tensor.unit, tensor.item_bytes) != (unit, one.item_bytes):
+            if (tensor.unit, tensor.item_bits) != (unit, one.item_bits):
                 raise ValueError(f"it reports other blocks of {one.tensor!r} than others do")
             tensor.runs.append(_run(node, one))
 
@@ -129,7 +129,7 @@ class ContentCheck:
         wrong: dict[tuple[int, str], list[str]] = defaultdict(list)
         compared = alone = 0
         for name, tensor in self._tensors.items():
-            sizes = block_bytes(tensor.unit, self._shapes[name], tensor.item_bytes)
+            sizes = block_bytes(tensor.unit, self._shapes[name], tensor.item_bits)
             known = reference.tensors.get(name)
             if known is not None and known.unit != tensor.unit:
                 known = None
@@ -257,7 +257,7 @@ class _OwnCopy:
 
     def _bytes(self, part: Part) -> int:
         columns = 1 if part.columns is None else len(part.columns)
-        return len(part.rows) * columns * self._folder.item_bytes(part.tensor)
+        return round(len(part.rows) * columns * self._folder.read_bits(part.tensor) / 8)
 
 
 def _run(node: int, one: BlockSums) -> _Run:

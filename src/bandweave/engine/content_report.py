@@ -50,7 +50,7 @@ def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> O
     same = compared = 0
     runs: list[BlockSums] = []
     for name, unit, first, sums in content.runs():
-        sizes = block_bytes(unit, folder.shape(name), folder.item_bytes(name))
+        sizes = block_bytes(unit, folder.shape(name), folder.read_bits(name))
         size = int(sizes[first : first + len(sums)].sum())
         expected = None if manifest is None else manifest.tensors.get(name)
         if expected is not None and expected.unit == unit:
@@ -70,7 +70,7 @@ def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> O
                 file=folder.file_name(name),
                 columns=unit.columns,
                 size=unit.size,
-                item_bytes=folder.item_bytes(name),
+                item_bits=folder.read_bits(name),
                 first=first,
                 sums=sums.astype(">u8").tobytes().hex(),
             )

@@ -67,7 +67,9 @@ BLOCK_TYPES: Mapping[str, BlockType] = {
         BlockType(
             name="q2_k", columns=256, stored_bytes=84, bits=2, minima=True, sub=16, scales=NIBBLES
         ),
-        BlockType(name="q3_k", columns=256, stored_bytes=110, bits=3, zero=4, sub=16, scales=SIGNED),
+        BlockType(
+            name="q3_k", columns=256, stored_bytes=110, bits=3, zero=4, sub=16, scales=SIGNED
+        ),
         BlockType(name="q4_k", columns=256, stored_bytes=144, bits=4, minima=True, scales=UNSIGNED),
         BlockType(name="q5_k", columns=256, stored_bytes=176, bits=5, minima=True, scales=UNSIGNED),
         BlockType(

@@ -25,7 +25,11 @@ F32 = npt.NDArray[np.float32]
 
 #: Bytes of a block of 32 weights of the types that run in formats that are not GGUF's alone, and
 #: the format that runs each as it is stored.
-_SHARED: Mapping[str, tuple[int, str]] = {"q4_0": (18, "q4"), "q8_0": (34, "q8"), "mxfp4": (17, "mxfp4")}
+_SHARED: Mapping[str, tuple[int, str]] = {
+    "q4_0": (18, "q4"),
+    "q8_0": (34, "q8"),
+    "mxfp4": (17, "mxfp4"),
+}
 
 #: The stored types by name: the weight format that runs each as it is stored.
 RUNS_AS: Mapping[str, str] = {

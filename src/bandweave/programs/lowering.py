@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from bandweave.models.cut import Cut
@@ -36,11 +37,18 @@ from bandweave.ranges import Range
 
 
 def lower(
-    graph: Graph, split: Split, node: int, *, layers: frozenset[int] | None = None
+    graph: Graph,
+    split: Split,
+    node: int,
+    *,
+    layers: frozenset[int] | None = None,
+    formats: Mapping[str, str] | None = None,
 ) -> Program:
     """The program of one node of a split; with ``layers`` only those of its layers, for who wants
-    to know what a node computes and knows which layers are alike."""
-    return Lowering(graph, split, split.shares[node]).run(_numbered(graph, layers))
+    to know what a node computes and knows which layers are alike. ``formats``: weight formats by
+    tensor, where not all have the same."""
+    lowering = Lowering(graph, split, split.shares[node], formats or {})
+    return lowering.run(_numbered(graph, layers))
 
 
 @lru_cache(16)
@@ -56,7 +64,10 @@ def _numbered(graph: Graph, layers: frozenset[int] | None) -> list[tuple[int, Gr
 class Lowering:
     """Walks the graph's operations and emits those that the node has a part in."""
 
-    def __init__(self, graph: Graph, split: Split, share: NodeShare) -> None:
+    def __init__(
+        self, graph: Graph, split: Split, share: NodeShare, formats: Mapping[str, str]
+    ) -> None:
+        self.formats = formats
         self.graph, self.spec, self.split, self.share = graph, graph.spec, split, share
         self.group = split.stages[share.stage]
         self.views: dict[str, View] = {}
@@ -133,27 +144,47 @@ class Lowering:
             return
         name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
         target = self.made.buffer(name, sum(widths))
-        offset, parts = 0, []
-        for value, weight, rows in zip(op.outputs, op.weights, own, strict=True):
+        offset, made = 0, []
+        for value, weight, bias, rows in zip(op.outputs, op.weights, op.biases, own, strict=True):
             self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
             offset += len(rows)
             columns = Range(start=0, stop=weight.shape[1])
-            parts.append(self.part(weight, rows, columns))
-        inputs = op.weights[0].shape[1]
-        self.made.weights[op.name] = Weight(
-            name=op.name, parts=tuple(parts), outputs=sum(widths), inputs=inputs, unit=inputs
+            made.append((self.part(weight, rows, columns), bias, self.views[value.name]))
+        # A matrix has one format; those of an operation may be stored in several.
+        runs = [
+            list(run)
+            for _, run in groupby(made, lambda one: self.formats.get(one[0].tensor, ""))
+            if any(view.width for *_, view in run)
+        ]
+        for run in runs:
+            full = op.name if len(runs) == 1 else f"{op.name}.{run[0][0].tensor}"
+            self._product(op, full, run, target)
+
+    def _product(
+        self,
+        op: GraphOp,
+        name: str,
+        run: Sequence[tuple[Part, WeightSpec | None, View]],
+        target: View,
+    ) -> None:
+        """Products of one input whose matrices are stacked; their outputs lie side by side."""
+        outputs, inputs = sum(view.width for *_, view in run), op.weights[0].shape[1]
+        self.made.weights[name] = Weight(
+            name=name,
+            parts=tuple(part for part, *_ in run),
+            outputs=outputs,
+            inputs=inputs,
+            unit=inputs,
+            format=self.formats.get(run[0][0].tensor, ""),
         )
         vector = None
-        if any(bias is not None for bias in op.biases):
-            vector = f"{op.name}.bias"
-            pieces = tuple(
-                self.part(bias, part.rows)
-                for bias, part in zip(op.biases, parts, strict=True)
-                if bias is not None
-            )
-            self.made.vectors[vector] = Vector(name=vector, parts=pieces, size=sum(widths))
+        if any(bias is not None for _, bias, _ in run):
+            vector = f"{name}.bias"
+            pieces = tuple(self.part(bias, part.rows) for part, bias, _ in run if bias is not None)
+            self.made.vectors[vector] = Vector(name=vector, parts=pieces, size=outputs)
+        out = replace(target, offset=run[0][2].offset, width=outputs)
         source = self.views[op.inputs[0].name]
-        self.made.op("linear", op.name, (source,), (target,), weight=op.name, vector=vector)
+        self.made.op("linear", name, (source,), (out,), weight=name, vector=vector)
 
     def _head_norm(self, op: GraphOp) -> None:
         if (view := self._own_view(op.inputs[0])) is not None:

@@ -21,6 +21,9 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, and what else the template knows (``tool_calls`` ...)."""
 
 _FILE, _CONFIG = "chat_template.jinja", "tokenizer_config.json"
+_KEY = "tokenizer.chat_template"
+_GGUF_REMEDY = "use a plain prompt"
+_FOLDER_REMEDY = "use a plain prompt, or put a chat_template.jinja there"
 _MOST_CHARACTERS = 64_000  # the longest template in use has some 30,000
 
 
@@ -64,8 +67,41 @@ class ChatTemplate:
         folder = Path(folder)
         source = read_text(folder / _FILE)
         if source is None:
-            source = _default_template(folder, read_object(folder / _CONFIG).get("chat_template"))
+            value = read_object(folder / _CONFIG).get("chat_template")
+            source = _default_template(printable(folder), value, _FOLDER_REMEDY)
         return cls(source, tokens=named_tokens(folder) if tokens is None else tokens, now=now)
+
+    @classmethod
+    def from_gguf(
+        cls,
+        metadata: Mapping[str, Any],
+        *,
+        tokens: Mapping[str, str] | None = None,
+        now: Callable[[], datetime] = datetime.now,
+        where: str = "the GGUF file",
+    ) -> ChatTemplate:
+        """The template called ``default`` of those in a GGUF file's metadata. ``tokens``: the
+        tokenizer's. ``where``: the file's name, printable. ``TextError`` where there is no
+        template, and where it is no text."""
+        source = metadata.get(_KEY)
+        named = {
+            key.removeprefix(f"{_KEY}."): value
+            for key, value in metadata.items()
+            if key.startswith(f"{_KEY}.")
+        }
+        if source is None:
+            source = _default_template(where, named or None, _GGUF_REMEDY)
+        if not isinstance(source, str) or not _is_unicode(source):
+            raise TextError(
+                f"{where}: {_KEY} is {shown(source)}, no text; download it again, or convert the "
+                "model again"
+            )
+        return cls(source, tokens=tokens, now=now)
+
+    @staticmethod
+    def is_in_gguf(metadata: Mapping[str, Any]) -> bool:
+        """Whether a GGUF file's metadata has a template, readable or not."""
+        return any(key == _KEY or key.startswith(f"{_KEY}.") for key in metadata)
 
     @staticmethod
     def is_in(folder: Path) -> bool:
@@ -123,15 +159,17 @@ def _why(error: Exception) -> str:
     return text[:300] or type(error).__name__
 
 
-def _default_template(folder: Path, value: Any) -> str:
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _default_template(name: str, value: Any, remedy: str) -> str:
     """The template called ``default`` of those in a config, or the only one."""
     if isinstance(value, str):
         return value
-    name = printable(folder)
     if value is None:
         raise TextError(
-            f"{name} has no chat template, as models have that were not trained to chat; use a "
-            "plain prompt, or put a chat_template.jinja there"
+            f"{name} has no chat template, as models have that were not trained to chat; {remedy}"
         )
     entries = value if isinstance(value, list) else []
     by_name = {

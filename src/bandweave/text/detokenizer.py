@@ -33,14 +33,19 @@ class ByteDetokenizer:
 
     ``token_bytes`` gives a token's bytes, none for one that is not shown. Invalid bytes become
     U+FFFD, one for each maximal part of a character, as in a decode of the whole answer.
+    ``drops_space``: whether a space that the answer starts with is none of its text.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
-        self._token_bytes = token_bytes
+    def __init__(self, token_bytes: Callable[[int], bytes], *, drops_space: bool = False) -> None:
+        self._token_bytes, self._drops_space = token_bytes, drops_space
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        return self._decoder.decode(self._token_bytes(token))
+        content = self._token_bytes(token)
+        if self._drops_space and content:
+            content = content.removeprefix(b" ")
+            self._drops_space = False
+        return self._decoder.decode(content)
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)

@@ -1,21 +1,23 @@
-"""Tokenizer: text to token ids and back, by the ``tokenizer.json`` of a model folder.
+"""Tokenizer: text to token ids and back, by the ``tokenizer.json`` of a model folder or the
+metadata of a GGUF file.
 
-Wraps the ``tokenizers`` library. Knows tokens and text; knows no arrays and no models.
+Knows tokens and text; knows no arrays and no models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import tokenizers
+from typing import Any
 
 from bandweave import files
 from bandweave.shown import printable
-from bandweave.text.byte_alphabet import byte_alphabet
+from bandweave.text.codec import Codec, LibraryCodec
 from bandweave.text.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from bandweave.text.files import TextError
-from bandweave.text.library import is_byte_level, library_errors, load_library
+from bandweave.text.gguf_codec import GgufCodec
+from bandweave.text.gguf_vocabulary import GgufVocabulary
+from bandweave.text.library import load_library
 from bandweave.text.special_tokens import add_special_tokens
 from bandweave.text.stream import TextStream
 
@@ -30,31 +32,28 @@ class Tokenizer:
     ``eos_token_ids``: sorted ids that end an answer. ``hidden_token_ids``: those and all others
     that are never text. ``bos_token_id``: the id that starts a text, or None. ``named_tokens``:
     ``bos_token``, ``eos_token`` and the like, by name, as text. ``size``: one more than the largest
-    id.
+    id. ``remarks``: sentences for the user on what the files leave open.
     """
 
     def __init__(
         self,
-        library: tokenizers.Tokenizer,
+        codec: Codec,
         *,
         eos_token_ids: Iterable[int] = (),
         hidden_token_ids: Iterable[int] = (),
         bos_token_id: int | None = None,
         named_tokens: Mapping[str, str] | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:
-        """``hidden_token_ids``: beside those that end an answer and those that the library calls
+        """``hidden_token_ids``: beside those that end an answer and those that the codec calls
         special."""
-        self._library = library
+        self._codec = codec
         self.eos_token_ids = tuple(sorted(set(eos_token_ids)))
         self.bos_token_id = bos_token_id
         self.named_tokens = dict(named_tokens or {})
-        self.size = 1 + max(library.get_vocab(with_added_tokens=True).values(), default=-1)
-        added = library.get_added_tokens_decoder()
-        special = (number for number, token in added.items() if token.special)
-        self.hidden_token_ids = frozenset((*self.eos_token_ids, *hidden_token_ids, *special))
-        self._byte_of: dict[str, int] | None = None
-        if is_byte_level(library):
-            self._byte_of = {text: byte for byte, text in enumerate(byte_alphabet())}
+        self.size = codec.size
+        self.remarks = tuple(remarks)
+        self.hidden_token_ids = frozenset((*self.eos_token_ids, *hidden_token_ids, *codec.special))
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, vocab_size: int | None = None) -> Tokenizer:
@@ -73,11 +72,28 @@ class Tokenizer:
         library = load_library(content, printable(path))
         special = add_special_tokens(library, folder, vocab_size)
         return cls(
-            library,
+            LibraryCodec(library),
             eos_token_ids=special.ends,
             hidden_token_ids=special.hidden,
             bos_token_id=special.bos,
             named_tokens=special.named,
+        )
+
+    @classmethod
+    def from_gguf(
+        cls, metadata: Mapping[str, Any], *, vocab_size: int | None = None, where: str
+    ) -> Tokenizer:
+        """The tokenizer of a GGUF file. ``metadata``: the file's, by key, with arrays in full;
+        bytes of a text that are no UTF-8 are lone surrogates (``surrogateescape``).
+        ``vocab_size``: of the model. ``where``: the file's name, printable. ``TextError`` where a
+        field is missing, damaged or not known."""
+        codec = GgufCodec(GgufVocabulary.read(metadata, vocab_size=vocab_size, where=where))
+        return cls(
+            codec,
+            eos_token_ids=codec.roles.ends,
+            bos_token_id=codec.roles.bos,
+            named_tokens=codec.roles.named,
+            remarks=codec.remarks,
         )
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
@@ -90,8 +106,7 @@ class Tokenizer:
             raise TextError(
                 f"the text has a lone surrogate at character {error.start}; it must be Unicode"
             ) from error
-        with library_errors("the text cannot be encoded"):
-            return self._library.encode(text, add_special_tokens=special_tokens).ids
+        return self._codec.encode(text, special_tokens=special_tokens)
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids; an id that has no token gives none. ``skip_special_tokens``: without
@@ -101,33 +116,37 @@ class Tokenizer:
                 raise TextError(f"{token} is no token id; ids are from 0 to {self.size - 1}")
         if skip_special_tokens:
             tokens = [token for token in tokens if token not in self.hidden_token_ids]
-        with library_errors("the answer's tokens cannot be decoded"):
-            return self._library.decode(list(tokens), skip_special_tokens=False)
+        return self._codec.decode(tokens)
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token by its name; None where there is no such token."""
-        return self._library.token_to_id(token)
+        return self._codec.token_to_id(token)
 
     def id_to_token(self, token: int) -> str | None:
         """The name of a token, in the vocabulary's own spelling; None where there is none."""
-        return self._library.id_to_token(token) if 0 <= token < 1 << 32 else None
+        return self._codec.id_to_token(token) if 0 <= token < 1 << 32 else None
 
     def detokenizer(
         self, *, skip_special_tokens: bool = True, prompt: Sequence[int] = ()
     ) -> Detokenizer:
-        """Decodes one answer token by token; exact and without decoding twice where the
-        vocabulary is byte-level.
+        """Decodes one answer token by token; exact and without decoding twice where every token
+        stands for bytes of its own.
 
         ``prompt``: the tokens that the answer goes on from, if it is one text with them: some
         vocabularies write a space before a word that the first word of a text does not get.
         """
-        if self._byte_of is None:
+        before = prompt[-_CONTEXT_TOKENS:]
+        if not self._codec.is_exact:
             return WindowDetokenizer(
                 lambda tokens: self.decode(tokens, skip_special_tokens=skip_special_tokens),
                 lambda token: skip_special_tokens and token in self.hidden_token_ids,
-                prompt[-_CONTEXT_TOKENS:],
+                before,
             )
-        return ByteDetokenizer(lambda token: self._token_bytes(token, skip_special_tokens))
+        goes_on = any(self._token_bytes(token, skip_special_tokens) for token in before)
+        return ByteDetokenizer(
+            lambda token: self._token_bytes(token, skip_special_tokens),
+            drops_space=self._codec.drops_space and not goes_on,
+        )
 
     def stream(self, stop: Sequence[str] = (), *, prompt: Sequence[int] = ()) -> TextStream:
         """The text of one answer as it grows, up to a stop string; ``prompt`` as in
@@ -139,12 +158,5 @@ class Tokenizer:
         return (self.id_to_token(token) or "") if token in self.hidden_token_ids else ""
 
     def _token_bytes(self, token: int, skip_special_tokens: bool) -> bytes:
-        """What the library's byte-level decoder makes of one token."""
-        content = self.id_to_token(token)
-        if content is None or (skip_special_tokens and token in self.hidden_token_ids):
-            return b""
-        assert self._byte_of is not None
-        try:
-            return bytes(self._byte_of[character] for character in content)
-        except KeyError:  # an added token, which is written as it reads
-            return content.encode()
+        hidden = skip_special_tokens and token in self.hidden_token_ids
+        return b"" if hidden else self._codec.token_bytes(token)

@@ -235,11 +235,12 @@ class _Loading:
     def read_vector(self, part: Part) -> npt.NDArray[np.float32]:
         """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
         stored = self._source.read(part.tensor, part.rows)
-        values = widen(stored)
+        dtype = self._source.dtype(part.tensor)
+        values = widen(stored, dtype)
         if not np.isfinite(values).all():
             raise CheckpointError(f"tensor {part.tensor} holds a NaN or an infinity")
         first = blocks_of(part.unit, part.rows).start
-        sums = sum_values(stored, part.rows.start, part.unit)
+        sums = sum_values(stored, part.rows.start, part.unit, dtype)
         self.content.learn(part.tensor, part.unit, self._source.shape(part.tensor), first, sums)
         return values.reshape(-1)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bandweave import _native
-from bandweave.checkpoints.source import CheckpointError, TensorSource
+from bandweave.checkpoints.source import READ_BITS, CheckpointError, TensorSource, block_source
 from bandweave.content.blocks import U64, blocks_of, sum_rows
 from bandweave.formats.packing import PANEL
 from bandweave.programs.program import Part, Weight
@@ -47,7 +47,13 @@ class Rows:
         values = source.read(part.tensor, part.rows, part.columns)
         blocks = (0, unit.size) if unit.columns else (unit.size, 0)
         try:
-            sums = self.matrix.pack(self.first_output, values, part.rows.start, *blocks)
+            sums = self.matrix.pack(
+                self.first_output,
+                values,
+                part.rows.start,
+                *blocks,
+                source=block_source(source.dtype(part.tensor)),
+            )
         except ValueError as error:
             raise CheckpointError(f"tensor {part.tensor} {error}") from error
         return Read(tensor=part.tensor, first=blocks_of(unit, part.along).start, sums=sums)
@@ -152,7 +158,8 @@ def stored_bytes(part: Part, source: TensorSource) -> int:
 def _row_bytes(part: Part, source: TensorSource) -> int:
     """In memory, of one row of a part as it is read."""
     assert part.columns is not None
-    return len(part.columns) * (4 if source.dtype(part.tensor) == "f32" else 2)
+    bits = READ_BITS.get(source.dtype(part.tensor)) or source.item_bits(part.tensor)
+    return max(1, int(len(part.columns) * bits / 8))
 
 
 def _rows(

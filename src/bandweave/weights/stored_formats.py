@@ -1,8 +1,9 @@
 """Stored formats: the weight format of each matrix where all run in what is nearest to how their
-checkpoint stores them. Reads no tensors.
+checkpoint stores them: blocks of a GGUF file as they are. Reads no tensors.
 
-Products of one operation have one format, which the graph decides and not a node's share of it: the
-widest of theirs, and in a mixture the widest of the routed experts', which a shared expert follows.
+The graph decides and not a node's share of it. Matrices that run together have one format: gate and
+up of an expert, and all experts of a layer. Where theirs differ it is the nearest one that all of
+them can be made into.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.formats.names import STORED
+from bandweave.formats.names import BLOCK_FORMATS, STORED
 from bandweave.models.graph import Graph, GraphOp
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
@@ -23,12 +24,17 @@ from bandweave.shown import printable
 #: What runs in the place of each kind of stored matrix.
 NEAREST: Mapping[str, str] = {
     "f64": "f32", "f32": "f32", "f16": "bf16", "bf16": "bf16", "fp8": "q8", "int8": "q8",
-    "mxfp4": "mxfp4", "int4": "q4", "int2": "q4",
+    "mxfp4": "mxfp4", "int4": "q4", "int2": "q4", "q4_0": "q4", "q8_0": "q8",
+    **{name: name for name in BLOCK_FORMATS},
 }  # fmt: skip
 
-_EXACT = (("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"))
+_EXACT = {
+    ("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"), ("q4_0", "q4"), ("q8_0", "q8"),
+    *((name, name) for name in BLOCK_FORMATS),
+}  # fmt: skip
 _NARROWEST_FIRST = ("mxfp4", "q4", "q8", "bf16", "f32")
 _SHARED = ".shared_expert."
+_EXPERTS = ("expert_linear", "expert_add", "expert_sum")  # whose matrices run together
 _NOT_PRODUCTS = ("embed", "route")  # rows that are read one by one; routers are always f32
 
 
@@ -42,12 +48,21 @@ def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
         )
     formats: dict[str, str] = {}
     for op in graph.ops:
-        names = _products(op)
-        decide = [name for name in names if _SHARED not in name] or names
-        nearest = {NEAREST[folder.stored_as(name)] for name in decide}
-        if nearest:
-            formats |= dict.fromkeys(names, max(nearest, key=_NARROWEST_FIRST.index))
+        nearest = {name: NEAREST[folder.stored_as(name)] for name in _products(op)}
+        if op.kind in _EXPERTS:
+            decide = {own for name, own in nearest.items() if _SHARED not in name}
+            nearest = dict.fromkeys(nearest, _common(decide or set(nearest.values())))
+        formats |= nearest
     return formats
+
+
+def _common(formats: set[str]) -> str:
+    """One format for all of them: theirs where it is one, else the widest, but none that nothing
+    can be made into."""
+    if len(formats) == 1:
+        return next(iter(formats))
+    made = {"q8" if one in BLOCK_FORMATS else one for one in formats}
+    return max(made, key=_NARROWEST_FIRST.index)
 
 
 def node_program(
@@ -55,10 +70,10 @@ def node_program(
 ) -> Program:
     """What a node computes, with the format of each of its matrices where ``weight_format`` is the
     stored one. ``CheckpointError`` as ``run_formats``."""
-    program = lower(graph, split, node)
     if weight_format != STORED:
-        return program
+        return lower(graph, split, node)
     formats = run_formats(folder, graph)
+    program = lower(graph, split, node, formats=formats)
     weights = {
         name: weight if weight.format else replace(weight, format=formats[weight.parts[0].tensor])
         for name, weight in program.weights.items()
@@ -74,7 +89,7 @@ def told(folder: Folder, graph: Graph) -> str:
         runs[folder.stored_as(name)].add(own)
     parts = []
     for kind in sorted(runs):
-        places = " or ".join(sorted(runs[kind], key=_NARROWEST_FIRST.index))
+        places = " or ".join(sorted(runs[kind]))
         exactly = all((kind, own) in _EXACT for own in runs[kind])
         parts.append(f"{kind} in {places}{' exactly' if exactly else ''}")
     return f"weights run in the format nearest to the stored one: {', '.join(parts)}"

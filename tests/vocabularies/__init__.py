@@ -1,0 +1,1 @@
+"""Vocabularies of GGUF files, compared with llama.cpp."""

@@ -1,0 +1,52 @@
+"""Texts that tokenizers stumble over, and the special tokens that some of them hold."""
+
+from __future__ import annotations
+
+CONTROL_TEXTS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|im|>")
+USER_DEFINED_TEXTS = ("<tool>", "  \n", "<|im_start|>user")
+
+TEXTS = (
+    "",
+    " ",
+    "\n",
+    "Hello world",
+    "a worldly one",
+    "two  12 spaces   345\n\n",
+    " Hello  World   again    ",
+    "\t\tif (x == 10) {\r\n\t\t\treturn -1;\r\n\t\t}\r\n",
+    "one\n\n\ntwo \n three\r\rfour\n",
+    "  \n \n\t \n   end of it   ",
+    "it's We'RE you'Ll I'M they'd he'S o'clock 'tis 's 've 'Ve'",
+    "HelloWorld helloWorld HTTPServer iPhone McDonald ABCdef ǅungla ÉcoleÉCOLE",
+    "1 12 123 1234 12345 3.14159 1,000,000 0x1F 2024-11-30 12:34:56",
+    "year2024abc 7up x2y3 ½ ²³ ٣٤٥ ⅷ ①② 四十二",
+    "!?!?... --- *** ==> <= >= != && || $5.00 +-*/ ~`^ @#%",
+    "(a[b]{c}) \"q\" 'q' «q» “q” ‘q’ a/b\\c a_b_c __init__",
+    "// comment/\n/path/to/file/\r\n!\n?\n.\r\n",
+    "你好世界,这是一个测试。中文字符123和english混合",
+    "日本語のテスト、カタカナとひらがな。ｶﾅ",
+    "안녕하세요 세계 ㄱㄴㄷ",
+    "Привет мир! Ελληνικά ΑΒΓ Հայերեն ქართული",
+    "مرحبا بالعالم، كيف الحال؟ שלום עולם",
+    "हिन्दी में नमस्ते। বাংলা ภาษาไทย ខ្មែរ",
+    "e\u0301cole n\u0303 a\u0308\u0323 \u0301x \u0300 Z\u0351\u036b\u0343alg\u030do",
+    "🎉🎊 👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇩🇪 x🎉y 🎉123",
+    "a\u00a0b\u2003c\u3000d\u2028e\u2029f\u0085g\u200bh\u2060i\ufeffj",
+    "\u00a0 \u00a0x \u3000\u3000y\u2003\n",
+    "nul\x00in\x01the\x1bmiddle\x7fof",
+    "\ue000\uf8ff private \U000f0000 use",
+    "\ufffd \ufffe replacement \u00ad soft",
+    "ß ſ İ ı ﬁ ǆ ª º µ Å 𝔸𝕓 𝟘𝟙 ⁵ Ⅳ",
+    "                                        forty spaces before",
+    "tabs\t\t\t\tand        spaces\t \t mixed \t",
+    "a" * 70 + "9" * 20 + "-" * 30 + " " * 20,
+    "https://example.org/a?b=c&d=%20#e user.name+tag@mail.example",
+    "def f(x):\n    return {'a': [1, 2.5e-3]}  # done\n\n\nclass A: pass\n",
+    "<s>",
+    "<s>glued</s>to<|im_end|>text",
+    "<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n",
+    "x <|im_end|> y  <|im_end|>  z<|im_end|>",
+    "<|im_start|> <|im|><|im<|im_end|>|> <tool>call</tool>",
+    "a  \n b  \n\n  \n",
+    "mixed世界and🎉 then1234中文56 'S end\u0301 x\u200d",
+)
