@@ -81,7 +81,11 @@ def workers(cable: Cable, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]
                 cable.command(end, *arguments),
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "BANDWEAVE_ISA": variant},
+                env={
+                    **os.environ,
+                    "BANDWEAVE_ISA": variant,
+                    "BANDWEAVE_DOWNLOADS": str(tmp_path / f"downloads {end}"),
+                },
             )
         )
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -22,11 +21,9 @@ from bandweave.checkpoints.byte_file import LocalFile, open_file
 from bandweave.checkpoints.have import Have, mark_of, sidecar_of
 from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.cli.cache import command as cache_command
 from bandweave.cli.pull import command as pull_command
-from bandweave.hub import patience
 from bandweave.hub.known_names import known_as
 from bandweave.hub.names import HubName, parse_name
 from bandweave.hub.pull import pull
@@ -35,35 +32,17 @@ from bandweave.hub.resolve import resolve_model
 from bandweave.hub.service import service
 from bandweave.hub.store import Store, hub_name
 from tests.helpers.command import bandweave, environment
-from tests.helpers.hub_server import TOKEN, Hub, run_hub, shards_of
+from tests.helpers.hub_server import TOKEN, Hub, hub_of_the_test, shards_of, weights
 
 REPO = "org/Some-Model"
 ASK = ("--prompt", "What is 17 + 25?", "--max-tokens", "8", "--json")
 
 
-def weights(size: int, seed: int = 0) -> bytes:
-    """A safetensors file of one tensor of so many random bytes."""
-    return encode_header([("w", "U8", [size])]) + random.Random(seed).randbytes(size)
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub that this process, and the commands that it starts, find; with one small model."""
-    with run_hub() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-        monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.01)
-        for name, value in running.variables.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("BANDWEAVE_DOWNLOADS", str(tmp_path / "downloads"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with hub_of_the_test(monkeypatch, tmp_path) as running:
         running.add(REPO, {"config.json": b'{"a": 1}', "model.safetensors": weights(300_000)})
-        service.cache_clear()
         yield running
-        service.cache_clear()
 
 
 def stored(hub: Hub, name: str = "model.safetensors", repo: str = REPO) -> bytes:

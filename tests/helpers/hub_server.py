@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
 import re
 import threading
 import time
@@ -18,6 +19,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
+from bandweave.hub import patience
+from bandweave.hub.service import service
 
 TOKEN = "hf_" + "t" * 34
 _LARGE = (".safetensors", ".gguf")
@@ -118,6 +127,31 @@ def run_hub(host: str = "127.0.0.1") -> Iterator[Hub]:
         for server in servers:
             server.shutdown()
             server.server_close()
+
+
+@contextlib.contextmanager
+def hub_of_the_test(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """A hub that this process, and the commands that it starts, find; they keep what they get of it
+    in ``folder``."""
+    with run_hub() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf" / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "hf" / "token"))
+        monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.01)
+        for name, value in running.variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+        monkeypatch.setenv("BANDWEAVE_DOWNLOADS", str(folder / "downloads"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        service.cache_clear()
+        yield running
+    service.cache_clear()
+
+
+def weights(size: int, seed: int = 0) -> bytes:
+    """A safetensors file of one tensor of so many random bytes."""
+    return encode_header([("w", "U8", [size])]) + random.Random(seed).randbytes(size)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -285,10 +319,6 @@ def _git(content: bytes) -> str:
 
 def shards_of(folder: Path, count: int) -> dict[str, bytes]:
     """The files of a model folder, its weights cut into so many files with an index."""
-    import numpy as np
-
-    from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
-
     files = {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix == ".json"}
     whole = SafetensorsFile.open(folder / "model.safetensors")
     try:
