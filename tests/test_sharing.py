@@ -76,7 +76,6 @@ def test_frames_are_checked() -> None:
 
 def test_a_peer_gives_ranges_of_its_files_and_no_others(tmp_path: Path) -> None:
     content = (demo_folder() / "model.safetensors").read_bytes()
-    (demo_folder().parent / "elsewhere").exists()
     with Folder.open(demo_folder()) as folder, serving(folder) as (_, peer):
         listing = peer.listing(5.0)
         assert listing["weights"]["model.safetensors"][:2] == [len(content), True]
