@@ -22,6 +22,7 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.hub.resolve import resolve_model
 from bandweave.sharing.copy import copy_folder, known_copy
 from bandweave.sharing.frames import FramesError, receive_frame, send_frame
+from bandweave.sharing.givers import giver
 from bandweave.sharing.peer import Peer, PeerError
 from bandweave.sharing.routes import Neighbour, Routes
 from bandweave.sharing.server import FileServer
@@ -162,16 +163,19 @@ def test_a_copy_is_made_of_what_a_peer_has(tmp_path: Path, monkeypatch: pytest.M
         path = copy_folder(peer, "/there/demo", fingerprint)
         assert path == known_copy("/there/demo", fingerprint)
         assert path.parent.name == "copies--demo"
-        with Folder.open(path) as copy:
+        with giver(peer), Folder.open(path) as copy:
             assert copy.layout_fingerprint().fits(fingerprint) and not copy.whole
             (file,) = copy.byte_files.values()
             assert isinstance(file, PartialFile)
+            everything = range(file.have.num_units)
+            file.ensure(range(0, file.have.num_units // 2))
+        with Folder.open(path) as copy:  # whose header has come
+            (file,) = copy.byte_files.values()
+            assert isinstance(file, PartialFile)
             with pytest.raises(ValueError, match="no machine that has it is asked now"):
-                file.ensure(range(file.have.num_units))
-            file.route = lambda units: [
-                (units, lambda start, stop: peer.fetch("model.safetensors", start, stop))
-            ]
-            file.ensure(range(file.have.num_units))
+                file.ensure(everything)
+            with giver(peer):
+                file.ensure(everything)
         assert (path / "model.safetensors").read_bytes() == (
             demo_folder() / "model.safetensors"
         ).read_bytes()

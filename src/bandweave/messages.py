@@ -79,13 +79,13 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A node lives and loads: bytes of the checkpoint that are done, and in all, and how many have
-    come from other machines for that."""
+    """A node lives and loads: bytes of the checkpoint that are done, and in all; ``moved`` grows
+    while they come from other machines."""
 
     TYPE: ClassVar[str] = "progress"
     done: int
     total: int
-    fetched: int = 0
+    moved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

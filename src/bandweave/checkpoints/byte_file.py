@@ -51,6 +51,11 @@ class ByteFile(Readable, Protocol):
         """How much of it has come from elsewhere since it was opened."""
         ...
 
+    @property
+    def moved(self) -> int:
+        """Grows while bytes come from elsewhere, or what has come is compared."""
+        ...
+
     def key(self, header_sha256: bytes) -> str:
         """64 hexadecimal digits for this very file, with a header of that digest, which no other
         file has, nor this one once it holds something else; empty where that cannot be told."""
@@ -70,7 +75,7 @@ class LocalFile:
     identity: FileIdentity
     descriptor: int
 
-    whole, fetched_bytes = True, 0
+    whole, fetched_bytes, moved = True, 0, 0
 
     @classmethod
     def open(cls, path: Path) -> LocalFile:

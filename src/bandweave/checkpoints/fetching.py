@@ -31,16 +31,14 @@ class Fetcher(Protocol):
 
 
 #: ``module:function`` of what makes the fetcher of a file, by the kind of its origin.
-_MAKERS: Mapping[str, str] = {"hub": "bandweave.hub.range_fetcher:range_fetcher"}
+_MAKERS: Mapping[str, str] = {
+    "hub": "bandweave.hub.range_fetcher:range_fetcher",
+    PEER: "bandweave.sharing.givers:peer_fetcher",
+}
 
 
 def open_fetcher(origin: Origin) -> Fetcher:
     """What brings the rest of a file."""
-    if origin.kind == PEER:
-        raise CheckpointError(
-            f"{origin.path} of {origin.repo} is not whole on this machine, and no machine that has "
-            "it is asked now; use it with --hosts from the machine that it came from"
-        )
     if origin.kind not in _MAKERS:
         raise CheckpointError(
             f"{origin.path} is to come from {shown(origin.kind)}, which this version does not know"

@@ -202,6 +202,11 @@ class Folder:
         """How much of them has come from elsewhere since the folder was opened."""
         return sum(file.file.fetched_bytes for file in self._files.values())
 
+    @property
+    def moved(self) -> int:
+        """Grows while bytes come from elsewhere, or what has come is compared."""
+        return sum(file.file.moved for file in self._files.values())
+
     def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
         """Fills ``target`` from a weight file, whatever is there."""
         self._files[file].read_into(target, offset)

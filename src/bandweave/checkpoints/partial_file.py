@@ -58,7 +58,7 @@ class PartialFile:
         self._stopped = False
         self.route: Route | None = None  # other machines that may have it, or will
         self._lock = threading.Lock()
-        self.fetched_bytes = 0  # by this opening of it
+        self.fetched_bytes = self.moved = 0  # by this opening of it
 
     @classmethod
     def open(cls, path: Path, make: Callable[[Origin], Fetcher] = open_fetcher) -> PartialFile:
@@ -228,6 +228,7 @@ class PartialFile:
                     raise CheckpointError(f"{printable(self.path)}: fetching was ended")
                 with self._lock:
                     self.fetched_bytes += len(piece)
+                    self.moved += len(piece)
                 if position - synced >= _SYNC_BYTES:
                     keep()
         finally:
@@ -282,6 +283,8 @@ class PartialFile:
             part = buffer[: min(len(buffer), self.size - start)]
             self._pread(part, start)
             digest.update(part)
+            with self._lock:
+                self.moved += len(part)
         return digest.hexdigest()
 
     def _pread(self, target: memoryview, offset: int) -> None:

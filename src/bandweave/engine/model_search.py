@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.folder import Fingerprint, Folder
+from bandweave.checkpoints.gguf_model import is_gguf
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.sharing.peer import Peer, PeerError
 
@@ -34,7 +36,7 @@ def find_model(
     damaged: Exception | None = None
     for path in _candidates(given, roots, log):
         try:
-            if not (path / layout.CONFIG).is_file():
+            if not (path.is_file() if is_gguf(path) else (path / layout.CONFIG).is_file()):
                 continue
             if _is_copy(path, fingerprint):
                 return path
@@ -98,9 +100,10 @@ def _from_peer(
 
 def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
     """Reads no more of a folder than it takes to tell: of another model the config alone."""
-    config = layout.read_json(layout.require_config(path))[1]
-    if hashlib.sha256(config).hexdigest() != fingerprint.config:
-        return False
+    if not is_gguf(path):
+        config = layout.read_json(layout.require_config(path))[1]
+        if hashlib.sha256(config).hexdigest() != fingerprint.config:
+            return False
     with Folder.open(path) as folder:
         if not folder.layout_fingerprint().fits(fingerprint):
             return False
@@ -109,8 +112,12 @@ def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
 
 def _candidates(given: Path, roots: Sequence[Path], log: Callable[[str], None]) -> Iterator[Path]:
     """The controller's path, then the roots and what is directly below them, the model's namesake
-    first: another may hold the same layout."""
+    first: another may hold the same layout. A GGUF file may lie in a folder there, too."""
     yield given
+    if is_gguf(given):
+        for root in roots:
+            yield from (root / given.name, *sorted(root.glob(f"*/{glob.escape(given.name)}")))
+        return
     for root in roots:
         inside = []
         try:

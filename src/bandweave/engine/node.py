@@ -109,7 +109,7 @@ class _Node:
         the session is over."""
         with LoadingPulse(self._channel) as pulse:
             held = self._find(assignment)
-            pulse.fetched = lambda: held.folder.fetched_bytes
+            pulse.moved = lambda: held.folder.moved
             if self._weights is not None and not _alike(self._held, held):
                 self._weights = None
             self._held = held
@@ -134,7 +134,7 @@ class _Node:
         """Takes part in a generation with the share that is held; False where the session is
         over."""
         with LoadingPulse(self._channel) as pulse:
-            pulse.fetched = lambda: held.folder.fetched_bytes
+            pulse.moved = lambda: held.folder.moved
             loop = self._enter(held, join, pulse)
         return loop is None or self._take_part(loop)
 

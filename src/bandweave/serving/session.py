@@ -167,13 +167,14 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
     Errors are those of ``Folder.open``, ``Tokenizer.from_folder`` and ``Engine.start``.
     """
     # Workers have the weights; to give the command config and tokenizer will do.
-    with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
+    said: list[str] = []
+    with Folder.open(resolve_model(model, said.append), weights=not options.hosts) as folder:
         tokenizer = Tokenizer.from_folder(folder.path, vocab_size=folder.spec.vocab_size)
         template = None
         if ChatTemplate.is_in(folder.path):
             template = ChatTemplate.from_folder(folder.path, tokens=tokenizer.named_tokens)
         start = time.perf_counter()
-        with start_engine(model, folder, options, watch) as engine:
+        with start_engine(model, folder, options, watch, said) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -186,10 +187,17 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
 
 
 def start_engine(
-    name: str, folder: Folder, options: EngineOptions, watch: Watch = unwatched
+    name: str,
+    folder: Folder,
+    options: EngineOptions,
+    watch: Watch = unwatched,
+    remarks: Sequence[str] = (),
 ) -> Engine:
-    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
+    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile.
+    ``remarks``: what is to be said before."""
     with watch(name, len(options.shares)) as watcher:
+        for remark in remarks:
+            watcher.remark(remark)
         options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
         if options.run.context is None and spec.run_length < min(

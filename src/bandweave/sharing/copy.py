@@ -11,19 +11,18 @@ from typing import Any
 from bandweave.checkpoints.fetching import PEER
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.checkpoints.have import Origin, make_partial, sidecar_of
-from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.environment import read_environment
-from bandweave.hub.store import Record, check_store, write_record
+from bandweave.hub.store import Record, check_store, read_record, write_record
 from bandweave.sharing.peer import Peer, PeerError
 
 OWNER = "copies"  # in the place of an organisation of the hub
-_MOST_SMALL, _MOST_HEADER = 256_000_000, 128_000_000
+_MOST_SMALL = 256_000_000
 _LISTING_SECONDS = 5.0
 
 
 def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
-    """The folder, whose weights have their headers; ``PeerError`` where the peer has none of this
-    model, and ``OSError`` where there is no room. ``model``: its path there, for a name."""
+    """The folder, or the GGUF file in it; ``PeerError`` where the peer has none of this model, and
+    ``OSError`` where there is no room. ``model``: its path there, for a name."""
     listing = peer.listing(_LISTING_SECONDS)
     headers = listing.get("headers")
     if listing.get("config") != fingerprint.config or not isinstance(headers, str) or not headers:
@@ -46,35 +45,23 @@ def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
             make_partial(path, Origin(kind=PEER, endpoint=peer.name, repo=repo, size=size,
                                       commit=headers[:40], path=name,
                                       etag=f"{headers}/{name}"))  # fmt: skip
-    write_record(folder, Record(endpoint=peer.name, repo=repo, commit=headers[:40], starts=("",)))
-    for name in weights:
-        _read_header(peer, folder / name, name)
-    return folder
+    start = listing.get("start")
+    start = start if isinstance(start, str) and start in weights else ""
+    write_record(
+        folder, Record(endpoint=peer.name, repo=repo, commit=headers[:40], starts=(start,))
+    )
+    return folder / start if start else folder
 
 
 def known_copy(model: str, fingerprint: Fingerprint) -> Path | None:
-    """The folder where a copy was begun, or lies whole."""
+    """The folder or file where a copy was begun, or lies whole."""
     downloads = read_environment().downloads
     if downloads is None or not fingerprint.headers:
         return None
     repo = f"{OWNER}/{_plain(Path(model).name)}"
     folder = check_store(downloads).folder(repo, fingerprint.headers[:40])
-    return folder if folder.is_dir() else None
-
-
-def _read_header(peer: Peer, path: Path, name: str) -> None:
-    """Fetches a file's header while there is somebody to ask."""
-    if not sidecar_of(path).exists():
-        return
-    file = PartialFile.open(path)
-    try:
-        file.route = lambda units: [(units, lambda start, stop: peer.fetch(name, start, stop))]
-        length = bytearray(min(8, file.size))
-        file.read_into(memoryview(length), 0)
-        stop = min(8 + int.from_bytes(length, "little"), file.size, _MOST_HEADER)
-        file.ensure(file.have.units(0, stop))
-    finally:
-        file.close()
+    record = read_record(folder)
+    return None if record is None else folder / record.starts[0]
 
 
 def _sizes(listing: Mapping[str, Any], kind: str, most: int) -> dict[str, int]:

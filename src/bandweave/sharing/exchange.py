@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 from bandweave.checkpoints.folder import Folder
@@ -19,6 +20,7 @@ from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import connect
 from bandweave.handshake.hello import NO_NODE, Hello
 from bandweave.mesh.address import Address
+from bandweave.sharing.givers import giver
 from bandweave.sharing.peer import Peer
 from bandweave.sharing.routes import Neighbour, Routes
 from bandweave.sharing.server import FileServer, store_id
@@ -43,6 +45,8 @@ class FileExchange:
         self._unserved: list[socket.socket] = []
         self._neighbours: list[Neighbour] = []
         self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._stack.enter_context(giver(self.controller))
         arrivals.serve_files(self._arrived)
 
     def serve(self, folder: Folder) -> None:
@@ -111,6 +115,7 @@ class FileExchange:
     def close(self) -> None:
         """Ends all connections."""
         self.leave()
+        self._stack.close()
         self.controller.close()
         self._stop_server()
         for sock in self._unserved:

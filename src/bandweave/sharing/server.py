@@ -91,10 +91,7 @@ class FileServer:
             send_frame(sock, {"type": "failed", "reason": str(error)})
 
     def _listing(self) -> dict[str, Any]:
-        weights = {
-            name: [file.size, file.whole, file.key(b"").encode().hex() if file.whole else ""]
-            for name, file in self._folder.byte_files.items()
-        }
+        weights = {name: [file.size, file.whole] for name, file in self._folder.byte_files.items()}
         small = {path.name: path.stat().st_size for path in _small(self._folder.path)}
         fingerprint = self._folder.layout_fingerprint()
         return {
@@ -102,6 +99,7 @@ class FileServer:
             "store": self.store,
             "weights": weights,
             "small": small,
+            "start": "" if self._folder.path.is_dir() else self._folder.path.name,
             "config": fingerprint.config,
             "headers": fingerprint.headers,
         }
