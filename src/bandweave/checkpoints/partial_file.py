@@ -55,7 +55,6 @@ class PartialFile:
         self._descriptor, self._make = descriptor, make
         self._checked = np.zeros(have.num_units, np.bool_)
         self._fetcher: Fetcher | None = None
-        self._stopped = False
         self.route: Route | None = None  # other machines that may have it, or will
         self._lock = threading.Lock()
         self.fetched_bytes = self.moved = 0  # by this opening of it
@@ -134,7 +133,7 @@ class PartialFile:
         """Fetches what is missing of the units, and waits for what others fetch; ``direct``: from
         the file's origin, whatever ``route`` says. ``CheckpointError`` where some cannot be
         had."""
-        fetched = False
+        fetched, stop = False, threading.Event()
         while missing := self.have.missing(units):
             most = max(1, REQUEST_BYTES // self.have.unit)
             route = None if direct else self.route
@@ -145,14 +144,14 @@ class PartialFile:
                 for start in range(some.start, some.stop, most)
             ]
             if len(pieces) == 1:
-                got = [self._fill(*pieces[0])]
+                got = [self._fill(*pieces[0], stop)]
             else:
                 with ThreadPoolExecutor(min(len(pieces), CONNECTIONS)) as pool:
-                    tasks = [pool.submit(self._fill, *piece) for piece in pieces]
+                    tasks = [pool.submit(self._fill, *piece, stop) for piece in pieces]
                     try:
                         got = [task.result() for task in tasks]
                     except BaseException:
-                        self._stopped = True
+                        stop.set()  # what one of them meets ends the others, too
                         pool.shutdown(cancel_futures=True)
                         raise
             fetched = fetched or any(got)
@@ -184,7 +183,7 @@ class PartialFile:
                 partial.rename(mark)
                 self.have.path.unlink()
 
-    def _fill(self, units: range, source: Source | None) -> bool:
+    def _fill(self, units: range, source: Source | None, stop: threading.Event) -> bool:
         """Fetches units that are all missing, from their origin where another ``source`` fails;
         False where somebody else does."""
         with self.have.claim(units) as mine:
@@ -193,14 +192,14 @@ class PartialFile:
             if source is not None:
                 with contextlib.suppress(CheckpointError):
                     for run in self.have.missing(units):
-                        self._fetch(run, source)
+                        self._fetch(run, source, stop)
             if missing := self.have.missing(units):
                 own = self._open_fetcher().fetch
                 for run in missing:
-                    self._fetch(run, own)
+                    self._fetch(run, own, stop)
         return True
 
-    def _fetch(self, units: range, source: Source) -> None:
+    def _fetch(self, units: range, source: Source, stop: threading.Event) -> None:
         unit, wanted = self.have.unit, self.have.bytes(units)
         first, crcs, crc, position, synced = units.start, [], 0, wanted.start, wanted.start
 
@@ -224,7 +223,7 @@ class PartialFile:
                     if len(some) == room:
                         crcs.append(crc)
                         crc = 0
-                if self._stopped:
+                if stop.is_set():
                     raise CheckpointError(f"{printable(self.path)}: fetching was ended")
                 with self._lock:
                     self.fetched_bytes += len(piece)
