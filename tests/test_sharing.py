@@ -194,11 +194,11 @@ def test_a_machine_that_cannot_reach_the_hub_gets_its_part_elsewhere(
     with Folder.open(path) as folder, serving(folder, 3) as (_, peer), giver(peer):
         fingerprint, name = folder.fingerprint(), hub_name(path)
         monkeypatch.setenv("BANDWEAVE_DOWNLOADS", str(tmp_path / "other"))
-        constants.HF_HUB_OFFLINE = True  # the hub of the test puts it back
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         said: list[str] = []
         with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set"):
             find_model("/there", fingerprint, [], said.append, hub=name)
-        constants.HF_HUB_OFFLINE = False
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         hub.repositories["org/demo"].gated = True
         with pytest.raises(ValueError, match="accept them at"):
             find_model("/there", fingerprint, [], said.append, hub=name)

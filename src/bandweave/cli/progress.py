@@ -39,12 +39,11 @@ class LoadingBar:
         self._hint.daemon = True
         self._hint.start()
 
-    def update(self, done: int, total: int) -> None:
-        """Bytes done and in all."""
+    def update(self, done: int, total: int, detail: str = "") -> None:
+        """Bytes done and in all; ``detail`` follows what is waited for."""
         self.close()
-        self._progress.update(
-            self._task, description=self._what, completed=done, total=max(1, total)
-        )
+        words = self._what + detail
+        self._progress.update(self._task, description=words, completed=done, total=max(1, total))
 
     def close(self) -> None:
         """Gives no more hints."""
