@@ -374,6 +374,19 @@ def test_choosing_among_gguf_files(hub: Hub) -> None:
         resolve_model("org/pickle")
 
 
+def test_the_index_says_which_weight_files_there_are(hub: Hub) -> None:
+    index = {"weight_map": {"a": "model-00001-of-000002.safetensors", "b": "last.safetensors"}}
+    files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()}
+    named = {name: weights(100) for name in index["weight_map"].values()}
+    hub.add("org/odd", {**files, **named, "consolidated.safetensors": weights(50)})
+    found = {path.name for path in resolve_model("org/odd").glob("*.safetensors")}
+    assert found == set(named)
+    named.pop("last.safetensors")
+    hub.add("org/short", {**files, **named})
+    with pytest.raises(HubError, match="lacks 1 of the 2 weight files"):
+        resolve_model("org/short")
+
+
 def test_no_name_of_the_hub_leaves_the_folder(hub: Hub) -> None:
     hub.add("org/evil", {"config.json": b"{}", "model.safetensors": weights(10),
                          "../../tokenizer.json": b"{}", "/tmp/config.json": b"{}"})  # fmt: skip

@@ -9,7 +9,6 @@ from bandweave.cli import output
 from bandweave.serving.watcher import Watcher
 from bandweave.shown import printable
 
-
 _MOST_NODES = 4  # whose progress a line has room for
 
 

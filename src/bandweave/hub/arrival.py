@@ -11,8 +11,10 @@ import hashlib
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from bandweave.checkpoints import layout
 from bandweave.checkpoints.have import Have, Origin, make_partial, sidecar_of
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
@@ -27,8 +29,11 @@ KIND = "hub"
 _AT_ONCE = 8
 
 
-def arrive(hub: Service, store: Store, listing: Listing, selection: Selection) -> Path:
-    """The folder, made or completed. ``HubError`` and ``OSError`` where that cannot be."""
+def arrive(
+    hub: Service, store: Store, listing: Listing, selection: Selection
+) -> tuple[Path, Selection]:
+    """The folder, made or completed, and what was selected as its index has it. ``HubError`` and
+    ``OSError`` where that cannot be."""
     folder = store.folder(listing.repo, listing.commit)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +41,7 @@ def arrive(hub: Service, store: Store, listing: Listing, selection: Selection) -
             tasks = [pool.submit(_bring, hub, folder, listing, one) for one in selection.small]
             for task in tasks:
                 task.result()
+        selection = _as_indexed(folder, listing, selection)
         for file in selection.weights:
             _place(hub, store, folder, listing, file)
         write_record(
@@ -53,7 +59,22 @@ def arrive(hub: Service, store: Store, listing: Listing, selection: Selection) -
             "a folder with room"
         ) from error
     _read_headers(folder, selection)
-    return folder
+    return folder, selection
+
+
+def _as_indexed(folder: Path, listing: Listing, selection: Selection) -> Selection:
+    """With the weight files that the model's index names: a repository may hold others."""
+    index = folder / layout.INDEX
+    if selection.start or layout.SINGLE in listing.files or not index.is_file():
+        return selection
+    names = layout.indexed_files(folder)
+    missing = [name for name in names if name not in listing.files]
+    if missing:
+        raise HubError(
+            f"{listing.repo} lacks {len(missing)} of the {len(names)} weight files that its index "
+            f"names, the first is {printable(missing[0])}; choose another revision or model"
+        )
+    return replace(selection, weights=tuple(listing.files[name] for name in names))
 
 
 def _bring(hub: Service, folder: Path, listing: Listing, file: RemoteFile) -> None:

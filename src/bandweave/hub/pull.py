@@ -44,7 +44,7 @@ def pull(name: HubName, on_progress: OnProgress = lambda done, total: None) -> P
     started = time.monotonic()
     store = check_store(read_environment().downloads)
     listing, selection, found = find(name)
-    folder = arrive(service(), store, listing, selection)
+    folder, selection = arrive(service(), store, listing, selection)
     store.remember(found, listing.commit)
     store.remember(name, listing.commit)
     total = selection.num_bytes

@@ -79,7 +79,7 @@ def fetch_folder(name: HubName, say: Say = lambda sentence: None) -> Path:
         return here
     try:
         listing, selection, found = find(name)
-        path = arrive(service(), store, listing, selection)
+        path, selection = arrive(service(), store, listing, selection)
         store.remember(found, listing.commit)
         store.remember(name, listing.commit)
     except Unreachable as error:

@@ -25,6 +25,7 @@ _SMALL = re.compile(
 )
 _MOST_SMALL_BYTES = 256_000_000
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
+_ANY = re.compile(r"[^/]+\.safetensors", re.ASCII)
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf", re.IGNORECASE)
 _QUANT = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d_(?:\d|[KN][A-Z]*)(?:_[A-Z]+)*|TQ\d_0|MXFP4(?:_MOE)?|BF16"
@@ -107,7 +108,8 @@ def _safetensors(listing: Listing) -> tuple[RemoteFile, ...]:
     files = listing.files
     if layout.SINGLE in files:
         return (files[layout.SINGLE],)
-    return tuple(file for path, file in sorted(files.items()) if _SHARD.fullmatch(path))
+    shard = _ANY if layout.INDEX in files else _SHARD  # the index says which ones, once it is here
+    return tuple(file for path, file in sorted(files.items()) if shard.fullmatch(path))
 
 
 def _parts_of(listing: Listing, name: HubName) -> tuple[RemoteFile, ...]:
