@@ -139,6 +139,7 @@ def hub_of_the_test(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[H
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf" / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "hf" / "token"))
         monkeypatch.setattr(patience, "_FIRST_PAUSE", 0.01)
+        monkeypatch.setattr(patience, "TRIES", 6)
         for name, value in running.variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("HF_HOME", str(folder / "hf"))

@@ -7,7 +7,7 @@ import time
 
 from bandweave.hub.refusals import HubError
 
-TRIES = 6  # without any progress
+TRIES = 10  # without any progress: for the better part of a minute where nobody answers at all
 LONGEST_WAIT = 310.0  # seconds that a hub may ask for: its windows have five minutes
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.3, 8.0
 
@@ -22,10 +22,10 @@ class Patience:
         """All tries again."""
         self._left, self._pause = TRIES, _FIRST_PAUSE
 
-    def wait(self, error: HubError, seconds: float | None = None) -> None:
+    def wait(self, error: HubError, seconds: float | None = None, *, cost: int = 1) -> None:
         """Sleeps before the next try, as long as the other side asks; raises ``error`` where there
-        is to be none."""
-        self._left -= 1
+        is to be none. ``cost``: how many tries this one was."""
+        self._left -= cost
         if self._left <= 0 or (seconds or 0.0) > LONGEST_WAIT:
             raise error
         if seconds is None:

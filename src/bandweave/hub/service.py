@@ -23,6 +23,7 @@ MOST_CONNECTIONS = 16  # of this process at a time
 _TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_HOPS = 5
+_SILENT_COST = 3  # of patience, where a question gets no answer: each may take ten seconds
 
 
 class Service:
@@ -91,7 +92,7 @@ class Service:
                             raise HubError(f"{url} has more than {most} bytes; is that right?")
                     return bytes(content)
             except self._transport_error as error:
-                patience.wait(self.unreachable(error))
+                patience.wait(self.unreachable(error), cost=_SILENT_COST)
 
     def ask_json(self, url: str, subject: Subject, *, most: int) -> dict[str, Any]:
         """The JSON object behind an address of the hub."""
@@ -122,7 +123,7 @@ class Service:
             try:
                 response = self.send(method, url)
             except self._transport_error as error:
-                patience.wait(self.unreachable(error))
+                patience.wait(self.unreachable(error), cost=_SILENT_COST)
                 continue
             with contextlib.closing(response):
                 if response.status_code not in _TEMPORARY:
