@@ -29,7 +29,7 @@ from bandweave.hub import patience
 from bandweave.hub.service import service
 
 TOKEN = "hf_" + "t" * 34
-_LARGE = (".safetensors", ".gguf")
+_LARGE = (".safetensors", ".gguf", "tokenizer.json")
 
 
 @dataclass
@@ -311,7 +311,8 @@ class _StorageHandler(_Handler):
                 some = body[first : first + (1 << 16)]
                 self.wfile.write(some)
                 with self.hub.lock:
-                    self.hub.given[path] = self.hub.given.get(path, 0) + len(some)
+                    if not path.endswith(".json"):
+                        self.hub.given[path] = self.hub.given.get(path, 0) + len(some)
 
 
 def _git(content: bytes) -> str:

@@ -19,6 +19,7 @@ from bandweave.checkpoints.have import Have, Origin, make_partial, sidecar_of
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.hub.listing import Listing, RemoteFile
+from bandweave.hub.range_fetcher import RangeFetcher
 from bandweave.hub.refusals import HubError
 from bandweave.hub.selection import Selection
 from bandweave.hub.service import Service
@@ -84,8 +85,12 @@ def _bring(hub: Service, folder: Path, listing: Listing, file: RemoteFile) -> No
         return
     if _link(path, _cached(listing, file)):
         return
-    subject = hub.subject(listing.repo, listing.commit, file.path)
-    content = hub.ask(hub.file_url(subject), subject, most=max(1, 2 * file.size))
+    if file.large:  # as many a tokenizer is
+        fetcher = RangeFetcher(hub, _origin(hub, listing, file))
+        content = b"".join(fetcher.fetch(0, file.size))
+    else:
+        subject = hub.subject(listing.repo, listing.commit, file.path)
+        content = hub.ask(hub.file_url(subject), subject, most=max(1, 2 * file.size))
     if len(content) != file.size or (file.etag and _digest(file, content) != file.etag):
         raise HubError(
             f"{listing.repo}/{file.path} came damaged ({len(content)} of {file.size} bytes); try "
