@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,8 +36,8 @@ class HeadedFile(Readable, Protocol):
 class Contents:
     """``config``: the fields of a config.json, and ``config_bytes`` what tells it from others.
     ``files`` and ``tensors`` by name, none where there is the config alone; ``names`` of stored
-    tensors. ``metadata``: a GGUF file's, all of it. ``remarks``: sentences on what files leave
-    out and how that was taken."""
+    tensors. ``metadata`` gives a GGUF file's, with arrays in full. ``remarks``: sentences on what
+    files leave out and how that was taken."""
 
     spec: ModelSpec
     config: Mapping[str, Any]
@@ -45,5 +45,5 @@ class Contents:
     files: Mapping[str, HeadedFile]
     tensors: Mapping[str, View]
     names: Names
-    metadata: Mapping[str, Any] | None = None
+    metadata: Callable[[], Mapping[str, Any]] | None = None
     remarks: tuple[str, ...] = ()

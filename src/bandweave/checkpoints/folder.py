@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +51,13 @@ class Folder:
     """An open checkpoint, a ``TensorSource``. Threads may read at once; use ``with`` or ``close``.
 
     ``path``: the folder, or the GGUF file. ``spec``: its model. ``config``: the parsed config.json,
-    or what one would say. ``metadata``: a GGUF file's, None for a folder. ``remarks``: sentences on
-    what the files leave out.
+    or what one would say. ``remarks``: sentences on what the files leave out.
     """
 
     def __init__(self, path: Path, contents: Contents, stack: ExitStack) -> None:
         """Takes what ``open`` has checked; call ``open``."""
         self.path, self.spec, self.config = path, contents.spec, contents.config
-        self.metadata, self.remarks = contents.metadata, contents.remarks
+        self._metadata, self.remarks = contents.metadata, contents.remarks
         self._config_bytes, self._names = contents.config_bytes, contents.names
         self._files, self._tensors = contents.files, contents.tensors
         self._file_keys = {name: file.key for name, file in contents.files.items()}
@@ -152,6 +152,15 @@ class Folder:
         return widen(np.concatenate(read), view.dtype)
 
     # --- the rest of the folder ---
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file, which has the tokenizer as well."""
+        return self._metadata is not None
+
+    def metadata(self) -> Mapping[str, Any]:
+        """All metadata of a GGUF file, none of a folder."""
+        return {} if self._metadata is None else self._metadata()
 
     @property
     def has_weights(self) -> bool:

@@ -81,8 +81,8 @@ class GgufArray(NamedTuple):
 class GgufFile:
     """An open file whose header has been checked. ``close`` it when no read is under way.
 
-    ``metadata``: scalars, texts and short arrays by key; of long arrays their length, their items
-    by ``array``. ``tensors``: by name, shapes with the inputs last, dtypes by the type's name.
+    ``metadata``: scalars, texts and short arrays by key; of long arrays their length. ``tensors``:
+    by name, shapes with the inputs last, dtypes by the type's name.
     """
 
     file: ByteFile
@@ -120,14 +120,13 @@ class GgufFile:
         """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
         return self.file.key(self.header_sha256)
 
-    def array(self, key: str) -> Sequence[Any]:
-        """The items of an array of metadata, however long; none where there is no such array."""
-        long = self.arrays.get(key)
-        if long is None:
-            found = self.metadata.get(key, ())
-            return found if isinstance(found, list) else ()
-        cursor = _Cursor(self.file, self.header, long.start)
-        return _items(cursor, long.item, long.length)
+    def whole_metadata(self) -> dict[str, Any]:
+        """All metadata, arrays in full, however long."""
+        arrays = {
+            key: _items(_Cursor(self.file, self.header, long.start), long.item, long.length)
+            for key, long in self.arrays.items()
+        }
+        return {**self.metadata, **arrays}
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""

@@ -62,7 +62,7 @@ def open_gguf(path: Path, stack: ExitStack) -> Contents:
         files=files,
         tensors=tensors,
         names=names,
-        metadata={**first.metadata, **{key: first.array(key) for key in first.arrays}},
+        metadata=first.whole_metadata,
         remarks=_remarks(data),
     )
 

@@ -85,9 +85,11 @@ def command(
 
     with interrupts_held():
         from bandweave.checkpoints.folder import Folder
+        from bandweave.engine.placement import settle_format
         from bandweave.hub.resolve import resolve_model
 
     with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
+        options = settle_format(folder, options)
         options = _fitting(folder, options, prompt_tokens, new_tokens)
         measured = _measure(model, folder, options, prompt_tokens, new_tokens, rounds, seed)
     if as_json:

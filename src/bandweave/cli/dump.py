@@ -66,7 +66,7 @@ def command(
     from bandweave.models.registry import build_graph
     from bandweave.programs.split import make_split
     from bandweave.run_options import RunOptions
-    from bandweave.text.end_tokens import end_token_ids
+    from bandweave.serving.texts import end_tokens_of
     from bandweave.weights.loading import load_weights
     from bandweave.weights.stored_formats import node_program
 
@@ -98,7 +98,7 @@ def command(
                 kv_format=kv_format,
                 context=context,
                 max_rows=options.run.max_rows,
-                end_tokens=end_token_ids(folder.path, folder.spec.vocab_size),
+                end_tokens=end_tokens_of(folder),
             ),
         )
     if as_json:

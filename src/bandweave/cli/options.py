@@ -15,7 +15,7 @@ import click
 
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.environment import read_environment
-from bandweave.formats.names import KV_FORMATS, RUN_FORMATS
+from bandweave.formats.names import AUTO, KV_FORMATS, RUN_FORMATS
 from bandweave.run_options import MAX_NODES, RunOptions
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ _SPLIT = (
                  help="Pipeline stages: each holds a part of the layers. Default 1."),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                  help="Threads of each node. Default: the processors, shared out."),
-    click.option("--format", "weight_format", default="q4", metavar="FORMAT",
+    click.option("--format", "weight_format", default=AUTO, metavar="FORMAT",
                  type=click.Choice(RUN_FORMATS),
                  help="Weights in memory: q4, q8, mxfp4, nf4, ulaw4, bf16 or f32; or stored, each "
-                      "matrix in the one nearest to how the model stores it. Default q4."),
+                      "matrix in the one nearest to how the model stores it. Default: stored for a "
+                      "GGUF file, else q4."),
     click.option("--kv", "kv_format", default="f16", metavar="FORMAT",
                  type=click.Choice(KV_FORMATS),
                  help="Keys and values in memory: f16 or f32. Default f16."),

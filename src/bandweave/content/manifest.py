@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bandweave.checkpoints.gguf_model import is_gguf
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.content.blocks import Content, TensorContent
 from bandweave.files import is_there, parse_object, read_bytes
@@ -22,6 +23,11 @@ from bandweave.shown import printable
 MANIFEST = "bandweave.manifest.json"
 _VERSION = 1
 _MOST_BYTES = 1 << 30
+
+
+def manifest_path(model: Path) -> Path:
+    """Of a folder in it, of a GGUF file beside it."""
+    return model.with_name(f"{model.name}.{MANIFEST}") if is_gguf(model) else model / MANIFEST
 
 
 def write_manifest(folder: Path, headers: str, content: Content, sha256: Mapping[str, str]) -> Path:
@@ -41,8 +47,8 @@ def write_manifest(folder: Path, headers: str, content: Content, sha256: Mapping
         "sha256": dict(sorted(sha256.items())),
         "tensors": tensors,
     }
-    path = folder / MANIFEST
-    partial = folder / f"{MANIFEST}.partial"
+    path = manifest_path(folder)
+    partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     partial.rename(path)
     return path
@@ -51,7 +57,7 @@ def write_manifest(folder: Path, headers: str, content: Content, sha256: Mapping
 def read_manifest(folder: Path, headers: str) -> Content | None:
     """The sums in a folder's manifest; None where it has none for files with these headers.
     ``CheckpointError`` for one that cannot be read."""
-    path = folder / MANIFEST
+    path = manifest_path(folder)
     if not is_there(path):
         return None
     remedy = f"; write it again with `bandweave doctor --verify {printable(folder)}`"

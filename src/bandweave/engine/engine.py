@@ -23,6 +23,7 @@ from bandweave.engine.placement import (
     make_join,
     make_launcher,
     resolve_context,
+    settle_format,
 )
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
@@ -90,6 +91,7 @@ class Engine:
         ``ValueError`` for a request that makes no sense, ``MemoryError`` where it does not fit,
         ``OSError`` where a node cannot be started or reached, ``StepError`` where one fails.
         """
+        options = settle_format(folder, options)
         launcher = launcher or make_launcher(options)
         engine = cls(folder, options, launcher)
         try:

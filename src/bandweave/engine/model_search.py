@@ -1,4 +1,4 @@
-"""Finds a node's own copy of a model by the fingerprint of the controller's. Knows folders only."""
+"""Finds a node's own copy of a model by the fingerprint of the controller's. Knows paths only."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def find_model(
     hub: str = "",
     source: Peer | None = None,
 ) -> Path:
-    """This node's own copy of a model: the controller's path, a folder under the roots, what
-    ``hub`` names at the hub, or one that is begun now with what ``source`` gives; the weights of
-    the last two come as they are read.
+    """This node's own copy of a model: the controller's path, a folder or a GGUF file under the
+    roots, what ``hub`` names at the hub, or one that is begun now with what ``source`` gives; the
+    weights of the last two come as they are read.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -48,6 +48,11 @@ def find_model(
     if damaged is not None:
         raise CheckpointError(str(damaged)) from damaged
     host = socket.gethostname()
+    if different is not None:  # somebody put it there, so nothing is put beside it
+        raise CheckpointError(
+            f"{different} on {host} is not the same checkpoint as the controller's "
+            f"{model}; copy the same files there"
+        )
     try:
         if hub and (path := _from_hub(hub, fingerprint, log)) is not None:
             return path
@@ -57,11 +62,6 @@ def find_model(
         raise
     if (path := _from_peer(model, fingerprint, source, log)) is not None:
         return path
-    if different is not None:
-        raise CheckpointError(
-            f"{different} on {host} is not the same checkpoint as the controller's "
-            f"{model}; copy the same files there"
-        )
     raise CheckpointError(
         f"{host} has no copy of {model}; put one at the same path, or start its worker "
         "with --models FOLDER"

@@ -14,6 +14,7 @@ from bandweave.engine.assignment import Assignment
 from bandweave.engine.drafts import check_draft, draft_memory
 from bandweave.engine.memory import NodeMemory, check_memory, executor_sizes, gigabytes, node_memory
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
+from bandweave.formats.names import AUTO, STORED
 from bandweave.host.binding import Binding, bind_node
 from bandweave.host.machine import (
     allowed_cpus,
@@ -52,6 +53,15 @@ def resolve_context(folder: Folder, options: EngineOptions) -> int:
             "choose --context among them"
         )
     return options.run.context
+
+
+def settle_format(folder: Folder, options: EngineOptions) -> EngineOptions:
+    """The options with a weight format where that is left to us: blocks of a GGUF file stay as they
+    are stored, other weights become q4."""
+    if options.run.weight_format != AUTO:
+        return options
+    chosen = STORED if folder.is_gguf else "q4"
+    return replace(options, run=replace(options.run, weight_format=chosen))
 
 
 def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: None) -> Launcher:

@@ -2,7 +2,8 @@
 
 WEIGHT_FORMATS = ("q4", "q8", "mxfp4", "nf4", "ulaw4", "bf16", "f32")
 STORED = "stored"  # each matrix in the one nearest to how its checkpoint stores it
-RUN_FORMATS = (*WEIGHT_FORMATS, STORED)
+AUTO = "auto"  # as stored where a GGUF file has the weights, else q4
+RUN_FORMATS = (*WEIGHT_FORMATS, STORED, AUTO)
 QUANTISED_FORMATS = ("q4", "q8", "mxfp4", "nf4", "ulaw4")  # integers with a scale a group
 #: As GGUF stores blocks of weights: what other weights cannot be made into.
 BLOCK_FORMATS = (

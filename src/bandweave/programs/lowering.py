@@ -151,11 +151,9 @@ class Lowering:
             columns = Range(start=0, stop=weight.shape[1])
             made.append((self.part(weight, rows, columns), bias, self.views[value.name]))
         # A matrix has one format; those of an operation may be stored in several.
-        runs = [
-            list(run)
-            for _, run in groupby(made, lambda one: self.formats.get(one[0].tensor, ""))
-            if any(view.width for *_, view in run)
-        ]
+        alike = groupby(made, lambda one: self.formats.get(one[0].tensor, ""))
+        runs = [list(run) for _, run in alike]
+        runs = [run for run in runs if any(view.width for *_, view in run)]
         for run in runs:
             full = op.name if len(runs) == 1 else f"{op.name}.{run[0][0].tensor}"
             self._product(op, full, run, target)

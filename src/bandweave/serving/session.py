@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
-from bandweave.engine.placement import make_launcher
+from bandweave.engine.placement import make_launcher, settle_format
 from bandweave.executors.executor import StepError
 from bandweave.formats.names import STORED
 from bandweave.generation.request import Request, Timing
@@ -29,6 +29,7 @@ from bandweave.serving.prediction import (
     predict_answers,
     stored_profile,
 )
+from bandweave.serving.texts import open_template, open_tokenizer
 from bandweave.serving.watcher import Watch, unwatched
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
@@ -164,15 +165,14 @@ class Session:
 def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -> Iterator[Session]:
     """Opens the model that the user named and loads it on its nodes.
 
-    Errors are those of ``Folder.open``, ``Tokenizer.from_folder`` and ``Engine.start``.
+    Errors are those of ``Folder.open``, ``open_tokenizer`` and ``Engine.start``.
     """
     # Workers have the weights; to give the command config and tokenizer will do.
     said: list[str] = []
     with Folder.open(resolve_model(model, said.append), weights=not options.hosts) as folder:
-        tokenizer = Tokenizer.from_folder(folder.path, vocab_size=folder.spec.vocab_size)
-        template = None
-        if ChatTemplate.is_in(folder.path):
-            template = ChatTemplate.from_folder(folder.path, tokens=tokenizer.named_tokens)
+        tokenizer = open_tokenizer(folder)
+        template = open_template(folder, tokenizer)
+        options = settle_format(folder, options)
         start = time.perf_counter()
         with start_engine(model, folder, options, watch, said) as engine:
             yield Session(
@@ -196,7 +196,7 @@ def start_engine(
     """``Engine.start``, watched; shares that are left to us are chosen by the stored profile.
     ``remarks``: what is to be said before."""
     with watch(name, len(options.shares)) as watcher:
-        for remark in remarks:
+        for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
         options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
