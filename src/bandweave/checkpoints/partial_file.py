@@ -55,6 +55,7 @@ class PartialFile:
         self._descriptor, self._make = descriptor, make
         self._checked = np.zeros(have.num_units, np.bool_)
         self._fetcher: Fetcher | None = None
+        self.interrupted = threading.Event()  # while it is set, whatever is fetched ends
         self.route: Route | None = None  # other machines that may have it, or will
         self._lock = threading.Lock()
         self.fetched_bytes = self.moved = 0  # by this opening of it
@@ -223,7 +224,7 @@ class PartialFile:
                     if len(some) == room:
                         crcs.append(crc)
                         crc = 0
-                if stop.is_set():
+                if stop.is_set() or self.interrupted.is_set():
                     raise CheckpointError(f"{printable(self.path)}: fetching was ended")
                 with self._lock:
                     self.fetched_bytes += len(piece)

@@ -61,12 +61,19 @@ class FileServer:
         with self._lock:
             self._closed = True
             sockets = list(self._sockets)
+        partial = [
+            file for file in self._folder.byte_files.values() if isinstance(file, PartialFile)
+        ]
+        for file in partial:  # whoever asked for it has gone
+            file.interrupted.set()
         for sock in sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._pool.shutdown(cancel_futures=True)
+        for file in partial:
+            file.interrupted.clear()
 
     def _run(self, sock: socket.socket) -> None:
         try:
