@@ -221,20 +221,20 @@ def bounds(one: range) -> tuple[int, int]:
 
 
 def test_a_killed_download_goes_on_where_it_was(hub: Hub) -> None:
-    hub.add(REPO, {"config.json": b"{}", "model.safetensors": weights(60_000_000)})
-    hub.bad.pause = 0.004
+    hub.add(REPO, {"config.json": b"{}", "model.safetensors": weights(24_000_000)})
+    hub.bad.pause = 0.005
     command = [sys.executable, "-m", "bandweave", "pull", REPO]
     process = subprocess.Popen(command, env=environment(""), stderr=subprocess.DEVNULL)
     downloads = Path(os.environ["BANDWEAVE_DOWNLOADS"])
     deadline = time.monotonic() + 30
-    while held_bytes(downloads) < 10_000_000 and time.monotonic() < deadline:
+    while held_bytes(downloads) < 4_000_000 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
     hub.bad.pause = 0.0
     time.sleep(0.1)  # what the hub was writing
     held = held_bytes(downloads)
-    assert 10_000_000 <= held < 60_000_000
+    assert 4_000_000 <= held < 24_000_000
     hub.forget()
     pulled = pull(HubName(repo=REPO))
     assert hub.given_bytes == pulled.fetched_bytes == len(stored(hub)) - held

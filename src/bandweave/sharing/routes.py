@@ -15,7 +15,7 @@ from typing import Any
 from bandweave.checkpoints.partial_file import PartialFile, Source
 from bandweave.sharing.peer import Peer, PeerError
 
-_BLOCK_UNITS = 16
+_LEAST_UNITS, _LEAST_BYTES = 16, 64 << 10  # of a block: it is a request, and a sync of the disk
 _LISTING_SECONDS = 10.0
 
 
@@ -64,11 +64,12 @@ class Routes:
         """From now on ranges of the file come by these routes."""
         shared = sorted(self._shared.get(name, ()))
         starts = [start for start, _ in shared]
+        size = max(_LEAST_UNITS, _LEAST_BYTES // file.have.unit)
 
         def is_shared(start: int) -> bool:
             """Of a whole block, so that all nodes think the same of it."""
             first = start * file.have.unit
-            place = bisect.bisect_right(starts, first + _BLOCK_UNITS * file.have.unit - 1) - 1
+            place = bisect.bisect_right(starts, first + size * file.have.unit - 1) - 1
             return place >= 0 and shared[place][1] > first
 
         def route(units: range) -> list[tuple[range, Source | None]]:
@@ -78,13 +79,13 @@ class Routes:
                 if one.whole.get(name) == file.size and not one.peer.gone
             ]
             runs: list[tuple[range, Source | None]] = []
-            for start in range(units.start - units.start % _BLOCK_UNITS, units.stop, _BLOCK_UNITS):
-                block = range(max(start, units.start), min(start + _BLOCK_UNITS, units.stop))
+            for start in range(units.start - units.start % size, units.stop, size):
+                block = range(max(start, units.start), min(start + size, units.stop))
                 giver = None
                 if whole:
-                    giver = whole[start // _BLOCK_UNITS % len(whole)]
+                    giver = whole[start // size % len(whole)]
                 elif self._ranks > 1 and is_shared(start):
-                    owner = shared_owner(start, self._ranks)
+                    owner = start // size % self._ranks
                     giver = self._owners.get(owner) if owner != self._rank else None
                 if giver is not None and giver.peer.gone:
                     giver = None
@@ -102,11 +103,6 @@ class Routes:
         if key not in self._sources:
             self._sources[key] = lambda start, stop: giver.peer.fetch(name, start, stop)
         return self._sources[key]
-
-
-def shared_owner(unit: int, ranks: int) -> int:
-    """The place of the node that fetches a unit for all."""
-    return unit // _BLOCK_UNITS % ranks
 
 
 def _weights(listing: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
