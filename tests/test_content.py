@@ -76,7 +76,7 @@ def test_sums_are_what_the_page_says(
 ) -> None:
     data = np.random.default_rng(seed).bytes(rows * width * np.dtype(dtype).itemsize)
     values = np.frombuffer(data, dtype).reshape(rows, width)
-    found = sum_values(values, first, SplitUnit(columns=columns, size=size))
+    found = sum_values(values, first, SplitUnit(columns=columns, size=size), "f32")
     if columns:
         blocks = [range(c, min(c + size, width)) for c in range(0, width, size)]
         expected = [
@@ -99,12 +99,12 @@ def test_sums_are_what_the_page_says(
 def test_rows_may_be_read_in_any_pieces(cuts: list[int], columns: bool, seed: int) -> None:
     values = np.random.default_rng(seed).standard_normal((60, 50)).astype(np.float32)
     unit = SplitUnit(columns=columns, size=16)
-    whole = sum_values(values, 0, unit)
+    whole = sum_values(values, 0, unit, "f32")
     edges = sorted({0, 60, *cuts})
     total = np.zeros(len(whole), np.uint64)
     pieces = list(zip(edges, edges[1:], strict=False))
     for start, stop in reversed(pieces):
-        sums = sum_values(values[start:stop], start, unit)
+        sums = sum_values(values[start:stop], start, unit, "f32")
         at = 0 if columns else start // unit.size
         total[at : at + len(sums)] += sums
     assert np.array_equal(total, whole)
@@ -113,13 +113,13 @@ def test_rows_may_be_read_in_any_pieces(cuts: list[int], columns: bool, seed: in
 def test_every_change_of_a_bit_is_seen() -> None:
     values = np.random.default_rng(3).standard_normal((4, 40)).astype(np.float32)
     for unit in (SplitUnit(columns=False, size=2), SplitUnit(columns=True, size=32)):
-        before = sum_values(values, 5, unit)
+        before = sum_values(values, 5, unit, "f32")
         seen = set()
         for byte in range(values.nbytes):
             for bit in range(8):
                 changed = values.copy()
                 changed.reshape(-1).view(np.uint8)[byte] ^= 1 << bit
-                after = sum_values(changed, 5, unit)
+                after = sum_values(changed, 5, unit, "f32")
                 assert (after != before).sum() == 1
                 seen.add(after.tobytes())
         assert len(seen) == 8 * values.nbytes
@@ -129,14 +129,14 @@ def test_every_change_of_a_bit_is_seen() -> None:
 def test_rows_and_stripes_in_another_order_are_seen(columns: bool) -> None:
     values = np.random.default_rng(4).standard_normal((8, 64)).astype(np.float32)
     unit = SplitUnit(columns=columns, size=64)
-    whole = sum_values(values, 0, unit)
+    whole = sum_values(values, 0, unit, "f32")
     for changed in (
         values[::-1], values[[1, 0, 2, 3, 4, 5, 6, 7]], np.roll(values, 16, axis=1),
         np.roll(values, 2, axis=1), np.zeros_like(values), np.ascontiguousarray(values.T[:, :8].T),
     ):  # fmt: skip
         if not np.array_equal(changed, values):
-            assert (sum_values(np.ascontiguousarray(changed), 0, unit) != whole).all()
-    assert (sum_values(values, 1, unit) != whole).all()
+            assert (sum_values(np.ascontiguousarray(changed), 0, unit, "f32") != whole).all()
+    assert (sum_values(values, 1, unit, "f32") != whole).all()
 
 
 @pytest.mark.parametrize("name", ODD_SPECS)
@@ -175,7 +175,7 @@ def test_blocks() -> None:
     unit = SplitUnit(columns=True, size=64)
     assert num_blocks(unit, (10, 333)) == 6
     assert blocks_of(unit, Range(start=64, stop=333)) == Range(start=1, stop=6)
-    assert block_bytes(unit, (10, 333), 2).tolist() == [1280] * 5 + [260]
+    assert block_bytes(unit, (10, 333), 16).tolist() == [1280] * 5 + [260]
     assert runs_of(np.array([1, 1, 0, 1], np.bool_)) == [
         Range(start=0, stop=2), Range(start=3, stop=4)
     ]  # fmt: skip

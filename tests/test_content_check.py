@@ -177,12 +177,12 @@ def test_what_the_controller_has_read_once_it_remembers(
     "change",
     [
         {"tensor": "layers.9.q_proj"}, {"tensor": "\x1b[2J"}, {"size": 3}, {"size": 0},
-        {"first": 1 << 40}, {"sums": "zz"}, {"sums": "0"}, {"item_bytes": 3}, {"columns": True},
+        {"first": 1 << 40}, {"sums": "zz"}, {"sums": "0"}, {"item_bits": 0}, {"columns": True},
     ],
 )  # fmt: skip
 def test_reports_that_make_no_sense_are_refused(model: Path, change: dict[str, Any]) -> None:
     sound = BlockSums(
-        tensor="layers.0.q_proj", file="model.safetensors", columns=False, size=16, item_bytes=2,
+        tensor="layers.0.q_proj", file="model.safetensors", columns=False, size=16, item_bits=16,
         first=0, sums="0" * 16,
     )  # fmt: skip
     with Folder.open(model) as folder:
