@@ -96,9 +96,7 @@ class FileExchange:
                 raise error
             else:
                 usable.append(one)
-        routes = Routes(
-            usable, rank=rank, ranks=len(ranks), shared=shared, store=store_id(folder.path)
-        )
+        routes = Routes(usable, rank=rank, ranks=len(ranks), shared=shared, store=store_id(folder))
         for name, file in files.items():
             routes.lead(name, file)
 

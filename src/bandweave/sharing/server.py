@@ -38,7 +38,7 @@ class FileServer:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self.store = store_id(folder.path)
+        self.store = store_id(folder)
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="files")
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -148,9 +148,10 @@ class FileServer:
                 send_frame(sock, {"type": "wait"})
 
 
-def store_id(folder: Path) -> str:
-    """Tells whether two processes have one and the same folder before them."""
-    status = os.stat(folder)
+def store_id(folder: Folder) -> str:
+    """Tells whether two processes have the very same weight files before them."""
+    first = min(file.path for file in folder.byte_files.values())
+    status = os.stat(first)
     text = f"{host_id()} {status.st_dev} {status.st_ino}"
     return hashlib.sha256(text.encode()).hexdigest()
 
