@@ -151,7 +151,7 @@ class FileServer:
 def store_id(folder: Folder) -> str:
     """Tells whether two processes have the very same weight files before them."""
     first = min(file.path for file in folder.byte_files.values())
-    status = os.stat(first)
+    status = os.lstat(first)  # two folders may have links to one file, and tables of their own
     text = f"{host_id()} {status.st_dev} {status.st_ino}"
     return hashlib.sha256(text.encode()).hexdigest()
 
