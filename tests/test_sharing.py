@@ -203,10 +203,10 @@ def test_a_machine_that_cannot_reach_the_hub_gets_its_part_elsewhere(
         with pytest.raises(ValueError, match="accept them at"):
             find_model("/there", fingerprint, [], said.append, hub=name)
         found = find_model("/there", fingerprint, [], said.append, hub=name, source=peer)
-        assert found.parent.name == "copies--there"
+        assert found.path.parent.name == "copies--there"
         hub.repositories["org/demo"].gated = False
         hub.forget()
-        with Folder.open(found) as copy:
+        with found as copy:
             for name, size in copy.files.items():
                 copy.read_bytes(name, memoryview(bytearray(size)), 0)
             size = sum(copy.files.values())

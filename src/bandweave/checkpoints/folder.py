@@ -6,13 +6,12 @@ Reads exactly the byte ranges asked for; knows no nodes and no formats.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
 from bandweave.checkpoints.source import READ_BITS, widen
 from bandweave.checkpoints.stored import stored_name
+from bandweave.collection import no_collection
 from bandweave.ranges import Range
 
 _SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint
@@ -74,7 +74,7 @@ class Folder:
         and what to do.
         """
         path = Path(path)
-        with ExitStack() as stack, _no_collection():
+        with ExitStack() as stack, no_collection():
             if is_gguf(path):
                 contents = open_gguf(path, stack)
             else:
@@ -282,19 +282,6 @@ class Folder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps the collector from looking through hundreds of thousands of new objects, all of which
-    stay, again and again: half the time of opening a large model."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _check_range(name: str, what: str, asked: Range, size: int) -> None:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.collection import no_collection
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -96,7 +97,8 @@ class Engine:
         engine = cls(folder, options, launcher)
         try:
             if launcher.local:
-                check_local_memory(folder, engine.split, options, engine.context)
+                with no_collection():
+                    check_local_memory(folder, engine.split, options, engine.context)
             engine._join(launcher.start(engine.split.num_nodes), options.shares, on_progress)
             return engine
         except BaseException:

@@ -23,10 +23,10 @@ def find_model(
     *,
     hub: str = "",
     source: Peer | None = None,
-) -> Path:
-    """This node's own copy of a model: the controller's path, a folder or a GGUF file under the
-    roots, what ``hub`` names at the hub, or one that is begun now with what ``source`` gives; the
-    weights of the last two come as they are read.
+) -> Folder:
+    """This node's own copy of a model, open: the controller's path, a folder or a GGUF file under
+    the roots, what ``hub`` names at the hub, or one that is begun now with what ``source`` gives;
+    the weights of the last two come as they are read.
 
     A folder that cannot be read or believed is passed over, and the log told. ``CheckpointError``
     where no copy is left, and what is wrong with the one that has the model's name.
@@ -38,8 +38,9 @@ def find_model(
         try:
             if not (path.is_file() if is_gguf(path) else (path / layout.CONFIG).is_file()):
                 continue
-            if _is_copy(path, fingerprint):
-                return path
+            copy = _open_copy(path, fingerprint)
+            if copy is not None:
+                return copy
             different = path if path.name == given.name else different
         except Exception as error:  # whatever is wrong with a folder is no reason to miss the next
             log(f"passes over {path}: {error}")
@@ -54,21 +55,21 @@ def find_model(
             f"{model}; copy the same files there"
         )
     try:
-        if hub and (path := _from_hub(hub, fingerprint, log)) is not None:
-            return path
+        if hub and (copy := _from_hub(hub, fingerprint, log)) is not None:
+            return copy
     except CheckpointError:
-        if (path := _from_peer(model, fingerprint, source, log)) is not None:
-            return path
+        if (copy := _from_peer(model, fingerprint, source, log)) is not None:
+            return copy
         raise
-    if (path := _from_peer(model, fingerprint, source, log)) is not None:
-        return path
+    if (copy := _from_peer(model, fingerprint, source, log)) is not None:
+        return copy
     raise CheckpointError(
         f"{host} has no copy of {model}; put one at the same path, or start its worker "
         "with --models FOLDER"
     )
 
 
-def _from_hub(hub: str, fingerprint: Fingerprint, log: Callable[[str], None]) -> Path | None:
+def _from_hub(hub: str, fingerprint: Fingerprint, log: Callable[[str], None]) -> Folder | None:
     """The folder of a model of the hub on this machine; None where it is another model. Errors are
     the hub's."""
     # Nodes that have a copy start sooner without it.
@@ -78,13 +79,12 @@ def _from_hub(hub: str, fingerprint: Fingerprint, log: Callable[[str], None]) ->
     name = parse_name(hub)
     if name is None:
         return None
-    path = fetch_folder(name, log)
-    return path if _is_copy(path, fingerprint) else None
+    return _open_copy(fetch_folder(name, log), fingerprint)
 
 
 def _from_peer(
     model: str, fingerprint: Fingerprint, source: Peer | None, log: Callable[[str], None]
-) -> Path | None:
+) -> Folder | None:
     """A copy of what another machine of the session has; None where it has nothing."""
     if source is None:
         return None
@@ -95,19 +95,26 @@ def _from_peer(
     except (PeerError, OSError) as error:
         log(f"gets no copy of {model}: {error}")
         path = known_copy(model, fingerprint)
-    return path if path is not None and _is_copy(path, fingerprint) else None
+    return None if path is None else _open_copy(path, fingerprint)
 
 
-def _is_copy(path: Path, fingerprint: Fingerprint) -> bool:
-    """Reads no more of a folder than it takes to tell: of another model the config alone."""
+def _open_copy(path: Path, fingerprint: Fingerprint) -> Folder | None:
+    """The copy at a path, if it is one. Reads no more than it takes to tell: of another model's
+    folder the config alone."""
     if not is_gguf(path):
         config = layout.read_json(layout.require_config(path))[1]
         if hashlib.sha256(config).hexdigest() != fingerprint.config:
-            return False
-    with Folder.open(path) as folder:
-        if not folder.layout_fingerprint().fits(fingerprint):
-            return False
-        return not fingerprint.sample or folder.fingerprint().fits(fingerprint)
+            return None
+    folder = Folder.open(path)
+    try:
+        fits = folder.layout_fingerprint().fits(fingerprint)
+        if fits and (not fingerprint.sample or folder.fingerprint().fits(fingerprint)):
+            return folder
+    except BaseException:
+        folder.close()
+        raise
+    folder.close()
+    return None
 
 
 def _candidates(given: Path, roots: Sequence[Path], log: Callable[[str], None]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.collection import no_collection
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepare_node
 from bandweave.engine.model_search import find_model
@@ -107,7 +108,7 @@ class _Node:
     def _hold(self, assignment: Assignment) -> bool:
         """Finds the model, says so, and joins as soon as the others have found theirs; False where
         the session is over."""
-        with LoadingPulse(self._channel) as pulse:
+        with LoadingPulse(self._channel) as pulse, no_collection():
             held = self._find(assignment)
             pulse.moved = lambda: held.folder.moved
             if self._weights is not None and not _alike(self._held, held):
@@ -215,8 +216,8 @@ class _Node:
         hub = assignment.draft_hub if draft else assignment.hub
         source = None if self._files is None or draft else self._files.controller
         found = find_model(path, fingerprint, roots, log, hub=hub, source=source)
-        log(f"{'drafts with' if draft else 'loads'} {found}")
-        return self._stack.enter_context(Folder.open(found))
+        log(f"{'drafts with' if draft else 'loads'} {found.path}")
+        return self._stack.enter_context(found)
 
 
 def _alike(before: _Held | None, now: _Held) -> bool:

@@ -37,9 +37,10 @@ class PlainMatrix:
 class QuantisedMatrix:
     """Weights of 8 or 4 bits: integers and a scale a group.
 
-    ``q_NK`` is int8, unpacked: -127..127 for q8 (-128 too where GGUF stored it), 0..15 (eight above the integer that is meant) for
-    q4, and the codes 0..15 for the formats with a code book. ``d_NG`` is in the order of
-    ``groups``: float16, or float32 for mxfp4, whose scales are powers of two.
+    ``q_NK`` is int8, unpacked: -127..127 for q8 (-128 too where GGUF stored it), 0..15 (eight above
+    the integer that is meant) for q4, and the codes 0..15 for the formats with a code book.
+    ``d_NG`` is in the order of ``groups``: float16, or float32 for mxfp4, whose scales are powers
+    of two.
     """
 
     format: str
