@@ -44,8 +44,8 @@ _PARALLEL = frozenset(
 _WAITING = frozenset(
     {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
      "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "progress",
-     "reception", "rejoin", "rendezvous", "shared_memory", "standard_streams", "topologies",
-     "worker", "workers_models"}
+     "reception", "rejoin", "rendezvous", "shared_memory", "sharing", "standard_streams",
+     "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 
