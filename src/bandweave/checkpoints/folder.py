@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
@@ -190,6 +191,31 @@ class Folder:
         """Bytes of all weight files."""
         return sum(file.size for file in self._files.values())
 
+    @property
+    def byte_files(self) -> Mapping[str, ByteFile]:
+        """The weight files, by name, as bytes."""
+        return {name: file.file for name, file in self._files.items()}
+
+    def places(self, name: str) -> list[tuple[str, int, int]]:
+        """Where the tensors lie that a tensor is made of: files' names, first bytes and ends."""
+        stored = self._tensors[name].matrix.stored
+        return [(file.path.name, entry.start, entry.stop) for file, entry in stored]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all bytes of the weight files are on this machine."""
+        return all(file.file.whole for file in self._files.values())
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much of them has come from elsewhere since the folder was opened."""
+        return sum(file.file.fetched_bytes for file in self._files.values())
+
+    @property
+    def moved(self) -> int:
+        """Grows while bytes come from elsewhere, or what has come is compared."""
+        return sum(file.file.moved for file in self._files.values())
+
     def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
         """Fills ``target`` from a weight file, whatever is there."""
         self._files[file].read_into(target, offset)
@@ -232,8 +258,9 @@ class Folder:
 
     def fingerprint(self) -> Fingerprint:
         """Tells this checkpoint from others by a few hundred reads of 4 KiB. What it cannot tell
-        is for the comparison of all that is loaded."""
-        if not self._tensors:
+        is for the comparison of all that is loaded. Of a folder that is still being filled nothing
+        is sampled: that would fetch what nobody needs here."""
+        if not self._tensors or not self.whole:
             return self.layout_fingerprint()
         digest = hashlib.sha256()
         tensors = sorted(self._tensors.items())

@@ -7,6 +7,7 @@ into results. Knows tokens, not text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
@@ -35,6 +36,7 @@ from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
 from bandweave.routing.call import Call, Event, NewTokens, Reading, Stream
 from bandweave.routing.router import Router
+from bandweave.sharing.source import FileSource
 from bandweave.weights.panel_cache import open_cache
 
 if TYPE_CHECKING:
@@ -138,7 +140,12 @@ class Engine:
         join = make_join(options, handles, self._generation)
         cache = open_cache(options.cache_folder if options.cache else "")
         further = options.run.further
-        with Loading(group, self.split, folder, cache, further=further) as loading:
+        with ExitStack() as stack:
+            if not launcher.local and folder.has_weights:
+                secret, session = launcher.secret, launcher.session
+                stack.enter_context(FileSource(folder, handles, secret, session))
+            loading = Loading(group, self.split, folder, cache, further=further)
+            stack.enter_context(loading)
             self.nodes, self.agreement = loading.run(assignments, join, on_progress)
         self._group, self._router = group, Router(group)
         self._router.start()
