@@ -50,7 +50,7 @@ def slow_unit_sum(a_K: list[int], scale_G: F32, matrix: BlockMatrix, n: int, uni
         d = float(matrix.d_NB[n, block])
         first = second = 0.0
         for group in range(start // 32, (start + kind.columns) // 32):
-            whole, scale = 0, float(scale_G[group])
+            whole, t, scale = 0, 0.0, float(scale_G[group])
             for begin in range(32 * group, 32 * group + 32, kind.sub):
                 columns = range(begin, begin + kind.sub)
                 s = 1 if matrix.s_NS is None else int(matrix.s_NS[n, begin // kind.sub])

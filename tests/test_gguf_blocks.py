@@ -152,6 +152,8 @@ def test_the_smallest_and_the_largest_mxfp4_scales() -> None:
         exact_K = widen_blocks("mxfp4", block)[0].astype(np.float64)
         if not np.isfinite(exact_K).all():
             refused += 1
+            with pytest.raises(ValueError, match="infinity"):
+                _native.widen_blocks("mxfp4", block)
             for refuses in (packed, as_stored):
                 with pytest.raises(ValueError, match="infinity|beyond float32"):
                     refuses("mxfp4", block, 32)
@@ -174,6 +176,8 @@ def test_scales_that_are_no_numbers_are_refused(source: str, bad: float) -> None
             packed(source, blocks_NX, 256)
         with pytest.raises(ValueError, match="holds a NaN or an infinity"):
             packed(source, blocks_NX, 256, "bf16")
+        with pytest.raises(ValueError, match="holds a NaN or an infinity"):
+            _native.widen_blocks(source, blocks_NX)
         with pytest.raises(ValueError, match="a NaN or an infinity"):
             as_stored(source, blocks_NX, 256)
 

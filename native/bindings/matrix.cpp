@@ -9,9 +9,9 @@
 
 namespace bw {
 
-constexpr const char* kNames[kFormats] = {
-    "f32",  "bf16",   "q8",   "q4",   "mxfp4", "nf4",  "ulaw4", "q4_1",  "q5_0",
-    "q5_1", "iq4_nl", "q2_k", "q3_k", "q4_k",  "q5_k", "q6_k",  "iq4_xs"};
+constexpr const char* kNames[kFormats] = {"f32",   "bf16", "q8",   "q4",   "mxfp4",  "nf4",
+                                          "ulaw4", "q4_1", "q5_0", "q5_1", "iq4_nl", "q2_k",
+                                          "q3_k",  "q4_k", "q5_k", "q6_k", "iq4_xs"};
 
 Format format_of(const std::string& name) {
     for (size_t i = 0; i < kFormats; i++)
@@ -55,8 +55,8 @@ PackedMatrix::PackedMatrix(std::shared_ptr<Arena> owner, const std::string& form
 namespace {
 
 // GGUF's types by name, from Source::q4_0 on.
-constexpr const char* kBlockNames[] = {"q4_0", "q8_0",   "mxfp4", "q4_1", "q5_0", "q5_1", "iq4_nl",
-                                       "q2_k", "q3_k",   "q4_k",  "q5_k", "q6_k", "iq4_xs"};
+constexpr const char* kBlockNames[] = {"q4_0", "q8_0", "mxfp4", "q4_1", "q5_0", "q5_1",  "iq4_nl",
+                                       "q2_k", "q3_k", "q4_k",  "q5_k", "q6_k", "iq4_xs"};
 constexpr int kFirstBlocks = static_cast<int>(Source::q4_0);
 static_assert(std::size(kBlockNames) == kSources - kFirstBlocks);
 
@@ -94,9 +94,8 @@ Source source_of(const Values& values, const std::string& stored) {
 size_t columns_of(const Values& values, Source source) {
     if (values.ndim() < 2) return 1;
     const BlockSize size = block_size(source);
-    return stores_blocks(source)
-               ? values.shape(1) / size.bytes * static_cast<size_t>(size.columns)
-               : values.shape(1);
+    return stores_blocks(source) ? values.shape(1) / size.bytes * static_cast<size_t>(size.columns)
+                                 : values.shape(1);
 }
 
 // How the values, rows of a tensor, fall into the blocks that content is compared by. Sums are of
@@ -110,8 +109,8 @@ ContentSums sums_of(const Values& values, Source source, uint64_t first_row, uin
     if (block_columns % whole != 0)
         throw nb::value_error("runs of columns must hold whole stored blocks");
     const size_t width = columns_of(values, source);
-    return ContentSums({block_rows, block_columns / whole * size.bytes}, first_row,
-                       values.shape(0), width / whole * size.bytes);
+    return ContentSums({block_rows, block_columns / whole * size.bytes}, first_row, values.shape(0),
+                       width / whole * size.bytes);
 }
 
 Sums content_sums(const Values& values, uint64_t first_row, uint64_t block_rows,
@@ -140,6 +139,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> widen_values(const std::string& store
         throw nb::value_error("rows must be contiguous");
     const size_t rows = values.shape(0), columns = columns_of(values, source);
     std::vector<float> wide(rows * columns);
+    bool finite;
     {
         nb::gil_scoped_release released;
         const FloatMode mode;
@@ -147,7 +147,9 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> widen_values(const std::string& store
         for (size_t row = 0; row < rows; row++)
             widen_blocks(source, bytes + row * static_cast<size_t>(values.stride(0)),
                          static_cast<int>(columns), wide.data() + row * columns);
+        finite = all_finite(wide.data(), wide.size());
     }
+    if (!finite) throw nb::value_error("holds a NaN or an infinity");
     return to_numpy(std::move(wide), rows, columns);
 }
 
@@ -222,8 +224,10 @@ void bind_matrix(nb::module_& m) {
           "block_columns columns. Sums of pieces of a block add up modulo 2^64. With a GGUF type "
           "as source rows are uint8 [n, row_bytes], and columns are weights, whole blocks of "
           "them.");
-    m.def("widen_blocks", &widen_values, "source"_a, "values"_a,
-          "The weights of rows of a GGUF type's blocks, uint8 [n, row_bytes], as float32.");
+    m.def(
+        "widen_blocks", &widen_values, "source"_a, "values"_a,
+        "The weights of rows of a GGUF type's blocks, uint8 [n, row_bytes], as float32; ValueError "
+        "where one is not finite.");
     m.def(
         "place",
         [](const std::vector<std::shared_ptr<PackedMatrix>>& matrices,

@@ -288,7 +288,8 @@ class Maker {
         const View routes = buffer(2 * slots);
         p_.ops[at].out = routes;
         if (random_.chance(40)) p_.ops[at].vector = vector(experts);
-        const int width = random_.chance(10) ? 0 : random_.pick({16, 50, 256, random_.between(1, 100)});
+        const int width =
+            random_.chance(10) ? 0 : random_.pick({16, 50, 256, random_.between(1, 100)});
         const int least = width == 0 ? 1 : 0;
         const int shared_width = shared > 0 ? random_.between(least, 130) : 0;
         if (width == 0 && shared_width == 0) return;
@@ -315,7 +316,10 @@ class Maker {
         // Grids have units of 64, or of 256 where all widths have.
         const bool wide = width % 256 == 0 && shared_width % 256 == 0;
         const int unit = !grid ? in.width : wide ? 256 : 64;
-        const int inputs_of_all = !grid ? in.width : width % 32 || shared_width % 32 ? 1 : wide ? 256 : 32;
+        const int inputs_of_all = !grid                             ? in.width
+                                  : width % 32 || shared_width % 32 ? 1
+                                  : wide                            ? 256
+                                                                    : 32;
         const Format of_all = format(inputs_of_all, unit);
         Op& product = op(kind, in, out);
         product.b = routes;
@@ -326,8 +330,7 @@ class Maker {
             const int own = expert < experts ? width : shared_width;
             const int inputs = grid ? own : in.width, outputs = grid ? p_.hidden_size : own;
             product.biases += biased ? outputs : 0;
-            product.matrices.push_back(
-                own == 0 ? -1 : matrix(of_all, inputs, unit, outputs));
+            product.matrices.push_back(own == 0 ? -1 : matrix(of_all, inputs, unit, outputs));
         }
         if (biased) product.vector = vector(product.biases);
     }

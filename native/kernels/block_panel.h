@@ -131,8 +131,8 @@ void block_product(ProductArgs& args) {
         all_panels<BlockPanel<kFormat>, kOnGrid>(args, block_of_rows(args, from), from);
 }
 
-#define BW_BLOCK_PRODUCT(format)                                                               \
-    void linear_##format(ProductArgs& args) { block_product<Format::format, false>(args); }    \
+#define BW_BLOCK_PRODUCT(format)                                                            \
+    void linear_##format(ProductArgs& args) { block_product<Format::format, false>(args); } \
     void linear_grid_##format(ProductArgs& args) { block_product<Format::format, true>(args); }
 
 }  // namespace bw::BW_ISA_NAME

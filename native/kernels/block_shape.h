@@ -29,9 +29,7 @@ struct BlockShape {
     }
     constexpr BW_INLINE int groups() const { return columns / kGroup; }
     constexpr BW_INLINE int group_subs() const { return kGroup / sub; }
-    constexpr BW_INLINE int subs() const {
-        return scales == BlockScales::none ? 0 : columns / sub;
-    }
+    constexpr BW_INLINE int subs() const { return scales == BlockScales::none ? 0 : columns / sub; }
     // Where the parts of a panel's block begin: f16 scales come first.
     constexpr BW_INLINE size_t scales_at() const { return minima ? 64 : 32; }
     constexpr BW_INLINE size_t minima_at() const {

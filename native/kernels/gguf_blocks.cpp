@@ -16,12 +16,12 @@ namespace bw {
 namespace {
 
 constexpr BlockSize kSizes[kSources] = {
-    {1, 4},   {1, 2},   {1, 2},     {32, 18},   {32, 34},   {32, 17},   {32, 20},   {32, 22},
-    {32, 24}, {32, 18}, {256, 84},  {256, 110}, {256, 144}, {256, 176}, {256, 210}, {256, 136}};
-constexpr Format kRuns[kSources] = {
-    Format::f32,  Format::bf16, Format::bf16, Format::q4,     Format::q8,   Format::mxfp4,
-    Format::q4_1, Format::q5_0, Format::q5_1, Format::iq4_nl, Format::q2_k, Format::q3_k,
-    Format::q4_k, Format::q5_k, Format::q6_k, Format::iq4_xs};
+    {1, 4},   {1, 2},   {1, 2},    {32, 18},   {32, 34},   {32, 17},   {32, 20},   {32, 22},
+    {32, 24}, {32, 18}, {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210}, {256, 136}};
+constexpr Format kRuns[kSources] = {Format::f32,  Format::bf16,   Format::bf16, Format::q4,
+                                    Format::q8,   Format::mxfp4,  Format::q4_1, Format::q5_0,
+                                    Format::q5_1, Format::iq4_nl, Format::q2_k, Format::q3_k,
+                                    Format::q4_k, Format::q5_k,   Format::q6_k, Format::iq4_xs};
 
 // 16 bytes' low halves, then their high ones.
 BW_CLONES void take_nibbles(const uint8_t* bytes, uint8_t* codes) {
@@ -46,8 +46,7 @@ uint16_t half_at(const uint8_t* bytes) {
 // One run of columns with scale `d` and, where there are minima, what is added.
 BW_CLONES void widen_run(const uint8_t* codes, int count, int zero, float d, float added,
                          float* weights) {
-    for (int i = 0; i < count; i++)
-        weights[i] = d * static_cast<float>(codes[i] - zero) + added;
+    for (int i = 0; i < count; i++) weights[i] = d * static_cast<float>(codes[i] - zero) + added;
 }
 
 BW_CLONES void widen_book(const uint8_t* codes, int count, const int8_t* values, float d,
@@ -116,7 +115,8 @@ void widen_block(Source source, const uint8_t* bytes, float* weights) {
         float scale = d, added = shape.minima ? m : -0.0f;  // -0 changes nothing
         if (shape.scales != BlockScales::none) {
             const bool with_sign = shape.scales == BlockScales::signed_bytes;
-            const int whole = with_sign ? static_cast<int8_t>(block.scales[run]) : block.scales[run];
+            const int whole =
+                with_sign ? static_cast<int8_t>(block.scales[run]) : block.scales[run];
             scale = d * static_cast<float>(whole);
             added = shape.minima ? -(m * static_cast<float>(block.minima[run])) : -0.0f;
         }

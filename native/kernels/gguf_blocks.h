@@ -17,8 +17,8 @@ BlockSize block_size(Source source);
 // The format that runs blocks as they are stored.
 Format runs_as(Source source);
 
-// A block's codes in the order of its columns, its numbers as f16 (mxfp4's scale as the byte that is
-// stored), and a super-block's integer scales, signed ones as int8, and minima.
+// A block's codes in the order of its columns, its numbers as f16 (mxfp4's scale as the byte that
+// is stored), and a super-block's integer scales, signed ones as int8, and minima.
 struct StoredBlock {
     uint8_t codes[256];
     uint16_t d, m;

@@ -65,8 +65,8 @@ constexpr BW_INLINE size_t activation_integers(Format format) {
 }
 
 // Numbers of a group beside its scale: for each integer scale that the weights have there, the
-// integers' sum times minus the weights' zero point, or for weights with minima the float that these
-// are multiplied by.
+// integers' sum times minus the weights' zero point, or for weights with minima the float that
+// these are multiplied by.
 constexpr BW_INLINE size_t activation_sums(Format format) {
     return keeps_blocks(format) ? static_cast<size_t>(block_shape(format).group_subs()) : 1;
 }

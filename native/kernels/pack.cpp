@@ -19,16 +19,6 @@ namespace {
 constexpr uint16_t kHalfInfinity = 0x7c00;
 using Bits [[gnu::may_alias]] = uint32_t;
 
-BW_CLONES bool all_finite(const float* x, int count) {
-    const auto* bits = reinterpret_cast<const Bits*>(x);
-    uint32_t worst = 0;
-    for (int i = 0; i < count; i++) {
-        const uint32_t size = bits[i] & 0x7fffffffu;
-        worst = size > worst ? size : worst;
-    }
-    return worst < 0x7f800000u;
-}
-
 // The largest magnitude of 32 elements, as bits.
 BW_CLONES uint32_t largest(const float* w) {
     const auto* bits = reinterpret_cast<const Bits*>(w);
@@ -151,6 +141,16 @@ bool pack_floats(Format format, const Layout& layout, uint8_t* panel, int r, con
 
 }  // namespace
 
+BW_CLONES bool all_finite(const float* x, size_t count) {
+    const auto* bits = reinterpret_cast<const Bits*>(x);
+    uint32_t worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t size = bits[i] & 0x7fffffffu;
+        worst = size > worst ? size : worst;
+    }
+    return worst < 0x7f800000u;
+}
+
 void widen(Source source, const void* values, size_t offset, int count, float* out) {
     switch (source) {
         case Source::f32:
@@ -211,8 +211,7 @@ std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int 
         uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
         const uint8_t* row = static_cast<const uint8_t*>(values) + index * row_bytes;
         if (as_stored) {
-            const char* wrong =
-                pack_blocks(format, layout, panel, output % kPanel, source, row);
+            const char* wrong = pack_blocks(format, layout, panel, output % kPanel, source, row);
             if (wrong) return wrong;
             continue;
         }
@@ -220,7 +219,7 @@ std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int 
             widen_blocks(source, row, layout.k, w.data());
         else
             widen(source, values, index * stride, layout.k, w.data());
-        if (!all_finite(w.data(), layout.k)) return "holds a NaN or an infinity";
+        if (!all_finite(w.data(), w.size())) return "holds a NaN or an infinity";
         store_values(w.data(), w.size(), w.data());
         const bool plain = format == Format::f32 || format == Format::bf16;
         const bool fits = plain ? pack_floats(format, layout, panel, output % kPanel, w.data())

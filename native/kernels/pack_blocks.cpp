@@ -21,7 +21,7 @@ uint32_t word_at(const uint8_t* bytes) {
     return word;
 }
 
-// Four outputs' codes at a time, as the bytes of a word: elements 16 h + 4 j and up of a group.
+// Four columns' codes at a time, as the bytes of a word: elements 16 h + 4 j and up of a group.
 uint32_t codes_at(const uint8_t* q, int j, int h) { return word_at(q + 16 * h + 4 * j); }
 
 void put_word(uint8_t* lines, int line, int r, uint32_t word) {
@@ -43,8 +43,7 @@ void put_pairs(uint8_t* lines, int r, const uint8_t* q, int from) {
 // Bit `from` of each code.
 void put_bits(uint8_t* lines, int r, const uint8_t* q, int from) {
     uint32_t word = 0;
-    for (int i = 0; i < 8; i++)
-        word |= (codes_at(q, i / 2, i % 2) >> from & 0x01010101u) << i;
+    for (int i = 0; i < 8; i++) word |= (codes_at(q, i / 2, i % 2) >> from & 0x01010101u) << i;
     put_word(lines, 0, r, word);
 }
 
@@ -80,8 +79,8 @@ void put_block(const BlockShape& shape, uint8_t* to, int r, const StoredBlock& b
         put_group(shape, lines, r, block.codes + kGroup * group);
 }
 
-// GGUF's byte e means 2^(e - 128) times the doubled numbers, a panel's 2^(byte - 127). Weights below
-// what is stored are zeros; a block of nothing else has no scale.
+// GGUF's byte e means 2^(e - 128) times the doubled numbers, a panel's 2^(byte - 127). Weights
+// below what is stored are zeros; a block of nothing else has no scale.
 const char* put_mxfp4(uint8_t* to, int r, StoredBlock& block) {
     const double d = std::ldexp(1.0, block.d - 128);
     bool any = false;
@@ -113,7 +112,10 @@ bool holds_as_stored(Format format, const Layout& layout, Source source) {
 }
 
 void put_nibbles(uint8_t* lines, int r, const uint8_t* q) {
-    for (int j = 0; j < 4; j++) put_word(lines, j, r, codes_at(q, j, 0) | codes_at(q, j, 1) << 4);
+    for (int j = 0; j < 4; j++) {
+        const uint32_t low = codes_at(q, j, 0) & 0x0f0f0f0fu;
+        put_word(lines, j, r, low | (codes_at(q, j, 1) & 0x0f0f0f0fu) << 4);
+    }
 }
 
 const char* pack_blocks(Format format, const Layout& layout, uint8_t* panel, int r, Source source,

@@ -13,7 +13,7 @@ bool holds_as_stored(Format format, const Layout& layout, Source source);
 const char* pack_blocks(Format format, const Layout& layout, uint8_t* panel, int r, Source source,
                         const uint8_t* bytes);
 
-// 4 bits each of a group, into the lines that q4 and its like have.
+// The lowest 4 bits of a group's codes, into the lines that q4 and its like have.
 void put_nibbles(uint8_t* lines, int r, const uint8_t* q);
 
 }  // namespace bw

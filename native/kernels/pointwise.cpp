@@ -269,8 +269,7 @@ bool quantize(Format format, const float* x, const Layout& layout, uint8_t* acti
         for (; left > 0; left -= kGroup, at += kGroup, group++) {
             int n = left < kGroup ? left : kGroup;
             finite &= quantize_group(format, at, n, integers + static_cast<size_t>(group) * each,
-                                     scales + group,
-                                     sums + static_cast<size_t>(group) * own_sums);
+                                     scales + group, sums + static_cast<size_t>(group) * own_sums);
         }
     }
     return finite;

@@ -20,7 +20,7 @@ struct QuantisedPanel {
     static constexpr int kMostRows = Dot::kMostRows;
     template <int R, class Units>
     static inline bool run(const ProductArgs& args, const uint8_t* w, size_t ahead, int row,
-                                Target target) {
+                           Target target) {
         const int groups = args.layout.groups(), units = args.layout.units();
         const uint8_t* a[R];
         const float* scales[R];

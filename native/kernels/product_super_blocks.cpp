@@ -1,4 +1,5 @@
-// Products of GGUF's super-blocks of nibbles and more than 4 bits; split over files so that they compile side by side.
+// Products of GGUF's super-blocks of nibbles and more than 4 bits; split over files so that they
+// compile side by side.
 #include "kernels/block_panel.h"
 #include "kernels/variant.h"
 

@@ -29,7 +29,7 @@ bool kv_store(void*, const float*, const float*, int, int, bool);
 void attention(const AttentionArgs&);
 bool latent_store(void*, const float*, int, int, bool);
 void latent_attention(const LatentArgs&);
-#define BW_DECLARE_PRODUCT(format) \
+#define BW_DECLARE_PRODUCT(format)      \
     void linear_##format(ProductArgs&); \
     void linear_grid_##format(ProductArgs&);
 BW_DECLARE_PRODUCT(f32)

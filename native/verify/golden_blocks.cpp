@@ -124,9 +124,8 @@ uint64_t golden_stored_blocks() {
     for (int i = static_cast<int>(Source::q4_0); i < kSources; i++) {
         const auto source = static_cast<Source>(i);
         for (bool small : {false, true}) {
-            const auto bytes =
-                blocks(numbers, source, 21 * 512 / static_cast<size_t>(block_size(source).columns),
-                       small);
+            const auto bytes = blocks(
+                numbers, source, 21 * 512 / static_cast<size_t>(block_size(source).columns), small);
             digests.push_back(digest(panels_of(source, {512, 256}, 21, bytes)));
             std::vector<float> wide(512);
             widen_blocks(source, bytes.data(), 512, wide.data());

@@ -49,8 +49,7 @@ struct DotBlock {
         constexpr int kNone = 0x80 << kHigh;
         constexpr auto word = [](int n) constexpr {
             const int one = kNone | (8 * kHalf + n) << kLow;
-            return static_cast<int>(static_cast<unsigned>(one) |
-                                    static_cast<unsigned>(one) << 16);
+            return static_cast<int>(static_cast<unsigned>(one) | static_cast<unsigned>(one) << 16);
         };
         return _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6),
                                  word(7));
@@ -79,7 +78,8 @@ struct DotBlock {
             }
         });
         if constexpr (kShape.zero_point != 0 && !kShape.book)
-            for (int r = 0; r < R; r++) dots[r] = _mm256_add_epi32(dots[r], zeros<kSubs>(scale, sums[r]));
+            for (int r = 0; r < R; r++)
+                dots[r] = _mm256_add_epi32(dots[r], zeros<kSubs>(scale, sums[r]));
     }
     static BW_INLINE __m256i pair_sums(__m256i q, __m256i a) {
         if constexpr (!kShape.book) return _mm256_maddubs_epi16(q, a);
@@ -88,8 +88,8 @@ struct DotBlock {
             _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), q);
         return _mm256_maddubs_epi16(_mm256_abs_epi8(values), _mm256_sign_epi8(a, values));
     }
-    // What the weights' zero point adds. Sums of 16 integers, at most 32512 for half a zero point of
-    // 16, go the way of the pair sums.
+    // What the weights' zero point adds. Sums of 16 integers, at most 32512 for half a zero point
+    // of 16, go the way of the pair sums.
     template <int kSubs>
     static BW_INLINE __m256i zeros(const __m256i* scale, const int32_t* sums) {
         if constexpr (!kScaled) return _mm256_set1_epi32(sums[0]);

@@ -36,8 +36,8 @@ struct DotBlock {
                 constexpr int kAt = 4 * kHalf + decltype(step)::value;
                 const __m512i q = places_of(block_codes<kFormat, kAt, WholeLines>(lines));
                 for (int r = 0; r < R; r++)
-                    chains[kHalf][r] = _mm512_dpbusd_epi32(
-                        chains[kHalf][r], q, _mm512_set1_epi32(four(a[r] + 4 * kAt)));
+                    chains[kHalf][r] = _mm512_dpbusd_epi32(chains[kHalf][r], q,
+                                                           _mm512_set1_epi32(four(a[r] + 4 * kAt)));
             });
         });
         for (int r = 0; r < R; r++) {

@@ -28,8 +28,8 @@ struct DotBlock {
             constexpr int kSub = decltype(number)::value;
             __m256i own[R];
             for (int r = 0; r < R; r++)
-                own[r] = kShape.zero_point ? _mm256_set1_epi32(sums[r][kSub])
-                                           : _mm256_setzero_si256();
+                own[r] =
+                    kShape.zero_point ? _mm256_set1_epi32(sums[r][kSub]) : _mm256_setzero_si256();
             unrolled<kSteps>([&](auto step) BW_UNROLLED {
                 constexpr int kAt = kSub * kSteps + decltype(step)::value;
                 const __m256i q = places(block_codes<kFormat, kAt, HalfLines>(lines));

@@ -3,8 +3,8 @@
 //
 // A variant's own header defines DotBlock<Format> in its namespace: kMostRows, and group<R>, the
 // exact integers of a group's 16 outputs with R rows. `lines` are the group's, `scales` its integer
-// scales, 16 bytes for each run of columns that has some; a[r] are a row's integers and sums[r] what
-// activation_sums says.
+// scales, 16 bytes for each run of columns that has some; a[r] are a row's integers and sums[r]
+// what activation_sums says.
 #pragma once
 #include <cstdint>
 #include <utility>
@@ -36,8 +36,7 @@ BW_INLINE auto block_codes(const uint8_t* lines) {
     constexpr int kPairsTo = kPairsAt > 0 ? 4 : 0, kBitTo = kShape.bits - 1;
     constexpr int kPair = 4 * (kLine % 2) + 2 * kHalf, kBit = 2 * kLine + kHalf;
     if constexpr (kShape.nibble_lines() > 0) {
-        const auto nibble =
-            Ops::template field<4 * kHalf, 0, 15>(Ops::load(lines + 64 * kLine));
+        const auto nibble = Ops::template field<4 * kHalf, 0, 15>(Ops::load(lines + 64 * kLine));
         if constexpr (kShape.bits == 4) return nibble;
         if constexpr (kShape.bits == 5) {
             const auto bits = Ops::load(lines + 64 * kBitsAt);
@@ -48,8 +47,8 @@ BW_INLINE auto block_codes(const uint8_t* lines) {
             return Ops::either(nibble, Ops::template field<kPair, kPairsTo, 3 << kPairsTo>(pairs));
         }
     } else {
-        const auto pair = Ops::template field<kPair, kPairsTo, 3>(
-            Ops::load(lines + 64 * (kPairsAt + kLine / 2)));
+        const auto pair =
+            Ops::template field<kPair, kPairsTo, 3>(Ops::load(lines + 64 * (kPairsAt + kLine / 2)));
         if constexpr (kShape.bits == 2) return pair;
         if constexpr (kShape.bits == 3) {
             const auto bits = Ops::load(lines + 64 * kBitsAt);

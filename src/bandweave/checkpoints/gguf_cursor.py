@@ -57,8 +57,8 @@ class Cursor:
         self.content += bytes(more)
 
     def number(self, letter: str) -> Any:
-        size = struct.calcsize("<" + letter)
-        return struct.unpack_from("<" + letter, self.content, self.need(size))[0]
+        start = self.need(struct.calcsize("<" + letter))  # before what it reads is looked at
+        return struct.unpack_from("<" + letter, self.content, start)[0]
 
     def real(self) -> float:
         """A float32 as the shortest decimal that stands for it: what was meant before it was

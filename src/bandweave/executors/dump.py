@@ -114,5 +114,5 @@ def _describe(
     table = source.read("embed_tokens", Range(start=0, stop=program.vocab_size))
     stored_as = source.dtype("embed_tokens")
     if stored_as in RUNS_AS:
-        table, stored_as = _native.widen_blocks(stored_as, table), "f32"
+        table, stored_as = _native.widen_blocks(stored_as, table.view(np.uint8)), "f32"
     return bytes(out) + ints(_STORED[stored_as]) + pieces.add(table)

@@ -75,5 +75,6 @@ def dequantise(matrix: BlockMatrix) -> F32:
             return w_NK
         m_NK = matrix.m_NB.astype(np.float32)[:, block_K]
         if matrix.mins_NS is None:
-            return w_NK + m_NK
-        return w_NK - m_NK * matrix.mins_NS.astype(np.float32)[:, np.arange(inputs) // kind.sub]
+            return np.add(w_NK, m_NK, dtype=np.float32)
+        minima_NK = matrix.mins_NS.astype(np.float32)[:, np.arange(inputs) // kind.sub]
+        return np.subtract(w_NK, m_NK * minima_NK, dtype=np.float32)

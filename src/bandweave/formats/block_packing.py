@@ -27,16 +27,20 @@ outputs of a panel, X bytes.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from bandweave.formats.block_matrix import BlockMatrix
 from bandweave.formats.block_types import BLOCK_TYPES, NIBBLES, BlockType, check_unit
 from bandweave.formats.groups import GROUP
+from bandweave.formats.k_quants import bits
 
 PANEL = 16  # outputs
 
 Bytes = npt.NDArray[np.uint8]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def pack_blocks(matrix: BlockMatrix) -> Bytes:
@@ -65,7 +69,7 @@ def unpack_blocks(data: Bytes, *, format: str, outputs: int, inputs: int, unit: 
     blocks = inputs // kind.columns
     rest_QBX = data.reshape(-(-outputs // PANEL), blocks, -1)
 
-    def take(each: int, dtype: str) -> npt.NDArray:
+    def take(each: int, dtype: str) -> npt.NDArray[Any]:
         """The next ``each`` numbers of every output's block, ``[outputs, blocks * each]``."""
         nonlocal rest_QBX
         size = PANEL * each * np.dtype(dtype).itemsize
@@ -80,7 +84,7 @@ def unpack_blocks(data: Bytes, *, format: str, outputs: int, inputs: int, unit: 
     if kind.subs:
         s_NS = take(kind.subs, "u1")
         if kind.scales == NIBBLES:
-            s_NS, mins_NS = s_NS & 15, s_NS >> 4
+            s_NS, mins_NS = bits(s_NS, 0, 4), bits(s_NS, 4, 4)
         elif kind.minima:
             mins_NS = take(kind.subs, "u1")
         s_NS = s_NS.view(np.int8)
@@ -90,7 +94,7 @@ def unpack_blocks(data: Bytes, *, format: str, outputs: int, inputs: int, unit: 
     )
 
 
-def _panels(values_NX: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _panels(values_NX: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     """``[Q, 16, X]``; the outputs that the last panel lacks are zeros."""
     missing = -len(values_NX) % PANEL
     return np.pad(values_NX, ((0, missing), (0, 0))).reshape(-1, PANEL, values_NX.shape[1])
@@ -110,22 +114,22 @@ def _side_by_side(values_NS: npt.NDArray[np.generic], blocks: int) -> Bytes:
 
 
 def _lines(matrix: BlockMatrix, blocks: int) -> Bytes:
-    bits = matrix.type.bits
+    count = matrix.type.bits
     codes_QRK = _panels(matrix.q_NK)
     panels = len(codes_QRK)
     codes_QRGhjb = codes_QRK.reshape(panels, PANEL, -1, 2, 4, 4)
     low, left = codes_QRGhjb[:, :, :, 0], codes_QRGhjb[:, :, :, 1]  # [Q, R, G, j, b]
     lines = []
     at = 0
-    if bits >= 4:
+    if count >= 4:
         lines.append(low & 15 | (left & 15) << 4)
         at = 4
-    if bits in (2, 3, 6):
+    if count in (2, 3, 6):
         a, b = low >> at & 3, left >> at & 3
         even, odd = a[..., 0::2, :] | b[..., 0::2, :] << 2, a[..., 1::2, :] | b[..., 1::2, :] << 2
         lines.append(even | odd << 4)
         at += 2
-    if at < bits:
+    if at < count:
         one = np.zeros_like(low[..., :1, :])
         for j in range(4):
             for half, source in enumerate((low, left)):

@@ -9,6 +9,7 @@ Suffixes: N rows, B blocks, X bytes of a block, C codes of a block, K columns, S
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from bandweave.formats import block_matrix, k_quants, mxfp4, q4
 from bandweave.formats.block_matrix import BlockMatrix
 from bandweave.formats.block_types import BLOCK_TYPES
-from bandweave.formats.k_quants import Parts, half, nibbles
+from bandweave.formats.k_quants import Parts, half, joined, nibbles
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.stored import SMALLEST
 
@@ -75,13 +76,14 @@ def widen_blocks(source: str, bytes_NX: Bytes) -> F32:
         d_NB, codes_NBC = _mxfp4_parts(blocks_NBX)
         book = np.array(mxfp4.BOOK.values, np.float32)
         with np.errstate(over="ignore", under="ignore"):
-            return (d_NB[:, :, None] * book[codes_NBC]).astype(np.float32).reshape(rows, columns)
+            wide_NBC = (d_NB[:, :, None] * book[codes_NBC]).astype(np.float32)
+        return wide_NBC.reshape(rows, columns)
     parts = _PARTS[source](blocks_NBX)
     if source in _SHARED:
         zero = q4.ZERO if source == "q4_0" else 0
         q_NBC = parts.codes_NBC.view(np.int8).astype(np.float32) - np.float32(zero)
         with np.errstate(invalid="ignore"):
-            w_NBC = parts.d_NB.astype(np.float32)[:, :, None] * q_NBC
+            w_NBC = np.multiply(parts.d_NB.astype(np.float32)[:, :, None], q_NBC, dtype=np.float32)
         return w_NBC.reshape(rows, columns)
     return block_matrix.dequantise(_block_matrix(source, parts, BLOCK_TYPES[source].columns))
 
@@ -96,7 +98,7 @@ def _blocks(source: str, bytes_NX: Bytes) -> Bytes:
 def _block_matrix(source: str, parts: Parts, unit: int) -> BlockMatrix:
     rows = len(parts.d_NB)
 
-    def flat(values: npt.NDArray | None) -> npt.NDArray | None:
+    def flat(values: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
         return None if values is None else np.ascontiguousarray(values).reshape(rows, -1)
 
     codes_NK = parts.codes_NBC.reshape(rows, -1)
@@ -123,11 +125,11 @@ def _q4_1(x: Bytes) -> Parts:
 
 
 def _q5_0(x: Bytes) -> Parts:
-    return Parts(codes_NBC=nibbles(x[..., 6:]) | _high_bits(x[..., 2:6]) << 4, d_NB=half(x, 0))
+    return Parts(codes_NBC=joined(nibbles(x[..., 6:]), _high_bits(x[..., 2:6]), 4), d_NB=half(x, 0))
 
 
 def _q5_1(x: Bytes) -> Parts:
-    codes_NBC = nibbles(x[..., 8:]) | _high_bits(x[..., 4:8]) << 4
+    codes_NBC = joined(nibbles(x[..., 8:]), _high_bits(x[..., 4:8]), 4)
     return Parts(codes_NBC=codes_NBC, d_NB=half(x, 0), m_NB=half(x, 2))
 
 

@@ -5,19 +5,18 @@ Knows sources and formats; knows no files and no arithmetic.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.reference.math import F32
-from bandweave.formats.gguf_blocks import RUNS_AS, as_stored
+from bandweave.formats.gguf_blocks import RUNS_AS, as_stored, block_size
 from bandweave.formats.matrix import Matrix
 from bandweave.formats.registry import get_format
 from bandweave.formats.stored import stored
-from bandweave.programs.program import Part, Program
+from bandweave.programs.program import Part, Program, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +31,10 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
     """Reads the parts that the program names; ``ValueError`` names the tensor that is refused."""
     matrices: dict[str, Matrix] = {}
     for weight in program.weights.values():
-        own_format = weight.format_in(weight_format)
-        parts = [_matrix(source, part, own_format, weight.unit) for part in weight.parts]
-        matrix = _joined(parts)
-        assert matrix.shape == (weight.outputs, weight.inputs), (weight, matrix.shape)
-        matrices[weight.name] = matrix
+        parts = [_matrix(source, part, weight, weight_format) for part in weight.parts]
+        matrices[weight.name] = _stacked(parts)
+        shape = matrices[weight.name].shape
+        assert shape == (weight.outputs, weight.inputs), (weight, shape)
     vectors: dict[str, F32] = {}
     for vector in program.vectors.values():
         pieces = [_read(source, part) for part in vector.parts]
@@ -49,35 +47,33 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
     return ReferenceWeights(matrices=matrices, vectors=vectors)
 
 
-def _matrix(source: TensorSource, part: Part, weight_format: str, unit: int) -> Matrix:
-    """Blocks as they are stored where the format keeps them; other weights made into it."""
-    kind = source.dtype(part.tensor)
-    read = source.read(part.tensor, part.rows, part.columns)
-    is_kept = RUNS_AS.get(kind) == weight_format
-    values = None if is_kept else widen(read, kind)
-    if values is not None:
-        _refuse_bad_values(part, values)
+def _matrix(source: TensorSource, part: Part, weight: Weight, weight_format: str) -> Matrix:
+    """A part of a matrix, in its format: GGUF's blocks as they are where that keeps them."""
+    own_format, stored_as = weight.format_in(weight_format), source.dtype(part.tensor)
     try:
-        if values is None:
-            return as_stored(kind, read.view(np.uint8), unit)
-        return get_format(weight_format).quantise(values, unit)
+        if RUNS_AS.get(stored_as) == own_format and weight.unit % block_size(stored_as)[0] == 0:
+            blocks_NX = source.read(part.tensor, part.rows, part.columns)
+            return as_stored(stored_as, blocks_NX.view(np.uint8), weight.unit)
+        values = _read(source, part)
+        _refuse_bad_values(part, values)
+        return get_format(own_format).quantise(values, weight.unit)
     except ValueError as error:
         raise ValueError(f"{part.tensor}: {error}") from error
 
 
-def _joined(matrices: list[Matrix]) -> Matrix:
-    """One matrix of the outputs of all."""
-    first, *others = matrices
+def _stacked(parts: list[Matrix]) -> Matrix:
+    """The outputs of matrices of one format, one after the other."""
     arrays = {
-        name: np.concatenate([value, *(getattr(one, name) for one in others)])
-        for name, value in vars(first).items()
-        if isinstance(value, np.ndarray)
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name, values in vars(parts[0]).items()
+        if isinstance(values, np.ndarray)
     }
-    return dataclasses.replace(first, **arrays)
+    return replace(parts[0], **arrays)
 
 
 def _read(source: TensorSource, part: Part) -> F32:
-    return widen(source.read(part.tensor, part.rows, part.columns), source.dtype(part.tensor))
+    values = widen(source.read(part.tensor, part.rows, part.columns))
+    return values
 
 
 def _refuse_bad_values(part: Part, values: F32) -> None:
