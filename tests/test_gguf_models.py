@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.gguf_export import export
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import widen
 from bandweave.executors.executor import Step
 from bandweave.models.registry import spec_from_config
 from bandweave.models.rope import rope_table
+from bandweave.models.spec import MixtureSpec
 from bandweave.ranges import Range
+from tests.helpers.command import bandweave
 from tests.helpers.gguf_models import write_gguf
 from tests.helpers.laid_out import laid_out
 from tests.helpers.native_nodes import NativeNodes
@@ -103,6 +108,32 @@ def test_logits_are_the_folder_s(model: tuple[Path, Path]) -> None:
     assert np.isfinite(found[0]).all() and len(np.unique(found[0])) > 1000
     np.testing.assert_array_equal(found[1], found[0])
     np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_groups_of_experts_that_a_file_leaves_out(tmp_path: Path) -> None:
+    """As files of DeepSeek V3 and R1 from 2025 do."""
+    sizes = {"n_routed_experts": 256, "moe_intermediate_size": 4, "first_k_dense_replace": 2,
+             "n_group": None, "num_nextn_predict_layers": 0}  # fmt: skip
+    config = {**_CASES["deepseek_v3"].config(), **sizes}
+    spec = spec_from_config({**config, "n_group": 8, "topk_group": 4})
+    values = laid_out(spec, random_tensors(spec, 7))
+    with Folder.open(write_gguf(tmp_path / "m.gguf", config, values)) as folder:
+        mlp = folder.spec.layers[-1].mlp
+        assert isinstance(mlp, MixtureSpec)
+        assert (mlp.router.groups, mlp.router.top_groups) == (8, 4)
+        (remark,) = folder.remarks
+        assert "leaves out that experts are chosen by groups" in remark
+
+
+def test_a_command_runs_a_file_as_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    """With the same integers and scales, on two nodes: the same tokens, tokenizer and template."""
+    path = export(demo_folder("demo"), tmp_path / "demo-Q4_0.gguf", "q4")
+    asked = ("--prompt", "What is 17 + 25?", "--json")
+    file, folder = bandweave("run", path, "--nodes", "2", *asked), bandweave("run", "demo", *asked)
+    assert file.status == folder.status == 0, file.err
+    own, theirs = (json.loads(one.out) for one in (file, folder))
+    assert own["logits_digest"] == theirs["logits_digest"]
+    assert own["text"] == theirs["text"] and own["tokens"] == theirs["tokens"]
 
 
 def test_the_divisors_of_llama_3(tmp_path: Path) -> None:
