@@ -11,7 +11,7 @@ import numpy as np
 
 from bandweave.models.places import Places
 from bandweave.models.registry import build_graph, spec_from_config, tensor_names
-from tests.helpers.random_model import random_tensors
+from tests.helpers.random_model import random_tensors, turned_back
 from tests.helpers.stored_formats import F32, Encoded, Tensor, bf16
 from tests.helpers.stored_models import write_model
 
