@@ -34,22 +34,6 @@ struct BlockRows {
     }
 };
 
-// Where a unit's sums go, known when a product runs: blocks make long units, so that asking takes
-// no time, and one text for all takes a third of the time to compile.
-enum class UnitsKind { none, narrow, wide };
-template <int N>
-constexpr UnitsKind kind_of(const NoUnits<N>*) {
-    return UnitsKind::none;
-}
-template <int N>
-constexpr UnitsKind kind_of(const NarrowUnits<N>*) {
-    return UnitsKind::narrow;
-}
-template <int N>
-constexpr UnitsKind kind_of(const WideUnits<N>*) {
-    return UnitsKind::wide;
-}
-
 template <Format kFormat>
 struct BlockPanel {
     using Dot = DotBlock<kFormat>;
@@ -59,45 +43,29 @@ struct BlockPanel {
     template <int R, class Units>
     static inline bool run(const ProductArgs& args, const uint8_t* w, size_t ahead, int row,
                            Target target) {
-        return run_as<R>(args, w, ahead, row, target, kind_of(static_cast<Units*>(nullptr)));
-    }
-
-  private:
-    // Rows one at a time have int64 lanes where they are asked for.
-    template <int R>
-    static __attribute__((noinline)) bool run_as(const ProductArgs& args, const uint8_t* w,
-                                                 size_t ahead, int row, Target target,
-                                                 UnitsKind kind) {
         BlockRows<kFormat, R> rows(args, row);
         VecF acc[R];
-        NarrowUnits<R> narrow;
-        WideUnits<1> wide;
-        narrow.start(target.factors(row));
-        wide.start(target.factors(row));
+        Units total;
+        total.start(target.factors(row));
         for (int r = 0; r < R; r++) acc[r] = zero();
         const int units = args.layout.units();
         for (int u = 0; u < units; u++) {
             for (int left = args.layout.unit_size(u); left > 0; left -= kShape.columns) {
-                if constexpr (kShape.groups() == 1)
+                if (kShape.groups() == 1)
                     add_block<R>(w, ahead, rows, acc);
                 else
                     add_super_block<R>(w, ahead, rows, acc);
                 w += kShape.bytes();
             }
-            if (kind == UnitsKind::narrow) narrow.end_unit(acc);
-            if (R == 1 && kind == UnitsKind::wide) wide.end_unit(acc);
+            total.end_unit(acc);
         }
-        if (kind == UnitsKind::narrow && !narrow.fits()) return false;
-        for (int r = 0; r < R; r++) {
-            if (kind == UnitsKind::none)
-                target.put(row + r, acc[r]);
-            else if (kind == UnitsKind::narrow)
-                target.put(row + r, narrow, r);
-            else
-                target.put(row + r, wide, 0);
-        }
+        total.end(acc);
+        if (!total.fits()) return false;
+        for (int r = 0; r < R; r++) target.put(row + r, total, r);
         return true;
     }
+
+  private:
     template <int R>
     static BW_INLINE void add_block(const uint8_t* w, size_t ahead, BlockRows<kFormat, R>& rows,
                                     VecF* acc) {
