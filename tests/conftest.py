@@ -31,12 +31,12 @@ _PARALLEL = frozenset(
      "config_shape", "content", "content_check", "cost", "crc32c", "darwin", "demo_moe",
      "draft_length", "economy", "encoding", "engine_cost", "families", "flush_to_zero", "formats",
      "further_layer", "fuzz_files", "generation", "gguf", "gguf_blocks", "gguf_tokens", "hardware",
-     "known_models", "machine", "messages", "mixture_files", "mixture_program_checks", "mixtures",
-     "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli",
-     "plan_search", "plan_simulation", "program", "program_checks", "reference", "reference_math",
-     "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
-     "states", "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",
-     "tensor_views", "text", "transformers_agreement", "wire", "work"}
+     "hub", "known_models", "machine", "messages", "mixture_files", "mixture_program_checks",
+     "mixtures", "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache",
+     "plan_cli", "plan_search", "plan_simulation", "program", "program_checks", "reference",
+     "reference_math", "reference_products", "sampling", "scheduler", "special_tokens",
+     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
+     "synth_families", "tensor_views", "text", "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
@@ -44,8 +44,8 @@ _PARALLEL = frozenset(
 _WAITING = frozenset(
     {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
      "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "progress",
-     "reception", "rejoin", "rendezvous", "shared_memory", "standard_streams", "topologies",
-     "worker", "workers_models"}
+     "reception", "rejoin", "rendezvous", "shared_memory", "sharing", "standard_streams",
+     "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 
@@ -80,3 +80,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def no_cache_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDWEAVE_CACHE", "off")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

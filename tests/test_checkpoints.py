@@ -492,6 +492,8 @@ def test_resolve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model(str(folder)) == folder
     monkeypatch.setenv("HOME", str(folder.parent))
     assert resolve_model("~/model") == folder
+    Path("real.GGUF").write_text("")
+    assert resolve_model("real.GGUF") == Path("real.GGUF")
 
 
 @pytest.mark.parametrize(
@@ -500,9 +502,8 @@ def test_resolve(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("modle", ("does not exist", "did you mean model?")),
         ("./model/deeper", ("does not exist",)),
         ("no-such-thing", ("does not exist", "demo")),
-        ("org/Some-Model-1.1B", ("hub", "hf download org/Some-Model-1.1B")),
-        ("weights.gguf", ("does not exist", "GGUF", "not supported yet")),
-        ("real.GGUF", ("GGUF", "not supported yet")),
+        ("org/Some-Model-1.1B", ("does not exist", "hub", "org/name")),
+        ("weights.gguf", ("does not exist",)),
         ("model/model.safetensors", ("is a file", "folder")),
         ("", ("names no model",)),
         ("a\0b", ("names no model",)),
@@ -513,7 +514,6 @@ def test_resolve_refuses(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, parts: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(folder.parent)
-    Path("real.GGUF").write_text("")
     with pytest.raises(CheckpointError) as caught:
         resolve_model(text)
     for part in parts:

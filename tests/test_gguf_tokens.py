@@ -191,6 +191,16 @@ def test_an_end_token_is_never_text_whatever_its_type() -> None:
     assert tokenizer.decode([*b"a", end], skip_special_tokens=False) == "a<|eot_id|>"
 
 
+def test_marks_of_a_gap_are_never_text() -> None:
+    codec = codec_of(with_tokens(["<｜fim▁hole｜>", "<plain>"], USER_DEFINED))
+    hole, plain = codec.size - 2, codec.size - 1
+    text = "a<｜fim▁hole｜><plain>"
+    assert codec.encode(text, special_tokens=False)[1:] == [hole, plain]
+    assert hole not in codec.encode(text, special_tokens=False, parse_special=False)
+    assert codec.encode(text, special_tokens=False, parse_special=False)[-1] == plain
+    assert (hole in codec.special, plain in codec.special) == (True, False)
+
+
 def test_tokens_around_a_text() -> None:
     bos, eos = (byte_pairs("qwen2")[f"{KEY}{name}_token_id"] for name in ("bos", "eos"))
     cases: list[tuple[dict[str, Any], list[int]]] = [

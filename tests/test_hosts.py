@@ -81,7 +81,11 @@ def workers(cable: Cable, tmp_path: Path) -> Iterator[list[subprocess.Popen[str]
                 cable.command(end, *arguments),
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "BANDWEAVE_ISA": variant},
+                env={
+                    **os.environ,
+                    "BANDWEAVE_ISA": variant,
+                    "BANDWEAVE_DOWNLOADS": str(tmp_path / f"downloads {end}"),
+                },
             )
         )
     try:
@@ -145,6 +149,31 @@ def test_rounded_activations_cross_between_hosts_as_between_processes(
     assert here["logits_digest"] == there["logits_digest"] != alone["logits_digest"]
     assert [answer["plan"]["exact"] for answer in answers] == [False, False, True]
     assert {answer["plan"]["wire"] for answer in answers} == {"q8"}
+
+
+def test_a_host_without_files_gets_its_share_of_them(
+    cable: Cable, workers: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """From the command, to which alone the model lies where it says; the other has a copy."""
+    real, seen = tmp_path / "models" / "mine", tmp_path / "seen"
+    seen.mkdir()
+    question = ["--prompt", "What is 17 + 25?", "--json"]
+    command = run_arguments(cable, tmp_path, *question, model=str(seen))
+    inside = command.index(sys.executable)  # a namespace for the network is one for mounts, too
+    script = f'mount --bind {real} {seen} && exec "$@"'
+    done = subprocess.run(
+        [*command[:inside], "sh", "-c", script, "sh", *command[inside:]],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bandweave = [sys.executable, "-m", "bandweave", "run", "demo", *question]
+    here = subprocess.run(bandweave, check=True, capture_output=True, text=True)
+    digests = [json.loads(one.stdout)["logits_digest"] for one in (done, here)]
+    assert digests[0] == digests[1]
+    (copy,) = (tmp_path / "downloads 0").glob("copies--seen/*/model.safetensors")
+    size = copy.stat().st_size
+    assert 0.4 * size < 512 * copy.stat().st_blocks < 0.75 * size
+    assert not (tmp_path / "downloads 1").exists()
 
 
 def test_a_host_that_dies_is_named(

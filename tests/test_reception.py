@@ -20,6 +20,7 @@ import pytest
 from bandweave.handshake import reception
 from bandweave.handshake.acceptance import Acceptance
 from bandweave.handshake.handshake import connect
+from bandweave.handshake.hello import PROTOCOL_VERSION
 from bandweave.handshake.listener import Listener
 from bandweave.handshake.reception import Connection, Reception
 from bandweave.handshake.stranger_log import StrangerLog
@@ -69,7 +70,7 @@ def test_a_slow_stranger_gets_no_more_time() -> None:
         assert time.monotonic() - started < 3
 
 
-HELLO = b'{"type":"hello","protocol":3,"nonce":"' + b"0" * 64 + b'"}'
+HELLO = b'{"type":"hello","protocol":%d,"nonce":"' % PROTOCOL_VERSION + b"0" * 64 + b'"}'
 
 
 @pytest.mark.parametrize("said", [b"", framed(HELLO)[:60], framed(HELLO)])

@@ -57,7 +57,8 @@ def test_one_bad_folder_does_not_stop_a_search(tmp_path: Path) -> None:
         find_model("/elsewhere/demo", fingerprint, [tmp_path], said.append)
     assert any("cut" in sentence for sentence in said)  # its config is the model's
     shutil.copytree(demo_folder(), tmp_path / "zzz")  # the last that is looked at
-    assert find_model("/elsewhere/demo", fingerprint, [tmp_path], said.append).name == "zzz"
+    with find_model("/elsewhere/demo", fingerprint, [tmp_path], said.append) as found:
+        assert found.path.name == "zzz"
     with pytest.raises(CheckpointError, match="is cut short"):
         find_model("/elsewhere/cut", fingerprint, [tmp_path / "cut"], said.append)
 

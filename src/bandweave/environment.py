@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+DOWNLOADS = "hub"  # the folder of models of the hub, in that of the cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
@@ -14,13 +16,16 @@ class Environment:
     place of the fastest (``BANDWEAVE_ISA``). ``state``: where a command may keep what it remembers
     (``XDG_STATE_HOME``), None where there is no home folder. ``cache``: where packed weights are
     kept (``BANDWEAVE_CACHE``, a folder or ``off``; else under ``XDG_CACHE_HOME``), None for not at
-    all. ``profile``: the file with what was measured of machines and links (``BANDWEAVE_PROFILE``,
-    a file or ``off``; else under ``XDG_DATA_HOME``), None for none."""
+    all. ``downloads``: where models of the hub are kept (``BANDWEAVE_DOWNLOADS``; else ``hub`` in
+    the folder of ``BANDWEAVE_CACHE``, or under ``XDG_CACHE_HOME``), None where there is no home
+    folder. ``profile``: the file with what was measured of machines and links
+    (``BANDWEAVE_PROFILE``, a file or ``off``; else under ``XDG_DATA_HOME``), None for none."""
 
     debug: bool
     isa: str
     state: Path | None
     cache: Path | None
+    downloads: Path | None
     profile: Path | None
 
 
@@ -32,6 +37,11 @@ def read_environment() -> Environment:
         state=_folder(os.environ.get("XDG_STATE_HOME", ""), ".local", "state"),
         cache=_cache_folder(
             os.environ.get("BANDWEAVE_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
+        ),
+        downloads=_downloads_folder(
+            os.environ.get("BANDWEAVE_DOWNLOADS", ""),
+            os.environ.get("BANDWEAVE_CACHE", ""),
+            os.environ.get("XDG_CACHE_HOME", ""),
         ),
         profile=_profile_file(
             os.environ.get("BANDWEAVE_PROFILE", ""), os.environ.get("XDG_DATA_HOME", "")
@@ -64,6 +74,15 @@ def _cache_folder(own: str, home: str) -> Path | None:
         return None if own == "off" else _path(own)
     folder = _folder(home, ".cache")
     return None if folder is None else folder / "panels"
+
+
+def _downloads_folder(own: str, cache: str, home: str) -> Path | None:
+    if own:
+        return _path(own)
+    if cache not in ("", "off"):  # which is about packed weights, and may be had without
+        return _path(cache) / DOWNLOADS
+    folder = _folder(home, ".cache")
+    return None if folder is None else folder / DOWNLOADS
 
 
 def _profile_file(own: str, home: str) -> Path | None:

@@ -79,11 +79,13 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A node lives and loads: bytes of the checkpoint that are done, and in all."""
+    """A node lives and loads: bytes of the checkpoint that are done, and in all; ``moved`` grows
+    while they come from other machines."""
 
     TYPE: ClassVar[str] = "progress"
     done: int
     total: int
+    moved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bandweave.handshake.handshake import HandshakeError, introduction
+from bandweave.handshake.hello import PROTOCOL_VERSION
 from bandweave.handshake.secret import make_secret
 from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import parse_address
@@ -79,7 +80,11 @@ class Attack:
     # --- what is said ---
 
     def hello(self) -> dict[str, Any]:
-        return {"type": "hello", "protocol": 3, "nonce": self.random.randbytes(32).hex()}
+        return {
+            "type": "hello",
+            "protocol": PROTOCOL_VERSION,
+            "nonce": self.random.randbytes(32).hex(),
+        }
 
     def raw(self, sock: socket.socket) -> str:
         sock.sendall(self.random.randbytes(self.random.randrange(200)))

@@ -1,7 +1,7 @@
 """Compares tokenizers with llama.cpp's, by llama-cpp-python:
 
-`python -m tests.vocabularies check FOLDER` all vocabularies and expected ids that a source folder
-of llama.cpp has in `models`; exit status 1 where any id differs.
+`python -m tests.vocabularies check FOLDER [NAME ...]` all vocabularies, or those named, and the
+expected ids that a source folder of llama.cpp has in `models`; exit status 1 where any differs.
 `python -m tests.vocabularies store` the ids of the small vocabularies, for `make test`.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,16 @@ _UNSPELLED = b"[UNK_BYTE_"  # llama.cpp's mark where a token is not spelled in b
 _COLUMNS = "{:28} {:8} {:15} {:>8} {:>9} {:>9} {:>9} {:>8}"
 
 
-def check(folder: Path) -> int:
-    """Prints a table; the number of differences."""
+def check(folder: Path, names: Sequence[str] = ()) -> int:
+    """Prints a table of all vocabularies or those named; the number of differences."""
     print(_COLUMNS.format("vocabulary", "kind", "pre", "tokens", "own", "special", "plain", "load"))
-    return sum(_check_file(path) for path in sorted(folder.glob("models/ggml-vocab-*.gguf")))
+    files = {path.stem.removeprefix("ggml-vocab-"): path
+             for path in sorted(folder.glob("models/ggml-vocab-*.gguf"))}  # fmt: skip
+    return sum(_check_file(name, files[name]) for name in names or files)
 
 
-def _check_file(path: Path) -> int:
+def _check_file(name: str, path: Path) -> int:
     metadata = read_metadata(path)
-    name = path.stem.removeprefix("ggml-vocab-")
     start = time.perf_counter()
     try:
         codec = GgufCodec(GgufVocabulary.read(metadata, vocab_size=None, where=name))
@@ -134,11 +135,13 @@ def _both(llama: Llama, text: str, *, special_tokens: bool) -> stored.Both:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check").add_argument("folder", type=Path)
+    checks = commands.add_parser("check")
+    checks.add_argument("folder", type=Path)
+    checks.add_argument("names", nargs="*", metavar="NAME")
     commands.add_parser("store")
     arguments = parser.parse_args()
     if arguments.command == "check":
-        return 1 if check(arguments.folder) else 0
+        return 1 if check(arguments.folder, arguments.names) else 0
     store()
     return 0
 

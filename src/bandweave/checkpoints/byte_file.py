@@ -1,10 +1,12 @@
 """ByteFile: a weight file as bytes that can be read from anywhere in it, wherever they come from.
 
-``LocalFile`` is a whole file of this machine. Knows no formats.
+``LocalFile`` is a whole file of this machine; ``partial_file`` has those that are being filled.
+Knows no formats.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Protocol
 
 from bandweave import files
 from bandweave.checkpoints.file_identity import FileIdentity
+from bandweave.checkpoints.have import sidecar_of
+from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable
 
@@ -24,6 +28,11 @@ class Readable(Protocol):
         ``CheckpointError`` where they cannot be had."""
         ...
 
+    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
+        """Is told that ``count`` runs of ``length`` bytes, ``stride`` apart, will be read one by
+        one; what is not on this machine comes at once so."""
+        ...
+
 
 class ByteFile(Readable, Protocol):
     """An open file of ``size`` bytes; messages name its ``path``."""
@@ -32,6 +41,20 @@ class ByteFile(Readable, Protocol):
     def path(self) -> Path: ...
     @property
     def size(self) -> int: ...
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is on this machine."""
+        ...
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much of it has come from elsewhere since it was opened."""
+        ...
+
+    @property
+    def moved(self) -> int:
+        """Grows while bytes come from elsewhere, or what has come is compared."""
+        ...
 
     def key(self, header_sha256: bytes) -> str:
         """64 hexadecimal digits for this very file, with a header of that digest, which no other
@@ -51,6 +74,8 @@ class LocalFile:
     size: int
     identity: FileIdentity
     descriptor: int
+
+    whole, fetched_bytes, moved = True, 0, 0
 
     @classmethod
     def open(cls, path: Path) -> LocalFile:
@@ -82,6 +107,9 @@ class LocalFile:
                 )
             done += count
 
+    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
+        """As ``ByteFile`` says: it is all here."""
+
     def key(self, header_sha256: bytes) -> str:
         """As ``ByteFile`` says."""
         return self.identity.key(header_sha256)
@@ -92,5 +120,9 @@ class LocalFile:
 
 
 def open_file(path: Path) -> ByteFile:
-    """Opens a weight file; ``CheckpointError`` where there is none, or it cannot be opened."""
+    """Opens a weight file, or one that is filled as it is read where a table of what is there lies
+    beside it; ``CheckpointError`` where there is none, or it cannot be opened."""
+    if files.is_there(sidecar_of(path)):
+        with contextlib.suppress(FileNotFoundError):  # another process has just completed it
+            return PartialFile.open(path)
     return LocalFile.open(path)

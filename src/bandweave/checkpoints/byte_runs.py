@@ -22,7 +22,9 @@ def read_runs(file: Readable, target: npt.NDArray[np.uint8], start: int, stride:
         return
     if stride == length or count == 1:
         file.read_into(target.reshape(-1).data, start)
-    elif stride - length > _GAP_BYTES:
+        return
+    file.prepare(start, length, stride, count)
+    if stride - length > _GAP_BYTES:
         for index in range(count):
             file.read_into(target[index].data, start + index * stride)
     else:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bandweave.checkpoints.byte_file import ByteFile, Readable
 from bandweave.checkpoints.view import View
 from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import Names
 
 
-class HeadedFile(Protocol):
+class HeadedFile(Readable, Protocol):
     """An open weight file whose header has been checked."""
 
     @property
@@ -20,13 +21,14 @@ class HeadedFile(Protocol):
     @property
     def size(self) -> int: ...
     @property
+    def file(self) -> ByteFile: ...
+    @property
     def header_sha256(self) -> bytes: ...
     @property
     def key(self) -> str:
         """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
         ...
 
-    def read_into(self, target: memoryview, offset: int) -> None: ...
     def close(self) -> None: ...
 
 

@@ -6,13 +6,12 @@ Reads exactly the byte ranges asked for; knows no nodes and no formats.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
 from bandweave.checkpoints.source import READ_BITS, widen
 from bandweave.checkpoints.stored import stored_name
+from bandweave.collection import no_collection
 from bandweave.ranges import Range
 
 _SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint
@@ -73,7 +74,7 @@ class Folder:
         and what to do.
         """
         path = Path(path)
-        with ExitStack() as stack, _no_collection():
+        with ExitStack() as stack, no_collection():
             if is_gguf(path):
                 contents = open_gguf(path, stack)
             else:
@@ -190,6 +191,31 @@ class Folder:
         """Bytes of all weight files."""
         return sum(file.size for file in self._files.values())
 
+    @property
+    def byte_files(self) -> Mapping[str, ByteFile]:
+        """The weight files, by name, as bytes."""
+        return {name: file.file for name, file in self._files.items()}
+
+    def places(self, name: str) -> list[tuple[str, int, int]]:
+        """Where the tensors lie that a tensor is made of: files' names, first bytes and ends."""
+        stored = self._tensors[name].matrix.stored
+        return [(file.path.name, entry.start, entry.stop) for file, entry in stored]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all bytes of the weight files are on this machine."""
+        return all(file.file.whole for file in self._files.values())
+
+    @property
+    def fetched_bytes(self) -> int:
+        """How much of them has come from elsewhere since the folder was opened."""
+        return sum(file.file.fetched_bytes for file in self._files.values())
+
+    @property
+    def moved(self) -> int:
+        """Grows while bytes come from elsewhere, or what has come is compared."""
+        return sum(file.file.moved for file in self._files.values())
+
     def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
         """Fills ``target`` from a weight file, whatever is there."""
         self._files[file].read_into(target, offset)
@@ -232,8 +258,9 @@ class Folder:
 
     def fingerprint(self) -> Fingerprint:
         """Tells this checkpoint from others by a few hundred reads of 4 KiB. What it cannot tell
-        is for the comparison of all that is loaded."""
-        if not self._tensors:
+        is for the comparison of all that is loaded. Of a folder that is still being filled nothing
+        is sampled: that would fetch what nobody needs here."""
+        if not self._tensors or not self.whole:
             return self.layout_fingerprint()
         digest = hashlib.sha256()
         tensors = sorted(self._tensors.items())
@@ -255,19 +282,6 @@ class Folder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps the collector from looking through hundreds of thousands of new objects, all of which
-    stay, again and again: half the time of opening a large model."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _check_range(name: str, what: str, asked: Range, size: int) -> None:

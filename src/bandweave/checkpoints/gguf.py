@@ -132,6 +132,10 @@ class GgufFile:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
         self.file.read_into(target, offset)
 
+    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
+        """Runs of bytes will be read one by one; see ``Readable``."""
+        self.file.prepare(start, length, stride, count)
+
     def close(self) -> None:
         """Closes the file; to be called once."""
         self.file.close()
@@ -169,8 +173,8 @@ class _Cursor:
         self.content += bytes(more)
 
     def number(self, letter: str) -> Any:
-        size = struct.calcsize("<" + letter)
-        return struct.unpack_from("<" + letter, self.content, self.need(size))[0]
+        start = self.need(struct.calcsize("<" + letter))  # before what it reads is looked at
+        return struct.unpack_from("<" + letter, self.content, start)[0]
 
     def real(self) -> float:
         """A float32 as the shortest decimal that stands for it: what was meant before it was

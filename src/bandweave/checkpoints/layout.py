@@ -71,11 +71,7 @@ def weight_files(folder: Path) -> dict[str, tuple[str, ...]]:
         return {SINGLE: ()}
     if not files.is_there(folder / INDEX):
         return _shards_without_index(folder)
-    content, _ = files.read_json(folder / INDEX, most=_MAX_INDEX_BYTES, error=CheckpointError)
-    weight_map = content.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{name}/{INDEX} has no 'weight_map'; download it again")
-    found = _by_file(f"{name}/{INDEX}", weight_map)
+    found = indexed_files(folder)
     missing = [file for file in found if not files.is_there(folder / file)]
     if missing:
         raise CheckpointError(
@@ -83,6 +79,17 @@ def weight_files(folder: Path) -> dict[str, tuple[str, ...]]:
             f"{missing[0]}; finish the download"
         )
     return found
+
+
+def indexed_files(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The weight files that a folder's index names, sorted, each with its tensors; they may be
+    missing."""
+    name = printable(folder)
+    content, _ = files.read_json(folder / INDEX, most=_MAX_INDEX_BYTES, error=CheckpointError)
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{name}/{INDEX} has no 'weight_map'; download it again")
+    return _by_file(f"{name}/{INDEX}", weight_map)
 
 
 def _by_file(index: str, weight_map: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

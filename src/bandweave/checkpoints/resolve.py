@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
+from collections.abc import Callable
 from pathlib import Path
 
 from bandweave import files
@@ -13,7 +13,6 @@ from bandweave.shown import printable, shown
 DEMO = "demo"
 #: Models that come with the package: a dense one, and a mixture of experts.
 BUNDLED = (DEMO, "demo-moe")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def demo_folder(name: str = DEMO) -> Path:
@@ -27,9 +26,10 @@ def demo_folder(name: str = DEMO) -> Path:
     return folder
 
 
-def resolve_model(text: str) -> Path:
-    """The model folder or GGUF file that ``text`` means: ``demo`` or ``demo-moe`` (always the
-    bundled models), or a path.
+def resolve_model(text: str, elsewhere: Callable[[str], Path | None] = lambda text: None) -> Path:
+    """The model that ``text`` means: the folder of ``demo`` or ``demo-moe`` (always the bundled
+    models), a folder, or a GGUF file; ``elsewhere`` is asked for what is nothing here, before that
+    is an error.
 
     ``CheckpointError`` says what else the text may have been meant as, and what to do. What is in
     the folder is checked by ``Folder.open``.
@@ -46,6 +46,8 @@ def resolve_model(text: str) -> Path:
         is_file = path.is_file()
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for a ~
         raise CheckpointError(f"{name} cannot be looked up: {_why(error)}") from error
+    if (found := None if is_file else _asked(elsewhere, text, path)) is not None:
+        return found
     if is_file and path.suffix.lower() == ".gguf":
         return path
     if is_file:
@@ -53,14 +55,18 @@ def resolve_model(text: str) -> Path:
     close = _close_names(path)
     if close is not None:
         raise CheckpointError(f"{name} does not exist; did you mean {printable(close)}?")
-    if _HUB_ID.fullmatch(text) and not path.parent.is_dir():
-        raise CheckpointError(
-            f"{name} is no folder here, and models cannot be fetched from a hub yet; run "
-            f"`hf download {name} --local-dir {path.name}` and then name the folder {path.name}"
-        )
     if files.is_there(path):
         raise CheckpointError(f"{name} is neither a folder nor a file; name a model folder")
-    raise CheckpointError(f"{name} does not exist; name a model folder, or `demo`")
+    raise CheckpointError(
+        f"{name} does not exist; name a model folder, a model of the hub as org/name, or `demo`"
+    )
+
+
+def _asked(elsewhere: Callable[[str], Path | None], text: str, path: Path) -> Path | None:
+    """What is elsewhere by a name that is nothing here, nor nearly something."""
+    if files.is_there(path) or _close_names(path) is not None or text.startswith((".", "/", "~")):
+        return None
+    return elsewhere(text)
 
 
 def _why(error: OSError | RuntimeError) -> str:

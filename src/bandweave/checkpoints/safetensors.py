@@ -85,6 +85,10 @@ class SafetensorsFile:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
         self.file.read_into(target, offset)
 
+    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
+        """Runs of bytes will be read one by one; see ``Readable``."""
+        self.file.prepare(start, length, stride, count)
+
     def close(self) -> None:
         """Closes the file; to be called once."""
         self.file.close()

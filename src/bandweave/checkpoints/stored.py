@@ -67,6 +67,8 @@ def find_tensors(
             spec = replace(spec, tied_embeddings=False)
         else:
             found[table] = head
+    if spec.further is not None and not _holds_layer(found, names, spec.num_layers):
+        spec = replace(spec, further=None)
     wanted = build_graph(spec, further=spec.further is not None).weights()
     behind = f"layers.{spec.num_layers}."  # the further layer's
     needed = [weight for weight in wanted if not weight.name.startswith(behind)]
@@ -88,6 +90,11 @@ def find_tensors(
     if further is None:
         return replace(spec, further=None), result
     return spec, {**result, **further}
+
+
+def _holds_layer(found: Found, names: Names, layer: int) -> bool:
+    """Whether the joint of a layer that predicts further tokens is there."""
+    return named(names, f"layers.{layer}.eh_proj") in found
 
 
 def _find_further(finder: Finder, weights: list[WeightSpec]) -> dict[str, View] | None:

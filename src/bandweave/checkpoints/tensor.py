@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.checkpoints.byte_file import Readable
 from bandweave.checkpoints.byte_runs import read_runs
 from bandweave.checkpoints.safetensors import TensorEntry
 from bandweave.checkpoints.source import CheckpointError, narrowed
@@ -19,12 +20,11 @@ from bandweave.ranges import Range
 from bandweave.shown import printable, shown
 
 
-class WeightFile(Protocol):
+class WeightFile(Readable, Protocol):
     """An open file of tensors."""
 
     @property
     def path(self) -> Path: ...
-    def read_into(self, target: memoryview, offset: int) -> None: ...
 
 
 Stored = tuple[WeightFile, TensorEntry]

@@ -85,8 +85,8 @@ def command(
 
     with interrupts_held():
         from bandweave.checkpoints.folder import Folder
-        from bandweave.checkpoints.resolve import resolve_model
         from bandweave.engine.placement import settle_format
+        from bandweave.hub.resolve import resolve_model
 
     with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
         options = settle_format(folder, options)

@@ -59,10 +59,10 @@ def command(
     It goes on with token ids (`bandweave run --json` tells a prompt's) and gives the same bits.
     """
     from bandweave.checkpoints.folder import Folder
-    from bandweave.checkpoints.resolve import resolve_model
     from bandweave.engine.options import EngineOptions
     from bandweave.engine.placement import check_local_memory, resolve_context
     from bandweave.executors.dump import DUMP_VERSION, DumpOptions, write_dump
+    from bandweave.hub.resolve import resolve_model
     from bandweave.models.registry import build_graph
     from bandweave.programs.split import make_split
     from bandweave.run_options import RunOptions
@@ -112,7 +112,7 @@ def command(
 def _print_programs(model: str, shares: str | None, stages: int) -> None:
     """What each node of a split computes in a step, operation by operation."""
     from bandweave.checkpoints.folder import Folder
-    from bandweave.checkpoints.resolve import resolve_model
+    from bandweave.hub.resolve import resolve_model
     from bandweave.models.registry import build_graph
     from bandweave.programs.lowering import lower
     from bandweave.programs.split import make_split

@@ -24,7 +24,8 @@ from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
 
 COMMANDS = (
-    "demo", "run", "chat", "bench", "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
+    "demo", "run", "chat", "pull", "bench", "plan", "probe", "synth", "worker", "doctor", "cache",
+    "dump",
 )  # fmt: skip
 
 # Exit statuses.
@@ -60,8 +61,8 @@ def cli(context: click.Context) -> None:
     """Weaves the memory bandwidth of several machines into one, and runs a language model on them
     that none could run alone.
 
-    MODEL is a folder in Hugging Face layout, or `demo` for the small model that comes with
-    bandweave. Try `bandweave demo` first.
+    MODEL is a folder in Hugging Face layout, a model of the hub as org/name, or `demo` for the
+    small model that comes with bandweave. Try `bandweave demo` first.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -242,7 +242,7 @@ def _speculation(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draft_folder(model: str) -> str:
-    from bandweave.checkpoints.resolve import resolve_model
+    from bandweave.hub.resolve import resolve_model
 
     return str(resolve_model(model))
 

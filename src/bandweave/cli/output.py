@@ -123,6 +123,14 @@ def seconds(value: float) -> str:
     return f"{value * 1e6:.0f} us"
 
 
+def duration(value: float) -> str:
+    """What people wait for: ``"42 s"``, ``"3 min"``, ``"1 h 20 min"``."""
+    minutes = round(value / 60)
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def rate(value: float) -> str:
     """Tokens per second with three figures that matter."""
     return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"

@@ -17,6 +17,7 @@ from rich.text import Text
 from bandweave.cli import output
 
 _BAR_WIDTH = 16
+_TOLD_SECONDS = 5.0  # of what is left; less is over before it is read
 PATIENCE_SECONDS = 1.0  # before something that may be over at once is spoken of
 
 
@@ -38,12 +39,11 @@ class LoadingBar:
         self._hint.daemon = True
         self._hint.start()
 
-    def update(self, done: int, total: int) -> None:
-        """Bytes done and in all."""
+    def update(self, done: int, total: int, detail: str = "") -> None:
+        """Bytes done and in all; ``detail`` follows what is waited for."""
         self.close()
-        self._progress.update(
-            self._task, description=self._what, completed=done, total=max(1, total)
-        )
+        words = self._what + detail
+        self._progress.update(self._task, description=words, completed=done, total=max(1, total))
 
     def close(self) -> None:
         """Gives no more hints."""
@@ -146,6 +146,8 @@ class _Line(ProgressColumn):
 
 def _bytes(task: Task) -> str:
     speed = f", {output.size(task.speed)}/s" if task.speed else ""
+    if task.speed and task.time_remaining and task.time_remaining >= _TOLD_SECONDS:
+        speed += f", {output.duration(task.time_remaining)} left"
     return f"{output.size(task.completed)} of {output.size(task.total or 0)}{speed}"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.resolve import resolve_model
 from bandweave.cli import output
 from bandweave.content.manifest import MANIFEST, write_manifest
 from bandweave.content.verification import Verification, verify_checkpoint
+from bandweave.hub.resolve import resolve_model
 
 
 def verify_model(model: str, lacks: list[dict[str, Any]]) -> dict[str, Any]:

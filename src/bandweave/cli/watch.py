@@ -9,6 +9,8 @@ from bandweave.cli import output
 from bandweave.serving.watcher import Watcher
 from bandweave.shown import printable
 
+_MOST_NODES = 4  # whose progress a line has room for
+
 
 class _Remarks(Watcher):
     def remark(self, sentence: str) -> None:
@@ -31,10 +33,18 @@ def watch_loading(name: str, nodes: int) -> Iterator[Watcher]:
             self._bar.wait_for(node, "is `bandweave worker` running there?")
 
         def loading(self, progress: Sequence[tuple[int, int]]) -> None:
-            self._bar.update(sum(done for done, _ in progress), sum(all for _, all in progress))
+            done, whole = (sum(column) for column in zip(*progress, strict=True))
+            self._bar.update(done, whole, _by_node(progress[:nodes]))
 
     with loading_bar(f"loading {printable(name)} on {output.count(nodes, 'node')}") as bar:
         yield Bar(bar)
+
+
+def _by_node(progress: Sequence[tuple[int, int]]) -> str:
+    """How far each of several nodes is: one may have a slower disk, or a download before it."""
+    if not 1 < len(progress) <= _MOST_NODES or not all(whole for _, whole in progress):
+        return ""
+    return f" ({', '.join(f'{100 * done // whole} %' for done, whole in progress)})"
 
 
 @contextlib.contextmanager

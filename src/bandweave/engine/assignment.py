@@ -26,7 +26,8 @@ class Assignment:
     ``pinned`` the former are; ``cache``: whether the node may keep packed weights, in the folder
     that its own machine has for them; ``host_id`` and ``own_files``: the controller's host, and the
     keys of its copy's files, which a node on that host need not compare; ``draft``: see
-    ``EngineOptions``."""
+    ``EngineOptions``; ``hub`` and ``draft_hub``: what the hub calls them, empty where they are not
+    from there."""
 
     TYPE: ClassVar[str] = "hold"
 
@@ -45,6 +46,8 @@ class Assignment:
     draft_fingerprint: Fingerprint | None = None
     host_id: str = ""
     own_files: tuple[str, ...] = ()
+    hub: str = ""
+    draft_hub: str = ""
 
     @property
     def context(self) -> int:

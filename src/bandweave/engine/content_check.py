@@ -94,6 +94,8 @@ class ContentCheck:
         self._paths[node] = path
         if same_files or not self._folder.has_weights or self._manifest is not None:
             return
+        if not self._folder.whole:  # it would be fetched for nothing but this
+            return
         program = lower(self._graph, self._split, node)
         parts = [part for weight in program.weights.values() for part in weight.parts]
         parts += [part for vector in program.vectors.values() for part in vector.parts]

@@ -7,11 +7,13 @@ into results. Knows tokens, not text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.collection import no_collection
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -34,6 +36,7 @@ from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
 from bandweave.routing.call import Call, Event, NewTokens, Reading, Stream
 from bandweave.routing.router import Router
+from bandweave.sharing.source import FileSource
 from bandweave.weights.panel_cache import open_cache
 
 if TYPE_CHECKING:
@@ -94,7 +97,8 @@ class Engine:
         engine = cls(folder, options, launcher)
         try:
             if launcher.local:
-                check_local_memory(folder, engine.split, options, engine.context)
+                with no_collection():
+                    check_local_memory(folder, engine.split, options, engine.context)
             engine._join(launcher.start(engine.split.num_nodes), options.shares, on_progress)
             return engine
         except BaseException:
@@ -136,7 +140,12 @@ class Engine:
         join = make_join(options, handles, self._generation)
         cache = open_cache(options.cache_folder if options.cache else "")
         further = options.run.further
-        with Loading(group, self.split, folder, cache, further=further) as loading:
+        with ExitStack() as stack:
+            if not launcher.local and folder.has_weights:
+                secret, session = launcher.secret, launcher.session
+                stack.enter_context(FileSource(folder, handles, secret, session))
+            loading = Loading(group, self.split, folder, cache, further=further)
+            stack.enter_context(loading)
             self.nodes, self.agreement = loading.run(assignments, join, on_progress)
         self._group, self._router = group, Router(group)
         self._router.start()

@@ -72,6 +72,7 @@ class Loading:
         self._heard = [time.monotonic()] * len(group)
         self._moved = list(self._heard)
         self._progress = [(0, 0)] * len(group)
+        self._came = [0] * len(group)
 
     def run(
         self, assignments: Sequence[Assignment], join: Join, on_progress: OnProgress
@@ -117,9 +118,10 @@ class Loading:
 
     def _note(self, node: int, progress: Progress) -> None:
         new = (progress.done, progress.total)
-        if new != self._progress[node] or progress.done == progress.total:
+        comes = progress.moved != self._came[node]  # a large piece may take minutes
+        if comes or new != self._progress[node] or progress.done == progress.total:
             self._moved[node] = self._heard[node]
-        self._progress[node] = new
+        self._progress[node], self._came[node] = new, progress.moved
 
     def _watch(self, ready: set[int]) -> None:
         """Fails with the name of a node that is silent, or that lives but does not get on."""

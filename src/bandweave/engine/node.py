@@ -12,11 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.collection import no_collection
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepare_node
 from bandweave.engine.model_search import find_model
 from bandweave.engine.node_loop import NodeLoop
+from bandweave.engine.shared_ranges import shared_ranges
 from bandweave.executors.executor import StepError
+from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
@@ -34,6 +37,8 @@ from bandweave.messages import (
 )
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import LoadingPulse
+from bandweave.programs.split import make_split
+from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
 
 
@@ -61,6 +66,12 @@ class _Node:
         self._held: _Held | None = None
         self._weights: Weights | None = None
         self._cpus = allowed_cpus()  # before a generation keeps to some of them
+        self._files: FileExchange | None = None
+        if isinstance(context.listener, Arrivals):  # a worker's: others may lie on other machines
+            self._files = FileExchange(
+                context.listener, context.node, context.session, context.secret, context.log
+            )
+            stack.callback(self._files.close)
 
     def run(self) -> None:
         """``ValueError``, ``MemoryError`` and ``OSError`` for what cannot be held."""
@@ -97,8 +108,9 @@ class _Node:
     def _hold(self, assignment: Assignment) -> bool:
         """Finds the model, says so, and joins as soon as the others have found theirs; False where
         the session is over."""
-        with LoadingPulse(self._channel) as pulse:
+        with LoadingPulse(self._channel) as pulse, no_collection():
             held = self._find(assignment)
+            pulse.moved = lambda: held.folder.moved
             if self._weights is not None and not _alike(self._held, held):
                 self._weights = None
             self._held = held
@@ -123,12 +135,14 @@ class _Node:
         """Takes part in a generation with the share that is held; False where the session is
         over."""
         with LoadingPulse(self._channel) as pulse:
+            pulse.moved = lambda: held.folder.moved
             loop = self._enter(held, join, pulse)
         return loop is None or self._take_part(loop)
 
     def _enter(self, held: _Held, join: Join, pulse: LoadingPulse) -> NodeLoop | None:
         """Meets the others and loads what is lacking; None where they could not be met."""
         kept, self._weights = self._weights, None
+        self._lead(held, join)
         try:
             node = join_node(
                 self._context, held.assignment, join, held.prepared, held.folder, held.draft,
@@ -138,10 +152,27 @@ class _Node:
             self._weights = kept
             self._broken(join.generation, str(error))
             return None
+        if self._files is not None:
+            self._files.leave()
         self._weights = node.weights
         for report in node.checks.messages():
             self._channel.send(encode(report))
         return NodeLoop(self._context, join, node)
+
+    def _lead(self, held: _Held, join: Join) -> None:
+        """Lets what is not on this machine come from the others that have it."""
+        if self._files is None or held.folder.whole:
+            return
+        assignment, folder = held.assignment, held.folder
+        split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
+        places = split.stages[split.shares[assignment.rank].stage]
+        self._files.lead(
+            folder,
+            places.index(assignment.rank),
+            [join.nodes[place] for place in places],
+            shared_ranges(folder, held.prepared.program),
+            dict(zip(join.nodes, join.addresses, strict=True)),
+        )
 
     def _take_part(self, loop: NodeLoop) -> bool:
         """Serves in a generation to its end; False where the session is over too."""
@@ -167,6 +198,8 @@ class _Node:
         if assignment.draft_fingerprint is not None and assignment.rank == 0:
             draft = self._open(assignment.draft, assignment, draft=True)
         prepared = prepare_node(self._context, assignment, folder, draft, self._weights)
+        if self._files is not None:
+            self._files.serve(folder)
         return _Held(assignment=assignment, folder=folder, draft=draft, prepared=prepared)
 
     def _open(self, path: str, assignment: Assignment, *, draft: bool) -> Folder:
@@ -180,9 +213,11 @@ class _Node:
             if folder is not None and same == fingerprint:
                 return folder
         roots, log = self._context.model_roots, self._context.log
-        found = find_model(path, fingerprint, roots, log)
-        log(f"{'drafts with' if draft else 'loads'} {found}")
-        return self._stack.enter_context(Folder.open(found))
+        hub = assignment.draft_hub if draft else assignment.hub
+        source = None if self._files is None or draft else self._files.controller
+        found = find_model(path, fingerprint, roots, log, hub=hub, source=source)
+        log(f"{'drafts with' if draft else 'loads'} {found.path}")
+        return self._stack.enter_context(found)
 
 
 def _alike(before: _Held | None, now: _Held) -> bool:

@@ -22,6 +22,7 @@ from bandweave.host.machine import (
     numa_nodes,
     usable_cpus,
 )
+from bandweave.hub.store import hub_name
 from bandweave.mesh.host import host_id
 from bandweave.messages import Description, Join
 from bandweave.models.registry import build_graph
@@ -84,11 +85,12 @@ def make_assignments(
     descriptions: Sequence[Description] = (),
 ) -> list[Assignment]:
     """What each node is told to hold; ``descriptions`` are those of hosts."""
-    draft, draft_fingerprint = "", None
+    draft, draft_fingerprint, draft_hub = "", None, ""
     if options.draft:
         with Folder.open(options.draft) as opened:
             check_draft(folder, opened)
             draft, draft_fingerprint = str(opened.path.resolve()), opened.fingerprint()
+            draft_hub = hub_name(opened.path)
     common = Assignment(
         model=str(folder.path.resolve()),
         fingerprint=folder.fingerprint(),
@@ -102,6 +104,8 @@ def make_assignments(
         draft_fingerprint=draft_fingerprint,
         host_id=host_id(),
         own_files=tuple(sorted(folder.file_keys)),
+        hub=hub_name(folder.path),
+        draft_hub=draft_hub,
     )
     if not launcher.local:
         threads = node_threads(descriptions, options.threads)

@@ -8,25 +8,30 @@ descriptor or with a sentence. Knows descriptors; knows no handshake.
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import socket
 import struct
+import threading
 import time
+from collections.abc import Callable
 
 from bandweave.handshake.handshake import HandshakeError
+from bandweave.handshake.hello import NO_NODE
 from bandweave.mesh.channel import Channel, ChannelClosed
 from bandweave.run_options import MAX_NODES
 
 _RECORD = struct.Struct("<ih506s")  # node, bytes of the sentence, the sentence
 _SENTENCE_BYTES = 506
+_FILES = MAX_NODES + 1  # added to the node of a connection for files
 MET = {"type": "met"}
 
+OnFiles = Callable[[int, socket.socket], None]  # the node at the other end, NO_NODE: the controller
 
-def hand_over(channel: Channel, node: int, sock: socket.socket) -> None:
-    """Gives the connection of ``node`` away. Never waits: ``OSError`` where the process at the
-    other end of ``channel`` has ended or takes nothing."""
-    _send(channel, _RECORD.pack(node, 0, b""), [sock.fileno()])
+
+def hand_over(channel: Channel, node: int, sock: socket.socket, *, files: bool = False) -> None:
+    """Gives the connection of ``node`` away, one for ``files`` or for the mesh. Never waits:
+    ``OSError`` where the process at the other end of ``channel`` has ended or takes nothing."""
+    _send(channel, _RECORD.pack(node + _FILES if files else node, 0, b""), [sock.fileno()])
 
 
 def report_misfit(channel: Channel, node: int, sentence: str) -> None:
@@ -46,7 +51,8 @@ def _send(channel: Channel, record: bytes, descriptors: list[int]) -> None:
 
 
 class Arrivals:
-    """The node's end: connections of other nodes, as they are asked for."""
+    """The node's end: connections of other nodes, as they are asked for. A thread takes them as
+    they come."""
 
     def __init__(self, channel: Channel) -> None:
         """``channel`` leads to the worker, which sends no more messages over it."""
@@ -54,42 +60,84 @@ class Arrivals:
         self._stream = socket.socket(fileno=channel.fileno())
         self._mesh: dict[int, socket.socket] = {}
         self._refused: dict[int, str] = {}
+        self._files: list[tuple[int, socket.socket]] = []  # before anybody takes them
+        self._on_files: OnFiles | None = None
+        self._failure: Exception | None = None
+        self._changed = threading.Condition()
+        self._over, self._wake = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="arrivals", daemon=True)
+        self._thread.start()
 
     def get_mesh(self, session: str, node: int, timeout: float | None = None) -> socket.socket:
         """The connection from ``node`` of this session, in blocking mode. Errors as
         ``Listener.get_mesh``; ``ChannelClosed`` where the worker has gone."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        readable = select.poll()
-        readable.register(self._stream, select.POLLIN)
-        while node not in self._mesh and node not in self._refused:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"node {node} did not connect within {timeout:g} s")
-            if readable.poll(None if timeout is None else math.ceil(left * 1000)):
-                self._read()
-        if node in self._mesh:
-            return self._mesh.pop(node)
-        raise HandshakeError(f"node {node} does not fit, {self._refused[node]}")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while node not in self._mesh and node not in self._refused:
+                if self._failure is not None:
+                    raise self._failure
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"node {node} did not connect within {timeout:g} s")
+                self._changed.wait(left)
+            if node in self._mesh:
+                return self._mesh.pop(node)
+            raise HandshakeError(f"node {node} does not fit, {self._refused[node]}")
+
+    def serve_files(self, on_files: OnFiles) -> None:
+        """From now on ``on_files`` gets the connections for files, those that have come too; it
+        is called in a thread that must not wait."""
+        with self._changed:
+            self._on_files = on_files
+            waiting, self._files = self._files, []
+        for node, sock in waiting:
+            on_files(node, sock)
 
     def open(self) -> None:
         """Nodes are expected, for the first time or again; the worker passes them on at any
         time."""
-        self._refused.clear()
+        with self._changed:
+            self._refused.clear()
 
     def finish(self) -> None:
         """All nodes have met: nobody else is expected, as the worker hears."""
-        for sock in self._mesh.values():
-            sock.close()
-        self._mesh.clear()
+        self._drop()
         with contextlib.suppress(OSError):  # a worker that has gone ends this process anyway
             self._channel.send(MET)
 
     def close(self) -> None:
         """Closes what nobody asked for. The channel stays open."""
-        for sock in self._mesh.values():
+        with contextlib.suppress(OSError):
+            self._wake.close()
+        self._thread.join()
+        self._over.close()
+        self._drop()
+        for _, sock in self._files:
             sock.close()
-        self._mesh.clear()
         self._stream.detach()
+
+    def _drop(self) -> None:
+        with self._changed:
+            for sock in self._mesh.values():
+                sock.close()
+            self._mesh.clear()
+
+    # --- in the thread ---
+
+    def _run(self) -> None:
+        readable = select.poll()
+        readable.register(self._stream, select.POLLIN)
+        readable.register(self._over, select.POLLIN)
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in readable.poll()}
+                if self._over.fileno() in ready:
+                    return
+                self._read()
+        except Exception as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
 
     def _read(self) -> None:
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -103,14 +151,32 @@ class Arrivals:
             if len(record) != _RECORD.size:
                 raise ChannelClosed("the worker sent half a record")
             node, length, text = _RECORD.unpack(record)
-            assert 0 <= node < MAX_NODES and 0 <= length <= _SENTENCE_BYTES
-            if not socks:
-                self._refused[node] = text[:length].decode(errors="replace")
+            assert 0 <= length <= _SENTENCE_BYTES
+            if socks:
+                socks[0].setblocking(True)
+            if socks and node >= MAX_NODES:
+                received.pop_all()
+                self._take_files(node - _FILES, socks[0])
                 return
-            received.pop_all()
-            socks[0].setblocking(True)
-            # A second one from the same node: it never saw the worker's welcome and tried again.
-            older = self._mesh.pop(node, None)
-            if older is not None:
-                older.close()
-            self._mesh[node] = socks[0]
+            assert 0 <= node < MAX_NODES
+            with self._changed:
+                if not socks:
+                    self._refused[node] = text[:length].decode(errors="replace")
+                else:
+                    received.pop_all()
+                    # A second one from the same node: it never saw the worker's welcome and tried
+                    # again.
+                    older = self._mesh.pop(node, None)
+                    if older is not None:
+                        older.close()
+                    self._mesh[node] = socks[0]
+                self._changed.notify_all()
+
+    def _take_files(self, node: int, sock: socket.socket) -> None:
+        assert NO_NODE <= node < MAX_NODES
+        with self._changed:
+            on_files = self._on_files
+            if on_files is None:
+                self._files.append((node, sock))
+                return
+        on_files(node, sock)

@@ -14,16 +14,16 @@ from bandweave.mesh.channel import ChannelError
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """What a side says of itself. ``purpose`` is what a connector wants, ``"control"`` or
-    ``"mesh"``; ``address`` is where an acceptor wants other nodes to reach it, where that is not
-    the address connected to."""
+    """What a side says of itself. ``purpose`` is what a connector wants, ``"control"``, ``"mesh"``
+    or ``"files"``; ``address`` is where an acceptor wants other nodes to reach it, where that is
+    not the address connected to."""
 
     purpose: str
     node: int
@@ -83,7 +83,7 @@ def read_hello(message: Mapping[str, Any], peer: str) -> Hello:
         package=_text(message, "package", 64, peer),
         address=_text(message, "address", 256, peer),
     )
-    if hello.purpose not in ("control", "mesh"):
+    if hello.purpose not in ("control", "mesh", "files"):
         raise ChannelError(f"{peer} does not keep to the handshake (purpose)")
     return hello
 

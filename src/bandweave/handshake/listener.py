@@ -26,6 +26,8 @@ def mesh_only(session: str, node: int) -> Admit:
     def admit(hello: Hello) -> Refusal | None:
         if hello.purpose == "control":
             return Refusal(reason="it is a node, which has its controller")
+        if hello.purpose == "files":
+            return Refusal(reason="its files are those of its controller's machine")
         if hello.session != session:
             return Refusal(reason="it serves another session")
         if hello.node <= node:

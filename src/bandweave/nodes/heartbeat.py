@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Self
 
 from bandweave.mesh.channel import Channel
@@ -17,10 +18,12 @@ PERIOD = 0.5  # seconds
 
 class LoadingPulse:
     """While entered, a thread sends ``Progress`` twice a second: a node that finds its model, waits
-    for others or reads from a slow disk still lives. ``update`` says how far it is."""
+    for others or reads from a slow disk still lives. ``update`` says how far it is; ``moved``,
+    once it is set, a number that grows while files come from other machines."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._progress = channel, Progress(done=0, total=0)
+        self.moved: Callable[[], int] = lambda: 0
         self._over, self._beat = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
 
@@ -38,7 +41,8 @@ class LoadingPulse:
             if self._over:
                 return
             with contextlib.suppress(OSError):  # the main thread meets the same error
-                self._channel.offer(encode(self._progress))
+                now = replace(self._progress, moved=self.moved())
+                self._channel.offer(encode(now))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -64,6 +64,11 @@ class WorkerSession:
             return Refusal(reason=f"{busy}; wait for that to end or choose another worker")
         if hello.session != own.session:
             return Refusal(reason="it serves another session")
+        if hello.purpose == "files":
+            # From any node, or the controller: who asks whom for files is for them to settle.
+            if self._channel is None:
+                return Refusal(reason="its process has not started", retry=True)
+            return None
         if hello.node <= own.node:
             return Refusal(reason=f"node {hello.node} does not connect to node {own.node}")
         if self._channel is None:
@@ -75,7 +80,8 @@ class WorkerSession:
         process takes none."""
         with connection.socket as sock, self._lock:
             if self._channel is not None:
-                hand_over(self._channel, connection.hello.node, sock)
+                hello = connection.hello
+                hand_over(self._channel, hello.node, sock, files=hello.purpose == "files")
 
     def note_misfit(self, misfit: Misfit) -> None:
         """Tells the process that waits for a node that its version does not fit."""

@@ -108,7 +108,10 @@ class NodeShare:
 
 
 def _find(table: tuple[tuple[int, Range], ...], total: int) -> Range:
-    return next(own for count, own in table if count == total)
+    for count, own in table:  # twice as fast as `next`; a large model asks 100,000 times
+        if count == total:
+            return own
+    raise KeyError(total)
 
 
 @dataclass(frozen=True, kw_only=True)

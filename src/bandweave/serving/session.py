@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.checkpoints.resolve import resolve_model
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
@@ -21,6 +20,7 @@ from bandweave.executors.executor import StepError
 from bandweave.formats.names import STORED
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
+from bandweave.hub.resolve import resolve_model
 from bandweave.models.registry import build_graph
 from bandweave.planning.profile.prediction import Prediction
 from bandweave.serving.prediction import (
@@ -168,12 +168,14 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
     Errors are those of ``Folder.open``, ``open_tokenizer`` and ``Engine.start``.
     """
     # Workers have the weights; to give the command config and tokenizer will do.
-    with Folder.open(resolve_model(model), weights=not options.hosts) as folder:
+    said: list[str] = []
+    with Folder.open(resolve_model(model, said.append), weights=not options.hosts) as folder:
         tokenizer = open_tokenizer(folder)
         template = open_template(folder, tokenizer)
         options = settle_format(folder, options)
         start = time.perf_counter()
-        with start_engine(model, folder, options, watch) as engine:
+        remarks = (*said, *tokenizer.remarks)
+        with start_engine(model, folder, options, watch, remarks) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -186,11 +188,16 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
 
 
 def start_engine(
-    name: str, folder: Folder, options: EngineOptions, watch: Watch = unwatched
+    name: str,
+    folder: Folder,
+    options: EngineOptions,
+    watch: Watch = unwatched,
+    remarks: Sequence[str] = (),
 ) -> Engine:
-    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile."""
+    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile. The
+    watcher hears the ``remarks``, and those on the model's files."""
     with watch(name, len(options.shares)) as watcher:
-        for remark in folder.remarks:
+        for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
         options = choose_split(folder, options, watcher.remark)
         spec = folder.spec

@@ -34,6 +34,15 @@ _FILE_ENDS = (
     "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
 )  # fmt: skip
 
+#: What stands around a gap in code: never text, whatever its type says.
+_GAP_MARKS = (
+    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
+    "<|code_prefix|>", "<|prefix|>", "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>",
+    "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>", "<|fim_middle|>",
+    "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>",
+    "<|middle|>",
+)  # fmt: skip
+
 #: Texts that end nothing where all of some others end an answer.
 _UNLESS = (
     ("<|end|>", ("<|return|>", "<|call|>")),  # Harmony's messages end with it, not its answers
@@ -85,7 +94,8 @@ class GgufRoles:
         add_bos = True if vocabulary.kind == RAW_PAIRS else vocabulary.add_bos
         ends = _ends(vocabulary, named)
         typed = {number for number, kind in enumerate(types) if kind in (CONTROL, UNKNOWN)}
-        control = frozenset(typed | ends)
+        marks = {vocabulary.ids[text] for text in _GAP_MARKS if text in vocabulary.ids}
+        control = frozenset(typed | marks | ends)
         own = {number for number, kind in enumerate(types) if kind == USER_DEFINED}
         cut = sorted(own | control, key=lambda token: (-len(vocabulary.bytes_of(token)), token))
         texts = {

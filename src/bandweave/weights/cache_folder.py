@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bandweave.environment import DOWNLOADS
+
 DEFAULT_QUOTA_BYTES = 64 * 10**9
 FREE_FRACTION = 0.5  # of what would be free without it, at most, however large the quota
 
@@ -141,7 +143,8 @@ class CacheFolder:
                 return True
         with os.scandir(self.path) as found:
             for entry in found:
-                if not _SUBFOLDER.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+                own = entry.name == DOWNLOADS or _SUBFOLDER.fullmatch(entry.name)
+                if not own or not entry.is_dir(follow_symlinks=False):
                     return False
         names = [path.name for path, _ in self._walk()]
         return all(_OWN.fullmatch(name) or _PARTIAL.fullmatch(name) for name in names)

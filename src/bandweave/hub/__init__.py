@@ -1,0 +1,1 @@
+"""Models of the Hugging Face hub: what a name means there, and how bytes of its files come here."""

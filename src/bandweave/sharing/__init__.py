@@ -1,0 +1,1 @@
+"""Files of a model from one machine of a session to another: who has what, and who asks whom."""
