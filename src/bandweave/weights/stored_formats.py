@@ -50,28 +50,13 @@ def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
     for op in graph.ops:
         nearest = {name: NEAREST[folder.stored_as(name)] for name in _products(op)}
         if op.kind in _EXPERTS:
-            nearest = _together(op, nearest, blocks=folder.is_gguf)
+            for shared in (False, True):
+                alike = [name for name in nearest if (_SHARED in name) is shared]
+                if alike:
+                    common = _common({nearest[name] for name in alike})
+                    nearest |= dict.fromkeys(alike, common)
         formats |= nearest
     return formats
-
-
-def _together(op: GraphOp, nearest: Mapping[str, str], *, blocks: bool) -> dict[str, str]:
-    """One format for the experts of a layer. A shared one follows the routed ones, but blocks
-    cannot be made into others: gate and up have their own format then, and where the second
-    matrices differ all have one that both can be made into."""
-    routed = {name for name in nearest if _SHARED not in name}
-    shared = nearest.keys() - routed
-    if not blocks:
-        groups = [(nearest.keys(), routed or shared)]
-    elif op.kind == "expert_linear":
-        groups = [(routed, routed), (shared, shared)]
-    else:
-        groups = [(nearest.keys(), nearest.keys())]
-    result: dict[str, str] = {}
-    for names, deciding in groups:
-        if names:
-            result |= dict.fromkeys(names, _common({nearest[name] for name in deciding}))
-    return result
 
 
 def _common(formats: set[str]) -> str:
