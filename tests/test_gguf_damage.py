@@ -106,6 +106,7 @@ def _tensor(name: str, kind: int, *shape: int) -> Callable[[Fields, Tensors], No
         (_fields(llama__embedding_length=1.5), "llama.embedding_length is 1.5; it must be a size"),
         (_fields(llama__embedding_length=128), "but metadata asks for"),
         (_fields(llama__attention__head_count=0), "the number of heads is 0"),
+        (_fields(llama__attention__key_length=0), "a head has 0 elements"),
         (_fields(llama__attention__head_count=[4, 8]), "the same in every layer"),
         (_fields(llama__context_length=True), "it must be a size"),
         (_fields(llama__attention__layer_norm_rms_epsilon="x"), "must be a number"),

@@ -22,6 +22,8 @@ def sizes(data: Metadata, *, eps: str = "attention.layer_norm_rms_epsilon") -> d
     if not heads:
         raise ConfigError("the number of heads is 0; it must be at least 1")
     head = data.size("attention.key_length", hidden // heads)
+    if not head:
+        raise ConfigError("a head has 0 elements; it must have at least 1")
     layers = data.size("block_count") - data.size("nextn_predict_layers", 0)
     if not 1 <= layers <= MOST_LAYERS:
         raise ConfigError(f"it has {layers} layers; there may be 1 to {MOST_LAYERS}")
