@@ -50,7 +50,7 @@ class NativeNodes:
         **more: Any,
     ) -> None:
         table = Range(start=0, stop=spec.vocab_size)
-        self.embeddings = widen(source.read("embed_tokens", table))
+        self.embeddings = widen(source.read("embed_tokens", table), source.dtype("embed_tokens"))
         graph = graph or build_graph(spec)
         split = make_split(spec, shares, stages=stages)
         count = split.num_nodes

@@ -174,7 +174,8 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
         template = open_template(folder, tokenizer)
         options = settle_format(folder, options)
         start = time.perf_counter()
-        with start_engine(model, folder, options, watch, said) as engine:
+        remarks = (*said, *tokenizer.remarks)
+        with start_engine(model, folder, options, watch, remarks) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -193,8 +194,8 @@ def start_engine(
     watch: Watch = unwatched,
     remarks: Sequence[str] = (),
 ) -> Engine:
-    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile.
-    ``remarks``: what is to be said before."""
+    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile. The
+    watcher hears the ``remarks``, and those on the model's files."""
     with watch(name, len(options.shares)) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
