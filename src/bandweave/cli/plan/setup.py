@@ -48,9 +48,12 @@ def parse_model(text: str) -> ModelShape:
 
 
 def _hub_name(text: str, path: Path) -> HubName | None:
+    """The model of the hub that a text names, which is nothing here."""
+    if "/" not in text or path.exists() or path.parent.is_dir():
+        return None
     from bandweave.hub.names import parse_name
 
-    return None if path.exists() or path.parent.is_dir() else parse_name(text)
+    return parse_name(text)
 
 
 def read_hardware(path: Path | None) -> Mapping[str, Hardware]:
