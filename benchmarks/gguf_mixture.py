@@ -1,5 +1,5 @@
-"""The tensors of mixtures and of latent attention as GGUF has them: all experts in one, and the
-matrix of keys and values as two of three dimensions.
+"""The tensors of mixtures and of latent attention as GGUF has them: all experts in one, and what
+makes keys and values of a latent in one of three dimensions each.
 
 Knows bandweave's names and GGUF's; knows no blocks.
 """
@@ -20,6 +20,7 @@ from bandweave.ranges import Range
 
 Floats = npt.NDArray[np.float32]
 _EXPERT = re.compile(r"layers\.\d+\.experts\.\d+\.")
+_LATENT = (".k_b_proj", ".v_b_proj")
 _STEMS = {"gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps", "down_proj": "ffn_down_exps"}
 
 
@@ -34,7 +35,7 @@ class Whole:
 
 def is_part(name: str) -> bool:
     """Whether a tensor of bandweave's is a part of a whole."""
-    return bool(_EXPERT.match(name)) or name.endswith(".kv_b_proj")
+    return bool(_EXPERT.match(name)) or name.endswith(_LATENT)
 
 
 def wholes(folder: Folder) -> Iterator[Whole]:
@@ -60,22 +61,17 @@ def _read(folder: Folder, names: list[str]) -> Callable[[], Iterator[Floats]]:
 
 
 def _keys_and_values(folder: Folder, index: int, attention: LatentSpec) -> Iterator[Whole]:
-    """``kv_b_proj`` has a head's keys and then its values, ``[heads x (nope + v), rank]``; GGUF has
-    the keys' part transposed."""
-    each = attention.nope_dim + attention.v_dim
+    """A head's rows together: those of ``k_b_proj`` give queries in the latent's place, as GGUF has
+    them."""
+    for part in ("k_b", "v_b"):
+        yield Whole(
+            name=f"blk.{index}.attn_{part}.weight",
+            parts=_heads(folder, f"layers.{index}.{part}_proj", attention.num_heads),
+        )
 
-    def heads() -> Floats:
-        rows = _whole(folder, f"layers.{index}.kv_b_proj")
-        return rows.reshape(attention.num_heads, each, attention.kv_rank)
 
-    yield Whole(
-        name=f"blk.{index}.attn_k_b.weight",
-        parts=lambda: (np.ascontiguousarray(one[: attention.nope_dim].T) for one in heads()),
-    )
-    yield Whole(
-        name=f"blk.{index}.attn_v_b.weight",
-        parts=lambda: (one[attention.nope_dim :] for one in heads()),
-    )
+def _heads(folder: Folder, name: str, count: int) -> Callable[[], Iterator[Floats]]:
+    return lambda: iter(np.split(_whole(folder, name), count))
 
 
 def _whole(folder: Folder, name: str) -> Floats:

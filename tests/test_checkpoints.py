@@ -272,7 +272,7 @@ def test_wrong_folder(tmp_path: Path) -> None:
     refused(tmp_path / "file", "is a file")
     refused(tmp_path, "has no config.json")
     (tmp_path / "model.gguf").write_text("")
-    refused(tmp_path, "has no config.json", "GGUF", "safetensors")
+    refused(tmp_path, "has no config.json", "name that file in the place of its folder")
     (tmp_path / "adapter_config.json").write_text("{}")
     refused(tmp_path, "LoRA", "merge")
 
@@ -281,7 +281,7 @@ def test_wrong_folder(tmp_path: Path) -> None:
     ("file", "parts"),
     [
         ("pytorch_model.bin", ("pytorch_model.bin", "can run code", "safetensors")),
-        ("model.Q4_0.gguf", ("model.Q4_0.gguf", "not supported yet")),
+        ("model.Q4_0.gguf", ("it has model.Q4_0.gguf: name that file",)),
         ("adapter_model.safetensors", ("adapter_model.safetensors", "not a model's")),
         ("README.md", ("neither model.safetensors nor", "download")),
     ],

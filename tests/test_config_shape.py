@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from bandweave.checkpoints.gguf_config import config_from_gguf
 from bandweave.models.config import ConfigError
 from bandweave.models.config_shape import shape_from_config
+from bandweave.models.gguf.architectures import find_architecture
+from bandweave.models.gguf.metadata import Metadata, architecture_of
 from bandweave.models.known_models import known_config
 from bandweave.models.registry import spec_from_config
 from bandweave.planning.machines.hardware_text import hardware_from_text, hardware_from_toml
@@ -105,14 +106,26 @@ def test_architectures_are_enough() -> None:
 # --- GGUF ---
 
 
+def config_from_gguf(
+    fields: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    def vector(name: str) -> list[float]:
+        raise AssertionError(name)
+
+    data = Metadata(
+        architecture=architecture_of(fields), fields=fields, shapes=shapes, vector=vector
+    )
+    return find_architecture(data).config(data)
+
+
 def gguf_config(architecture: Any = "llama", **sizes: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "block_count": 2, "embedding_length": 64, "feed_forward_length": 128,
         "attention.head_count": 4, "attention.head_count_kv": 2, "context_length": 512,
     }  # fmt: skip
     metadata = {f"{architecture}.{key}": value for key, value in {**fields, **sizes}.items()}
-    tensors = {"token_embd.weight": SimpleNamespace(shape=(100, 64))}
-    return config_from_gguf({**metadata, "general.architecture": architecture}, tensors)
+    shapes = {"token_embd.weight": (100, 64)}
+    return config_from_gguf({**metadata, "general.architecture": architecture}, shapes)
 
 
 @pytest.mark.parametrize("value", ABSURD, ids=lambda value: repr(value)[:12])
@@ -159,29 +172,36 @@ def test_gguf_sizes_count_as_the_config_does(architecture: str, model: str) -> N
     sizes = {key: known[name] for name, key in _GGUF_SIZES.items() if known.get(name) is not None}
     if "kv_lora_rank" in known:
         sizes["attention.key_length_mla"] = known["qk_nope_head_dim"] + known["qk_rope_head_dim"]
+        sizes["expert_gating_func"] = 1 if model == "deepseek-v2-lite" else 2
     names = {"token_embd.weight", "blk.0.attn_norm.weight"}
     names |= set() if known["tie_word_embeddings"] else {"output.weight"}
     names |= {"blk.0.attn_q.bias"} if known.get("attention_bias") else set()
     names |= {"blk.0.attn_q_norm.weight"} if known.get("use_qk_norm") else set()
-    tensors = {name: SimpleNamespace(shape=(known["vocab_size"], 1)) for name in names}
+    shapes = {name: (known["vocab_size"], 1) for name in names}
     metadata = {f"{architecture}.{key}": value for key, value in sizes.items()}
-    config = config_from_gguf({**metadata, "general.architecture": architecture}, tensors)
+    config = config_from_gguf({**metadata, "general.architecture": architecture}, shapes)
     found, expected = (shape_from_config(one, name="m") for one in (config, known))
-    corrections = 64 * 26 if model == "deepseek-v2-lite" else 0  # GGUF's V2 is read as a V3
-    assert found.total_parameters == expected.total_parameters + corrections
+    assert found.total_parameters == expected.total_parameters
     assert found.kv_elements(10_000) == expected.kv_elements(10_000)
-    assert found.read_parameters == expected.read_parameters + corrections
+    assert found.read_parameters == expected.read_parameters
 
 
-@pytest.mark.parametrize("architecture", [None, 3, ["llama"], "mamba", {}])
-def test_architectures_of_gguf_that_are_not_known(architecture: Any) -> None:
-    with pytest.raises(ConfigError, match="is not known"):
+@pytest.mark.parametrize("architecture", [None, 3, ["llama"], "", {}])
+def test_what_is_no_architecture_of_gguf(architecture: Any) -> None:
+    with pytest.raises(ConfigError, match="must be the name of an architecture"):
         gguf_config(architecture)
 
 
+def test_architectures_of_gguf_that_are_not_known() -> None:
+    with pytest.raises(ConfigError, match="'mamba' is not supported; supported are cohere2, deep"):
+        gguf_config("mamba")
+
+
 def test_a_window_of_gguf() -> None:
-    assert gguf_config("mistral")["sliding_window"] is None  # not what an absent field means
-    assert gguf_config("gpt-oss", **{"attention.sliding_window": 128})["sliding_window"] == 128
+    mixtral = gguf_config("llama", expert_count=4, expert_used_count=2)
+    assert mixtral["sliding_window"] is None  # not what an absent field means
+    window = {"attention.sliding_window": 100, "expert_count": 4, "expert_used_count": 2}
+    assert gguf_config("gpt-oss", **window)["sliding_window"] == 100
 
 
 # --- what users write ---

@@ -6,96 +6,33 @@ import contextlib
 import json
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandweave.checkpoints.gguf import GgufHeader
+from bandweave.checkpoints.gguf import GgufFile
 from bandweave.checkpoints.model_files import role_of, shape_from_path
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.known_models import known_model
 from bandweave.planning.costs.weight_bytes import stored_format
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
-
-F32, Q4_0, Q6_K = 0, 2, 14
-BLOCKS = {F32: (1, 4), Q4_0: (32, 18), Q6_K: (256, 210)}
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
-
-
-def field(key: str, value: Any) -> bytes:
-    if isinstance(value, str):
-        return text(key) + struct.pack("<I", 8) + text(value)
-    if isinstance(value, float):
-        return text(key) + struct.pack("<If", 6, value)
-    if isinstance(value, list):
-        items = b"".join(text(item) for item in value)
-        return text(key) + struct.pack("<IIQ", 9, 8, len(value)) + items
-    return text(key) + struct.pack("<II", 4, value)
-
-
-def gguf(fields: dict[str, Any], tensors: dict[str, tuple[int, tuple[int, ...]]]) -> bytes:
-    """A file with these fields and tensors (type, shape with the inputs last), full of zeros."""
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
-    header += b"".join(field(key, value) for key, value in fields.items())
-    offset = 0
-    for name, (kind, shape) in tensors.items():
-        header += text(name) + struct.pack("<I", len(shape))
-        header += b"".join(struct.pack("<Q", size) for size in reversed(shape))
-        header += struct.pack("<IQ", kind, offset)
-        count = 1
-        for size in shape:
-            count *= size
-        block, size = BLOCKS[kind]
-        offset += -(-count // block * size // 32) * 32
-    header += bytes(-len(header) % 32)
-    return header + bytes(offset)
-
-
-def small_llama(*, layers: int = 2, experts: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    fields: dict[str, Any] = {
-        "general.architecture": "llama", "llama.block_count": layers,
-        "llama.embedding_length": 256, "llama.feed_forward_length": 512,
-        "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2,
-        "llama.context_length": 4096, "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "tokenizer.ggml.tokens": [f"t{n}" for n in range(5000)],
-    }  # fmt: skip
-    tensors: dict[str, Any] = {
-        "token_embd.weight": (Q4_0, (5000, 256)), "output.weight": (Q6_K, (5000, 256)),
-        "output_norm.weight": (F32, (256,)),
-    }  # fmt: skip
-    for layer in range(layers):
-        for name, shape in {
-            "attn_q": (256, 256), "attn_k": (128, 256), "attn_v": (128, 256),
-            "attn_output": (256, 256),
-        }.items():  # fmt: skip
-            tensors[f"blk.{layer}.{name}.weight"] = (Q4_0, shape)
-        for name in ("attn_norm", "ffn_norm"):
-            tensors[f"blk.{layer}.{name}.weight"] = (F32, (256,))
-        suffix, lead = ("_exps", (experts,)) if experts else ("", ())
-        for name, shape in {"gate": (512, 256), "up": (512, 256), "down": (256, 512)}.items():
-            tensors[f"blk.{layer}.ffn_{name}{suffix}.weight"] = (Q4_0, (*lead, *shape))
-        if experts:
-            tensors[f"blk.{layer}.ffn_gate_inp.weight"] = (F32, (experts, 256))
-    if experts:
-        fields |= {"llama.expert_count": experts, "llama.expert_used_count": 2}
-    return fields, tensors
+from tests.helpers.gguf_bytes import gguf, small_llama
 
 
 @pytest.mark.parametrize("experts", [0, 8])
 def test_shape_of_a_gguf_file(tmp_path: Path, experts: int) -> None:
     path = tmp_path / "small-Q4_0.gguf"
     path.write_bytes(gguf(*small_llama(experts=experts)))
-    header = GgufHeader.read(path)
-    assert header.metadata["tokenizer.ggml.tokens"] == 5000  # counted, not kept
-    assert header.tensors["output.weight"].size_bytes == 5000 * 210
+    file = GgufFile.open(path)
+    sizes = {name: entry.stop - entry.start for name, entry in file.tensors.items()}
+    assert file.metadata["tokenizer.ggml.tokens"] == 5000  # counted, not kept
+    assert file.whole_metadata()["tokenizer.ggml.tokens"] == [f"t{n}" for n in range(5000)]
+    assert sizes["output.weight"] == 5000 * 210
+    file.close()
     shape = shape_from_path(path)
-    assert len(shape.layers) == 2 and not shape.runs_on_bandweave
+    assert len(shape.layers) == 2 and shape.runs_on_bandweave
     assert shape.architecture == ("MixtralForCausalLM" if experts else "LlamaForCausalLM")
     assert shape.layers[0].attention.kv_elements == 2 * 2 * 64
     stored = stored_format(shape)
@@ -103,8 +40,7 @@ def test_shape_of_a_gguf_file(tmp_path: Path, experts: int) -> None:
     assert stored.of("attention") == stored.of("embedding") == pytest.approx(18 / 32)
     assert stored.of("norm") == 4
     assert stored.of("expert" if experts else "dense") == pytest.approx(18 / 32)
-    total = sum(tensor.size_bytes for tensor in header.tensors.values())
-    assert stored.total(shape.parameters_by_role()) == pytest.approx(total)
+    assert stored.total(shape.parameters_by_role()) == pytest.approx(sum(sizes.values()))
     assert shape.stored_format == "gguf-q4_0"
 
 
@@ -140,7 +76,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=message):
-            GgufHeader.read(path)
+            GgufFile.open(path)
     fields, tensors = small_llama()
     path.write_bytes(gguf({**fields, "general.architecture": "mamba"}, tensors))
     with pytest.raises(CheckpointError, match="architecture 'mamba'"):

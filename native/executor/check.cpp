@@ -87,7 +87,9 @@ void check_weights(const Program& program) {
             if (index < 0) continue;
             const Matrix& matrix = program.matrices[static_cast<size_t>(index)];
             if (!first) first = &matrix;
-            require(matrix.format == first->format, "an operation's matrices have other formats");
+            const bool experts = op.kind == OpKind::expert_linear || op.kind == OpKind::expert_grid;
+            require(matrix.format == first->format || experts,
+                    "an operation's matrices have other formats");
         }
     }
     for (const Vector& vector : program.vectors)

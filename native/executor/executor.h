@@ -213,6 +213,8 @@ class Executor {
     const Matrix& expert_matrix(const Op&, int expert) const;
     void expert_product(const Op&, const Matrix&, const Routing&, const ExpertRows&, Span panels,
                         size_t input_bytes, ProductArgs args, int member);
+    bool expert_inputs(const Op&, int member, bool of_slots);
+    bool shared_inputs(const Op&, int member);
     void expert_sums(const Op&, const Routing&, Span panels, const std::vector<uint8_t*>& inputs,
                      int member);
     void count_experts(const Op&, int member);

@@ -85,12 +85,42 @@ const Matrix& Executor::expert_matrix(const Op& op, int expert) const {
     return program_.matrices[static_cast<size_t>(index)];
 }
 
-void Executor::expert_linear(const Op& op, int member) {
-    if (!read_routes(op, member)) return;
-    Routing& routing = routings_[static_cast<size_t>(member)];
-    if (routing.experts.empty()) return;
+// Each entry's input as its expert's matrix reads it, entries in their order: the shared expert's,
+// which may be wider or in another format, stand last. Where each expert's begin is put into
+// inputs_of_. False where a number is not finite; the member's own entries are ready then.
+bool Executor::expert_inputs(const Op& op, int member, bool of_slots) {
+    const Routing& routing = routings_[static_cast<size_t>(member)];
+    const bool alone = step_.rows == 1;
+    uint8_t* inputs = alone ? scratch_[static_cast<size_t>(member)].data() : gathered_.data();
+    std::vector<uint8_t*>& at = inputs_of_[static_cast<size_t>(member)];
+    at.clear();
+    // One row's are made by every member: cheaper than to meet at a barrier.
+    const Span own =
+        alone ? Span{0, routing.entries()} : part(routing.entries(), member, team_.members());
+    bool finite = true;
+    for (const ExpertRows& one : routing.experts) {
+        const Matrix& matrix = expert_matrix(op, one.expert);
+        const size_t bytes = input_bytes(matrix);
+        at.push_back(inputs);
+        for (int i = one.first; i < one.first + one.count; i++, inputs += bytes) {
+            if (i < own.from || i >= own.to) continue;
+            const auto entry = static_cast<size_t>(i);
+            const float* x = row(op.a, routing.rows[entry]) +
+                             (of_slots ? slot_offset(op, routing.slots[entry]) : 0);
+            if (is_quantised(matrix.format))
+                finite &= kernels_.quantize(matrix.format, x, matrix.layout, inputs);
+            else
+                std::memcpy(inputs, x, sizeof(float) * static_cast<size_t>(matrix.layout.k));
+        }
+    }
+    return finite;
+}
+
+// The same where all matrices read a row alike: it is quantised once for all of them.
+bool Executor::shared_inputs(const Op& op, int member) {
+    const Routing& routing = routings_[static_cast<size_t>(member)];
     const Matrix& first = expert_matrix(op, routing.experts[0].expert);
-    const size_t bytes = input_bytes(first), out_stride = stride(op.out);
+    const size_t bytes = input_bytes(first);
     const bool alone = step_.rows == 1, quantised = is_quantised(first.format);
     uint8_t* inputs = alone ? scratch_[static_cast<size_t>(member)].data() : gathered_.data();
     bool finite = true;
@@ -101,7 +131,7 @@ void Executor::expert_linear(const Op& op, int member) {
             std::memcpy(to, row(op.a, r), sizeof(float) * static_cast<size_t>(first.layout.k));
     };
     if (alone) {
-        take(0, inputs);  // cheaper to do on every member than to meet at a barrier
+        take(0, inputs);
     } else {
         const Span own = part(step_.rows, member, team_.members());
         for (int r = own.from; r < own.to; r++)
@@ -113,8 +143,27 @@ void Executor::expert_linear(const Op& op, int member) {
                         activations_.data() +
                             static_cast<size_t>(routing.rows[static_cast<size_t>(i)]) * bytes,
                         bytes);
-        barrier();
     }
+    std::vector<uint8_t*>& at = inputs_of_[static_cast<size_t>(member)];
+    at.clear();
+    for (const ExpertRows& one : routing.experts)
+        at.push_back(inputs + (alone ? 0 : static_cast<size_t>(one.first) * bytes));
+    return finite;
+}
+
+void Executor::expert_linear(const Op& op, int member) {
+    if (!read_routes(op, member)) return;
+    Routing& routing = routings_[static_cast<size_t>(member)];
+    if (routing.experts.empty()) return;
+    const size_t out_stride = stride(op.out);
+    const Format first = expert_matrix(op, routing.experts[0].expert).format;
+    const bool alike = std::all_of(
+        routing.experts.begin(), routing.experts.end(),
+        [&](const ExpertRows& one) { return expert_matrix(op, one.expert).format == first; });
+    const bool finite =
+        alike ? shared_inputs(op, member) : expert_inputs(op, member, /*of_slots=*/false);
+    if (step_.rows > 1) barrier();
+    const std::vector<uint8_t*>& at = inputs_of_[static_cast<size_t>(member)];
     if (!finite) fail(op, op.name + ": an activation is not finite");
     int panels = 0;
     for (const ExpertRows& one : routing.experts)
@@ -125,19 +174,20 @@ void Executor::expert_linear(const Op& op, int member) {
     stealing_.begin(member);
     for (Span some{}; stealing_.take(member, panels, &some);) {
         int before = 0;
-        for (const ExpertRows& one : routing.experts) {
+        for (size_t i = 0; i < routing.experts.size(); i++) {
+            const ExpertRows& one = routing.experts[i];
             const Matrix& matrix = expert_matrix(op, one.expert);
             const int from = std::max(some.from - before, 0);
             const int to = std::min(some.to - before, matrix.num_panels());
             before += matrix.num_panels();
             if (from >= to) continue;
             ProductArgs args{};
-            args.activations = inputs + (alone ? 0 : static_cast<size_t>(one.first) * bytes);
+            args.activations = at[i];
             args.y = row(op.out, 0);
             if (op.vector >= 0)
                 args.bias = program_.vectors[static_cast<size_t>(op.vector)].values.data() +
                             static_cast<size_t>(one.expert) * static_cast<size_t>(op.width);
-            expert_product(op, matrix, routing, one, {from, to}, bytes, args, member);
+            expert_product(op, matrix, routing, one, {from, to}, input_bytes(matrix), args, member);
         }
     }
     count_experts(op, member);
@@ -147,27 +197,8 @@ void Executor::expert_grid(const Op& op, int member) {
     if (!read_routes(op, member)) return;
     Routing& routing = routings_[static_cast<size_t>(member)];
     const bool alone = step_.rows == 1;
-    uint8_t* inputs = alone ? scratch_[static_cast<size_t>(member)].data() : gathered_.data();
-    bool finite = true;
-    // Entries in their order; the shared expert's, which may be wider, stand last.
-    std::vector<uint8_t*>& at = inputs_of_[static_cast<size_t>(member)];
-    at.clear();
-    const Span own =
-        alone ? Span{0, routing.entries()} : part(routing.entries(), member, team_.members());
-    for (const ExpertRows& one : routing.experts) {
-        const Matrix& matrix = expert_matrix(op, one.expert);
-        const size_t bytes = input_bytes(matrix);
-        at.push_back(inputs);
-        for (int i = one.first; i < one.first + one.count; i++, inputs += bytes) {
-            if (i < own.from || i >= own.to) continue;
-            const auto entry = static_cast<size_t>(i);
-            const float* x = row(op.a, routing.rows[entry]) + slot_offset(op, routing.slots[entry]);
-            if (is_quantised(matrix.format))
-                finite &= kernels_.quantize(matrix.format, x, matrix.layout, inputs);
-            else
-                std::memcpy(inputs, x, sizeof(float) * static_cast<size_t>(matrix.layout.k));
-        }
-    }
+    const bool finite = expert_inputs(op, member, /*of_slots=*/true);
+    const std::vector<uint8_t*>& at = inputs_of_[static_cast<size_t>(member)];
     if (!finite) fail(op, op.name + ": an activation is not finite");
     if (!alone) barrier();
     Storage& storage = storage_[static_cast<size_t>(op.out.buffer)];

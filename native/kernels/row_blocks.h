@@ -72,8 +72,10 @@ inline void all_panels(ProductArgs& args, Span rows, int first) {
         int row = first;
         if constexpr (Panel::kMostRows >= 8)
             some_rows<Panel, 8, kOnGrid>(args, w, row, rows, target);
-        some_rows<Panel, 4, kOnGrid>(args, w, row, rows, target);
-        some_rows<Panel, 2, kOnGrid>(args, w, row, rows, target);
+        if constexpr (Panel::kMostRows >= 4) {
+            some_rows<Panel, 4, kOnGrid>(args, w, row, rows, target);
+            some_rows<Panel, 2, kOnGrid>(args, w, row, rows, target);
+        }
         some_rows<Panel, 1, kOnGrid>(args, w, row, rows, target);
     }
 }

@@ -3,6 +3,8 @@
 
 #define BW_TEXT_(x) #x
 #define BW_TEXT(x) BW_TEXT_(x)
+#define BW_PRODUCT(format) linear_##format,
+#define BW_GRID_PRODUCT(format) linear_grid_##format,
 
 namespace bw::BW_ISA_NAME {
 
@@ -10,13 +12,8 @@ const Kernels& kernels() {
     static constexpr Kernels table = {
         BW_TEXT(BW_ISA_NAME),
         quantize,
-        {linear_f32, linear_bf16, linear_q8, linear_q4, linear_mxfp4, linear_nf4, linear_ulaw4,
-         linear_q4_1, linear_q5_0, linear_q5_1, linear_iq4_nl, linear_q2_k, linear_q3_k,
-         linear_q4_k, linear_q5_k, linear_q6_k, linear_iq4_xs},
-        {linear_grid_f32, linear_grid_bf16, linear_grid_q8, linear_grid_q4, linear_grid_mxfp4,
-         linear_grid_nf4, linear_grid_ulaw4, linear_grid_q4_1, linear_grid_q5_0, linear_grid_q5_1,
-         linear_grid_iq4_nl, linear_grid_q2_k, linear_grid_q3_k, linear_grid_q4_k, linear_grid_q5_k,
-         linear_grid_q6_k, linear_grid_iq4_xs},
+        {BW_PLAIN_FORMATS(BW_PRODUCT) BW_BLOCK_FORMATS(BW_PRODUCT)},
+        {BW_PLAIN_FORMATS(BW_GRID_PRODUCT) BW_BLOCK_FORMATS(BW_GRID_PRODUCT)},
         rms_norm,
         layer_norm,
         squares,

@@ -32,23 +32,29 @@ void latent_attention(const LatentArgs&);
 #define BW_DECLARE_PRODUCT(format)      \
     void linear_##format(ProductArgs&); \
     void linear_grid_##format(ProductArgs&);
-BW_DECLARE_PRODUCT(f32)
-BW_DECLARE_PRODUCT(bf16)
-BW_DECLARE_PRODUCT(q8)
-BW_DECLARE_PRODUCT(q4)
-BW_DECLARE_PRODUCT(mxfp4)
-BW_DECLARE_PRODUCT(nf4)
-BW_DECLARE_PRODUCT(ulaw4)
-BW_DECLARE_PRODUCT(q4_1)
-BW_DECLARE_PRODUCT(q5_0)
-BW_DECLARE_PRODUCT(q5_1)
-BW_DECLARE_PRODUCT(iq4_nl)
-BW_DECLARE_PRODUCT(q2_k)
-BW_DECLARE_PRODUCT(q3_k)
-BW_DECLARE_PRODUCT(q4_k)
-BW_DECLARE_PRODUCT(q5_k)
-BW_DECLARE_PRODUCT(q6_k)
-BW_DECLARE_PRODUCT(iq4_xs)
-#undef BW_DECLARE_PRODUCT
+#define BW_PLAIN_FORMATS(apply) \
+    apply(f32) apply(bf16) apply(q8) apply(q4) apply(mxfp4) apply(nf4) apply(ulaw4)
+#define BW_BLOCK_FORMATS(apply)                                                           \
+    apply(q4_1) apply(q5_0) apply(q5_1) apply(iq4_nl) apply(q2_k) apply(q3_k) apply(q4_k) \
+        apply(q5_k) apply(q6_k) apply(iq4_xs)
+BW_PLAIN_FORMATS(BW_DECLARE_PRODUCT)
+#if !defined(BW_BLOCKS_OF)
+BW_BLOCK_FORMATS(BW_DECLARE_PRODUCT)
+#endif
 
 }  // namespace bw::BW_ISA_NAME
+
+// Where another variant's products of GGUF's blocks serve.
+#if defined(BW_BLOCKS_OF)
+namespace bw::BW_BLOCKS_OF {
+BW_BLOCK_FORMATS(BW_DECLARE_PRODUCT)
+}
+namespace bw::BW_ISA_NAME {
+#define BW_USE_PRODUCT(format)           \
+    using BW_BLOCKS_OF::linear_##format; \
+    using BW_BLOCKS_OF::linear_grid_##format;
+BW_BLOCK_FORMATS(BW_USE_PRODUCT)
+#undef BW_USE_PRODUCT
+}  // namespace bw::BW_ISA_NAME
+#endif
+#undef BW_DECLARE_PRODUCT

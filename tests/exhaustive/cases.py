@@ -13,13 +13,16 @@ from zlib import crc32
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
+from bandweave.formats.names import STORED
 from bandweave.models.spec import ModelSpec
 from tests.helpers.family_specs import FAMILY_SPECS
+from tests.helpers.gguf_mixed import mixed_spec
 from tests.helpers.random_model import ODD_SPECS
 
 Value = str | int
 Pair = tuple[str, Value, str, Value]  # two dimensions with a value each
 
+GGUF = "gguf"  # a model of blocks of all types, mixed
 WHOLE = 0  # a chunk that takes the prompt in one piece
 ALONE, BATCH = "alone", "batch"
 DIRECT, SCATTERED = "direct", "scattered"  # sums: as usual at these sizes; in slices and chunks
@@ -73,6 +76,8 @@ class Case:
 
 def spec_of(model: str) -> ModelSpec:
     """The spec of a model of the product by its name."""
+    if model == GGUF:
+        return mixed_spec()
     if model in FAMILY_SPECS:
         return FAMILY_SPECS[model]
     if model != DEMO:
@@ -88,8 +93,8 @@ ONLY_IN_PRODUCT = ("heads_of_80", "llama3_rope", "partial_rope")
 def dimensions() -> dict[str, tuple[Value, ...]]:
     """The values of every field of a case, in the fields' order; all variants of this machine."""
     return {
-        "model": (DEMO, *ODD_SPECS),
-        "weights": ("f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4"),
+        "model": (DEMO, GGUF, *ODD_SPECS),
+        "weights": ("f32", "bf16", "q8", "q4", "mxfp4", "nf4", "ulaw4", STORED),
         "kv": ("f16", "f32"),
         "split": tuple(SPLITS),
         "isa": tuple(_native.isa_variants()),
@@ -110,9 +115,11 @@ def paired_dimensions() -> dict[str, tuple[Value, ...]]:
 
 
 def clashes() -> set[Pair]:
-    """Pairs that cannot be: more stages than the model has layers."""
+    """Pairs that cannot be: more stages than the model has layers, and weights as they are stored
+    where they are stored in one of the other formats, or not at all."""
     layers = {model: spec_of(str(model)).num_layers for model in dimensions()["model"]}
-    return {
+    stored: set[Pair] = {("model", model, "weights", STORED) for model in layers if model != GGUF}
+    return stored | {
         ("model", model, "split", split)
         for model, count in layers.items()
         for split, (_, stages) in SPLITS.items()
@@ -154,12 +161,14 @@ def family_cases(each: int) -> list[Case]:
     turn: what families add to the product's models is split, summed and stored like theirs."""
     cases = []
     several = [split for split in SPLITS if split != "1"]
+    choices = dimensions()
+    choices["weights"] = tuple(one for one in choices["weights"] if one != STORED)
     for number, model in enumerate(FAMILY_SPECS):
         possible = [
             split for split in several if SPLITS[split][1] <= FAMILY_SPECS[model].num_layers
         ]
         for index in range(each):
-            row = {name: _draw(of, [name, model, index]) for name, of in dimensions().items()}
+            row = {name: _draw(of, [name, model, index]) for name, of in choices.items()}
             row["model"] = model
             row["split"] = possible[(number * each + index) % len(possible)]
             cases.append(_case(row))

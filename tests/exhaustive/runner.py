@@ -5,8 +5,10 @@ Knows how a case becomes nodes and requests; compares nothing.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +29,7 @@ from tests.exhaustive.cases import (
     DIRECT,
     DRAFTS,
     FLUSHED,
+    GGUF,
     KEPT,
     PLAIN,
     SPLITS,
@@ -35,6 +38,7 @@ from tests.exhaustive.cases import (
     Value,
     spec_of,
 )
+from tests.helpers.gguf_mixed import write_mixed
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import random_source
 from tests.helpers.scripted_drafter import ScriptedDrafter
@@ -166,6 +170,10 @@ class Runner:
         if name not in self._models:
             if name == DEMO:
                 folder = Folder.open(resolve_model(DEMO))
+                self._models[name] = folder.spec, folder
+            elif name == GGUF:
+                with tempfile.TemporaryDirectory() as where:  # an open file may have no name
+                    folder = Folder.open(write_mixed(Path(where) / "m.gguf"))
                 self._models[name] = folder.spec, folder
             else:
                 spec = spec_of(name)

@@ -27,10 +27,10 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.models.config import ConfigError
 from bandweave.text.files import TextError
 from tests.fuzz.kinds import KINDS
+from tests.fuzz.sentences import sentence_fault
 
 MOST_BYTES = 900_000_000  # more than the process took before
 _PATIENCE_SECONDS = 60  # until an input counts as hung
-_MOST_CHARACTERS = 1000  # of a sentence, without its file's name
 
 _OWN = (CheckpointError, ConfigError, TextError, ValueError)
 
@@ -97,22 +97,6 @@ def _read(kind: str, folder: Path, number: int, tally: Tally) -> str | None:
     elif fault is None:
         tally.refused[str(refusal)] += 1
     return fault
-
-
-def sentence_fault(error: ValueError) -> str | None:
-    """What keeps an error's message from being one sentence for people, or None."""
-    message = str(error)
-    if not message.strip():
-        return "no message"
-    if "\n" in message:
-        return "more than one line"
-    if not message.isprintable():
-        return "characters that no terminal should see"
-    if len(message) > _MOST_CHARACTERS + len(tempfile.gettempdir()) + 100:
-        return f"a message of {len(message)} characters"
-    if type(error) is not UnicodeDecodeError and isinstance(error, UnicodeError):
-        return "Python's own error"
-    return None
 
 
 def peak_bytes() -> int:

@@ -26,12 +26,13 @@ from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer
+from tests.fuzz import gguf_kinds
 from tests.fuzz.mutate import damaged_bytes, damaged_json, damaged_text
+from tests.fuzz.sentences import check_sentence
 from tests.helpers.stored_formats import write_tensors
 from tests.helpers.stored_models import CONFIG as QUANTISED
 from tests.helpers.stored_models import FORMATS, encoded
 from tests.test_checkpoints import CONFIG, random_tensors, write_folder
-from tests.test_gguf import gguf, small_llama
 from tests.transformers_reference import config_cases, token_cases
 
 _PROFILE = Path(__file__).parent.parent / "data" / "profile.json"
@@ -74,7 +75,7 @@ def _read_config(folder: Path) -> None:
         try:
             read(folder)
         except ValueError as error:
-            _check(error)
+            check_sentence(error)
     _open(folder)
 
 
@@ -115,7 +116,7 @@ def _read_safetensors(folder: Path) -> None:
         try:
             read(folder)
         except ValueError as error:
-            _check(error)
+            check_sentence(error)
     SafetensorsFile.open(folder / "model.safetensors").close()
 
 
@@ -433,49 +434,13 @@ def _read_hardware(folder: Path) -> None:
     try:
         hardware_from_text((folder / "text").read_text("utf-8", "surrogatepass"))
     except ValueError as error:
-        _check(error)
+        check_sentence(error)
     read_hardware(folder / "hardware.toml")
 
 
 def _make_profile(folder: Path, chance: Chance) -> None:
     sound = json.loads(_PROFILE.read_bytes())
     (folder / "profile.json").write_bytes(damaged_json(sound, chance))
-
-
-_GGUF_SIZES = (
-    "attention.kv_lora_rank", "attention.key_length", "nextn_predict_layers",
-    "attention.sliding_window", "expert_count", "rope.dimension_count",
-)  # fmt: skip
-
-
-def _make_gguf(folder: Path, chance: Chance) -> None:
-    fields, tensors = small_llama(layers=1, experts=chance.choice((0, 0, 4)))
-    fields["tokenizer.ggml.tokens"] = ["t"] * chance.choice((10, 10, 5000))
-    for key in chance.sample(list(fields), chance.randint(0, 3)):
-        fields[key] = chance.choice((0, 1, 3, 2**31, 2**32 - 1, 1.5, "x", "", ["a"], [], "llama"))
-        if chance.random() < 0.2:
-            del fields[key]
-    if chance.random() < 0.3:
-        architecture = chance.choice(("qwen3", "deepseek2", "gpt-oss", "gemma3", "glm4moe"))
-        fields = {key.replace("llama.", f"{architecture}."): value for key, value in fields.items()}
-        fields["general.architecture"] = architecture
-        for key in _GGUF_SIZES:
-            if chance.random() < 0.4:
-                fields[f"{architecture}.{key}"] = chance.choice((0, 1, 64, 2**31, "x", [], 1.5))
-    content = gguf(fields, tensors)
-    if chance.random() < 0.7:
-        header = content[: 2000 + chance.randrange(3000)]
-        content = damaged_bytes(header, chance) + content[len(header) :]
-    (folder / "m.gguf").write_bytes(content)
-
-
-def _check(error: ValueError) -> None:
-    """That an error which is not passed on is one sentence too."""
-    from tests.fuzz.files import sentence_fault
-
-    fault = sentence_fault(error)
-    if fault:
-        raise AssertionError(f"{fault}: {error!r}") from error
 
 
 KINDS: Mapping[str, Kind] = {
@@ -487,7 +452,9 @@ KINDS: Mapping[str, Kind] = {
     "quantised": Kind(make=_make_quantised, read=_read_quantised),
     "tokenizer": Kind(make=_make_tokenizer, read=_read_tokenizer),
     "tokenizer_config": Kind(make=_make_token_files, read=_read_tokenizer),
-    "gguf": Kind(make=_make_gguf, read=lambda folder: shape_from_path(folder / "m.gguf")),
+    "gguf": Kind(make=gguf_kinds.make_model, read=gguf_kinds.read_model),
+    "gguf_parts": Kind(make=gguf_kinds.make_parts, read=gguf_kinds.read_parts),
+    "gguf_tokenizer": Kind(make=gguf_kinds.make_tokenizer, read=gguf_kinds.read_tokenizer),
     "profile": Kind(make=_make_profile, read=lambda folder: read_profile(folder / "profile.json")),
     "hardware": Kind(make=_make_hardware, read=_read_hardware),
     # What a template may take, and what its last step takes.

@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.executor import PAGE_SIZE, Step, StepError
 from bandweave.executors.reference.exchange import ThreadMesh
@@ -20,6 +21,7 @@ from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
+from bandweave.weights.stored_formats import node_program
 from tests.helpers.followers import Followers
 
 F32 = npt.NDArray[np.float32]
@@ -44,13 +46,16 @@ class ReferenceNodes:
         self.hidden_size = spec.hidden_size
         self.num_pages = num_pages
         table = Range(start=0, stop=spec.vocab_size)
-        self.embeddings = widen(source.read("embed_tokens", table))
+        self.embeddings = widen(source.read("embed_tokens", table), source.dtype("embed_tokens"))
         graph = graph or build_graph(spec)
         split = make_split(spec, shares, stages=stages)
         mesh = ThreadMesh(split.num_nodes)
         self.nodes: list[ReferenceExecutor] = []
         for node in range(split.num_nodes):
-            program = lower(graph, split, node)
+            if isinstance(source, Folder):
+                program = node_program(source, graph, split, node, weight_format)
+            else:
+                program = lower(graph, split, node)
             self.nodes.append(
                 ReferenceExecutor(
                     program,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bandweave.models.places import Places
-from bandweave.models.registry import build_graph, spec_from_config, tensor_names
+from bandweave.models.registry import spec_from_config
+from tests.helpers.laid_out import laid_out
 from tests.helpers.random_model import random_tensors
 from tests.helpers.stored_formats import F32, Encoded, Tensor, bf16
 from tests.helpers.stored_models import write_model
@@ -54,16 +54,7 @@ def stored_mixture(
     """The stored tensors, and the values of all by the names of plain ones. ``by_rows``: stacks are
     rows of outputs, not of inputs, where both occur."""
     spec = spec_from_config(config)
-    needed = build_graph(spec).weights()
-    places, numbers = Places(spec, needed, tensor_names(spec.family)), random_tensors(spec, 5)
-    values: dict[str, F32] = {}
-    for weight in needed:
-        placed = next(one for one in places.of(weight) if not (by_rows and one.transposed))
-        whole = values.setdefault(placed.name, np.zeros(placed.shape, np.float32))
-        part = whole[placed.entry] if len(placed.shape) > len(weight.shape) else whole
-        rows = np.arange(len(part)).reshape(-1, placed.period)
-        rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)
-        part[rows] = turned_back(numbers[weight.name], placed)
+    values = laid_out(spec, random_tensors(spec, 5), lambda at: not (by_rows and at.transposed))
     rng, tensors = np.random.default_rng(3), {}
     for name, value in values.items():
         if len(value.shape) > 1 and not name.endswith("bias") and chosen(name):

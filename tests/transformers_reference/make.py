@@ -21,10 +21,10 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
-from bandweave.models.places import Places
-from bandweave.models.registry import build_graph, spec_from_config, tensor_names
+from bandweave.models.registry import spec_from_config
 from bandweave.models.spec import ModelSpec
-from tests.helpers.random_model import F32, random_tensors, turned_back
+from tests.helpers.laid_out import laid_out
+from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference import cases, make_configs, make_further, make_tokens
 from tests.transformers_reference.cases import CASES, NEW_TOKENS, PROMPT_LENGTHS, Case
 
@@ -68,20 +68,7 @@ def as_stored(
     """Tensors as transformers holds them in memory, several that are one there put together; of a
     tensor's places that one which ``names`` has. With ``further`` those of the further layer,
     too."""
-    needed = build_graph(spec, further=further).weights()
-    places = Places(spec, needed, tensor_names(spec.family))
-    result: dict[str, F32] = {}
-    for weight in needed:
-        placed = next(one for one in places.of(weight) if one.name in names)
-        whole = result.setdefault(placed.name, np.zeros(placed.shape, np.float32))
-        part = whole[placed.entry] if len(placed.shape) > len(weight.shape) else whole
-        if placed.middle:
-            part = whole[:, 0]
-        part = part.T if placed.transposed else part
-        rows = np.arange(len(part)).reshape(-1, placed.period)
-        rows = rows[:, placed.first : placed.first + placed.run].reshape(-1)
-        part[rows] = turned_back(tensors[weight.name], placed)
-    return result
+    return laid_out(spec, tensors, lambda at: at.name in names, further=further)
 
 
 def logits_of(model: Any, sequences: list[list[int]]) -> F32:

@@ -19,7 +19,7 @@ struct QuarterLines {
 template <Format kFormat>
 struct DotBlock {
     static constexpr BlockShape kShape = block_shape(kFormat);
-    static constexpr int kMostRows = 8;
+    static constexpr int kMostRows = 4;
     template <int R>
     static inline void group(const uint8_t* lines, const uint8_t* scales, const uint8_t* const* a,
                              const int32_t* const*, VecI* dot) {

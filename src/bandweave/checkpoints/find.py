@@ -16,6 +16,7 @@ from bandweave.checkpoints.tensor import (
     Found,
     Matrix,
     Misfit,
+    Stored,
     StoredTensor,
     fitting,
     wrong,
@@ -76,10 +77,16 @@ class Finder:
                 stored[1].shape == (1, *shape) if is_vector else (1, *stored[1].shape) == shape
             )
             if not one_row:  # which may be a vector, and the other way round
-                fitting(stored, shape)
+                self._fitting(stored, shape)
             return StoredTensor(stored, *((shape[-1], 1) if is_vector else shape[-2:]))
         if stored is not None and isinstance(stored[0], GgufFile):
-            return BlockTensor(fitting(stored, shape), *shape[-2:])
+            if is_vector:
+                raise wrong(
+                    stored,
+                    f"is a vector that is stored as {stored[1].dtype}; {', '.join(DTYPES)} are "
+                    "read: download another version of the model",
+                )
+            return BlockTensor(self._fitting(stored, shape), *shape[-2:])
         if not is_vector:
             for find in _FORMATS:
                 matrix = find(self._found, name, shape, self._settings)
@@ -93,3 +100,6 @@ class Finder:
         raise wrong(
             stored, f"is stored as {dtype}; {what}, only {', '.join(DTYPES)}: {READ_INSTEAD}"
         )
+
+    def _fitting(self, stored: Stored, shape: tuple[int, ...]) -> Stored:
+        return fitting(stored, shape, self._settings.said_by, self._settings.doubt)

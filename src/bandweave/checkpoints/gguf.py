@@ -10,30 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bandweave.checkpoints.byte_file import ByteFile, open_file
+from bandweave.checkpoints.gguf_cursor import Cursor
 from bandweave.checkpoints.safetensors import TensorEntry
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.shown import printable, shown
+from bandweave.shown import shown
 
 _MAGIC = b"GGUF"
 _MAX_TENSORS = 200_000
 _MAX_FIELDS = 10_000
 _MAX_NAME_BYTES = 4096  # of a tensor or a field
-_MAX_TEXT_BYTES = 16_000_000  # of a text, and of all texts that are kept
-_MAX_TEXTS = 1_000_000  # in arrays, of all fields together
 _MAX_DIMS = 4
-_MAX_HEADER_BYTES = 64_000_000
 _KEPT_ITEMS = 4096  # of an array; longer ones (vocabularies) are counted only
-_MAX_ITEMS = 1_000_000  # of all arrays that are kept
-_READ_BYTES = 1 << 20  # of the file at once, and doubled as long as the header goes on
 
 # Scalar types of metadata: struct's letter.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
@@ -123,7 +116,7 @@ class GgufFile:
     def whole_metadata(self) -> dict[str, Any]:
         """All metadata, arrays in full, however long."""
         arrays = {
-            key: _items(_Cursor(self.file, self.header, long.start), long.item, long.length)
+            key: _items(Cursor(self.file, self.header, long.start), long.item, long.length)
             for key, long in self.arrays.items()
         }
         return {**self.metadata, **arrays}
@@ -141,76 +134,8 @@ class GgufFile:
         self.file.close()
 
 
-class _Cursor:
-    """Goes through a header, of which ``content`` is what has been read."""
-
-    def __init__(self, file: ByteFile, content: bytes = b"", position: int = 0) -> None:
-        self.path, self._file, self.size = printable(file.path), file, file.size
-        self.content, self.position = content, position
-        self._text_bytes = self._texts = self._items = 0
-
-    def need(self, count: int) -> int:
-        """The place of the next ``count`` bytes, which are there."""
-        start = self.position
-        if start + count > len(self.content):
-            self._read(start + count)
-        self.position = start + count
-        return start
-
-    def _read(self, stop: int) -> None:
-        if stop > self.size:
-            raise CheckpointError(
-                f"{self.path} is cut short: its header goes beyond byte {self.size}; download it "
-                "again"
-            )
-        if stop > _MAX_HEADER_BYTES:
-            raise CheckpointError(
-                f"{self.path} has a header of more than {_MAX_HEADER_BYTES} bytes; it is damaged"
-            )
-        have = len(self.content)
-        more = bytearray(min(self.size, max(stop, 2 * have, _READ_BYTES)) - have)
-        self._file.read_into(memoryview(more), have)
-        self.content += bytes(more)
-
-    def number(self, letter: str) -> Any:
-        start = self.need(struct.calcsize("<" + letter))  # before what it reads is looked at
-        return struct.unpack_from("<" + letter, self.content, start)[0]
-
-    def real(self) -> float:
-        """A float32 as the shortest decimal that stands for it: what was meant before it was
-        rounded, 1e-5 say."""
-        return float(str(np.float32(self.number("f"))))
-
-    def numbers(self, letter: str, count: int) -> list[Any]:
-        start = self.need(count * struct.calcsize("<" + letter))
-        return list(struct.unpack_from(f"<{count}{letter}", self.content, start))
-
-    def text(self, most: int = _MAX_TEXT_BYTES) -> str:
-        """The next text; all of them together must not fill the memory."""
-        length = self.number("Q")
-        self._text_bytes += length
-        if length > most or self._text_bytes > _MAX_TEXT_BYTES:
-            raise CheckpointError(f"{self.path}: a text of {length} bytes in the header; damaged")
-        start = self.need(length)
-        return self.content[start : self.position].decode("utf-8", "surrogateescape")
-
-    def keep(self, count: int) -> None:
-        """Counts items of arrays that are kept."""
-        self._items += count
-        if self._items > _MAX_ITEMS:
-            raise CheckpointError(f"{self.path}: arrays of {self._items} items; it is damaged")
-
-    def skip_texts(self, count: int) -> None:
-        """Goes past the texts of an array."""
-        self._texts += count
-        if self._texts > _MAX_TEXTS:
-            raise CheckpointError(f"{self.path}: arrays of {self._texts} texts; it is damaged")
-        for _ in range(count):
-            self.need(self.number("Q"))
-
-
 def _read(file: ByteFile) -> GgufFile:
-    cursor = _Cursor(file)
+    cursor = Cursor(file)
     path = cursor.path
     if cursor.size < 24 or bytes(cursor.numbers("B", 4)) != _MAGIC:
         raise CheckpointError(f"{path} is no GGUF file: it does not start with GGUF")
@@ -254,9 +179,7 @@ def _read(file: ByteFile) -> GgufFile:
     )
 
 
-def _placed(
-    cursor: _Cursor, described: Sequence[TensorEntry], start: int
-) -> dict[str, TensorEntry]:
+def _placed(cursor: Cursor, described: Sequence[TensorEntry], start: int) -> dict[str, TensorEntry]:
     """The tensors, from the start of the data on: they lie in the file, beside each other."""
     path = cursor.path
     tensors: dict[str, TensorEntry] = {}
@@ -281,7 +204,7 @@ def _placed(
     return tensors
 
 
-def _described(cursor: _Cursor) -> TensorEntry:
+def _described(cursor: Cursor) -> TensorEntry:
     """A tensor; its place is counted from the start of the data."""
     name = cursor.text(_MAX_NAME_BYTES)
     where = f"{cursor.path}: tensor {shown(name)}"
@@ -303,7 +226,7 @@ def _described(cursor: _Cursor) -> TensorEntry:
     return TensorEntry(name, block.name, tuple(reversed(shape)), offset, stop)
 
 
-def _value(cursor: _Cursor, kind: int) -> Any:
+def _value(cursor: Cursor, kind: int) -> Any:
     """A value; of an array that is too long to be kept where it is."""
     if kind == _FLOAT32:
         return cursor.real()
@@ -324,14 +247,11 @@ def _value(cursor: _Cursor, kind: int) -> Any:
         cursor.keep(count)
         return _items(cursor, item, count)
     start = cursor.position
-    if item == _STRING:
-        cursor.skip_texts(count)
-    else:
-        cursor.need(count * struct.calcsize("<" + _SCALARS[item]))
+    cursor.skip(count, _SCALARS.get(item))
     return GgufArray(item, count, start)
 
 
-def _items(cursor: _Cursor, item: int, count: int) -> list[Any]:
+def _items(cursor: Cursor, item: int, count: int) -> list[Any]:
     if item == _STRING:
         return [cursor.text() for _ in range(count)]
     return cursor.numbers(_SCALARS[item], count)

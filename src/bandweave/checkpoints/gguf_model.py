@@ -34,6 +34,7 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.ASCII)
 _MOST_PARTS = 4096
 _MOST_VECTOR = 1 << 16  # numbers of a vector that a config is made of
 _SAID_BY = "metadata"
+_DOUBT = "download the file again, or a version of the model from elsewhere"
 
 
 def is_gguf(path: Path) -> bool:
@@ -53,7 +54,7 @@ def open_gguf(path: Path, stack: ExitStack) -> Contents:
         raise _wrong(path, error) from error
     if architecture.norm_offset:
         spec = dataclasses.replace(spec, norm_offset=0.0)
-    names, settings = architecture.names, Settings(said_by=_SAID_BY)
+    names, settings = architecture.names, Settings(said_by=_SAID_BY, doubt=_DOUBT)
     spec, tensors = find_tensors(path, spec, found, names, settings)
     return Contents(
         spec=dataclasses.replace(spec, column_block=_column_block(spec, tensors)),
@@ -97,8 +98,7 @@ def describe(
             vector=vector,
         )
         architecture = find_architecture(data)
-        known = {"model_type": architecture.model_type, "architectures": [architecture.name]}
-        config = {**known, **architecture.fields(data)}
+        config = architecture.config(data)
     except ConfigError as error:
         raise _wrong(path, error) from error
     return architecture, data, config
@@ -109,15 +109,18 @@ def parts_of(path: Path) -> list[Path]:
     match = _PART.search(path.name)
     if match is None:
         return [path]
-    stem, total = path.name[: match.start()], int(match[2])
-    if not 1 <= total <= _MOST_PARTS:
-        raise CheckpointError(f"{printable(path)} is one of {total} parts, which is not believed")
+    stem, number, total = path.name[: match.start()], int(match[1]), int(match[2])
+    if not 1 <= number <= total <= _MOST_PARTS:
+        raise CheckpointError(
+            f"{printable(path)} cannot be part {number} of {total}, as its name says; give it the "
+            "name that it came with"
+        )
     parts = [path.with_name(f"{stem}-{n:05}-of-{total:05}.gguf") for n in range(1, total + 1)]
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise CheckpointError(
-            f"{printable(path)} is one of {total} parts, of which {len(missing)} are not beside "
-            f"it, the first is {printable(missing[0])}; download them too"
+            f"{printable(path)} is one of {total} parts; {printable(missing[0])} is missing, the "
+            f"first of {len(missing)}: download all parts into one folder"
         )
     return parts
 

@@ -26,7 +26,6 @@ _MAX_INDEX_BYTES = 64_000_000
 _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors", re.ASCII)
 _PICKLED = "PyTorch files are not read, since they can run code"
 _ELSEWHERE: Sequence[tuple[str, str]] = (
-    (".gguf", "GGUF files are not supported yet"),
     (".bin", _PICKLED),
     (".pth", _PICKLED),
     (".pt", _PICKLED),
@@ -150,6 +149,9 @@ def _instead(folder: Path) -> str | None:
     names = _listed(folder)
     if "adapter_config.json" in names:
         return "it holds an adapter (LoRA), not a model: merge it into its base model first"
+    gguf = next((name for name in names if name.lower().endswith(".gguf")), None)
+    if gguf is not None:
+        return f"it has {printable(gguf)}: name that file in the place of its folder"
     for ending, what in _ELSEWHERE:
         found = [name for name in names if name.endswith(ending)]
         if found:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS
-from bandweave.checkpoints.gguf_model import describe, read_headers
+from bandweave.checkpoints.gguf_model import describe, is_gguf, read_headers
 from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.stored import plain_name
@@ -45,7 +45,7 @@ def shape_from_path(path: Path) -> ModelShape:
 
     ``stored_bytes_by_role`` is exact. Where the parameters in the files are not those that the
     sizes ask for, the files are not believed."""
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return _from_gguf(path)
     return _from_folder(path)
 

@@ -84,7 +84,7 @@ def find_tensors(
     if missing:
         raise CheckpointError(
             f"{printable(path)} lacks {len(missing)} of the {len(needed)} tensors that its "
-            f"{settings.said_by} asks for, the first is {missing[0]!r}; {_instead(found)}"
+            f"{settings.said_by} asks for, the first is {missing[0]!r}; {_instead(found, settings)}"
         )
     further = _find_further(finder, [weight for weight in wanted if weight.name not in result])
     if further is None:
@@ -158,9 +158,9 @@ def _double(path: Path, one: Stored, other: Stored) -> CheckpointError:
     )
 
 
-def _instead(found: Found) -> str:
+def _instead(found: Found, settings: Settings) -> str:
     for pattern, what, remedy in _OTHER_TOOLS:
         name = next((name for name in found if pattern.search(name)), None)
         if name is not None:
             return f"it holds {what}, as {shown(name)} shows: {remedy}"
-    return "is it the config of these weights?"
+    return settings.doubt

@@ -138,17 +138,21 @@ def companion(found: Found, of: Stored, name: str, what: str) -> Stored:
     return found[name]
 
 
-def fitting(stored: Stored, shape: tuple[int, ...]) -> Stored:
-    """The tensor, if it has that shape; else ``Misfit``."""
+def fitting(
+    stored: Stored,
+    shape: tuple[int, ...],
+    said_by: str = "config.json",
+    hint: str = "is it the config of these weights?",
+) -> Stored:
+    """The tensor, if it has that shape; else ``Misfit``. ``said_by``: what asks for it."""
     entry = stored[1]
     if entry.shape == shape:
         return stored
-    hint = "is it the config of these weights?"
     if entry.shape == (*shape[:-2], *shape[:-3:-1]):
         hint = "it is stored transposed, so use the version in Hugging Face layout"
     raise Misfit(
         f"{printable(stored[0].path)}: tensor {shown(entry.name)} has shape "
-        f"{shown(list(entry.shape))}, but config.json asks for {list(shape)}; {hint}"
+        f"{shown(list(entry.shape))}, but {said_by} asks for {list(shape)}; {hint}"
     )
 
 

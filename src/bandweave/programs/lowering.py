@@ -148,12 +148,12 @@ class Lowering:
         for value, weight, bias, rows in zip(op.outputs, op.weights, op.biases, own, strict=True):
             self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
             offset += len(rows)
-            columns = Range(start=0, stop=weight.shape[1])
-            made.append((self.part(weight, rows, columns), bias, self.views[value.name]))
+            if len(rows):  # a node may have no heads, but what all nodes have
+                columns = Range(start=0, stop=weight.shape[1])
+                made.append((self.part(weight, rows, columns), bias, self.views[value.name]))
         # A matrix has one format; those of an operation may be stored in several.
         alike = groupby(made, lambda one: self.formats.get(one[0].tensor, ""))
         runs = [list(run) for _, run in alike]
-        runs = [run for run in runs if any(view.width for *_, view in run)]
         for run in runs:
             full = op.name if len(runs) == 1 else f"{op.name}.{run[0][0].tensor}"
             self._product(op, full, run, target)

@@ -174,7 +174,7 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
         template = open_template(folder, tokenizer)
         options = settle_format(folder, options)
         start = time.perf_counter()
-        remarks = (*said, *tokenizer.remarks)
+        remarks = (*said, *folder.remarks, *tokenizer.remarks)
         with start_engine(model, folder, options, watch, remarks) as engine:
             yield Session(
                 name=printable(model),

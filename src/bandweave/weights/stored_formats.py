@@ -2,8 +2,8 @@
 checkpoint stores them: blocks of a GGUF file as they are. Reads no tensors.
 
 The graph decides and not a node's share of it. Matrices that run together have one format: gate and
-up of an expert, and all experts of a layer. Where theirs differ it is the nearest one that all of
-them can be made into.
+up of an expert, and all routed experts of a layer. Where theirs differ it is the nearest one that
+all of them can be made into.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def run_formats(folder: Folder, graph: Graph) -> dict[str, str]:
     for op in graph.ops:
         nearest = {name: NEAREST[folder.stored_as(name)] for name in _products(op)}
         if op.kind in _EXPERTS:
-            decide = {own for name, own in nearest.items() if _SHARED not in name}
-            nearest = dict.fromkeys(nearest, _common(decide or set(nearest.values())))
+            for shared in (False, True):
+                alike = [name for name in nearest if (_SHARED in name) is shared]
+                if alike:
+                    common = _common({nearest[name] for name in alike})
+                    nearest |= dict.fromkeys(alike, common)
         formats |= nearest
     return formats
 

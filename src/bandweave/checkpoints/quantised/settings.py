@@ -29,7 +29,8 @@ class Settings:
     that share an FP8 scale, None where none do. ``bits`` of a code. ``group_size``: inputs that
     share a scale, 0 for all of them; ``group_sizes``: those that occur, none where nothing tells.
     ``zero_less``: what stored zero points lack. ``act_order``: the tensors say which group an input
-    belongs to. ``said_by``: what such things are said by, for messages."""
+    belongs to. For messages ``said_by``: what sizes are said by; ``doubt``: of tensors that do not
+    fit them."""
 
     method: str = ""
     block: tuple[int, int] | None = (128, 128)
@@ -39,6 +40,7 @@ class Settings:
     zero_less: int = 0
     act_order: bool = False
     said_by: str = "config.json"
+    doubt: str = "is it the config of these weights?"
 
 
 def settings_from(config: Mapping[str, Any]) -> Settings:

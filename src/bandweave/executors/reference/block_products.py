@@ -21,12 +21,14 @@ def block_unit_sums(a_TGE: F64, scale_TG: F32, matrix: BlockMatrix) -> Iterator[
     """Each unit's float32 sums ``[T, N]``, in order, of activations as ``quantise_activations``
     gives them."""
     rows, outputs = len(a_TGE), len(matrix.q_NK)
-    blocks = _Blocks(a_TGE, scale_TG, matrix)
+    with np.errstate(over="ignore", invalid="ignore"):
+        blocks = _Blocks(a_TGE, scale_TG, matrix)
     block = 0
     for unit in matrix.groups.units:
         acc_TN = np.zeros((rows, outputs), np.float32)
         for _ in range(len(unit) // matrix.type.columns):
-            acc_TN = blocks.add(block, acc_TN)
+            with np.errstate(over="ignore", invalid="ignore"):
+                acc_TN = blocks.add(block, acc_TN)
             block += 1
         yield acc_TN
 

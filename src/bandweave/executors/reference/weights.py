@@ -72,7 +72,7 @@ def _stacked(parts: list[Matrix]) -> Matrix:
 
 
 def _read(source: TensorSource, part: Part) -> F32:
-    values = widen(source.read(part.tensor, part.rows, part.columns))
+    values = widen(source.read(part.tensor, part.rows, part.columns), source.dtype(part.tensor))
     return values
 
 

@@ -29,8 +29,7 @@ def deepseek2(data: Metadata) -> dict[str, Any]:
     given.pop("head_dim")
     given["num_key_value_heads"] = given["num_attention_heads"]
     rotated, experts = rope_dim(data, 64), given.pop("num_experts")
-    keys = data.size("attention.key_length_mla", data.size("attention.key_length"))
-    values = data.size("attention.value_length_mla", data.size("attention.value_length"))
+    keys, values = (_length(data, which) for which in ("key", "value"))
     if keys <= rotated:
         raise ConfigError(f"keys have {keys} elements; they must exceed the {rotated} rotated ones")
     scoring = data.size("expert_gating_func", 0)
@@ -71,6 +70,12 @@ def deepseek2(data: Metadata) -> dict[str, Any]:
             "topk_method": grouped,
         }
     return given
+
+
+def _length(data: Metadata, which: str) -> int:
+    """Elements of a head's keys or values, which older files say without ``_mla``."""
+    key = f"attention.{which}_length_mla"
+    return data.size(key) if data.has(key) else data.size(f"attention.{which}_length")
 
 
 def indexed(data: Metadata) -> dict[str, Any]:

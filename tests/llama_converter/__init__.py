@@ -1,0 +1,1 @@
+"""GGUF files that llama.cpp's own converter writes, against the weights that they were made of."""

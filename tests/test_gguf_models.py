@@ -1,0 +1,159 @@
+"""GGUF files of every kind of architecture give the logits of the same weights in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.gguf_export import export
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import demo_folder
+from bandweave.checkpoints.source import widen
+from bandweave.executors.executor import Step
+from bandweave.models.registry import spec_from_config
+from bandweave.models.rope import rope_table
+from bandweave.models.spec import MixtureSpec
+from bandweave.ranges import Range
+from tests.helpers.command import bandweave
+from tests.helpers.gguf_models import write_gguf
+from tests.helpers.laid_out import laid_out
+from tests.helpers.native_nodes import NativeNodes
+from tests.helpers.random_model import F32, random_tensors
+from tests.helpers.stored_models import write_model
+from tests.transformers_reference.cases import CASES, FURTHER_FIELDS
+
+_CASES = {case.name: case for case in CASES}
+
+_PHI_ROPE = {
+    **_CASES["phi3_longrope"].options["rope_parameters"],
+    "short_factor": [1.0, 1.125, 1.25, 1.375, 1.5, 1.75],  # which float32 holds
+    "long_factor": [1.0, 1.5, 2.5, 4.25, 8.5, 16.0],
+}
+_NO_FURTHER = {"num_nextn_predict_layers": 0}
+
+#: By name: the reference model, what its config has in the place of what no GGUF file says, and
+#: whether it is written as files of 2024 were.
+MODELS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
+    "llama": ("grouped_queries", {}, False),
+    "llama with biases": ("biases", {}, False),
+    "mixtral": ("mixtral", {"sliding_window": None}, False),
+    "mixtral, expert by expert": ("mixtral", {"sliding_window": None}, True),
+    "qwen3moe": ("qwen3_moe", {"decoder_sparse_step": 1}, False),
+    "gemma3": ("gemma3", {"query_pre_attn_scalar": 24}, False),
+    "phi3": ("phi3_longrope", {"rope_parameters": _PHI_ROPE}, False),
+    "deepseek2": ("deepseek_v3", _NO_FURTHER, False),
+    "deepseek2, one tensor of keys and values": ("deepseek_v3", _NO_FURTHER, True),
+    "deepseek2 of V2": ("deepseek_v2", {}, False),
+    "glm4moe": ("glm4_moe", FURTHER_FIELDS, False),
+    "gpt-oss": ("gpt_oss", {}, False),
+}
+
+
+def config_of(name: str) -> dict[str, Any]:
+    case, changes, _ = MODELS[name]
+    return {**_CASES[case].config(), **changes}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder of float32, and a GGUF file with the same weights."""
+    config, (_, _, old) = config_of(request.param), MODELS[request.param]
+    spec = spec_from_config(config)
+    further = spec.further is not None
+    values = laid_out(spec, random_tensors(spec, 7, further=further), further=further)
+    where = tmp_path_factory.mktemp("gguf")
+    folder = write_model(where / "m", config, {name: ("F32", one) for name, one in values.items()})
+    return folder, write_gguf(where / "m.gguf", config, values, old=old)
+
+
+def whole(folder: Folder, name: str) -> F32:
+    return widen(folder.read(name, Range(start=0, stop=folder.shape(name)[0])))
+
+
+def test_every_tensor_and_the_spec(model: tuple[Path, Path]) -> None:
+    with Folder.open(model[0]) as plain, Folder.open(model[1]) as gguf:
+        added = np.float32(plain.spec.norm_offset - gguf.spec.norm_offset)
+        assert set(gguf.names()) == set(plain.names())
+        for name in plain.names():
+            values = whole(plain, name) + (added if name.endswith("norm") else np.float32(0))
+            np.testing.assert_array_equal(whole(gguf, name), values)
+            middle, stop = len(values) // 3, len(values) - 1
+            part = widen(gguf.read(name, Range(start=middle, stop=stop)))
+            np.testing.assert_array_equal(part, values[middle:stop])
+        expected = dataclasses.replace(plain.spec, norm_offset=gguf.spec.norm_offset)
+        assert gguf.spec == expected
+        assert gguf.spec.column_block == 1 and gguf.is_gguf and not plain.is_gguf
+
+
+def test_logits_are_the_folder_s(model: tuple[Path, Path]) -> None:
+    tokens = np.array([1, 7, 200, 33, 5, 9, 250], np.int32)
+    step = Step(
+        tokens=tokens,
+        slots=np.zeros(7, np.int32),
+        positions=np.arange(7, dtype=np.int32),
+        wants_logits=np.ones(7, np.bool_),
+        page_tables=np.array([[0]], np.int32),
+    )
+    found = []
+    with Folder.open(model[0]) as plain, Folder.open(model[1]) as gguf:
+        for folder, shares in ((plain, (1,)), (gguf, (1,)), (gguf, (3, 2))):
+            with NativeNodes(folder.spec, folder, weight_format="f32", shares=shares) as nodes:
+                found.append(nodes.run(step))
+    assert np.isfinite(found[0]).all() and len(np.unique(found[0])) > 1000
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_groups_of_experts_that_a_file_leaves_out(tmp_path: Path) -> None:
+    """As files of DeepSeek V3 and R1 from 2025 do."""
+    sizes = {"n_routed_experts": 256, "moe_intermediate_size": 4, "first_k_dense_replace": 2,
+             "n_group": None, "num_nextn_predict_layers": 0}  # fmt: skip
+    config = {**_CASES["deepseek_v3"].config(), **sizes}
+    spec = spec_from_config({**config, "n_group": 8, "topk_group": 4})
+    values = laid_out(spec, random_tensors(spec, 7))
+    with Folder.open(write_gguf(tmp_path / "m.gguf", config, values)) as folder:
+        mlp = folder.spec.layers[-1].mlp
+        assert isinstance(mlp, MixtureSpec)
+        assert (mlp.router.groups, mlp.router.top_groups) == (8, 4)
+        (remark,) = folder.remarks
+        assert "leaves out that experts are chosen by groups" in remark
+
+
+def test_a_command_runs_a_file_as_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    """With the same integers and scales, on two nodes: the same tokens, tokenizer and template."""
+    path = export(demo_folder("demo"), tmp_path / "demo-Q4_0.gguf", "q4")
+    asked = ("--prompt", "What is 17 + 25?", "--json")
+    file, folder = bandweave("run", path, "--nodes", "2", *asked), bandweave("run", "demo", *asked)
+    assert file.status == folder.status == 0, file.err
+    own, theirs = (json.loads(one.out) for one in (file, folder))
+    assert own["logits_digest"] == theirs["logits_digest"]
+    assert own["text"] == theirs["text"] and own["tokens"] == theirs["tokens"]
+
+
+def test_the_divisors_of_llama_3(tmp_path: Path) -> None:
+    """Rounded to float32 in the file, so frequencies are near the folder's, not the same."""
+    case = _CASES["llama3_rope"]
+    config = case.config()
+    spec = case.spec()
+    values = laid_out(spec, case.tensors())
+    assert spec.heads.rope is not None
+    own = rope_table(spec.heads.rope)
+    exact = rope_table(dataclasses.replace(spec.heads.rope, scaling=None))
+    divisors = np.array(exact.frequencies) / np.array(own.frequencies)
+    path = write_gguf(
+        tmp_path / "m.gguf",
+        {**config, "rope_parameters": {"rope_theta": 500000.0}},
+        values,
+        more={"rope_freqs.weight": divisors.astype(np.float32)},
+    )
+    with Folder.open(path) as folder:
+        rope = folder.spec.heads.rope
+        assert rope is not None
+        np.testing.assert_allclose(rope_table(rope).frequencies, own.frequencies, rtol=1e-7)
+        assert rope_table(rope).factor == 1.0 and divisors.max() > 7
