@@ -23,13 +23,13 @@ from bandweave.shown import printable
 
 #: What runs in the place of each kind of stored matrix.
 NEAREST: Mapping[str, str] = {
-    "f64": "f32", "f32": "f32", "f16": "bf16", "bf16": "bf16", "fp8": "q8", "int8": "q8",
+    "f64": "f32", "f32": "f32", "f16": "f32", "bf16": "bf16", "fp8": "q8", "int8": "q8",
     "mxfp4": "mxfp4", "int4": "q4", "int2": "q4", "q4_0": "q4", "q8_0": "q8",
     **{name: name for name in BLOCK_FORMATS},
 }  # fmt: skip
 
 _EXACT = {
-    ("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"), ("q4_0", "q4"), ("q8_0", "q8"),
+    ("f32", "f32"), ("f16", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"), ("q4_0", "q4"), ("q8_0", "q8"),
     *((name, name) for name in BLOCK_FORMATS),
 }  # fmt: skip
 _NARROWEST_FIRST = ("mxfp4", "q4", "q8", "bf16", "f32")
