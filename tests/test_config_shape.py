@@ -193,7 +193,9 @@ def test_what_is_no_architecture_of_gguf(architecture: Any) -> None:
 
 
 def test_architectures_of_gguf_that_are_not_known() -> None:
-    with pytest.raises(ConfigError, match="'mamba' is not supported; supported are cohere2, deep"):
+    with pytest.raises(
+        ConfigError, match="'mamba' is not supported in GGUF files, .*; supported are cohere2, deep"
+    ):
         gguf_config("mamba")
 
 

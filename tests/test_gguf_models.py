@@ -110,6 +110,14 @@ def test_logits_are_the_folder_s(model: tuple[Path, Path]) -> None:
     np.testing.assert_array_equal(found[2], found[0])
 
 
+def test_a_further_layer_that_a_file_counts_but_lacks(tmp_path: Path) -> None:
+    config = config_of("glm4moe")
+    values = laid_out(spec_from_config(config), random_tensors(spec_from_config(config), 7))
+    with Folder.open(write_gguf(tmp_path / "m.gguf", config, values)) as folder:
+        assert folder.spec.further is None
+        assert folder.spec.num_layers == config["num_hidden_layers"]
+
+
 def test_groups_of_experts_that_a_file_leaves_out(tmp_path: Path) -> None:
     """As files of DeepSeek V3 and R1 from 2025 do."""
     sizes = {"n_routed_experts": 256, "moe_intermediate_size": 4, "first_k_dense_replace": 2,

@@ -115,10 +115,16 @@ def paired_dimensions() -> dict[str, tuple[Value, ...]]:
 
 
 def clashes() -> set[Pair]:
-    """Pairs that cannot be: more stages than the model has layers, and weights as they are stored
-    where they are stored in one of the other formats, or not at all."""
-    layers = {model: spec_of(str(model)).num_layers for model in dimensions()["model"]}
-    stored: set[Pair] = {("model", model, "weights", STORED) for model in layers if model != GGUF}
+    """Pairs that cannot be: more stages than the model has layers; and weights as they are stored
+    but of the model of blocks, which goes with no others."""
+    found = dimensions()
+    layers = {model: spec_of(str(model)).num_layers for model in found["model"]}
+    stored: set[Pair] = {
+        ("model", model, "weights", weights)
+        for model in layers
+        for weights in found["weights"]
+        if (model == GGUF) != (weights == STORED)
+    }
     return stored | {
         ("model", model, "split", split)
         for model, count in layers.items()

@@ -71,17 +71,19 @@ def gguf(
     return header + bytes(min(offset, most))
 
 
-def small_llama(*, layers: int = 2, experts: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+def small_llama(
+    *, layers: int = 2, experts: int = 0, vocabulary: int = 5000
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields and the tensors of a model of 32-blocks."""
     fields: dict[str, Any] = {
         "general.architecture": "llama", "llama.block_count": layers,
         "llama.embedding_length": 256, "llama.feed_forward_length": 512,
         "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2,
         "llama.context_length": 4096, "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "tokenizer.ggml.tokens": [f"t{n}" for n in range(5000)],
+        "tokenizer.ggml.tokens": [f"t{n}" for n in range(vocabulary)],
     }  # fmt: skip
     tensors: dict[str, Any] = {
-        "token_embd.weight": (Q4_0, (5000, 256)), "output.weight": (Q6_K, (5000, 256)),
+        "token_embd.weight": (Q4_0, (vocabulary, 256)), "output.weight": (Q6_K, (vocabulary, 256)),
         "output_norm.weight": (F32, (256,)),
     }  # fmt: skip
     for layer in range(layers):

@@ -34,8 +34,8 @@ _SAMPLES, _SAMPLE_BYTES = 256, 4096  # of a fingerprint
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
     """What checkpoints are told apart by before they are loaded: SHA-256 in hexadecimal of
-    config.json, of all weight files' names, sizes and headers, and of samples of tensors; empty
-    where it is not known."""
+    config.json or a GGUF file's header, of all weight files' names, sizes and headers, and of
+    samples of tensors; empty where it is not known."""
 
     config: str
     headers: str = ""

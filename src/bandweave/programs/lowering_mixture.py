@@ -88,9 +88,7 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
         names.append(name)
         pieces += [low.part(one, rows) for one in (gate_bias, up_bias) if one is not None]
     made = low.made.buffer("expert_gate_up", total)
-    widths = width, shared_width
-    for own in _of_one_format(low, names):  # what they read is made ready for one format
-        _products(low, op, "expert_linear", (y, routes), made, own, pieces, widths)
+    _products(low, op, "expert_linear", (y, routes), made, names, pieces, (width, shared_width))
     gated = low.made.buffer("expert_gated", total // 2)
     low.views[op.outputs[0].name] = gated
     low.made.op(
@@ -165,19 +163,6 @@ def _products(
         width=widths[0],
         shared_width=widths[1],
     )
-
-
-def _of_one_format(low: Lowering, names: list[str | None]) -> list[list[str | None]]:
-    """The matrices of each format, all others None."""
-
-    def format_of(name: str) -> str:
-        return low.formats.get(low.made.weights[name].parts[0].tensor, "")
-
-    formats = dict.fromkeys(format_of(name) for name in names if name is not None)
-    return [
-        [name if name is not None and format_of(name) == own else None for name in names]
-        for own in formats
-    ]
 
 
 def _mixture(op: GraphOp) -> MixtureSpec:

@@ -41,7 +41,8 @@ def find_architecture(data: Metadata) -> Architecture:
     if found is None:
         known = ", ".join(sorted(_ARCHITECTURES))
         raise ConfigError(
-            f"architecture {shown(data.architecture)} is not supported; supported are {known}"
+            f"architecture {shown(data.architecture)} is not supported in GGUF files, but may be "
+            f"in the model's safetensors version; supported are {known}"
         )
     if data.architecture == "llama" and data.size("expert_count", 0):
         return _MIXTRAL
