@@ -176,7 +176,7 @@ def test_a_header_that_is_longer_than_any(tmp_path: Path) -> None:
 def test_numbers_and_texts_across_the_pieces_that_are_read(tmp_path: Path) -> None:
     """Headers are read a megabyte at a time, which may end anywhere."""
     path, size = tmp_path / "m.gguf", 1 << 20
-    for ahead in range(1, 24):
+    for ahead in range(1, 13):
         texts = ["a" * (size - 60 - ahead), "é" * 3]
         more = {"b": 7, "c": "d", "e": [1.5, 2.5]}
         path.write_bytes(gguf({"a": texts, **more, "f": ["x"] * 5000}, {"t": (F32, (32,))}))
