@@ -178,7 +178,7 @@ def test_experts_and_a_shared_one_of_other_types(tmp_path: Path, kind: str, seco
 
 def test_what_runs_how_is_told(model: Folder) -> None:
     sentence = told(model, build_graph(model.spec))
-    assert "q4_k in q4_k exactly" in sentence and "f16 in bf16" in sentence
+    assert "q4_k in q4_k exactly" in sentence and "f16 in f32 exactly" in sentence
     assert "q4_0 in q4 exactly" in sentence and "mxfp4 in mxfp4 exactly" in sentence
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.cli.cache import command as cache_command
+from bandweave.cli.plan.setup import parse_model
 from bandweave.cli.pull import command as pull_command
 from bandweave.hub.known_names import known_as
 from bandweave.hub.names import HubName, parse_name
@@ -354,7 +356,7 @@ def test_choosing_among_gguf_files(hub: Hub) -> None:
     hub.add("org/quants", files)
     with pytest.raises(HubError) as caught:
         resolve_model("org/quants")
-    for part in ("Q8_0 (0.0 GB)", "IQ2_XS", "BF16", "for example org/quants:Q4_K_M"):
+    for part in ("Q8_0 (0 MB)", "IQ2_XS", "BF16", "for example org/quants:Q4_K_M"):
         assert part in str(caught.value)
     assert "mmproj" not in str(caught.value)
     path = resolve_model("org/quants:q4_k_m")
@@ -476,6 +478,13 @@ def test_a_part_of_a_model(hub: Hub) -> None:
     assert found["fetched_bytes"] <= hub.given_bytes
     with pytest.raises(ValueError, match="write the node's number"):
         told(pull_command, "org/demo", "--part", "3/2")
+
+
+def test_a_plan_for_a_model_of_the_hub_needs_headers_alone(hub: Hub) -> None:
+    hub.add("org/demo", shards_of(demo_folder(), 3))
+    shape, own = parse_model("org/demo"), parse_model(str(demo_folder()))
+    assert replace(shape, name="") == replace(own, name="") and shape.name == "org/demo"
+    assert hub.given_bytes < 20_000
 
 
 def test_commands_say_what_to_do(hub: Hub) -> None:

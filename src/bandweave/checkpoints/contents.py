@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from bandweave.checkpoints.byte_file import ByteFile, Readable
+from bandweave.checkpoints.headed_file import HeadedFile
 from bandweave.checkpoints.view import View
 from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import Names
-
-
-class HeadedFile(Readable, Protocol):
-    """An open weight file whose header has been checked."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def file(self) -> ByteFile: ...
-    @property
-    def header_sha256(self) -> bytes: ...
-    @property
-    def key(self) -> str:
-        """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
-        ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

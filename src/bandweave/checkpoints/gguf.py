@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bandweave.checkpoints.byte_file import ByteFile, open_file
 from bandweave.checkpoints.gguf_cursor import Cursor
-from bandweave.checkpoints.safetensors import TensorEntry
+from bandweave.checkpoints.headed_file import HeadedFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import shown
 
@@ -71,19 +71,17 @@ class GgufArray(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GgufFile:
-    """An open file whose header has been checked. ``close`` it when no read is under way.
+class GgufFile(HeadedFile):
+    """An open file whose header has been checked.
 
     ``metadata``: scalars, texts and short arrays by key; of long arrays their length. ``tensors``:
     by name, shapes with the inputs last, dtypes by the type's name.
     """
 
-    file: ByteFile
     version: int
     header: bytes
     metadata: Mapping[str, Any]
     arrays: Mapping[str, GgufArray]
-    tensors: Mapping[str, TensorEntry]
 
     @classmethod
     def open(cls, path: Path) -> GgufFile:
@@ -95,24 +93,6 @@ class GgufFile:
             file.close()
             raise
 
-    @property
-    def path(self) -> Path:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.file.size
-
-    @property
-    def header_sha256(self) -> bytes:
-        return hashlib.sha256(self.header).digest()
-
-    @property
-    def key(self) -> str:
-        """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
-        return self.file.key(self.header_sha256)
-
     def whole_metadata(self) -> dict[str, Any]:
         """All metadata, arrays in full, however long."""
         arrays = {
@@ -120,18 +100,6 @@ class GgufFile:
             for key, long in self.arrays.items()
         }
         return {**self.metadata, **arrays}
-
-    def read_into(self, target: memoryview, offset: int) -> None:
-        """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
-        self.file.read_into(target, offset)
-
-    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
-        """Runs of bytes will be read one by one; see ``Readable``."""
-        self.file.prepare(start, length, stride, count)
-
-    def close(self) -> None:
-        """Closes the file; to be called once."""
-        self.file.close()
 
 
 def _read(file: ByteFile) -> GgufFile:
@@ -171,6 +139,7 @@ def _read(file: ByteFile) -> GgufFile:
     header = cursor.content[: cursor.position]
     return GgufFile(
         file=file,
+        header_sha256=hashlib.sha256(header).digest(),
         version=version,
         header=header,
         metadata=metadata,

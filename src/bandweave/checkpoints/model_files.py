@@ -17,7 +17,8 @@ from pathlib import Path
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.block_tensor import BLOCK_WEIGHTS
 from bandweave.checkpoints.gguf_model import SUFFIX, describe, read_headers
-from bandweave.checkpoints.safetensors import SafetensorsFile, TensorEntry
+from bandweave.checkpoints.headed_file import TensorEntry
+from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.stored import plain_name
 from bandweave.checkpoints.tensor import DTYPES

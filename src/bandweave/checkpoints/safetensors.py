@@ -14,10 +14,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from bandweave import files
 from bandweave.checkpoints.byte_file import ByteFile, open_file
+from bandweave.checkpoints.headed_file import HeadedFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable, shown
 
@@ -34,23 +35,9 @@ _DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-class TensorEntry(NamedTuple):  # made in a third of a dataclass's time; a model has 100,000
-    """Where a tensor lies: bytes ``[start, stop)`` of its file, C order, little endian."""
-
-    name: str
-    dtype: str  # the format's name: "F32", "BF16" ...
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-
 @dataclass(frozen=True, kw_only=True)
-class SafetensorsFile:
-    """An open file whose header has been checked. ``close`` it when no read is under way."""
-
-    file: ByteFile
-    header_sha256: bytes  # of the header with its length field
-    tensors: Mapping[str, TensorEntry]
+class SafetensorsFile(HeadedFile):
+    """An open file whose header, with its length field, has been checked."""
 
     @classmethod
     def open(cls, path: Path) -> SafetensorsFile:
@@ -66,32 +53,6 @@ class SafetensorsFile:
         except BaseException:
             file.close()
             raise
-
-    @property
-    def path(self) -> Path:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.file.size
-
-    @property
-    def key(self) -> str:
-        """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
-        return self.file.key(self.header_sha256)
-
-    def read_into(self, target: memoryview, offset: int) -> None:
-        """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""
-        self.file.read_into(target, offset)
-
-    def prepare(self, start: int, length: int, stride: int, count: int) -> None:
-        """Runs of bytes will be read one by one; see ``Readable``."""
-        self.file.prepare(start, length, stride, count)
-
-    def close(self) -> None:
-        """Closes the file; to be called once."""
-        self.file.close()
 
 
 def encode_header(tensors: Sequence[tuple[str, str, Sequence[int]]]) -> bytes:

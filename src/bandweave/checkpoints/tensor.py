@@ -6,28 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.checkpoints.byte_file import Readable
 from bandweave.checkpoints.byte_runs import read_runs
-from bandweave.checkpoints.safetensors import TensorEntry
+from bandweave.checkpoints.headed_file import HeadedFile, TensorEntry
 from bandweave.checkpoints.source import CheckpointError, narrowed
 from bandweave.ranges import Range
 from bandweave.shown import printable, shown
 
-
-class WeightFile(Readable, Protocol):
-    """An open file of tensors."""
-
-    @property
-    def path(self) -> Path: ...
-
-
-Stored = tuple[WeightFile, TensorEntry]
+Stored = tuple[HeadedFile, TensorEntry]
 Found = Mapping[str, Stored]
 
 #: The stored dtypes that hold values as they are: what a reader gets, and the array on disk.

@@ -85,7 +85,7 @@ def fetch_folder(name: HubName, say: Say = lambda sentence: None) -> Path:
     except Unreachable as error:
         here = _here(store, name) or _cached(name)
         if here is None:
-            raise
+            raise Unreachable(f"{name} is not on this machine: {error}") from error
         say(f"({error}; going on with what is here of {name})")
         return here
     return path / selection.start if selection.start else path

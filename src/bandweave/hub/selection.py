@@ -148,7 +148,7 @@ def _choice(listing: Listing, models: Sequence[Sequence[RemoteFile]]) -> str:
     best = by_quant.get(first, models[len(models) // 2][0].path)
     listed = [
         f"{quantisation(parts[0].path) or printable(parts[0].path)} "
-        f"({sum(file.size for file in parts) / 1e9:.1f} GB)"
+        f"({_size(sum(file.size for file in parts))})"
         for parts in models[:_MOST_LISTED]
     ]
     more = f" and {len(models) - _MOST_LISTED} more" if len(models) > _MOST_LISTED else ""
@@ -157,6 +157,10 @@ def _choice(listing: Listing, models: Sequence[Sequence[RemoteFile]]) -> str:
         f"{listing.repo} holds several GGUF models: {', '.join(listed)}{more}; name one, for "
         f"example {named}"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
 def _nothing(listing: Listing, weights: bool) -> str:

@@ -149,8 +149,8 @@ class Service:
             raise
         except ConnectionError as error:  # what the package raises where it may not ask
             raise Unreachable(
-                "HF_HUB_OFFLINE is set, and this is not on this machine; unset it, or name a model "
-                "that is"
+                "HF_HUB_OFFLINE is set, and more of the hub is needed; unset it, or name a model "
+                "that is whole here"
             ) from error
 
     @property

@@ -23,15 +23,17 @@ from bandweave.shown import printable
 
 #: What runs in the place of each kind of stored matrix.
 NEAREST: Mapping[str, str] = {
-    "f64": "f32", "f32": "f32", "f16": "bf16", "bf16": "bf16", "fp8": "q8", "int8": "q8",
+    "f64": "f32", "f32": "f32", "f16": "f32", "bf16": "bf16", "fp8": "q8", "int8": "q8",
     "mxfp4": "mxfp4", "int4": "q4", "int2": "q4", "q4_0": "q4", "q8_0": "q8",
     **{name: name for name in BLOCK_FORMATS},
 }  # fmt: skip
 
-_EXACT = {
+# In the very bits of the file, and in formats that hold the same values.
+_AS_STORED = {
     ("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"), ("q4_0", "q4"), ("q8_0", "q8"),
     *((name, name) for name in BLOCK_FORMATS),
 }  # fmt: skip
+_EXACT = {*_AS_STORED, ("f16", "f32")}
 _NARROWEST_FIRST = ("mxfp4", "q4", "q8", "bf16", "f32")
 _SHARED = ".shared_expert."
 _EXPERTS = ("expert_linear", "expert_add", "expert_sum")  # whose matrices run together
@@ -90,6 +92,8 @@ def told(folder: Folder, graph: Graph) -> str:
     runs: dict[str, set[str]] = defaultdict(set)
     for name, own in formats.items():
         runs[folder.stored_as(name)].add(own)
+    if all((kind, own) in _AS_STORED for kind in runs for own in runs[kind]):
+        return f"weights run as they are stored: {', '.join(sorted(runs))}"
     parts = []
     for kind in sorted(runs):
         places = " or ".join(sorted(runs[kind]))

@@ -163,7 +163,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 def command(model: str | None, as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
 
-    MODEL is a known name (bandweave plan --on ... lists what fits), a folder or a .gguf file.
+    MODEL is a known name (bandweave plan --on ... lists what fits), org/name of the hub, a folder
+    or a .gguf file.
     Every figure is a range, once for what the hardware allows any engine and once for bandweave as
     it is today.
     """

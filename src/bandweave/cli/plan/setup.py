@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from bandweave import files
 from bandweave.shown import printable
 
 if TYPE_CHECKING:
+    from bandweave.hub.names import HubName
     from bandweave.models.model_shape import ModelShape
     from bandweave.planning.machines.hardware import Hardware
     from bandweave.planning.machines.rates import LinkRates
@@ -26,8 +28,14 @@ _MOST_BYTES = 1_000_000  # of a hardware file
 
 
 def parse_model(text: str) -> ModelShape:
-    """A folder, a ``.gguf`` file or a known name; ``ValueError`` with near names."""
+    """A folder, a ``.gguf`` file, a model of the hub, of which headers are fetched, or a known
+    name; ``ValueError`` with near names."""
     path = Path(text)
+    if (name := _hub_name(text, path)) is not None:
+        from bandweave.checkpoints.model_files import shape_from_path
+        from bandweave.hub.resolve import fetch_folder
+
+        return replace(shape_from_path(fetch_folder(name)), name=str(name))
     if path.suffix == ".gguf" or path.is_dir():
         from bandweave.checkpoints.model_files import shape_from_path
 
@@ -37,6 +45,15 @@ def parse_model(text: str) -> ModelShape:
     from bandweave.models.known_models import known_model
 
     return known_model(text)
+
+
+def _hub_name(text: str, path: Path) -> HubName | None:
+    """The model of the hub that a text names, which is nothing here."""
+    if "/" not in text or path.exists() or path.parent.is_dir():
+        return None
+    from bandweave.hub.names import parse_name
+
+    return parse_name(text)
 
 
 def read_hardware(path: Path | None) -> Mapping[str, Hardware]:
