@@ -50,12 +50,14 @@ def load_reference(program: Program, source: TensorSource, weight_format: str) -
 def _matrix(source: TensorSource, part: Part, weight: Weight, weight_format: str) -> Matrix:
     """A part of a matrix, in its format: GGUF's blocks as they are where that keeps them."""
     own_format, stored_as = weight.format_in(weight_format), source.dtype(part.tensor)
-    try:
-        if RUNS_AS.get(stored_as) == own_format and weight.unit % block_size(stored_as)[0] == 0:
-            blocks_NX = source.read(part.tensor, part.rows, part.columns)
-            return as_stored(stored_as, blocks_NX.view(np.uint8), weight.unit)
-        values = _read(source, part)
+    is_kept = RUNS_AS.get(stored_as) == own_format and not weight.unit % block_size(stored_as)[0]
+    read = source.read(part.tensor, part.rows, part.columns)
+    values = None if is_kept else widen(read, stored_as)
+    if values is not None:
         _refuse_bad_values(part, values)
+    try:
+        if values is None:
+            return as_stored(stored_as, read.view(np.uint8), weight.unit)
         return get_format(own_format).quantise(values, weight.unit)
     except ValueError as error:
         raise ValueError(f"{part.tensor}: {error}") from error
@@ -72,8 +74,7 @@ def _stacked(parts: list[Matrix]) -> Matrix:
 
 
 def _read(source: TensorSource, part: Part) -> F32:
-    values = widen(source.read(part.tensor, part.rows, part.columns), source.dtype(part.tensor))
-    return values
+    return widen(source.read(part.tensor, part.rows, part.columns), source.dtype(part.tensor))
 
 
 def _refuse_bad_values(part: Part, values: F32) -> None:
