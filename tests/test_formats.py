@@ -182,7 +182,7 @@ def test_packing_and_unpacking(seed: int, shape: tuple[int, int, int], name: str
         assert isinstance(again, PlainMatrix)
         assert np.array_equal(matrix.w_NK, again.w_NK)
     else:
-        assert isinstance(again, QuantisedMatrix)
+        assert isinstance(matrix, QuantisedMatrix) and isinstance(again, QuantisedMatrix)
         assert np.array_equal(matrix.q_NK, again.q_NK)
         assert matrix.d_NG.dtype == again.d_NG.dtype
         assert matrix.d_NG.tobytes() == np.ascontiguousarray(again.d_NG).tobytes()
@@ -204,6 +204,7 @@ def test_packed_bytes_are_where_the_layout_says(
                     stored = value.tobytes()
                     expected += stored if name == "f32" else stored[2:]
         else:
+            assert isinstance(matrix, QuantisedMatrix)
             for g in range(matrix.groups.count):
                 expected += quantised_block(matrix, first, g)
     assert packing.pack(matrix).tobytes() == bytes(expected)

@@ -21,7 +21,7 @@ from bandweave.executors.reference.products import (
     unit_sums,
 )
 from bandweave.formats.integers import integers
-from bandweave.formats.matrix import Matrix, PlainMatrix
+from bandweave.formats.matrix import Matrix, PlainMatrix, QuantisedMatrix
 from bandweave.formats.registry import FORMAT_NAMES, get_format
 from tests.helpers.random_model import F32, bell
 from tests.helpers.reference_nodes import Book
@@ -40,6 +40,7 @@ def slow_unit_sum(x_K: F32, matrix: Matrix, output: int, unit: range) -> float:
         for k in unit:
             acc = fma(float(matrix.w_NK[output, k]), float(x_K[k]), acc)
         return acc
+    assert isinstance(matrix, QuantisedMatrix)
     limit = 32512 if matrix.format == "q8" else 127
     q_K = integers(matrix)[output]
     for g, group in enumerate(matrix.groups.groups):
