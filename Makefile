@@ -1,6 +1,6 @@
 # make demo   install into .venv and run the demo: a model split over two nodes
 # make test   install into .venv and run the tests
-# make late   what compiles for longer than it tests: for macOS
+# make late   what takes long for what it tests: compiling for macOS, measuring again
 # make check  format, lint, types, import contracts
 # make fuzz   100,000 inputs of each kind for what takes others' data, under sanitizers
 
@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m waiting -n 4
 	$(BIN)/python -m pytest -m "not parallel and not waiting and not late"
 
-# Compiles for macOS, too: a minute and a half more.
+# Compiles for macOS, too, and measures once more: two minutes more.
 late: $(VENV)/.dev
 	$(BIN)/python -m pytest -m late
 

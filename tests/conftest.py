@@ -58,7 +58,7 @@ def pytest_sessionstart() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        alone = item.get_closest_marker("alone") is not None
+        alone = any(item.get_closest_marker(name) for name in ("alone", "late"))
         module = item.path.stem.removeprefix("test_")
         if not alone and module in _PARALLEL:
             item.add_marker(pytest.mark.parallel)
