@@ -23,8 +23,8 @@ _TOOLCHAIN = _ROOT / "cmake" / "aarch64-linux-gnu.cmake"
 _MACOS = _ROOT / "cmake" / "aarch64-macos.cmake"
 _STATIC = "-DCMAKE_EXE_LINKER_FLAGS=-static"  # an emulator needs no libraries then
 
-# Less optimised, which halves minutes of compiling: what counts is that it compiles, and to the bits
-# of the module, which is optimised.
+# Less optimised, which halves minutes of compiling: what counts is that it compiles, and to the
+# bits of the module, which is optimised.
 _QUICK = "-DCMAKE_CXX_FLAGS_RELEASE=-O1"
 
 # By build: the compiler, its package, and what CMake is told.
