@@ -73,8 +73,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         "test_fuzz_native",
         "test_processors",
     } <= wanted and "PYTEST_XDIST_WORKER" not in os.environ:
-        runners = (partial(build_runner, name) for name in RUNNERS)
-        macos = [build_macos_runner] if "test_macos_build" in wanted else []
+        late = "test_macos_build" in wanted
+        runners = (partial(build_runner, name) for name in RUNNERS if late or name != "clang")
+        macos = [build_macos_runner] if late else []
         start_builds([partial(build_fuzzer, quick=True), *runners, *macos])
 
 
