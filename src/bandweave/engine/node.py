@@ -157,6 +157,7 @@ class _Node:
         self._weights = node.weights
         for report in node.checks.messages():
             self._channel.send(encode(report))
+        pulse.end()  # nothing may come behind "loaded" that nobody asked for
         return NodeLoop(self._context, join, node)
 
     def _lead(self, held: _Held, join: Join) -> None:

@@ -44,14 +44,19 @@ class LoadingPulse:
                 now = replace(self._progress, moved=self.moved())
                 self._channel.offer(encode(now))
 
+    def end(self) -> None:
+        """Sends no more: to be called before it is said that all is loaded. A second call does
+        nothing."""
+        self._over = True
+        self._beat.set()
+        self._thread.join()
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over = True
-        self._beat.set()
-        self._thread.join()
+        self.end()
 
 
 class Heartbeat:
