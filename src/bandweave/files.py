@@ -49,6 +49,23 @@ def open_regular(path: Path, error: type[ValueError]) -> int:
     return descriptor
 
 
+def read_at(
+    descriptor: int, path: Path, target: memoryview, offset: int, error: type[ValueError]
+) -> int:
+    """Fills ``target`` from ``offset`` on, as far as the open file goes; how many bytes came.
+    ``error`` where it cannot be read."""
+    done = 0
+    while done < len(target):
+        try:
+            count = os.preadv(descriptor, [target[done:]], offset + done)
+        except OSError as problem:
+            _refuse(path, problem, error)
+        if count == 0:
+            break
+        done += count
+    return done
+
+
 def read_bytes(path: Path, *, most: int, error: type[ValueError]) -> bytes:
     """The content of a regular file of at most ``most`` bytes; ``error`` otherwise."""
     descriptor = open_regular(path, error)

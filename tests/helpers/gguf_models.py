@@ -57,7 +57,7 @@ def write_gguf(
     _write_rope(writer, config)
     _write_mixture(writer, config)
     for key, value in (fields or {}).items():
-        _write_field(writer, key, value)
+        write_field(writer, key, value)
     for name, tensor in {**converted(arch, config, values, old=old), **(more or {})}.items():
         data, kind = encode(name, np.ascontiguousarray(tensor))
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -138,7 +138,8 @@ def _head_dim(config: Mapping[str, Any]) -> int:
     return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
-def _write_field(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def write_field(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """A field of the type that its value has; numbers as 32 bits."""
     if isinstance(value, str):
         writer.add_string(key, value)
     elif isinstance(value, bool):

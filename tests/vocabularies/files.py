@@ -7,6 +7,8 @@ from typing import Any
 
 import gguf
 
+from tests.helpers.gguf_models import write_field
+
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """All fields of a file; bytes that are no UTF-8 become lone surrogates."""
@@ -30,14 +32,7 @@ def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
     """A file of the fields, which llama.cpp loads as a vocabulary alone."""
     writer = gguf.GGUFWriter(path, "llama")
     for name, value in metadata.items():
-        if isinstance(value, list):
-            writer.add_array(name, value)
-        elif isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        else:
-            writer.add_string(name, value)
+        write_field(writer, name, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -12,34 +12,28 @@ import numpy.typing as npt
 
 from bandweave.checkpoints.byte_runs import read_runs
 from bandweave.checkpoints.gguf import BLOCK_TYPES, BlockType
-from bandweave.checkpoints.tensor import DTYPES, Stored, wrong
+from bandweave.checkpoints.tensor import DTYPES, FileTensor, Stored, wrong
+from bandweave.formats.gguf_blocks import RUNS_AS
 from bandweave.ranges import Range
 
-_NAMES = (
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
-    "IQ4_XS", "MXFP4",
-)  # fmt: skip
 _TYPES: Mapping[str, BlockType] = {
-    block.name: block for block in BLOCK_TYPES.values() if block.name in _NAMES
+    block.name: block for block in BLOCK_TYPES.values() if block.name.lower() in RUNS_AS
 }
 #: Weights of a block, by dtype.
 BLOCK_WEIGHTS: Mapping[str, int] = {name.lower(): one.weights for name, one in _TYPES.items()}
 
 
-class BlockTensor:
+class BlockTensor(FileTensor):
     """A stack of matrices of ``rows`` by ``columns`` weights, a ``checkpoints.tensor.Matrix``.
 
     ``dtype`` and ``stored_as`` are the type's name in small letters, ``"q4_k"`` say.
     """
 
-    __slots__ = ("block", "columns", "entry", "file", "rows")
-
-    recipe = ""
+    __slots__ = ("block",)
 
     def __init__(self, stored: Stored, rows: int, columns: int) -> None:
         """``CheckpointError`` for a type that is not read."""
-        self.file, self.entry = stored
-        self.rows, self.columns = rows, columns
+        super().__init__(stored, rows, columns)
         block = _TYPES.get(self.entry.dtype)
         if block is None:
             known = ", ".join([*DTYPES, *_TYPES])
@@ -51,24 +45,12 @@ class BlockTensor:
         self.block = block
 
     @property
-    def name(self) -> str:
-        return self.entry.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.entry.shape
-
-    @property
     def dtype(self) -> str:
         return self.block.name.lower()
 
     @property
     def stored_as(self) -> str:
         return self.dtype
-
-    @property
-    def stored(self) -> tuple[Stored, ...]:
-        return ((self.file, self.entry),)
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[np.uint8]:
         """``[rows, bytes]``: the blocks of the columns, which must be whole ones. ``rows`` may have

@@ -91,21 +91,12 @@ class LocalFile:
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """As ``ByteFile`` says."""
-        done = 0
-        while done < len(target):
-            try:
-                count = os.preadv(self.descriptor, [target[done:]], offset + done)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{printable(self.path)} cannot be read: {error.strerror}"
-                ) from error
-            if count == 0:
-                raise CheckpointError(
-                    f"{printable(self.path)} ends at byte {offset + done}, {len(target) - done} "
-                    "bytes too early; it was changed while it was read, so start again with a "
-                    "whole file"
-                )
-            done += count
+        done = files.read_at(self.descriptor, self.path, target, offset, CheckpointError)
+        if done < len(target):
+            raise CheckpointError(
+                f"{printable(self.path)} ends at byte {offset + done}, {len(target) - done} bytes "
+                "too early; it was changed while it was read, so start again with a whole file"
+            )
 
     def prepare(self, start: int, length: int, stride: int, count: int) -> None:
         """As ``ByteFile`` says: it is all here."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bandweave import files
 from bandweave.checkpoints.fetching import Fetcher, open_fetcher
 from bandweave.checkpoints.have import Have, Origin, mark_of, sidecar_of
 from bandweave.checkpoints.source import CheckpointError
@@ -288,19 +289,9 @@ class PartialFile:
         return digest.hexdigest()
 
     def _pread(self, target: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(target):
-            try:
-                count = os.preadv(self._descriptor, [target[done:]], offset + done)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{printable(self.path)} cannot be read: {error.strerror}"
-                ) from error
-            if count == 0:
-                raise CheckpointError(
-                    f"{printable(self.path)} was cut while it was read; run again"
-                )
-            done += count
+        done = files.read_at(self._descriptor, self.path, target, offset, CheckpointError)
+        if done < len(target):
+            raise CheckpointError(f"{printable(self.path)} was cut while it was read; run again")
 
     def _pwrite(self, data: memoryview, offset: int) -> None:
         try:

@@ -71,18 +71,16 @@ class Matrix(Protocol):
         ...
 
 
-class StoredTensor:
-    """What a file holds, as a stack of matrices of ``rows`` by ``columns`` elements; dtypes that
-    are no values as integers."""
+class FileTensor:
+    """A tensor of one file, as a stack of matrices of ``rows`` by ``columns`` elements."""
 
-    __slots__ = ("columns", "entry", "file", "item", "rows")
+    __slots__ = ("columns", "entry", "file", "rows")
 
     recipe = ""
 
     def __init__(self, stored: Stored, rows: int, columns: int) -> None:
         self.file, self.entry = stored
         self.rows, self.columns = rows, columns
-        self.item = _ITEMS[self.entry.dtype]
 
     @property
     def name(self) -> str:
@@ -93,16 +91,27 @@ class StoredTensor:
         return self.entry.shape
 
     @property
+    def stored(self) -> tuple[Stored, ...]:
+        return ((self.file, self.entry),)
+
+
+class StoredTensor(FileTensor):
+    """What a file holds, as a stack of matrices of ``rows`` by ``columns`` elements; dtypes that
+    are no values as integers."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, stored: Stored, rows: int, columns: int) -> None:
+        super().__init__(stored, rows, columns)
+        self.item = _ITEMS[self.entry.dtype]
+
+    @property
     def dtype(self) -> str:
         return DTYPES[self.entry.dtype][0]
 
     @property
     def stored_as(self) -> str:
         return self.entry.dtype.lower()
-
-    @property
-    def stored(self) -> tuple[Stored, ...]:
-        return ((self.file, self.entry),)
 
     def read(self, rows: range, columns: Range, entry: int = 0) -> npt.NDArray[Any]:
         """The rectangle as stored, but float64 rounded to float32; ``rows`` may have a step."""

@@ -96,10 +96,7 @@ class ContentCheck:
             return
         if not self._folder.whole:  # it would be fetched for nothing but this
             return
-        program = lower(self._graph, self._split, node)
-        parts = [part for weight in program.weights.values() for part in weight.parts]
-        parts += [part for vector in program.vectors.values() for part in vector.parts]
-        self._own.want(parts if program.embedding is None else [*parts, program.embedding])
+        self._own.want(lower(self._graph, self._split, node).parts())
 
     def report(self, node: int, report: ContentReport) -> None:
         """What a node says of its copy. ``ValueError`` where that makes no sense."""

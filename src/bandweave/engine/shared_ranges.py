@@ -12,10 +12,8 @@ def shared_ranges(folder: Folder, program: Program) -> dict[str, list[tuple[int,
     """By file: the tensors of which this node reads columns, whose rows the others read too, and
     those of which it reads all, as the others do. The embedding is node 0's alone."""
     found: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    parts = [part for weight in program.weights.values() for part in weight.parts]
-    parts += [part for vector in program.vectors.values() for part in vector.parts]
-    for part in parts:
-        if _is_shared(part, folder.shape(part.tensor)):
+    for part in program.parts():
+        if part is not program.embedding and _is_shared(part, folder.shape(part.tensor)):
             for name, start, stop in folder.places(part.tensor):
                 found[name].add((start, stop))
     return {name: _merged(sorted(ranges)) for name, ranges in found.items()}

@@ -28,8 +28,7 @@ from typing import BinaryIO
 import numpy as np
 
 from bandweave import NUMERICS_VERSION, _native
-from bandweave.checkpoints.source import TensorSource
-from bandweave.formats.gguf_blocks import RUNS_AS
+from bandweave.checkpoints.source import TensorSource, block_source, widen
 from bandweave.formats.names import BLOCK_FORMATS
 from bandweave.programs.encoding import encode, ints
 from bandweave.programs.program import Program
@@ -113,6 +112,6 @@ def _describe(
         out += pieces.add(weights.vectors[name].astype("<f4"))
     table = source.read("embed_tokens", Range(start=0, stop=program.vocab_size))
     stored_as = source.dtype("embed_tokens")
-    if stored_as in RUNS_AS:
-        table, stored_as = _native.widen_blocks(stored_as, table.view(np.uint8)), "f32"
+    if block_source(stored_as):
+        table, stored_as = widen(table, stored_as), "f32"
     return bytes(out) + ints(_STORED[stored_as]) + pieces.add(table)

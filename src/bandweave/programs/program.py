@@ -213,6 +213,12 @@ class Program:
         """Those of one that drafts."""
         return () if self.drafts_from is None else self.ops[self.drafts_from :]
 
+    def parts(self) -> list[Part]:
+        """All that is read of the checkpoint: of matrices, of vectors, and of the embedding."""
+        holders = (*self.weights.values(), *self.vectors.values())
+        parts = [part for holder in holders for part in holder.parts]
+        return parts if self.embedding is None else [*parts, self.embedding]
+
     def __str__(self) -> str:
         head = f"node {self.node} of {self.num_nodes}: {len(self.ops)} operations"
         if self.drafts_from is not None:

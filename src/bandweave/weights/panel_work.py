@@ -142,16 +142,25 @@ def work(
 
 def unpacked(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Unpacked]:
     """What reads a part for its content alone, in pieces of at most ``most_bytes``."""
+    for piece in row_pieces(part, source, most_bytes):
+        yield Unpacked(part=piece)
+
+
+def row_pieces(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Part]:
+    """A part in pieces of whole rows that take at most ``most_bytes`` as they are read, or of one
+    row; a vector whole."""
+    if part.columns is None:
+        yield part
+        return
     count = max(1, most_bytes // _row_bytes(part, source))
     for start in range(part.rows.start, part.rows.stop, count):
         rows = Range(start=start, stop=min(start + count, part.rows.stop))
-        yield Unpacked(part=replace(part, rows=rows))
+        yield replace(part, rows=rows)
 
 
 def stored_bytes(part: Part, source: TensorSource) -> int:
     """Of the checkpoint, in a part of a matrix, rounded."""
-    assert part.columns is not None
-    weights = len(part.rows) * len(part.columns)
+    weights = len(part.rows) * (1 if part.columns is None else len(part.columns))
     return round(weights * source.item_bits(part.tensor) / 8)
 
 
@@ -167,11 +176,9 @@ def _rows(
 ) -> Iterator[Rows]:
     """Panels of 16 outputs are not shared between threads' pieces unless parts meet there; bytes of
     different outputs never overlap, so that it does not matter."""
-    count = max(1, most_bytes // _row_bytes(part, source))
-    for start in range(part.rows.start, part.rows.stop, count):
-        rows = Range(start=start, stop=min(start + count, part.rows.stop))
-        yield Rows(matrix=matrix, first_output=output, part=replace(part, rows=rows))
-        output += len(rows)
+    for piece in row_pieces(part, source, most_bytes):
+        yield Rows(matrix=matrix, first_output=output, part=piece)
+        output += len(piece.rows)
 
 
 def _columns(

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.formats.gguf_blocks import RUNS_AS
 from bandweave.formats.names import BLOCK_FORMATS, STORED
 from bandweave.models.graph import Graph, GraphOp
 from bandweave.programs.lowering import lower
@@ -24,15 +25,11 @@ from bandweave.shown import printable
 #: What runs in the place of each kind of stored matrix.
 NEAREST: Mapping[str, str] = {
     "f64": "f32", "f32": "f32", "f16": "f32", "bf16": "bf16", "fp8": "q8", "int8": "q8",
-    "mxfp4": "mxfp4", "int4": "q4", "int2": "q4", "q4_0": "q4", "q8_0": "q8",
-    **{name: name for name in BLOCK_FORMATS},
+    "int4": "q4", "int2": "q4", **RUNS_AS,
 }  # fmt: skip
 
 # In the very bits of the file, and in formats that hold the same values.
-_AS_STORED = {
-    ("f32", "f32"), ("bf16", "bf16"), ("mxfp4", "mxfp4"), ("q4_0", "q4"), ("q8_0", "q8"),
-    *((name, name) for name in BLOCK_FORMATS),
-}  # fmt: skip
+_AS_STORED = {("f32", "f32"), ("bf16", "bf16"), *RUNS_AS.items()}
 _EXACT = {*_AS_STORED, ("f16", "f32")}
 _NARROWEST_FIRST = ("mxfp4", "q4", "q8", "bf16", "f32")
 _SHARED = ".shared_expert."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bandweave.models.config import ConfigError
 from bandweave.models.gguf import fields, names
-from bandweave.models.gguf.deepseek import deepseek2, deepseek_names, indexed
+from bandweave.models.gguf.deepseek import DEEPSEEK_NAMES, deepseek2, indexed
 from bandweave.models.gguf.fields import Fields
 from bandweave.models.gguf.metadata import Metadata
 from bandweave.models.tensor_names import Names
@@ -167,18 +167,18 @@ _ARCHITECTURES: Mapping[str, Architecture] = {
         model_type="deepseek_v32",
         name="DeepseekV32ForCausalLM",
         fields=indexed,
-        names=deepseek_names(),
+        names=DEEPSEEK_NAMES,
     ),
     "glm-dsa": Architecture(
         model_type="glm_moe_dsa",
         name="GlmMoeDsaForCausalLM",
         fields=indexed,
-        names=deepseek_names(),
+        names=DEEPSEEK_NAMES,
     ),
     "deepseek2": Architecture(
         model_type="deepseek_v3",
         name="DeepseekV3ForCausalLM",
         fields=deepseek2,
-        names=deepseek_names(),
+        names=DEEPSEEK_NAMES,
     ),
 }

@@ -19,8 +19,7 @@ _GLM_VOCABULARY = 154880
 _UNSAID_GROUPS = {256: (8, 4)}
 
 
-def deepseek_names() -> Names:
-    return {**names.COMMON, **names.MIXTURE, **names.LATENT, **names.FURTHER}
+DEEPSEEK_NAMES: Names = {**names.COMMON, **names.MIXTURE, **names.LATENT, **names.FURTHER}
 
 
 def deepseek2(data: Metadata) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def deepseek2(data: Metadata) -> dict[str, Any]:
         raise ConfigError(
             f"its router scores in way {scoring}; 1 (softmax) and 2 (sigmoid) can run"
         )
-    groups, chosen = groups_of(data, experts, scoring)
+    groups, chosen = _groups_of(data, experts)
     rank = data.size("attention.q_lora_rank", 0)
     given |= {
         "q_lora_rank": rank or None,
@@ -90,14 +89,12 @@ def indexed(data: Metadata) -> dict[str, Any]:
     }
 
 
-def groups_of(data: Metadata, experts: int, scoring: int) -> tuple[int, int]:
+def _groups_of(data: Metadata, experts: int) -> tuple[int, int]:
     """How many groups experts make, and how many of these are chosen."""
     groups = data.size("expert_group_count", 0)
     if groups:
         return groups, data.size("expert_group_used_count", groups)
-    if scoring == _SIGMOID and experts in _UNSAID_GROUPS and unsaid_groups(data):
-        return _UNSAID_GROUPS[experts]
-    return 1, 1
+    return _UNSAID_GROUPS[experts] if unsaid_groups(data) else (1, 1)
 
 
 def unsaid_groups(data: Metadata) -> bool:

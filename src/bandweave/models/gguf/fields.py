@@ -15,21 +15,29 @@ from bandweave.models.gguf.sizes import first_mixture, mixture, rope_dim, sizes,
 Fields = dict[str, Any]
 
 
+def _has_bias(data: Metadata) -> bool:
+    """Whether products of attention's inputs have biases."""
+    return "blk.0.attn_q.bias" in data.shapes
+
+
+def _local_experts(data: Metadata) -> Fields:
+    """Sizes of a mixture whose config calls its experts local, and their width that of its MLPs."""
+    given = {**sizes(data), **mixture(data)}
+    given["num_local_experts"] = given.pop("num_experts")
+    given["intermediate_size"] = given.pop("moe_intermediate_size", given["intermediate_size"])
+    return given
+
+
 def llama(data: Metadata) -> Fields:
     return {
         **sizes(data),
-        "attention_bias": "blk.0.attn_q.bias" in data.shapes,
+        "attention_bias": _has_bias(data),
         "mlp_bias": "blk.0.ffn_gate.bias" in data.shapes,
     }
 
 
 def mixtral(data: Metadata) -> Fields:
-    given = {**sizes(data), **mixture(data), "sliding_window": None}
-    width = given.pop("moe_intermediate_size", None)
-    given["num_local_experts"] = given.pop("num_experts")
-    if width is not None:
-        given["intermediate_size"] = width
-    return given
+    return {**_local_experts(data), "sliding_window": None}
 
 
 def qwen2(data: Metadata) -> Fields:
@@ -40,7 +48,7 @@ def qwen2_moe(data: Metadata) -> Fields:
     return {
         **qwen2(data), **mixture(data), "norm_topk_prob": False,
         "shared_expert_intermediate_size": _shared_width(data),
-        "qkv_bias": "blk.0.attn_q.bias" in data.shapes,
+        "qkv_bias": _has_bias(data),
     }  # fmt: skip
 
 
@@ -50,7 +58,7 @@ def _shared_width(data: Metadata) -> int:
 
 
 def qwen3(data: Metadata) -> Fields:
-    return {**qwen2(data), "attention_bias": "blk.0.attn_q.bias" in data.shapes}
+    return {**qwen2(data), "attention_bias": _has_bias(data)}
 
 
 def qwen3_moe(data: Metadata) -> Fields:
@@ -92,7 +100,7 @@ def glm4(data: Metadata) -> Fields:
     return {
         **given,
         "partial_rotary_factor": rope_dim(data, given["head_dim"]) / given["head_dim"],
-        "attention_bias": "blk.0.attn_q.bias" in data.shapes,
+        "attention_bias": _has_bias(data),
     }
 
 
@@ -113,14 +121,11 @@ def glm4_moe(data: Metadata) -> Fields:
 
 
 def gpt_oss(data: Metadata) -> Fields:
-    given = {**sizes(data), **mixture(data)}
-    width = given.pop("moe_intermediate_size", given["intermediate_size"])
-    given["num_local_experts"] = given.pop("num_experts")
+    given = _local_experts(data)
     if given.get("rope_scaling", {}).get("rope_type") == "yarn":
         given["rope_scaling"]["truncate"] = False  # as the model was trained
     return {
         **given,
-        "intermediate_size": width,
         "sliding_window": data.size("attention.sliding_window", 128),
         "layer_types": window_kinds(data, 2),
         "attention_bias": True,
@@ -128,12 +133,9 @@ def gpt_oss(data: Metadata) -> Fields:
 
 
 def minimax(data: Metadata) -> Fields:
-    given = {**sizes(data), **mixture(data)}
-    width = given.pop("moe_intermediate_size", given["intermediate_size"])
-    given["num_local_experts"] = given.pop("num_experts")
+    given = _local_experts(data)
     return {
         **given,
-        "intermediate_size": width,
         "rotary_dim": rope_dim(data, given["head_dim"]),
         "use_qk_norm": True,
     }
@@ -144,7 +146,7 @@ def granite(data: Metadata) -> Fields:
     head = given["head_dim"]
     return {
         **given,
-        "attention_bias": "blk.0.attn_q.bias" in data.shapes,
+        "attention_bias": _has_bias(data),
         "mlp_bias": "blk.0.ffn_gate.bias" in data.shapes,
         "embedding_multiplier": data.number("embedding_scale", 1.0) or 1.0,
         "residual_multiplier": data.number("residual_scale", 1.0) or 1.0,
@@ -171,19 +173,18 @@ def smollm3(data: Metadata) -> Fields:
 def olmo2(data: Metadata) -> Fields:
     if data.size("attention.sliding_window", 0):
         raise ConfigError("it has layers with a window, as OLMo 3 has, which cannot be run")
-    return {**sizes(data), "attention_bias": "blk.0.attn_q.bias" in data.shapes}
+    return {**sizes(data), "attention_bias": _has_bias(data)}
 
 
 def seed_oss(data: Metadata) -> Fields:
     return {
         **llama(data),
-        "attention_bias": "blk.0.attn_q.bias" in data.shapes,
         "attention_out_bias": "blk.0.attn_output.bias" in data.shapes,
     }
 
 
 def ernie(data: Metadata) -> Fields:
-    return {**sizes(data), "use_bias": "blk.0.attn_q.bias" in data.shapes}
+    return {**sizes(data), "use_bias": _has_bias(data)}
 
 
 def ernie_moe(data: Metadata) -> Fields:
