@@ -28,6 +28,7 @@ from bandweave.nodes.lifeline import HANGUP_STATUS
 from bandweave.nodes.log import Log
 from bandweave.nodes.process import SERVE, describe
 from bandweave.nodes.spawn import NodeSettings, describe_end, spawn
+from bandweave.nodes.waiting import take
 from bandweave.nodes.worker_session import WorkerSession
 
 _STANDARD_ERROR = 2
@@ -89,7 +90,7 @@ class Worker:
 
     def serve_one(self) -> None:
         """Waits for a controller and serves its session to its end, good or bad."""
-        session = self._sessions.get()
+        session = take(self._sessions)
         try:
             self._serve_session(session)
         except Exception as error:

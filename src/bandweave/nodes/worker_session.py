@@ -22,6 +22,7 @@ from bandweave.mesh.channel import Channel
 from bandweave.mesh.hangup import wait_hangup
 from bandweave.mesh.tcp_options import LONGEST_SILENCE, silence
 from bandweave.nodes.spawn import end_process
+from bandweave.nodes.waiting import take
 
 # Once the controller has gone: for the process to end by itself, then when asked, then by force.
 _ENDING_SECONDS = (2.0, 1.0, 2.0)
@@ -106,7 +107,7 @@ class WorkerSession:
             self._in_thread(self._watch, controller)
             self._channel = channel
             self._in_thread(self._follow, process, channel)
-            self.left = self._events.get() == _LEFT
+            self.left = take(self._events) == _LEFT
             return process
         finally:
             self._ending = True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from bandweave.generation.request import Request, Result
+from bandweave.nodes.waiting import take
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Call:
         while True:
             over = self._failure is not None or len(self.results) == len(self.requests)
             try:
-                event = self._events.get(block=not over)
+                event = self._events.get_nowait() if over else take(self._events)
             except queue.Empty:
                 return
             yield event

@@ -28,6 +28,7 @@ from bandweave.messages import (
     encode,
 )
 from bandweave.nodes.node_group import NodeGroup
+from bandweave.nodes.waiting import take
 from bandweave.routing.call import Deliver, Ended, Event, Failed, NewTokens, Reading
 
 
@@ -122,7 +123,7 @@ class Router:
                 self._raise_failure()
                 self._asked = node
             self._group.send(node, encode(message))
-            answer = self._answers.get()
+            answer = take(self._answers)
         if isinstance(answer, StepError):
             raise answer
         return self._group.decode(node, kind, answer)
