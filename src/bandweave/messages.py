@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Timing
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.mesh.address import Address
@@ -134,16 +135,19 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """New tokens: token ``i`` belongs to request ``ids[i]``. Two plain lists, for they come by the
-    thousand."""
+    """New tokens: token ``i`` belongs to request ``ids[i]``, and ``logprobs[i]`` to it; there are
+    none where nobody asked. Plain lists, for they come by the thousand."""
 
     TYPE: ClassVar[str] = "tokens"
     ids: tuple[int, ...]
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.tokens):
             raise ValueError(f"{len(self.tokens)} tokens for {len(self.ids)} requests")
+        if len(self.logprobs) not in (0, len(self.tokens)):
+            raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.tokens)} tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,7 @@ class Finished:
     error: str
     logits_digest: str
     digests: tuple[str, ...]
+    prompt_logprobs: tuple[TokenLogprobs, ...]
     timing: Timing
 
 
@@ -208,6 +213,33 @@ class Statistics:
     prefill: Mapping[str, float]
     decode: Mapping[str, float]
     peak_rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineState:
+    """What node 0 does at the moment; see ``generation.state``."""
+
+    TYPE: ClassVar[str] = "state"
+    running: int
+    waiting: int
+    pages: int
+    free_pages: int
+    kept_pages: int
+    preempted: int
+    steps: int
+    seconds: float
+    durations: tuple[int, ...]
+    read: int
+    written: int
+    ended: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """Node 0 has the vocabulary, or ``reason`` says why grammars cannot be kept to."""
+
+    TYPE: ClassVar[str] = "learnt"
+    reason: str
 
 
 # --- from a controller ---
@@ -286,6 +318,26 @@ class AskStatistics:
     """Asks for ``Statistics``."""
 
     TYPE: ClassVar[str] = "ask_statistics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskState:
+    """Asks node 0 for an ``EngineState``."""
+
+    TYPE: ClassVar[str] = "ask_state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Some of the texts of the vocabulary's tokens for node 0, which needs them for grammars: those
+    from ``first`` on, each as base64 of its bytes, empty for one that is no text. ``end_tokens``
+    end an answer. The ``last`` of several is answered with ``Learnt``."""
+
+    TYPE: ClassVar[str] = "vocabulary"
+    first: int
+    texts: tuple[str, ...]
+    end_tokens: tuple[int, ...]
+    last: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 For data that comes from a file or another machine. Knows numbers, fractions, texts, tuples, sets,
 mappings by text and nested records; knows no files. Numbers are at least 0, but for fields that a
-record's ``SIGNED`` names.
+record's ``SIGNED`` names: numbers, or tuples of them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,13 @@ def _hints(kind: type[Any]) -> Mapping[str, Any]:
     return get_type_hints(kind)
 
 
-def _signed(value: Any, where: str) -> float:
+def _signed(value: Any, where: str) -> float | tuple[float, ...]:
+    if isinstance(value, (list, tuple)) and len(value) <= _MOST_ENTRIES:
+        return tuple(_signed_number(one, f"{where}[{i}]") for i, one in enumerate(value))
+    return _signed_number(value, where)
+
+
+def _signed_number(value: Any, where: str) -> float:
     below = isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0
     return -_plain(float, -value, where) if below else _plain(float, value, where)
 

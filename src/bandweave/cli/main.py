@@ -24,7 +24,7 @@ from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
 
 COMMANDS = (
-    "demo", "run", "chat", "pull", "bench", "plan", "probe", "synth", "worker", "doctor", "cache",
+    "demo", "run", "chat", "serve", "pull", "bench", "plan", "probe", "synth", "worker", "doctor", "cache",
     "dump",
 )  # fmt: skip
 

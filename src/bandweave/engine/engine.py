@@ -6,6 +6,7 @@ into results. Knows tokens, not text.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,13 +29,20 @@ from bandweave.engine.placement import (
 )
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result
-from bandweave.messages import AskStatistics, Statistics
+from bandweave.messages import (
+    AskState,
+    AskStatistics,
+    EngineState,
+    Learnt,
+    Statistics,
+    Vocabulary,
+)
 from bandweave.models.registry import require_further
 from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
-from bandweave.routing.call import Call, Event, NewTokens, Reading, Stream
+from bandweave.routing.call import Call, Cancel, Deliver, Event, NewTokens, Reading, Stream
 from bandweave.routing.router import Router
 from bandweave.sharing.source import FileSource
 from bandweave.weights.panel_cache import open_cache
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
     from bandweave.routing.async_stream import AsyncStream
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
+_TEXTS = 32_768  # of the vocabulary, in one message
 _LEAVING_SECONDS = 5.0  # beyond the bound for stalls, in which a step ends
 
 OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
@@ -201,6 +210,48 @@ class Engine:
             raise caught
         call.check()
         return [call.results[index] for index in range(len(requests))]
+
+    def submit(
+        self,
+        requests: Sequence[Request],
+        deliver: Deliver,
+        *,
+        chunk: int | None = None,
+        digest: bool = False,
+        reuse: bool = True,
+    ) -> Cancel:
+        """Asks for answers and returns at once; ``deliver`` hears of them in a thread of the
+        engine's, and must not wait. What comes back cancels one of them, or all, from any
+        thread."""
+        router = self._router
+        ids = router.submit(requests, deliver, chunk=chunk, digest=digest, reuse=reuse)
+
+        def cancel(index: int | None = None) -> None:
+            router.cancel(ids if index is None else [ids[index]])
+
+        return cancel
+
+    def state(self) -> EngineState:
+        """What goes on, as of the end of the step at hand."""
+        return self._router.ask(0, AskState(), EngineState)
+
+    def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
+        """Tells node 0 the bytes of every token, so that requests may have grammars. ``ValueError``
+        where it cannot keep to any."""
+        encoded = [base64.b64encode(text).decode() for text in texts]
+        for first in range(0, len(encoded), _TEXTS):
+            part = Vocabulary(
+                first=first,
+                texts=tuple(encoded[first : first + _TEXTS]),
+                end_tokens=tuple(end_tokens),
+                last=first + _TEXTS >= len(encoded),
+            )
+            if part.last:
+                learnt = self._router.ask(0, part, Learnt)
+                if learnt.reason:
+                    raise ValueError(learnt.reason)
+            else:
+                self._router.tell(0, part)
 
     def stream(
         self, request: Request, *, chunk: int | None = None, digest: bool = False,

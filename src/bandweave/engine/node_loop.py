@@ -6,6 +6,7 @@ the other nodes follow its steps. Knows no text and no files.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import select
 from typing import Any
@@ -16,16 +17,20 @@ from bandweave.executors.executor import StepError
 from bandweave.generation.request import Result
 from bandweave.host.machine import peak_rss_bytes
 from bandweave.messages import (
+    AskState,
     AskStatistics,
     Cancel,
+    EngineState,
     Finished,
     Join,
+    Learnt,
     Leave,
     Left,
     Loaded,
     Refused,
     Statistics,
     Submit,
+    Vocabulary,
     decode,
     encode,
 )
@@ -41,6 +46,7 @@ class NodeLoop:
         self._context, self._node = context, node
         self._first, self._first_name = node.rank == 0, join.names[0]
         self._channel, self._executor = context.channel, node.executor
+        self._texts: list[bytes] = []  # of the vocabulary, as far as they have come
         self._end = ""  # the controller's message that ended the generation
         self.generation = join.generation
         loaded = Loaded(
@@ -92,6 +98,10 @@ class NodeLoop:
             self._end = str(kind)
         elif kind == AskStatistics.TYPE:
             self._send_statistics()
+        elif kind == AskState.TYPE and self._first:
+            self._send_state()
+        elif kind == Vocabulary.TYPE and self._first:
+            self._learn(decode(Vocabulary, message))
         elif kind == Submit.TYPE and self._first:
             self._submit(decode(Submit, message))
         elif kind == Cancel.TYPE and self._first:
@@ -103,15 +113,18 @@ class NodeLoop:
     def _submit(self, asked: Submit) -> None:
         """All of them, or none where one cannot be run."""
         generator = self._node.generator
+        how = {"chunk": asked.chunk, "digest": asked.digest, "reuse": asked.reuse}
+        done: list[int] = []
         try:
             for request in asked.requests:
                 generator.check(request, chunk=asked.chunk)
+            for id, request in zip(asked.ids, asked.requests, strict=True):
+                generator.submit(id, request, **how)
+                done.append(id)
         except ValueError as error:
+            for id in done:  # before one whose grammar is none
+                generator.retract(id)
             self._channel.send(encode(Refused(ids=asked.ids, reason=str(error))))
-            return
-        how = {"chunk": asked.chunk, "digest": asked.digest, "reuse": asked.reuse}
-        for id, request in zip(asked.ids, asked.requests, strict=True):
-            generator.submit(id, request, **how)
 
     def _generate(self) -> None:
         """Steps until nothing is left to compute; messages are heard between any two."""
@@ -129,7 +142,7 @@ class NodeLoop:
                         if self._end:
                             return
                     events = generator.step()
-                    stream.put(events.tokens)
+                    stream.put(events.tokens, events.logprobs)
                     for id, result in events.finished:
                         stream.flush()
                         self._channel.send(encode(_finished(id, result)))
@@ -139,6 +152,41 @@ class NodeLoop:
         finally:
             with contextlib.suppress(OSError):  # the main thread meets the same error
                 stream.flush()
+
+    def _learn(self, part: Vocabulary) -> None:
+        self._texts += [base64.b64decode(text) for text in part.texts]
+        if not part.last:
+            return
+        texts, self._texts, reason = self._texts, [], ""
+        try:
+            from bandweave.generation.guidance import Guidance  # an extra
+
+            self._node.generator.set_grammars(Guidance(texts, part.end_tokens).matcher)
+        except (ImportError, ValueError) as error:
+            reason = f"{self._context.name}: {error}"
+        self._channel.send(encode(Learnt(reason=reason)))
+
+    def _send_state(self) -> None:
+        state = self._node.generator.state()
+        counts = state.counts
+        self._channel.send(
+            encode(
+                EngineState(
+                    running=state.running,
+                    waiting=state.waiting,
+                    pages=state.pages,
+                    free_pages=state.free_pages,
+                    kept_pages=state.kept_pages,
+                    preempted=state.preempted,
+                    steps=counts.steps,
+                    seconds=counts.seconds,
+                    durations=tuple(counts.durations),
+                    read=counts.read,
+                    written=counts.written,
+                    ended=counts.ended,
+                )
+            )
+        )
 
     def _send_statistics(self) -> None:
         statistics = Statistics(
@@ -169,6 +217,7 @@ def _finished(id: int, result: Result) -> Finished:
         error=result.error,
         logits_digest=result.logits_digest,
         digests=result.digests,
+        prompt_logprobs=result.prompt_logprobs,
         timing=result.timing,
     )
 

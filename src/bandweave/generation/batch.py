@@ -15,11 +15,13 @@ from bandweave.generation.pages import Cached
 class Rows:
     """The ``tokens`` that come next in a sequence, which has pages for them; the last ``wants`` of
     them ask for logits, and all of those but the first are drafted. ``slots``: those of states that
-    are read and written in the place of the sequence's own."""
+    are read and written in the place of the sequence's own; ``scored``: the others ask for logits,
+    too."""
 
     cached: Cached
     tokens: list[int]
     wants: int
+    scored: bool = False
     slots: tuple[int, int] | None = None
 
     def state_numbers(self) -> tuple[int, int, int, int, int]:
@@ -42,7 +44,7 @@ def make_step(batch: ListOf[Rows], *, prefill: bool) -> Step:
         tokens += rows.tokens
         slots += [slot] * count
         positions += range(known, known + count)
-        wants += [False] * (count - rows.wants) + [True] * rows.wants
+        wants += [rows.scored] * (count - rows.wants) + [True] * rows.wants
     longest = max(len(rows.cached.pages) for rows in batch)
     tables = np.full((len(batch), longest), -1, np.int32)
     for slot, rows in enumerate(batch):

@@ -17,10 +17,14 @@ import numpy.typing as npt
 
 from bandweave.executors.executor import Executor, StepError
 from bandweave.generation.batch import make_step
+from bandweave.generation.grammar import MakeMatcher, Matcher
+from bandweave.generation.logprobs import TokenLogprobs, token_logprobs
+from bandweave.generation.masks import MaskMaker, Masks, masked
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import NoTokenError, sample
 from bandweave.generation.scheduler import Scheduler, SequenceRows
 from bandweave.generation.sequence import Sequence
+from bandweave.generation.state import Counts, State
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
 
@@ -31,17 +35,18 @@ Cancelled = Callable[[], frozenset[int]]  # indices of requests to end now
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """What a step has brought: new tokens as ``(id, token)``, in order, and the requests that have
-    ended since the step before."""
+    """What a step has brought: new tokens as ``(id, token)``, in order, with their ``logprobs``,
+    none where none were asked for, and the requests that have ended since the step before."""
 
     tokens: ListOf[tuple[int, int]]
     finished: ListOf[tuple[int, Result]]
+    logprobs: ListOf[TokenLogprobs | None] = ()
 
 
 class Generator:
     """Answers requests over one executor. ``embed`` maps token ids ``[T]`` to float32 rows
     ``[T, hidden_size]``; ``context`` is how many tokens one sequence may have; ``num_states``: the
-    slots of the model's recurrent states, 0 where it has none.
+    slots of the model's recurrent states, 0 where it has none. ``make_matcher`` may be set later.
 
     Requests arrive by ``submit`` and leave by ``cancel``, at any time between two calls of
     ``step``; one at a time of all these may run.
@@ -59,7 +64,10 @@ class Generator:
         num_states: int = 0,
         exp: Callable[[F32], F32],
         speculation: Speculation | None = None,
+        make_matcher: MakeMatcher | None = None,
     ) -> None:
+        self._make_matcher = make_matcher
+        self._counts = Counts()
         self._executor, self._embed, self._exp = executor, embed, exp
         self._speculation = speculation
         self._max_rows = max_rows
@@ -68,6 +76,7 @@ class Generator:
             num_states=num_states,
         )  # fmt: skip
         self._reading: ListOf[tuple[int, int]] = ()
+        self._masks = MaskMaker()
 
     @property
     def busy(self) -> bool:
@@ -99,7 +108,9 @@ class Generator:
         of every generated position. ``reuse`` off computes the prompt from its start.
         ``ValueError`` where it cannot be run; then nothing has changed.
         """
+        matcher = self._matcher(request)
         sequence = self._scheduler.submit(id, request, chunk=chunk, digest=digest, reuse=reuse)
+        sequence.matcher = matcher
         sequence.arrived = time.perf_counter()
 
     def cancel(self, id: int) -> None:
@@ -107,19 +118,24 @@ class Generator:
         ended already."""
         self._scheduler.cancel(id)
 
+    def retract(self, id: int) -> None:
+        """A request that has just arrived never did: nothing tells of its end."""
+        self._scheduler.retract(id)
+
     def step(self) -> Events:
         """Computes the next step, if there is anything to compute; what it has brought.
 
         ``StepError`` where the executor fails, after which all requests are as before the step.
         """
         tokens: list[tuple[int, int]] = []
+        logprobs: list[TokenLogprobs | None] = []
         now = time.perf_counter()
         batch = self._scheduler.schedule()
         for rows in batch:
             rows.sequence.started = rows.sequence.started or now
         if batch:
             try:
-                tokens = self._compute(batch)
+                tokens, logprobs = self._compute(batch)
             except StepError:
                 self._scheduler.fail(batch)
                 raise
@@ -127,7 +143,26 @@ class Generator:
         if self._speculation is not None:
             for sequence in finished:
                 self._speculation.end(sequence.id)
-        return Events(tokens=tokens, finished=[(one.id, one.result()) for one in finished])
+        self._counts.ended += len(finished)
+        results = [(one.id, one.result()) for one in finished]
+        return Events(tokens=tokens, finished=results, logprobs=logprobs)
+
+    def state(self) -> State:
+        """What goes on, and what has been counted since the start."""
+        scheduler = self._scheduler
+        return State(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            pages=scheduler.pool.num_pages,
+            free_pages=scheduler.pool.available,
+            kept_pages=scheduler.pool.kept,
+            preempted=scheduler.preempted,
+            counts=self._counts,
+        )
+
+    def set_grammars(self, make_matcher: MakeMatcher) -> None:
+        """From now on requests may have grammars."""
+        self._make_matcher = make_matcher
 
     def run(
         self,
@@ -165,7 +200,16 @@ class Generator:
             if self._speculation is not None:
                 self._speculation.end(sequence.id)
 
-    def _compute(self, batch: list[SequenceRows]) -> list[tuple[int, int]]:
+    def _matcher(self, request: Request) -> Matcher | None:
+        if not request.grammar:
+            return None
+        if self._make_matcher is None:
+            raise ValueError("this engine has no vocabulary for grammars")
+        return self._make_matcher(request.grammar)
+
+    def _compute(
+        self, batch: list[SequenceRows]
+    ) -> tuple[list[tuple[int, int]], list[TokenLogprobs | None]]:
         drafts = self._draft(batch)
         reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
         self._reading = [(one.id, len(one.cached.tokens)) for one in reading]
@@ -173,6 +217,7 @@ class Generator:
         step = make_step(batch, prefill=prefill)
         embeddings = self._embed(step.tokens)
         wanting = [rows for rows in batch if rows.wants]
+        masks = self._masks.begin(wanting)
         begun = time.perf_counter()
         if all(rows.sequence.needs_best_only for rows in wanting):
             best = iter(self._executor.best(step, embeddings))
@@ -181,11 +226,13 @@ class Generator:
         else:
             logits = iter(self._executor.run(step, embeddings))
             computed = time.perf_counter()
-            chosen = [self._sample(rows, logits) for rows in wanting]
+            chosen = [self._sample(rows, logits, masks) for rows in batch]
+            chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
         now = time.perf_counter()
         if self._speculation is not None:
             self._speculation.drafter.observe(_computed(batch))
-        self._scheduler.commit(batch)
+        self._scheduler.commit(batch, now - begun)
+        self._counts.add(batch, now - begun)
         for rows in wanting:
             drafting = 0.0 if drafts is None else drafts.seconds
             rows.sequence.account(drafting=drafting, begun=begun, computed=computed, chosen=now)
@@ -193,11 +240,13 @@ class Generator:
             accepted = [max(0, len(tokens) - 1) for tokens in chosen]
             sequences = [rows.sequence for rows in wanting]
             self._speculation.observe(sequences, drafts, accepted, computed - begun)
-        return [
-            (rows.sequence.id, token)
-            for rows, tokens in zip(wanting, chosen, strict=True)
-            for token in tokens
-        ]
+        told: list[tuple[int, int]] = []
+        logprobs: list[TokenLogprobs | None] = []
+        for rows, tokens in zip(wanting, chosen, strict=True):
+            told += [(rows.sequence.id, token) for token in tokens]
+            own = rows.sequence.logprobs[-len(tokens) :] if tokens else []
+            logprobs += own or [None] * len(tokens)
+        return told, logprobs if any(logprobs) else []
 
     def _draft(self, batch: list[SequenceRows]) -> Drafts | None:
         """Drafted tokens for a step in which all that run decode: else prompts can use the rows."""
@@ -218,20 +267,35 @@ class Generator:
         own = [next(best) for _ in range(rows.wants)]
         return _follow(rows, (_checked(rows.sequence, token) for token in own))
 
-    def _sample(self, rows: SequenceRows, logits: Iterator[F32]) -> list[int]:
+    def _sample(self, rows: SequenceRows, logits: Iterator[F32], masks: Masks) -> list[int]:
         """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
         as if those before it had come one at a time."""
+        if rows.scored:
+            self._score(rows, [next(logits) for _ in range(len(rows.tokens) - rows.wants)])
         own = [next(logits) for _ in range(rows.wants)]
-        return _follow(rows, (self._choose(rows.sequence, one) for one in own))
+        if not own:
+            return []
+        return _follow(rows, (self._choose(rows.sequence, one, masks) for one in own))
 
-    def _choose(self, one: Sequence, logits: F32) -> int:
+    def _score(self, rows: SequenceRows, logits: ListOf[F32]) -> None:
+        """Log-probabilities of the prompt's tokens that follow these rows."""
+        one, first = rows.sequence, len(rows.cached.tokens) + 1
+        for place, row in enumerate(logits, first):
+            if not np.isfinite(row).all():
+                raise StepError(str(_not_finite(one)))
+            one.prompt_logprobs.append(self._logprobs(one, row, one.request.tokens[place]))
+
+    def _logprobs(self, one: Sequence, logits: F32, token: int) -> TokenLogprobs:
+        return token_logprobs(logits, token, one.request.logprobs or 0, self._exp)
+
+    def _choose(self, one: Sequence, logits: F32, masks: Masks) -> int:
         if not np.isfinite(logits).all():
             raise _not_finite(one)
         if one.digest is not None:
             one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
-        request = one.request
-        return sample(
-            logits,
+        request, matcher = one.request, one.matcher
+        token = sample(
+            logits if matcher is None else masked(logits, masks.of(matcher)),
             request.params,
             request.tokens,
             one.answer,
@@ -239,6 +303,11 @@ class Generator:
             request.choice,
             self._exp,
         )
+        if matcher is not None:
+            matcher.accept(token)
+        if request.logprobs is not None:
+            one.logprobs.append(self._logprobs(one, logits, token))
+        return token
 
 
 def _computed(batch: ListOf[SequenceRows]) -> list[Computed]:

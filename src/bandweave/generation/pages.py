@@ -67,6 +67,11 @@ class PagePool:
         return len(self._free) + len(self._idle)
 
     @property
+    def kept(self) -> int:
+        """Pages that no sequence uses, and that hold what some may go on from."""
+        return len(self._idle)
+
+    @property
     def can_start(self) -> bool:
         """Whether there is a slot for one more sequence's state, where it needs one."""
         return self._states is None or self._states.available > 0

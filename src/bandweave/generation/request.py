@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bandweave.generation.logprobs import MOST_LOGPROBS, TokenLogprobs
 from bandweave.generation.sampling import SamplingParams
 
 
@@ -11,13 +12,31 @@ from bandweave.generation.sampling import SamplingParams
 class Request:
     """One answer to make: prompt token ids, how to choose, and which tokens end it.
 
-    ``choice`` tells answers to one prompt apart (the randomness is keyed by it).
+    ``choice`` tells answers to one prompt apart (the randomness is keyed by it). ``logprobs``: of
+    how many most likely tokens the log-probabilities are told with each token's own; None for none.
+    ``scored``: those of the prompt's tokens are told, too.
+    ``grammar``: what the answer must keep to, as ``llguidance`` writes it; empty for anything.
+    ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
     """
 
     tokens: tuple[int, ...]
     params: SamplingParams
     end_tokens: frozenset[int] = frozenset()
     choice: int = 0
+    logprobs: int | None = None
+    scored: bool = False
+    grammar: str = ""
+    key: str = ""
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what makes no sense."""
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise ValueError(f"{self.logprobs} logprobs; there may be 0 to {MOST_LOGPROBS}")
+        if self.scored and self.logprobs is None:
+            raise ValueError("a prompt is scored by logprobs; ask for them, 0 for its tokens alone")
+        if not 1e-3 <= self.weight <= 1e3:
+            raise ValueError(f"a weight of {self.weight}; it must be from 0.001 to 1000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +81,8 @@ class Result:
 
     ``tokens`` has the end token, if one ended it. ``logits_digest`` is the hex SHA-256 over the
     raw float32 little-endian logits of every generated position, or empty if not asked for;
-    ``digests`` are its values after each token, for whoever takes fewer.
+    ``digests`` are its values after each token, for whoever takes fewer. ``prompt_logprobs`` are of
+    the prompt's tokens from the second on, where they were asked for.
     """
 
     tokens: tuple[int, ...]
@@ -70,4 +90,5 @@ class Result:
     logits_digest: str
     timing: Timing
     digests: tuple[str, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     error: str = ""

@@ -35,10 +35,13 @@ class SamplingParams:
 
     ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep all candidates;
     penalties of 1 (repetition) and 0 (the others) change nothing. ``max_tokens`` None: as many as
-    the context holds. ``stop``: texts that end the answer and are not part of it.
+    the context holds. ``stop``: texts that end the answer and are not part of it. ``biases[i]`` is
+    added to the logit of token ``biased[i]``.
     """
 
-    SIGNED: ClassVar[frozenset[str]] = frozenset({"frequency_penalty", "presence_penalty"})
+    SIGNED: ClassVar[frozenset[str]] = frozenset(
+        {"frequency_penalty", "presence_penalty", "biases"}
+    )
 
     temperature: float = 1.0
     top_k: int = 0
@@ -50,6 +53,8 @@ class SamplingParams:
     seed: int = 0
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    biased: tuple[int, ...] = ()
+    biases: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         # Far below 1e-8 logits over temperature would leave float32; it is greedy by then anyway.
@@ -70,11 +75,21 @@ class SamplingParams:
             isinstance(text, str) and text for text in self.stop
         ):
             raise ValueError(f"stop is {self.stop!r}; it must be a tuple of texts, none empty")
+        self._check_biases()
+
+    def _check_biases(self) -> None:
+        if len(self.biased) != len(self.biases) or len(set(self.biased)) != len(self.biased):
+            raise ValueError(
+                f"{len(self.biases)} biases for {len(set(self.biased))} tokens; give each token one"
+            )
+        for token, bias in zip(self.biased, self.biases, strict=True):
+            _check_integer("a token with a bias", token, 0, (1 << 31) - 1)
+            _check_number(f"the bias of token {token}", bias, -1e4, 1e4)
 
     @property
     def needs_best_only(self) -> bool:
         """Whether the best token alone decides: greedy, and nothing changes the logits."""
-        return self.temperature == 0 and not self.has_penalties
+        return self.temperature == 0 and not self.has_penalties and not self.biased
 
     @property
     def has_penalties(self) -> bool:
@@ -100,7 +115,7 @@ def sample(
     """
     if logits.ndim != 1 or logits.dtype != np.float32 or not logits.size:
         raise ValueError(f"logits are {logits.dtype} {list(logits.shape)}, not one float32 row")
-    z_V = penalised(logits, params, prompt_tokens, answer_tokens)
+    z_V = biased(penalised(logits, params, prompt_tokens, answer_tokens), params)
     best = int(np.argmax(z_V))  # the first NaN, if there is one, else the first of the largest
     if not z_V[best] > -np.inf:
         raise NoTokenError(f"the logits of position {position} have a NaN, or rule out every token")
@@ -133,13 +148,23 @@ def penalised(
     return z_V
 
 
+def biased(logits: F32, params: SamplingParams) -> F32:
+    """The logits ``[V]`` with the biases; the same array where there are none. ``ValueError`` for
+    a token that there is none of."""
+    if not params.biased:
+        return logits
+    z_V = logits.copy()
+    z_V[_ids(params.biased, logits.size)] += np.array(params.biases, np.float32)
+    return z_V
+
+
 def _draw(
     z_V: F32, largest: np.float32, params: SamplingParams, u: float, exp: Callable[[F32], F32]
 ) -> int:
     """Steps 3 and 4 of section 7, after the temperature."""
     size = z_V.size
     if 0 < params.top_k < size:
-        ids_K = _leading(z_V, params.top_k)
+        ids_K = leading(z_V, params.top_k)
         w_K = exp(z_V[ids_K] - largest)
     else:
         ids_K = np.arange(size)
@@ -169,7 +194,7 @@ def _draw(
     return int(ids_K[z_V[ids_K] > -np.inf].max())
 
 
-def _leading(z_V: F32, count: int) -> npt.NDArray[np.intp]:
+def leading(z_V: F32, count: int) -> npt.NDArray[np.intp]:
     """The first ``count`` ids in the order of candidates: z descending, then id ascending."""
     ids = np.arange(z_V.size)
     if count < z_V.size:
@@ -183,7 +208,7 @@ def _top_p_of_all(z_V: F32, w_V: F32, threshold: float) -> npt.NDArray[np.intp]:
     """The ids, in order, of the shortest prefix of all candidates that reaches the threshold."""
     count = _FIRST_PREFIX
     while True:
-        ids = _leading(z_V, count)
+        ids = leading(z_V, count)
         if kept := _prefix(w_V[ids], threshold):
             return ids[:kept]
         if len(ids) == z_V.size:
@@ -195,6 +220,11 @@ def _prefix(w_K: F32, threshold: float) -> int:
     """How many weights it takes, in order, for their sum to reach the threshold; 0: never."""
     reached = np.add.accumulate(w_K, dtype=np.float64) >= threshold
     return int(np.argmax(reached)) + 1 if reached.any() else 0
+
+
+def total_weight(w_V: F32) -> float:
+    """The sum of weights ``[V]`` in ascending id, in the order of section 7."""
+    return float(_running_sums(_by_id(w_V.size, np.arange(w_V.size), w_V))[-1])
 
 
 def _by_id(size: int, ids_K: npt.NDArray[np.intp], w_K: F32) -> F64:

@@ -1,9 +1,9 @@
 """Scheduler: which sequences have rows in the next step, and which pages they get.
 
 Sequences come and go between steps. All that run decode a row each; prompts are read beside them in
-the rows that are left. Pages are given as a sequence grows; where they run out the youngest gives
-way and is computed again later, which no answer shows. Pure: knows no executors, no clock but that
-of its steps, and chooses no tokens.
+as many rows as the step's time allows. Pages are given as a sequence grows; where they run out the
+youngest of whoever was served most gives way and is computed again later, which no answer shows.
+Pure: knows no executors, no clock but that of its steps, and chooses no tokens.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from dataclasses import dataclass
 
 from bandweave.executors.executor import PAGE_SIZE
 from bandweave.generation.batch import Rows
+from bandweave.generation.fairness import Fairness
+from bandweave.generation.pace import Pace
 from bandweave.generation.pages import Cached, PagePool
 from bandweave.generation.request import Request
 from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
+
+_SCORED_ROWS = 32
+_MOST_PREEMPTED = 3  # times that a sequence gives way while others have not
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,6 +32,7 @@ class SequenceRows(Rows):
     of those but the first are drafted. ``right``: tokens that turned out to be the answer's."""
 
     sequence: Sequence
+    decodes: bool
     right: int = 0
 
     def __post_init__(self) -> None:
@@ -34,9 +40,11 @@ class SequenceRows(Rows):
 
 
 class Scheduler:
-    """``context``: tokens that one sequence may have, for which the pages must suffice. Whoever
-    came first is served first: it is never made to wait for one that came later, and never loses
-    its pages to it."""
+    """``context``: tokens that one sequence may have, for which the pages must suffice.
+
+    Of the requests of one key, whoever came first is served first: it is never made to wait for one
+    that came later, and never loses its pages to it. Keys are served alike, by their weights.
+    """
 
     def __init__(
         self,
@@ -49,6 +57,9 @@ class Scheduler:
     ) -> None:
         self._pool = PagePool(num_pages, num_states)
         self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
+        self._fairness = Fairness()
+        self._pace = Pace()
+        self.preempted = 0  # sequences that gave way, since the start
         self._waiting: list[Sequence] = []  # both by arrival
         self._running: list[Sequence] = []
         self._ended: list[Sequence] = []
@@ -64,6 +75,11 @@ class Scheduler:
     def running(self) -> ListOf[Sequence]:
         """The sequences that have pages, by arrival."""
         return self._running
+
+    @property
+    def waiting(self) -> ListOf[Sequence]:
+        """The sequences that have none, by arrival."""
+        return self._waiting
 
     @property
     def pool(self) -> PagePool:
@@ -89,6 +105,11 @@ class Scheduler:
                 raise ValueError(
                     f"token {token} is not in the vocabulary of {self._vocab_size} tokens"
                 )
+        if max(request.params.biased, default=0) >= self._vocab_size:
+            raise ValueError(
+                f"token {max(request.params.biased)} has a bias, but is not in the vocabulary of "
+                f"{self._vocab_size} tokens"
+            )
         if chunk is not None and chunk < 1:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
 
@@ -114,10 +135,11 @@ class Scheduler:
             limit=room if wanted is None else min(room, wanted),
             arrival=self._arrivals,
             chunk=chunk,
-            reuse=reuse,
+            reuse=reuse and not request.scored,
             digest=hashlib.sha256() if digest else None,
         )
         self._waiting.append(sequence)
+        self._fairness.enter(request.key)
         return sequence
 
     def cancel(self, id: int) -> None:
@@ -127,11 +149,17 @@ class Scheduler:
                 sequence.reason = "cancelled"
                 self._end(sequence)
 
+    def retract(self, id: int) -> None:
+        """A request that waits never came."""
+        self.cancel(id)
+        self._ended = [one for one in self._ended if one.id != id]
+
     def schedule(self) -> list[SequenceRows]:
         """The rows of the next step, with pages for them; none where nothing is to be computed."""
         self._admit()
         self._steps += 1
-        reading = [one for one in self._running if not one.decodes]
+        # Some place among those of one key is by arrival: the sort is stable.
+        reading = sorted((one for one in self._running if not one.decodes), key=self._served)
         decoding = [one for one in self._running if one.decodes]
         rows, _ = self._share(len(decoding), reading)
         if len(decoding) > rows:
@@ -160,10 +188,18 @@ class Scheduler:
         rows.wants += len(drafted)
         rows.right = len(rows.tokens)
 
-    def commit(self, batch: ListOf[SequenceRows]) -> None:
-        """A step is over: keys and values of the rows that were right stand in their pages. What
-        lies behind is overwritten by the next step, and nothing reads beyond its own position."""
+    def commit(self, batch: ListOf[SequenceRows], seconds: float | None = None) -> None:
+        """A step is over, which took so long: keys and values of the rows that were right stand in
+        their pages. What lies behind is overwritten by the next step, and nothing reads beyond its
+        own position."""
+        if seconds is not None:
+            decoding = [len(rows.tokens) for rows in batch if rows.decodes]
+            reading = sum(len(rows.tokens) for rows in batch) - sum(decoding)
+            self._pace.observe(decoding=len(decoding), reading=reading, seconds=seconds)
         for rows in batch:
+            request, right = rows.sequence.request, rows.right
+            count = {"written": right} if rows.decodes else {"read": right}
+            self._fairness.count(request.key, weight=request.weight, **count)
             rows.cached.tokens += rows.tokens[: rows.right]
             self._pool.settle(rows.cached)
             if rows.sequence.reason:
@@ -188,51 +224,96 @@ class Scheduler:
         return self.take_ended()
 
     def _share(self, decoding: int, reading: ListOf[Sequence]) -> tuple[int, list[int]]:
-        prompts = [(one.length - len(one.cached.tokens), one.chunk) for one in reading]
-        return share_rows(decoding, prompts, max_rows=self._max_rows, step=self._steps)
+        prompts = [(one.length - len(one.cached.tokens), _chunk(one)) for one in reading]
+        most = self._pace.rows(decoding=decoding, most=self._max_rows)
+        return share_rows(decoding, prompts, max_rows=self._max_rows, step=self._steps, most=most)
+
+    def _served(self, sequence: Sequence) -> float:
+        return self._fairness.served(sequence.request.key)
 
     def _admit(self) -> None:
-        """Starts those that wait, the first first, while there are pages for all that each has to
-        read, and for one page more of each that runs."""
-        while self._waiting:
-            one = self._waiting[0]
-            if not self._pool.can_start:
-                return
-            spare = len(self._running)
-            room = self._pool.available - spare
-            if (
-                self._refused is not None
-                and self._refused[0] == one.id
-                and room <= self._refused[1]
+        """Starts those that wait, of the key that was served least the first, while there are pages
+        for all that each has to read, and for one page more of each that runs. A key that has more
+        than its share of those that run gives way."""
+        while waiting := [one for one in self._waiting if not self._has_forerunner(one)]:
+            one = min(waiting, key=self._served)  # the first of those that are alike
+            while not self._start(one):
+                greedy = self._greedy(one)
+                if greedy is None:
+                    return
+                self._preempt(greedy)
+
+    def _has_forerunner(self, one: Sequence) -> bool:
+        """Whether a prompt that is being read goes on as this one does: then it need not be read
+        twice."""
+        prompt = one.request.tokens
+        for other in self._running if one.reuse else ():
+            end = (len(other.cached.tokens) // PAGE_SIZE + 1) * PAGE_SIZE
+            theirs = other.request.tokens
+            if end < len(prompt) and end <= len(theirs) and prompt[:end] == theirs[:end]:
+                return True
+        return False
+
+    def _greedy(self, one: Sequence) -> Sequence | None:
+        """The youngest that runs of the key that has most running, by weight, if that key would
+        still have no fewer than that of ``one`` without it."""
+        running: dict[str, float] = {}
+        for other in self._running:
+            key = other.request.key
+            running[key] = running.get(key, 0.0) + 1 / other.request.weight
+        own = running.get(one.request.key, 0.0) + 1 / one.request.weight
+        for other in reversed(self._running):
+            mine = running[other.request.key] - 1 / other.request.weight
+            if other.request.key != one.request.key and mine >= own and (
+                other.preempted < _MOST_PREEMPTED
             ):
-                return  # a long prompt's pages are not sought again at every step
-            cached = self._pool.claim(one.tokens, reuse=one.reuse)
-            missing = self._pool.needs(cached, one.length + 1)
-            if missing > self._pool.available - spare:
-                self._pool.release(cached)
-                self._refused = (one.id, room)
-                return
-            self._refused = None
-            self._pool.grow(cached, one.length + 1)
-            if not one.served:
-                one.reused = len(cached.tokens)
-            one.cached = cached
-            bisect.insort(self._running, self._waiting.pop(0), key=_arrival)
+                return other
+        return None
+
+    def _start(self, one: Sequence) -> bool:
+        """Whether a sequence that waits has pages now."""
+        if not self._pool.can_start:
+            return False
+        spare = len(self._running)
+        room = self._pool.available - spare
+        if self._refused is not None and self._refused[0] == one.id and room <= self._refused[1]:
+            return False  # a long prompt's pages are not sought again at every step
+        cached = self._pool.claim(one.tokens, reuse=one.reuse)
+        missing = self._pool.needs(cached, one.length + 1)
+        if missing > self._pool.available - spare:
+            self._pool.release(cached)
+            self._refused = (one.id, room)
+            return False
+        self._refused = None
+        self._pool.grow(cached, one.length + 1)
+        if not one.served:
+            one.reused = len(cached.tokens)
+        one.cached = cached
+        self._waiting.remove(one)
+        bisect.insort(self._running, one, key=_arrival)
+        return True
 
     def _give_page(self, sequence: Sequence) -> bool:
-        """A page for the sequence's next token, from the youngest where none is left; False where
-        that is itself."""
+        """A page for the sequence's next token, where none is left from the youngest of the key that
+        was served most; False where that is itself."""
         length = len(sequence.cached.tokens) + 1
         while self._pool.needs(sequence.cached, length) > self._pool.available:
-            youngest = self._running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
+            victim = self._victim()
+            self._preempt(victim)
+            if victim is sequence:
                 return False
         self._pool.grow(sequence.cached, length)
         return True
 
+    def _victim(self) -> Sequence:
+        """Who gives way: not one that has done so often, if there is another."""
+        fresh = [one for one in self._running if one.preempted < _MOST_PREEMPTED]
+        youngest = list(reversed(fresh or self._running))
+        return max(youngest, key=self._served)  # the first of those that are alike
+
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
+        self.preempted += 1
         self._pool.release(sequence.cached)
         sequence.cached = Cached()
         sequence.preempted += 1
@@ -245,13 +326,28 @@ class Scheduler:
             self._running.remove(sequence)
             self._pool.release(sequence.cached)
             sequence.cached = Cached()
+        self._fairness.leave(sequence.request.key)
         self._ended.append(sequence)
 
 
 def _rows(sequence: Sequence, most: int) -> SequenceRows:
     tokens = sequence.todo(most)
     last = len(sequence.cached.tokens) + len(tokens) == sequence.length
-    return SequenceRows(sequence=sequence, cached=sequence.cached, tokens=tokens, wants=int(last))
+    return SequenceRows(
+        sequence=sequence,
+        cached=sequence.cached,
+        tokens=tokens,
+        wants=int(last),
+        scored=sequence.request.scored and not sequence.answer,
+        decodes=sequence.decodes,
+    )
+
+
+def _chunk(sequence: Sequence) -> int | None:
+    """Rows of logits take memory, those of a prompt that is scored too."""
+    if not sequence.request.scored or sequence.answer:
+        return sequence.chunk
+    return min(sequence.chunk or _SCORED_ROWS, _SCORED_ROWS)
 
 
 def _arrival(sequence: Sequence) -> int:

@@ -9,6 +9,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from bandweave.generation.grammar import Matcher
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.pages import Cached
 from bandweave.generation.request import Request, Result, Timing
 
@@ -19,7 +21,8 @@ class Sequence:
     among all that came; ``limit``: tokens of the answer at most; ``chunk``: prompt tokens of a step
     at most, None for as many as fit; ``reuse``: whether it may begin with what others computed;
     ``digest``: a SHA-256 over the logits of its positions so far, or None; ``digests``: its hex
-    values after each token; ``served``: the last step that had rows of it."""
+    values after each token; ``logprobs`` of the answer's tokens; ``matcher``: what holds it to its
+    grammar; ``served``: the last step that had rows of it."""
 
     id: int
     request: Request
@@ -31,6 +34,9 @@ class Sequence:
     answer: list[int] = field(default_factory=list)
     digest: Any = None
     digests: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    matcher: Matcher | None = None
     reused: int = 0
     served: int = 0
     preempted: int = 0
@@ -66,7 +72,9 @@ class Sequence:
     @property
     def needs_best_only(self) -> bool:
         """Whether the best token alone decides: greedy, nothing changes or hashes the logits."""
-        return self.request.params.needs_best_only and self.digest is None
+        request = self.request
+        plain = request.params.needs_best_only and request.logprobs is None
+        return plain and self.digest is None and self.matcher is None
 
     @property
     def draftable(self) -> int:
@@ -141,6 +149,7 @@ class Sequence:
             reason=self.reason,
             logits_digest="" if self.digest is None else (self.digests or [nothing])[-1],
             digests=tuple(self.digests),
+            prompt_logprobs=tuple(self.prompt_logprobs),
             timing=timing,
             error=self.error,
         )

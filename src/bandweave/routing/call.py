@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Result
 from bandweave.nodes.waiting import take
 
@@ -18,16 +19,18 @@ from bandweave.nodes.waiting import take
 @dataclass(frozen=True)
 class NewTokens:
     """``(request, token)`` in the order in which they were chosen; a request is its index in the
-    call."""
+    call. ``logprobs[i]`` are of token ``i``; there are none where none were asked for."""
 
     tokens: Sequence[tuple[int, int]]
+    logprobs: Sequence[TokenLogprobs | None] = ()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """So many tokens of the call's prompts have been read."""
+    """So many ``tokens`` of the call's prompts have been read, ``each`` of its own."""
 
     tokens: int
+    each: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Failed:
 
 Event = NewTokens | Reading | Ended | Failed
 Deliver = Callable[[Event], None]
+
+
+class Cancel(Protocol):
+    """What ends a call's requests."""
+
+    def __call__(self, index: int | None = None) -> None:
+        """Ends one of them, or all; from any thread, and no matter if they have ended."""
+        ...
 
 
 class Call:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bandweave.executors.executor import StepError
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Result
 from bandweave.messages import (
     Alive,
@@ -128,6 +129,12 @@ class Router:
             raise answer
         return self._group.decode(node, kind, answer)
 
+    def tell(self, node: int, message: Message) -> None:
+        """Sends what asks for no answer. ``StepError`` where the nodes have gone."""
+        with self._lock:
+            self._raise_failure()
+        self._group.send(node, encode(message))
+
     def close(self) -> None:
         """Stops listening; nothing that is under way ends. May be called more than once."""
         if self._thread.is_alive():
@@ -179,14 +186,18 @@ class Router:
 
     def _new_tokens(self, new: Tokens) -> None:
         by_caller: dict[_Caller, list[tuple[int, int]]] = {}
-        for id, token in zip(new.ids, new.tokens, strict=True):
+        logprobs: dict[_Caller, list[TokenLogprobs | None]] = {}
+        for place, (id, token) in enumerate(zip(new.ids, new.tokens, strict=True)):
             one = self._of(id)
             if not one.tokens:
                 one.caller.read[one.index(id)] = len(one.request.tokens)
             one.tokens.append(token)
             by_caller.setdefault(one.caller, []).append((one.index(id), token))
+            if new.logprobs:
+                logprobs.setdefault(one.caller, []).append(new.logprobs[place])
         for caller, tokens in by_caller.items():
-            self._tell(caller, NewTokens(tokens))
+            own = logprobs.get(caller, [])
+            self._tell(caller, NewTokens(tokens, own if any(own) else ()))
 
     def _finished(self, end: Finished) -> None:
         one = self._of(end.id)
@@ -199,6 +210,7 @@ class Router:
             reason=end.reason,
             logits_digest=end.logits_digest,
             digests=end.digests,
+            prompt_logprobs=end.prompt_logprobs,
             timing=end.timing,
             error=end.error,
         )
@@ -212,7 +224,7 @@ class Router:
                 one.caller.read[one.index(id)] = tokens
                 callers[one.caller] = None
         for caller in callers:
-            self._tell(caller, Reading(sum(caller.read)))
+            self._tell(caller, Reading(sum(caller.read), tuple(caller.read)))
 
     def _of(self, id: int) -> _Open:
         one = self._open.get(id)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.mesh.channel import Channel
 from bandweave.messages import Tokens, encode
 
@@ -21,12 +22,21 @@ class TokenStream:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._held: list[tuple[int, int]] = []
+        self._logprobs: list[TokenLogprobs | None] = []
         self._sent_at = float("-inf")
         self._lock = threading.Lock()
 
-    def put(self, tokens: Sequence[tuple[int, int]]) -> None:
+    def put(
+        self,
+        tokens: Sequence[tuple[int, int]],
+        logprobs: Sequence[TokenLogprobs | None] = (),
+    ) -> None:
         """The new tokens of a step, as ``(request, token)``."""
         with self._lock:
+            if logprobs or self._logprobs:
+                missing = len(self._held) - len(self._logprobs)
+                self._logprobs += [None] * missing
+                self._logprobs += logprobs or [None] * len(tokens)
             self._held += tokens
             if time.monotonic() - self._sent_at >= HOLD_SECONDS:
                 self._flush()
@@ -39,6 +49,7 @@ class TokenStream:
     def _flush(self) -> None:
         if self._held:
             ids, tokens = zip(*self._held, strict=True)
-            self._channel.send(encode(Tokens(ids=ids, tokens=tokens)))
-            self._held = []
+            logprobs = tuple(self._logprobs)
+            self._channel.send(encode(Tokens(ids=ids, tokens=tokens, logprobs=logprobs)))
+            self._held, self._logprobs = [], []
             self._sent_at = time.monotonic()

@@ -157,6 +157,15 @@ class Tokenizer:
         """How a token reads that is never text; empty for one that is text."""
         return (self.id_to_token(token) or "") if token in self.hidden_token_ids else ""
 
+    def text_bytes(self, token: int) -> bytes:
+        """The bytes of one token's text, where each stands for bytes of its own; else its text
+        alone, which beside others may lack a space. None of a token that is never text."""
+        if token in self.hidden_token_ids:
+            return b""
+        if self._codec.is_exact:
+            return self._codec.token_bytes(token)
+        return self._codec.decode([token]).encode("utf-8", "replace")
+
     def _token_bytes(self, token: int, skip_special_tokens: bool) -> bytes:
         hidden = skip_special_tokens and token in self.hidden_token_ids
         return b"" if hidden else self._codec.token_bytes(token)

@@ -1,0 +1,1 @@
+"""The shapes of Anthropic's API."""

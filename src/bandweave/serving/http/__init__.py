@@ -1,0 +1,1 @@
+"""HTTP: how requests arrive and answers leave, whatever they say."""

@@ -1,0 +1,39 @@
+"""App: all routes of the server, over one model."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from bandweave.serving.http.errors import ApiError
+from bandweave.serving.http.served import Served
+from bandweave.serving.openai import routes as openai
+from bandweave.serving.openai.errors import error_response
+
+
+def make_app(served: Served) -> Starlette:
+    app = Starlette(
+        routes=[*openai.routes(), Route("/health", _health, methods=["GET"])],
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.state.served = served
+    return app
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    message = {
+        404: f"there is nothing at {path}",
+        405: f"{path} is not for {request.method}",
+    }.get(error.status_code, str(error.detail))
+    response = error_response(ApiError(error.status_code, message))
+    response.headers.update(error.headers or {})
+    return response

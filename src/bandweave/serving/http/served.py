@@ -1,0 +1,49 @@
+"""Served: what the handlers of every protocol share: the model, who may ask, and how much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bandweave.serving.answers.answering import Answering
+from bandweave.serving.answers.syntax import PLAIN, Syntax
+from bandweave.serving.http.admission import Admission
+from bandweave.text.chat_template import ChatTemplate
+from bandweave.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """How tokens are chosen where a request does not say, from the model's own
+    ``generation_config.json`` where it has one."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """``name``: the model's, as clients give it; with ``any_name`` they may give any. ``syntax``:
+    how it writes thoughts and calls. ``fingerprint`` names what decides its answers: bandweave's
+    numerics and the model. ``created``: seconds since 1970."""
+
+    name: str
+    answering: Answering
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    admission: Admission
+    vocab_size: int
+    syntax: Syntax = PLAIN
+    defaults: Defaults = Defaults()
+    fingerprint: str = ""
+    any_name: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    clock: Callable[[], float] = time.time
+
+    @property
+    def context(self) -> int:
+        return self.answering.engine.context

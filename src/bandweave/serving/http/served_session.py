@@ -1,0 +1,29 @@
+"""What a loaded model serves, from a session."""
+
+from __future__ import annotations
+
+import hashlib
+
+from bandweave import NUMERICS_VERSION
+from bandweave.serving.answers.answering import Answering
+from bandweave.serving.http.admission import Admission
+from bandweave.serving.http.served import Served
+from bandweave.serving.session import Session
+
+
+def serve_session(
+    session: Session, *, name: str, any_name: bool, admission: Admission
+) -> Served:
+    """``name``: by which clients know the model."""
+    run = session.options.run
+    decides = f"{NUMERICS_VERSION} {run.weight_format} {run.kv_format} {run.wire} {session.name}"
+    return Served(
+        name=name,
+        answering=Answering(session.engine, session.tokenizer),
+        tokenizer=session.tokenizer,
+        template=session.template,
+        admission=admission,
+        vocab_size=session.folder.spec.vocab_size,
+        fingerprint=f"bandweave-{hashlib.sha256(decides.encode()).hexdigest()[:12]}",
+        any_name=any_name,
+    )

@@ -1,0 +1,246 @@
+"""``/v1/chat/completions``: the request's fields, and the shapes of its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from bandweave.serving.answers.answering import AnswerStream
+from bandweave.serving.answers.ask import Ask
+from bandweave.serving.answers.events import (
+    CallArguments,
+    CallBegun,
+    End,
+    Event,
+    Read,
+    Text,
+    Thought,
+    TokenInfo,
+)
+from bandweave.serving.http.errors import bad, unknown_model
+from bandweave.serving.http.fields import Fields
+from bandweave.serving.http.identifiers import new_id
+from bandweave.serving.http.served import Served
+from bandweave.serving.openai.logprobs import chat_logprobs
+from bandweave.serving.openai.messages import read_conversation
+from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.openai.usage import usage_of
+
+MOST_CHOICES = 128
+_MOST_LOGPROBS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A request that can be asked."""
+
+    ask: Ask
+    streams: bool
+    tells_usage: bool
+    logprobs: bool
+
+
+async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> ChatRequest:
+    """``ApiError`` for what cannot be asked."""
+    model = fields.text("model", served.name)
+    if model != served.name and not served.any_name:
+        raise unknown_model(model, served.name)
+    _refuse(fields)
+    streams = fields.flag("stream")
+    options = fields.object("stream_options")
+    if options is not None and not streams:
+        raise bad("stream_options is for streams; set stream to true", "stream_options")
+    conversation = await read_conversation(fields, served)
+    limit = None
+    for name in ("max_tokens", "max_completion_tokens"):
+        if fields.has(name):
+            limit = fields.integer(name, None, 1, (1 << 31) - 1)
+    logprobs = fields.flag("logprobs")
+    top = fields.integer("top_logprobs", 0, 0, _MOST_LOGPROBS)
+    if top and not logprobs:
+        raise bad("top_logprobs is for logprobs; set logprobs to true", "top_logprobs")
+    return ChatRequest(
+        ask=Ask(
+            tokens=conversation.tokens,
+            params=read_sampling(fields, served, limit=limit),
+            choices=fields.integer("n", 1, 1, MOST_CHOICES),
+            logprobs=top if logprobs else None,
+            grammar=conversation.grammar,
+            syntax=conversation.syntax,
+            key=key,
+            weight=weight,
+            reuse=fields.flag("cache_prompt", True),
+        ),
+        streams=streams,
+        tells_usage=options is not None and options.flag("include_usage"),
+        logprobs=logprobs,
+    )
+
+
+def _refuse(fields: Fields) -> None:
+    """What OpenAI knows and this server does not."""
+    fields.refuse("audio")
+    fields.refuse("modalities", ["text"])
+    fields.refuse("store", False, why="answers are not kept here")
+    fields.refuse("prediction")
+    fields.refuse("web_search_options")
+    fields.refuse("functions", [], why="use tools")
+    fields.refuse("function_call", "none", "auto", why="use tool_choice")
+
+
+class ChatAnswer:
+    """The shapes of one request's answer. ``id`` is that of all its chunks."""
+
+    def __init__(self, request: ChatRequest, served: Served) -> None:
+        self._request, self._served = request, served
+        self.id = new_id("chatcmpl")
+
+    def _frame(self, kind: str) -> dict[str, Any]:
+        served = self._served
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": int(served.clock()),
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+        }
+
+    # --- in one piece ---
+
+    async def whole(self, stream: AnswerStream) -> dict[str, Any]:
+        """The object of an answer that is not streamed."""
+        parts = [_Parts() for _ in range(stream.ask.choices)]
+        async with stream:
+            async for event in stream:
+                if not isinstance(event, Read):
+                    parts[event.choice].add(event)
+        ends = [one.end for one in parts if one.end is not None]
+        return {
+            **self._frame("chat.completion"),
+            "choices": [self._choice(index, one) for index, one in enumerate(parts)],
+            "usage": usage_of(stream.ask, ends),
+        }
+
+    def _choice(self, index: int, parts: _Parts) -> dict[str, Any]:
+        assert parts.end is not None
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(parts.text) or None}
+        if not parts.calls:
+            message["content"] = "".join(parts.text)
+        message["refusal"] = None
+        if parts.thoughts:
+            message["reasoning_content"] = "".join(parts.thoughts)
+        if parts.calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function",
+                 "function": {"name": call.name, "arguments": "".join(parts.arguments[call.call])}}
+                for call in parts.calls
+            ]  # fmt: skip
+        logprobs = chat_logprobs(parts.tokens, self._served) if self._request.logprobs else None
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason(parts.end),
+        }
+
+    # --- in pieces ---
+
+    async def pieces(self, stream: AnswerStream) -> AsyncIterator[bytes]:
+        """The events of a stream; those that are ready together in one piece."""
+        frame = self._frame("chat.completion.chunk")
+        begun: set[int] = set()
+        ends: list[End] = []
+        usage = {"usage": None} if self._request.tells_usage else {}
+
+        def chunk(choice: int, delta: dict[str, Any], reason: str | None = None,
+                  tokens: tuple[TokenInfo, ...] = ()) -> bytes:  # fmt: skip
+            logprobs = None
+            if self._request.logprobs and tokens:
+                logprobs = chat_logprobs(tokens, self._served)
+            one = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+            return sse({**frame, "choices": [one], **usage})
+
+        async with stream:
+            async for event in stream:
+                if isinstance(event, Read):
+                    continue
+                piece = b""
+                if event.choice not in begun:
+                    begun.add(event.choice)
+                    piece = chunk(event.choice, {"role": "assistant", "content": None})
+                if isinstance(event, End):
+                    ends.append(event)
+                    if event.reason == "error":
+                        yield piece + sse(_stream_error(event.error))
+                        return
+                    piece += chunk(event.choice, {}, finish_reason(event))
+                elif delta := delta_of(event):
+                    piece += chunk(event.choice, delta, tokens=tokens_of(event))
+                elif self._request.logprobs and tokens_of(event):
+                    piece += chunk(event.choice, {"content": ""}, tokens=tokens_of(event))
+                if piece:
+                    yield piece
+        if self._request.tells_usage:
+            yield sse({**frame, "choices": [], "usage": usage_of(stream.ask, ends)})
+        yield b"data: [DONE]\n\n"
+
+
+class _Parts:
+    """What one answer consists of."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[CallBegun] = []
+        self.arguments: dict[int, list[str]] = {}
+        self.tokens: list[TokenInfo] = []
+        self.end: End | None = None
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Text):
+            self.text.append(event.text)
+        elif isinstance(event, Thought):
+            self.thoughts.append(event.text)
+        elif isinstance(event, CallBegun):
+            self.calls.append(event)
+            self.arguments[event.call] = []
+        elif isinstance(event, CallArguments):
+            self.arguments[event.call].append(event.text)
+        elif isinstance(event, End):
+            self.end = event
+        self.tokens += tokens_of(event)
+
+
+def delta_of(event: Event) -> dict[str, Any]:
+    """What a chunk adds; empty where nothing is to be told."""
+    if isinstance(event, Text):
+        return {"content": event.text} if event.text else {}
+    if isinstance(event, Thought):
+        return {"reasoning_content": event.text} if event.text else {}
+    if isinstance(event, CallBegun):
+        function = {"name": event.name, "arguments": ""}
+        return {"tool_calls": [{"index": event.call, "id": event.id, "type": "function",
+                                "function": function}]}  # fmt: skip
+    if isinstance(event, CallArguments) and event.text:
+        return {"tool_calls": [{"index": event.call, "function": {"arguments": event.text}}]}
+    return {}
+
+
+def tokens_of(event: Event) -> tuple[TokenInfo, ...]:
+    return event.tokens if isinstance(event, (Text, Thought)) else ()
+
+
+def finish_reason(end: End) -> str:
+    """The closed list of OpenAI's has no word for an answer that was cancelled."""
+    return "stop" if end.reason in ("cancelled", "error") else end.reason
+
+
+def sse(value: dict[str, Any]) -> bytes:
+    """One event."""
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+def _stream_error(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
