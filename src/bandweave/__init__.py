@@ -2,3 +2,14 @@
 
 __version__ = "0.1.0"
 NUMERICS_VERSION = 2
+
+_LIBRARY = ("Completion", "Model", "SamplingParams", "load")
+
+
+def __getattr__(name: str) -> object:
+    """``load`` and what belongs to it, imported when they are asked for: commands start sooner."""
+    if name not in _LIBRARY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("bandweave.serving.model"), name)

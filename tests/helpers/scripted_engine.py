@@ -1,4 +1,4 @@
-"""An engine without a model: plays given tokens with given delays, for tests of what is above it."""
+"""An engine without a model: plays given tokens with given delays, for tests of the server."""
 
 from __future__ import annotations
 

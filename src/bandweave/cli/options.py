@@ -256,13 +256,9 @@ def _emulated(text: str | None) -> EmulatedLink | None:
 def cache_folder() -> str:
     """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
     holds anything else."""
-    from bandweave.weights.cache_folder import CacheFolder
+    from bandweave.weights.cache_folder import default_folder
 
-    folder = read_environment().cache
-    if folder is None:
-        return ""
-    CacheFolder(folder).check()
-    return str(folder)
+    return default_folder()
 
 
 def usable_isa(name: str | None, hosts: Sequence[str] = ()) -> str:

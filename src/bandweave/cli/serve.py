@@ -1,4 +1,4 @@
-"""``bandweave serve``: answers programs over HTTP. Knows options and sockets; knows no protocols."""
+"""``bandweave serve``: answers programs over HTTP. Knows options and sockets, no protocols."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bandweave.cli.options import engine_options, split_options
 @click.command("serve", short_help="Answer programs that speak OpenAI's API or others.")
 @click.argument("model")
 @click.option("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", show_default=True,
-              help="Where to listen. Beyond this machine, keys are needed: --key-file.")  # fmt: skip
+              help="Where to listen.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The model's name for clients. Default: MODEL's.")
 @click.option("--any-model", is_flag=True,
               help="Answer whatever model a client names.")  # fmt: skip
@@ -39,10 +39,10 @@ def command(
     with interrupts_held():
         from bandweave.cli.watch import watch_loading
         from bandweave.mesh.address import bind, format_address, parse_address
-        from bandweave.serving.http.admission import Admission
+        from bandweave.serving.answers.admission import Admission
         from bandweave.serving.http.app import make_app
-        from bandweave.serving.http.served_session import serve_session
         from bandweave.serving.http.server import Server
+        from bandweave.serving.served_session import serve_session
         from bandweave.serving.session import open_session
 
     with (

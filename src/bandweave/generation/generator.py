@@ -24,9 +24,9 @@ from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import NoTokenError, sample
 from bandweave.generation.scheduler import Scheduler, SequenceRows
 from bandweave.generation.sequence import Sequence
-from bandweave.generation.state import Counts, State
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
+from bandweave.generation.state import Counts, State
 
 F32 = npt.NDArray[np.float32]
 OnTokens = Callable[[ListOf[tuple[int, int]]], object]  # a step's: request, token

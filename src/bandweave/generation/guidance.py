@@ -60,9 +60,7 @@ class Guidance:
         """``ValueError`` for what is no grammar, or one that takes too much."""
         if len(grammar) > _MOST_CHARACTERS:
             raise ValueError(f"a grammar of {len(grammar)} characters; at most {_MOST_CHARACTERS}")
-        matcher = llguidance.LLMatcher(
-            self._tokenizer, grammar, log_level=0, limits=self._limits
-        )
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
         if matcher.is_error():
             raise ValueError(f"the grammar cannot be used: {_line(matcher.get_error())}")
         return _Matcher(matcher, self._size, self._end_tokens)

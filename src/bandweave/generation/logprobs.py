@@ -33,9 +33,7 @@ class TokenLogprobs:
     logprobs: tuple[float, ...] = ()
 
 
-def token_logprobs(
-    logits: F32, token: int, count: int, exp: Callable[[F32], F32]
-) -> TokenLogprobs:
+def token_logprobs(logits: F32, token: int, count: int, exp: Callable[[F32], F32]) -> TokenLogprobs:
     """``logits``: ``[V]`` float32, all finite; ``count`` most likely tokens are told of besides
     ``token``. ``exp``: section 5's, ``[V]`` to ``[V]``."""
     largest = logits.max()

@@ -20,9 +20,9 @@ def share_rows(
     tokens of each prompt are read.
 
     A prompt is the number of its tokens that are left, and of a step's prompt tokens at most (None:
-    as many as fit), in the order in which they are served; all together have ``most`` rows (None: as
-    many as there are). Where there are more sequences than rows, prompts get a
-    quarter of the rows; a step of one row serves both in turns.
+    as many as fit), in the order in which they are served; all together have ``most`` rows (None:
+    as many as there are). Where there are more sequences than rows, prompts get a quarter of the
+    rows; a step of one row serves both in turns.
     """
     rows = max_rows - (max(1, max_rows // 4) if prompts else 0)
     decoding = min(decoding, rows or step % 2)

@@ -264,8 +264,10 @@ class Scheduler:
         own = running.get(one.request.key, 0.0) + 1 / one.request.weight
         for other in reversed(self._running):
             mine = running[other.request.key] - 1 / other.request.weight
-            if other.request.key != one.request.key and mine >= own and (
-                other.preempted < _MOST_PREEMPTED
+            if (
+                other.request.key != one.request.key
+                and mine >= own
+                and (other.preempted < _MOST_PREEMPTED)
             ):
                 return other
         return None
@@ -294,8 +296,8 @@ class Scheduler:
         return True
 
     def _give_page(self, sequence: Sequence) -> bool:
-        """A page for the sequence's next token, where none is left from the youngest of the key that
-        was served most; False where that is itself."""
+        """A page for the sequence's next token, where none is left from the youngest of the key
+        that was served most; False where that is itself."""
         length = len(sequence.cached.tokens) + 1
         while self._pool.needs(sequence.cached, length) > self._pool.available:
             victim = self._victim()

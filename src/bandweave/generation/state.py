@@ -40,9 +40,9 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """``running`` sequences have pages, ``waiting`` ones have none. Of the ``pages``, ``free_pages``
-    are nobody's; ``kept_pages`` of those hold what may be wanted again. ``preempted``: sequences
-    that have given way so far."""
+    """``running`` sequences have pages, ``waiting`` ones have none. Of the ``pages``,
+    ``free_pages`` are nobody's; ``kept_pages`` of those hold what may be wanted again.
+    ``preempted``: sequences that have given way so far."""
 
     running: int
     waiting: int

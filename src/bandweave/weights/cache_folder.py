@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bandweave.environment import DOWNLOADS
+from bandweave.environment import DOWNLOADS, read_environment
 
 DEFAULT_QUOTA_BYTES = 64 * 10**9
 FREE_FRACTION = 0.5  # of what would be free without it, at most, however large the quota
@@ -198,6 +198,16 @@ class Room:
     def taken(self, size: int) -> None:
         """A file of ``size`` bytes was added."""
         self._own += size
+
+
+def default_folder() -> str:
+    """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
+    holds anything else."""
+    folder = read_environment().cache
+    if folder is None:
+        return ""
+    CacheFolder(folder).check()
+    return str(folder)
 
 
 def touch(path: Path) -> None:

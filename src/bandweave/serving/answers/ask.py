@@ -17,7 +17,7 @@ class Ask:
     writes it. ``syntax``: how an answer's text is told apart: thoughts, calls of tools, what is
     said. ``goes_on``: the answer goes on with the prompt's own text, as the space before its first
     word shows. ``key`` and ``weight``: who asks, for fairness. ``reuse``: whether what others
-    computed may be used.
+    computed may be used. ``ignores_end``: no token of the model's ends an answer.
     """
 
     tokens: tuple[int, ...]
@@ -31,3 +31,4 @@ class Ask:
     key: str = ""
     weight: float = 1.0
     reuse: bool = True
+    ignores_end: bool = False

@@ -10,8 +10,6 @@ from bandweave.messages import EngineState
 from bandweave.routing.call import Cancel, Deliver
 
 
-
-
 class TokenEngine(Protocol):
     """``context``: tokens that a prompt and its answer may have together."""
 

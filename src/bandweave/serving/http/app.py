@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.http.errors import ApiError
-from bandweave.serving.http.served import Served
+from bandweave.serving.answers.served import Served
+from bandweave.serving.errors import ApiError
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from bandweave.serving.http.errors import ApiError, bad
-from bandweave.serving.http.fields import Fields
+from bandweave.serving.errors import ApiError, bad
+from bandweave.serving.fields import Fields
 
 MOST_BYTES = 32 << 20
 _MOST_DEPTH = 64

@@ -13,10 +13,10 @@ from bandweave.executors.executor import StepError
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import End, Event
+from bandweave.serving.answers.served import Served
+from bandweave.serving.errors import ApiError, bad, failed, unavailable
+from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
-from bandweave.serving.http.errors import ApiError, bad, failed, unavailable
-from bandweave.serving.http.fields import Fields
-from bandweave.serving.http.served import Served
 from bandweave.serving.http.stream import ClientGone
 
 _LOG = logging.getLogger("bandweave.serving")

@@ -9,6 +9,7 @@ from typing import Any
 
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
+from bandweave.serving.answers.conversation import prepare
 from bandweave.serving.answers.events import (
     CallArguments,
     CallBegun,
@@ -19,10 +20,10 @@ from bandweave.serving.answers.events import (
     Thought,
     TokenInfo,
 )
-from bandweave.serving.http.errors import bad, unknown_model
-from bandweave.serving.http.fields import Fields
-from bandweave.serving.http.identifiers import new_id
-from bandweave.serving.http.served import Served
+from bandweave.serving.answers.served import Served
+from bandweave.serving.errors import bad, unknown_model
+from bandweave.serving.fields import Fields
+from bandweave.serving.identifiers import new_id
 from bandweave.serving.openai.logprobs import chat_logprobs
 from bandweave.serving.openai.messages import read_conversation
 from bandweave.serving.openai.sampling import read_sampling
@@ -52,7 +53,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
     options = fields.object("stream_options")
     if options is not None and not streams:
         raise bad("stream_options is for streams; set stream to true", "stream_options")
-    conversation = await read_conversation(fields, served)
+    prepared = await prepare(served, read_conversation(fields))
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
         if fields.has(name):
@@ -63,12 +64,12 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
         raise bad("top_logprobs is for logprobs; set logprobs to true", "top_logprobs")
     return ChatRequest(
         ask=Ask(
-            tokens=conversation.tokens,
+            tokens=prepared.tokens,
             params=read_sampling(fields, served, limit=limit),
             choices=fields.integer("n", 1, 1, MOST_CHOICES),
             logprobs=top if logprobs else None,
-            grammar=conversation.grammar,
-            syntax=conversation.syntax,
+            grammar=prepared.grammar,
+            syntax=prepared.syntax,
             key=key,
             weight=weight,
             reuse=fields.flag("cache_prompt", True),

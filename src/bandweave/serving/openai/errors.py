@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from bandweave.serving.http.errors import ApiError
+from bandweave.serving.errors import ApiError
 
 
 def error_object(error: ApiError) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bandweave.serving.answers.events import TokenInfo
-from bandweave.serving.http.served import Served
+from bandweave.serving.answers.served import Served
 
 
 def chat_logprobs(tokens: Sequence[TokenInfo], served: Served) -> dict[str, Any]:

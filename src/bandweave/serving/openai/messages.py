@@ -1,58 +1,22 @@
-"""Messages of a chat, and what comes with them, to a prompt."""
+"""Messages of OpenAI's chats, and what comes with them, to a conversation."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from bandweave.serving.answers.syntax import PLAIN, Syntax
-from bandweave.serving.http.errors import bad, too_long, unsupported
-from bandweave.serving.http.fields import Fields
-from bandweave.serving.http.served import Served
-from bandweave.text.files import TextError
+from bandweave.serving.answers.conversation import Conversation
+from bandweave.serving.errors import bad, unsupported
+from bandweave.serving.fields import Fields
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conversation:
-    """A prompt, and how its answer is to be read."""
-
-    tokens: tuple[int, ...]
-    grammar: str = ""
-    syntax: Syntax = PLAIN
-
-
-async def read_conversation(fields: Fields, served: Served) -> Conversation:
-    """``ApiError`` for what the model's template refuses."""
+def read_conversation(fields: Fields) -> Conversation:
+    """``ApiError`` for what is no conversation."""
     messages = [_message(one) for one in fields.objects("messages")]
     if not messages:
         raise bad("messages is empty; give at least one", "messages")
-    tokens = await asyncio.to_thread(encode, served, messages)
-    return Conversation(tokens=tokens)
-
-
-def encode(
-    served: Served,
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    variables: Mapping[str, Any] | None = None,
-) -> tuple[int, ...]:
-    """The tokens of a conversation, up to where the answer starts; ``ApiError`` where the template
-    refuses it, or it is too long."""
-    if served.template is None:
-        raise bad("this model has no chat template; use /v1/completions", "messages")
-    try:
-        text = served.template.render(messages, tools=tools, variables=variables)
-        tokens = tuple(served.tokenizer.encode(text, special_tokens=False))
-    except TextError as error:
-        raise bad(str(error), "messages") from error
-    if len(tokens) >= served.context:
-        raise too_long(len(tokens), served.context)
-    return tokens
+    return Conversation(messages=messages)
 
 
 def _message(fields: Fields) -> dict[str, Any]:

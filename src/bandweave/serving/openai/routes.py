@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.http.errors import unknown_model
+from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
 from bandweave.serving.openai.chat import ChatAnswer, read_chat

@@ -6,9 +6,9 @@ import secrets
 from typing import Any
 
 from bandweave.generation.sampling import SamplingParams
-from bandweave.serving.http.errors import bad
-from bandweave.serving.http.fields import Fields
-from bandweave.serving.http.served import Served
+from bandweave.serving.answers.served import Served
+from bandweave.serving.errors import bad
+from bandweave.serving.fields import Fields
 from bandweave.shown import shown
 
 _MOST_TOKENS = (1 << 31) - 1

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from bandweave.serving.http.errors import ApiError
+from bandweave.serving.errors import ApiError
 
 _REMEMBERED = 64  # ends of waiting, from which the next are foretold
 _MOST_SECONDS = 120.0  # clients heed no more
@@ -67,5 +67,7 @@ class Admission:
         seconds = self._clock() - self._served[0][0]
         per_request = seconds / len(self._served)
         read = sum(tokens for _, tokens in self._served)
-        wanted = max(0, self.waiting_tokens + tokens - self._most_tokens) if self._most_tokens else 0
+        wanted = (
+            max(0, self.waiting_tokens + tokens - self._most_tokens) if self._most_tokens else 0
+        )
         return min(_MOST_SECONDS, max(1.0, per_request, seconds * wanted / max(1, read)))

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.syntax import PLAIN, Syntax
-from bandweave.serving.http.admission import Admission
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 
 from bandweave import NUMERICS_VERSION
+from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
-from bandweave.serving.http.admission import Admission
-from bandweave.serving.http.served import Served
+from bandweave.serving.answers.served import Served
 from bandweave.serving.session import Session
 
 
-def serve_session(
-    session: Session, *, name: str, any_name: bool, admission: Admission
-) -> Served:
+def serve_session(session: Session, *, name: str, any_name: bool, admission: Admission) -> Served:
     """``name``: by which clients know the model."""
     run = session.options.run
     decides = f"{NUMERICS_VERSION} {run.weight_format} {run.kv_format} {run.wire} {session.name}"

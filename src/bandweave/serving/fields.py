@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bandweave.serving.http.errors import ApiError, bad, unsupported
+from bandweave.serving.errors import ApiError, bad, unsupported
 from bandweave.shown import shown
 
 _INT64 = 1 << 63
@@ -112,6 +112,4 @@ class Fields:
         return value
 
     def _error(self, field: str, wanted: str, value: Any) -> ApiError:
-        return bad(
-            f"{self.name(field)} must be {wanted}, not {shown(value)}", self.name(field)
-        )
+        return bad(f"{self.name(field)} must be {wanted}, not {shown(value)}", self.name(field))

@@ -1,0 +1,113 @@
+"""The real HTTP layer on a real socket, over a scripted engine and the demo model's text."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any, Self
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.generation.request import Request
+from bandweave.hub.resolve import resolve_model
+from bandweave.serving.answers.admission import Admission
+from bandweave.serving.answers.answering import Answering
+from bandweave.serving.answers.served import Served
+from bandweave.serving.http.app import make_app
+from bandweave.serving.http.server import Server
+from bandweave.serving.texts import open_template, open_tokenizer
+from bandweave.text.tokenizer import Tokenizer
+from tests.helpers.scripted_engine import Script, ScriptedEngine
+
+
+@cache
+def _demo() -> Served:
+    with Folder.open(resolve_model("demo")) as folder:
+        tokenizer = open_tokenizer(folder)
+        return Served(
+            name="demo",
+            answering=Answering(ScriptedEngine(play=lambda request: Script(tokens=())), tokenizer),
+            tokenizer=tokenizer,
+            template=open_template(folder, tokenizer),
+            admission=Admission(),
+            vocab_size=folder.spec.vocab_size,
+            fingerprint="bandweave-test",
+        )
+
+
+def served_by(
+    play: Callable[[Request, Tokenizer], Script], *, context: int = 4096, **changes: Any
+) -> Served:
+    """The demo model's text over an engine that plays what ``play`` says. ``changes`` of
+    ``Served``."""
+    demo = _demo()
+    engine = ScriptedEngine(play=lambda request: play(request, demo.tokenizer), context=context)
+    answering = Answering(engine, demo.tokenizer)
+    return replace(demo, **{"answering": answering, "admission": Admission(), **changes})
+
+
+class ServerThread:
+    """A server in a thread of this process. ``engine``: the scripted one."""
+
+    def __init__(self, served: Served, **options: Any) -> None:
+        """``options``: of ``make_app``."""
+        self.served = served
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._server = Server(make_app(served, **options))
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._thread = threading.Thread(
+            target=self._server.serve_on, args=(self._socket,), daemon=True
+        )
+
+    @property
+    def engine(self) -> ScriptedEngine:
+        engine = self.served.answering.engine
+        assert isinstance(engine, ScriptedEngine)
+        return engine
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(
+        self, path: str, body: Any, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers in lower case, and content of an answer. ``body``: bytes, or JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask("POST", path, content, {"Content-Type": "application/json",
+                                                **(headers or {})})  # fmt: skip
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, found, answer.read()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert self._server.started
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+        assert not self._thread.is_alive()
