@@ -42,13 +42,13 @@ def unknown_model(name: str, known: str) -> ApiError:
     )
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+def too_long(tokens: int, context: int, param: str = "messages") -> ApiError:
     """The words are those by which clients know this error."""
     return bad(
         f"This model's maximum context length is {context} tokens, but the prompt has {tokens} "
         "tokens, which exceeds the available context size; shorten the prompt, or start the "
         "server with a larger --context",
-        "messages",
+        param,
         "context_length_exceeded",
     )
 

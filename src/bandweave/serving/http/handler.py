@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -41,16 +41,27 @@ ShapeError = Callable[[ApiError], Response]
 def answer_stream(context: Context, ask: Ask) -> AnswerStream:
     """Asks, if not too many wait. ``ApiError`` 429 where they do. Whatever has not ended with the
     response to the request is cancelled then."""
-    admission = context.served.admission
-    place = object()
-    admission.enter(place, len(ask.tokens))
+    return answer_streams(context, [ask])[0]
+
+
+def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
+    """The same for several that belong together, and wait as one."""
+    admission, place, begun = context.served.admission, object(), 0
+    admission.enter(place, sum(len(ask.tokens) for ask in asks))
+
+    def begin(heard: bool) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == len(asks):
+            admission.leave(place, heard)
+
     try:
-        stream = context.served.answering.start(ask, lambda heard: admission.leave(place, heard))
+        for ask in asks:
+            context.streams.append(context.served.answering.start(ask, begin))
     except BaseException:
         admission.leave(place, served=False)
         raise
-    context.streams.append(stream)
-    return stream
+    return context.streams[-len(asks) :]
 
 
 def handler(handle: Handle, shape: ShapeError) -> Endpoint:
