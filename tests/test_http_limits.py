@@ -29,7 +29,7 @@ POST = (
 
 def play(request: Request, tokenizer: Tokenizer) -> Script:
     if request.params.max_tokens == 4000:  # more than sockets hold
-        return Script(tokens=[tokenizer.encode("world")[0]] * 4000)
+        return Script(tokens=[tokenizer.encode("world")[0]] * 4000, delay=0.002)
     return Script(tokens=tokenizer.encode("Hello there!"))
 
 
@@ -46,11 +46,11 @@ def connected(server: ServerThread, said: bytes = b"") -> Iterator[socket.socket
         yield sock
 
 
-def heard(sock: socket.socket) -> bytes:
-    """All that comes until the end."""
+def heard(sock: socket.socket, last: bytes = b"\0") -> bytes:
+    """All that comes until the end, or what comes last."""
     content = b""
     with contextlib.suppress(ConnectionError):
-        while piece := sock.recv(1 << 16):
+        while last not in content and (piece := sock.recv(1 << 16)):
             content += piece
     return content
 
@@ -81,10 +81,10 @@ def test_headers_that_come_drop_by_drop(server: ServerThread) -> None:
 
 def test_a_second_request_has_as_long_as_the_first(server: ServerThread) -> None:
     with connected(server, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n") as sock:
-        assert b"200 OK" in sock.recv(1 << 16)
+        assert b"200 OK" in heard(sock, b'"models":[]}')
         time.sleep(0.8)  # longer than headers may take
         sock.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert b"200 OK" in sock.recv(1 << 16)
+        assert b"200 OK" in heard(sock, b'"models":[]}')
         sock.sendall(b"GET /v1")
         assert heard(sock).startswith(b"HTTP/1.1 408")
 
@@ -122,7 +122,7 @@ def test_a_body_that_nobody_wants_any_more_is_not_read_for_ever(server: ServerTh
         b"\x00\x01\x02\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # no host
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * (20 << 10) + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * (20 << 10),  # and no end
         POST + b"Content-Length: x\r\n\r\n",
         POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
     ],
@@ -164,7 +164,7 @@ def test_no_room_where_all_are_in_use() -> None:
 
 def test_a_client_that_takes_nothing_is_cut_off_and_its_answer_ends(server: ServerThread) -> None:
     before = server.engine.cancelled
-    body = json.dumps({**CHAT, "stream": True, "max_tokens": 4000, "n": 16, "ignore": "x"}).encode()
+    body = json.dumps({**CHAT, "stream": True, "max_tokens": 4000}).encode()
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", server.port))
@@ -174,7 +174,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_its_answer_ends(server: Serv
         until(lambda: not server.app.state.exchanges._open)
         assert_serves(server)
     until(lambda: not server.engine.running)
-    assert server.engine.cancelled >= before
+    assert server.engine.cancelled == before + 1
 
 
 def test_peers_that_vanish_are_found() -> None:
@@ -198,7 +198,7 @@ def test_peers_that_vanish_are_found() -> None:
         (b'{"a":' * 70 + b"1" + b"}" * 70, 400, "64 deep"),
         (b'{"a": "\\ud800"}', 400, "surrogate"),
         (b'{"a": "\xff"}', 400, "no JSON"),
-        (b'{"messages": [' + b"0," * 2_100_000 + b"0]}", 400, "2000000 values"),
+        (b'{"messages": [' + b"0," * 1_100_000 + b"0]}", 400, "1000000 values"),
         (b" " * (5 << 20), 413, "4 MiB"),
     ],
 )

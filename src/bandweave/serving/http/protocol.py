@@ -24,6 +24,7 @@ from bandweave.serving.http.limits import Limits
 
 _FLUSH_SECONDS = 5.0  # that a connection has for its last words
 _PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
+_SENT_BYTES = 256 << 10  # that the system holds for a client that takes nothing; else megabytes
 _LOG = logging.getLogger("bandweave.serving.http")
 
 
@@ -65,7 +66,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        _find_dead_peers(transport.get_extra_info("socket"), self._limits.taking)
+        _bound_socket(transport.get_extra_info("socket"), self._limits.taking)
         if self._open.add(self):
             self._deadline = self.loop.call_later(self._limits.header, self._too_late)
         else:
@@ -171,10 +172,11 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def _find_dead_peers(sock: socket.socket | None, seconds: float) -> None:
+def _bound_socket(sock: socket.socket | None, seconds: float) -> None:
     """Lets the system end a connection whose other side has vanished without a word, as machines
     that lose power do, as far as it knows how to."""
     options = (
+        (socket.SOL_SOCKET, "SO_SNDBUF", _SENT_BYTES),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
         (socket.IPPROTO_TCP, "TCP_KEEPALIVE", _PROBE_AFTER_SECONDS),  # macOS's name of the former
