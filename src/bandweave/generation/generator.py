@@ -219,7 +219,7 @@ class Generator:
         wanting = [rows for rows in batch if rows.wants]
         masks = self._masks.begin(wanting)
         begun = time.perf_counter()
-        if all(rows.sequence.needs_best_only for rows in wanting):
+        if all(one.sequence.needs_best_only for one in batch if one.wants or one.scored):
             best = iter(self._executor.best(step, embeddings))
             computed = time.perf_counter()
             chosen = [self._take(rows, best) for rows in wanting]
