@@ -46,9 +46,7 @@ def bandweave(
     return Server(name=name, command=command, cpus=_cpus(nodes * threads))
 
 
-def llama_server(
-    binary: Path, gguf: Path, *, streams: int, context: int, threads: int
-) -> Server:
+def llama_server(binary: Path, gguf: Path, *, streams: int, context: int, threads: int) -> Server:
     command = (
         str(binary), "-m", str(gguf), "--port", "{port}", "--threads", str(threads),
         "--parallel", str(streams), "--ctx-size", str(streams * context), "--no-webui",

@@ -96,9 +96,7 @@ def _speed(sample: Sequence[Heard]) -> float:
 def _throughput(
     width: int, heard: dict[str, list[list[Heard]]], names: tuple[Server, Server, Server]
 ) -> list[Figure]:
-    ours, linked, llama = (
-        [_speed(sample) for sample in heard[server.name]] for server in names
-    )
+    ours, linked, llama = ([_speed(sample) for sample in heard[server.name]] for server in names)
     title = f"{width} stream{'s' * (width > 1)}"
     figures = [
         Figure(title=f"{title}, over llama-server", estimate=estimate(ratios(ours, llama)),
@@ -124,9 +122,7 @@ def _throughput(
     return figures
 
 
-def _long_prompt(
-    pair: Sequence[Server], rounds: int, vocab_size: int, quick: bool
-) -> list[Figure]:
+def _long_prompt(pair: Sequence[Server], rounds: int, vocab_size: int, quick: bool) -> list[Figure]:
     """The gaps of streams while a long prompt is read."""
     prompt = 400 if quick else _LONG_PROMPT
     asks = [Ask(prompt_tokens=_PROMPT, new_tokens=200, seed=seed) for seed in range(_LONG_WIDTH)]
