@@ -107,7 +107,7 @@ def build_llama_server(folder: Path) -> Path:
     say("building llama-server: ten minutes, once")
     folder.mkdir(parents=True, exist_ok=True)
     _run((sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-          "--no-build-isolation", "--dest", str(folder), f"llama-cpp-python=={_VERSION}"))  # fmt: skip
+          "--dest", str(folder), f"llama-cpp-python=={_VERSION}"))  # fmt: skip
     archive = next(folder.glob("llama_cpp_python-*.tar.gz"))
     with tarfile.open(archive) as file:
         file.extractall(folder, filter="data")

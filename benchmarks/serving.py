@@ -24,8 +24,8 @@ _LINKED = 0.93  # two nodes of one thread over one of two
 _PROMPT, _LONG_PROMPT, _LONG_WIDTH = 32, 4000, 4
 _THREADS = 2
 _NOTE = (
-    "Every stream is one completion over HTTP, of a prompt of its own, greedy. All servers have the "
-    "same two processors, which the client shares. The weights are the same: q4 and Q4_0."
+    "Every stream is one completion over HTTP, of a prompt of its own, greedy. All servers have "
+    "the same two processors, which the client shares. The weights are the same: q4 and Q4_0."
 )
 
 
@@ -144,7 +144,7 @@ def _long_prompt(pair: Sequence[Server], rounds: int, vocab_size: int, quick: bo
         )  # fmt: skip
     figures.insert(
         0,
-        Figure(title="99th percentile between tokens while a long prompt arrives, over llama-server",
+        Figure(title="long prompt arrives: 99th percentile between tokens over llama-server",
                estimate=estimate(ratios(*percentiles)), at_most=1.0),
     )  # fmt: skip
     return figures
