@@ -8,15 +8,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bandweave.serving.anthropic import routes as anthropic
+from bandweave.serving.anthropic.errors import error_response as anthropics_error
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
 
+_SHAPES = (("/v1/messages", anthropics_error),)  # all other paths' errors are in OpenAI's shape
+
 
 def make_app(served: Served) -> Starlette:
     app = Starlette(
-        routes=[*openai.routes(), Route("/health", _health, methods=["GET"])],
+        routes=[*anthropic.routes(), *openai.routes(), Route("/health", _health, methods=["GET"])],
         exception_handlers={HTTPException: _http_error},
     )
     app.state.served = served
@@ -34,6 +38,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {path}",
         405: f"{path} is not for {request.method}",
     }.get(error.status_code, str(error.detail))
-    response = error_response(ApiError(error.status_code, message))
+    shape = next((shape for start, shape in _SHAPES if path.startswith(start)), error_response)
+    response = shape(ApiError(error.status_code, message))
     response.headers.update(error.headers or {})
     return response
