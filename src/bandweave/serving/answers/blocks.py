@@ -66,8 +66,8 @@ Change = Opened | Grown | Closed
 
 
 class Blocks:
-    """Fed one answer's events. ``all``: the blocks so far, of which none but the last grows. ``end``
-    is the answer's, None until it has come."""
+    """Fed one answer's events. ``all``: the blocks so far, of which none but the last grows.
+    ``end`` is the answer's, None until it has come."""
 
     def __init__(self) -> None:
         self.all: list[Block] = []

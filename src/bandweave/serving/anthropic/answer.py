@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from bandweave.serving.anthropic.request import MessagesRequest
-from bandweave.serving.anthropic.signature import sign
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.blocks import Block, Blocks, Change, Closed, Opened
 from bandweave.serving.answers.events import End
 from bandweave.serving.answers.served import Served
+from bandweave.serving.anthropic.request import MessagesRequest
+from bandweave.serving.anthropic.signature import sign
 from bandweave.serving.arguments import read_arguments
 from bandweave.serving.errors import failed
 from bandweave.serving.event_lines import named_event

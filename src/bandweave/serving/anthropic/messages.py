@@ -6,41 +6,32 @@ the user's turns there, are messages of their own here.
 
 from __future__ import annotations
 
-from typing import Any
-
 from bandweave.serving.anthropic.signature import omitted_thought
 from bandweave.serving.errors import ApiError, bad, unsupported
 from bandweave.serving.fields import Fields
-
-Message = dict[str, Any]
+from bandweave.serving.turns import PARAGRAPH, Message, Turns
 
 _ROLES = ("user", "assistant", "system")
 _BILLING = "x-anthropic-billing-header:"
-_PARAGRAPH = "\n\n"
 
 
 def read_messages(fields: Fields) -> list[Message]:
     """The system's text first. ``ApiError`` for what is no conversation."""
-    found: list[Message] = []
-    if system := _texts(fields, "system"):
-        found.append({"role": "system", "content": system})
-    calls: dict[str, str] = {}  # the names of the tools that were called, by the calls' ids
+    turns = Turns()
+    turns.system(_texts(fields, "system"))
     some = False
     for one in fields.objects("messages"):
         some = True
         role = one.one_of("role", _ROLES)
         if role == "assistant":
-            _assistant(one, found, calls)
+            _assistant(one, turns)
         elif role == "user":
-            _user(one, found, calls)
+            _user(one, turns)
         else:
-            # Templates know the system at the start alone.
-            early = not found or found[-1]["role"] == "system"
-            if text := _texts(one, "content"):
-                _say(found, "system" if early else "user", text)
+            turns.system(_texts(one, "content"))
     if not some:
         raise bad("messages is empty; give at least one", "messages")
-    return found
+    return turns.messages
 
 
 def forget_thoughts(messages: list[Message], but: int) -> None:
@@ -53,60 +44,42 @@ def forget_thoughts(messages: list[Message], but: int) -> None:
                 del message["reasoning_content"]
 
 
-def _user(fields: Fields, found: list[Message], calls: dict[str, str]) -> None:
+def _user(fields: Fields, turns: Turns) -> None:
     if isinstance(fields.any("content"), str):
-        _say(found, "user", fields.text("content"))
+        turns.user(fields.text("content"))
         return
     for block in _blocks(fields, "content"):
         kind = block.text("type")
         if kind == "tool_result":
             called = block.text("tool_use_id")
-            if called not in calls:
+            if not turns.called(called):
                 raise bad(f"{block.name('tool_use_id')} is {called[:80]!r}, but no tool_use before "
                           "it has that id", block.name("tool_use_id"))  # fmt: skip
             text = _texts(block, "content")
-            if block.flag("is_error"):
-                text = f"Error: {text}"
-            found.append({"role": "tool", "content": text, "tool_call_id": called,
-                          "name": calls[called]})  # fmt: skip
+            turns.result(called, f"Error: {text}" if block.flag("is_error") else text)
         elif kind == "mid_conv_system":
-            _say(found, "user", _texts(block, "content"))
+            turns.user(_texts(block, "content"))
         else:
-            _say(found, "user", _text(block))
+            turns.user(_text(block))
 
 
-def _assistant(fields: Fields, found: list[Message], calls: dict[str, str]) -> None:
-    if not found or found[-1]["role"] != "assistant":
-        found.append({"role": "assistant", "content": ""})
-    message = found[-1]
+def _assistant(fields: Fields, turns: Turns) -> None:
     if isinstance(fields.any("content"), str):
-        message["content"] += fields.text("content")
+        turns.assistant(fields.text("content"))
         return
+    turns.assistant()
     for block in _blocks(fields, "content"):
         kind = block.text("type")
         if kind == "thinking":
-            thought = block.text("thinking", "") or omitted_thought(block.text("signature", ""))
-            message["reasoning_content"] = message.get("reasoning_content", "") + thought
+            shown = block.text("thinking", "")
+            turns.thought(shown or omitted_thought(block.text("signature", "")))
         elif kind == "redacted_thinking":
             pass  # encrypted by Anthropic, for Anthropic: nobody else can read it
         elif kind == "tool_use":
-            id, name = block.text("id"), block.text("name")
             arguments = block.object("input")
-            calls[id] = name
-            function = {"name": name, "arguments": dict(arguments.values) if arguments else {}}
-            message.setdefault("tool_calls", []).append(
-                {"id": id, "type": "function", "function": function}
-            )
+            turns.call(block.text("id"), block.text("name"), arguments.values if arguments else {})
         else:
-            message["content"] += _text(block)
-
-
-def _say(found: list[Message], role: str, text: str) -> None:
-    if not found or found[-1]["role"] != role:
-        found.append({"role": role, "content": text})
-    elif text:
-        before = found[-1]["content"]
-        found[-1]["content"] = f"{before}{_PARAGRAPH}{text}" if before else text
+            turns.assistant(_text(block))
 
 
 def _texts(fields: Fields, name: str) -> str:
@@ -118,7 +91,7 @@ def _texts(fields: Fields, name: str) -> str:
     if isinstance(value, str):
         return _unbilled(value)
     texts = [_unbilled(_text(block)) for block in _blocks(fields, name)]
-    return _PARAGRAPH.join(text for text in texts if text)
+    return PARAGRAPH.join(text for text in texts if text)
 
 
 def _unbilled(text: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bandweave.serving.anthropic.messages import forget_thoughts, read_messages
-from bandweave.serving.anthropic.tools import read_tools
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.conversation import Conversation, Form, prepare
 from bandweave.serving.answers.served import Served
+from bandweave.serving.anthropic.messages import forget_thoughts, read_messages
+from bandweave.serving.anthropic.tools import read_tools
 from bandweave.serving.errors import bad, unknown_model, unsupported
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.sampling import read_sampling

@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from bandweave.serving.answers.conversation import prepare
 from bandweave.serving.anthropic.answer import PING, MessageAnswer
 from bandweave.serving.anthropic.errors import error_event, error_response, new_request_id
 from bandweave.serving.anthropic.request import read_conversation, read_request
-from bandweave.serving.answers.conversation import prepare
 from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bandweave.serving.answers.served import Served
 from bandweave.serving.anthropic import routes as anthropic
 from bandweave.serving.anthropic.errors import error_response as anthropics_error
-from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
