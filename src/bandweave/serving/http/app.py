@@ -12,15 +12,23 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.anthropic import routes as anthropic
 from bandweave.serving.anthropic.errors import error_response as anthropics_error
 from bandweave.serving.errors import ApiError
+from bandweave.serving.ollama import routes as ollama
+from bandweave.serving.ollama.errors import error_response as ollamas_error
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
 
-_SHAPES = (("/v1/messages", anthropics_error),)  # all other paths' errors are in OpenAI's shape
+# All other paths' errors are in OpenAI's shape.
+_SHAPES = (("/v1/messages", anthropics_error), ("/api/", ollamas_error))
 
 
 def make_app(served: Served) -> Starlette:
     app = Starlette(
-        routes=[*anthropic.routes(), *openai.routes(), Route("/health", _health, methods=["GET"])],
+        routes=[
+            *anthropic.routes(),
+            *ollama.routes(),
+            *openai.routes(),
+            Route("/health", _health, methods=["GET"]),
+        ],
         exception_handlers={HTTPException: _http_error},
     )
     app.state.served = served
