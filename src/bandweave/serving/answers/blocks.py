@@ -18,6 +18,7 @@ from bandweave.serving.answers.events import (
     TokenInfo,
 )
 from bandweave.serving.answers.events import Event as AnswerEvent
+from bandweave.serving.errors import failed, unavailable
 
 Kind = Literal["thought", "text", "call"]
 
@@ -88,6 +89,16 @@ class Blocks:
         if isinstance(event, CallArguments):
             return self._grow(event.text, ())
         return self._say(event)
+
+    def ended(self) -> End:
+        """How the answer ended. ``ApiError`` where it did not end well, for protocols have no word
+        for that."""
+        assert self.end is not None
+        if self.end.reason == "error":
+            raise failed(self.end.error or "the model's numbers are not finite")
+        if self.end.reason == "cancelled":
+            raise unavailable("the answer was cancelled", 1.0)
+        return self.end
 
     def _say(self, event: Text | Thought) -> list[Change]:
         kind: Kind = "text" if isinstance(event, Text) else "thought"

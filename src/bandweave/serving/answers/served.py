@@ -57,5 +57,9 @@ class Served:
     clock: Callable[[], float] = time.time
 
     @property
+    def can_think(self) -> bool:
+        return bool(self.syntax.think_open) or self.syntax.tools == "harmony"
+
+    @property
     def context(self) -> int:
         return self.answering.engine.context

@@ -13,7 +13,6 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.anthropic.request import MessagesRequest
 from bandweave.serving.anthropic.signature import sign
 from bandweave.serving.arguments import read_arguments
-from bandweave.serving.errors import failed
 from bandweave.serving.event_lines import named_event
 from bandweave.serving.identifiers import new_id
 
@@ -34,7 +33,7 @@ class MessageAnswer:
         async with stream:
             async for event in stream:
                 blocks.push(event)
-        end = _sound(blocks)
+        end = blocks.ended()
         content = [self._content(block) for block in blocks.all]
         return {
             **self._message(content, usage_of(stream.ask, end)),
@@ -48,12 +47,13 @@ class MessageAnswer:
         async with stream:
             # Before the first token nobody knows how much of the prompt is in the cache.
             start = self._message([], usage_of(stream.ask, None))
-            yield named_event({"type": "message_start", "message": start})
+            piece = named_event({"type": "message_start", "message": start})
             async for event in stream:
-                piece = b"".join(self._told(change) for change in blocks.push(event))
+                piece += b"".join(self._told(change) for change in blocks.push(event))
                 if piece:
                     yield piece
-        end = _sound(blocks)
+                    piece = b""
+        end = blocks.ended()
         delta = {
             "stop_reason": self._stop_reason(stream.ask, end),
             "stop_sequence": end.stop,
@@ -131,13 +131,6 @@ def usage_of(ask: Ask, end: End | None) -> dict[str, Any]:
         "output_tokens": len(end.tokens) if end else 0,
         "output_tokens_details": {"thinking_tokens": end.thought_tokens if end else 0},
     }
-
-
-def _sound(blocks: Blocks) -> End:
-    assert blocks.end is not None
-    if blocks.end.reason == "error":
-        raise failed(blocks.end.error)
-    return blocks.end
 
 
 def _event(kind: str, block: Block, **fields: Any) -> bytes:

@@ -119,7 +119,7 @@ def _thinks(fields: Fields, served: Served) -> bool | None:
         thinking.one_of("display", ("summarized", "omitted"))
     if kind == "disabled":
         return False
-    return True if kind == "enabled" and served.syntax.think_open else None
+    return True if kind == "enabled" and served.can_think else None
 
 
 def _check_budget(thinking: Fields | None, limit: int, room: int) -> None:

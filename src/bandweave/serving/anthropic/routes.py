@@ -17,7 +17,6 @@ from bandweave.serving.anthropic.request import read_conversation, read_request
 from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
-from bandweave.serving.http.told import told
 
 
 async def messages(context: Context, request: Request) -> Response:
@@ -28,8 +27,12 @@ async def messages(context: Context, request: Request) -> Response:
     request_id = new_request_id()
     headers = {"request-id": request_id}
     if asked.streams:
-        pieces = told(answer.pieces(stream), lambda error: error_event(error, request_id))
-        return EventStream(pieces, comment=PING, headers=headers)
+        return EventStream(
+            answer.pieces(stream),
+            on_error=lambda error: error_event(error, request_id),
+            comment=PING,
+            headers=headers,
+        )
     whole = await while_there(request.receive, answer.whole(stream))
     return JSONResponse(whole, headers=headers)
 

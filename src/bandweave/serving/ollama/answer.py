@@ -11,7 +11,6 @@ from bandweave.serving.answers.blocks import Block, Blocks, Change, Closed, Grow
 from bandweave.serving.answers.events import TokenInfo
 from bandweave.serving.answers.served import Served
 from bandweave.serving.arguments import read_arguments
-from bandweave.serving.errors import failed
 from bandweave.serving.event_lines import json_line
 from bandweave.serving.ollama.request import OllamaRequest
 from bandweave.serving.openai.logprobs import chat_logprobs
@@ -92,10 +91,7 @@ class OllamaAnswer:
         return frame
 
     def _last(self, stream: AnswerStream, blocks: Blocks) -> dict[str, Any]:
-        end = blocks.end
-        assert end is not None
-        if end.reason == "error":
-            raise failed(end.error)
+        end = blocks.ended()
         timing = end.timing
         seconds = timing.waiting + timing.prefill + timing.decode
         return {

@@ -72,7 +72,7 @@ def _capabilities(served: Served) -> list[str]:
     found = ["completion"]
     if served.syntax.tools:
         found.append("tools")
-    if served.syntax.think_open:
+    if served.can_think:
         found.append("thinking")
     return found
 

@@ -70,7 +70,7 @@ def _thinks(fields: Fields, served: Served) -> tuple[bool | None, str]:
         effort, thinks = _LEVELS[fields.one_of("think", tuple(_LEVELS))], True
     else:
         effort, thinks = "", fields.flag("think")
-    if thinks and not served.syntax.think_open:
+    if thinks and not served.can_think:
         raise bad(f"{served.name} does not support thinking; leave think out", "think")
     return thinks, effort
 

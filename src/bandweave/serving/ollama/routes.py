@@ -11,7 +11,6 @@ from bandweave import __version__
 from bandweave.serving.event_lines import json_line
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
-from bandweave.serving.http.told import told
 from bandweave.serving.ollama.answer import OllamaAnswer
 from bandweave.serving.ollama.errors import error_line, error_response
 from bandweave.serving.ollama.listing import API_VERSION, listed, running, shown
@@ -39,8 +38,9 @@ async def _answer(context: Context, request: Request, *, chats: bool) -> Respons
                         "application/json")  # fmt: skip
     stream = answer_stream(context, asked.ask)
     if asked.streams:
-        lines = told(answer.lines(stream), error_line)
-        return EventStream(lines, media_type=_LINES, comment=_SPACE)
+        return EventStream(
+            answer.lines(stream), on_error=error_line, media_type=_LINES, comment=_SPACE
+        )
     return JSONResponse(await while_there(request.receive, answer.whole(stream)))
 
 

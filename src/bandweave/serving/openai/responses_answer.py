@@ -11,7 +11,7 @@ from bandweave.serving.answers.blocks import Block, Blocks, Change, Closed, Grow
 from bandweave.serving.answers.events import End, TokenInfo
 from bandweave.serving.answers.served import Served
 from bandweave.serving.arguments import read_arguments
-from bandweave.serving.errors import ApiError, failed
+from bandweave.serving.errors import ApiError
 from bandweave.serving.event_lines import named_event
 from bandweave.serving.identifiers import new_id
 from bandweave.serving.openai.logprobs import chat_logprobs
@@ -55,18 +55,17 @@ class ResponseAnswer:
 
     async def _events(self, stream: AnswerStream) -> AsyncIterator[list[Told]]:
         async with stream:
-            yield [
+            told = [
                 self._event("response.created", response=self._response("in_progress")),
                 self._event("response.in_progress", response=self._response("in_progress")),
             ]
             async for event in stream:
-                changes = self._blocks.push(event)
-                if told := [one for change in changes for one in self._told(change)]:
+                for change in self._blocks.push(event):
+                    told += self._told(change)
+                if told:
                     yield told
-        end = self._blocks.end
-        assert end is not None
-        if end.reason == "error":
-            raise failed(end.error)
+                    told = []
+        end = self._blocks.ended()
         status = "incomplete" if end.reason == "length" else "completed"
         response = self._response(status, usage=responses_usage(stream.ask, end))
         yield [self._event(f"response.{status}", response=response)]

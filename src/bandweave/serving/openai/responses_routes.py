@@ -10,7 +10,6 @@ from bandweave.serving.answers.conversation import prepare
 from bandweave.serving.errors import ApiError
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
-from bandweave.serving.http.told import told
 from bandweave.serving.openai.errors import error_response
 from bandweave.serving.openai.responses_answer import ResponseAnswer
 from bandweave.serving.openai.responses_request import read_question, read_request
@@ -22,7 +21,7 @@ async def responses(context: Context, request: Request) -> Response:
     answer = ResponseAnswer(asked, context.served)
     stream = answer_stream(context, asked.ask)
     if asked.streams:
-        return EventStream(told(answer.pieces(stream), answer.failure))
+        return EventStream(answer.pieces(stream), on_error=answer.failure)
     return JSONResponse(await while_there(request.receive, answer.whole(stream)))
 
 

@@ -1,9 +1,8 @@
-"""Told: faults in the midst of a stream, which clients hear as the protocol puts them."""
+"""Failures: what became of a request, as an error that clients can be told of."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
 
 from bandweave.executors.executor import StepError
 from bandweave.serving.errors import ApiError, bad, failed, unavailable
@@ -12,19 +11,8 @@ _LOG = logging.getLogger("bandweave.serving")
 _RETRY_SECONDS = 5.0
 
 
-async def told(
-    pieces: AsyncIterator[bytes], shape: Callable[[ApiError], bytes]
-) -> AsyncIterator[bytes]:
-    """The pieces; where they fail, ``shape`` of why is the last."""
-    try:
-        async for piece in pieces:
-            yield piece
-    except Exception as error:
-        yield shape(api_error(error))
-
-
-def api_error(error: Exception) -> ApiError:
-    """What a client is told of a fault. One that is nobody's is logged."""
+def api_error(error: BaseException) -> ApiError:
+    """What is unforeseen goes to the log; clients hear no more than that."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, StepError):
