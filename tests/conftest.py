@@ -34,7 +34,8 @@ _PARALLEL = frozenset(
      "gguf_models", "gguf_quantised", "gguf_tokens", "hardware", "hub", "known_models", "machine",
      "messages", "mixture_files", "mixture_program_checks", "mixtures", "native", "not_finite",
      "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
-     "plan_simulation", "program", "program_checks", "protocol_requests", "protocol_streams", "reference", "reference_math",
+     "plan_simulation", "program", "program_checks", "protocol_requests", "protocol_streams",
+     "reference", "reference_math",
      "reference_products", "sampling", "scheduler", "special_tokens", "speculation", "split",
      "states", "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",
      "tensor_views", "text", "transformers_agreement", "wire", "work"}
@@ -44,7 +45,8 @@ _PARALLEL = frozenset(
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
-     "host_resources", "hosts", "http_protocols", "launcher", "loading_nodes", "mesh", "outages", "progress",
+     "host_resources", "hosts", "http_protocols", "launcher",
+     "loading_nodes", "mesh", "outages", "progress",
      "reception", "rejoin", "rendezvous", "shared_memory", "sharing", "standard_streams",
      "topologies", "worker", "workers_models"}
 )  # fmt: skip

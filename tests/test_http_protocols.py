@@ -97,9 +97,9 @@ def test_ollamas_answers_stream_unless_they_are_asked_not_to(server: ServerThrea
 
 
 def test_events_of_a_message(server: ServerThread) -> None:
-    _, headers, content = server.post("/v1/messages?beta=true",
-                                      {**_BODIES["/v1/messages"], "stream": True},
-                                      {**_ANTHROPIC, "anthropic-beta": "new-2099-01-01"})  # fmt: skip
+    body = {**_BODIES["/v1/messages"], "stream": True}
+    sent = {**_ANTHROPIC, "anthropic-beta": "new-2099-01-01"}
+    _, headers, content = server.post("/v1/messages?beta=true", body, sent)
     assert headers["request-id"].startswith("req_")
     names = [line[7:] for line in content.decode().splitlines() if line.startswith("event: ")]
     assert names[:2] == ["message_start", "content_block_start"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bandweave.serving.anthropic.request import read_conversation as read_anthropics
-from bandweave.serving.anthropic.signature import sign
 from bandweave.serving.answers.conversation import Conversation, Form
 from bandweave.serving.answers.syntax import Syntax
+from bandweave.serving.anthropic.request import read_conversation as read_anthropics
+from bandweave.serving.anthropic.signature import sign
 from bandweave.serving.errors import ApiError
 from bandweave.serving.fields import Fields
 from bandweave.serving.ollama.messages import read_chat

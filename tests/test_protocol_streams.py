@@ -8,10 +8,10 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from bandweave.serving.anthropic.answer import MessageAnswer
-from bandweave.serving.anthropic.request import MessagesRequest
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.events import CallArguments, CallBegun, Event, Text, Thought
+from bandweave.serving.anthropic.answer import MessageAnswer
+from bandweave.serving.anthropic.request import MessagesRequest
 from bandweave.serving.errors import ApiError
 from bandweave.serving.ollama.answer import OllamaAnswer
 from bandweave.serving.ollama.request import OllamaRequest

@@ -68,8 +68,8 @@ def read_conversation(fields: Fields, served: Served) -> Conversation:
             effort = _EFFORTS[output.one_of("effort", tuple(_EFFORTS))]
     last = messages[-1]
     if last["role"] == "assistant" and last.get("tool_calls"):
-        raise bad("the last of the messages calls tools; give their results in a message of the user's",
-                  "messages")  # fmt: skip
+        raise bad("the last of the messages calls tools; give their results in a message of the "
+                  "user's", "messages")  # fmt: skip
     return Conversation(
         messages=messages,
         tools=tools.tools,
