@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bandweave.serving.answers.served import Served
+from bandweave.serving.anthropic import routes as anthropic
+from bandweave.serving.anthropic.errors import error_response as anthropics_error
 from bandweave.serving.errors import ApiError
 from bandweave.serving.http import health
 from bandweave.serving.http.body import Contents
@@ -17,12 +19,17 @@ from bandweave.serving.http.handler import Exchanges, ShapeError
 from bandweave.serving.http.keys import Keys
 from bandweave.serving.http.limits import Limits
 from bandweave.serving.http.origins import Origins
+from bandweave.serving.ollama import routes as ollama
+from bandweave.serving.ollama.errors import error_response as ollamas_error
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
 from bandweave.serving.status.service import Service
 
 # Paths below which errors have a shape of their own; all others have OpenAI's.
-_SHAPES: tuple[tuple[str, ShapeError], ...] = ()
+_SHAPES: tuple[tuple[str, ShapeError], ...] = (
+    ("/v1/messages", anthropics_error),
+    ("/api/", ollamas_error),
+)
 _FREE = ("/health", "/v1/health")  # of keys
 
 
@@ -38,7 +45,12 @@ def make_app(
         Guard, keys=keys or Keys(), origins=origins or Origins(), shape=shape_at, free=_FREE
     )
     app = Starlette(
-        routes=[*openai.routes(), *health.routes()],
+        routes=[
+            *anthropic.routes(),
+            *ollama.routes(),
+            *openai.routes(),
+            *health.routes(),
+        ],
         middleware=[guard],
         exception_handlers={HTTPException: _http_error},
     )
