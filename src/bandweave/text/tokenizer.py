@@ -148,10 +148,18 @@ class Tokenizer:
             drops_space=self._codec.drops_space and not goes_on,
         )
 
-    def stream(self, stop: Sequence[str] = (), *, prompt: Sequence[int] = ()) -> TextStream:
+    def stream(
+        self,
+        stop: Sequence[str] = (),
+        *,
+        prompt: Sequence[int] = (),
+        marks: Mapping[int, str] | None = None,
+    ) -> TextStream:
         """The text of one answer as it grows, up to a stop string; ``prompt`` as in
-        ``detokenizer``. Stop strings may name tokens that are never text."""
-        return TextStream(self.detokenizer(prompt=prompt), stop, hidden=self._hidden_text)
+        ``detokenizer``. Stop strings may name tokens that are never text. ``marks``: characters
+        that show where some of those tokens stand."""
+        detokenizer = self.detokenizer(prompt=prompt)
+        return TextStream(detokenizer, stop, hidden=self._hidden_text, marks=marks)
 
     def _hidden_text(self, token: int) -> str:
         """How a token reads that is never text; empty for one that is text."""
