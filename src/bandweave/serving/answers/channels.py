@@ -1,4 +1,4 @@
-"""Answers that are messages on channels: thoughts, calls, and what is said (gpt-oss's "harmony")."""
+"""Answers that are messages on channels: thoughts, calls, and what is said (gpt-oss)."""
 
 from __future__ import annotations
 

@@ -99,9 +99,7 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             arguments="parameters",
             listed=True,
         ),
-        "llama3": JsonForm(
-            open="<|python_tag|>", arguments="parameters", bare=True, between="; "
-        ),
+        "llama3": JsonForm(open="<|python_tag|>", arguments="parameters", bare=True, between="; "),
         "mistral": JsonForm(open="[TOOL_CALLS]", listed=True),
         "mistral_named": HeadedForm(
             call_open="[TOOL_CALLS]", args_open="[ARGS]", behind_name="[CALL_ID]", optional=True
