@@ -60,7 +60,8 @@ class ServerThread:
         self.served = served
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._server = Server(make_app(served, **options))
+        app = make_app(served, **options)
+        self._server = Server(app, app.state.status.close)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         self._thread = threading.Thread(
             target=self._server.serve_on, args=(self._socket,), daemon=True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,14 +15,35 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
+from bandweave.serving.page import routes as page_routes
+from bandweave.serving.status import routes as status_routes
+from bandweave.serving.status.machines import Machines
+from bandweave.serving.status.sampler import Sampler
+from bandweave.serving.status.status import Status
 
 
-def make_app(served: Served) -> Starlette:
+def make_app(served: Served, *, machines: Machines | None = None) -> Starlette:
+    """``machines``: those that the status tells of, None for an engine that has none."""
+    sampler = Sampler(served.answering.engine)
+    status = Status(served, sampler, machines)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with sampler, contextlib.closing(status):
+            status.start()
+            yield
+
     app = Starlette(
-        routes=[*openai.routes(), Route("/health", _health, methods=["GET"])],
+        routes=[
+            *openai.routes(),
+            *status_routes.routes(),
+            *page_routes.routes(),
+            Route("/health", _health, methods=["GET"]),
+        ],
         exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
     )
-    app.state.served = served
+    app.state.served, app.state.status = served, status
     return app
 
 

@@ -18,17 +18,21 @@ from bandweave.serving.errors import ApiError, bad, failed, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
 from bandweave.serving.http.stream import ClientGone
+from bandweave.serving.status.protocols import protocol_of
+from bandweave.serving.status.registry import Live, Registry
 
 _LOG = logging.getLogger("bandweave.serving")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Of one request: the model, and who asks."""
+    """Of one request: the model, who asks and how, and who keeps account of it."""
 
     served: Served
     key: str
     weight: float
+    protocol: str
+    registry: Registry
 
     async def fields(self, request: Request) -> Fields:
         return await read_fields(request)
@@ -46,6 +50,8 @@ def handler(handle: Handle, shape: ShapeError) -> Callable[[Request], Awaitable[
             served=request.app.state.served,
             key=request.scope.get("bandweave.key", ""),
             weight=request.scope.get("bandweave.weight", 1.0),
+            protocol=protocol_of(request.url.path),
+            registry=request.app.state.status.registry,
         )
         try:
             return await handle(context, request)
@@ -66,35 +72,48 @@ def handler(handle: Handle, shape: ShapeError) -> Callable[[Request], Awaitable[
 
 def answer_stream(context: Context, ask: Ask) -> Admitted:
     """Asks, if not too many wait. ``ApiError`` 429 where they do."""
-    admission = context.served.admission
+    admission, registry = context.served.admission, context.registry
     place = object()
-    admission.enter(place, len(ask.tokens))
+    try:
+        admission.enter(place, len(ask.tokens))
+    except ApiError:
+        registry.refuse(context.protocol)
+        raise
     try:
         stream = context.served.answering.start(ask)
     except BaseException:
         admission.leave(place)
         raise
-    return Admitted(stream, lambda: admission.leave(place))
+    live = registry.begin(ask, protocol=context.protocol, key=context.key)
+    return Admitted(stream, lambda: admission.leave(place), live)
 
 
 class Admitted(AnswerStream):
-    """An answer stream that waits no more once it has a token, or has ended."""
+    """An answer stream that waits no more once it has a token, or has ended, and of which account
+    is kept."""
 
-    def __init__(self, stream: AnswerStream, leave: Callable[[], None]) -> None:
-        self.ask, self._stream, self._leave = stream.ask, stream, leave
+    def __init__(self, stream: AnswerStream, leave: Callable[[], None], live: Live) -> None:
+        self.ask, self._stream, self._leave, self._live = stream.ask, stream, leave, live
 
     def cancel(self) -> None:
         self._stream.cancel()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        outcome = "cancelled"
         try:
             async for event in self._stream:
+                self._live.hear(event)
                 if not isinstance(event, End) and getattr(event, "choice", None) is not None:
                     self._leave()
                 yield event
+        except (StepError, ValueError):
+            outcome = "error"
+            raise
         finally:
             self._leave()
+            self._live.close(outcome)
 
     async def __aexit__(self, *error: object) -> None:
         self._leave()
+        self._live.close("cancelled")
         await self._stream.__aexit__(*error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,13 +13,15 @@ _DRAIN_SECONDS = 4
 
 
 class Server(uvicorn.Server):
-    """Serves until a signal ends it."""
+    """Serves until a signal ends it. ``leaving``: called when the end begins, for streams that
+    would never end."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, leaving: Callable[[], None] = lambda: None) -> None:
+        self._leaving = leaving
         super().__init__(
             uvicorn.Config(
                 app,
-                lifespan="off",
+                lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -29,6 +32,10 @@ class Server(uvicorn.Server):
                 h11_max_incomplete_event_size=64 << 10,
             )
         )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leaving()
+        await super().shutdown(sockets)
 
     def serve_on(self, sock: socket.socket) -> None:
         self.run(sockets=[sock])
