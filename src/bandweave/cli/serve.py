@@ -57,5 +57,6 @@ def command(
             admission=Admission(),
         )
         output.say(f"serving {served.name} at http://{format_address(sock.getsockname()[:2])}")
-        app = make_app(served, machines=machines_of(session))
-        Server(app, app.state.status.close).serve_on(sock)
+        app = make_app(served)
+        app.state.status.show(machines_of(session))
+        Server(app).serve_on(sock)

@@ -21,7 +21,7 @@ from bandweave.serving.answers.events import (
     TokenInfo,
 )
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import bad, unknown_model
+from bandweave.serving.errors import bad, failed, unavailable, unknown_model
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
 from bandweave.serving.openai.logprobs import chat_logprobs
@@ -118,6 +118,8 @@ class ChatAnswer:
                 if not isinstance(event, Read):
                     parts[event.choice].add(event)
         ends = [one.end for one in parts if one.end is not None]
+        for end in ends:
+            check_ended_well(end)
         return {
             **self._frame("chat.completion"),
             "choices": [self._choice(index, one) for index, one in enumerate(parts)],
@@ -143,7 +145,7 @@ class ChatAnswer:
             "index": index,
             "message": message,
             "logprobs": logprobs,
-            "finish_reason": finish_reason(parts.end),
+            "finish_reason": parts.end.reason,
         }
 
     # --- in pieces ---
@@ -173,10 +175,8 @@ class ChatAnswer:
                     piece = chunk(event.choice, {"role": "assistant", "content": None})
                 if isinstance(event, End):
                     ends.append(event)
-                    if event.reason == "error":
-                        yield piece + sse(_stream_error(event.error))
-                        return
-                    piece += chunk(event.choice, {}, finish_reason(event))
+                    check_ended_well(event)
+                    piece += chunk(event.choice, {}, event.reason)
                 elif delta := delta_of(event):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
                 elif self._request.logprobs and tokens_of(event):
@@ -233,15 +233,14 @@ def tokens_of(event: Event) -> tuple[TokenInfo, ...]:
     return event.tokens if isinstance(event, (Text, Thought)) else ()
 
 
-def finish_reason(end: End) -> str:
-    """The closed list of OpenAI's has no word for an answer that was cancelled."""
-    return "stop" if end.reason in ("cancelled", "error") else end.reason
+def check_ended_well(end: End) -> None:
+    """``ApiError`` for an answer that did not: the closed list of reasons has no word for it."""
+    if end.reason == "error":
+        raise failed(end.error or "the model's numbers are not finite")
+    if end.reason == "cancelled":
+        raise unavailable("the answer was cancelled", 1.0)
 
 
 def sse(value: dict[str, Any]) -> bytes:
     """One event."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
-
-
-def _stream_error(message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}

@@ -10,7 +10,7 @@ from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
 from bandweave.serving.openai.chat import ChatAnswer, read_chat
-from bandweave.serving.openai.errors import error_response
+from bandweave.serving.openai.errors import error_response, stream_error
 
 
 async def chat(context: Context, request: Request) -> Response:
@@ -19,7 +19,7 @@ async def chat(context: Context, request: Request) -> Response:
     answer = ChatAnswer(asked, context.served)
     stream = answer_stream(context, asked.ask)
     if asked.streams:
-        return EventStream(answer.pieces(stream))
+        return EventStream(answer.pieces(stream), on_error=stream_error)
     return JSONResponse(await while_there(request.receive, answer.whole(stream)))
 
 

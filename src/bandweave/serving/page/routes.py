@@ -79,6 +79,11 @@ async def file(request: Request) -> Response:
     return _send(request, request.path_params["path"])
 
 
+def paths() -> list[str]:
+    """All of the page's paths."""
+    return ["/", *(f"/page/{name}" for name in _files())]
+
+
 def routes() -> list[Route]:
     return [
         Route("/", page, methods=["GET"]),

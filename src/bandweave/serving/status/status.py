@@ -5,6 +5,7 @@ Every figure is documented in docs/serving.md.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -12,57 +13,61 @@ from collections.abc import Callable
 from typing import Any
 
 from bandweave.messages import EngineState
-from bandweave.serving.answers.served import Served
 from bandweave.serving.status.accounts import Accounts
 from bandweave.serving.status.counting import Rate
 from bandweave.serving.status.feed import Feed
 from bandweave.serving.status.machines import Machines
 from bandweave.serving.status.registry import Live, Registry
-from bandweave.serving.status.sampler import Sampler
+from bandweave.serving.status.service import Service
 
+_LOG = logging.getLogger("bandweave.serving")
 TICK_SECONDS = 0.5
 _WANTED_SECONDS = 10.0  # for which one question keeps the nodes' accounts coming
+_IDLE_SECONDS = 60.0  # after which nobody is told anything, and nothing looks
 
 
 class Status:
-    """Lives from ``start`` to ``close``; the ``sampler`` has its own life. ``machines`` is None for
-    an engine that has none to tell of."""
+    """Looks twice a second while anything goes on or anybody wants to know, in a thread of its
+    own. The ``service`` may have no model yet."""
 
-    def __init__(
-        self,
-        served: Served,
-        sampler: Sampler,
-        machines: Machines | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._served, self.sampler, self._clock = served, sampler, clock
+    def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._service, self._clock = service, clock
         self.registry = Registry(clock)
         self.feed = Feed()
-        self._accounts = None if machines is None else Accounts(machines)
+        self._accounts: Accounts | None = None
         self._reading, self._steps, self._step_seconds = Rate(), Rate(), Rate()
         self._begun = clock()
         self._wanted = -math.inf
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+        self._awake = False
+        self._lock = threading.Lock()  # of awake
 
-    def start(self) -> None:
-        self._thread.start()
+    def show(self, machines: Machines) -> None:
+        """From now on these are the machines to tell of."""
+        self._accounts = Accounts(machines)
 
-    def close(self) -> None:
-        """Ends all listeners. May be called more than once, in the event loop's thread."""
-        self._over.set()
-        self.feed.close()
+    def want(self) -> None:
+        """Somebody looks: the nodes are asked for their accounts for some seconds."""
+        self._wanted = self._clock()
+        self.wake()
+
+    def wake(self) -> None:
+        """Something goes on."""
+        if self._awake:
+            return
+        with self._lock:
+            if not self._awake:
+                self._awake = True
+                threading.Thread(target=self._run, name="status", daemon=True).start()
 
     def tick(self) -> None:
         """Looks at all that has a rate, and tells whoever listens."""
         now = self._clock()
         self.registry.tick()
-        state = self.sampler.latest()
-        if state is not None:
-            self._reading.see(self.sampler.at, state.read)
-            self._steps.see(self.sampler.at, state.steps)
-            self._step_seconds.see(self.sampler.at, state.seconds)
+        state, sampler = self.state, self._service.sampler
+        if state is not None and sampler is not None:
+            self._reading.see(sampler.at, state.read)
+            self._steps.see(sampler.at, state.steps)
+            self._step_seconds.see(sampler.at, state.seconds)
         if self.feed.listeners:
             self._wanted = now
         if self._accounts is not None and now < self._wanted + _WANTED_SECONDS:
@@ -70,14 +75,17 @@ class Status:
         if self.feed.listeners:
             self.feed.publish(self.look())
 
-    def want(self) -> None:
-        """Somebody looks: the nodes are asked for their accounts for some seconds."""
-        self._wanted = self._clock()
-
     @property
     def state(self) -> EngineState | None:
         """What the engine last said."""
-        return self.sampler.latest()
+        sampler = self._service.sampler
+        return None if sampler is None else sampler.latest()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is an engine that has not said anything yet."""
+        sampler = self._service.sampler
+        return sampler is not None and self.state is None and not sampler.failure
 
     def look(self) -> dict[str, Any]:
         """What goes on, as ``GET /v1/status`` gives it."""
@@ -89,26 +97,26 @@ class Status:
     def _server(self) -> dict[str, Any]:
         from bandweave import __version__
 
-        failure = self.sampler.failure
+        served, trouble = self._service.served, self._service.trouble()
         return {
             "object": "status",
             "version": __version__,
             "time": round(time.time(), 3),
             "uptime_seconds": round(self._clock() - self._begun, 1),
-            "model": self._served.name,
-            "context": self._served.context,
-            "ready": not failure and self.state is not None,
-            "failure": failure,
+            "model": None if served is None else served.name,
+            "context": None if served is None else served.context,
+            "ready": not trouble,
+            "reason": trouble,
         }
 
     def _counts(self) -> dict[str, Any]:
-        registry, admission, state = self.registry, self._served.admission, self.state
+        registry, served, state = self.registry, self._service.served, self.state
         found = registry.cached_tokens, registry.looked_up_tokens
         return {
             "running": state.running if state else 0,
             "waiting": state.waiting if state else 0,
-            "queued_requests": admission.waiting,
-            "queued_tokens": admission.waiting_tokens,
+            "queued_requests": served.admission.waiting if served else 0,
+            "queued_tokens": served.admission.waiting_tokens if served else 0,
             "pages": state.pages if state else 0,
             "pages_used": state.pages - state.free_pages if state else 0,
             "pages_kept": state.kept_pages if state else 0,
@@ -160,7 +168,8 @@ class Status:
         }
 
     def _streams(self) -> list[dict[str, Any]]:
-        now, context = self._clock(), self._served.context
+        now, served = self._clock(), self._service.served
+        context = served.context if served else 1
         return [
             {
                 "id": live.number,
@@ -184,8 +193,17 @@ class Status:
         return sum(lengths) / len(lengths) if lengths else 1.0
 
     def _run(self) -> None:
-        while not self._over.wait(TICK_SECONDS):
-            self.tick()
+        while True:
+            time.sleep(TICK_SECONDS)
+            try:
+                self.tick()
+            except Exception:  # the next look may tell more
+                _LOG.exception("the status cannot be told")
+            with self._lock:
+                idle = not self.registry.live and not self.feed.listeners
+                if idle and self._clock() > self._wanted + _IDLE_SECONDS:
+                    self._awake = False
+                    return
 
 
 def _length(live: Live) -> int:

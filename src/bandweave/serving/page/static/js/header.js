@@ -13,10 +13,10 @@ const ICONS = {
 
 export function Header({ status, link, theme, view, locked, onTheme, onView, onLock }) {
   const failed = link === "live" && status && !status.ready;
-  const word = failed ? (status.failure ? "Failed" : "Loading") : LINKS[link];
+  const word = failed ? "Not ready" : LINKS[link];
   return html`<header>
     <h1><${Mark} /> bandweave</h1>
-    ${status && html`<p class="model" title=${`context of ${status.context} tokens`}>
+    ${status?.model && html`<p class="model" title=${`context of ${status.context} tokens`}>
       <span>${status.model}</span></p>`}
     <p class="link" data-link=${failed ? "lost" : link} role="status">
       <i aria-hidden="true"></i>${word}${link === "live" && status && !failed

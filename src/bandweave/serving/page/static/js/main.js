@@ -93,7 +93,7 @@ class App extends Component {
 function Notice({ link, why, wait, status, onRetry }) {
   let text = "";
   if (link === "lost") text = `${why} Trying again in ${wait} s.`;
-  else if (status?.failure) text = `The engine has failed: ${status.failure}`;
+  else if (status && !status.ready) text = `Nobody is served at the moment: ${status.reason}.`;
   return html`<div class="notice" role="status" hidden=${!text}>
     <span>${text}</span>
     ${link === "lost" && html`<button class="quiet" onClick=${onRetry}>Try now</button>`}
