@@ -2,7 +2,7 @@
 import { html, Component, createRef } from "./html.js";
 import { bytes, many, percent, range, seconds } from "./format.js";
 
-const WIDEST = 280, NARROWEST = 196, HEIGHT = 172, GAP = 96, DOWN = 56;
+const WIDEST = 300, NARROWEST = 196, HEIGHT = 172, GAP = 96, DOWN = 56;
 
 export class Machines extends Component {
   constructor() {
@@ -12,7 +12,10 @@ export class Machines extends Component {
   }
 
   componentDidMount() {
-    this.watch = new ResizeObserver(([entry]) => this.setState({ width: entry.contentRect.width }));
+    this.watch = new ResizeObserver(([entry]) => {
+      const { width } = entry.contentRect;
+      if (width) this.setState({ width }); // 0 while another part of the page is shown
+    });
     this.watch.observe(this.box.current);
   }
 

@@ -100,17 +100,17 @@ class Chart extends Component {
     });
     this.plot = new uPlot({
       ...this.box.current.getBoundingClientRect().toJSON(),
-      padding: [10, 4, 0, 0],
+      padding: [10, 14, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: {
         x: { time: false, range: (_, low, high) => (high ? [high - 180, high] : [0, 180]) },
-        y: { range: (_, low, high) => [0, Math.max(1, high * 1.15)] },
+        y: { range: (_, low, high) => [0, Math.max(4, high * 1.12)] },
       },
       axes: [
         { ...axis, size: 26, grid: { show: false }, values: ago,
           splits: (plot) => [-180, -120, -60, 0].map((back) => plot.scales.x.max + back) },
-        { ...axis, size: 40, space: 34, grid: { stroke: of("--line"), width: 1 } },
+        { ...axis, size: 42, space: 26, grid: { stroke: of("--line"), width: 1 } },
       ],
       series: [{}, { stroke: of("--accent"), width: 2, fill: of("--accent-wash"),
                      points: { show: false } }],

@@ -41,11 +41,11 @@ function Stream({ stream: s, context }) {
       <span class="muted time">${span(s.seconds)}</span>
     </div>
     <div class="measure">
-      <span class="muted">${reading ? "prompt" : "context"}</span>
-      <${Meter} part=${reading ? part : s.context_fill} kind=${reading ? "reading" : "filling"} />
+      <span>${reading ? "Prompt" : "Context"}</span>
       <span class="said">${reading
         ? `${count(s.read_tokens)} of ${many(s.prompt_tokens, "token")} read`
         : `${percent(s.context_fill)} of ${many(context, "token")}`}</span>
+      <${Meter} part=${reading ? part : s.context_fill} kind=${reading ? "reading" : "filling"} />
     </div>
     <div class="speeds">${reading ? "" : html`<b>${rate(s.tokens_per_s)}</b> tokens/s
       <span class="muted">${many(s.generated_tokens, "token")}${s.answers > 1
