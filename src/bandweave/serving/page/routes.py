@@ -65,7 +65,7 @@ def _send(request: Request, name: str) -> Response:
     if file is None:
         return Response("there is no such file\n", 404, HEADERS, "text/plain; charset=utf-8")
     headers = {**HEADERS, "ETag": file.tag}
-    known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+    known = request.headers.get("if-none-match", "").replace("W/", "").replace(" ", "").split(",")
     if file.tag in known:
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers={**headers, "Content-Type": file.kind})

@@ -8,7 +8,7 @@ export function Figures({ status }) {
   const cells = [
     ["Under way", s && count(s.running), s && `${many(s.requests_total, "request")} so far`],
     ["Waiting", s && count(s.waiting),
-     s && (s.queued_requests ? `${many(s.queued_tokens, "token")} to read` : "nobody waits")],
+     s && (s.queued_requests ? `${many(s.queued_tokens, "prompt token")} to read` : "nobody waits")],
     ["KV cache", percent(fill), s && `${count(s.pages_used)} of ${many(s.pages, "page")}`, fill],
     ["Prefix cache", s && s.prefix_cache_hit_rate === null ? "–" : percent(s?.prefix_cache_hit_rate),
      s && (s.prefix_cache_queries_total ? `${count(s.prefix_cache_hits_total)} tokens found again`

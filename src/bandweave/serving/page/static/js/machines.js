@@ -54,7 +54,7 @@ function told({ nodes, stages, format, kv_format, wire, exact, emulated_link }) 
 /** Where every node stands: in a row as long as the page is wide, else in rows. */
 function places(count, width) {
   const fit = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
-  const columns = Math.min(count, fit);
+  const columns = Math.ceil(count / Math.ceil(count / fit)); // rows of about the same length
   const wide = Math.min(columns === 1 ? width : WIDEST,
                         Math.floor((width - GAP * (columns - 1)) / columns));
   const left = (width - columns * wide - GAP * (columns - 1)) / 2;
