@@ -17,17 +17,22 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
+from bandweave.serving.http.counted import CountedStream
 from bandweave.serving.http.failures import api_error
 from bandweave.serving.http.stream import ClientGone, EventStream
+from bandweave.serving.status.protocols import protocol_of
+from bandweave.serving.status.status import Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Of one request: the model, and who asks."""
+    """Of one request: the model, who asks and how, and who keeps account of it."""
 
     served: Served
     key: str
     weight: float
+    protocol: str
+    status: Status
     streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
@@ -41,16 +46,23 @@ ShapeError = Callable[[ApiError], Response]
 def answer_stream(context: Context, ask: Ask) -> AnswerStream:
     """Asks, if not too many wait. ``ApiError`` 429 where they do. Whatever has not ended with the
     response to the request is cancelled then."""
-    admission = context.served.admission
+    admission, registry = context.served.admission, context.status.registry
     place = object()
-    admission.enter(place, len(ask.tokens))
+    try:
+        admission.enter(place, len(ask.tokens))
+    except ApiError:
+        registry.refuse(context.protocol)
+        raise
     try:
         stream = context.served.answering.start(ask, lambda heard: admission.leave(place, heard))
     except BaseException:
         admission.leave(place, served=False)
         raise
-    context.streams.append(stream)
-    return stream
+    context.status.wake()
+    live = registry.begin(ask, protocol=context.protocol, key=context.key)
+    counted = CountedStream(stream, live)
+    context.streams.append(counted)
+    return counted
 
 
 def handler(handle: Handle, shape: ShapeError) -> Endpoint:
@@ -83,6 +95,8 @@ class Endpoint:
                 served=request.app.state.service.take(),
                 key=request.scope.get("bandweave.key", ""),
                 weight=request.scope.get("bandweave.weight", 1.0),
+                protocol=protocol_of(request.url.path),
+                status=request.app.state.status,
                 streams=exchange.streams,
             )
             response = await self._handle(context, request)
