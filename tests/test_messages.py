@@ -66,7 +66,8 @@ SUBMIT = Submit(
 )
 FINISHED = Finished(
     id=7, count=2, reason="stop", error="", logits_digest="ab", digests=("a", "b"),
-    prompt_logprobs=(TokenLogprobs(logprob=-0.5),), timing=Timing(prefill=0.5, decode_tokens=1),
+    prompt_logprobs=(TokenLogprobs(logprob=-0.5),), embedding=(-0.25, 1.5),
+    timing=Timing(prefill=0.5, decode_tokens=1),
 )  # fmt: skip
 DESCRIPTION = Description(
     host_id="x", memory=(MemoryLimit(group="host", available=5),), cpus=(0, 3), usable_cpus=2,

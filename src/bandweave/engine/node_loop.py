@@ -221,6 +221,7 @@ def _finished(id: int, result: Result) -> Finished:
         logits_digest=result.logits_digest,
         digests=result.digests,
         prompt_logprobs=result.prompt_logprobs,
+        embedding=result.embedding,
         timing=result.timing,
     )
 
