@@ -78,6 +78,7 @@ def command(
         from bandweave.serving.http.server import Server
         from bandweave.serving.served_session import serve_session
         from bandweave.serving.session import open_session
+        from bandweave.serving.status.machines import machines_of
         from bandweave.serving.status.service import Service
 
     keys = Keys() if key_file is None else read_keys(key_file, output.say)
@@ -116,4 +117,5 @@ def command(
                          "nodes": len(session.engine.nodes)}
                     )  # fmt: skip
 
+            app.state.status.show(machines_of(session))
             serving.run(session, served, tell)

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bandweave.serving.answers.served import Served
+from bandweave.serving.anthropic import routes as anthropic
+from bandweave.serving.anthropic.errors import error_response as anthropics_error
 from bandweave.serving.errors import ApiError
 from bandweave.serving.http import health
 from bandweave.serving.http.body import Contents
@@ -17,13 +19,22 @@ from bandweave.serving.http.handler import Exchanges, ShapeError
 from bandweave.serving.http.keys import Keys
 from bandweave.serving.http.limits import Limits
 from bandweave.serving.http.origins import Origins
+from bandweave.serving.ollama import routes as ollama
+from bandweave.serving.ollama.errors import error_response as ollamas_error
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
+from bandweave.serving.page import routes as page_routes
+from bandweave.serving.status import routes as status_routes
 from bandweave.serving.status.service import Service
+from bandweave.serving.status.status import Status
 
 # Paths below which errors have a shape of their own; all others have OpenAI's.
-_SHAPES: tuple[tuple[str, ShapeError], ...] = ()
-_FREE = ("/health", "/v1/health")  # of keys
+_SHAPES: tuple[tuple[str, ShapeError], ...] = (
+    ("/v1/messages", anthropics_error),
+    ("/api/", ollamas_error),
+)
+# No key is needed for these; the page asks for one before it shows anything.
+_FREE = ("/health", "/v1/health", *page_routes.paths())
 
 
 def make_app(
@@ -38,11 +49,19 @@ def make_app(
         Guard, keys=keys or Keys(), origins=origins or Origins(), shape=shape_at, free=_FREE
     )
     app = Starlette(
-        routes=[*openai.routes(), *health.routes()],
+        routes=[
+            *anthropic.routes(),
+            *ollama.routes(),
+            *openai.routes(),
+            *health.routes(),
+            *status_routes.routes(),
+            *page_routes.routes(),
+        ],
         middleware=[guard],
         exception_handlers={HTTPException: _http_error},
     )
-    app.state.service = served if isinstance(served, Service) else Service(served)
+    service = served if isinstance(served, Service) else Service(served)
+    app.state.service, app.state.status = service, Status(service)
     app.state.exchanges = Exchanges()
     app.state.contents = Contents(limits or Limits())
     return app

@@ -17,17 +17,22 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
+from bandweave.serving.http.counted import CountedStream
 from bandweave.serving.http.failures import api_error
 from bandweave.serving.http.stream import ClientGone, EventStream
+from bandweave.serving.status.protocols import protocol_of
+from bandweave.serving.status.status import Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Of one request: the model, and who asks."""
+    """Of one request: the model, who asks and how, and who keeps account of it."""
 
     served: Served
     key: str
     weight: float
+    protocol: str
+    status: Status
     streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
@@ -46,8 +51,13 @@ def answer_stream(context: Context, ask: Ask) -> AnswerStream:
 
 def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
     """The same for several that belong together, and wait as one."""
-    admission, place, begun = context.served.admission, object(), 0
-    admission.enter(place, sum(len(ask.tokens) for ask in asks))
+    admission, registry = context.served.admission, context.status.registry
+    place, begun = object(), 0
+    try:
+        admission.enter(place, sum(len(ask.tokens) for ask in asks))
+    except ApiError:
+        registry.refuse(context.protocol)
+        raise
 
     def begin(heard: bool) -> None:
         nonlocal begun
@@ -57,10 +67,13 @@ def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
 
     try:
         for ask in asks:
-            context.streams.append(context.served.answering.start(ask, begin))
+            stream = context.served.answering.start(ask, begin)
+            live = registry.begin(ask, protocol=context.protocol, key=context.key)
+            context.streams.append(CountedStream(stream, live))
     except BaseException:
         admission.leave(place, served=False)
         raise
+    context.status.wake()
     return context.streams[-len(asks) :]
 
 
@@ -94,6 +107,8 @@ class Endpoint:
                 served=request.app.state.service.take(),
                 key=request.scope.get("bandweave.key", ""),
                 weight=request.scope.get("bandweave.weight", 1.0),
+                protocol=protocol_of(request.url.path),
+                status=request.app.state.status,
                 streams=exchange.streams,
             )
             response = await self._handle(context, request)

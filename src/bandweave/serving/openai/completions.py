@@ -57,7 +57,7 @@ async def read_completion(
         raise bad("a prompt's logprobs cannot be streamed; set stream or echo to false", "logprobs")
     limit = fields.integer("max_tokens", _TOKENS, 0, _MOST_TOKENS)
     params = read_sampling(fields, served, limit=max(1, limit))
-    prompts = await _read_prompts(fields, served, choices)
+    prompts = await read_prompts(fields, served, "prompt", most=_MOST_ANSWERS, choices=choices)
     asks = tuple(
         Ask(
             tokens=tokens,
@@ -95,32 +95,33 @@ def _refuse(fields: Fields, choices: int) -> None:
     refuse_foreign(fields)
 
 
-async def _read_prompts(
-    fields: Fields, served: Served, choices: int
+async def read_prompts(
+    fields: Fields, served: Served, name: str, *, most: int, choices: int = 1
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """The text and the tokens of each."""
-    value = fields.any("prompt")
+    """The text and the tokens of each: a text, token ids, or a list of either. At most ``most``,
+    with so many ``choices`` each."""
+    value = fields.any(name)
     if value is None:
-        raise bad("prompt is missing", "prompt")
+        raise bad(f"{name} is missing", name)
     several = isinstance(value, list) and not (value and _is_id(value[0]))
     given: Sequence[Any] = value if several else [value]
     if not given:
-        raise bad("prompt is empty; give a text or token ids", "prompt")
-    if len(given) * choices > _MOST_ANSWERS:
-        raise bad(f"prompt asks for {len(given) * choices} answers; there may be {_MOST_ANSWERS} "
-                  "in a request", "prompt")  # fmt: skip
+        raise bad(f"{name} is empty; give a text or token ids", name)
+    if len(given) * choices > most:
+        raise bad(f"{name} asks for {len(given) * choices} answers; there may be {most} in a "
+                  "request", name)  # fmt: skip
     special = fields.flag("add_special_tokens", True)
-    prompts = await asyncio.to_thread(_encode, given, served, special)
+    prompts = await asyncio.to_thread(_encode, given, served, special, name)
     for _, tokens in prompts:
         if not tokens:
-            raise bad("prompt is empty; give a text or token ids", "prompt")
+            raise bad(f"{name} is empty; give a text or token ids", name)
         if len(tokens) >= served.context:
-            raise too_long(len(tokens), served.context, "prompt")
+            raise too_long(len(tokens), served.context, name)
     return prompts
 
 
 def _encode(
-    given: Sequence[Any], served: Served, special: bool
+    given: Sequence[Any], served: Served, special: bool, name: str
 ) -> list[tuple[str, tuple[int, ...]]]:
     prompts = []
     for one in given:
@@ -128,10 +129,10 @@ def _encode(
             try:
                 encoded = served.tokenizer.encode(one, special_tokens=special)
             except TextError as error:
-                raise bad(str(error), "prompt") from error
+                raise bad(str(error), name) from error
             prompts.append((one, tuple(encoded)))
         else:
-            tokens = read_ids(one, served, "prompt")
+            tokens = read_ids(one, served, name)
             prompts.append((served.tokenizer.decode(tokens), tokens))
     return prompts
 

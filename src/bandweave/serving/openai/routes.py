@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.errors import bad, unknown_model
+from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import (
     Context,
     Handle,
@@ -15,10 +15,11 @@ from bandweave.serving.http.handler import (
     handler,
 )
 from bandweave.serving.http.stream import EventStream, while_there
-from bandweave.serving.openai import tokens
+from bandweave.serving.openai import responses_routes, tokens
 from bandweave.serving.openai.chat import ChatAnswer, read_chat
 from bandweave.serving.openai.completion_answer import CompletionAnswer
 from bandweave.serving.openai.completions import read_completion
+from bandweave.serving.openai.embeddings import read_embeddings, read_vectors
 from bandweave.serving.openai.errors import error_response, stream_error
 from bandweave.serving.openai.models import model_list, model_object
 
@@ -51,9 +52,11 @@ async def completion(context: Context, request: Request) -> Response:
 
 
 async def embeddings(context: Context, request: Request) -> Response:
-    await context.fields(request)
-    raise bad("this server gives no embeddings; it answers chats and completions",
-              code="unsupported_endpoint")  # fmt: skip
+    fields = await context.fields(request)
+    asks, packed = await read_embeddings(fields, context.served, context.key, context.weight)
+    streams = answer_streams(context, asks)
+    work = read_vectors(streams, context.served, packed=packed)
+    return JSONResponse(await while_there(request.receive, work))
 
 
 async def tokenize(context: Context, request: Request) -> Response:
@@ -89,8 +92,11 @@ _GOT: tuple[tuple[str, Handle], ...] = (("/models", models), ("/models/{name:pat
 def routes() -> list[Route]:
     """Each below ``/v1``, and without it, for clients that were given the bare address."""
     return [
-        Route(prefix + path, handler(handle, error_response), methods=[method])
-        for prefix in ("/v1", "")
-        for method, table in (("POST", _POSTED), ("GET", _GOT))
-        for path, handle in table
+        *responses_routes.routes(),
+        *(
+            Route(prefix + path, handler(handle, error_response), methods=[method])
+            for prefix in ("/v1", "")
+            for method, table in (("POST", _POSTED), ("GET", _GOT))
+            for path, handle in table
+        ),
     ]
