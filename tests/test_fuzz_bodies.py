@@ -12,7 +12,7 @@ def test_bodies_end_in_an_answer_or_one_error() -> None:
     tally = bodies.fuzz(300, seed=1)
     assert not tally.faults, "\n".join(tally.faults[:5])
     assert tally.statuses.total() == 300
-    assert tally.statuses[200] > 20 and tally.statuses[400] > 100
+    assert tally.statuses[200] > 20 and tally.statuses[400] > 80
 
 
 def test_what_must_not_be_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

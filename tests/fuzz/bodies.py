@@ -64,7 +64,39 @@ SEEDS: Sequence[tuple[str, dict[str, Any]]] = (
     ("/v1/completions", {"prompt": ["Once", "Twice"], "echo": True, "stream": True, **_SAMPLING}),
     ("/v1/completions", {"prompt": [5, 6, 7], "logprobs": 3, "best_of": 1, "suffix": None}),
     ("/v1/completions", {"prompt": [[5, 6], [7]], "max_tokens": 0, "ignore_eos": True}),
-    ("/v1/embeddings", {"input": "a"}),
+    ("/v1/embeddings", {"input": ["a", "b"], "encoding_format": "base64"}),
+    ("/v1/responses", {
+        "stream": True, "instructions": "Be brief.", "max_output_tokens": 3, "store": False,
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+            {"type": "function_call", "call_id": "c1", "name": "find", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "b"},
+        ],
+        "tools": [{"type": "function", "name": "find", "parameters": {"type": "object"}},
+                  {"type": "web_search"}],
+        "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}},
+    }),
+    ("/v1/responses", {"input": "Hi", "temperature": 0, "include": [], "metadata": {"a": "b"}}),
+    ("/v1/messages", {
+        "model": "demo", "max_tokens": 3, "stream": True,
+        "system": [{"type": "text", "text": "Be brief."}],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "t1", "name": "find", "input": {"a": "b"}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "b"}]},
+        ],
+        "tools": [{"name": "find", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "auto"}, "stop_sequences": ["x"], "thinking": {"type": "disabled"},
+    }),
+    ("/v1/messages/count_tokens", {"model": "demo", "messages": [{"role": "user",
+                                                                  "content": "Hi"}]}),
+    ("/api/chat", {"model": "demo", "messages": [{"role": "user", "content": "Hi"}],
+                   "options": {"num_predict": 3, "seed": 1, "stop": ["x"]}, "think": False}),
+    ("/api/generate", {"model": "demo", "prompt": "Hi", "stream": False, "system": "Be brief.",
+                       "options": {"num_predict": 3, "temperature": 0.5}}),
+    ("/api/show", {"model": "demo"}),
     ("/tokenize", {"content": "Once", "with_pieces": True, "add_special": True}),
     ("/tokenize", {"prompt": "Once", "return_token_strs": True}),
     ("/detokenize", {"tokens": [5, 6, 7]}),
@@ -135,21 +167,40 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes) -> tup
         return status, content[:300].decode(errors="replace")
     if status == 200:
         return status, _wrong_answer(answer.getheader("content-type", ""), content)
+    message = _message(path, content)
+    if message is None:
+        return status, f"an error without its shape: {content[:300]!r}"
+    return status, "a message of several lines" if "\n" in message else ""
+
+
+def _message(path: str, content: bytes) -> str | None:
+    """Of an error in its protocol's shape; None where it has none."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        error = json.loads(content)["error"]
-        if isinstance(error["message"], str) and set(error) == {"message", "type", "param", "code"}:
-            return status, "" if "\n" not in error["message"] else "a message of several lines"
-    return status, f"an error without its shape: {content[:300]!r}"
+        value = json.loads(content)
+        error = value["error"]
+        if path.startswith("/api/"):
+            return error if isinstance(error, str) else None
+        anthropics = path.startswith("/v1/messages")
+        fields = {"type", "message"} if anthropics else {"message", "type", "param", "code"}
+        if set(error) == fields and isinstance(error["message"], str):
+            return error["message"]
+    return None
 
 
 def _wrong_answer(kind: str, content: bytes) -> str:
     texts = [content.decode()]
-    if kind.startswith("text/event-stream"):
-        texts = [line[6:] for line in texts[0].split("\n\n") if line.startswith("data: ")]
-        if texts.pop() != "[DONE]":
+    if kind.startswith("application/x-ndjson"):
+        texts = texts[0].splitlines()
+    elif kind.startswith("text/event-stream"):
+        lines = texts[0].splitlines()
+        texts = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+        named = any(line.startswith("event: ") for line in lines)
+        if not named and texts.pop() != "[DONE]":
             return f"a stream that ended in {content[-300:]!r}"
     for text in texts:
-        json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
+        if value.get("error") or value.get("type") in ("error", "response.failed"):
+            return f"an error in the midst: {text[:300]}"
     return ""
 
 
