@@ -79,6 +79,23 @@ def test_a_client_that_goes_ends_its_answers(
         until(lambda: not server.app.state.exchanges._open)
 
 
+def test_a_client_that_sends_the_next_request_and_goes() -> None:
+    with serving(lambda request, tokenizer: Script(tokens=[5], reading=LONG)) as server:
+        body = PATHS["/v1/chat/completions"]
+        for more in (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", b"x" * (200 << 10)):
+            sock = asked(server, "/v1/chat/completions", body)
+            until(lambda: server.engine.running == 1)
+            sock.sendall(more[:10])
+            time.sleep(0.05)
+            sock.sendall(more[10:])
+            if len(more) < 1000:
+                time.sleep(0.1)
+                assert server.engine.running == 1
+                sock.close()
+            until(lambda: not server.engine.running)
+            sock.close()
+
+
 def test_a_client_that_never_waited_leaves_nothing() -> None:
     with serving(lambda request, tokenizer: Script(tokens=[5], reading=LONG)) as server:
         for _ in range(20):

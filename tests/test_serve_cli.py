@@ -78,9 +78,10 @@ def test_a_server_from_its_start_to_its_end(tmp_path: Path) -> None:
         last = answer.read().decode().strip().split("\n\n")[-1]
         connection.close()
         assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
-        assert wait_until(lambda: server.ask("GET", "/health")[0] == 200, 30)
-        status, content = server.ask("POST", "/v1/chat/completions", {**CHAT, "max_tokens": 5})
-        assert status == 200
+        asked = {**CHAT, "max_tokens": 5}
+        assert wait_until(lambda: server.ask("POST", "/v1/chat/completions", asked)[0] == 200, 30)
+        assert server.ask("GET", "/health")[0] == 200
+        _, content = server.ask("POST", "/v1/chat/completions", asked)
         assert json.loads(content)["choices"][0]["message"]["content"] == before
 
         connection, answer = server.stream(n=8)

@@ -138,8 +138,18 @@ class BoundedProtocol(H11Protocol):
         if self._underway:
             self._open.busy(self)
             self._deadline = _cancelled(self._deadline)
+            self._listen_on()
         elif self.conn.their_state is h11.SEND_BODY and self._deadline is None:
             self._deadline = self.loop.call_later(self._limits.linger, self.abort)
+
+    def _listen_on(self) -> None:
+        """Uvicorn stops reading where the next request comes before this one is answered, and
+        would not hear that the client goes."""
+        if self.flow.read_paused and not self.cycle.more_body:
+            if len(self.conn.trailing_data[0]) > self._limits.header_bytes:
+                self.abort()
+            else:
+                self.flow.resume_reading()
 
     def _too_late(self) -> None:
         self._refuse(408, f"the headers did not come within {self._limits.header:g} s")
