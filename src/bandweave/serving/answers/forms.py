@@ -63,6 +63,7 @@ class TaggedForm:
     call_close: str = ""
     space: str = "\n"  # between all of them, as the model writes it
     padded: bool = False  # a value stands on lines of its own
+    typed: bool = False  # behind a key stands whether its value is a text: true or false, and ">
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,31 @@ _DEEPSEEK = {
     "call_open": "<｜tool▁call▁begin｜>",
     "call_close": "<｜tool▁call▁end｜>",
 }
+
+_TAGS = {
+    "call_open": "<function=",
+    "name_close": ">",
+    "key_open": "<parameter=",
+    "key_close": ">",
+    "value_close": "</parameter>",
+    "call_close": "</function>",
+}
+
+
+def _dsml(around: str) -> TaggedForm:
+    """DeepSeek's later form, with what stands around all calls."""
+    return TaggedForm(
+        open=f"<｜DSML｜{around}>",
+        close=f"</｜DSML｜{around}>",
+        call_open='<｜DSML｜invoke name="',
+        name_close='">',
+        key_open='<｜DSML｜parameter name="',
+        key_close='" string="',
+        typed=True,
+        value_close="</｜DSML｜parameter>",
+        call_close="</｜DSML｜invoke>",
+    )
+
 
 FORMS: Mapping[ToolForm, Form] = MappingProxyType(
     {
@@ -123,17 +149,15 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             numbered=True,
             args_open="<|tool_call_argument_begin|>",
         ),
-        "qwen_xml": TaggedForm(
-            open="<tool_call>",
-            close="</tool_call>",
-            call_open="<function=",
-            name_close=">",
-            key_open="<parameter=",
-            key_close=">",
-            value_close="</parameter>",
-            call_close="</function>",
-            padded=True,
-        ),
+        "qwen_xml": TaggedForm(open="<tool_call>", close="</tool_call>", padded=True, **_TAGS),
+        "seed": TaggedForm(open="<seed:tool_call>", close="</seed:tool_call>", **_TAGS),
+        "deepseek_v32": _dsml("function_calls"),
+        "deepseek_v4": _dsml("tool_calls"),
+        "apriel": JsonForm(open="<tool_calls>", close="</tool_calls>", listed=True),
+        "minimax_m1": JsonForm(open="<tool_calls>", close="</tool_calls>", space="\n"),
+        "nemotron": JsonForm(open="<TOOLCALL>", close="</TOOLCALL>", listed=True),
+        "gigachat": JsonForm(open="<|function_call|>"),
+        "functionary": HeadedForm(call_open="<function=", args_open=">", call_close="</function>"),
         "minimax": TaggedForm(
             open="<minimax:tool_call>",
             close="</minimax:tool_call>",
