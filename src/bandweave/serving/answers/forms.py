@@ -81,21 +81,20 @@ class ChannelForm:
 
 Form = JsonForm | HeadedForm | TaggedForm | ChannelForm
 
-_DEEPSEEK = {
-    "open": "<｜tool▁calls▁begin｜>",
-    "close": "<｜tool▁calls▁end｜>",
-    "call_open": "<｜tool▁call▁begin｜>",
-    "call_close": "<｜tool▁call▁end｜>",
-}
 
-_TAGS = {
-    "call_open": "<function=",
-    "name_close": ">",
-    "key_open": "<parameter=",
-    "key_close": ">",
-    "value_close": "</parameter>",
-    "call_close": "</function>",
-}
+def _functions(open: str, close: str, *, padded: bool = False) -> TaggedForm:
+    """Qwen3-Coder's tags, which others took over."""
+    return TaggedForm(
+        open=open,
+        close=close,
+        call_open="<function=",
+        name_close=">",
+        key_open="<parameter=",
+        key_close=">",
+        value_close="</parameter>",
+        call_close="</function>",
+        padded=padded,
+    )
 
 
 def _dsml(around: str) -> TaggedForm:
@@ -131,14 +130,23 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             call_open="[TOOL_CALLS]", args_open="[ARGS]", behind_name="[CALL_ID]", optional=True
         ),
         "deepseek": HeadedForm(
-            **_DEEPSEEK,
+            open="<｜tool▁calls▁begin｜>",
+            close="<｜tool▁calls▁end｜>",
+            call_open="<｜tool▁call▁begin｜>",
+            call_close="<｜tool▁call▁end｜>",
             before_name="function<｜tool▁sep｜>",
             behind_name="\n",
             args_open="```json\n",
             args_close="\n```",
             between="\n",
         ),
-        "deepseek_v31": HeadedForm(**_DEEPSEEK, args_open="<｜tool▁sep｜>"),
+        "deepseek_v31": HeadedForm(
+            open="<｜tool▁calls▁begin｜>",
+            close="<｜tool▁calls▁end｜>",
+            call_open="<｜tool▁call▁begin｜>",
+            call_close="<｜tool▁call▁end｜>",
+            args_open="<｜tool▁sep｜>",
+        ),
         "kimi": HeadedForm(
             open="<|tool_calls_section_begin|>",
             close="<|tool_calls_section_end|>",
@@ -149,8 +157,8 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             numbered=True,
             args_open="<|tool_call_argument_begin|>",
         ),
-        "qwen_xml": TaggedForm(open="<tool_call>", close="</tool_call>", padded=True, **_TAGS),
-        "seed": TaggedForm(open="<seed:tool_call>", close="</seed:tool_call>", **_TAGS),
+        "qwen_xml": _functions("<tool_call>", "</tool_call>", padded=True),
+        "seed": _functions("<seed:tool_call>", "</seed:tool_call>"),
         "deepseek_v32": _dsml("function_calls"),
         "deepseek_v4": _dsml("tool_calls"),
         "apriel": JsonForm(open="<tool_calls>", close="</tool_calls>", listed=True),

@@ -81,13 +81,9 @@ def find_syntax(template: ChatTemplate | None) -> Syntax:
     if template is None:
         return PLAIN
     source = template.source
-    tools: ToolForm = ""
-    if knowledge_of(template).tools:
-        tools = next(
-            (form for form, signs in _SIGNS if all(sign in source for sign in signs)), "hermes"
-        )
-    elif all(sign in source for sign in _SIGNS[0][1]):
-        tools = "harmony"
+    fits = (form for form, signs in _SIGNS if all(sign in source for sign in signs))
+    form: ToolForm = next(fits, "hermes")
+    tools: ToolForm = form if form == "harmony" or knowledge_of(template).tools else ""
     if tools == "harmony":
         return Syntax(tools=tools)
     think_open, think_close = next(
