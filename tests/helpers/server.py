@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import socket
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,7 +18,9 @@ from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.served import Served
 from bandweave.serving.http.app import make_app
+from bandweave.serving.http.limits import Limits
 from bandweave.serving.http.server import Server
+from bandweave.serving.status.service import Service
 from bandweave.serving.texts import open_template, open_tokenizer
 from bandweave.text.tokenizer import Tokenizer
 from tests.helpers.scripted_engine import Script, ScriptedEngine
@@ -55,20 +55,21 @@ def served_by(
 class ServerThread:
     """A server in a thread of this process. ``engine``: the scripted one."""
 
-    def __init__(self, served: Served, **options: Any) -> None:
+    def __init__(
+        self, served: Served | Service, limits: Limits | None = None, **options: Any
+    ) -> None:
         """``options``: of ``make_app``."""
         self.served = served
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._server = Server(make_app(served, **options))
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        self._thread = threading.Thread(
-            target=self._server.serve_on, args=(self._socket,), daemon=True
-        )
+        self.app = make_app(served, limits=limits, **options)
+        self.server = Server(self.app, limits)
 
     @property
     def engine(self) -> ScriptedEngine:
-        engine = self.served.answering.engine
+        served = self.served if isinstance(self.served, Served) else self.served.served
+        assert served is not None
+        engine = served.answering.engine
         assert isinstance(engine, ScriptedEngine)
         return engine
 
@@ -99,15 +100,9 @@ class ServerThread:
             return answer.status, found, answer.read()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        deadline = time.monotonic() + 10
-        while not self._server.started and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert self._server.started
+        self.server.start(self._socket)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
+        self.server.stop()
         self._socket.close()
-        assert not self._thread.is_alive()

@@ -44,6 +44,7 @@ def command(
         from bandweave.serving.http.server import Server
         from bandweave.serving.served_session import serve_session
         from bandweave.serving.session import open_session
+        from bandweave.serving.status.machines import machines_of
 
     with (
         bind(parse_address(listen, listening=True)) as sock,
@@ -56,4 +57,6 @@ def command(
             admission=Admission(),
         )
         output.say(f"serving {served.name} at http://{format_address(sock.getsockname()[:2])}")
-        Server(make_app(served)).serve_on(sock)
+        app = make_app(served)
+        app.state.status.show(machines_of(session))
+        Server(app).serve_on(sock)

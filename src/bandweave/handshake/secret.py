@@ -69,7 +69,7 @@ def read_secret(path: str | Path, on_remark: Callable[[str], None] = lambda rema
     it or a text that is too short or implausibly long.
     """
     try:
-        content, mode = _read(path)
+        content, mode = read_private(path, MAX_SECRET_BYTES)
     except OSError as error:
         raise ValueError(f"the token file {path} cannot be read: {error.strerror}") from error
     if stat.S_ISREG(mode) and mode & 0o077:
@@ -94,18 +94,18 @@ def read_secret(path: str | Path, on_remark: Callable[[str], None] = lambda rema
 _REMEDY = "`bandweave worker --make-token FILE` writes a good one"
 
 
-def _read(path: str | Path) -> tuple[bytes, int]:
-    """At most one byte more than a secret may have, and the file's mode. Where the file is a pipe,
-    its writer has half a minute."""
+def read_private(path: str | Path, most: int) -> tuple[bytes, int]:
+    """At most one byte more than ``most`` of a file with secrets, and its mode. Where the file is a
+    pipe, its writer has half a minute. ``OSError`` where it cannot be read."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         mode = os.fstat(descriptor).st_mode
         content, deadline = b"", time.monotonic() + _PIPE_SECONDS
         ready = select.poll()
         ready.register(descriptor, select.POLLIN)
-        while len(content) <= MAX_SECRET_BYTES:
+        while len(content) <= most:
             try:
-                piece = os.read(descriptor, MAX_SECRET_BYTES + 1 - len(content))
+                piece = os.read(descriptor, most + 1 - len(content))
             except BlockingIOError:
                 if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     raise TimeoutError(errno.ETIMEDOUT, "nobody writes to this pipe") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
 
 from bandweave.nodes.waiting import take
@@ -20,6 +20,8 @@ from bandweave.serving.answers.hearing import Hearing
 from bandweave.serving.answers.token_engine import TokenEngine
 from bandweave.text.tokenizer import Tokenizer
 
+OnBegun = Callable[[bool], None]
+
 
 class Answering:
     """Both ways to listen raise the ``StepError`` of an engine that fails, and the ``ValueError``
@@ -29,9 +31,10 @@ class Answering:
         self.engine, self.tokenizer = engine, tokenizer
         self.grammars = GrammarKeeper(engine, tokenizer)
 
-    def start(self, ask: Ask) -> AnswerStream:
-        """Asks, for a task of the running event loop."""
-        return AnswerStream(self.engine, self.tokenizer, ask)
+    def start(self, ask: Ask, on_begun: OnBegun = lambda heard: None) -> AnswerStream:
+        """Asks, for a task of the running event loop. ``on_begun`` is called in it, once: when the
+        engine has come to this ask (True), or nobody wants it any more (False)."""
+        return AnswerStream(self.engine, self.tokenizer, ask, on_begun)
 
     def listen(self, ask: Ask) -> Iterator[Event]:
         """Asks, for a thread, and gives the events as they come. Whoever closes the iterator has
@@ -49,8 +52,15 @@ class AnswerStream:
     """The events of one ask, for one task: iterate over them, up to the last ``End``. An async
     context manager: whoever leaves it has cancelled what is under way."""
 
-    def __init__(self, engine: TokenEngine, tokenizer: Tokenizer, ask: Ask) -> None:
+    def __init__(
+        self,
+        engine: TokenEngine,
+        tokenizer: Tokenizer,
+        ask: Ask,
+        on_begun: OnBegun = lambda heard: None,
+    ) -> None:
         self.ask = ask
+        self._on_begun, self._begun, self._closed = on_begun, False, False
         self._loop = asyncio.get_running_loop()
         self._heard: deque[call.Event] = deque()  # at most a few for each token of the context
         self._news = asyncio.Event()
@@ -60,17 +70,42 @@ class AnswerStream:
         """Ends all answers; the iteration ends soon after."""
         self._hearing.cancel()
 
+    def fail(self, error: Exception) -> None:
+        """Ends all answers; the iteration raises the error at once, whatever it has not taken."""
+        if not self._closed and self._hearing.open:
+            self._heard.clear()
+            self._arrive(call.Failed(error))
+            self.close()
+
+    def close(self) -> None:
+        """Cancels what is under way; nobody iterates any more. May be called more than once."""
+        if not self._closed:
+            self._closed = True
+            self._begin(False)
+            self._hearing.cancel()
+
     def _deliver(self, event: call.Event) -> None:
         """From any thread. ``RuntimeError`` once the loop is closed."""
+        self._loop.call_soon_threadsafe(self._arrive, event)
+
+    def _arrive(self, event: call.Event) -> None:
+        if self._closed:
+            return
+        if not isinstance(event, call.Reading):
+            self._begin(True)
         self._heard.append(event)
-        self._loop.call_soon_threadsafe(self._news.set)
+        self._news.set()
+
+    def _begin(self, heard: bool) -> None:
+        if not self._begun:
+            self._begun = True
+            self._on_begun(heard)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self._hearing.open:
             while not self._heard:
                 self._news.clear()
-                if not self._heard:
-                    await self._news.wait()
+                await self._news.wait()
             for event in self._hearing.events(self._heard.popleft()):
                 yield event
 
@@ -78,4 +113,4 @@ class AnswerStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._hearing.cancel()
+        self.close()

@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds of size, depth and time, and found to be JSON."""
+"""Contents of requests: read within bounds of size, depth and time, and found to be JSON."""
 
 from __future__ import annotations
 
@@ -8,37 +8,67 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from bandweave.serving.errors import ApiError, bad
+from bandweave.serving.errors import ApiError, bad, unavailable
 from bandweave.serving.fields import Fields
+from bandweave.serving.http.limits import Limits
 
-MOST_BYTES = 32 << 20
+LEAST_BYTES, MOST_BYTES = 4 << 20, 32 << 20
+_BYTES_OF_TOKEN = 64  # JSON for a token of the context, with room for what is not in the prompt
 _MOST_DEPTH = 64
-_SECONDS = 60.0
+_MOST_VALUES = 2_000_000
+_QUICK_BYTES = 64 << 10  # which the event loop reads itself
 
 
-async def read_fields(request: Request, *, most: int = MOST_BYTES) -> Fields:
-    """The JSON object of a request's body. ``ApiError`` for anything else."""
+class Contents:
+    """How many bytes of contents are held at the moment, of all requests. For one event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.held = 0
+
+
+async def read_fields(request: Request, *, context: int = 0) -> Fields:
+    """The JSON object of a request's content. ``context``: tokens that the model may read, for
+    which there is room. ``ApiError`` for anything else."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if kind.lower() != "application/json":
         raise ApiError(415, f"the body is {kind[:80]!r}; send application/json")
+    most = min(MOST_BYTES, max(LEAST_BYTES, context * _BYTES_OF_TOKEN))
     length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length) > most:
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
         raise _too_large(most)
+    contents: Contents = request.app.state.contents
     content = bytearray()
     try:
-        async with asyncio.timeout(_SECONDS):
+        await _receive(request, content, most, contents)
+        if len(content) <= _QUICK_BYTES:
+            return Fields(_parse(content))
+        return Fields(await asyncio.to_thread(_parse, content))
+    finally:
+        contents.held -= len(content)
+
+
+async def _receive(request: Request, content: bytearray, most: int, contents: Contents) -> None:
+    limits = contents.limits
+    try:
+        async with asyncio.timeout(limits.body):
             async for piece in request.stream():
-                content += piece
-                if len(content) > most:
+                if len(content) + len(piece) > most:
                     raise _too_large(most)
+                if contents.held + len(piece) > limits.content_bytes:
+                    raise unavailable("the server has too many requests to read at once", 1.0)
+                content += piece
+                contents.held += len(piece)
     except TimeoutError as error:
-        raise ApiError(408, f"the body did not come within {_SECONDS:g} s") from error
+        raise ApiError(408, f"the body did not come within {limits.body:g} s") from error
     except ClientDisconnect as error:
         raise ApiError(400, "the client has gone") from error
-    return Fields(_parse(bytes(content)))
 
 
-def _parse(content: bytes) -> Any:
+def _parse(content: bytearray) -> Any:
+    # Before anything is built of them: a value takes twenty times the memory of its bytes.
+    if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise bad(f"the body has more than {_MOST_VALUES} values")
     try:
         value = json.loads(content, parse_constant=_refuse_constant)
     except RecursionError as error:

@@ -2,99 +2,169 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from bandweave.executors.executor import StepError
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.events import End, Event
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import ApiError, bad, failed, unavailable
+from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
-from bandweave.serving.http.stream import ClientGone
-
-_LOG = logging.getLogger("bandweave.serving")
+from bandweave.serving.http.counted import CountedStream
+from bandweave.serving.http.failures import api_error
+from bandweave.serving.http.stream import ClientGone, EventStream
+from bandweave.serving.status.protocols import protocol_of
+from bandweave.serving.status.status import Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Of one request: the model, and who asks."""
+    """Of one request: the model, who asks and how, and who keeps account of it."""
 
     served: Served
     key: str
     weight: float
+    protocol: str
+    status: Status
+    streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
-        return await read_fields(request)
+        return await read_fields(request, context=self.served.context)
 
 
 Handle = Callable[[Context, Request], Awaitable[Response]]
 ShapeError = Callable[[ApiError], Response]
 
 
-def handler(handle: Handle, shape: ShapeError) -> Callable[[Request], Awaitable[Response]]:
-    """A route's endpoint: errors get the protocol's shape."""
-
-    async def endpoint(request: Request) -> Response:
-        context = Context(
-            served=request.app.state.served,
-            key=request.scope.get("bandweave.key", ""),
-            weight=request.scope.get("bandweave.weight", 1.0),
-        )
-        try:
-            return await handle(context, request)
-        except ApiError as error:
-            return shape(error)
-        except ClientGone:
-            return Response(status_code=499)  # nobody reads it
-        except StepError as error:
-            return shape(unavailable(f"the engine has failed: {error}", 5.0))
-        except ValueError as error:
-            return shape(bad(str(error)))
-        except Exception:
-            _LOG.exception("a request failed")
-            return shape(failed("the server met an error of its own; its log says more"))
-
-    return endpoint
-
-
-def answer_stream(context: Context, ask: Ask) -> Admitted:
-    """Asks, if not too many wait. ``ApiError`` 429 where they do."""
-    admission = context.served.admission
+def answer_stream(context: Context, ask: Ask) -> AnswerStream:
+    """Asks, if not too many wait. ``ApiError`` 429 where they do. Whatever has not ended with the
+    response to the request is cancelled then."""
+    admission, registry = context.served.admission, context.status.registry
     place = object()
-    admission.enter(place, len(ask.tokens))
     try:
-        stream = context.served.answering.start(ask)
-    except BaseException:
-        admission.leave(place)
+        admission.enter(place, len(ask.tokens))
+    except ApiError:
+        registry.refuse(context.protocol)
         raise
-    return Admitted(stream, lambda: admission.leave(place))
+    try:
+        stream = context.served.answering.start(ask, lambda heard: admission.leave(place, heard))
+    except BaseException:
+        admission.leave(place, served=False)
+        raise
+    context.status.wake()
+    live = registry.begin(ask, protocol=context.protocol, key=context.key)
+    counted = CountedStream(stream, live)
+    context.streams.append(counted)
+    return counted
 
 
-class Admitted(AnswerStream):
-    """An answer stream that waits no more once it has a token, or has ended."""
+def handler(handle: Handle, shape: ShapeError) -> Endpoint:
+    """A route's endpoint: errors get the protocol's shape."""
+    return Endpoint(handle, shape)
 
-    def __init__(self, stream: AnswerStream, leave: Callable[[], None]) -> None:
-        self.ask, self._stream, self._leave = stream.ask, stream, leave
 
-    def cancel(self) -> None:
-        self._stream.cancel()
+class Endpoint:
+    """An ASGI app for one route."""
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    def __init__(self, handle: Handle, shape: ShapeError) -> None:
+        self._handle, self._shape = handle, shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        exchanges: Exchanges = request.app.state.exchanges
+        with exchanges.one() as exchange:
+            try:
+                response = await self._response(request, exchange)
+                if response is not None:
+                    exchange.sending = True
+                    await response(scope, receive, send)
+            finally:
+                exchange.close()
+
+    async def _response(self, request: Request, exchange: Exchange) -> Response | None:
+        """None where nobody waits for it."""
         try:
-            async for event in self._stream:
-                if not isinstance(event, End) and getattr(event, "choice", None) is not None:
-                    self._leave()
-                yield event
-        finally:
-            self._leave()
+            context = Context(
+                served=request.app.state.service.take(),
+                key=request.scope.get("bandweave.key", ""),
+                weight=request.scope.get("bandweave.weight", 1.0),
+                protocol=protocol_of(request.url.path),
+                status=request.app.state.status,
+                streams=exchange.streams,
+            )
+            response = await self._handle(context, request)
+            if isinstance(response, EventStream):
+                exchange.response = response
+                try:
+                    await response.begin(request.receive)
+                except BaseException:
+                    await response.close()
+                    raise
+            return response
+        except ClientGone:
+            return None
+        except asyncio.CancelledError:
+            if not exchange.ended:
+                raise
+            return self._shape(unavailable("the server is stopping", 5.0))
+        except Exception as error:
+            return self._shape(api_error(error))
 
-    async def __aexit__(self, *error: object) -> None:
-        self._leave()
-        await self._stream.__aexit__(*error)
+
+class Exchange:
+    """One request and its response. ``streams``: what the engine was asked for it."""
+
+    def __init__(self) -> None:
+        self.streams: list[AnswerStream] = []
+        self.response: EventStream | None = None
+        self.ended = self.sending = False
+        self._task = asyncio.current_task()
+
+    def end(self, error: ApiError) -> None:
+        """Brings it to its end soon: its answers fail with the error."""
+        self.ended = True
+        for stream in self.streams:
+            stream.fail(error)
+        if self.streams:
+            return
+        if self.response is not None:
+            self.response.end()
+        elif self._task is not None and not self.sending:
+            self._task.cancel()
+
+    def close(self) -> None:
+        """Cancels what has not ended."""
+        for stream in self.streams:
+            stream.close()
+
+
+class Exchanges:
+    """All that are under way on a server. For its event loop."""
+
+    def __init__(self) -> None:
+        self._open: set[Exchange] = set()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Exchange]:
+        exchange = Exchange()
+        self._open.add(exchange)
+        try:
+            yield exchange
+        finally:
+            self._open.discard(exchange)
+
+    @property
+    def answering(self) -> bool:
+        """Whether answers are under way, or what may become some."""
+        return any(one.streams or one.response is None for one in self._open)
+
+    def end(self, error: ApiError) -> None:
+        for one in list(self._open):
+            one.end(error)

@@ -21,7 +21,7 @@ from bandweave.serving.answers.events import (
     TokenInfo,
 )
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import bad, unknown_model
+from bandweave.serving.errors import bad, failed, unavailable, unknown_model
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
 from bandweave.serving.openai.logprobs import chat_logprobs
@@ -125,6 +125,8 @@ class ChatAnswer:
                 if not isinstance(event, Read):
                     parts[event.choice].add(event)
         ends = [one.end for one in parts if one.end is not None]
+        for end in ends:
+            check_ended_well(end)
         return {
             **self._frame("chat.completion"),
             "choices": [self._choice(index, one) for index, one in enumerate(parts)],
@@ -157,8 +159,8 @@ class ChatAnswer:
         }
 
     def _reason(self, end: End) -> str:
-        reason = finish_reason(end)
-        return "function_call" if self._request.older and reason == "tool_calls" else reason
+        older = self._request.older and end.reason == "tool_calls"
+        return "function_call" if older else end.reason
 
     # --- in pieces ---
 
@@ -187,9 +189,7 @@ class ChatAnswer:
                     piece = chunk(event.choice, {"role": "assistant", "content": None})
                 if isinstance(event, End):
                     ends.append(event)
-                    if event.reason == "error":
-                        yield piece + sse(_stream_error(event.error))
-                        return
+                    check_ended_well(event)
                     piece += chunk(event.choice, {}, self._reason(event))
                 elif delta := delta_of(event, older=self._request.older):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
@@ -253,15 +253,14 @@ def tokens_of(event: Event) -> tuple[TokenInfo, ...]:
     return event.tokens if isinstance(event, Text) else ()
 
 
-def finish_reason(end: End) -> str:
-    """The closed list of OpenAI's has no word for an answer that was cancelled."""
-    return "stop" if end.reason in ("cancelled", "error") else end.reason
+def check_ended_well(end: End) -> None:
+    """``ApiError`` for an answer that did not: the closed list of reasons has no word for it."""
+    if end.reason == "error":
+        raise failed(end.error or "the model's numbers are not finite")
+    if end.reason == "cancelled":
+        raise unavailable("the answer was cancelled", 1.0)
 
 
 def sse(value: dict[str, Any]) -> bytes:
     """One event."""
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
-
-
-def _stream_error(message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": "server_error", "param": None, "code": None}}

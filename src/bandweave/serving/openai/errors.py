@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -21,8 +22,14 @@ def error_object(error: ApiError) -> dict[str, Any]:
     }
 
 
+def stream_error(error: ApiError) -> bytes:
+    """The event that ends a stream."""
+    return b"data: " + json.dumps(error_object(error), ensure_ascii=False).encode() + b"\n\n"
+
+
 def error_response(error: ApiError) -> Response:
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+        headers["Retry-After-Ms"] = str(math.ceil(1000 * error.retry_after))  # as their library has
     return JSONResponse(error_object(error), error.status, headers)

@@ -9,8 +9,9 @@ from starlette.routing import Route
 from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
+from bandweave.serving.openai import responses_routes
 from bandweave.serving.openai.chat import ChatAnswer, read_chat
-from bandweave.serving.openai.errors import error_response
+from bandweave.serving.openai.errors import error_response, stream_error
 
 
 async def chat(context: Context, request: Request) -> Response:
@@ -19,7 +20,7 @@ async def chat(context: Context, request: Request) -> Response:
     answer = ChatAnswer(asked, context.served)
     stream = answer_stream(context, asked.ask)
     if asked.streams:
-        return EventStream(answer.pieces(stream))
+        return EventStream(answer.pieces(stream), on_error=stream_error)
     return JSONResponse(await while_there(request.receive, answer.whole(stream)))
 
 
@@ -47,6 +48,7 @@ def _model(context: Context) -> dict[str, object]:
 
 def routes() -> list[Route]:
     return [
+        *responses_routes.routes(),
         Route("/v1/chat/completions", handler(chat, error_response), methods=["POST"]),
         Route("/v1/models", handler(models, error_response), methods=["GET"]),
         Route("/v1/models/{name:path}", handler(model, error_response), methods=["GET"]),

@@ -1,0 +1,1 @@
+"""Status: what the server does at the moment, and how it fares. Knows no HTTP."""
