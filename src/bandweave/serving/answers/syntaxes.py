@@ -81,11 +81,10 @@ def find_syntax(template: ChatTemplate | None) -> Syntax:
     if template is None:
         return PLAIN
     source = template.source
-    fits = (form for form, signs in _SIGNS if all(sign in source for sign in signs))
-    form: ToolForm = next(fits, "hermes")
-    tools: ToolForm = form if form == "harmony" or knowledge_of(template).tools else ""
-    if tools == "harmony":
-        return Syntax(tools=tools)
+    form = _form(source)
+    if form == "harmony":
+        return Syntax(tools=form)
+    tools: ToolForm = form if knowledge_of(template).tools else ""
     think_open, think_close = next(
         (pair for pair in _THOUGHTS if pair[0] in source and pair[1] in source), ("", "")
     )
@@ -93,3 +92,10 @@ def find_syntax(template: ChatTemplate | None) -> Syntax:
     if not think_open and "</think>" in source:
         think_open, think_close = "<think>", "</think>"
     return Syntax(think_open=think_open, think_close=think_close, tools=tools)
+
+
+def _form(source: str) -> ToolForm:
+    for form, signs in _SIGNS:
+        if all(sign in source for sign in signs):
+            return form
+    return "hermes"
