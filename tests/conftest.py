@@ -44,8 +44,8 @@ _PARALLEL = frozenset(
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "cli_errors", "damaged_links", "exchange_failures", "handshake",
-     "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "progress",
-     "reception", "rejoin", "rendezvous", "shared_memory", "sharing", "standard_streams",
+     "host_resources", "hosts", "launcher", "loading_nodes", "mesh", "outages", "page", "progress",
+     "reception", "rejoin", "rendezvous", "shared_memory", "sharing", "standard_streams", "status",
      "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
