@@ -45,9 +45,9 @@ def unknown_model(name: str, known: str) -> ApiError:
 def too_long(tokens: int, context: int) -> ApiError:
     """The words are those by which clients know this error."""
     return bad(
-        f"This model's maximum context length is {context} tokens, but the prompt has {tokens} "
-        "tokens, which exceeds the available context size; shorten the prompt, or start the "
-        "server with a larger --context",
+        f"The prompt is too long: {tokens} tokens > {context} maximum. This model's maximum "
+        f"context length is {context} tokens, and the prompt exceeds the available context size; "
+        "shorten it, or start the server with a larger --context",
         "messages",
         "context_length_exceeded",
     )

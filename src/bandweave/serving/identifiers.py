@@ -5,6 +5,6 @@ from __future__ import annotations
 import secrets
 
 
-def new_id(kind: str) -> str:
-    """Such as ``chatcmpl-`` and 24 hexadecimal digits."""
-    return f"{kind}-{secrets.token_hex(12)}"
+def new_id(kind: str, mark: str = "-") -> str:
+    """Such as ``chatcmpl-`` and 24 hexadecimal digits. ``mark`` stands between them."""
+    return f"{kind}{mark}{secrets.token_hex(12)}"

@@ -26,6 +26,17 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class About:
+    """What a model is, for clients that show it: its family's name, its parameters, the bytes of
+    its files and the format of its weights here. Empty or 0 where it is not known."""
+
+    family: str = ""
+    parameters: int = 0
+    file_bytes: int = 0
+    weight_format: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Served:
     """``name``: the model's, as clients give it; with ``any_name`` they may give any. ``syntax``:
     how it writes thoughts and calls. ``fingerprint`` names what decides its answers: bandweave's
@@ -39,10 +50,15 @@ class Served:
     vocab_size: int
     syntax: Syntax = PLAIN
     defaults: Defaults = Defaults()
+    about: About = About()
     fingerprint: str = ""
     any_name: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     clock: Callable[[], float] = time.time
+
+    @property
+    def can_think(self) -> bool:
+        return bool(self.syntax.think_open) or self.syntax.tools == "harmony"
 
     @property
     def context(self) -> int:

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bandweave.serving.answers.served import Served
+from bandweave.serving.anthropic import routes as anthropic
+from bandweave.serving.anthropic.errors import error_response as anthropics_error
 from bandweave.serving.errors import ApiError
 from bandweave.serving.http import health
 from bandweave.serving.http.body import Contents
@@ -17,6 +19,8 @@ from bandweave.serving.http.handler import Exchanges, ShapeError
 from bandweave.serving.http.keys import Keys
 from bandweave.serving.http.limits import Limits
 from bandweave.serving.http.origins import Origins
+from bandweave.serving.ollama import routes as ollama
+from bandweave.serving.ollama.errors import error_response as ollamas_error
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
 from bandweave.serving.page import routes as page_routes
@@ -25,7 +29,10 @@ from bandweave.serving.status.service import Service
 from bandweave.serving.status.status import Status
 
 # Paths below which errors have a shape of their own; all others have OpenAI's.
-_SHAPES: tuple[tuple[str, ShapeError], ...] = ()
+_SHAPES: tuple[tuple[str, ShapeError], ...] = (
+    ("/v1/messages", anthropics_error),
+    ("/api/", ollamas_error),
+)
 # No key is needed for these; the page asks for one before it shows anything.
 _FREE = ("/health", "/v1/health", *page_routes.paths())
 
@@ -43,6 +50,8 @@ def make_app(
     )
     app = Starlette(
         routes=[
+            *anthropic.routes(),
+            *ollama.routes(),
             *openai.routes(),
             *health.routes(),
             *status_routes.routes(),

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
+from bandweave.serving.openai import responses_routes
 from bandweave.serving.openai.chat import ChatAnswer, read_chat
 from bandweave.serving.openai.errors import error_response, stream_error
 
@@ -47,6 +48,7 @@ def _model(context: Context) -> dict[str, object]:
 
 def routes() -> list[Route]:
     return [
+        *responses_routes.routes(),
         Route("/v1/chat/completions", handler(chat, error_response), methods=["POST"]),
         Route("/v1/models", handler(models, error_response), methods=["GET"]),
         Route("/v1/models/{name:path}", handler(model, error_response), methods=["GET"]),

@@ -1,0 +1,69 @@
+"""Anthropic's tools, and which of them the model may or must call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bandweave.serving.errors import bad, unsupported
+from bandweave.serving.fields import Fields
+
+_MOST_TOOLS = 1024
+_CHOICES: dict[str, Literal["none", "auto", "required"]] = {
+    "none": "none",
+    "auto": "auto",
+    "any": "required",
+    "tool": "required",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """As ``Conversation`` has them."""
+
+    tools: list[dict[str, Any]]
+    choice: Literal["none", "auto", "required"] = "auto"
+    named: str = ""
+    parallel: bool = True
+
+
+def read_tools(fields: Fields) -> Tools:
+    """``ApiError`` for tools that are Anthropic's own: nobody here knows what they do."""
+    tools = [_tool(one) for one in fields.objects("tools", most=_MOST_TOOLS)]
+    given = fields.object("tool_choice")
+    if given is None:
+        return Tools(tools=tools)
+    kind = given.one_of("type", tuple(_CHOICES))
+    names = [tool["function"]["name"] for tool in tools]
+    named = given.text("name") if kind == "tool" else ""
+    if named and named not in names:
+        raise bad(f"tool_choice names {named[:80]!r}, but no tool has that name", "tool_choice")
+    if kind in ("any", "tool") and not names:
+        raise bad("tool_choice wants a tool to be called; give tools", "tool_choice")
+    return Tools(
+        tools=tools,
+        choice=_CHOICES[kind],
+        named=named,
+        parallel=not given.flag("disable_parallel_tool_use"),
+    )
+
+
+def _tool(fields: Fields) -> dict[str, Any]:
+    kind = fields.text("type", "custom")
+    if kind != "custom":
+        raise unsupported(
+            fields.name("type"),
+            f"a {kind[:60]!r} is Anthropic's; give tools that have an input_schema",
+        )
+    fields.refuse("defer_loading", False, why="the model sees all tools from the start")
+    schema = fields.object("input_schema")
+    if schema is None:
+        raise bad(f"{fields.name('input_schema')} is missing", fields.name("input_schema"))
+    function: dict[str, Any] = {
+        "name": fields.text("name"),
+        "description": fields.text("description", ""),
+        "parameters": dict(schema.values),
+    }
+    if fields.flag("strict"):
+        function["strict"] = True
+    return {"type": "function", "function": function}
