@@ -236,7 +236,7 @@ def _serving(**options: Any) -> Iterator[ServerThread]:
         Sampler(served.answering.engine, seconds=0.02) as sampler,
         ServerThread(Service(served, sampler), **options) as server,
     ):
-        server.app.state.status.show(pretend_machines())
+        server.app.state.status.show(pretend_machines)
         yield server
 
 
