@@ -194,8 +194,7 @@ def test_requests_are_shown_with_how_far_they_are(page: Page, server: ServerThre
         assert f"64 of {whole:,} tokens read" in page.text("[data-phase=reading]")
         page.until("document.querySelector('[data-phase=writing] .speeds b').innerText > '10'")
         assert "of 4,096 tokens" in page.text("[data-phase=writing]")
-        assert "prompt tokens to read" in page.text('[data-figure="Waiting"]')
-    assert server.engine.cancelled >= 2 or server.engine.running == 0
+        assert "tokens to read" in page.text('[data-figure="Waiting"]')
 
 
 def test_a_models_text_is_shown_and_does_nothing(page: Page, server: ServerThread) -> None:
@@ -370,8 +369,8 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, tmp_path: Path
 def test_an_engine_without_a_model_yet_is_shown_so(browser: Browser) -> None:
     with ServerThread(Service()) as server:
         page = browser.page(f"{server.url}/")
-        page.until("document.querySelector('.notice')?.innerText.includes('the model is loading')")
-        assert page.text("header .link") == "Not ready"
+        page.until("document.querySelector('.notice')?.innerText === 'The model is loading.'")
+        assert page.text("header .link") == "Loading"
         assert page.evaluate("document.querySelector('.composer button').disabled")
         assert page.complaints == []
         page.close()

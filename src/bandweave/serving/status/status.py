@@ -196,7 +196,7 @@ class Status:
                 "generated_tokens": live.generated,
                 "answers": live.choices,
                 "context_fill": _rounded(_length(live) / context),
-                "tokens_per_s": _rounded(live.rate.per_s),
+                "tokens_per_s": _rounded(live.rate.per_s) if live.rate.known else None,
             }
             for live in list(self.registry.live.values())
         ]
