@@ -48,9 +48,9 @@ _WAITING = frozenset(
     {"cache_folder", "callers", "chats", "cli_errors", "damaged_links", "exchange_failures",
      "handshake", "host_resources", "hosts", "http_chat", "http_completions", "http_health",
      "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams", "launcher",
-     "loading_nodes", "mesh", "outages", "progress", "reception", "rejoin", "rendezvous",
-     "serve_cli", "shared_memory", "sharing", "standard_streams", "tools", "topologies", "worker",
-     "workers_models"}
+     "loading_nodes", "mesh", "outages", "page", "progress", "reception", "rejoin", "rendezvous",
+     "serve_cli", "shared_memory", "sharing", "standard_streams", "status", "tools", "topologies",
+     "worker", "workers_models"}
 )  # fmt: skip
 
 
