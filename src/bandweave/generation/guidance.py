@@ -14,6 +14,7 @@ import numpy.typing as npt
 from llguidance import numpy as masks
 
 from bandweave.generation.grammar import Mask, Matcher
+from bandweave.generation.grammar_check import first_line, grammar_limits
 from bandweave.generation.sampling import NoTokenError
 
 _MOST_CHARACTERS = 1 << 20
@@ -23,10 +24,11 @@ class _Vocabulary:
     """What ``llguidance`` asks of a tokenizer."""
 
     def __init__(self, texts: Sequence[bytes], end_token: int) -> None:
-        self.tokens = [bytes(text) for text in texts]
+        # Those that are no text need names, for alike tokens are one to the library.
+        self.tokens = [bytes(text) or b"<|%d|>" % token for token, text in enumerate(texts)]
         self.eos_token_id, self.bos_token_id = end_token, None
         self.special_token_ids = [token for token, text in enumerate(texts) if not text]
-        self._longest = max(map(len, self.tokens), default=0)
+        self._longest = max(map(len, texts), default=0)
         self._by_text = {text: token for token, text in reversed(list(enumerate(texts))) if text}
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -62,7 +64,7 @@ class Guidance:
             raise ValueError(f"a grammar of {len(grammar)} characters; at most {_MOST_CHARACTERS}")
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
         if matcher.is_error():
-            raise ValueError(f"the grammar cannot be used: {_line(matcher.get_error())}")
+            raise ValueError(f"the grammar cannot be used: {first_line(matcher.get_error())}")
         return _Matcher(matcher, self._size, self._end_tokens)
 
 
@@ -80,7 +82,7 @@ class _Matcher:
             return allowed
         masks.fill_next_token_bitmask(self._matcher, self._bits, 0)
         if self._matcher.is_error():
-            raise NoTokenError(f"the grammar failed: {_line(self._matcher.get_error())}")
+            raise NoTokenError(f"the grammar failed: {first_line(self._matcher.get_error())}")
         bits: npt.NDArray[np.uint8] = np.unpackbits(self._bits.view(np.uint8), bitorder="little")
         allowed = bits[: self._size].astype(np.bool_)
         allowed[list(self._end_tokens)] = allowed[self._end_tokens[0]]
@@ -89,20 +91,3 @@ class _Matcher:
     def accept(self, token: int) -> None:
         if token not in self._end_tokens:
             self._matcher.consume_token(token)
-
-
-def grammar_limits() -> llguidance.LLParserLimits:
-    """A tenth of the library's own, which real schemas are far below."""
-    return llguidance.LLParserLimits(
-        initial_lexer_fuel=200_000,
-        step_lexer_fuel=100_000,
-        step_max_items=20_000,
-        max_lexer_states=25_000,
-        max_grammar_size=50_000,
-        precompute_large_lexemes=False,
-        verbose_errors=False,
-    )
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:300]

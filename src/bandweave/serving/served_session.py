@@ -9,6 +9,7 @@ from bandweave.models.config_shape import shape_of
 from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.served import About, Served
+from bandweave.serving.answers.syntaxes import find_syntax
 from bandweave.serving.session import Session
 
 
@@ -23,6 +24,7 @@ def serve_session(session: Session, *, name: str, any_name: bool, admission: Adm
         template=session.template,
         admission=admission,
         vocab_size=session.folder.spec.vocab_size,
+        syntax=find_syntax(session.template),
         fingerprint=f"bandweave-{hashlib.sha256(decides.encode()).hexdigest()[:12]}",
         any_name=any_name,
         about=_about(session),

@@ -6,7 +6,7 @@ answer, and no part of a stop string is ever shown. Knows no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bandweave.text.detokenizer import Detokenizer
@@ -30,12 +30,14 @@ class TextStream:
         stop: Sequence[str] = (),
         *,
         hidden: Callable[[int], str] = lambda token: "",
+        marks: Mapping[int, str] | None = None,
     ) -> None:
-        """``hidden``: the name of a token that is never shown, nothing for any other.
+        """``hidden``: the name of a token that is never shown, nothing for any other. ``marks``: a
+        character for each of those whose places are told nevertheless; stop strings do not see it.
         ``ValueError`` for an empty stop string."""
         if isinstance(stop, str):
             raise ValueError(f"stop is {stop!r}; it must be a list of strings")
-        self._detokenizer, self._hidden = detokenizer, hidden
+        self._detokenizer, self._hidden, self._marks = detokenizer, hidden, marks or {}
         texts = sorted(set(stop))
         self._in_shown = [_Matcher(text) for text in texts]
         self._in_whole = [_Matcher(text) for text in texts]
@@ -52,12 +54,20 @@ class TextStream:
         """The text to show next, possibly empty; always empty once finished."""
         if self.finished:
             return ""
+        mark = self._marks.get(token, "")
+        # Whatever is incomplete before a mark stays so: its rest does not come behind.
+        before = self._detokenizer.flush() if mark else ""
         if not self._in_whole:
-            return self._detokenizer.push(token)
+            return before + mark + self._detokenizer.push(token)
+        text = self._advance(map(_Character, before))
         name = self._hidden(token)
         last = len(name) - 1
-        text = self._advance([_Character(character, hides=True, starts=i == 0, ends=i == last)
-                              for i, character in enumerate(name)])  # fmt: skip
+        if not self.finished:
+            text += self._advance(
+                [_Character(character, hides=True, starts=i == 0, ends=i == last,
+                            mark=mark if i == last else "")
+                 for i, character in enumerate(name)]
+            )  # fmt: skip
         if not self.finished:
             text += self._advance(map(_Character, self._detokenizer.push(token)))
         return text
@@ -113,8 +123,8 @@ class TextStream:
         return max(whole, len(self._held) - self._place(shown))
 
     def _release(self, count: int) -> str:
-        """The shown characters among the first ``count`` that are held, which then are no more."""
-        text = "".join(one.text for one in self._held[:count] if not one.hides)
+        """What is told of the first ``count`` characters that are held, which then are no more."""
+        text = "".join(one.mark if one.hides else one.text for one in self._held[:count])
         del self._held[:count]
         return text
 
@@ -122,12 +132,13 @@ class TextStream:
 @dataclass(frozen=True, slots=True)
 class _Character:
     """A character of the text, or one of the name of a token that hides: whether that name starts
-    and ends with it."""
+    and ends with it, and the mark that is told in its place."""
 
     text: str
     hides: bool = False
     starts: bool = True
     ends: bool = True
+    mark: str = ""
 
 
 class _Matcher:

@@ -6,6 +6,7 @@ Knows tokens and text; knows no arrays and no models.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bandweave.text.stream import TextStream
 
 _FILE = "tokenizer.json"
 _MOST_BYTES = 128_000_000
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how vocabularies of pieces name a byte's token
 _CONTEXT_TOKENS = 8  # of a prompt, that its continuation is decoded behind
 
 
@@ -148,10 +150,18 @@ class Tokenizer:
             drops_space=self._codec.drops_space and not goes_on,
         )
 
-    def stream(self, stop: Sequence[str] = (), *, prompt: Sequence[int] = ()) -> TextStream:
+    def stream(
+        self,
+        stop: Sequence[str] = (),
+        *,
+        prompt: Sequence[int] = (),
+        marks: Mapping[int, str] | None = None,
+    ) -> TextStream:
         """The text of one answer as it grows, up to a stop string; ``prompt`` as in
-        ``detokenizer``. Stop strings may name tokens that are never text."""
-        return TextStream(self.detokenizer(prompt=prompt), stop, hidden=self._hidden_text)
+        ``detokenizer``. Stop strings may name tokens that are never text. ``marks``: characters
+        that show where some of those tokens stand."""
+        detokenizer = self.detokenizer(prompt=prompt)
+        return TextStream(detokenizer, stop, hidden=self._hidden_text, marks=marks)
 
     def _hidden_text(self, token: int) -> str:
         """How a token reads that is never text; empty for one that is text."""
@@ -165,6 +175,21 @@ class Tokenizer:
         if self._codec.is_exact:
             return self._codec.token_bytes(token)
         return self._codec.decode([token]).encode("utf-8", "replace")
+
+    def added_bytes(self, token: int) -> bytes:
+        """The bytes that a token adds to a text that others have begun, as grammars see it. None of
+        a token that is never text."""
+        if self._codec.is_exact or token in self.hidden_token_ids:
+            return self.text_bytes(token)
+        name = self.id_to_token(token)
+        if name is None:
+            return b""
+        if _BYTE.fullmatch(name):
+            return bytes([int(name[3:5], 16)])
+        # Alone or first, some vocabularies' tokens lose the space that they begin with.
+        before = self._codec.encode("a", special_tokens=False)
+        begun = self._codec.decode(before)
+        return self._codec.decode([*before, token])[len(begun) :].encode("utf-8", "replace")
 
     def _token_bytes(self, token: int, skip_special_tokens: bool) -> bytes:
         hidden = skip_special_tokens and token in self.hidden_token_ids

@@ -15,6 +15,7 @@ from bandweave.nodes.waiting import take
 from bandweave.routing import call
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import Event
+from bandweave.serving.answers.grammar_keeper import GrammarKeeper
 from bandweave.serving.answers.hearing import Hearing
 from bandweave.serving.answers.token_engine import TokenEngine
 from bandweave.text.tokenizer import Tokenizer
@@ -24,10 +25,11 @@ OnBegun = Callable[[bool], None]
 
 class Answering:
     """Both ways to listen raise the ``StepError`` of an engine that fails, and the ``ValueError``
-    of an ask that it refuses."""
+    of an ask that it refuses. ``grammars``: those that the engine can keep to."""
 
     def __init__(self, engine: TokenEngine, tokenizer: Tokenizer) -> None:
         self.engine, self.tokenizer = engine, tokenizer
+        self.grammars = GrammarKeeper(engine, tokenizer)
 
     def start(self, ask: Ask, on_begun: OnBegun = lambda heard: None) -> AnswerStream:
         """Asks, for a task of the running event loop. ``on_begun`` is called in it, once: when the

@@ -7,38 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from bandweave.serving.answers.answer import TOOL
+from bandweave.serving.answers.grammars import Form, Wanted, grammar_of, tool_parameters
+from bandweave.serving.answers.marks import Marks
+from bandweave.serving.answers.rendering import render
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import Syntax
 from bandweave.serving.errors import bad, too_long
+from bandweave.shown import shown
 from bandweave.text.files import TextError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """What an answer must look like: any ``json`` object, JSON of a ``schema``, a ``regex``, one of
-    some ``choice`` texts (``value`` is a list), or a ``lark`` grammar. ``value``: the schema (an
-    object, true or false), pattern, texts or grammar; None for ``json``."""
-
-    kind: Literal["json", "schema", "regex", "choice", "lark"]
-    value: Any = None
+__all__ = ["Conversation", "Form", "Prepared", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
     """``messages`` as chat templates know them: ``role`` (system, user, assistant, tool) and
     ``content`` (a text); an assistant's may have ``reasoning_content`` and ``tool_calls``
-    (``{"id", "type": "function", "function": {"name", "arguments"}}``, the arguments an object), a
-    tool's has ``tool_call_id`` and may have ``name``.
+    (``{"id", "type": "function", "function": {"name", "arguments"}}``, the arguments an object, or
+    the text of one), a tool's has ``tool_call_id`` and may have ``name``.
 
-    ``tools``: ``{"type": "function", "function": {"name", "description", "parameters"}}`` each.
-    ``choice``: ``"none"``, ``"auto"``, ``"required"``, or with ``named`` that tool; not
-    ``parallel``: at most one call. ``form`` of what is said. ``thinks``: whether the model shall
-    think first, None for its own way; ``effort``: how much, for templates that know it.
-    ``variables``: what else the template shall know. ``continues``: the answer goes on with the
-    last message, which is the assistant's.
+    ``tools``: ``{"type": "function", "function": {"name", "description", "parameters"}}`` each; one
+    that is ``strict`` is called by its schema alone. ``choice``: ``"none"``, ``"auto"``,
+    ``"required"``, or with ``named`` that tool; not ``parallel``: at most one call. ``form`` of
+    what is said. ``thinks``: whether the model shall think first, None for its own way; ``effort``:
+    how much, for templates that know it, ``"none"`` for not at all. ``variables``: what else the
+    template shall know. ``continues``: the answer goes on with the last message, which is the
+    assistant's. ``begins``: the prompt has the start of the answer, as the template writes it.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -51,6 +49,7 @@ class Conversation:
     effort: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
+    begins: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +59,96 @@ class Prepared:
     tokens: tuple[int, ...]
     grammar: str
     syntax: Syntax
+    goes_on: bool = False
 
 
 async def prepare(served: Served, conversation: Conversation) -> Prepared:
     """Renders and encodes in another thread. ``ApiError`` for what the model's template refuses,
     a form that cannot be kept to, and a prompt that is too long."""
-    return await asyncio.to_thread(_prepare, served, conversation)
+    tools = _tools(served, conversation)
+    tokens, syntax = await asyncio.to_thread(_encode, served, conversation, tools)
+    grammar = ""
+    wanted = _wanted(conversation, tools)
+    if wanted is not None:
+        mark = Marks.of(syntax, served.tokenizer)
+        by_form = wanted.form is not None and not wanted.must_call
+        await served.answering.grammars.check(
+            grammar_of(wanted, syntax, mark, checked=True),
+            served.vocab_size,
+            conversation.form.field if by_form and conversation.form else "tools",
+        )
+        grammar = grammar_of(wanted, syntax, mark)
+    return Prepared(tokens=tokens, grammar=grammar, syntax=syntax, goes_on=conversation.continues)
 
 
-def _prepare(served: Served, conversation: Conversation) -> Prepared:
+def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, Any]]:
+    """The tools that the model is shown. ``ApiError`` where it can have none."""
+    names = [tool["function"]["name"] for tool in conversation.tools]
+    for name in names:
+        if not TOOL.fullmatch(name):
+            raise bad(f"tools: {shown(name)} is no name of a function; it must be up to 256 "
+                      "letters, digits and _ - . : /", "tools")  # fmt: skip
+        if names.count(name) > 1:
+            raise bad(f"tools: there are two called {shown(name)}", "tools")
+    wanted = conversation.named or ("required" if conversation.choice == "required" else "")
+    if conversation.named and conversation.named not in names:
+        raise bad(f"tool_choice names {shown(conversation.named)}, which is none of the tools",
+                  "tool_choice")  # fmt: skip
+    if wanted and not names:
+        raise bad("tool_choice asks for a call, but there are no tools; give tools", "tool_choice")
+    if conversation.choice == "none" and not conversation.named:
+        return ()
+    if names and not served.syntax.tools:
+        raise bad("this model's chat template knows no tools; ask without tools, or serve a model "
+                  "that was trained to call them", "tools")  # fmt: skip
+    return conversation.tools
+
+
+def _wanted(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> Wanted | None:
+    """What a grammar must see to; None where the answer is free."""
+    must_call = bool(conversation.named) or conversation.choice == "required"
+    strict = any(tool["function"].get("strict") is True for tool in tools)
+    if not (must_call or strict or conversation.form):
+        return None
+    named = [one for one in tools if conversation.named in ("", one["function"]["name"])]
+    return Wanted(
+        form=conversation.form,
+        tools=tool_parameters(named),
+        must_call=must_call,
+        most_calls=0 if conversation.parallel else 1,
+    )
+
+
+def _encode(
+    served: Served, conversation: Conversation, tools: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[int, ...], Syntax]:
+    """The prompt, and the syntax of the answer to it."""
     if served.template is None:
         raise bad("this model has no chat template; ask for a completion of a text", "messages")
+    syntax = served.syntax
     try:
-        text = served.template.render(conversation.messages, variables=conversation.variables)
-        tokens = tuple(served.tokenizer.encode(text, special_tokens=False))
+        prompt = render(
+            served.template,
+            syntax,
+            conversation.messages,
+            tools=tools,
+            thinks=conversation.thinks,
+            effort=conversation.effort,
+            variables=conversation.variables,
+            continues=conversation.continues,
+            begins=conversation.begins,
+        )
+        tokens = tuple(served.tokenizer.encode(prompt.text, special_tokens=False))
     except TextError as error:
         raise bad(str(error), "messages") from error
     if len(tokens) >= served.context:
         raise too_long(len(tokens), served.context)
-    return Prepared(tokens=tokens, grammar="", syntax=served.syntax)
+    has_calls = bool(tools) or syntax.tools == "harmony"
+    return tokens, replace(
+        syntax,
+        thinks=prompt.thinks,
+        speaks=prompt.speaks,
+        tools=syntax.tools if has_calls else "",
+        schemas=tool_parameters(tools),
+        most_calls=0 if conversation.parallel else 1,
+    )

@@ -5,23 +5,32 @@ The literals are the models' own, from their chat templates. Knows no tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-ToolForm = Literal["", "hermes", "llama3", "mistral", "deepseek"]
+ToolForm = Literal[
+    "", "hermes", "qwen_xml", "glm", "minimax", "llama3", "mistral", "mistral_named", "deepseek",
+    "deepseek_v31", "kimi", "phi4", "granite", "cohere", "harmony",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
     """Thoughts stand between ``think_open`` and ``think_close``, empty where the model has none;
-    with ``thinks`` the prompt has opened them already. ``tools``: the form in which calls are
-    written, empty where none can be made; with ``only_calls`` the answer is nothing but calls."""
+    with ``thinks`` the prompt has opened them already, with ``speaks`` it has opened what is said,
+    and no thoughts come. ``tools``: the form in which calls are written, empty where none can be
+    made (``harmony`` is a form of the whole answer, thoughts too). ``schemas``: the parameters of
+    the tools by their names; empty where any name will do. ``most_calls`` end an answer, 0 for any
+    number."""
 
     think_open: str = ""
     think_close: str = ""
     thinks: bool = False
+    speaks: bool = False
     tools: ToolForm = ""
-    only_calls: bool = False
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    most_calls: int = 0
 
 
 PLAIN = Syntax()

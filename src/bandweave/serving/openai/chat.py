@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bandweave.serving.answers.answering import AnswerStream
@@ -35,12 +35,14 @@ _MOST_LOGPROBS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A request that can be asked."""
+    """A request that can be asked. ``older``: by the fields for functions that tools replaced; its
+    answer has their shape."""
 
     ask: Ask
     streams: bool
     tells_usage: bool
     logprobs: bool
+    older: bool = False
 
 
 async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> ChatRequest:
@@ -53,7 +55,11 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
     options = fields.object("stream_options")
     if options is not None and not streams:
         raise bad("stream_options is for streams; set stream to true", "stream_options")
-    prepared = await prepare(served, read_conversation(fields))
+    conversation = read_conversation(fields)
+    older = bool(conversation.tools) and not fields.has("tools")
+    if older:  # their shape has room for one call
+        conversation = replace(conversation, parallel=False)
+    prepared = await prepare(served, conversation)
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
         if fields.has(name):
@@ -70,6 +76,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             logprobs=top if logprobs else None,
             grammar=prepared.grammar,
             syntax=prepared.syntax,
+            goes_on=prepared.goes_on,
             key=key,
             weight=weight,
             reuse=fields.flag("cache_prompt", True),
@@ -77,6 +84,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
         streams=streams,
         tells_usage=options is not None and options.flag("include_usage"),
         logprobs=logprobs,
+        older=older,
     )
 
 
@@ -87,8 +95,7 @@ def _refuse(fields: Fields) -> None:
     fields.refuse("store", False, why="answers are not kept here")
     fields.refuse("prediction")
     fields.refuse("web_search_options")
-    fields.refuse("functions", [], why="use tools")
-    fields.refuse("function_call", "none", "auto", why="use tool_choice")
+    fields.refuse("thinking_token_budget", why="set a limit with max_tokens")
 
 
 class ChatAnswer:
@@ -134,19 +141,26 @@ class ChatAnswer:
         message["refusal"] = None
         if parts.thoughts:
             message["reasoning_content"] = "".join(parts.thoughts)
-        if parts.calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function",
-                 "function": {"name": call.name, "arguments": "".join(parts.arguments[call.call])}}
-                for call in parts.calls
-            ]  # fmt: skip
+        calls = [
+            {"id": call.id, "type": "function",
+             "function": {"name": call.name, "arguments": "".join(parts.arguments[call.call])}}
+            for call in parts.calls
+        ]  # fmt: skip
+        if calls and self._request.older:
+            message["function_call"] = calls[0]["function"]
+        elif calls:
+            message["tool_calls"] = calls
         logprobs = chat_logprobs(parts.tokens, self._served) if self._request.logprobs else None
         return {
             "index": index,
             "message": message,
             "logprobs": logprobs,
-            "finish_reason": parts.end.reason,
+            "finish_reason": self._reason(parts.end),
         }
+
+    def _reason(self, end: End) -> str:
+        older = self._request.older and end.reason == "tool_calls"
+        return "function_call" if older else end.reason
 
     # --- in pieces ---
 
@@ -176,8 +190,8 @@ class ChatAnswer:
                 if isinstance(event, End):
                     ends.append(event)
                     check_ended_well(event)
-                    piece += chunk(event.choice, {}, event.reason)
-                elif delta := delta_of(event):
+                    piece += chunk(event.choice, {}, self._reason(event))
+                elif delta := delta_of(event, older=self._request.older):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
                 elif self._request.logprobs and tokens_of(event):
                     piece += chunk(event.choice, {"content": ""}, tokens=tokens_of(event))
@@ -214,23 +228,29 @@ class _Parts:
         self.tokens += tokens_of(event)
 
 
-def delta_of(event: Event) -> dict[str, Any]:
-    """What a chunk adds; empty where nothing is to be told."""
+def delta_of(event: Event, *, older: bool = False) -> dict[str, Any]:
+    """What a chunk adds; empty where nothing is to be told. ``older``: calls in the shape that
+    tools replaced."""
     if isinstance(event, Text):
         return {"content": event.text} if event.text else {}
     if isinstance(event, Thought):
         return {"reasoning_content": event.text} if event.text else {}
     if isinstance(event, CallBegun):
         function = {"name": event.name, "arguments": ""}
+        if older:
+            return {"function_call": function}
         return {"tool_calls": [{"index": event.call, "id": event.id, "type": "function",
                                 "function": function}]}  # fmt: skip
     if isinstance(event, CallArguments) and event.text:
+        if older:
+            return {"function_call": {"arguments": event.text}}
         return {"tool_calls": [{"index": event.call, "function": {"arguments": event.text}}]}
     return {}
 
 
 def tokens_of(event: Event) -> tuple[TokenInfo, ...]:
-    return event.tokens if isinstance(event, (Text, Thought)) else ()
+    """Those of what is said: thoughts have no log-probabilities in this shape."""
+    return event.tokens if isinstance(event, Text) else ()
 
 
 def check_ended_well(end: End) -> None:

@@ -1,0 +1,71 @@
+"""GrammarKeeper: whether grammars can be kept to, found before an engine hears of them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from bandweave.serving.answers.token_engine import TokenEngine
+from bandweave.serving.errors import bad
+from bandweave.text.tokenizer import Tokenizer
+
+_REMEMBERED = 512  # grammars
+_MOST_CHARACTERS = 1 << 20
+
+
+class GrammarKeeper:
+    """One check at a time, in a thread of its own: what is hostile waits for what is hostile."""
+
+    def __init__(self, engine: TokenEngine, tokenizer: Tokenizer) -> None:
+        self._engine, self._tokenizer = engine, tokenizer
+        self._thread: ThreadPoolExecutor | None = None
+        self._known: OrderedDict[str, str] = OrderedDict()  # what is wrong with each
+        self._learnt = False
+
+    async def check(self, grammar: str, vocab_size: int, param: str) -> None:
+        """``ApiError`` 400 for a grammar that cannot be kept to: one that is none, one that takes
+        too much, and any where the library for them is not installed. Tells the engine the
+        vocabulary, the first time. ``grammar``: without tokens of its own; ``param``: the field
+        that it comes from."""
+        if importlib.util.find_spec("llguidance") is None:
+            raise bad(f"{param} needs the library for grammars, which is not installed here; "
+                      "install it with pip install 'bandweave[serve]'", param)  # fmt: skip
+        if len(grammar) > _MOST_CHARACTERS:
+            raise bad(f"{param} is too large: {len(grammar)} characters as a grammar, where there "
+                      f"may be {_MOST_CHARACTERS}", param)  # fmt: skip
+        if grammar in self._known:
+            self._known.move_to_end(grammar)
+        else:
+            self._known[grammar] = await self._run(lambda: _check(grammar))
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        if wrong := self._known[grammar]:
+            raise bad(f"{param} cannot be kept to: {wrong}", param)
+        if not self._learnt and (wrong := await self._run(lambda: self._learn(vocab_size))):
+            raise bad(f"{param} cannot be kept to: {wrong}", param)
+
+    async def _run(self, work: Callable[[], str]) -> str:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar-check")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _learn(self, vocab_size: int) -> str:
+        """Why the engine cannot have grammars; empty once it knows the vocabulary."""
+        if self._learnt:
+            return ""
+        texts = [self._tokenizer.added_bytes(token) for token in range(vocab_size)]
+        try:
+            self._engine.learn(texts, self._tokenizer.eos_token_ids)
+        except ValueError as error:
+            return str(error)
+        self._learnt = True
+        return ""
+
+
+def _check(grammar: str) -> str:
+    from bandweave.generation.grammar_check import check_grammar  # an extra
+
+    return check_grammar(grammar)
