@@ -26,6 +26,7 @@ from benchmarks import (
     prediction,
     prefill,
     scaling,
+    serving,
     simulation,
     table,
     wire,
@@ -52,6 +53,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "formats": formats.run,
     "prediction": prediction.run,
     "prediction-mixtures": prediction.run_mixtures,
+    "serving": serving.run,
     "simulation": simulation.run,
 }
 

@@ -124,6 +124,9 @@ class Store:
             synthesise(find_shape(model.shape, **model.changes), folder)
         return folder
 
+    def vocab_size(self, model: Model) -> int:
+        return find_shape(model.shape, **model.changes).vocab_size
+
     def gguf(self, model: Model, weight_format: str) -> Path:
         """The model's GGUF file with all products in ``"q4"`` or ``"q8"``."""
         target = self.path / f"{model.name}-{weight_format}.gguf"

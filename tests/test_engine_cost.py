@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.cli import report
+from bandweave.engine.bill import make_bill
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.formats.sizes import packed_bytes
@@ -167,7 +167,7 @@ def test_bytes_are_those_that_the_engine_counts(
         before = engine.statistics()
         results = engine.generate([request], reuse=False)
         after = engine.statistics()
-        bill = report.make_bill(engine.split, before, after, [results[0].timing])
+        bill = make_bill(engine.split, before, after, [results[0].timing])
         graph, split = build_graph(folder.spec), engine.split
     load = Load(prompt_tokens=prompt, new_tokens=new, weight_format=format, max_rows=64)
     nodes = make_nodes(*[make_machine()] * len(shares))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.engine.assignment import Assignment
+from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.host.control_groups import MemoryLimit
@@ -21,11 +22,14 @@ from bandweave.messages import (
     Alive,
     Cancel,
     Description,
+    EngineState,
     Finished,
     Join,
+    Learnt,
     MessageError,
     Submit,
     Tokens,
+    Vocabulary,
     decode,
     encode,
 )
@@ -62,6 +66,7 @@ SUBMIT = Submit(
 )
 FINISHED = Finished(
     id=7, count=2, reason="stop", error="", logits_digest="ab", digests=("a", "b"),
+    prompt_logprobs=(TokenLogprobs(logprob=-0.5),), embedding=(-0.25, 1.5),
     timing=Timing(prefill=0.5, decode_tokens=1),
 )  # fmt: skip
 DESCRIPTION = Description(
@@ -72,7 +77,13 @@ RUN = json.loads(json.dumps(encode(ASSIGNMENT)))["run"]
 WRONG = (-1, 1.5, float("nan"), "x" * 50, [[]], {"a": 1}, True, 10**400, [None])
 ALL = (
     ASSIGNMENT, JOIN, SUBMIT, FINISHED, DESCRIPTION, Cancel(ids=(0, 4)),
-    Tokens(ids=(0, 1), tokens=(17, 4)), Alive(ids=(3, 1), tokens=(64, 0)),
+    Tokens(ids=(0, 1), tokens=(17, 4)),
+    Tokens(ids=(0, 1), tokens=(17, 4),
+           logprobs=(None, TokenLogprobs(logprob=-1.5, ids=(4, 2), logprobs=(-1.5, -2.0)))),
+    EngineState(running=1, waiting=2, pages=9, free_pages=3, kept_pages=2, preempted=1, steps=4,
+                seconds=0.5, durations=(1, 3), read=7, written=8, ended=1),
+    Vocabulary(first=2, texts=("YQ==", ""), end_tokens=(3,), last=True), Learnt(reason="none"),
+    Alive(ids=(3, 1), tokens=(64, 0)),
 )  # fmt: skip
 
 

@@ -155,6 +155,7 @@ class Finished:
     """How a request's answer of ``count`` tokens, which went before, ended; see ``Result``."""
 
     TYPE: ClassVar[str] = "finished"
+    SIGNED: ClassVar[frozenset[str]] = frozenset({"embedding"})
     id: int
     count: int
     reason: str
@@ -162,6 +163,7 @@ class Finished:
     logits_digest: str
     digests: tuple[str, ...]
     prompt_logprobs: tuple[TokenLogprobs, ...]
+    embedding: tuple[float, ...]
     timing: Timing
 
 

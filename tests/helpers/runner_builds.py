@@ -4,6 +4,7 @@ run them. What is missing is a reason to skip, with the package that brings it."
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import platform
@@ -11,8 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,6 @@ _BUILDS = {
     ),
 }
 RUNNERS = tuple(_BUILDS)
-_LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 _EMULATORS = {"x86": "qemu-x86_64-static", "aarch64": "qemu-aarch64-static"}
 
 
@@ -89,9 +88,18 @@ def build_native(folder: Path, *settings: str) -> None:
     cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
     options = ("-DBANDWEAVE_PYTHON=OFF", "-DCMAKE_CXX_FLAGS=-Werror")
     place = ("-S", str(_ROOT), "-B", str(folder), "-G", "Unix Makefiles")
-    with _LOCKS[folder]:
+    with _lock(folder):
         _run(cmake, *place, *options, *settings)
         _run(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One build of a folder at a time, whichever thread or process asks."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def start_builds(builds: Iterable[Callable[[], object]]) -> None:
@@ -117,7 +125,7 @@ def run_runner(
         if shutil.which(emulator) is None:
             pytest.skip(f"there is no {emulator}; Debian's package qemu-user-static brings it")
         command = [emulator, "-cpu", processor, *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return Outcome(status=done.returncode, out=done.stdout, err=done.stderr)
 
 

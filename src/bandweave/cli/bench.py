@@ -22,7 +22,7 @@ from bandweave.formats.names import STORED
 
 if TYPE_CHECKING:
     from bandweave.checkpoints.folder import Folder
-    from bandweave.cli.report import Bill
+    from bandweave.engine.bill import Bill
     from bandweave.engine.engine import Engine
     from bandweave.engine.options import EngineOptions
     from bandweave.generation.request import Timing
@@ -123,9 +123,10 @@ def _measure(
     seed: int,
 ) -> _Measured:
     with interrupts_held():
-        from bandweave.cli import report
         from bandweave.cli.bandwidth import read_bandwidth
         from bandweave.cli.watch import watch_loading
+        from bandweave.engine.bill import make_bill
+        from bandweave.engine.holdings import plan_of
         from bandweave.serving.prediction import (
             find_predictor,
             predict_answers,
@@ -158,9 +159,9 @@ def _measure(
             with output.status(f"round {number} of {rounds}"):
                 timings.append(_answer(engine, request))
         return _Measured(
-            plan=report.plan_of(engine, options),
+            plan=plan_of(engine, options),
             timings=timings,
-            bill=report.make_bill(engine.split, before, engine.statistics(), timings),
+            bill=make_bill(engine.split, before, engine.statistics(), timings),
             bandwidth=bandwidth,
             predicted=predict_answers(predictor, folder, engine, options, timings),
         )

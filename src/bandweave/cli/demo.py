@@ -21,7 +21,7 @@ from bandweave.cli.options import engine_options, json_option, split_options
 
 if TYPE_CHECKING:
     from bandweave.cli.questions import Question
-    from bandweave.cli.report import Bill
+    from bandweave.engine.bill import Bill
     from bandweave.engine.options import EngineOptions
     from bandweave.planning.profile.prediction import Prediction
     from bandweave.serving.session import Answer, OnText
@@ -105,15 +105,16 @@ def _run(
     model: str, options: EngineOptions, asked: Sequence[Question], max_tokens: int, show: _Silent
 ) -> _Run:
     with interrupts_held():
-        from bandweave.cli import report
         from bandweave.cli.watch import watch_loading
+        from bandweave.engine.bill import make_bill
+        from bandweave.engine.holdings import plan_of
         from bandweave.serving.session import open_session
     from bandweave.generation.sampling import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
     with open_session(model, options, watch_loading) as session:
         engine = session.engine
-        plan = report.plan_of(engine, options)
+        plan = plan_of(engine, options)
         show.plan(plan)
         before, answers = engine.statistics(), []
         for question in asked:
@@ -122,9 +123,7 @@ def _run(
             answers.append(session.answer(tokens, params, on_text=on_text, digest=True))
             show.verdict(question, answers[-1])
         timings = [one.timing for one in answers]
-        bill = report.make_bill(
-            engine.split, before, engine.statistics(), timings, logits_for_digest=True
-        )
+        bill = make_bill(engine.split, before, engine.statistics(), timings, logits_for_digest=True)
         predicted = session.predict(timings, logits=True)  # for the digest
     return _Run(plan=plan, answers=answers, bill=bill, predicted=predicted)
 

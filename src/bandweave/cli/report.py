@@ -6,81 +6,16 @@ Pure functions over the engine's own accounts. Knows no model and no command.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from bandweave import NUMERICS_VERSION
 from bandweave.cli import output
-from bandweave.engine.engine import Engine, NodeStatistics
-from bandweave.engine.options import EngineOptions
+from bandweave.engine.bill import Bill
 from bandweave.generation.request import Timing
-from bandweave.planning.profile.bill import bill_the_link
+from bandweave.planning.profile.bill import ITEMS
 from bandweave.planning.profile.prediction import Prediction
-from bandweave.programs.split import Split
-from bandweave.ranges import Range
-
-ITEMS = ("weights", "attention", "exchange_wait", "wire", "sampling", "other")
-_COUNTERS = {
-    "activations": "activation_bytes",
-    "logits": "logit_bytes",
-    "control": "control_bytes",
-    "weights": "weight_wire_bytes",
-    "kv": "kv_wire_bytes",
-}
-
-_LOGIT_BYTES, _CANDIDATE_BYTES = 4, 8
 
 # --- the plan ---
-
-
-def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
-    """Who holds what; ranges are half-open pairs. Heads and columns are those of the first layer,
-    columns also of all MLPs by their width, in which dense ones and experts differ."""
-    nodes = []
-    for node in engine.nodes:
-        share = node.share
-        heads, kv_heads = share.heads_of(engine.spec.layers[0].attention)
-        nodes.append(
-            {
-                "name": node.name,
-                "stage": share.stage,
-                "layers": _pair(share.layers),
-                "heads": _pair(heads),
-                "kv_heads": _pair(kv_heads),
-                "columns": _pair(share.columns[0][1]),
-                "columns_by_width": {str(width): _pair(own) for width, own in share.columns},
-                "vocabulary": _pair(share.vocabulary),
-                "weight_bytes": node.weight_bytes,
-                "kv_bytes": node.kv_bytes,
-                "work_bytes": node.work_bytes,
-                "threads": node.threads,
-                "isa": node.isa,
-                "fetch_ahead_bytes": node.fetch_ahead_bytes,
-            }
-        )
-    return {
-        "nodes": nodes,
-        "stages": options.stages,
-        "format": options.run.weight_format,
-        "kv_format": options.run.kv_format,
-        "wire": options.run.wire,
-        "emulated_link": None if options.emulate is None else vars(options.emulate),
-        "exact": _exact(engine, options),
-        "context": engine.context,
-        "content": {
-            **vars(engine.agreement),
-            "manifest_bytes": sum(node.manifest_bytes for node in engine.nodes),
-        },
-    }
-
-
-def _pair(own: Range) -> list[int]:
-    return [own.start, own.stop]
-
-
-def _exact(engine: Engine, options: EngineOptions) -> bool:
-    """Whether the answer is that of one node: nothing that crosses is rounded."""
-    return options.run.wire == "exact" or len(engine.nodes) == 1
 
 
 def print_plan(plan: Mapping[str, Any], *, stderr: bool = False) -> None:
@@ -142,102 +77,6 @@ def _content(content: Mapping[str, int]) -> list[str]:
 
 
 # --- the bill ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bill:
-    """What one token of decoding cost. ``seconds``: by node, by item and ``"wall"``, from one token
-    to the next, with an item ``"drafting"`` only where tokens were drafted; ``wire_bytes``: by
-    kind, over all nodes, as a run without a digest moves them; ``digest_bytes``: what came on top
-    for that; ``weight_bytes``: read, by node; ``exchanges`` with other nodes and
-    ``barriers`` of threads, by node."""
-
-    names: tuple[str, ...]
-    seconds: tuple[dict[str, float], ...]
-    wire_bytes: dict[str, float]
-    digest_bytes: float
-    weight_bytes: tuple[float, ...]
-    peak_rss_bytes: tuple[int, ...]
-    exchanges: tuple[float, ...]
-    barriers: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        nodes = [
-            {"name": name, **seconds}
-            for name, seconds in zip(self.names, self.seconds, strict=True)
-        ]
-        return {**self.seconds[0], "nodes": nodes}
-
-
-def make_bill(
-    split: Split,
-    before: Sequence[NodeStatistics],
-    after: Sequence[NodeStatistics],
-    timings: Sequence[Timing],
-    *,
-    logits_for_digest: bool = False,
-) -> Bill:
-    """The bill of the answers between two looks at the nodes' accounts. ``logits_for_digest``:
-    nothing but the digest asked for logits, which else would not have crossed.
-
-    The wall time of a token is node 0's, from one token to the next. Every item is measured on its
-    own: by the nodes' executors inside a step and, on other nodes than 0, from one step to the
-    next; by node 0's generator around it. On node 0 they add up to the wall time. Another node is
-    done with the prompt, and with the last token, a little before node 0 is: its wait is cut, or
-    goes on, to where node 0's decoding begins and ends. What all nodes wait for is the wire
-    (``bill_the_link``). Answers that were computed together are billed as one stream each: per step
-    that they shared.
-    """
-    tokens = max(1, sum(timing.decode_tokens for timing in timings))
-    total = {
-        name: sum(getattr(timing, name) for timing in timings) / tokens
-        for name in ("decode", "computing", "sampling", "drafting", "between")
-    }
-    # A step gives one token of each stream, or several where drafts were right.
-    steps_a_token = sum(timing.decode_steps for timing in timings) / tokens
-    seconds = []
-    wire: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
-    weight_bytes, exchanges, barriers = [], [], []
-    for node, (old, new) in enumerate(zip(before, after, strict=True)):
-        spent = {key: value - old.decode[key] for key, value in new.decode.items()}
-        share = steps_a_token / max(1.0, spent["steps"])  # from all steps to a token
-        items = {item: spent.get(item, 0.0) * share for item in ITEMS}
-        if node == 0:
-            items["sampling"] = total["sampling"]
-            call = max(0.0, total["computing"] - spent["wall"] * share)
-            items["other"] += total["between"] + call
-            if total["drafting"]:
-                items["drafting"] = total["drafting"]
-        else:
-            edges = total["decode"] - sum(items.values())
-            items["exchange_wait"] = max(0.0, items["exchange_wait"] + edges)
-        seconds.append({**items, "wall": total["decode"]})
-        weight_bytes.append(spent["weight_bytes"] * share)
-        exchanges.append(spent["exchanges"] * share)
-        barriers.append(spent["barriers"] * share)
-        for kind, counter in _COUNTERS.items():
-            wire[kind] += spent[counter] * share
-    digest = 0.0
-    if logits_for_digest:
-        rows = sum(timing.decode_steps + timing.drafted_tokens for timing in timings) / tokens
-        digest = min(wire["logits"], rows * _logits_beyond_candidates(split))
-        wire["logits"] -= digest
-    return Bill(
-        names=tuple(one.name for one in after),
-        seconds=bill_the_link(seconds, split.stages),
-        wire_bytes=wire,
-        digest_bytes=digest,
-        weight_bytes=tuple(weight_bytes),
-        peak_rss_bytes=tuple(one.peak_rss_bytes for one in after),
-        exchanges=tuple(exchanges),
-        barriers=tuple(barriers),
-    )
-
-
-def _logits_beyond_candidates(split: Split) -> int:
-    """Bytes that a row's logits take beyond its best tokens, on their way to node 0."""
-    sizes = [len(share.vocabulary) for share in split.shares[1:] if len(share.vocabulary)]
-    return sum(_LOGIT_BYTES * size - _CANDIDATE_BYTES for size in sizes)
 
 
 def print_bill(bill: Bill, predicted: Prediction | None = None, *, stderr: bool = False) -> None:

@@ -20,7 +20,7 @@ from bandweave.cli.options import (
 from bandweave.shown import printable
 
 if TYPE_CHECKING:
-    from bandweave.cli.report import Bill
+    from bandweave.engine.bill import Bill
     from bandweave.planning.profile.prediction import Prediction
     from bandweave.serving.session import Answer, AnswerLost, Session
 
@@ -62,11 +62,13 @@ def command(
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.watch import watch_loading, watch_reading
+        from bandweave.engine.bill import make_bill
+        from bandweave.engine.holdings import plan_of
         from bandweave.executors.executor import StepError
         from bandweave.serving.session import AnswerLost, open_session
 
     with open_session(model, options, watch_loading) as session:
-        plan = report.plan_of(session.engine, options)
+        plan = plan_of(session.engine, options)
         if chat is None:
             chat = session.template is not None or system is not None
         tokens = _tokens(session, text, chat, system)
@@ -89,7 +91,7 @@ def command(
                 raise output.JsonFailure(_lost_json(session, tokens, lost, plan)) from lost
             output.write_answer("\n" if lost.text else "")
             raise
-        bill = report.make_bill(
+        bill = make_bill(
             session.engine.split,
             before,
             session.engine.statistics(),

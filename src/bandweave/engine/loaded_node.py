@@ -19,6 +19,7 @@ from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, executor_sizes, node_memory
 from bandweave.executors.backend import NATIVE, NodeExecutor
 from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.last_hidden import LastHidden
 from bandweave.generation.generator import Generator
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.drafter import Drafter
@@ -158,6 +159,7 @@ def join_node(
         max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
         exp=lambda values: NATIVE.exp(values, options.isa),
+        last_hidden=partial(LastHidden, program, weights.vectors, executor.floats, "embeddings"),
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),

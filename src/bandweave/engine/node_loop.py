@@ -154,7 +154,10 @@ class NodeLoop:
                 stream.flush()
 
     def _learn(self, part: Vocabulary) -> None:
-        self._texts += [base64.b64decode(text) for text in part.texts]
+        try:
+            self._texts += [base64.b64decode(text, validate=True) for text in part.texts]
+        except ValueError as error:
+            raise StepError(f"the controller sent a vocabulary that is none: {error}") from error
         if not part.last:
             return
         texts, self._texts, reason = self._texts, [], ""
@@ -218,6 +221,7 @@ def _finished(id: int, result: Result) -> Finished:
         logits_digest=result.logits_digest,
         digests=result.digests,
         prompt_logprobs=result.prompt_logprobs,
+        embedding=result.embedding,
         timing=result.timing,
     )
 

@@ -30,6 +30,11 @@ class NodeExecutor(Executor, Protocol):
         has ended, or ``"woken"`` when the descriptor became readable."""
         ...
 
+    def floats(self, buffer: int) -> npt.NDArray[np.float32]:
+        """A buffer of the program, by its number, as the last step left it: at least as many rows
+        as the step had, each as wide as memory likes it."""
+        ...
+
     @property
     def progress(self) -> int:
         """Goes up while a step gets on; any thread may look."""

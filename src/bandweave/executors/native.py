@@ -65,6 +65,11 @@ class NativeExecutor:
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
+    def floats(self, buffer: int) -> npt.NDArray[np.float32]:
+        """A buffer of the program, by its number, as the last step left it: at least as many rows
+        as the step had, each as wide as memory likes it."""
+        return self._executor.floats(buffer)
+
     @property
     def progress(self) -> int:
         """Goes up while a step gets on; any thread may look."""

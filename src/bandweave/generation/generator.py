@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.executors.executor import Executor, StepError
+from bandweave.executors.last_hidden import LastHidden
 from bandweave.generation.batch import make_step
 from bandweave.generation.grammar import MakeMatcher, Matcher
 from bandweave.generation.logprobs import TokenLogprobs, token_logprobs
@@ -65,8 +66,10 @@ class Generator:
         exp: Callable[[F32], F32],
         speculation: Speculation | None = None,
         make_matcher: MakeMatcher | None = None,
+        last_hidden: Callable[[], LastHidden] | None = None,
     ) -> None:
         self._make_matcher = make_matcher
+        self._make_last_hidden, self._last_hidden = last_hidden, None
         self._counts = Counts()
         self._executor, self._embed, self._exp = executor, embed, exp
         self._speculation = speculation
@@ -109,6 +112,7 @@ class Generator:
         ``ValueError`` where it cannot be run; then nothing has changed.
         """
         matcher = self._matcher(request)
+        self._prepare_embedding(request)
         sequence = self._scheduler.submit(id, request, chunk=chunk, digest=digest, reuse=reuse)
         sequence.matcher = matcher
         sequence.arrived = time.perf_counter()
@@ -207,6 +211,23 @@ class Generator:
             raise ValueError("this engine has no vocabulary for grammars")
         return self._make_matcher(request.grammar)
 
+    def _prepare_embedding(self, request: Request) -> None:
+        if request.embeds and self._last_hidden is None:
+            if self._make_last_hidden is None:
+                raise ValueError("this engine gives no embeddings")
+            self._last_hidden = self._make_last_hidden()
+
+    def _keep_embeddings(self, batch: list[SequenceRows]) -> None:
+        """Of the sequences that want one, where their prompts' last rows are in the step."""
+        if self._last_hidden is None:
+            return
+        count = 0  # of rows that asked for logits
+        for rows in batch:
+            count += len(rows.tokens) if rows.scored else rows.wants
+            one = rows.sequence
+            if one.request.embeds and rows.wants and not one.embedding:
+                one.embedding = tuple(map(float, self._last_hidden.read(count)[-1]))
+
     def _compute(
         self, batch: list[SequenceRows]
     ) -> tuple[list[tuple[int, int]], list[TokenLogprobs | None]]:
@@ -219,7 +240,7 @@ class Generator:
         wanting = [rows for rows in batch if rows.wants]
         masks = self._masks.begin(wanting)
         begun = time.perf_counter()
-        if all(rows.sequence.needs_best_only for rows in wanting):
+        if all(one.sequence.needs_best_only for one in batch if one.wants or one.scored):
             best = iter(self._executor.best(step, embeddings))
             computed = time.perf_counter()
             chosen = [self._take(rows, best) for rows in wanting]
@@ -228,6 +249,7 @@ class Generator:
             computed = time.perf_counter()
             chosen = [self._sample(rows, logits, masks) for rows in batch]
             chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
+        self._keep_embeddings(batch)
         now = time.perf_counter()
         if self._speculation is not None:
             self._speculation.drafter.observe(_computed(batch))

@@ -14,7 +14,8 @@ class Request:
 
     ``choice`` tells answers to one prompt apart (the randomness is keyed by it). ``logprobs``: of
     how many most likely tokens the log-probabilities are told with each token's own; None for none.
-    ``scored``: those of the prompt's tokens are told, too.
+    ``scored``: those of the prompt's tokens are told, too. ``embeds``: so is what the head reads at
+    the prompt's last token.
     ``grammar``: what the answer must keep to, as ``llguidance`` writes it; empty for anything.
     ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
     """
@@ -25,6 +26,7 @@ class Request:
     choice: int = 0
     logprobs: int | None = None
     scored: bool = False
+    embeds: bool = False
     grammar: str = ""
     key: str = ""
     weight: float = 1.0
@@ -82,7 +84,8 @@ class Result:
     ``tokens`` has the end token, if one ended it. ``logits_digest`` is the hex SHA-256 over the
     raw float32 little-endian logits of every generated position, or empty if not asked for;
     ``digests`` are its values after each token, for whoever takes fewer. ``prompt_logprobs`` are of
-    the prompt's tokens from the second on, where they were asked for.
+    the prompt's tokens from the second on, where they were asked for; so is ``embedding``, the
+    normed hidden state of the prompt's last token.
     """
 
     tokens: tuple[int, ...]
@@ -91,4 +94,5 @@ class Result:
     timing: Timing
     digests: tuple[str, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    embedding: tuple[float, ...] = ()
     error: str = ""

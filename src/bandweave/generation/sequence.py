@@ -36,6 +36,7 @@ class Sequence:
     digests: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    embedding: tuple[float, ...] = ()
     matcher: Matcher | None = None
     reused: int = 0
     served: int = 0
@@ -150,6 +151,7 @@ class Sequence:
             logits_digest="" if self.digest is None else (self.digests or [nothing])[-1],
             digests=tuple(self.digests),
             prompt_logprobs=tuple(self.prompt_logprobs),
+            embedding=self.embedding,
             timing=timing,
             error=self.error,
         )

@@ -14,7 +14,7 @@ from bandweave.mesh.channel import ChannelError
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 

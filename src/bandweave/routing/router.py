@@ -211,6 +211,7 @@ class Router:
             logits_digest=end.logits_digest,
             digests=end.digests,
             prompt_logprobs=end.prompt_logprobs,
+            embedding=end.embedding,
             timing=end.timing,
             error=end.error,
         )

@@ -42,13 +42,13 @@ def unknown_model(name: str, known: str) -> ApiError:
     )
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+def too_long(tokens: int, context: int, param: str = "messages") -> ApiError:
     """The words are those by which clients know this error."""
     return bad(
         f"The prompt is too long: {tokens} tokens > {context} maximum. This model's maximum "
         f"context length is {context} tokens, and the prompt exceeds the available context size; "
         "shorten it, or start the server with a larger --context",
-        "messages",
+        param,
         "context_length_exceeded",
     )
 

@@ -6,6 +6,7 @@ Knows profiles and options; measures nothing but where ``quick_profile`` is aske
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,24 @@ def predict_answers(
         for node, info in zip(predictor.nodes, engine.nodes, strict=True)
     )
     return dataclasses.replace(predictor, nodes=nodes).predict(folder, engine.split, load)
+
+
+def limit_tokens_per_s(predictor: Predictor, split: Split, prediction: Prediction) -> float:
+    """Tokens/s of all streams if a step did nothing but read its weights, at the rate of a plain
+    read by all threads of a machine, and messages took no time. ``inf`` where nothing is read."""
+    seconds = 0.0
+    for stage in split.stages:  # one after the other
+        hosts: dict[str, list[int]] = {}
+        for node in stage:
+            hosts.setdefault(predictor.nodes[node].host, []).append(node)
+        seconds += max(
+            sum(prediction.decode.weight_bytes[node] for node in nodes)
+            / predictor.nodes[nodes[0]].machine.read_bytes_per_s(
+                sum(predictor.nodes[node].threads for node in nodes)
+            )
+            for nodes in hosts.values()
+        )
+    return prediction.load.streams / seconds if seconds > 0 else math.inf
 
 
 def prediction_json(prediction: Prediction | None) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ class Ask:
     said. ``goes_on``: the answer goes on with the prompt's own text, as the space before its first
     word shows. ``key`` and ``weight``: who asks, for fairness. ``reuse``: whether what others
     computed may be used. ``ignores_end``: no token of the model's ends an answer.
+    ``embeds``: what the head reads at the prompt's last token is told.
     """
 
     tokens: tuple[int, ...]
@@ -32,3 +33,4 @@ class Ask:
     weight: float = 1.0
     reuse: bool = True
     ignores_end: bool = False
+    embeds: bool = False

@@ -60,5 +60,6 @@ class Choice:
             thought_tokens=self._splitter.thought_tokens,
             cached_tokens=result.timing.reused_tokens,
             prompt_logprobs=result.prompt_logprobs,
+            embedding=result.embedding,
         )
         return [*events, end]

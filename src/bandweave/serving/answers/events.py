@@ -84,6 +84,7 @@ class End:
     thought_tokens: int = 0
     cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    embedding: tuple[float, ...] = ()
 
 
 Event = Text | Thought | CallBegun | CallArguments | Read | End

@@ -61,6 +61,7 @@ def _requests(ask: Ask, end_tokens: frozenset[int]) -> list[Request]:
             choice=index,
             logprobs=ask.logprobs,
             scored=ask.scored and index == 0,
+            embeds=ask.embeds,
             grammar=ask.grammar,
             key=ask.key,
             weight=ask.weight,

@@ -23,14 +23,18 @@ from bandweave.serving.ollama import routes as ollama
 from bandweave.serving.ollama.errors import error_response as ollamas_error
 from bandweave.serving.openai import routes as openai
 from bandweave.serving.openai.errors import error_response
+from bandweave.serving.page import routes as page_routes
+from bandweave.serving.status import routes as status_routes
 from bandweave.serving.status.service import Service
+from bandweave.serving.status.status import Status
 
 # Paths below which errors have a shape of their own; all others have OpenAI's.
 _SHAPES: tuple[tuple[str, ShapeError], ...] = (
     ("/v1/messages", anthropics_error),
     ("/api/", ollamas_error),
 )
-_FREE = ("/health", "/v1/health")  # of keys
+# No key is needed for these; the page asks for one before it shows anything.
+_FREE = ("/health", "/v1/health", *page_routes.paths())
 
 
 def make_app(
@@ -50,11 +54,14 @@ def make_app(
             *ollama.routes(),
             *openai.routes(),
             *health.routes(),
+            *status_routes.routes(),
+            *page_routes.routes(),
         ],
         middleware=[guard],
         exception_handlers={HTTPException: _http_error},
     )
-    app.state.service = served if isinstance(served, Service) else Service(served)
+    service = served if isinstance(served, Service) else Service(served)
+    app.state.service, app.state.status = service, Status(service)
     app.state.exchanges = Exchanges()
     app.state.contents = Contents(limits or Limits())
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -17,17 +17,22 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
+from bandweave.serving.http.counted import CountedStream
 from bandweave.serving.http.failures import api_error
 from bandweave.serving.http.stream import ClientGone, EventStream
+from bandweave.serving.status.protocols import protocol_of
+from bandweave.serving.status.status import Status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Of one request: the model, and who asks."""
+    """Of one request: the model, who asks and how, and who keeps account of it."""
 
     served: Served
     key: str
     weight: float
+    protocol: str
+    status: Status
     streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
@@ -41,16 +46,35 @@ ShapeError = Callable[[ApiError], Response]
 def answer_stream(context: Context, ask: Ask) -> AnswerStream:
     """Asks, if not too many wait. ``ApiError`` 429 where they do. Whatever has not ended with the
     response to the request is cancelled then."""
-    admission = context.served.admission
-    place = object()
-    admission.enter(place, len(ask.tokens))
+    return answer_streams(context, [ask])[0]
+
+
+def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
+    """The same for several that belong together, and wait as one."""
+    admission, registry = context.served.admission, context.status.registry
+    place, begun = object(), 0
     try:
-        stream = context.served.answering.start(ask, lambda heard: admission.leave(place, heard))
+        admission.enter(place, sum(len(ask.tokens) for ask in asks))
+    except ApiError:
+        registry.refuse(context.protocol)
+        raise
+
+    def begin(heard: bool) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == len(asks):
+            admission.leave(place, heard)
+
+    try:
+        for ask in asks:
+            stream = context.served.answering.start(ask, begin)
+            live = registry.begin(ask, protocol=context.protocol, key=context.key)
+            context.streams.append(CountedStream(stream, live))
     except BaseException:
         admission.leave(place, served=False)
         raise
-    context.streams.append(stream)
-    return stream
+    context.status.wake()
+    return context.streams[-len(asks) :]
 
 
 def handler(handle: Handle, shape: ShapeError) -> Endpoint:
@@ -83,6 +107,8 @@ class Endpoint:
                 served=request.app.state.service.take(),
                 key=request.scope.get("bandweave.key", ""),
                 weight=request.scope.get("bandweave.weight", 1.0),
+                protocol=protocol_of(request.url.path),
+                status=request.app.state.status,
                 streams=exchange.streams,
             )
             response = await self._handle(context, request)

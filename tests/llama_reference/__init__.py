@@ -1,0 +1,1 @@
+"""Logits of llama.cpp over small GGUF files of one type each, and the script that makes them."""
