@@ -26,6 +26,7 @@ _BODIES: dict[str, dict[str, Any]] = {
     "/api/generate": {"model": "demo", "prompt": "Hi", "stream": False},
 }
 _PATHS = tuple(_BODIES)
+_TOKENIZER = served_by(lambda request, tokenizer: Script(tokens=())).tokenizer
 _ANTHROPIC = {"anthropic-version": "2023-06-01"}
 
 
@@ -223,6 +224,13 @@ def test_tokens_are_counted_as_they_are_read(server: ServerThread) -> None:
     assert json.loads(content) == expected
 
 
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1/responses/input_tokens"])
+def test_a_prompt_that_is_too_long_is_counted(server: ServerThread, path: str) -> None:
+    body = _with_text(path.rpartition("/")[0], "word " * 5000)
+    status, _, content = server.post(path, body)
+    assert (status, json.loads(content)["input_tokens"] > 4096) == (200, True)
+
+
 def test_a_budget_of_thought_that_cannot_be_kept_to_is_refused(server: ServerThread) -> None:
     def ask(limit: int, budget: int) -> int:
         body = {**_BODIES["/v1/messages"], "max_tokens": limit,
@@ -307,7 +315,7 @@ def test_nothing_asked_is_answered_at_once(server: ServerThread) -> None:
 def test_a_raw_prompt_is_what_the_model_reads(server: ServerThread) -> None:
     body = {**_BODIES["/api/generate"], "prompt": "Once upon", "raw": True}
     assert server.post("/api/generate", body)[0] == 200
-    tokens = tuple(server.served.tokenizer.encode("Once upon"))
+    tokens = tuple(_TOKENIZER.encode("Once upon"))
     assert server.engine.requests[-1].tokens == tokens
     assert server.post("/api/generate", {**body, "format": "json"})[0] == 400
 
@@ -368,7 +376,7 @@ def _second_prompt(agent: ServerThread) -> str:
     """What the model reads when the results are there; all that it wrote before is in it."""
     first, second = agent.engine.requests[-2:]
     assert second.tokens[: len(first.tokens)] == first.tokens
-    text = agent.served.tokenizer.decode(second.tokens, skip_special_tokens=False)
+    text = _TOKENIZER.decode(second.tokens, skip_special_tokens=False)
     assert _WRITTEN + "<|end|>" in text
     return text
 
