@@ -340,11 +340,14 @@ def test_forms_and_effort_of_responses() -> None:
     assert _openais(text={"format": {"type": "text"}}).conversation.form is None
 
 
-def test_a_probe_without_input_is_asked_nothing() -> None:
-    assert _openais(input=[], instructions="Be.").conversation.messages == [
+@pytest.mark.parametrize("given", [None, []])
+def test_a_probe_without_input_is_asked_nothing(given: Any) -> None:
+    nothing = {"role": "user", "content": ""}
+    assert _openais(input=given, instructions="Be.").conversation.messages == [
         {"role": "system", "content": "Be."},
-        {"role": "user", "content": ""},
+        nothing,
     ]
+    assert _openais(input=given).conversation.messages == [nothing]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +365,7 @@ def test_a_probe_without_input_is_asked_nothing() -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice.name"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
-        ({"input": None}, "input"),
+        ({"input": 5}, "input"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
