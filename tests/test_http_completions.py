@@ -352,6 +352,9 @@ def test_a_chat_is_counted_as_it_is_asked(server: ServerThread) -> None:
     answered = post(server, {"messages": messages}, "/v1/chat/completions")
     assert counted["input_tokens"] == answered["usage"]["prompt_tokens"]
     assert post(server, {"messages": messages}, "/tokenize")["count"] == counted["input_tokens"]
+    long = [{"role": "user", "content": "word " * 9000}]
+    assert post(server, {"messages": long}, "/v1/chat/completions/input_tokens")[
+        "input_tokens"] > 4096  # fmt: skip
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])

@@ -14,7 +14,7 @@ from typing import Any
 from bandweave import files
 from bandweave.shown import printable, shown
 from bandweave.text.files import TextError, read_object, read_text
-from bandweave.text.template_sandbox import compile_template, render
+from bandweave.text.template_sandbox import compile_template, render, variables_of
 from bandweave.text.token_files import named_tokens
 
 Message = Mapping[str, Any]
@@ -28,7 +28,8 @@ _MOST_CHARACTERS = 64_000  # the longest template in use has some 30,000
 
 
 class ChatTemplate:
-    """A parsed template; threads may share one. ``source`` is its text."""
+    """A parsed template; threads may share one. ``source`` is its text, ``variables`` the names
+    that it looks up."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class ChatTemplate:
         self._tokens = {"bos_token": "", "eos_token": "", **(tokens or {})}
         try:
             self._template = compile_template(source, now)
+            self.variables = variables_of(source, now)
         # Jinja makes Python of it, and the errors of both may come of that: loops nested too
         # deeply are a SyntaxError, expressions nested too deeply a RecursionError or MemoryError.
         except Exception as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -72,6 +72,13 @@ def compile_template(source: str, now: Callable[[], datetime]) -> Template:
     so the bounds hold here too."""
     with _memory_bounded(_MOST_MEMORY), _steps_bounded(_MOST_COMPILE_STEPS, 4 * _MOST_SECONDS):
         return Sandbox(now).from_string(source)
+
+
+def variables_of(source: str, now: Callable[[], datetime]) -> frozenset[str]:
+    """The names that a template looks up and does not define itself; any exception where it is no
+    template."""
+    with _memory_bounded(_MOST_MEMORY), _steps_bounded(_MOST_COMPILE_STEPS, 4 * _MOST_SECONDS):
+        return frozenset(meta.find_undeclared_variables(Sandbox(now).parse(source)))
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:

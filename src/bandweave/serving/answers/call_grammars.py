@@ -106,13 +106,13 @@ def _arguments(text: GrammarText, form: TaggedForm, tool: str, schema: Mapping[s
     if not isinstance(properties, Mapping):
         if schema.get("additionalProperties") is False:
             return lead
-        key = f"{text.literal(form.key_open)} {text.rule(_KEY)} {_between(text, form)}"
+        key = f"{text.literal(form.key_open)} {text.rule(_KEY)} {_between(text, form, True)}"
         return f"{lead}({key} {_text(text, form)} {_maybe(text, form.space)})*"
     required = schema.get("required")
     parts = [lead]
     for name in properties:
         found = parameter({tool: schema}, tool, name)
-        head = f"{text.literal(form.key_open + name)} {_between(text, form)}"
+        head = f"{text.literal(form.key_open + name)} {_between(text, form, is_text(found))}"
         if is_text(found) and not (isinstance(found, Mapping) and {"enum", "const"} & found.keys()):
             value = _text(text, form)
         else:
@@ -123,8 +123,10 @@ def _arguments(text: GrammarText, form: TaggedForm, tool: str, schema: Mapping[s
     return " ".join(parts)
 
 
-def _between(text: GrammarText, form: TaggedForm) -> str:
+def _between(text: GrammarText, form: TaggedForm, is_text: bool) -> str:
     """What stands between a key and its value."""
+    if form.typed:
+        return text.literal(f'{form.key_close}{"true" if is_text else "false"}">')
     space = form.space if form.value_open or form.padded else ""
     return text.literal(form.key_close + space + form.value_open)
 

@@ -16,11 +16,11 @@ from bandweave.serving.answers.marks import Marks
 from bandweave.serving.answers.rendering import render
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import Syntax
-from bandweave.serving.errors import bad, too_long
+from bandweave.serving.errors import PromptTooLong, bad, too_long
 from bandweave.shown import shown
 from bandweave.text.files import TextError
 
-__all__ = ["Conversation", "Form", "Prepared", "prepare"]
+__all__ = ["Conversation", "Form", "Prepared", "count", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ async def prepare(served: Served, conversation: Conversation) -> Prepared:
     a form that cannot be kept to, and a prompt that is too long."""
     tools = _tools(served, conversation)
     tokens, syntax = await asyncio.to_thread(_encode, served, conversation, tools)
-    wanted = _wanted(conversation, tools)
+    wanted = _wanted(served, conversation, tools)
     grammar = "" if wanted is None else await hold(served, wanted, syntax)
     return Prepared(tokens=tokens, grammar=grammar, syntax=syntax, goes_on=conversation.continues)
 
@@ -82,6 +82,15 @@ async def hold(served: Served, wanted: Wanted, syntax: Syntax) -> str:
         wanted.form.field if by_form and wanted.form else "tools",
     )
     return grammar_of(wanted, syntax, mark)
+
+
+async def count(served: Served, conversation: Conversation) -> int:
+    """The tokens of a conversation's prompt, even of one that is too long. ``ApiError`` as
+    ``prepare``."""
+    try:
+        return len((await prepare(served, conversation)).tokens)
+    except PromptTooLong as error:
+        return error.tokens
 
 
 def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, Any]]:
@@ -107,7 +116,9 @@ def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, 
     return conversation.tools
 
 
-def _wanted(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> Wanted | None:
+def _wanted(
+    served: Served, conversation: Conversation, tools: Sequence[Mapping[str, Any]]
+) -> Wanted | None:
     """What a grammar must see to; None where the answer is free."""
     must_call = bool(conversation.named) or conversation.choice == "required"
     strict = any(tool["function"].get("strict") is True for tool in tools)
@@ -118,8 +129,12 @@ def _wanted(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> W
         form=conversation.form,
         tools=tool_parameters(named),
         must_call=must_call,
-        most_calls=0 if conversation.parallel else 1,
+        most_calls=_most_calls(served.syntax, conversation),
     )
+
+
+def _most_calls(syntax: Syntax, conversation: Conversation) -> int:
+    return syntax.most_calls if conversation.parallel else 1
 
 
 def _encode(
@@ -153,5 +168,5 @@ def _encode(
         speaks=prompt.speaks,
         tools=syntax.tools if has_calls else "",
         schemas=tool_parameters(tools),
-        most_calls=0 if conversation.parallel else 1,
+        most_calls=_most_calls(syntax, conversation),
     )

@@ -63,6 +63,7 @@ class TaggedForm:
     call_close: str = ""
     space: str = "\n"  # between all of them, as the model writes it
     padded: bool = False  # a value stands on lines of its own
+    typed: bool = False  # behind a key stands whether its value is a text: true or false, and ">
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +81,36 @@ class ChannelForm:
 
 Form = JsonForm | HeadedForm | TaggedForm | ChannelForm
 
-_DEEPSEEK = {
-    "open": "<｜tool▁calls▁begin｜>",
-    "close": "<｜tool▁calls▁end｜>",
-    "call_open": "<｜tool▁call▁begin｜>",
-    "call_close": "<｜tool▁call▁end｜>",
-}
+
+def _functions(open: str, close: str, *, padded: bool = False) -> TaggedForm:
+    """Qwen3-Coder's tags, which others took over."""
+    return TaggedForm(
+        open=open,
+        close=close,
+        call_open="<function=",
+        name_close=">",
+        key_open="<parameter=",
+        key_close=">",
+        value_close="</parameter>",
+        call_close="</function>",
+        padded=padded,
+    )
+
+
+def _dsml(around: str) -> TaggedForm:
+    """DeepSeek's later form, with what stands around all calls."""
+    return TaggedForm(
+        open=f"<｜DSML｜{around}>",
+        close=f"</｜DSML｜{around}>",
+        call_open='<｜DSML｜invoke name="',
+        name_close='">',
+        key_open='<｜DSML｜parameter name="',
+        key_close='" string="',
+        typed=True,
+        value_close="</｜DSML｜parameter>",
+        call_close="</｜DSML｜invoke>",
+    )
+
 
 FORMS: Mapping[ToolForm, Form] = MappingProxyType(
     {
@@ -105,14 +130,23 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             call_open="[TOOL_CALLS]", args_open="[ARGS]", behind_name="[CALL_ID]", optional=True
         ),
         "deepseek": HeadedForm(
-            **_DEEPSEEK,
+            open="<｜tool▁calls▁begin｜>",
+            close="<｜tool▁calls▁end｜>",
+            call_open="<｜tool▁call▁begin｜>",
+            call_close="<｜tool▁call▁end｜>",
             before_name="function<｜tool▁sep｜>",
             behind_name="\n",
             args_open="```json\n",
             args_close="\n```",
             between="\n",
         ),
-        "deepseek_v31": HeadedForm(**_DEEPSEEK, args_open="<｜tool▁sep｜>"),
+        "deepseek_v31": HeadedForm(
+            open="<｜tool▁calls▁begin｜>",
+            close="<｜tool▁calls▁end｜>",
+            call_open="<｜tool▁call▁begin｜>",
+            call_close="<｜tool▁call▁end｜>",
+            args_open="<｜tool▁sep｜>",
+        ),
         "kimi": HeadedForm(
             open="<|tool_calls_section_begin|>",
             close="<|tool_calls_section_end|>",
@@ -123,17 +157,15 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             numbered=True,
             args_open="<|tool_call_argument_begin|>",
         ),
-        "qwen_xml": TaggedForm(
-            open="<tool_call>",
-            close="</tool_call>",
-            call_open="<function=",
-            name_close=">",
-            key_open="<parameter=",
-            key_close=">",
-            value_close="</parameter>",
-            call_close="</function>",
-            padded=True,
-        ),
+        "qwen_xml": _functions("<tool_call>", "</tool_call>", padded=True),
+        "seed": _functions("<seed:tool_call>", "</seed:tool_call>"),
+        "deepseek_v32": _dsml("function_calls"),
+        "deepseek_v4": _dsml("tool_calls"),
+        "apriel": JsonForm(open="<tool_calls>", close="</tool_calls>", listed=True),
+        "minimax_m1": JsonForm(open="<tool_calls>", close="</tool_calls>", space="\n"),
+        "nemotron": JsonForm(open="<TOOLCALL>", close="</TOOLCALL>", listed=True),
+        "gigachat": JsonForm(open="<|function_call|>"),
+        "functionary": HeadedForm(call_open="<function=", args_open=">", call_close="</function>"),
         "minimax": TaggedForm(
             open="<minimax:tool_call>",
             close="</minimax:tool_call>",

@@ -41,6 +41,7 @@ def _objects(a: Answer, form: JsonForm, closes: str) -> Reading[bool]:
     reader.keep()
     yield from reader.spaces()
     listed = form.listed and (yield from reader.take("["))
+    yield from reader.spaces()
     while True:
         made = yield from _object(a, form, closes)
         if not made:

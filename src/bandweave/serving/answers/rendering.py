@@ -141,7 +141,7 @@ def _render(
             [_message(one, syntax, known, as_text) for one in messages],
             add_generation_prompt=begins,
             tools=list(tools) or None,
-            variables=values,
+            variables={**{name: list(tools) for name in known.tools if tools}, **values},
         )
 
     try:

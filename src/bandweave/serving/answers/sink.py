@@ -20,11 +20,11 @@ _HELD = 256  # characters of a call that may still turn out to be none
 
 class Sink:
     """``calls`` that were begun. ``thinking``: whether the answer thinks at the moment. Tokens come
-    with the next piece of text or thought."""
+    with the next piece of text or thought; ``thought_tokens`` are those that came with thoughts."""
 
     def __init__(self, choice: int) -> None:
         self._choice = choice
-        self.calls = 0
+        self.calls = self.thought_tokens = 0
         self.thinking = False
         self._events: list[Event] = []
         self._tokens: list[TokenInfo] = []
@@ -90,6 +90,7 @@ class Sink:
         return found
 
     def _add(self, kind: type[Text] | type[Thought], text: str) -> None:
+        self.thought_tokens += len(self._tokens) if kind is Thought else 0
         self._events.append(kind(self._choice, text, tuple(self._tokens)))
         self._tokens = []
 

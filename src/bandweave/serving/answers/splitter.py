@@ -21,11 +21,10 @@ from bandweave.serving.answers.tagged_calls import tagged_calls
 
 class Splitter:
     """Fed an answer's text piece by piece. ``over``: the answer has all the calls that it may have,
-    and what comes behind is not read. ``thought_tokens``: tokens that came while it thought."""
+    and what comes behind is not read."""
 
     def __init__(self, choice: int, syntax: Syntax, marks: Marks = NO_MARKS) -> None:
         """``marks``: which stand in the text for what is never shown."""
-        self.thought_tokens = 0
         self.over = False
         self._sink = Sink(choice)
         self._sink.thinking = syntax.thinks
@@ -39,14 +38,17 @@ class Splitter:
         """Of tools, so far."""
         return self._sink.calls
 
+    @property
+    def thought_tokens(self) -> int:
+        """Those of thoughts, and of what opens and closes them."""
+        return self._sink.thought_tokens
+
     def push(self, text: str, token: TokenInfo | None = None) -> list[Event]:
         """What a token adds: its text, or text that was held back before it. None for one that is
         no part of what is said, as an end token."""
         if token is not None:
             self._sink.token(token)
-        before = self._sink.thinking
         self._read(text)
-        self.thought_tokens += before or self._sink.thinking
         return self._sink.take()
 
     def flush(self, text: str) -> list[Event]:

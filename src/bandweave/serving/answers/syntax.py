@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ToolForm = Literal[
-    "", "hermes", "qwen_xml", "glm", "minimax", "llama3", "mistral", "mistral_named", "deepseek",
-    "deepseek_v31", "kimi", "phi4", "granite", "cohere", "harmony",
+    "", "hermes", "qwen_xml", "seed", "glm", "minimax", "minimax_m1", "llama3", "functionary",
+    "mistral", "mistral_named", "deepseek", "deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi",
+    "phi4", "granite", "cohere", "apriel", "nemotron", "gigachat", "harmony",
 ]  # fmt: skip
 
 

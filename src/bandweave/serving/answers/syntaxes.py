@@ -15,6 +15,10 @@ from bandweave.text.chat_template import ChatTemplate
 _SIGNS: tuple[tuple[ToolForm, tuple[str, ...]], ...] = (
     ("harmony", ("<|channel|>", "<|message|>", "commentary")),
     ("minimax", ("<minimax:tool_call>", "<invoke name=")),
+    ("apriel", ("<tool_calls>[",)),
+    ("seed", ("<seed:tool_call>", "<function=")),
+    ("deepseek_v4", ("｜DSML｜", "tool_calls>")),
+    ("deepseek_v32", ("｜DSML｜", "function_calls")),
     ("glm", ("<tool_call>", "<arg_key>", "<arg_value>")),
     ("qwen_xml", ("<tool_call>", "<function=", "<parameter=")),
     ("kimi", ("<|tool_calls_section_begin|>", "<|tool_call_argument_begin|>")),
@@ -26,6 +30,10 @@ _SIGNS: tuple[tuple[ToolForm, tuple[str, ...]], ...] = (
     ("phi4", ("<|tool_call|>", "<|/tool_call|>")),
     ("granite", ("<|tool_call|>",)),
     ("hermes", ("<tool_call>",)),
+    ("minimax_m1", ("<tool_calls>", "<end_of_sentence>")),
+    ("nemotron", ("<TOOLCALL>",)),
+    ("gigachat", ("<|function_call|>",)),
+    ("functionary", ("<function=", "</function>")),
     ("llama3", ("<|python_tag|>",)),
     ("llama3", ('"parameters": ', "<|start_header_id|>")),
 )
@@ -38,30 +46,34 @@ _THOUGHTS = (
     ("<think>", "</think>"),
 )
 
-#: Names by which templates know whether the model shall think.
+#: Names by which templates know whether the model shall think, and which tools there are.
 _SWITCHES = ("enable_thinking", "thinking")
+_TOOLS = ("tools", "xml_tools")
 _EFFORT = "reasoning_effort"
+#: Llama's templates refuse a history in which one answer has several calls.
+_SINGLE = "only supports single tool-calls"
 _NINE = re.compile(r"length\s*!=\s*9|\b9\b.{0,40}alphanumeric|alphanumeric.{0,80}\b9\b", re.S)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """What a template knows: ``tools``; the ``switches`` that say whether the model shall think;
-    how much ``effort`` it shall take. ``short_ids``: it wants ids of calls of nine characters."""
+    """The variables that a template knows: of ``tools``; the ``switches`` that say whether the
+    model shall think; whether there is one for its ``effort``. ``short_ids``: it wants ids of calls
+    of nine characters."""
 
-    tools: bool
+    tools: tuple[str, ...]
     switches: tuple[str, ...]
     effort: bool
     short_ids: bool
 
 
 def knowledge_of(template: ChatTemplate) -> Knowledge:
-    source = template.source
+    known = template.variables
     return Knowledge(
-        tools=_mentions(source, "tools"),
-        switches=tuple(name for name in _SWITCHES if _mentions(source, name)),
-        effort=_mentions(source, _EFFORT),
-        short_ids=_NINE.search(source) is not None,
+        tools=tuple(name for name in _TOOLS if name in known),
+        switches=tuple(name for name in _SWITCHES if name in known),
+        effort=_EFFORT in known,
+        short_ids=_NINE.search(template.source) is not None,
     )
 
 
@@ -71,24 +83,22 @@ def find_syntax(template: ChatTemplate | None) -> Syntax:
     if template is None:
         return PLAIN
     source = template.source
-    tools: ToolForm = ""
-    if _mentions(source, "tools"):
-        tools = next(
-            (form for form, signs in _SIGNS if all(sign in source for sign in signs)), "hermes"
-        )
-    elif all(sign in source for sign in _SIGNS[0][1]):
-        tools = "harmony"
-    if tools == "harmony":
-        return Syntax(tools=tools)
+    form = _form(source)
+    if form == "harmony":
+        return Syntax(tools=form)
+    tools: ToolForm = form if knowledge_of(template).tools else ""
     think_open, think_close = next(
         (pair for pair in _THOUGHTS if pair[0] in source and pair[1] in source), ("", "")
     )
     # Some templates only close what the model opens, or cut thoughts of earlier answers.
     if not think_open and "</think>" in source:
         think_open, think_close = "<think>", "</think>"
-    return Syntax(think_open=think_open, think_close=think_close, tools=tools)
+    most = 1 if _SINGLE in source else 0
+    return Syntax(think_open=think_open, think_close=think_close, tools=tools, most_calls=most)
 
 
-def _mentions(source: str, name: str) -> bool:
-    """Whether a template uses a variable: outside of quotes, as far as can be seen."""
-    return re.search(rf"(?<![\w'\".\-]){name}(?![\w'\"\-])", source) is not None
+def _form(source: str) -> ToolForm:
+    for form, signs in _SIGNS:
+        if all(sign in source for sign in signs):
+            return form
+    return "hermes"

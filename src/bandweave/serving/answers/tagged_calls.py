@@ -78,9 +78,15 @@ def _argument(a: Answer, form: TaggedForm, tool: str, before: str, put: Put) -> 
     yield from reader.take(mark(form.value_open))
     key = shown("".join(keys)).strip()
     schema = parameter(a.syntax.schemas, tool, key)
+    text_said = is_text(schema)
+    if form.typed:
+        kinds: list[str] = []
+        if not (yield from reader.until(('">',), kinds.append)):
+            return False
+        text_said = "".join(kinds) == "true"
     ends = (mark(form.value_close),)
     put(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
-    if is_text(schema):
+    if text_said:
         text = _Text(put, padded=form.padded)
         if not (yield from reader.until(ends, text.put)):
             return False

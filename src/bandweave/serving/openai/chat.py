@@ -142,8 +142,8 @@ class ChatAnswer:
         if not parts.calls:
             message["content"] = "".join(parts.text)
         message["refusal"] = None
-        if parts.thoughts:
-            message["reasoning_content"] = "".join(parts.thoughts)
+        if thoughts := "".join(parts.thoughts):
+            message["reasoning_content"] = thoughts
         calls = [
             {"id": call.id, "type": "function",
              "function": {"name": call.name, "arguments": "".join(parts.arguments[call.call])}}
