@@ -112,6 +112,16 @@ def test_sigterm_waits_for_an_answer_as_long_as_it_is_told() -> None:
         assert it.none_left()
 
 
+def test_without_any_node_it_says_why_and_ends() -> None:
+    with start_command("serve", "demo", "--listen", "127.0.0.1:0", "--json") as it:
+        Started(it)
+        os.kill(it.nodes()[0], signal.SIGKILL)
+        outcome = it.finish()
+    assert outcome.status == 1
+    assert "the rest cannot go on: no node is left" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
