@@ -151,7 +151,7 @@ def _long_prompt(pair: Sequence[Server], rounds: int, vocab_size: int, quick: bo
 
 
 def _gap(sample: Sequence[Heard]) -> float:
-    """The 99th percentile of the gaps of those who listened while the last one's prompt was read."""
+    """The 99th percentile of the gaps of those who listened while the last prompt was read."""
     begin, end = sample[-1].asked, sample[-1].came[0]
     gaps = [
         later - earlier

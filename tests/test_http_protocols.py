@@ -11,7 +11,9 @@ import pytest
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.serving.answers.admission import Admission
+from bandweave.serving.answers.syntaxes import find_syntax
 from bandweave.serving.http.keys import read_keys
+from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 from tests.helpers.scripted_engine import Script
 from tests.helpers.server import ServerThread, served_by
@@ -24,6 +26,7 @@ _BODIES: dict[str, dict[str, Any]] = {
     "/api/generate": {"model": "demo", "prompt": "Hi", "stream": False},
 }
 _PATHS = tuple(_BODIES)
+_TOKENIZER = served_by(lambda request, tokenizer: Script(tokens=())).tokenizer
 _ANTHROPIC = {"anthropic-version": "2023-06-01"}
 
 
@@ -221,6 +224,13 @@ def test_tokens_are_counted_as_they_are_read(server: ServerThread) -> None:
     assert json.loads(content) == expected
 
 
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1/responses/input_tokens"])
+def test_a_prompt_that_is_too_long_is_counted(server: ServerThread, path: str) -> None:
+    body = _with_text(path.rpartition("/")[0], "word " * 5000)
+    status, _, content = server.post(path, body)
+    assert (status, json.loads(content)["input_tokens"] > 4096) == (200, True)
+
+
 def test_a_budget_of_thought_that_cannot_be_kept_to_is_refused(server: ServerThread) -> None:
     def ask(limit: int, budget: int) -> int:
         body = {**_BODIES["/v1/messages"], "max_tokens": limit,
@@ -305,7 +315,7 @@ def test_nothing_asked_is_answered_at_once(server: ServerThread) -> None:
 def test_a_raw_prompt_is_what_the_model_reads(server: ServerThread) -> None:
     body = {**_BODIES["/api/generate"], "prompt": "Once upon", "raw": True}
     assert server.post("/api/generate", body)[0] == 200
-    tokens = tuple(server.served.tokenizer.encode("Once upon"))
+    tokens = tuple(_TOKENIZER.encode("Once upon"))
     assert server.engine.requests[-1].tokens == tokens
     assert server.post("/api/generate", {**body, "format": "json"})[0] == 400
 
@@ -326,3 +336,129 @@ def test_what_a_prompt_cannot_ask_for(server: ServerThread, field: str, value: A
     status, _, content = server.post("/api/generate", {**_BODIES["/api/generate"], field: value})
     assert status == 400
     assert field in _message("/api/generate", content)
+
+
+# --- a model that thinks and calls tools ---
+
+_TEMPLATE = (
+    "{% if tools %}<|user|>Tools: {{ tools | tojson }}<tool_call></tool_call><|end|>{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '<tool_call>{{ {"name": c.function.name, "arguments": c.function.arguments} | tojson }}'
+    "</tool_call>{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_WRITTEN = (
+    "<think>Hm, 東京.</think>Let me look."
+    '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
+    '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
+)
+_PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+_CITIES = [{"city": "Rome"}, {"city": "Oslo"}]
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[ServerThread]:
+    def play(request: Request, tokenizer: Tokenizer) -> Script:
+        text = tokenizer.decode(request.tokens, skip_special_tokens=False)
+        written = "It is warm." if "warm in" in text else _WRITTEN
+        tokens = tokenizer.encode(written, special_tokens=False)
+        return Script(tokens=[*tokens, tokenizer.eos_token_ids[0]])
+
+    template = ChatTemplate(_TEMPLATE)
+    served = served_by(play, template=template, syntax=find_syntax(template))
+    with ServerThread(served) as server:
+        yield server
+
+
+def _second_prompt(agent: ServerThread) -> str:
+    """What the model reads when the results are there; all that it wrote before is in it."""
+    first, second = agent.engine.requests[-2:]
+    assert second.tokens[: len(first.tokens)] == first.tokens
+    text = _TOKENIZER.decode(second.tokens, skip_special_tokens=False)
+    assert _WRITTEN + "<|end|>" in text
+    return text
+
+
+_RESULTS = "<|tool|>warm in Rome<|end|><|tool|>warm in Oslo<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize("display", ["summarized", "omitted"])
+def test_tools_of_a_message_there_and_back(agent: ServerThread, display: str) -> None:
+    tool = {"name": "weather", "description": "d", "input_schema": _PARAMETERS}
+    body = {**_BODIES["/v1/messages"], "max_tokens": 300, "tools": [tool],
+            "thinking": {"type": "adaptive", "display": display}}  # fmt: skip
+    answer = json.loads(agent.post("/v1/messages", body)[2])
+    assert answer["stop_reason"] == "tool_use"
+    kinds = [block["type"] for block in answer["content"]]
+    assert kinds == ["thinking", "text", "tool_use", "tool_use"]
+    assert answer["content"][0]["thinking"] == ("Hm, 東京." if display == "summarized" else "")
+    calls = answer["content"][2:]
+    assert [call["input"] for call in calls] == _CITIES
+    assert answer["usage"]["output_tokens_details"]["thinking_tokens"] > 0
+    results = [{"type": "tool_result", "tool_use_id": call["id"],
+                "content": f"warm in {call['input']['city']}"} for call in calls]  # fmt: skip
+    messages = [_USER, {"role": "assistant", "content": answer["content"]},
+                {"role": "user", "content": results}]  # fmt: skip
+    answer = json.loads(agent.post("/v1/messages", {**body, "messages": messages})[2])
+    assert answer["content"] == [{"type": "text", "text": "It is warm."}]
+    assert _second_prompt(agent).endswith(_RESULTS)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]}],
+)
+def test_tools_of_a_response_there_and_back(agent: ServerThread, fields: dict[str, Any]) -> None:
+    tools = [{"type": "web_search"},
+             {"type": "function", "name": "weather", "parameters": _PARAMETERS}]  # fmt: skip
+    body = {**_BODIES["/v1/responses"], "tools": tools, **fields}
+    answer = json.loads(agent.post("/v1/responses", body)[2])
+    assert answer["status"] == "completed"
+    output = answer["output"]
+    kinds = [item["type"] for item in output]
+    assert kinds == ["reasoning", "message", "function_call", "function_call"]
+    if fields:
+        assert output[0]["summary"] == [{"type": "summary_text", "text": "Hm, 東京."}]
+        output[0]["summary"] = []  # what is packed is enough
+    results = [{"type": "function_call_output", "call_id": call["call_id"],
+                "output": f"warm in {json.loads(call['arguments'])['city']}"}
+               for call in output[2:]]  # fmt: skip
+    asked = {"role": "user", "content": "Hi"}
+    answer = json.loads(
+        agent.post("/v1/responses", {**body, "input": [asked, *output, *results]})[2]
+    )
+    assert answer["output"][0]["content"][0]["text"] == "It is warm."
+    assert _second_prompt(agent).endswith(_RESULTS)
+
+
+def test_tools_of_ollama_there_and_back(agent: ServerThread) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": _PARAMETERS}}
+    body = {**_BODIES["/api/chat"], "tools": [tool], "think": True}
+    message = json.loads(agent.post("/api/chat", body)[2])["message"]
+    assert (message["thinking"], message["content"]) == ("Hm, 東京.", "Let me look.")
+    arguments = [call["function"]["arguments"] for call in message["tool_calls"]]
+    assert arguments == _CITIES
+    results = [{"role": "tool", "tool_name": "weather", "content": f"warm in {one['city']}"}
+               for one in arguments]  # fmt: skip
+    answer = json.loads(
+        agent.post("/api/chat", {**body, "messages": [_USER, message, *results]})[2]
+    )
+    assert answer["message"]["content"] == "It is warm."
+    assert _second_prompt(agent).endswith(_RESULTS)
+    shown = json.loads(agent.post("/api/show", {"model": "demo"})[2])
+    assert shown["capabilities"] == ["completion", "tools", "thinking"]
+
+
+def test_tools_for_a_model_that_knows_none_are_refused(server: ServerThread) -> None:
+    function = {"name": "weather", "parameters": _PARAMETERS}
+    tools = {
+        "/v1/messages": {"name": "weather", "input_schema": _PARAMETERS},
+        "/v1/responses": {"type": "function", **function},
+        "/api/chat": {"type": "function", "function": function},
+    }
+    for path, tool in tools.items():
+        status, _, content = server.post(path, {**_BODIES[path], "tools": [tool]})
+        assert (status, "knows no tools" in _message(path, content)) == (400, True)
+    assert server.post("/api/chat", {**_BODIES["/api/chat"], "think": True})[0] == 400

@@ -1,4 +1,4 @@
-"""Logits of GGUF files beside those of llama.cpp, as stored: the same within what rounding explains.
+"""Logits of GGUF files beside those of llama.cpp, as stored: alike within what rounding explains.
 
 Weights are the same bits on both sides. Activations are not: llama.cpp rounds them to int8 in
 groups of 256 (K-quants, IQ4_XS) or 32, bandweave in groups of 32 everywhere. A value rounded to

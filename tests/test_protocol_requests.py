@@ -175,9 +175,10 @@ def test_a_model_that_cannot_think_need_not() -> None:
 
 def test_anthropics_forms_and_effort() -> None:
     form = {"type": "json_schema", "schema": _SCHEMA}
-    expected = Form(kind="schema", value=_SCHEMA)
     found = _anthropics(output_config={"format": form, "effort": "max"})
-    assert (found.form, found.effort) == (expected, "high")
+    expected = Form(kind="schema", value=_SCHEMA, field="output_config.format.schema")
+    assert (found.form, found.effort) == (expected, "max")
+    expected = Form(kind="schema", value=_SCHEMA, field="output_format.schema")
     assert _anthropics(output_format=form).form == expected
 
 
@@ -331,18 +332,22 @@ def test_choices_of_tools(choice: Any, expected: tuple[str, str, list[str]]) -> 
 def test_forms_and_effort_of_responses() -> None:
     form = {"type": "json_schema", "name": "n", "schema": _SCHEMA, "strict": True}
     found = _openais(text={"format": form, "verbosity": "medium"}, reasoning={"effort": "minimal"})
-    assert found.conversation.form == Form(kind="schema", value=_SCHEMA)
-    assert (found.conversation.thinks, found.conversation.effort) == (None, "low")
-    assert _openais(text={"format": {"type": "json_object"}}).conversation.form == Form(kind="json")
+    expected = Form(kind="schema", value=_SCHEMA, field="text.format.schema")
+    assert found.conversation.form == expected
+    assert found.conversation.effort == "minimal"
+    expected = Form(kind="json", field="text.format")
+    assert _openais(text={"format": {"type": "json_object"}}).conversation.form == expected
     assert _openais(text={"format": {"type": "text"}}).conversation.form is None
-    assert _openais(reasoning={"effort": "none"}).conversation.thinks is False
 
 
-def test_a_probe_without_input_is_asked_nothing() -> None:
-    assert _openais(input=[], instructions="Be.").conversation.messages == [
+@pytest.mark.parametrize("given", [None, []])
+def test_a_probe_without_input_is_asked_nothing(given: Any) -> None:
+    nothing = {"role": "user", "content": ""}
+    assert _openais(input=given, instructions="Be.").conversation.messages == [
         {"role": "system", "content": "Be."},
-        {"role": "user", "content": ""},
+        nothing,
     ]
+    assert _openais(input=given).conversation.messages == [nothing]
 
 
 @pytest.mark.parametrize(
@@ -360,7 +365,7 @@ def test_a_probe_without_input_is_asked_nothing() -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice.name"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
-        ({"input": None}, "input"),
+        ({"input": 5}, "input"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
@@ -400,9 +405,9 @@ def test_ollamas_tools_forms_and_thinking() -> None:
     found = _ollamas(tools=[{"type": "function", "function": _FUNCTION}], format=_SCHEMA,
                      think="low")  # fmt: skip
     assert found.tools == [{"type": "function", "function": _FUNCTION}]
-    assert found.form == Form(kind="schema", value=_SCHEMA)
+    assert found.form == Form(kind="schema", value=_SCHEMA, field="format")
     assert (found.thinks, found.effort) == (True, "low")
-    assert _ollamas(format="json", think=False).form == Form(kind="json")
+    assert _ollamas(format="json", think=False).form == Form(kind="json", field="format")
     assert _ollamas(format="", think=False).thinks is False
 
 

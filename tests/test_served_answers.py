@@ -1,5 +1,5 @@
-"""Served answers are those of one caller on one node: whatever the split, the company, the keys, the
-order of admission, the pages that are left and what was cached before."""
+"""Served answers are those of one caller on one node: whatever the split, the company, the keys,
+the order of admission, the pages that are left and what was cached before."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ Heard = tuple[tuple[int, ...], str, tuple[TokenLogprobs | None, ...], tuple[Toke
 
 def asks(tokenizer: Tokenizer) -> list[Request]:
     """Greedy and sampled, biased and penalised, scored, with grammars, several of one prompt."""
-    shared = tokenizer.encode("A link carries the answer of a layer from one machine to another. " * 6)
+    text = "A link carries the answer of a layer from one machine to another. "
+    shared = tokenizer.encode(text * 6)
     end = frozenset(tokenizer.eos_token_ids)
     found = [
         Request(tokens=(*shared, *tokenizer.encode(text)), params=params, end_tokens=end, **more)
@@ -76,9 +77,7 @@ def engines() -> Iterator[list[Engine]]:
                 shares=tuple(map(Fraction, shares)), stages=stages, threads=1,
                 run=RunOptions(context=384, streams=2, speculate=speculate, max_rows=48),
             )  # fmt: skip
-            started.append(
-                stack.enter_context(Engine.start(folder, options, ThreadLauncher()))
-            )
+            started.append(stack.enter_context(Engine.start(folder, options, ThreadLauncher())))
             started[-1].learn(texts, tokenizer.eos_token_ids)
         yield started
 
@@ -160,6 +159,20 @@ def test_grammars_hold(
             assert len(found["name"]) <= 6 and isinstance(found["size"], int)
         if request.grammar == DIGITS:
             assert reason == "stop" and re.fullmatch("[0-9]{3}-[0-9]{2}", text)
+
+
+def test_embeddings_are_those_of_one_node(engines: list[Engine], requests: list[Request]) -> None:
+    asked = [replace(one, embeds=True, grammar="", choice=0) for one in requests[:6]]
+    alone = [engines[0].generate([one], reuse=False)[0] for one in asked]
+    sizes = {len(result.embedding) for result in alone}
+    assert len(sizes) == 1 and sizes.pop() > 32
+    assert alone[0].embedding == alone[1].embedding != alone[2].embedding  # by the prompt alone
+    for split in (0, 1, 3):
+        together = engines[split].generate([*asked, *requests])
+        assert [one.embedding for one in together[:6]] == [one.embedding for one in alone]
+        assert not any(one.embedding for one in together[6:])
+    with pytest.raises(ValueError, match="embeddings need the last layer on the first node"):
+        engines[2].generate(asked[:1])
 
 
 def test_what_is_no_grammar_is_refused_alone(

@@ -1,4 +1,4 @@
-"""``bandweave serve``: answers programs over HTTP. Knows options and sockets, no protocols."""
+"""``bandweave serve``: answers programs over HTTP. Knows options and signals, no protocols."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.cli.options import engine_options, split_options
+from bandweave.cli.options import engine_options, json_option, split_options
 
 
 @click.command("serve", short_help="Answer programs that speak OpenAI's API or others.")
 @click.argument("model")
 @click.option("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", show_default=True,
-              help="Where to listen.")  # fmt: skip
+              help="Where to listen; port 0 takes any free one. 0.0.0.0:8080 lets other machines "
+                   "ask, and needs --key-file.")  # fmt: skip
+@click.option("--key-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Answer only those who send a key of FILE: one a line, with a name and a weight "
+                   "behind it if you like.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The model's name for clients. Default: MODEL's.")
 @click.option("--any-model", is_flag=True,
               help="Answer whatever model a client names.")  # fmt: skip
@@ -24,39 +28,94 @@ from bandweave.cli.options import engine_options, split_options
               show_default=True,
               help="Keep room for N answers of a full --context at a time; shorter ones may be "
                    "more.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(0), default=64, metavar="N", show_default=True,
+              help="Let N requests wait, and tell others when to come again. 0: any "
+                   "number.")  # fmt: skip
+@click.option("--queue-tokens", type=click.IntRange(0), metavar="N",
+              help="Let requests with N tokens wait. 0: any number. Default: 16 times the "
+                   "context.")  # fmt: skip
+@click.option("--drain", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS",
+              show_default=True,
+              help="Let answers go on for so long after Ctrl-C or SIGTERM.")  # fmt: skip
+@click.option("--allow-host", multiple=True, metavar="HOST",
+              help="Answer to this name of the machine, too, where there are no keys. May be given "
+                   "several times.")  # fmt: skip
+@click.option("--allow-origin", multiple=True, metavar="ORIGIN",
+              help="Let web pages of ORIGIN ask, such as https://chat.example.org; * for any. May "
+                   "be given several times.")  # fmt: skip
 @split_options
+@json_option
 def command(
     model: str,
     listen: str,
+    key_file: Path | None,
     name: str | None,
     any_model: bool,
     streams: int,
+    queue: int,
+    queue_tokens: int | None,
+    drain: float,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
+    as_json: bool,
     **values: Any,
 ) -> None:
-    """Serves MODEL until Ctrl-C."""
+    """Serves MODEL over HTTP until Ctrl-C.
+
+    Programs that speak OpenAI's API are given the address that is printed. The server answers
+    /health while it loads, and says there when it is ready.
+    """
     options = engine_options(values)
     options = replace(options, run=replace(options.run, streams=streams))
     with interrupts_held():
-        from bandweave.cli.watch import watch_loading
-        from bandweave.mesh.address import bind, format_address, parse_address
+        from bandweave.cli.serving import Serving, base_url, check_exposure, example
+        from bandweave.mesh.address import bind, parse_address
         from bandweave.serving.answers.admission import Admission
         from bandweave.serving.http.app import make_app
+        from bandweave.serving.http.keys import Keys, read_keys
+        from bandweave.serving.http.limits import Limits, that_fit
+        from bandweave.serving.http.origins import Origins
         from bandweave.serving.http.server import Server
         from bandweave.serving.served_session import serve_session
         from bandweave.serving.session import open_session
         from bandweave.serving.status.machines import machines_of
+        from bandweave.serving.status.service import Service
 
-    with (
-        bind(parse_address(listen, listening=True)) as sock,
-        open_session(model, options, watch_loading) as session,
-    ):
-        served = serve_session(
-            session,
-            name=name or Path(session.name).name,
-            any_name=any_model,
-            admission=Admission(),
-        )
-        output.say(f"serving {served.name} at http://{format_address(sock.getsockname()[:2])}")
-        app = make_app(served)
-        app.state.status.show(machines_of(session))
-        Server(app).serve_on(sock)
+    keys = Keys() if key_file is None else read_keys(key_file, output.say)
+    if keys and allow_host:
+        raise ValueError("--allow-host is for servers without keys; with --key-file any name does")
+    origins = Origins(allow_host, allow_origin)
+    sock = bind(parse_address(listen, listening=True))
+    service, limits = Service(), that_fit(Limits())
+    app = make_app(service, keys=keys, origins=origins, limits=limits)
+    with sock, Server(app, limits) as server:
+        check_exposure(sock, listen, bool(keys))
+        url = base_url(sock)
+        server.start(sock)
+        serving = Serving(service, server, drain)
+        with open_session(model, options, serving.watch) as session:
+            context = session.engine.context
+            served = serve_session(
+                session,
+                name=name or Path(session.name).name,
+                any_name=any_model,
+                admission=Admission(
+                    most_requests=queue,
+                    most_tokens=16 * context if queue_tokens is None else queue_tokens,
+                ),
+            )
+
+            def tell() -> None:
+                output.say(f"serving {served.name} with a context of {context} tokens; base URL:")
+                output.say(f"  {url}")
+                output.say("Try it, in another terminal; Ctrl-C here ends the server:")
+                chats = served.template is not None
+                output.say(f"  {example(url, chats=chats, keys=bool(keys))}")
+                if as_json:
+                    output.print_json(
+                        {"base_url": url, "model": served.name, "context": context,
+                         "nodes": len(session.engine.nodes)}
+                    )  # fmt: skip
+
+            app.state.status.show(lambda: machines_of(session))
+            serving.run(session, served, tell)

@@ -42,14 +42,22 @@ def unknown_model(name: str, known: str) -> ApiError:
     )
 
 
-def too_long(tokens: int, context: int) -> ApiError:
+class PromptTooLong(ApiError):
+    """A prompt that does not fit into the context. ``tokens``: how many it has."""
+
+    def __init__(self, tokens: int, message: str, param: str) -> None:
+        super().__init__(400, message, param=param, code="context_length_exceeded")
+        self.tokens = tokens
+
+
+def too_long(tokens: int, context: int, param: str = "messages") -> PromptTooLong:
     """The words are those by which clients know this error."""
-    return bad(
+    return PromptTooLong(
+        tokens,
         f"The prompt is too long: {tokens} tokens > {context} maximum. This model's maximum "
         f"context length is {context} tokens, and the prompt exceeds the available context size; "
         "shorten it, or start the server with a larger --context",
-        "messages",
-        "context_length_exceeded",
+        param,
     )
 
 

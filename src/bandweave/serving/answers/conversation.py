@@ -16,11 +16,11 @@ from bandweave.serving.answers.marks import Marks
 from bandweave.serving.answers.rendering import render
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import Syntax
-from bandweave.serving.errors import bad, too_long
+from bandweave.serving.errors import PromptTooLong, bad, too_long
 from bandweave.shown import shown
 from bandweave.text.files import TextError
 
-__all__ = ["Conversation", "Form", "Prepared", "prepare"]
+__all__ = ["Conversation", "Form", "Prepared", "count", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,15 @@ async def prepare(served: Served, conversation: Conversation) -> Prepared:
         )
         grammar = grammar_of(wanted, syntax, mark)
     return Prepared(tokens=tokens, grammar=grammar, syntax=syntax, goes_on=conversation.continues)
+
+
+async def count(served: Served, conversation: Conversation) -> int:
+    """The tokens of a conversation's prompt, even of one that is too long. ``ApiError`` as
+    ``prepare``."""
+    try:
+        return len((await prepare(served, conversation)).tokens)
+    except PromptTooLong as error:
+        return error.tokens
 
 
 def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from bandweave.serving.openai.sampling import read_sampling
 
 _MOST_TOKENS = (1 << 31) - 1
 _LEAST_BUDGET = 1024
-_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _CLEAR_THOUGHTS = "clear_thinking_20251015"
 
 
@@ -42,7 +42,7 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
             params=read_sampling(fields, served, limit=limit, stop="stop_sequences"),
             grammar=prepared.grammar,
             syntax=prepared.syntax,
-            goes_on=conversation.continues,
+            goes_on=prepared.goes_on,
             key=key,
             weight=weight,
         ),
@@ -65,7 +65,7 @@ def read_conversation(fields: Fields, served: Served) -> Conversation:
     if output is not None:
         output.refuse("task_budget")
         if output.has("effort"):
-            effort = _EFFORTS[output.one_of("effort", tuple(_EFFORTS))]
+            effort = output.one_of("effort", _EFFORTS)
     last = messages[-1]
     if last["role"] == "assistant" and last.get("tool_calls"):
         raise bad("the last of the messages calls tools; give their results in a message of the "
@@ -106,7 +106,7 @@ def _form(fields: Fields, output: Fields | None) -> Form | None:
     schema: Any = given.any("schema")
     if not isinstance(schema, (dict, bool)):
         raise bad(f"{given.name('schema')} must be a JSON schema", given.name("schema"))
-    return Form(kind="schema", value=schema)
+    return Form(kind="schema", value=schema, field=given.name("schema"))
 
 
 def _thinks(fields: Fields, served: Served) -> bool | None:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from bandweave.serving.answers.conversation import prepare
+from bandweave.serving.answers.conversation import count
 from bandweave.serving.anthropic.answer import PING, MessageAnswer
 from bandweave.serving.anthropic.errors import error_event, error_response, new_request_id
 from bandweave.serving.anthropic.request import read_conversation, read_request
@@ -39,10 +39,8 @@ async def messages(context: Context, request: Request) -> Response:
 
 async def count_tokens(context: Context, request: Request) -> Response:
     conversation = read_conversation(await context.fields(request), context.served)
-    prepared = await prepare(context.served, conversation)
-    return JSONResponse(
-        {"input_tokens": len(prepared.tokens)}, headers={"request-id": new_request_id()}
-    )
+    counted = {"input_tokens": await count(context.served, conversation)}
+    return JSONResponse(counted, headers={"request-id": new_request_id()})
 
 
 async def models(context: Context, request: Request) -> Response:

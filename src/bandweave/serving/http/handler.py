@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -17,7 +17,6 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
-from bandweave.serving.http.counted import CountedStream
 from bandweave.serving.http.failures import api_error
 from bandweave.serving.http.stream import ClientGone, EventStream
 from bandweave.serving.status.protocols import protocol_of
@@ -46,23 +45,34 @@ ShapeError = Callable[[ApiError], Response]
 def answer_stream(context: Context, ask: Ask) -> AnswerStream:
     """Asks, if not too many wait. ``ApiError`` 429 where they do. Whatever has not ended with the
     response to the request is cancelled then."""
+    return answer_streams(context, [ask])[0]
+
+
+def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
+    """The same for several that belong together, and wait as one."""
     admission, registry = context.served.admission, context.status.registry
-    place = object()
+    place, begun = object(), 0
     try:
-        admission.enter(place, len(ask.tokens))
+        admission.enter(place, sum(len(ask.tokens) for ask in asks))
     except ApiError:
         registry.refuse(context.protocol)
         raise
+
+    def begin(heard: bool) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == len(asks):
+            admission.leave(place, heard)
+
     try:
-        stream = context.served.answering.start(ask, lambda heard: admission.leave(place, heard))
+        for ask in asks:
+            live = registry.begin(ask, protocol=context.protocol, key=context.key)
+            context.streams.append(context.served.answering.start(ask, begin, live))
     except BaseException:
         admission.leave(place, served=False)
         raise
     context.status.wake()
-    live = registry.begin(ask, protocol=context.protocol, key=context.key)
-    counted = CountedStream(stream, live)
-    context.streams.append(counted)
-    return counted
+    return context.streams[-len(asks) :]
 
 
 def handler(handle: Handle, shape: ShapeError) -> Endpoint:

@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._stopping = False
 
     def start(self, sock: socket.socket) -> None:
         """Returns once requests are answered. Raises what keeps the server from that."""
@@ -73,17 +74,20 @@ class Server(uvicorn.Server):
 
     def stop(self, drain: float = 0.0) -> None:
         """Takes nothing more, lets answers go on for ``drain`` seconds, and ends what is left with
-        an error. May be called more than once."""
+        an error. Called again, as after a second Ctrl-C, it waits for nothing."""
         self._service.end()
-        thread, loop = self._thread, self._loop
+        thread, loop, again = self._thread, self._loop, self._stopping
         if thread is None or loop is None:
             return
-        deadline = time.monotonic() + drain
+        self._stopping = True
+        deadline = time.monotonic() + (0.0 if again else drain)
         while thread.is_alive() and self._exchanges.answering and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
+        self.force_exit = again
         with contextlib.suppress(RuntimeError):  # it has ended already
             loop.call_soon_threadsafe(self._end)
-        while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+        while thread.is_alive() and not again:
             thread.join(_LOOK_SECONDS * 10)  # and see whether a signal has come
         self._thread = None
 

@@ -11,8 +11,9 @@ from bandweave.serving.fields import Fields
 from bandweave.serving.turns import Turns
 
 _ROLES = ("system", "user", "assistant", "tool")
-_LEVELS = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
+_LEVELS = ("low", "medium", "high", "max")
 _MOST_TOOLS = 1024
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 def read_chat(fields: Fields, served: Served) -> Conversation:
@@ -38,10 +39,10 @@ def read_form(fields: Fields) -> Form | None:
     if value is None or value == "":
         return None
     if value == "json":
-        return Form(kind="json")
+        return Form(kind="json", field="format")
     if not isinstance(value, dict):
         raise bad('format must be "json" or a JSON schema', "format")
-    return Form(kind="schema", value=value)
+    return Form(kind="schema", value=value, field="format")
 
 
 def _conversation(
@@ -67,7 +68,7 @@ def _thinks(fields: Fields, served: Served) -> tuple[bool | None, str]:
     if value is None:
         return None, ""
     if isinstance(value, str):
-        effort, thinks = _LEVELS[fields.one_of("think", tuple(_LEVELS))], True
+        effort, thinks = fields.one_of("think", _LEVELS), True
     else:
         effort, thinks = "", fields.flag("think")
     if thinks and not served.can_think:
@@ -131,6 +132,6 @@ def _tool(fields: Fields) -> dict[str, Any]:
         "function": {
             "name": function.text("name"),
             "description": function.text("description", ""),
-            "parameters": dict(parameters.values) if parameters else {},
+            "parameters": dict(parameters.values) if parameters else _NO_PARAMETERS,
         },
     }

@@ -41,13 +41,12 @@ async def read_request(
     if top and not logprobs:
         raise bad("top_logprobs is for logprobs; set logprobs to true", "top_logprobs")
     raw = not chats and fields.flag("raw")
-    continues, ask = raw, None
+    ask = None
     prepared: Prepared | None = None
     if raw and fields.text("prompt", ""):
         prepared = await _raw(fields, served)
     elif fields.list("messages") if chats else fields.text("prompt", ""):
         conversation = (read_chat if chats else read_prompt)(fields, served)
-        continues = conversation.continues
         prepared = await prepare(served, conversation)
     if prepared is not None:
         ask = Ask(
@@ -56,7 +55,7 @@ async def read_request(
             logprobs=top if logprobs else None,
             grammar=prepared.grammar,
             syntax=prepared.syntax,
-            goes_on=continues,
+            goes_on=prepared.goes_on,
             key=key,
             weight=weight,
         )
@@ -91,4 +90,4 @@ async def _raw(fields: Fields, served: Served) -> Prepared:
     tokens = tuple(await asyncio.to_thread(served.tokenizer.encode, text))
     if len(tokens) >= served.context:
         raise too_long(len(tokens), served.context)
-    return Prepared(tokens=tokens, grammar="", syntax=PLAIN)
+    return Prepared(tokens=tokens, grammar="", syntax=PLAIN, goes_on=True)

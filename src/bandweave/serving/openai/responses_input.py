@@ -24,7 +24,7 @@ def read_input(fields: Fields) -> list[Message]:
     if isinstance(fields.any("input"), str):
         turns.user(fields.text("input"))
         return turns.messages
-    if not isinstance(fields.any("input"), list):
+    if fields.has("input") and not isinstance(fields.any("input"), list):
         raise bad("input must be a string or a list of items", "input")
     for item in fields.objects("input"):
         kind = item.text("type", "message")

@@ -24,8 +24,7 @@ _INCLUDED = (
     "web_search_call.action.sources", "message.input_image.image_url",
     "computer_call_output.output.image_url", "code_interpreter_call.outputs",
 )  # fmt: skip
-_EFFORTS = {"none": "", "minimal": "low", "low": "low", "medium": "medium", "high": "high",
-            "xhigh": "high", "max": "high"}  # fmt: skip
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _SUMMARIES = ("auto", "concise", "detailed")
 _NOT_KEPT = "answers are not kept here; send the whole conversation as input"
 
@@ -107,7 +106,7 @@ def read_question(fields: Fields, served: Served) -> Question:
         reasoning.refuse("context", "auto", "current_turn")
         reasoning.refuse("mode", "standard")
         if reasoning.has("effort"):
-            effort = reasoning.one_of("effort", tuple(_EFFORTS))
+            effort = reasoning.one_of("effort", _EFFORTS)
     tools = read_tools(fields)
     return Question(
         conversation=Conversation(
@@ -117,8 +116,7 @@ def read_question(fields: Fields, served: Served) -> Question:
             named=tools.named,
             parallel=fields.flag("parallel_tool_calls", True),
             form=_form(fields),
-            thinks=False if effort == "none" else None,
-            effort=_EFFORTS.get(effort, ""),
+            effort=effort,
         ),
         tools=tools,
     )
@@ -149,11 +147,11 @@ def _form(fields: Fields) -> Form | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return Form(kind="json")
+        return Form(kind="json", field="text.format")
     schema = form.any("schema")
     if not isinstance(schema, (dict, bool)):
         raise bad("text.format.schema must be a JSON schema", "text.format.schema")
-    return Form(kind="schema", value=schema)
+    return Form(kind="schema", value=schema, field="text.format.schema")
 
 
 def _told(fields: Fields, tools: ResponsesTools) -> dict[str, Any]:

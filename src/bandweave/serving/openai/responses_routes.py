@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.answers.conversation import prepare
+from bandweave.serving.answers.conversation import count
 from bandweave.serving.errors import ApiError
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
@@ -27,9 +27,8 @@ async def responses(context: Context, request: Request) -> Response:
 
 async def input_tokens(context: Context, request: Request) -> Response:
     question = read_question(await context.fields(request), context.served)
-    prepared = await prepare(context.served, question.conversation)
-    counted = {"object": "response.input_tokens", "input_tokens": len(prepared.tokens)}
-    return JSONResponse(counted)
+    tokens = await count(context.served, question.conversation)
+    return JSONResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 async def kept(context: Context, request: Request) -> Response:

@@ -79,7 +79,8 @@ def _offered(tool: dict[str, Any]) -> dict[str, Any]:
             "additionalProperties": False,
         }  # fmt: skip
     else:
-        function["parameters"] = tool["parameters"]
+        # Templates write what they are given: a tool without parameters has an object without any.
+        function["parameters"] = tool["parameters"] or {"type": "object", "properties": {}}
         if tool["strict"]:
             function["strict"] = True
     return {"type": "function", "function": function}

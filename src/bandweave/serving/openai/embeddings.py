@@ -1,0 +1,74 @@
+"""``/v1/embeddings``: what the model's head would read at the end of a text, of length one.
+
+The models here were trained to write. Those that were trained to embed as well, such as the ones
+called Embedding, are meant to be read in this way; of others it says what a text is about.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bandweave.generation.sampling import SamplingParams
+from bandweave.serving.answers.answering import AnswerStream
+from bandweave.serving.answers.ask import Ask
+from bandweave.serving.answers.events import End
+from bandweave.serving.answers.served import Served
+from bandweave.serving.errors import failed, unknown_model
+from bandweave.serving.fields import Fields
+from bandweave.serving.openai.completions import read_prompts
+
+MOST_TEXTS = 2048
+
+
+async def read_embeddings(
+    fields: Fields, served: Served, key: str, weight: float
+) -> tuple[list[Ask], bool]:
+    """An ask for each text, and whether floats are to be sent as base64. ``ApiError`` for what
+    cannot be asked."""
+    model = fields.text("model", served.name)
+    if model != served.name and not served.any_name:
+        raise unknown_model(model, served.name)
+    fields.refuse("dimensions", why="this model's embeddings have one length")
+    packed = fields.one_of("encoding_format", ("float", "base64"), "float") == "base64"
+    params = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of
+    asks = [
+        Ask(tokens=tokens, params=params, embeds=True, key=key, weight=weight)
+        for _, tokens in await read_prompts(fields, served, "input", most=MOST_TEXTS)
+    ]
+    return asks, packed
+
+
+async def read_vectors(
+    streams: Sequence[AnswerStream], served: Served, *, packed: bool
+) -> dict[str, Any]:
+    """The object of the answer."""
+    data = []
+    for index, stream in enumerate(streams):
+        vector = _unit(await _end_of(stream))
+        value: Any = base64.b64encode(vector.tobytes()).decode() if packed else vector.tolist()
+        data.append({"object": "embedding", "index": index, "embedding": value})
+    count = sum(len(stream.ask.tokens) for stream in streams)
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "data": data, "model": served.name, "usage": usage}
+
+
+async def _end_of(stream: AnswerStream) -> End:
+    end: End | None = None
+    async with stream:
+        async for event in stream:
+            if isinstance(event, End):
+                end = event
+    if end is None or not end.embedding:
+        raise failed("the model's numbers are not finite for this text")
+    return end
+
+
+def _unit(end: End) -> np.ndarray:
+    """Little-endian float32, as base64 is read by clients."""
+    vector = np.array(end.embedding, np.float64)
+    length = float(np.sqrt(np.square(vector).sum()))
+    return (vector / length if length else vector).astype("<f4")

@@ -1,0 +1,56 @@
+"""Fields of other servers that people send to OpenAI's endpoints and that this server lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bandweave.serving.fields import Fields
+
+# What each may say all the same, for it is so anyway.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    # of vLLM
+    "min_tokens": (0,),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "stop_token_ids": ([],),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),
+    "truncate_prompt_tokens": (),
+    "prompt_logprobs": (),
+    "prompt_embeds": (),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "logits_processors": ([],),
+    "priority": (0,),
+    "kv_transfer_params": (),
+    # of llama-server
+    "n_predict": (),
+    "n_keep": (0,),
+    "n_probs": (0,),
+    "n_indent": (0,),
+    "typical_p": (1,),
+    "top_n_sigma": (-1, 0),
+    "xtc_probability": (0,),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "mirostat": (0,),
+    "repeat_last_n": (-1,),
+    "samplers": (),
+    "t_max_predict_ms": (0, -1),
+    "image_data": ([],),
+    "id_slot": (-1,),
+    "lora": ([],),
+    "return_tokens": (False,),
+    "timings_per_token": (False,),
+    "post_sampling_probs": (False,),
+    "response_fields": ([],),
+}
+
+
+def refuse_foreign(fields: Fields) -> None:
+    """``ApiError`` for what cannot be done as it was asked."""
+    for name, neutral in _NEUTRAL.items():
+        fields.refuse(name, *neutral)
