@@ -9,6 +9,7 @@ from typing import Any
 
 from bandweave.serving.answers.answer import TOOL, Answer
 from bandweave.serving.answers.forms import CodeForm
+from bandweave.serving.answers.json_reading import written
 from bandweave.serving.answers.marks import shown
 from bandweave.serving.answers.reader import Reading
 
@@ -86,7 +87,7 @@ def _python_call(node: ast.expr) -> tuple[str, str]:
     arguments = {one.arg: _python_value(one.value) for one in node.keywords}
     if None in arguments:
         raise ValueError
-    return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return name, written(arguments)
 
 
 def _python_value(node: ast.expr) -> Any:
@@ -122,4 +123,4 @@ def _gemma(text: str, quote: str) -> Calls:
     arguments = json.loads("".join(pieces))
     if not isinstance(arguments, dict):
         raise ValueError
-    return [(name, json.dumps(arguments, ensure_ascii=False))]
+    return [(name, written(arguments))]

@@ -30,6 +30,7 @@ _SIGNS: tuple[tuple[ToolForm, tuple[str, ...]], ...] = (
     ("phi4", ("<|tool_call|>", "<|/tool_call|>")),
     ("granite", ("<|tool_call|>",)),
     ("lfm2", ("<|tool_call_start|>",)),
+    ("lfm2", ("<|tool_list_start|>",)),
     ("gemma4", ("<|tool_call>", "<tool_call|>")),
     ("llama4", ("<|python_start|>",)),
     ("hermes", ("<tool_call>",)),
