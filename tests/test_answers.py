@@ -344,7 +344,7 @@ _WORDS = ("{", "}", '"name": ', '"arguments": ', '"f"', '"', "\\", ", ", "[", "]
           "1", "assistant", "final", "<", ">", "</think>", "<think>", '{"name": "f", ')  # fmt: skip
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 @pytest.mark.parametrize("tools", ["", *FORMS])
 def test_any_text_in_any_pieces(tools: Any, data: st.DataObject) -> None:
