@@ -190,7 +190,8 @@ CASES = [
     case(
         "deepseek_v32",
         '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">\n'
-        '<｜DSML｜parameter name="a" string="true">1</｜DSML｜parameter>\n<｜DSML｜parameter name="x" string="false">1</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="a" string="true">1</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="x" string="false">1</｜DSML｜parameter>\n'
         "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
         "",
         "",
@@ -468,4 +469,8 @@ def test_a_template_that_knows_tools_in_no_known_form_has_the_generic_one() -> N
     assert find_syntax(ChatTemplate("{{ tools }}")) == Syntax(tools="hermes")
     assert find_syntax(ChatTemplate("{{ 'tools' }} {{ message.tools }}")) == PLAIN
     assert find_syntax(None) == PLAIN
+    single = (
+        "{{ tools }}{{ raise_exception('This model only supports single tool-calls at once!') }}"
+    )
+    assert find_syntax(ChatTemplate(single)).most_calls == 1
     assert find_syntax(ChatTemplate("{{ x.split('</think>') }}")) == Syntax(**THINKS)

@@ -77,9 +77,7 @@ def engines() -> Iterator[list[Engine]]:
                 shares=tuple(map(Fraction, shares)), stages=stages, threads=1,
                 run=RunOptions(context=384, streams=2, speculate=speculate, max_rows=48),
             )  # fmt: skip
-            started.append(
-                stack.enter_context(Engine.start(folder, options, ThreadLauncher()))
-            )
+            started.append(stack.enter_context(Engine.start(folder, options, ThreadLauncher())))
             started[-1].learn(texts, tokenizer.eos_token_ids)
         yield started
 

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,7 @@ def _serving(**options: Any) -> Iterator[ServerThread]:
         Sampler(served.answering.engine, seconds=0.02) as sampler,
         ServerThread(Service(served, sampler), **options) as server,
     ):
-        server.app.state.status.show(pretend_machines())
+        server.app.state.status.show(pretend_machines)
         yield server
 
 
@@ -417,3 +417,28 @@ def test_looking_ends_when_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert _status(server)["ready"]  # and begins again
+
+
+def test_twenty_open_pages_cost_next_to_nothing() -> None:
+    """Of one processor: what the server computes for them, measured by its own clock."""
+    seconds = 3.0
+    with _serving() as server:
+        with ExitStack() as pages:
+            for _ in range(20):
+                one = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+                pages.callback(one.close)
+                one.sendall(b"GET /v1/status/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            deadline = time.monotonic() + 10
+            while server.app.state.status.feed.listeners < 20:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            busy = _busy(seconds)
+        idle = _busy(seconds / 3)
+    assert busy - idle < 0.02, (busy, idle)
+
+
+def _busy(seconds: float) -> float:
+    """Processor seconds of this process a second."""
+    begun, computed = time.monotonic(), time.process_time()
+    time.sleep(seconds)
+    return (time.process_time() - computed) / (time.monotonic() - begun)

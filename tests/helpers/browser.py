@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -42,6 +43,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["bash", "-c", f"exec {CHROMIUM} {options} about:blank 3<&{theirs} 4>&{own}"],
             pass_fds=(theirs, own), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
         os.close(own)
@@ -102,13 +104,8 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(TimeoutError, RuntimeError, OSError):
-            self.call("Browser.close")
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        os.killpg(self._process.pid, signal.SIGKILL)  # nothing of it is worth a polite end
+        self._process.wait()
         os.close(self._write)
         self._thread.join(5)
         os.close(self._read)

@@ -23,6 +23,7 @@ from bandweave.serving.http.server import Server
 from bandweave.serving.status.service import Service
 from bandweave.serving.texts import open_template, open_tokenizer
 from bandweave.text.tokenizer import Tokenizer
+from tests.helpers.connections import wait_until
 from tests.helpers.scripted_engine import Script, ScriptedEngine
 
 
@@ -50,6 +51,11 @@ def served_by(
     engine = ScriptedEngine(play=lambda request: play(request, demo.tokenizer), context=context)
     answering = Answering(engine, demo.tokenizer)
     return replace(demo, **{"answering": answering, "admission": Admission(), **changes})
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for what must come soon."""
+    assert wait_until(lambda: bool(condition()), 20)
 
 
 class ServerThread:

@@ -117,5 +117,5 @@ def command(
                          "nodes": len(session.engine.nodes)}
                     )  # fmt: skip
 
-            app.state.status.show(machines_of(session))
+            app.state.status.show(lambda: machines_of(session))
             serving.run(session, served, tell)

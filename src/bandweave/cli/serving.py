@@ -57,6 +57,7 @@ class Serving:
                         self._server.check()
                         time.sleep(_LOOK_SECONDS)
                 self._go_on(session, sampler.failure)
+                served.answering.grammars.renew()
                 tell = _tell_going_on
         except BaseException:
             self._server.stop(self._drain)

@@ -9,7 +9,7 @@ import asyncio
 import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Self
+from typing import Protocol, Self
 
 from bandweave.nodes.waiting import take
 from bandweave.routing import call
@@ -17,10 +17,24 @@ from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import Event
 from bandweave.serving.answers.grammar_keeper import GrammarKeeper
 from bandweave.serving.answers.hearing import Hearing
+from bandweave.serving.answers.teller import Teller
 from bandweave.serving.answers.token_engine import TokenEngine
 from bandweave.text.tokenizer import Tokenizer
 
 OnBegun = Callable[[bool], None]
+
+
+class Account(Protocol):
+    """Kept of an answer stream, by others."""
+
+    def hear(self, event: Event) -> None:
+        """The next event of it, as its task takes it."""
+        ...
+
+    def close(self, outcome: str) -> None:
+        """Nothing more comes: what has not ended was an ``"error"``, or is ``"cancelled"``. May be
+        called more than once; the first says it."""
+        ...
 
 
 class Answering:
@@ -29,12 +43,16 @@ class Answering:
 
     def __init__(self, engine: TokenEngine, tokenizer: Tokenizer) -> None:
         self.engine, self.tokenizer = engine, tokenizer
+        self._teller = Teller()
         self.grammars = GrammarKeeper(engine, tokenizer)
 
-    def start(self, ask: Ask, on_begun: OnBegun = lambda heard: None) -> AnswerStream:
-        """Asks, for a task of the running event loop. ``on_begun`` is called in it, once: when the
+    def start(
+        self, ask: Ask, on_begun: OnBegun = lambda heard: None, account: Account | None = None
+    ) -> AnswerStream:
+        """Asks, for a task of the running event loop, which never waits for the engine: that may be
+        in a long step. ``on_begun`` is called in it, once: when the
         engine has come to this ask (True), or nobody wants it any more (False)."""
-        return AnswerStream(self.engine, self.tokenizer, ask, on_begun)
+        return AnswerStream(self.engine, self.tokenizer, ask, self._teller, on_begun, account)
 
     def listen(self, ask: Ask) -> Iterator[Event]:
         """Asks, for a thread, and gives the events as they come. Whoever closes the iterator has
@@ -57,14 +75,16 @@ class AnswerStream:
         engine: TokenEngine,
         tokenizer: Tokenizer,
         ask: Ask,
+        teller: Teller,
         on_begun: OnBegun = lambda heard: None,
+        account: Account | None = None,
     ) -> None:
-        self.ask = ask
+        self.ask, self._teller, self._account = ask, teller, account
         self._on_begun, self._begun, self._closed = on_begun, False, False
         self._loop = asyncio.get_running_loop()
         self._heard: deque[call.Event] = deque()  # at most a few for each token of the context
         self._news = asyncio.Event()
-        self._hearing = Hearing(engine, tokenizer, ask, self._deliver)
+        self._hearing = Hearing(engine, tokenizer, ask, self._deliver, self._tell)
 
     def cancel(self) -> None:
         """Ends all answers; the iteration ends soon after."""
@@ -74,15 +94,24 @@ class AnswerStream:
         """Ends all answers; the iteration raises the error at once, whatever it has not taken."""
         if not self._closed and self._hearing.open:
             self._heard.clear()
+            self._begin(False)
             self._arrive(call.Failed(error))
-            self.close()
+            self._close("error")
 
     def close(self) -> None:
         """Cancels what is under way; nobody iterates any more. May be called more than once."""
+        self._close("cancelled")
+
+    def _close(self, outcome: str) -> None:
         if not self._closed:
             self._closed = True
             self._begin(False)
-            self._hearing.cancel()
+            self._hearing.abandon()
+            if self._account is not None:
+                self._account.close(outcome)
+
+    def _tell(self, work: Callable[[], None]) -> None:
+        self._teller.tell(work, lambda error: self._deliver(call.Failed(error)))
 
     def _deliver(self, event: call.Event) -> None:
         """From any thread. ``RuntimeError`` once the loop is closed."""
@@ -106,7 +135,14 @@ class AnswerStream:
             while not self._heard:
                 self._news.clear()
                 await self._news.wait()
-            for event in self._hearing.events(self._heard.popleft()):
+            try:
+                events = self._hearing.events(self._heard.popleft())
+            except Exception:
+                self._close("error")
+                raise
+            for event in events:
+                if self._account is not None:
+                    self._account.hear(event)
                 yield event
 
     async def __aenter__(self) -> Self:

@@ -68,7 +68,7 @@ async def prepare(served: Served, conversation: Conversation) -> Prepared:
     tools = _tools(served, conversation)
     tokens, syntax = await asyncio.to_thread(_encode, served, conversation, tools)
     grammar = ""
-    wanted = _wanted(conversation, tools)
+    wanted = _wanted(served, conversation, tools)
     if wanted is not None:
         mark = Marks.of(syntax, served.tokenizer)
         by_form = wanted.form is not None and not wanted.must_call
@@ -113,7 +113,9 @@ def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, 
     return conversation.tools
 
 
-def _wanted(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> Wanted | None:
+def _wanted(
+    served: Served, conversation: Conversation, tools: Sequence[Mapping[str, Any]]
+) -> Wanted | None:
     """What a grammar must see to; None where the answer is free."""
     must_call = bool(conversation.named) or conversation.choice == "required"
     strict = any(tool["function"].get("strict") is True for tool in tools)
@@ -124,8 +126,12 @@ def _wanted(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> W
         form=conversation.form,
         tools=tool_parameters(named),
         must_call=must_call,
-        most_calls=0 if conversation.parallel else 1,
+        most_calls=_most_calls(served.syntax, conversation),
     )
+
+
+def _most_calls(syntax: Syntax, conversation: Conversation) -> int:
+    return syntax.most_calls if conversation.parallel else 1
 
 
 def _encode(
@@ -159,5 +165,5 @@ def _encode(
         speaks=prompt.speaks,
         tools=syntax.tools if has_calls else "",
         schemas=tool_parameters(tools),
-        most_calls=0 if conversation.parallel else 1,
+        most_calls=_most_calls(syntax, conversation),
     )

@@ -47,6 +47,10 @@ class GrammarKeeper:
         if not self._learnt and (wrong := await self._run(lambda: self._learn(vocab_size))):
             raise bad(f"{param} cannot be kept to: {wrong}", param)
 
+    def renew(self) -> None:
+        """The engine's nodes have joined anew, and may know no vocabulary any more."""
+        self._learnt = False
+
     async def _run(self, work: Callable[[], str]) -> str:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar-check")

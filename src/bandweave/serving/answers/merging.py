@@ -19,26 +19,30 @@ async def merged(streams: Sequence[AnswerStream]) -> AsyncIterator[tuple[int, Ev
             async for event in only:
                 yield 0, event
         return
-    heard: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(_HELD)
+    heard: asyncio.Queue[tuple[int, Event] | Exception | None] = asyncio.Queue(_HELD)
 
     async def read(index: int, stream: AnswerStream) -> None:
-        async for event in stream:
-            await heard.put((index, event))
+        try:
+            async for event in stream:
+                await heard.put((index, event))
+            await heard.put(None)
+        except Exception as error:
+            await heard.put(error)
 
     readers = [asyncio.create_task(read(*one)) for one in enumerate(streams)]
-    over = asyncio.gather(*readers)
+    still = len(readers)
     try:
-        while not (over.done() and heard.empty()):
-            following = asyncio.ensure_future(heard.get())
-            await asyncio.wait((following, over), return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                following.cancel()
-                over.result()  # raises, or the queue may have been filled at the same time
-                continue
-            yield following.result()
+        while still:
+            what = await heard.get()
+            if isinstance(what, Exception):
+                raise what
+            if what is None:
+                still -= 1
+            else:
+                yield what
     finally:
         for stream in streams:
             stream.close()
         for reader in readers:
             reader.cancel()
-        await asyncio.gather(*readers, over, return_exceptions=True)
+        await asyncio.gather(*readers, return_exceptions=True)

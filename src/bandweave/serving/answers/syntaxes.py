@@ -50,6 +50,8 @@ _THOUGHTS = (
 _SWITCHES = ("enable_thinking", "thinking")
 _TOOLS = ("tools", "xml_tools")
 _EFFORT = "reasoning_effort"
+#: Llama's templates refuse a history in which one answer has several calls.
+_SINGLE = "only supports single tool-calls"
 _NINE = re.compile(r"length\s*!=\s*9|\b9\b.{0,40}alphanumeric|alphanumeric.{0,80}\b9\b", re.S)
 
 
@@ -91,7 +93,8 @@ def find_syntax(template: ChatTemplate | None) -> Syntax:
     # Some templates only close what the model opens, or cut thoughts of earlier answers.
     if not think_open and "</think>" in source:
         think_open, think_close = "<think>", "</think>"
-    return Syntax(think_open=think_open, think_close=think_close, tools=tools)
+    most = 1 if _SINGLE in source else 0
+    return Syntax(think_open=think_open, think_close=think_close, tools=tools, most_calls=most)
 
 
 def _form(source: str) -> ToolForm:

@@ -15,7 +15,7 @@ from bandweave.serving.http.limits import Limits
 LEAST_BYTES, MOST_BYTES = 4 << 20, 32 << 20
 _BYTES_OF_TOKEN = 64  # JSON for a token of the context, with room for what is not in the prompt
 _MOST_DEPTH = 64
-_MOST_VALUES = 2_000_000
+_MOST_VALUES = 1_000_000
 _QUICK_BYTES = 64 << 10  # which the event loop reads itself
 
 

@@ -17,7 +17,6 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import ApiError, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.body import read_fields
-from bandweave.serving.http.counted import CountedStream
 from bandweave.serving.http.failures import api_error
 from bandweave.serving.http.stream import ClientGone, EventStream
 from bandweave.serving.status.protocols import protocol_of
@@ -67,9 +66,8 @@ def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
 
     try:
         for ask in asks:
-            stream = context.served.answering.start(ask, begin)
             live = registry.begin(ask, protocol=context.protocol, key=context.key)
-            context.streams.append(CountedStream(stream, live))
+            context.streams.append(context.served.answering.start(ask, begin, live))
     except BaseException:
         admission.leave(place, served=False)
         raise

@@ -24,6 +24,7 @@ from bandweave.serving.http.limits import Limits
 
 _FLUSH_SECONDS = 5.0  # that a connection has for its last words
 _PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
+_SENT_BYTES = 256 << 10  # that the system holds for a client that takes nothing; else megabytes
 _LOG = logging.getLogger("bandweave.serving.http")
 
 
@@ -65,7 +66,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        _find_dead_peers(transport.get_extra_info("socket"), self._limits.taking)
+        _bound_socket(transport.get_extra_info("socket"), self._limits.taking)
         if self._open.add(self):
             self._deadline = self.loop.call_later(self._limits.header, self._too_late)
         else:
@@ -137,8 +138,18 @@ class BoundedProtocol(H11Protocol):
         if self._underway:
             self._open.busy(self)
             self._deadline = _cancelled(self._deadline)
+            self._listen_on()
         elif self.conn.their_state is h11.SEND_BODY and self._deadline is None:
             self._deadline = self.loop.call_later(self._limits.linger, self.abort)
+
+    def _listen_on(self) -> None:
+        """Uvicorn stops reading where the next request comes before this one is answered, and
+        would not hear that the client goes."""
+        if self.flow.read_paused and not self.cycle.more_body:
+            if len(self.conn.trailing_data[0]) > self._limits.header_bytes:
+                self.abort()
+            else:
+                self.flow.resume_reading()
 
     def _too_late(self) -> None:
         self._refuse(408, f"the headers did not come within {self._limits.header:g} s")
@@ -171,10 +182,11 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def _find_dead_peers(sock: socket.socket | None, seconds: float) -> None:
+def _bound_socket(sock: socket.socket | None, seconds: float) -> None:
     """Lets the system end a connection whose other side has vanished without a word, as machines
     that lose power do, as far as it knows how to."""
     options = (
+        (socket.SOL_SOCKET, "SO_SNDBUF", _SENT_BYTES),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
         (socket.IPPROTO_TCP, "TCP_KEEPALIVE", _PROBE_AFTER_SECONDS),  # macOS's name of the former

@@ -36,9 +36,14 @@ class Rate:
             self._seen.popleft()
 
     @property
+    def known(self) -> bool:
+        """Whether it was seen twice."""
+        return len(self._seen) > 1
+
+    @property
     def per_s(self) -> float:
-        """0 until it was seen twice."""
-        if len(self._seen) < 2:
+        """0 while it is not known."""
+        if not self.known:
             return 0.0
         (old, before), (now, count) = self._seen[0], self._seen[-1]
         return (count - before) / (now - old) if now > old else 0.0

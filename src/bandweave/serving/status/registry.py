@@ -66,7 +66,8 @@ class Registry:
         now = self._clock()
         self.generating.see(now, self.generated_tokens)
         for live in list(self.live.values()):
-            live.rate.see(now, live.generated)
+            if live.generated:
+                live.rate.see(now, live.generated)
 
     def now(self) -> float:
         return self._clock()
@@ -120,6 +121,8 @@ class Live:
         else:
             gap = now - self._last[choice]
             registry.between_tokens.add(gap / tokens, tokens)
+        if not self.generated:
+            self.rate.see(now, tokens)
         self._last[choice] = now
         self._counts[choice] += tokens
         self.generated += tokens

@@ -18,6 +18,7 @@ from bandweave.serving.status.counting import Rate
 from bandweave.serving.status.feed import Feed
 from bandweave.serving.status.machines import Machines
 from bandweave.serving.status.registry import Live, Registry
+from bandweave.serving.status.sampler import Sampler
 from bandweave.serving.status.service import Service
 
 _LOG = logging.getLogger("bandweave.serving")
@@ -35,15 +36,18 @@ class Status:
         self.registry = Registry(clock)
         self.feed = Feed()
         self._accounts: Accounts | None = None
+        self._find: Callable[[], Machines] | None = None
+        self._found_for: Sampler | None = None
         self._reading, self._steps, self._step_seconds = Rate(), Rate(), Rate()
         self._begun = clock()
         self._wanted = -math.inf
         self._awake = False
         self._lock = threading.Lock()  # of awake
 
-    def show(self, machines: Machines) -> None:
-        """From now on these are the machines to tell of."""
-        self._accounts = Accounts(machines)
+    def show(self, machines: Callable[[], Machines]) -> None:
+        """How to find the machines to tell of; they are sought anew when the service goes on with
+        others."""
+        self._find, self._found_for = machines, None
 
     def want(self) -> None:
         """Somebody looks: the nodes are asked for their accounts for some seconds."""
@@ -63,6 +67,7 @@ class Status:
         """Looks at all that has a rate, and tells whoever listens."""
         now = self._clock()
         self.registry.tick()
+        self._find_machines()
         state, sampler = self.state, self._service.sampler
         if state is not None and sampler is not None:
             self._reading.see(sampler.at, state.read)
@@ -89,8 +94,16 @@ class Status:
 
     def look(self) -> dict[str, Any]:
         """What goes on, as ``GET /v1/status`` gives it."""
+        self._find_machines()
         return {**self._server(), **self._counts(), **self._speeds(), **self._machines(),
                 "streams": self._streams()}  # fmt: skip
+
+    def _find_machines(self) -> None:
+        sampler = self._service.sampler
+        if self._find is None or sampler is None or sampler is self._found_for:
+            return
+        self._found_for = sampler
+        self._accounts = Accounts(self._find())
 
     # --- parts of it ---
 
@@ -183,7 +196,7 @@ class Status:
                 "generated_tokens": live.generated,
                 "answers": live.choices,
                 "context_fill": _rounded(_length(live) / context),
-                "tokens_per_s": _rounded(live.rate.per_s),
+                "tokens_per_s": _rounded(live.rate.per_s) if live.rate.known else None,
             }
             for live in list(self.registry.live.values())
         ]

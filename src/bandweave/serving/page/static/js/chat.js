@@ -121,10 +121,10 @@ export class Chat extends Component {
       </div>
       <div class="log" ref=${this.log} role="log" aria-live="polite" aria-busy=${busy} tabindex="0"
           aria-label="Conversation" onScroll=${() => this.scrolled()}>
-        ${!messages.length && html`<p class="empty">${status
+        ${!messages.length && html`<p class="empty">${status?.model
           ? html`Ask <b>${status.model}</b> something. What you write here stays in this page; the
               answer joins the requests beside it.`
-          : "The chat opens when the server answers."}</p>`}
+          : "The chat opens once the model is loaded."}</p>`}
         ${messages.map((one) => html`<${Message} message=${one}>
           ${one.role === "assistant" && html`<${Told} answer=${one} status=${status} />`}<//>`)}
       </div>

@@ -8,8 +8,8 @@ export function Figures({ status }) {
   const cells = [
     ["Under way", s && count(s.running), s && `${many(s.requests_total, "request")} so far`],
     ["Waiting", s && count(s.waiting),
-     s && (s.queued_requests ? `${many(s.queued_tokens, "prompt token")} to read` : "nobody waits")],
-    ["KV cache", percent(fill), s && `${count(s.pages_used)} of ${many(s.pages, "page")}`, fill],
+     s && (s.queued_requests ? `${many(s.queued_tokens, "token")} to read` : "nobody waits")],
+    ["KV cache", percent(fill), s && (s.pages ? `${count(s.pages_used)} of ${many(s.pages, "page")}` : "not there yet"), fill],
     ["Prefix cache", s && s.prefix_cache_hit_rate === null ? "–" : percent(s?.prefix_cache_hit_rate),
      s && (s.prefix_cache_queries_total ? `${count(s.prefix_cache_hits_total)} tokens found again`
                                         : "nothing asked yet"), s?.prefix_cache_hit_rate],
@@ -20,7 +20,7 @@ export function Figures({ status }) {
     <dl>${cells.map(([name, value, more, part]) => html`<div data-figure=${name}>
       <dt>${name}</dt>
       <dd><b>${value ?? html`<i class="blank"></i>`}</b>
-        ${part !== undefined && html`<${Meter} part=${part} />`}
+        ${part !== undefined ? html`<${Meter} part=${part} />` : html`<span></span>`}
         <small>${more ?? "\u00a0"}</small></dd>
     </div>`)}</dl>
   </section>`;

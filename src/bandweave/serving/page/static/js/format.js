@@ -13,7 +13,7 @@ export function number(value) {
 /** Rates: 0.53, 8.2, 31.4, 1,204; never jumps in width while it changes. */
 export function rate(value) {
   if (value === null || value === undefined) return NONE;
-  const digits = value >= 99.5 ? 0 : 1;
+  const digits = value >= 99.5 || value === 0 ? 0 : 1;
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 

@@ -13,12 +13,12 @@ const ICONS = {
 
 export function Header({ status, link, theme, view, locked, onTheme, onView, onLock }) {
   const failed = link === "live" && status && !status.ready;
-  const word = failed ? "Not ready" : LINKS[link];
+  const word = !failed ? LINKS[link] : status.model === null ? "Loading" : "Not ready";
   return html`<header>
     <h1><${Mark} /> bandweave</h1>
     ${status?.model && html`<p class="model" title=${`context of ${status.context} tokens`}>
       <span>${status.model}</span></p>`}
-    <p class="link" data-link=${failed ? "lost" : link} role="status">
+    <p class="link" data-link=${!failed ? link : status.model === null ? "connecting" : "lost"} role="status">
       <i aria-hidden="true"></i>${word}${link === "live" && status && !failed
         ? html`<span class="wide"> for ${span(status.uptime_seconds)}</span>` : ""}</p>
     <div class="grow"></div>

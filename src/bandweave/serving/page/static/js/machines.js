@@ -2,7 +2,7 @@
 import { html, Component, createRef } from "./html.js";
 import { bytes, many, percent, range, seconds } from "./format.js";
 
-const WIDEST = 300, NARROWEST = 196, HEIGHT = 172, GAP = 96, DOWN = 56;
+const WIDEST = 340, NARROWEST = 196, HEIGHT = 172, GAP = 96, DOWN = 56;
 
 export class Machines extends Component {
   constructor() {
@@ -32,7 +32,7 @@ export class Machines extends Component {
       </div>
       <div ref=${this.box}>
         ${nodes.length ? html`<${Picture} status=${status} width=${width} />`
-          : html`<p class="empty">${status ? "This engine does not say where it runs."
+          : html`<p class="empty">${status ? "The machines are shown once the model is loaded."
                                            : html`<i class="blank wide"></i>`}</p>`}
       </div>
       ${nodes.length > 0 && html`<ul class="key" aria-label="Colours of the memory bars">
@@ -55,7 +55,7 @@ function told({ nodes, stages, format, kv_format, wire, exact, emulated_link }) 
 function places(count, width) {
   const fit = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
   const columns = Math.ceil(count / Math.ceil(count / fit)); // rows of about the same length
-  const wide = Math.min(columns === 1 ? width : WIDEST,
+  const wide = Math.min(width < 520 ? width : WIDEST,
                         Math.floor((width - GAP * (columns - 1)) / columns));
   const left = (width - columns * wide - GAP * (columns - 1)) / 2;
   return Array.from({ length: count }, (_, i) => ({

@@ -83,18 +83,21 @@ class App extends Component {
               onLocked=${(text) => this.setState({ link: "locked", why: text })} />`}
       </main>
       <footer>
-        <span>The same figures, for programs: <a href="v1/status">status</a> and
-          ${" "}<a href="metrics">metrics</a>.</span>
+        ${!key.get() && !locked && html`<span>The same figures, for programs:
+          ${" "}<a href="v1/status">status</a> and <a href="metrics">metrics</a>.</span>`}
         ${status && html`<span>bandweave ${status.version}</span>`}
       </footer>`;
   }
 }
 
 function Notice({ link, why, wait, status, onRetry }) {
-  let text = "";
+  let text = "", kind = "bad";
   if (link === "lost") text = `${why} Trying again in ${wait} s.`;
-  else if (status && !status.ready) text = `Nobody is served at the moment: ${status.reason}.`;
-  return html`<div class="notice" role="status" hidden=${!text}>
+  else if (status && !status.ready) {
+    text = `${status.reason[0].toUpperCase()}${status.reason.slice(1)}.`;
+    if (status.model === null) kind = "calm"; // it loads, or goes on with other nodes
+  }
+  return html`<div class="notice ${kind}" role="status" hidden=${!text}>
     <span>${text}</span>
     ${link === "lost" && html`<button class="quiet" onClick=${onRetry}>Try now</button>`}
   </div>`;

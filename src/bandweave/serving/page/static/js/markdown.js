@@ -26,6 +26,7 @@ function escaped(text) {
 export function fragment(text) {
   const found = createDOMPurify.sanitize(marked.parse(text), ALLOWED);
   for (const link of found.querySelectorAll("a")) {
+    if (!link.hasAttribute("href")) link.replaceWith(...link.childNodes); // led nowhere good
     link.rel = "noopener noreferrer nofollow";
     link.target = "_blank";
   }

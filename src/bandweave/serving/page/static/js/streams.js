@@ -3,7 +3,7 @@ import { html } from "./html.js";
 import { count, many, percent, rate, span } from "./format.js";
 import { Meter } from "./figures.js";
 
-const PHASES = { waiting: "waits for room", reading: "reads the prompt", writing: "writes" };
+const PHASES = { waiting: "waits", reading: "reads the prompt", writing: "writes" };
 const PROTOCOLS = { chat: "chat", completions: "completion", responses: "response",
   messages: "message", ollama_chat: "chat (Ollama)", ollama_generate: "text (Ollama)",
   embeddings: "embedding" };
