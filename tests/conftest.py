@@ -39,7 +39,8 @@ _PARALLEL = frozenset(
      "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
      "rendering", "sampling", "scheduler", "served_answers", "special_tokens", "speculation",
      "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
-     "synth_families", "tensor_views", "text", "transformers_agreement", "wire", "work"}
+     "synth_families", "tensor_views", "text", "thought_limit", "transformers_agreement", "wire",
+     "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
