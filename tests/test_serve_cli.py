@@ -151,6 +151,12 @@ def test_hosts_beside_keys(tmp_path: Path) -> None:
     assert "--allow-host is for servers without keys" in str(result.exception)
 
 
+def test_without_the_libraries_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else name)
+    result = CliRunner().invoke(serve.command, ["demo"])
+    assert "pip install 'bandweave[serve]'" in str(result.exception)
+
+
 def test_help_fits_a_terminal() -> None:
     result = CliRunner().invoke(serve.command, ["--help"], terminal_width=80)
     assert all(len(line) <= 80 for line in result.output.splitlines())
