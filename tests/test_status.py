@@ -181,7 +181,7 @@ def test_the_bill_of_a_step_adds_up_on_every_node() -> None:
                        look=lambda: next(told), expect=machines.expect)
     )  # fmt: skip
     one._run(300.0)
-    assert one.bill is None  # it takes two looks
+    assert one.measured is None  # it takes two looks
     one._run(300.0)
     bill = one.bill
     assert bill is not None and bill.steps == 40 and bill.rows == pytest.approx(2)
