@@ -214,6 +214,43 @@ CASES = [
     ),
     case("llama3", '{"name": "h", "parameters": {}}', '{"name": "h", "parameters": {}}', ""),
     case("llama3", 'No: {"name": "f"}', 'No: {"name": "f"}', ""),
+    case(
+        "lfm2",
+        "So<|tool_call_start|>[f(a='x', n=-1, o={'k': [1, None, true]}), g()]<|tool_call_end|>",
+        "So",
+        "",
+        ("f", {"a": "x", "n": -1, "o": {"k": [1, None, True]}}),
+        ("g", {}),
+    ),
+    case(
+        "lfm2",
+        "<|tool_call_start|>[f(1), __import__('os')]<|tool_call_end|>",
+        "<|tool_call_start|>[f(1), __import__('os')]<|tool_call_end|>",
+        "",
+    ),
+    case("lfm2", "<|tool_call_start|>[f(n=1e999)]", "<|tool_call_start|>[f(n=1e999)]", ""),
+    case(
+        "lfm2",
+        "<|tool_call_start|>[f(a='\\ud83d')]<|tool_call_end|>",
+        "",
+        "",
+        ("f", {"a": "\ud83d"}),
+    ),
+    case("llama4", '[f(a="x"), g()]', "", "", ("f", {"a": "x"}), ("g", {})),
+    case("llama4", "[f](x) and [1, 2](", "[f](x) and [1, 2](", ""),
+    case("llama4", "[h(a=1)]", "[h(a=1)]", ""),
+    case(
+        "gemma4",
+        '<|channel>thought\nhm<channel|>So<|tool_call>call:f{a:<|"|>x, "y":{<|"|>,n:7,'
+        'o:{k:[<|"|>l<|"|>,true]}}<tool_call|><|tool_call>call:g{}<tool_call|>',
+        "So",
+        "hm",
+        ("f", {"a": 'x, "y":{', "n": 7, "o": {"k": ["l", True]}}),
+        ("g", {}),
+        think_open="<|channel>thought",
+        think_close="<channel|>",
+    ),
+    case("gemma4", "<|tool_call>call:f{a<tool_call|>", "<|tool_call>call:f{a<tool_call|>", ""),
     case("functionary", '<function=f>{"n": 1}</function>', "", "", ("f", {"n": 1})),
     case(
         "mistral",
@@ -307,7 +344,7 @@ _WORDS = ("{", "}", '"name": ', '"arguments": ', '"f"', '"', "\\", ", ", "[", "]
           "1", "assistant", "final", "<", ">", "</think>", "<think>", '{"name": "f", ')  # fmt: skip
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 @pytest.mark.parametrize("tools", ["", *FORMS])
 def test_any_text_in_any_pieces(tools: Any, data: st.DataObject) -> None:

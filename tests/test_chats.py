@@ -138,11 +138,14 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
         {"role": "assistant", "content": None, "refusal": "No."},
         {"role": "assistant", "content": "Yes", "reasoning": "hm"},
         {"role": "assistant", "content": "Yes", "reasoning_content": "so"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "well"},
+                                          {"type": "text", "text": "Yes"}]},
         {"role": "user", "content": None},
     ]  # fmt: skip
     assert server.said(messages=messages, unknown_field=[1])["message"]["content"] == "Hello"
     said = ["system: ", "system: Be kind.", "user: One", "user: Two", "assistant: No.",
             "assistant: <think>hm</think>Yes", "assistant: <think>so</think>Yes",
+            "assistant: <think>well</think>Yes",
             "user: "]  # fmt: skip
     assert server.prompt == "".join(f"<|user|>{one}<|end|>" for one in said) + "<|assistant|>"
 

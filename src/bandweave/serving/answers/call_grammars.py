@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bandweave.serving.answers.forms import Form, HeadedForm, JsonForm, TaggedForm
+from bandweave.serving.answers.forms import CodeForm, Form, HeadedForm, JsonForm, TaggedForm
 from bandweave.serving.answers.grammar_text import GrammarText, any_of, quoted
 from bandweave.serving.answers.tool_schemas import is_text, parameter
 
@@ -29,6 +29,8 @@ def call_rules(text: GrammarText, form: Form, tools: Mapping[str, Any], most: in
         return _json(text, form, tools, most)
     if isinstance(form, HeadedForm):
         return _headed(text, form, tools, most)
+    if isinstance(form, CodeForm):
+        return _code(text, form, tools, most)
     assert isinstance(form, TaggedForm)
     return _tagged(text, form, tools, most)
 
@@ -142,11 +144,67 @@ def _value(text: GrammarText, form: TaggedForm, schema: Any, root: Mapping[str, 
         words = schema.get("enum", [schema.get("const")])
         if isinstance(words, list) and all(isinstance(one, str) and one for one in words):
             return f"{any_of(map(quoted, words))} {pad}"
-    whole: Any = schema
-    if isinstance(schema, Mapping):
-        shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
-        whole = {**shared, **schema}
-    return f"{text.json({} if whole is None else whole)} {pad}"
+    return f"{text.json(_rooted(schema, root))} {pad}"
+
+
+def _code(text: GrammarText, form: CodeForm, tools: Mapping[str, Any], most: int) -> CallRules:
+    """As code: values are JSON, which readers take, but for strings with quotes of their own."""
+    calls = []
+    for name, schema in tools.items():
+        head, tail = ("call:", "}") if form.quote else ("", ")")
+        begins = text.literal(head + name + ("{" if form.quote else "("))
+        calls.append(f"{begins} {_keywords(text, form, name, schema)} {text.literal(tail)}")
+    call = text.rule(any_of(calls))
+    if form.quote:
+        behind = f"{call} {text.literal(form.close)}"
+        block = text.rule(f"{text.literal(form.open)} {behind}")
+        return CallRules(whole=_several(text, block, "", most), opening=form.open, behind=behind)
+    listed = f"{text.literal('[')} {_several(text, call, ', ', most)} {text.literal(']')}"
+    if form.bare:
+        return CallRules(whole=listed, opening=form.open, behind=listed)
+    behind = f"{listed} {text.literal(form.close)}"
+    return CallRules(whole=f"{text.literal(form.open)} {behind}", opening=form.open, behind=behind)
+
+
+def _keywords(text: GrammarText, form: CodeForm, tool: str, schema: Mapping[str, Any]) -> str:
+    """The arguments by their names, in the order of the schema, with commas between them."""
+    equals, comma = (":", ",") if form.quote else ("=", ", ")
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        if schema.get("additionalProperties") is False:
+            return ""
+        one = text.rule(f"/[A-Za-z_][A-Za-z0-9_]*/ {text.literal(equals)} {text.json({})}")
+        return f"({one} ({text.literal(comma)} {one})*)?"
+    required = schema.get("required")
+    first, later = "", ""  # what may come where nothing came before, and where something did
+    for name in reversed(properties):
+        found = parameter({tool: schema}, tool, name)
+        quoted_text = form.quote and is_text(found) and not {"enum", "const"} & set(found)
+        value = (
+            f"{text.literal(form.quote)} {text.until(form.quote)}"
+            if quoted_text
+            else text.json(_rooted(found, schema))
+        )
+        one = text.rule(f"{text.literal(name + equals)} {value}")
+        if isinstance(required, list) and name in required:
+            first, later = f"{one} {later}", f"{text.literal(comma)} {one} {later}"
+        else:
+            first = f"({one} {later} | {first})" if first else f"({one} {later})?"
+            later = f"({text.literal(comma)} {one})? {later}"
+        first, later = _named(text, first), _named(text, later)
+    return first
+
+
+def _named(text: GrammarText, body: str) -> str:
+    """A rule of its own, so that what is used twice is written once."""
+    return text.rule(body) if body.strip() else ""
+
+
+def _rooted(schema: Any, root: Mapping[str, Any]) -> Any:
+    """A part of a schema, with the definitions that it may refer to."""
+    if not isinstance(schema, Mapping):
+        return {} if schema is None else schema
+    return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema}
 
 
 def _maybe(text: GrammarText, literal: str) -> str:

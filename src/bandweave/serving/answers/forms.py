@@ -67,6 +67,18 @@ class TaggedForm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeForm:
+    """Calls are written as in a program, between ``open`` and ``close``, so that they are known
+    when they are complete. ``bare``: both may be missing, and calls come only at the start.
+    ``quote``: what stands around strings, empty for Python's language."""
+
+    open: str
+    close: str
+    bare: bool = False
+    quote: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChannelForm:
     """The whole answer is messages: a head that names a channel and perhaps whom the message is
     to, and its text."""
@@ -79,7 +91,7 @@ class ChannelForm:
     to: str = "functions."
 
 
-Form = JsonForm | HeadedForm | TaggedForm | ChannelForm
+Form = JsonForm | HeadedForm | TaggedForm | CodeForm | ChannelForm
 
 
 def _functions(open: str, close: str, *, padded: bool = False) -> TaggedForm:
@@ -186,6 +198,9 @@ FORMS: Mapping[ToolForm, Form] = MappingProxyType(
             value_open="<arg_value>",
             value_close="</arg_value>",
         ),
+        "lfm2": CodeForm(open="<|tool_call_start|>", close="<|tool_call_end|>"),
+        "llama4": CodeForm(open="<|python_start|>", close="<|python_end|>", bare=True),
+        "gemma4": CodeForm(open="<|tool_call>", close="<tool_call|>", quote='<|"|>'),
         "harmony": ChannelForm(),
     }
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bandweave.serving.answers.call_grammars import call_rules
-from bandweave.serving.answers.forms import FORMS, ChannelForm, JsonForm
+from bandweave.serving.answers.forms import FORMS, ChannelForm, CodeForm, JsonForm
 from bandweave.serving.answers.grammar_text import GrammarText, any_of, quoted
 from bandweave.serving.answers.marks import Marks
 from bandweave.serving.answers.syntax import Syntax
@@ -53,8 +53,8 @@ def grammar_of(wanted: Wanted, syntax: Syntax, mark: Marks, *, checked: bool = F
         calls = call_rules(text, form, wanted.tools, wanted.most_calls)
         if wanted.must_call or wanted.form is not None:
             ways.append(calls.whole)
-        elif isinstance(form, JsonForm) and form.bare:
-            ways += [calls.whole, text.rule("/([^{<\\s](?s:.*))?/")]
+        elif isinstance(form, (JsonForm, CodeForm)) and form.bare:
+            ways += [calls.whole, text.rule(r"/([^\[{<\s](?s:.*))?/")]
         else:
             behind = "*" if wanted.most_calls != 1 else "?"
             ways.append(f"({text.until(calls.opening)} {calls.behind}){behind} {text.anything()}")

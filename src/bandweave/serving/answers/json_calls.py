@@ -15,6 +15,7 @@ from bandweave.serving.answers.json_reading import (
     captured,
     string,
     value,
+    written,
 )
 from bandweave.serving.answers.marks import shown
 from bandweave.serving.answers.reader import Reading
@@ -165,10 +166,11 @@ def _arguments(a: Answer, call: Call, early: list[str]) -> Reading[None]:
     if isinstance(found, str):
         try:
             inner = json.loads(found, strict=False) if found.strip() else None
+            text = written(inner)
         except (ValueError, RecursionError):
             raise WrongJson from None
         if isinstance(inner, dict):
-            put(json.dumps(inner, ensure_ascii=False))
+            put(text)
             return
         found = inner
     if found is not None:

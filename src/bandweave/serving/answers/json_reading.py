@@ -104,6 +104,17 @@ def captured(reader: Reader) -> Reading[str]:
     return json.loads("".join(pieces))
 
 
+def written(value: object) -> str:
+    """A value as JSON. ``ValueError`` for numbers that are none."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # Half a character, which escapes can write, has no bytes of its own.
+    return text if text.isascii() or _is_unicode(text) else json.dumps(value)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _escape(reader: Reader, put: Put) -> Reading[None]:
     piece = _take(reader)
     character = yield from _next(reader)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bandweave.serving.answers.answer import Answer
 from bandweave.serving.answers.channels import channel_messages
+from bandweave.serving.answers.code_calls import code_calls
 from bandweave.serving.answers.events import Event, TokenInfo
-from bandweave.serving.answers.forms import FORMS, ChannelForm, HeadedForm, JsonForm
+from bandweave.serving.answers.forms import FORMS, ChannelForm, CodeForm, HeadedForm, JsonForm
 from bandweave.serving.answers.headed_calls import headed_calls
 from bandweave.serving.answers.json_calls import json_calls
 from bandweave.serving.answers.marks import NO_MARKS, Marks
@@ -80,6 +81,8 @@ def _whole(a: Answer) -> Reading[None]:
         yield from json_calls(a, form)
     elif isinstance(form, HeadedForm):
         yield from headed_calls(a, form)
+    elif isinstance(form, CodeForm):
+        yield from code_calls(a, form)
     elif form is not None:
         yield from tagged_calls(a, form)
     else:

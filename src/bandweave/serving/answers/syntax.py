@@ -12,7 +12,8 @@ from typing import Any, Literal
 ToolForm = Literal[
     "", "hermes", "qwen_xml", "seed", "glm", "minimax", "minimax_m1", "llama3", "functionary",
     "mistral", "mistral_named", "deepseek", "deepseek_v31", "deepseek_v32", "deepseek_v4", "kimi",
-    "phi4", "granite", "cohere", "apriel", "nemotron", "gigachat", "harmony",
+    "phi4", "granite", "cohere", "apriel", "nemotron", "gigachat", "lfm2", "llama4", "gemma4",
+    "harmony",
 ]  # fmt: skip
 
 

@@ -29,6 +29,10 @@ _SIGNS: tuple[tuple[ToolForm, tuple[str, ...]], ...] = (
     ("cohere", ("<|START_ACTION|>", "<|END_ACTION|>", "tool_name")),
     ("phi4", ("<|tool_call|>", "<|/tool_call|>")),
     ("granite", ("<|tool_call|>",)),
+    ("lfm2", ("<|tool_call_start|>",)),
+    ("lfm2", ("<|tool_list_start|>",)),
+    ("gemma4", ("<|tool_call>", "<tool_call|>")),
+    ("llama4", ("<|python_start|>",)),
     ("hermes", ("<tool_call>",)),
     ("minimax_m1", ("<tool_calls>", "<end_of_sentence>")),
     ("nemotron", ("<TOOLCALL>",)),
@@ -43,6 +47,7 @@ _THOUGHTS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
+    ("<|channel>thought", "<channel|>"),
     ("<think>", "</think>"),
 )
 

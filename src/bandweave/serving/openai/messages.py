@@ -87,6 +87,9 @@ def _message(fields: Fields) -> dict[str, Any]:
         if isinstance(thoughts := fields.any(name), str) and thoughts:
             message["reasoning_content"] = thoughts
             break
+    else:
+        if thoughts := _thoughts(fields):
+            message["reasoning_content"] = thoughts
     if not message["content"] and fields.has("refusal"):
         message["content"] = fields.text("refusal")
     calls = [_call(one) for one in fields.objects("tool_calls")]
@@ -97,6 +100,15 @@ def _message(fields: Fields) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     return message
+
+
+def _thoughts(fields: Fields) -> str:
+    """Thoughts among the parts of a content, as some clients keep them."""
+    if not isinstance(fields.any("content"), list):
+        return ""
+    parts = fields.any("content")
+    texts = [part.get("thinking") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _call(fields: Fields) -> dict[str, Any]:
@@ -147,6 +159,8 @@ def read_content(fields: Fields, field: str = "content") -> str:
             texts.append(part.text("refusal"))
         elif kind in _TEXTS:
             texts.append(part.text("text"))
+        elif kind in ("thinking", "redacted_thinking") and fields.any("role") == "assistant":
+            continue  # no part of what was said
         else:
             raise unsupported(part.name("type"), f"this model reads text, no {kind[:40]!r}")
     return "".join(texts)
