@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bandweave.generation.request import Request
+from bandweave.serving.answers.syntax import Syntax
 from bandweave.serving.http.keys import read_keys
 from bandweave.serving.http.server import Server
 from bandweave.serving.status.sampler import Sampler
@@ -53,6 +54,8 @@ _HOSTILE = """<script>window.hacked = 1</script><img src="http://evil.example/a.
 
 def _play(request: Request, tokenizer: Tokenizer) -> Script:
     asked = tokenizer.decode(request.tokens)
+    if "THINK" in asked:
+        return Script(tokens=tokenizer.encode("<think>Let me *see*.</think>Seen."))
     if "HOSTILE" in asked:
         return Script(tokens=tokenizer.encode(_HOSTILE))
     if "ENDLESS" in asked:
@@ -66,7 +69,7 @@ def _play(request: Request, tokenizer: Tokenizer) -> Script:
 
 @contextmanager
 def _serving(**options: Any) -> Iterator[ServerThread]:
-    served = served_by(_play)
+    served = served_by(_play, syntax=Syntax(think_open="<think>", think_close="</think>"))
     with (
         Sampler(served.answering.engine, seconds=0.05) as sampler,
         ServerThread(Service(served, sampler), **options) as server,
@@ -232,6 +235,16 @@ def test_marks_of_text_are_rendered(page: Page, server: ServerThread) -> None:
     page.complaints.clear()  # the browser's own about the status 400
     page.click(".chat .head button")
     page.until("!document.querySelector('.message')")
+
+
+def test_thoughts_are_folded(page: Page) -> None:
+    _ask(page, "THINK")
+    _answered(page)
+    assert page.text(".message.assistant > .marked") == "Seen."
+    assert page.evaluate("document.querySelector('.thoughts').open") is False
+    page.click(".thoughts summary")
+    page.until("document.querySelector('.thoughts').open")
+    assert page.text(".thoughts .marked em") == "see"
 
 
 def test_all_can_be_reached_and_seen_by_keys(page: Page, server: ServerThread) -> None:

@@ -205,6 +205,32 @@ def test_what_reaches_the_engine(server: ServerThread) -> None:
     assert server.engine.requests[-1].end_tokens
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"guided_choice": ["a", "b"]},
+        {"structured_outputs": {"regex": "[0-9]+"}},
+        {"grammar": 'root ::= "a"'},
+    ],
+)
+def test_a_form_of_the_answer(server: ServerThread, fields: dict[str, Any]) -> None:
+    post(server, {"prompt": "Once", **fields})
+    assert server.engine.requests[-1].grammar
+    assert server.engine.learnt
+    post(server, {"prompt": "Once"})
+    assert not server.engine.requests[-1].grammar
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_fields_of_other_servers(server: ServerThread, path: str) -> None:
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi"}
+    for field, value in (("min_tokens", 3), ("mirostat", 1), ("n_predict", 7)):
+        assert refused(server, {**asked, field: value}, path)["param"] == field
+    post(server, {**asked, "ignore_eos": True, "min_tokens": 0}, path)
+    assert not server.engine.requests[-1].end_tokens
+
+
 def test_a_stop_string_ends_the_text() -> None:
     def forever(request: Request, tokenizer: Tokenizer) -> Script:
         return Script(tokens=tokenizer.encode("a b c STOP d e", special_tokens=False))
@@ -239,8 +265,8 @@ def test_a_stop_string_ends_the_text() -> None:
         ({"prompt": "a", "min_tokens": 3}, "min_tokens"),
         ({"prompt": "a", "use_beam_search": True}, "use_beam_search"),
         ({"prompt": "a", "mirostat": 2}, "mirostat"),
-        ({"prompt": "a", "response_format": {"type": "json_object"}}, "response_format"),
-        ({"prompt": "a", "grammar": "root ::= x"}, "grammar"),
+        ({"prompt": "a", "response_format": {"type": "xml"}}, "response_format.type"),
+        ({"prompt": "a", "guided_regex": "("}, "guided_regex"),
         ({"prompt": "a", "stop": [1]}, "stop"),
         ({"prompt": "a", "top_p": 2}, "top_p"),
         ({"prompt": "a", "seed": 1 << 70}, "seed"),
@@ -326,6 +352,9 @@ def test_a_chat_is_counted_as_it_is_asked(server: ServerThread) -> None:
     answered = post(server, {"messages": messages}, "/v1/chat/completions")
     assert counted["input_tokens"] == answered["usage"]["prompt_tokens"]
     assert post(server, {"messages": messages}, "/tokenize")["count"] == counted["input_tokens"]
+    long = [{"role": "user", "content": "word " * 9000}]
+    assert post(server, {"messages": long}, "/v1/chat/completions/input_tokens")[
+        "input_tokens"] > 4096  # fmt: skip
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])

@@ -143,7 +143,9 @@ def test_a_key_file_that_others_can_read_or_nobody(tmp_path: Path) -> None:
         read_keys(tmp_path / "missing")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
-    writer = threading.Thread(target=lambda: pipe.write_text(f"{ANNA}\n"))
+    descriptor = os.open(pipe, os.O_RDWR)  # as a shell's <(...) is open already
+    os.write(descriptor, f"{ANNA}\n".encode())
+    writer = threading.Timer(0.3, os.close, (descriptor,))
     writer.start()
     assert read_keys(pipe).find([ANNA.encode()])
     writer.join()

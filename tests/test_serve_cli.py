@@ -91,7 +91,7 @@ def test_a_server_from_its_start_to_its_end(tmp_path: Path) -> None:
         connection.close()
         assert "the server is stopping" in last
         outcome = command.finish()
-        assert (outcome.status, outcome.out) == (130, "")
+        assert (outcome.status, outcome.out.strip()) == (130, "")
         assert time.monotonic() - start < 8
         assert command.none_left()
         assert server.said["base_url"] in outcome.err

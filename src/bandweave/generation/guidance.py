@@ -16,6 +16,7 @@ from llguidance import numpy as masks
 from bandweave.generation.grammar import Mask, Matcher
 from bandweave.generation.grammar_check import first_line, grammar_limits
 from bandweave.generation.sampling import NoTokenError
+from bandweave.generation.thought_limit import LimitedMatcher, split_limit
 
 _MOST_CHARACTERS = 1 << 20
 
@@ -54,12 +55,21 @@ class Guidance:
         if not end_tokens:
             raise ValueError("the model has no token that ends an answer, as grammars need")
         self._size, self._end_tokens = len(texts), tuple(end_tokens)
+        self._texts = tuple(texts)
         wrapper = llguidance.TokenizerWrapper(_Vocabulary(texts, end_tokens[0]))
         self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=list(end_tokens))
         self._limits = grammar_limits()
 
     def matcher(self, grammar: str) -> Matcher:
-        """``ValueError`` for what is no grammar, or one that takes too much."""
+        """``ValueError`` for what is no grammar, or one that takes too much. A limit of thoughts
+        may stand before it, or alone."""
+        limit, grammar = split_limit(grammar)
+        if limit is None:
+            return self._grammar(grammar)
+        inner = self._grammar(grammar) if grammar else None
+        return LimitedMatcher(inner, limit, self._texts)
+
+    def _grammar(self, grammar: str) -> Matcher:
         if len(grammar) > _MOST_CHARACTERS:
             raise ValueError(f"a grammar of {len(grammar)} characters; at most {_MOST_CHARACTERS}")
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)

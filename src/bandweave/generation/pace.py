@@ -37,8 +37,9 @@ class Pace:
         if self._row is None:
             return min(most, _FIRST_ROWS)
         left = self._bound - (self._answers or 0.0)
-        fitting = int(left / self._row) if self._row > 0 else most
-        return max(min(most, _LEAST_ROWS), min(most, fitting))
+        if self._row * most <= left:
+            return most
+        return min(most, max(_LEAST_ROWS, int(left / self._row)))
 
 
 def _mixed(old: float | None, new: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +35,7 @@ ChatMessage = Mapping[str, Any]
 class Completion:
     """An answer. ``finish_reason``: ``"stop"`` (an end token or a stop string), ``"length"``, or
     ``"error"``, which ``error`` explains; ``thoughts``: what a model thought before it spoke;
-    ``logprobs``: of each token, where they were asked for."""
+    ``logprobs``: of each token but one that ended the answer, where they were asked for."""
 
     text: str
     tokens: tuple[int, ...]
@@ -283,6 +283,6 @@ def _ask(
     try:
         params = SamplingParams(**values)
     except TypeError as error:
-        known = ", ".join(SamplingParams.__dataclass_fields__)
+        known = ", ".join(field.name for field in fields(SamplingParams))
         raise ValueError(f"{error}; what can be given is {known}") from error
     return Ask(tokens=tuple(tokens), params=params, logprobs=logprobs, goes_on=goes_on)

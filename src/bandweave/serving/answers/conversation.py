@@ -67,18 +67,21 @@ async def prepare(served: Served, conversation: Conversation) -> Prepared:
     a form that cannot be kept to, and a prompt that is too long."""
     tools = _tools(served, conversation)
     tokens, syntax = await asyncio.to_thread(_encode, served, conversation, tools)
-    grammar = ""
     wanted = _wanted(served, conversation, tools)
-    if wanted is not None:
-        mark = Marks.of(syntax, served.tokenizer)
-        by_form = wanted.form is not None and not wanted.must_call
-        await served.answering.grammars.check(
-            grammar_of(wanted, syntax, mark, checked=True),
-            served.vocab_size,
-            conversation.form.field if by_form and conversation.form else "tools",
-        )
-        grammar = grammar_of(wanted, syntax, mark)
+    grammar = "" if wanted is None else await hold(served, wanted, syntax)
     return Prepared(tokens=tokens, grammar=grammar, syntax=syntax, goes_on=conversation.continues)
+
+
+async def hold(served: Served, wanted: Wanted, syntax: Syntax) -> str:
+    """The grammar that an answer in a syntax is held by. ``ApiError`` where it cannot be."""
+    mark = Marks.of(syntax, served.tokenizer)
+    by_form = wanted.form is not None and not wanted.must_call
+    await served.answering.grammars.check(
+        grammar_of(wanted, syntax, mark, checked=True),
+        served.vocab_size,
+        wanted.form.field if by_form and wanted.form else "tools",
+    )
+    return grammar_of(wanted, syntax, mark)
 
 
 async def count(served: Served, conversation: Conversation) -> int:

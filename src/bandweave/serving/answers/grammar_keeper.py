@@ -9,10 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bandweave.serving.answers.token_engine import TokenEngine
-from bandweave.serving.errors import bad
+from bandweave.serving.errors import bad, unavailable
 from bandweave.text.tokenizer import Tokenizer
 
 _REMEMBERED = 512  # grammars
+_BUSY_SECONDS = 5.0
 _MOST_CHARACTERS = 1 << 20
 
 
@@ -27,9 +28,9 @@ class GrammarKeeper:
 
     async def check(self, grammar: str, vocab_size: int, param: str) -> None:
         """``ApiError`` 400 for a grammar that cannot be kept to: one that is none, one that takes
-        too much, and any where the library for them is not installed. Tells the engine the
-        vocabulary, the first time. ``grammar``: without tokens of its own; ``param``: the field
-        that it comes from."""
+        too much, and any where the library for them is not installed; 503 where the machine is too
+        busy to find out. Tells the engine the vocabulary, the first time. ``grammar``: without
+        tokens of its own; ``param``: the field that it comes from."""
         if importlib.util.find_spec("llguidance") is None:
             raise bad(f"{param} needs the library for grammars, which is not installed here; "
                       "install it with pip install 'bandweave[serve]'", param)  # fmt: skip
@@ -39,7 +40,11 @@ class GrammarKeeper:
         if grammar in self._known:
             self._known.move_to_end(grammar)
         else:
-            self._known[grammar] = await self._run(lambda: _check(grammar))
+            try:
+                self._known[grammar] = await self._run(lambda: _check(grammar))
+            except TimeoutError as error:
+                raise unavailable(f"{param} cannot be checked: the machine is too busy",
+                                  _BUSY_SECONDS) from error  # fmt: skip
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         if wrong := self._known[grammar]:

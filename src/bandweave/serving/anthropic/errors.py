@@ -39,6 +39,7 @@ def error_response(error: ApiError) -> Response:
     headers = {"request-id": request_id}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+        headers["Retry-After-Ms"] = str(math.ceil(1000 * error.retry_after))  # their libraries'
     # Anthropic's clients know a server that is too busy by a number of its own.
     status = 529 if error.status == 503 else error.status
     return JSONResponse(error_object(error, request_id), status, headers)

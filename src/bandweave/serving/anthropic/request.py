@@ -8,6 +8,7 @@ from typing import Any
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.conversation import Conversation, Form, prepare
 from bandweave.serving.answers.served import Served
+from bandweave.serving.answers.thought_budget import with_budget
 from bandweave.serving.anthropic.messages import forget_thoughts, read_messages
 from bandweave.serving.anthropic.tools import read_tools
 from bandweave.serving.errors import bad, unknown_model, unsupported
@@ -35,12 +36,16 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
     conversation = read_conversation(fields, served)
     prepared = await prepare(served, conversation)
     thinking = fields.object("thinking")
-    _check_budget(thinking, limit, served.context - len(prepared.tokens))
+    grammar, budget = prepared.grammar, _budget(thinking, limit)
+    # An answer that ends before its thoughts would have to needs nobody to end them.
+    room = min(limit, served.context - len(prepared.tokens))
+    if budget is not None and served.can_think and budget < room - 1:
+        grammar = await with_budget(served, prepared, budget, "thinking.budget_tokens")
     return MessagesRequest(
         ask=Ask(
             tokens=prepared.tokens,
             params=read_sampling(fields, served, limit=limit, stop="stop_sequences"),
-            grammar=prepared.grammar,
+            grammar=grammar,
             syntax=prepared.syntax,
             goes_on=prepared.goes_on,
             key=key,
@@ -122,21 +127,15 @@ def _thinks(fields: Fields, served: Served) -> bool | None:
     return True if kind == "enabled" and served.can_think else None
 
 
-def _check_budget(thinking: Fields | None, limit: int, room: int) -> None:
-    """A budget can be kept to where the answer cannot be longer anyway. Clients that want much
-    thought give one below ``max_tokens`` by 1."""
+def _budget(thinking: Fields | None, limit: int) -> int | None:
+    """Tokens of thought; None where nobody says how many."""
     if thinking is None or thinking.text("type") != "enabled":
-        return
+        return None
     budget = thinking.integer("budget_tokens", None, _LEAST_BUDGET, _MOST_TOKENS)
     if budget >= limit:
         raise bad(f"thinking.budget_tokens is {budget}; it must be below max_tokens ({limit})",
                   "thinking.budget_tokens")  # fmt: skip
-    if budget < min(limit, room) - 1:
-        raise unsupported(
-            "thinking.budget_tokens",
-            f"thoughts cannot be ended after {budget} tokens of {limit}; give a budget of "
-            'max_tokens - 1, or let the model decide: "thinking": {"type": "adaptive"}',
-        )
+    return budget
 
 
 def _edit(fields: Fields, messages: list[dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad, failed, unavailable, unknown_model
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
+from bandweave.serving.openai.foreign import refuse_foreign
 from bandweave.serving.openai.logprobs import chat_logprobs
 from bandweave.serving.openai.messages import read_conversation
 from bandweave.serving.openai.sampling import read_sampling
@@ -80,6 +81,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             key=key,
             weight=weight,
             reuse=fields.flag("cache_prompt", True),
+            ignores_end=fields.flag("ignore_eos"),
         ),
         streams=streams,
         tells_usage=options is not None and options.flag("include_usage"),
@@ -96,6 +98,7 @@ def _refuse(fields: Fields) -> None:
     fields.refuse("prediction")
     fields.refuse("web_search_options")
     fields.refuse("thinking_token_budget", why="set a limit with max_tokens")
+    refuse_foreign(fields)
 
 
 class ChatAnswer:

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bandweave.serving.answers.ask import Ask
+from bandweave.serving.answers.conversation import hold
+from bandweave.serving.answers.grammars import Wanted
 from bandweave.serving.answers.served import Served
+from bandweave.serving.answers.syntax import PLAIN
 from bandweave.serving.errors import bad, too_long, unknown_model, unsupported
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.foreign import refuse_foreign
+from bandweave.serving.openai.forms import read_form
 from bandweave.serving.openai.sampling import read_sampling
 from bandweave.shown import shown
 from bandweave.text.files import TextError
@@ -58,6 +62,9 @@ async def read_completion(
     limit = fields.integer("max_tokens", _TOKENS, 0, _MOST_TOKENS)
     params = read_sampling(fields, served, limit=max(1, limit))
     prompts = await read_prompts(fields, served, "prompt", most=_MOST_ANSWERS, choices=choices)
+    form, grammar = read_form(fields), ""
+    if form is not None:
+        grammar = await hold(served, Wanted(form=form, tools={}), PLAIN)
     asks = tuple(
         Ask(
             tokens=tokens,
@@ -65,6 +72,7 @@ async def read_completion(
             choices=choices,
             logprobs=logprobs,
             scored=echoes and logprobs is not None,
+            grammar=grammar,
             goes_on=True,
             key=key,
             weight=weight,
@@ -88,10 +96,6 @@ def _refuse(fields: Fields, choices: int) -> None:
     if fields.has("best_of") and fields.integer("best_of", None) != choices:
         raise unsupported("best_of", "set it to n, or leave it out")
     fields.refuse("suffix", "", why="this server only goes on behind a prompt")
-    fields.refuse("response_format", {"type": "text"}, why="ask for a chat completion")
-    for name in ("grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex",
-                 "guided_choice", "guided_grammar"):  # fmt: skip
-        fields.refuse(name, "", {}, why="ask for a chat completion")
     refuse_foreign(fields)
 
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.errors import unknown_model
+from bandweave.serving.errors import PromptTooLong, unknown_model
 from bandweave.serving.http.handler import (
     Context,
     Handle,
@@ -35,9 +35,13 @@ async def chat(context: Context, request: Request) -> Response:
 
 
 async def chat_tokens(context: Context, request: Request) -> Response:
+    """Even of a chat that is too long."""
     fields = await context.fields(request)
-    asked = await read_chat(fields, context.served, context.key, context.weight)
-    count = len(asked.ask.tokens)
+    try:
+        asked = await read_chat(fields, context.served, context.key, context.weight)
+        count = len(asked.ask.tokens)
+    except PromptTooLong as error:
+        count = error.tokens
     return JSONResponse({"object": "response.input_tokens", "input_tokens": count})
 
 

@@ -74,7 +74,8 @@ function Picture({ status, width }) {
   return html`<svg class="picture" viewBox=${`0 0 ${width} ${height}`} width=${width}
       height=${height} role="group" aria-label="Machines and links">
     ${links.map((link) => html`<${Link} link=${link} at=${at} busy=${busy} />`)}
-    ${nodes.map((node, i) => html`<${Node} node=${node} at=${at[i]} most=${most} rank=${i} />`)}
+    ${nodes.map((node, i) => html`<${Node} node=${node} at=${at[i]} most=${most} rank=${i}
+      staged=${status.stages > 1} />`)}
   </svg>`;
 }
 
@@ -82,7 +83,7 @@ function memory(node) {
   return node.weight_bytes + node.kv_bytes + node.work_bytes;
 }
 
-function Node({ node, at: { x, y, wide }, most, rank }) {
+function Node({ node, at: { x, y, wide }, most, rank, staged }) {
   const inner = wide - 32;
   const scale = inner / most;
   let from = 0;
@@ -94,8 +95,10 @@ function Node({ node, at: { x, y, wide }, most, rank }) {
       return part;
     });
   const work = node.busy === null ? null : Math.max(0, Math.min(1, node.busy));
-  const holds = `layers ${range(node.layers)}, heads ${range(node.heads)}`;
+  const holds = `${staged ? `stage ${node.stage}, ` : ""}layers ${range(node.layers)}, ` +
+    `heads ${range(node.heads)}`;
   const [name, where] = title(node.name, rank);
+  const cut = (text, width = 6.9) => shortened(text, inner / width);
   const label = `${node.name}: ${percent(node.share)} of the weights, ${holds}, ` +
     `${bytes(memory(node))} of memory, ${work === null ? "" : `${percent(work)} busy, `}` +
     `${many(node.threads, "thread")}, ${node.isa}`;
@@ -103,10 +106,10 @@ function Node({ node, at: { x, y, wide }, most, rank }) {
       aria-label=${label}>
     <title>${label}</title>
     <rect class="box" width=${wide} height=${HEIGHT} rx="12" />
-    <text class="name" x="16" y="29">${name}</text>
+    <text class="name" x="16" y="29">${cut(name, 14)}</text>
     <text class="share" x=${wide - 16} y="29">${percent(node.share)}</text>
-    <text class="muted" x="16" y="50">${holds}</text>
-    <text class="muted" x="16" y="67">${where || `columns ${range(node.columns)}`}</text>
+    <text class="muted" x="16" y="50">${cut(holds)}</text>
+    <text class="muted" x="16" y="67">${cut(where || `columns ${range(node.columns)}`)}</text>
     <text class="muted" x="16" y="87">memory</text>
     <text class="figure" x=${wide - 16} y="87">${bytes(memory(node))}</text>
     <rect class="rail" x="16" y="94" width=${inner} height="8" rx="4" />
@@ -115,7 +118,8 @@ function Node({ node, at: { x, y, wide }, most, rank }) {
     <text class="figure" x=${wide - 16} y="122">${work === null ? "–" : percent(work)}</text>
     <rect class="rail" x="16" y="129" width=${inner} height="8" rx="4" />
     ${work > 0 && html`<rect class="busy" x="16" y="129" width=${inner * work} height="8" rx="4" />`}
-    <text class="muted small" x="16" y="157">${many(node.threads, "thread")} · ${node.isa}</text>
+    <text class="muted small" x="16" y="157">
+      ${cut(`${many(node.threads, "thread")} · ${node.isa}`)}</text>
   </g>`;
 }
 
@@ -123,6 +127,10 @@ function Node({ node, at: { x, y, wide }, most, rank }) {
 function title(name, rank) {
   const found = /^(.*?)\s*\((.*)\)$/.exec(name);
   return found ? [found[1], found[2]] : [name || `node ${rank}`, ""];
+}
+
+function shortened(text, most) {
+  return text.length > most ? `${text.slice(0, Math.floor(most) - 1)}…` : text;
 }
 
 function Link({ link, at, busy }) {
