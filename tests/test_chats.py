@@ -210,6 +210,17 @@ def test_thoughts_are_split_off_and_counted(server: ChatServer) -> None:
     assert usage == found["usage"]
 
 
+def test_thoughts_that_the_client_does_not_want(server: ChatServer) -> None:
+    server.says = THOUGHT
+    _, found = server.chat(include_reasoning=False)
+    message = found["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "Yes.", "refusal": None}
+    assert server.streamed(include_reasoning=False)["message"] == message
+    assert found["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+    assert server.refused(reasoning_format="none")["param"] == "reasoning_format"
+    server.said(reasoning_format="auto")
+
+
 @pytest.mark.parametrize(
     "switch",
     [

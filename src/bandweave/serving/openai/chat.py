@@ -36,13 +36,14 @@ _MOST_LOGPROBS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A request that can be asked. ``older``: by the fields for functions that tools replaced; its
+    """A request that can be asked. ``tells_thoughts``: as ``reasoning_content``. ``older``: by the fields for functions that tools replaced; its
     answer has their shape."""
 
     ask: Ask
     streams: bool
     tells_usage: bool
     logprobs: bool
+    tells_thoughts: bool = True
     older: bool = False
 
 
@@ -86,6 +87,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
         streams=streams,
         tells_usage=options is not None and options.flag("include_usage"),
         logprobs=logprobs,
+        tells_thoughts=fields.flag("include_reasoning", True),
         older=older,
     )
 
@@ -97,6 +99,7 @@ def _refuse(fields: Fields) -> None:
     fields.refuse("store", False, why="answers are not kept here")
     fields.refuse("prediction")
     fields.refuse("web_search_options")
+    fields.refuse("reasoning_format", "auto", "deepseek", why="thoughts come as reasoning_content")
     fields.refuse("thinking_token_budget", why="set a limit with max_tokens")
     refuse_foreign(fields)
 
@@ -142,7 +145,8 @@ class ChatAnswer:
         if not parts.calls:
             message["content"] = "".join(parts.text)
         message["refusal"] = None
-        if thoughts := "".join(parts.thoughts):
+        thoughts = "".join(parts.thoughts)
+        if thoughts and self._request.tells_thoughts:
             message["reasoning_content"] = thoughts
         calls = [
             {"id": call.id, "type": "function",
@@ -194,6 +198,8 @@ class ChatAnswer:
                     ends.append(event)
                     check_ended_well(event)
                     piece += chunk(event.choice, {}, self._reason(event))
+                elif isinstance(event, Thought) and not self._request.tells_thoughts:
+                    pass
                 elif delta := delta_of(event, older=self._request.older):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
                 elif self._request.logprobs and tokens_of(event):
