@@ -36,8 +36,8 @@ _MOST_LOGPROBS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A request that can be asked. ``tells_thoughts``: as ``reasoning_content``. ``older``: by the fields for functions that tools replaced; its
-    answer has their shape."""
+    """A request that can be asked. ``tells_thoughts``: as ``reasoning_content``. ``older``: by the
+    fields for functions that tools replaced; its answer has their shape."""
 
     ask: Ask
     streams: bool
