@@ -172,7 +172,7 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
             "continue_final_message",
             "both",
         ),
-        ({"thinking_token_budget": 5}, "thinking_token_budget", "max_tokens"),
+        ({"thinking_token_budget": 5}, "thinking_token_budget", "ended early"),
         ({"thinking": 3}, "thinking", "true, false"),
     ],
 )

@@ -21,6 +21,7 @@ from bandweave.serving.answers.events import (
     TokenInfo,
 )
 from bandweave.serving.answers.served import Served
+from bandweave.serving.answers.thought_budget import with_budget
 from bandweave.serving.errors import bad, failed, unavailable, unknown_model
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
@@ -61,6 +62,10 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
     if older:  # their shape has room for one call
         conversation = replace(conversation, parallel=False)
     prepared = await prepare(served, conversation)
+    grammar = prepared.grammar
+    if fields.has("thinking_token_budget"):
+        budget = fields.integer("thinking_token_budget", None, 0, (1 << 31) - 1)
+        grammar = await with_budget(served, prepared, budget, "thinking_token_budget")
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
         if fields.has(name):
@@ -75,7 +80,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             params=read_sampling(fields, served, limit=limit),
             choices=fields.integer("n", 1, 1, MOST_CHOICES),
             logprobs=top if logprobs else None,
-            grammar=prepared.grammar,
+            grammar=grammar,
             syntax=prepared.syntax,
             goes_on=prepared.goes_on,
             key=key,
@@ -97,7 +102,6 @@ def _refuse(fields: Fields) -> None:
     fields.refuse("store", False, why="answers are not kept here")
     fields.refuse("prediction")
     fields.refuse("web_search_options")
-    fields.refuse("thinking_token_budget", why="set a limit with max_tokens")
     refuse_foreign(fields)
 
 
