@@ -34,6 +34,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Starlette, limits: Limits | None = None) -> None:
         limits = limits or Limits()
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what matters we say
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that hang up
         super().__init__(
             uvicorn.Config(
                 app,

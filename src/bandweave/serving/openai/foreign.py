@@ -45,6 +45,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "lora": ([],),
     "return_tokens": (False,),
     "timings_per_token": (False,),
+    "return_progress": (False,),
     "post_sampling_probs": (False,),
     "response_fields": ([],),
 }
