@@ -190,9 +190,30 @@ int argmax(const float* x, int n) {
 
 namespace {
 
+// Corrections as kPairSums says. A book's, which would not fit, are not used.
+inline void pair_sums(const BlockShape& shape, VecI a, VecI b, int32_t* sums) {
+    int32_t integers[kGroup];
+    store_int(integers, a);
+    store_int(integers + 16, b);
+    const int zero_point = shape.book ? 0 : shape.zero_point;
+    int low[2] = {}, high[2] = {};
+    for (int half = 0; half < 2; half++)
+        for (int at = 16 * half; at < 16 * half + 16; at += 4) {
+            low[half] += integers[at] + integers[at + 1];
+            high[half] += integers[at + 2] + integers[at + 3];
+        }
+    if (shape.sub == kGroup) low[0] += low[1], high[0] += high[1];
+    for (int i = 0; i < shape.group_subs(); i++) {
+        const int16_t pair[2] = {static_cast<int16_t>(-zero_point * low[i]),
+                                 static_cast<int16_t>(-zero_point * high[i])};
+        __builtin_memcpy(sums + i, pair, sizeof pair);
+    }
+}
+
 // What products with GGUF's blocks need of a group's integers beside their scale: see
 // activation_sums.
 inline void block_sums(const BlockShape& shape, VecI a, VecI b, float scale, int32_t* sums) {
+    if (kPairSums && !shape.minima) return pair_sums(shape, a, b, sums);
     int32_t totals[2] = {reduce_iadd(a), reduce_iadd(b)};
     if (shape.sub == kGroup) totals[0] += totals[1];
     for (int i = 0; i < shape.group_subs(); i++) {
@@ -235,7 +256,7 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
         *sum = -zero_point(format) * total;
         return true;
     }
-    if (kBytePlanes) {
+    if (kWideIntegers == WideIntegers::planes) {
         auto* high = reinterpret_cast<int8_t*>(integers);
         int8_t* rest = high + 32;
         VecI ha = shift_right_8(iadd(qa, iset1(128))), hb = shift_right_8(iadd(qb, iset1(128)));
@@ -250,6 +271,13 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
     store_int16(out, qa);
     store_int16(out + 16, qb);
     *sum = 0;
+    if (kWideIntegers == WideIntegers::in_order) return true;
+    *sum = -128 * total;
+    for (int i = 1; i < kGroup; i += 4) {
+        const int16_t second = out[i];
+        out[i] = out[i + 1];
+        out[i + 1] = second;
+    }
     return true;
 }
 

@@ -3,9 +3,25 @@
 #include "kernels/dot/block.h"
 #include "simd/vec16.h"
 
+#define BW_UNPACKS  // avx2_unpacked.h, for many rows
+
 namespace bw::BW_ISA_NAME {
 
-constexpr bool kBytePlanes = false;
+constexpr auto kWideIntegers = WideIntegers::even_first;
+constexpr bool kPairSums = true;
+
+// x + y, now. Left to itself a compiler puts long sums of integers in another order and keeps all
+// that they consist of until then, more than there are registers.
+BW_INLINE __m256i add_16(__m256i x, __m256i y) {
+    __m256i sum = _mm256_add_epi16(x, y);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+BW_INLINE __m256i add_32(__m256i x, __m256i y) {
+    __m256i sum = _mm256_add_epi32(x, y);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
 
 template <class Codes>
 struct DotCodes : CodeBlock<Codes> {
@@ -95,35 +111,38 @@ struct DotCodes : CodeBlock<Codes> {
     }
 };
 
+// Of few rows: more come to their sums by way of avx2_unpacked.h.
 struct DotQ8 : Q8Block {
-    static constexpr int kMostRows = 4;
+    static constexpr int kMostRows = 2;
+    // Of four columns of each output the first and the third, the others, as int16.
+    static BW_INLINE __m256i even(__m256i bytes) {
+        return _mm256_and_si256(bytes, _mm256_set1_epi16(255));
+    }
+    static BW_INLINE __m256i odd(__m256i bytes) { return _mm256_srli_epi16(bytes, 8); }
+
     template <int R>
-    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t*,
+    static inline void group(const uint8_t* block, const uint8_t* const* a, const int32_t* sum,
                              VecI* dot) {
-        // Bytes of four outputs (16) widen to int16; a pair of k meets in madd, pairs in hadd.
-        const __m128i flip = _mm_set1_epi8(static_cast<char>(0x80));
-        __m256i sums[R][4];
-        for (int r = 0; r < R; r++)
-            for (int i = 0; i < 4; i++) sums[r][i] = _mm256_setzero_si256();
+        __m256i evens[R][2], odds[R][2];
+        for (int r = 0; r < R; r++) {
+            evens[r][0] = evens[r][1] = _mm256_set1_epi32(sum[r]);
+            odds[r][0] = odds[r][1] = _mm256_setzero_si256();
+        }
         for (int j = 0; j < 8; j++) {
-            for (int i = 0; i < 4; i++) {
-                __m128i bytes = _mm_loadu_si128(
-                    reinterpret_cast<const __m128i*>(block + kScaleBytes + 64 * j + 16 * i));
-                __m256i wide = _mm256_cvtepi8_epi16(_mm_xor_si128(bytes, flip));
+            for (int half = 0; half < 2; half++) {
+                const __m256i q = _mm256_loadu_si256(
+                    reinterpret_cast<const __m256i*>(block + kScaleBytes + 64 * j + 32 * half));
                 for (int r = 0; r < R; r++) {
-                    int64_t word;
-                    __builtin_memcpy(&word, a[r] + 8 * j, sizeof word);
-                    __m256i products = _mm256_madd_epi16(wide, _mm256_set1_epi64x(word));
-                    sums[r][i] = _mm256_add_epi32(sums[r][i], products);
+                    const __m256i x = _mm256_set1_epi32(four(a[r] + 8 * j));
+                    const __m256i y = _mm256_set1_epi32(four(a[r] + 8 * j + 4));
+                    evens[r][half] = add_32(evens[r][half], _mm256_madd_epi16(even(q), x));
+                    odds[r][half] = add_32(odds[r][half], _mm256_madd_epi16(odd(q), y));
                 }
             }
         }
-        for (int r = 0; r < R; r++) {
-            // hadd interleaves the 128-bit halves: outputs 0 1 4 5 | 2 3 6 7.
-            __m256i low = _mm256_hadd_epi32(sums[r][0], sums[r][1]);
-            __m256i high = _mm256_hadd_epi32(sums[r][2], sums[r][3]);
-            dot[r] = {_mm256_permute4x64_epi64(low, 0xd8), _mm256_permute4x64_epi64(high, 0xd8)};
-        }
+        for (int r = 0; r < R; r++)
+            dot[r] = {_mm256_add_epi32(evens[r][0], odds[r][0]),
+                      _mm256_add_epi32(evens[r][1], odds[r][1])};
     }
 };
 
