@@ -190,22 +190,22 @@ int argmax(const float* x, int n) {
 
 namespace {
 
-// Corrections as kPairSums says. A book's, which would not fit, are not used.
-inline void pair_sums(const BlockShape& shape, VecI a, VecI b, int32_t* sums) {
+// Corrections as corrects_pairs says, of a group's integers or of each half of them.
+inline void pair_corrections(Format format, VecI a, VecI b, int32_t* sums) {
     int32_t integers[kGroup];
     store_int(integers, a);
     store_int(integers + 16, b);
-    const int zero_point = shape.book ? 0 : shape.zero_point;
+    const int count = static_cast<int>(activation_sums(format)), zero = zero_point(format);
     int low[2] = {}, high[2] = {};
     for (int half = 0; half < 2; half++)
         for (int at = 16 * half; at < 16 * half + 16; at += 4) {
             low[half] += integers[at] + integers[at + 1];
             high[half] += integers[at + 2] + integers[at + 3];
         }
-    if (shape.sub == kGroup) low[0] += low[1], high[0] += high[1];
-    for (int i = 0; i < shape.group_subs(); i++) {
-        const int16_t pair[2] = {static_cast<int16_t>(-zero_point * low[i]),
-                                 static_cast<int16_t>(-zero_point * high[i])};
+    if (count == 1) low[0] += low[1], high[0] += high[1];
+    for (int i = 0; i < count; i++) {
+        const int16_t pair[2] = {static_cast<int16_t>(-zero * low[i]),
+                                 static_cast<int16_t>(-zero * high[i])};
         __builtin_memcpy(sums + i, pair, sizeof pair);
     }
 }
@@ -213,7 +213,6 @@ inline void pair_sums(const BlockShape& shape, VecI a, VecI b, int32_t* sums) {
 // What products with GGUF's blocks need of a group's integers beside their scale: see
 // activation_sums.
 inline void block_sums(const BlockShape& shape, VecI a, VecI b, float scale, int32_t* sums) {
-    if (kPairSums && !shape.minima) return pair_sums(shape, a, b, sums);
     int32_t totals[2] = {reduce_iadd(a), reduce_iadd(b)};
     if (shape.sub == kGroup) totals[0] += totals[1];
     for (int i = 0; i < shape.group_subs(); i++) {
@@ -246,6 +245,10 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
         auto* out = reinterpret_cast<int8_t*>(integers);
         store_int8(out, qa);
         store_int8(out + 16, qb);
+    }
+    if (corrects_pairs(format)) {
+        pair_corrections(format, qa, qb, sum);
+        return true;
     }
     if (keeps_blocks(format)) {
         block_sums(block_shape(format), qa, qb, *scale, sum);

@@ -70,16 +70,13 @@ void quantised(ProductArgs& args) {
     std::optional<TileMode> mode;
     if (args.rows >= kTileRows) mode.emplace();
 #elif defined(BW_UNPACKS)
-    using Block = UnpackedPanel<Format::q8, TileUnits<kOnGrid, kRowsUnpacked>>;
+    using Block = UnpackedPanel<Dot::kFormat, TileUnits<kOnGrid, kRowsUnpacked>>;
 #endif
     for (int from = 0; from < args.rows; from += kRowBlock) {
         const Span rows = block_of_rows(args, from);
         int first = from;
-#if defined(BW_ISA_AMX)
+#if defined(BW_ISA_AMX) || defined(BW_UNPACKS)
         first = tiled_rows<Block, QuantisedPanel<Dot>, kOnGrid>(args, rows);
-#elif defined(BW_UNPACKS)
-        if constexpr (std::is_same_v<Dot, DotQ8>)
-            first = tiled_rows<Block, QuantisedPanel<Dot>, kOnGrid>(args, rows);
 #endif
         if (first < rows.to) all_panels<QuantisedPanel<Dot>, kOnGrid>(args, rows, first);
     }

@@ -70,7 +70,7 @@ class UnpackedPanel {
     static constexpr bool kMinima = kBlocks && kShape.minima;
     static constexpr int kSubs = kBlocks ? kShape.group_subs() : 1;
     static constexpr size_t kLinesAt = kBlocks ? kShape.lines_at() : scale_bytes(kFormat);
-    static constexpr size_t kGroupBytes = kBlocks ? kShape.group_bytes() : 512;
+    static constexpr size_t kGroupBytes = kBlocks ? kShape.group_bytes() : 0;  // there is but one
 
     struct Chunk {
         alignas(64) uint8_t lines[Dots::kBytes * kMost];
@@ -85,7 +85,10 @@ class UnpackedPanel {
     static void unpack(const uint8_t* w, size_t ahead, Chunk& to, int at) {
         if (ahead > 0) fetch<block_bytes(kFormat)>(w + ahead);
         const uint8_t *lines = w + kLinesAt, *scales = w + kShape.scales_at();
-        to.scale[at] = load_half(reinterpret_cast<const uint16_t*>(w));
+        if constexpr (scale_bytes(kFormat) == kPanel)
+            to.scale[at] = load_exponents(w);
+        else
+            to.scale[at] = load_half(reinterpret_cast<const uint16_t*>(w));
         if constexpr (kMinima) {
             const VecF m = load_half(reinterpret_cast<const uint16_t*>(w + 2 * kPanel));
             to.minimum[at] = kGroups == 1 ? m : neg(m);

@@ -11,7 +11,7 @@ struct PairSums {
     static constexpr BlockShape kShape = block_shape(kFormat);
     // A zero point's corrections are added to the pair sums: what goes beyond an int16 on the way
     // comes back, so that only the weights proper say how many fit.
-    static constexpr bool kZeros = kShape.zero_point != 0 && !kShape.book;
+    static constexpr bool kZeros = corrects_pairs(kFormat);
     // A book's numbers meet activations as magnitudes, whose signs move to the activations.
     static constexpr int kMost = kShape.book ? 127 : (1 << kShape.bits) - 1;
     static constexpr int kLargest = kZeros ? kShape.zero_point : kMost;

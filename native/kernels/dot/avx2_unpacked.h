@@ -17,27 +17,34 @@ inline void store_256(uint8_t* p, __m256i x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
 }
 
-// Codes as bytes, four columns a line of 64; before them scales as pairs of int16, of kSteps lines
-// each. The pair sums of so many lines fit an int16 together, those with kZeros when the correction
-// is among them.
-template <int kSteps, bool kZeros>
+// What is added for the weights' zero point: nothing, numbers for the pair sums, or for their sum.
+enum class Corrections { none, pairs, whole };
+
+// Codes as bytes, four columns a line of 64; before them scales as pairs of int16, kSubs lines of
+// them for as many runs of columns. The pair sums of kSteps lines fit an int16 together.
+template <int kSteps, int kSubs, Corrections kCorrections>
 struct ByteDots {
-    static constexpr int kChunks = 8 / kSteps;
-    static constexpr size_t kLinesAt = 64 * kChunks, kBytes = kLinesAt + 512;
+    static constexpr size_t kLinesAt = 64 * kSubs, kBytes = kLinesAt + 512;
+    static constexpr bool kPairs = kCorrections == Corrections::pairs;
+    static_assert(!kPairs || kSteps * kSubs == 8, "each run of columns has its own");
 
     static __attribute__((noinline)) void dots(const uint8_t* group, int groups,
                                                const uint8_t* const* rows,
                                                const int32_t* const* sums, VecI* to) {
         constexpr int R = kRowsUnpacked;
         for (int g = 0; g < groups; g++, group += kBytes, to += R) {
-            unrolled<kChunks>([&](auto number) BW_UNROLLED {
+            VecI total[R];
+            for (int r = 0; r < R; r++)
+                total[r] = kCorrections == Corrections::whole ? iset1(sums[r][g]) : izero();
+            unrolled<8 / kSteps>([&](auto number) BW_UNROLLED {
                 constexpr int kChunk = decltype(number)::value;
+                constexpr int kSub = kChunk * kSubs * kSteps / 8;
                 __m256i pairs[R][2];
-                for (int r = 0; kZeros && r < R; r++)
-                    pairs[r][0] = pairs[r][1] = _mm256_set1_epi32(sums[r][kChunks * g + kChunk]);
+                for (int r = 0; kPairs && r < R; r++)
+                    pairs[r][0] = pairs[r][1] = _mm256_set1_epi32(sums[r][kSubs * g + kSub]);
                 unrolled<kSteps>([&](auto step) BW_UNROLLED {
                     constexpr int kAt = kChunk * kSteps + decltype(step)::value;
-                    constexpr bool kFirst = !kZeros && decltype(step)::value == 0;
+                    constexpr bool kFirst = !kPairs && decltype(step)::value == 0;
                     const uint8_t* line = group + kLinesAt + 64 * kAt;
                     const __m256i low = load_256(line), high = load_256(line + 32);
                     for (int r = 0; r < R; r++) {
@@ -48,14 +55,13 @@ struct ByteDots {
                         pairs[r][1] = kFirst ? y : add_16(pairs[r][1], y);
                     }
                 });
-                const __m256i low = load_256(group + 64 * kChunk);
-                const __m256i high = load_256(group + 64 * kChunk + 32);
-                for (int r = 0; r < R; r++) {
-                    VecI more = {_mm256_madd_epi16(pairs[r][0], low),
-                                 _mm256_madd_epi16(pairs[r][1], high)};
-                    to[r] = kChunk == 0 ? more : iadd(more, to[r]);
-                }
+                const __m256i low = load_256(group + 64 * kSub);
+                const __m256i high = load_256(group + 64 * kSub + 32);
+                for (int r = 0; r < R; r++)
+                    total[r] = {add_32(total[r].a, _mm256_madd_epi16(pairs[r][0], low)),
+                                add_32(total[r].b, _mm256_madd_epi16(pairs[r][1], high))};
             });
+            for (int r = 0; r < R; r++) to[r] = total[r];
         }
     }
 };
@@ -80,8 +86,7 @@ struct BookDots {
                     for (int r = 0; r < R; r++) {
                         const __m256i a = _mm256_set1_epi32(four(rows[r] + kGroup * g + 4 * at));
                         const __m256i x = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(a, values));
-                        sums[r][half] =
-                            _mm256_add_epi32(sums[r][half], _mm256_madd_epi16(x, scales[half]));
+                        sums[r][half] = add_32(sums[r][half], _mm256_madd_epi16(x, scales[half]));
                     }
                 }
             }
@@ -120,15 +125,15 @@ template <Format kFormat>
 struct Unpacked {
     using Pairs = PairSums<kFormat>;
     static constexpr bool kBook = Pairs::kShape.book;
-    using Dots = std::conditional_t<kBook, BookDots, ByteDots<Pairs::kSteps, Pairs::kZeros>>;
+    static constexpr int kSubs = Pairs::kShape.group_subs();
+    static constexpr auto kCorrections = Pairs::kZeros ? Corrections::pairs : Corrections::none;
+    using Dots = std::conditional_t<kBook, BookDots, ByteDots<Pairs::kSteps, kSubs, kCorrections>>;
 
     static void unpack(const uint8_t* lines, const uint8_t* scales, uint8_t* to) {
-        unrolled<Dots::kLinesAt / 64>([&](auto chunk) BW_UNROLLED {
-            constexpr int kChunk = decltype(chunk)::value;
-            constexpr int kSub = kChunk * Pairs::kShape.group_subs() * 64 / Dots::kLinesAt;
-            store_256(to + 64 * kChunk, Pairs::template scales<0>(scales + kPanel * kSub));
-            store_256(to + 64 * kChunk + 32, Pairs::template scales<1>(scales + kPanel * kSub));
-        });
+        for (int i = 0; i < kSubs; i++) {
+            store_256(to + 64 * i, Pairs::template scales<0>(scales + kPanel * i));
+            store_256(to + 64 * i + 32, Pairs::template scales<1>(scales + kPanel * i));
+        }
         to += Dots::kLinesAt;
         unrolled<8>([&](auto at) BW_UNROLLED {
             constexpr int kAt = decltype(at)::value;
@@ -144,6 +149,33 @@ struct Unpacked {
         });
     }
 };
+
+template <class Codes>
+struct UnpackedCodes {
+    using Pairs = CodePairs<Codes>;
+    using Dots = std::conditional_t<Pairs::kAll, ByteDots<8, 1, Corrections::pairs>,
+                                    ByteDots<1, 1, Corrections::whole>>;
+
+    static void unpack(const uint8_t* lines, const uint8_t*, uint8_t* to) {
+        for (int half = 0; half < 2; half++, lines += 32, to += 32) {
+            store_256(to, _mm256_set1_epi16(1));
+            for (int j = 0; j < 4; j++) {
+                __m256i low, high;
+                Pairs::split(load_256(lines + 64 * j), &low, &high);
+                store_256(to + Dots::kLinesAt + 64 * j, low);
+                store_256(to + Dots::kLinesAt + 256 + 64 * j, high);
+            }
+        }
+    }
+};
+template <>
+struct Unpacked<Format::q4> : UnpackedCodes<Q4Codes> {};
+template <>
+struct Unpacked<Format::mxfp4> : UnpackedCodes<Mxfp4Codes> {};
+template <>
+struct Unpacked<Format::nf4> : UnpackedCodes<Nf4Codes> {};
+template <>
+struct Unpacked<Format::ulaw4> : UnpackedCodes<Ulaw4Codes> {};
 
 template <>
 struct Unpacked<Format::q8> {

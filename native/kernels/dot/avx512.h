@@ -6,7 +6,7 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr auto kWideIntegers = WideIntegers::planes;
-constexpr bool kPairSums = false;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 // The places of 64 codes.
 template <class Codes>

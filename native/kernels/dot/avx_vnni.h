@@ -7,7 +7,7 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr auto kWideIntegers = WideIntegers::planes;
-constexpr bool kPairSums = false;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 #if defined(__AVXVNNI__)
 inline __m256i dot4(__m256i acc, __m256i w, __m256i a) {

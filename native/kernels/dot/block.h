@@ -2,9 +2,10 @@
 //
 // A variant's header in this folder defines, in the variant's namespace,
 //   kWideIntegers how the integers of 8-bit weights' activations lie in their 64 bytes
-//   kPairSums     whether the corrections for the zero points of GGUF's blocks are two int16 in
-//                 the place of their sum as an int32: those of the first two and of the last two
-//                 in every four columns
+//   corrects_pairs(format)
+//                 whether the corrections for a format's zero point are two int16 in the place of
+//                 their sum as an int32: those of the first two and of the last two in every four
+//                 columns
 //   DotQ8, DotCodes<Codes>
 //                 of 8 bits, and of 4 bits that are codes (code_book.h): kBlock, the bytes of a
 //                 group's weights, kScaleBytes, those of its scales, and kIntegers, those of its
@@ -29,11 +30,13 @@ enum class WideIntegers { planes, in_order, even_first };
 // What the blocks of a format have in common. 16 scales are at their start, as f16 or, in 16 bytes,
 // as exponents of two; then come lines of 64 bytes.
 struct Q8Block {  // 8 lines: 16 outputs, 4 k
+    static constexpr Format kFormat = Format::q8;
     static constexpr size_t kScaleBytes = 32, kBlock = kScaleBytes + 512;
     static constexpr size_t kIntegers = activation_integers(Format::q8);
 };
 template <class Codes>
 struct CodeBlock {  // 4 lines: 16 outputs, 4 k and 16 + those 4 k
+    static constexpr Format kFormat = Codes::kFormat;
     static constexpr size_t kScaleBytes = Codes::kScaleBytes, kBlock = kScaleBytes + 256;
     static constexpr size_t kIntegers = activation_integers(Codes::kFormat);
 };

@@ -7,7 +7,7 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr auto kWideIntegers = WideIntegers::planes;
-constexpr bool kPairSums = false;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 namespace neon_dot {
 

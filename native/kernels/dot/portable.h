@@ -6,7 +6,7 @@
 namespace bw::BW_ISA_NAME {
 
 constexpr auto kWideIntegers = WideIntegers::in_order;
-constexpr bool kPairSums = false;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 template <class Codes>
 struct DotCodes : CodeBlock<Codes> {
