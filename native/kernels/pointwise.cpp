@@ -271,16 +271,22 @@ inline bool quantize_group(Format format, const float* x, int n, uint8_t* intege
         return true;
     }
     auto* out = reinterpret_cast<int16_t*>(integers);
-    store_int16(out, qa);
-    store_int16(out + 16, qb);
-    *sum = 0;
-    if (kWideIntegers == WideIntegers::in_order) return true;
-    *sum = -128 * total;
-    for (int i = 1; i < kGroup; i += 4) {
-        const int16_t second = out[i];
-        out[i] = out[i + 1];
-        out[i + 1] = second;
+    if (kWideIntegers == WideIntegers::in_order) {
+        store_int16(out, qa);
+        store_int16(out + 16, qb);
+        *sum = 0;
+        return true;
     }
+    int32_t in_order[kGroup];
+    store_int(in_order, qa);
+    store_int(in_order + 16, qb);
+    for (int i = 0; i < kGroup; i += 4) {
+        out[i] = static_cast<int16_t>(in_order[i]);
+        out[i + 1] = static_cast<int16_t>(in_order[i + 2]);
+        out[i + 2] = static_cast<int16_t>(in_order[i + 1]);
+        out[i + 3] = static_cast<int16_t>(in_order[i + 3]);
+    }
+    *sum = -128 * total;
     return true;
 }
 
