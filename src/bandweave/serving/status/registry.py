@@ -142,9 +142,11 @@ class Live:
     def _end(self, end: End) -> None:
         registry = self._registry
         # Tokens without a text of their own, such as an end token or the signs around a call, are
-        # told at the end alone.
-        if silent := len(end.tokens) - self._counts[end.choice]:
-            self._count(end.choice, max(0, silent))
+        # told at the end alone. Those of a call may have been told twice, by its name and its
+        # arguments.
+        silent = len(end.tokens) - self._counts[end.choice]
+        if silent > 0:
+            self._count(end.choice, silent)
         self._ended += 1
         timing = end.timing
         if self._counts[end.choice]:
