@@ -8,7 +8,7 @@ join them. Knows executors, sampling and speculation; knows no text, no sockets 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
 
@@ -18,13 +18,12 @@ import numpy.typing as npt
 from bandweave.executors.executor import Executor, StepError
 from bandweave.executors.last_hidden import LastHidden
 from bandweave.generation.batch import make_step
+from bandweave.generation.choosing import Chooser, take
 from bandweave.generation.grammar import MakeMatcher, Matcher
-from bandweave.generation.logprobs import TokenLogprobs, token_logprobs
-from bandweave.generation.masks import MaskMaker, Masks, masked
+from bandweave.generation.logprobs import TokenLogprobs
+from bandweave.generation.masks import MaskMaker
 from bandweave.generation.request import Request, Result
-from bandweave.generation.sampling import NoTokenError, sample
 from bandweave.generation.scheduler import Scheduler, SequenceRows
-from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
 from bandweave.generation.state import Counts, State
@@ -71,7 +70,7 @@ class Generator:
         self._make_matcher = make_matcher
         self._make_last_hidden, self._last_hidden = last_hidden, None
         self._counts = Counts()
-        self._executor, self._embed, self._exp = executor, embed, exp
+        self._executor, self._embed, self._chooser = executor, embed, Chooser(exp)
         self._speculation = speculation
         self._max_rows = max_rows
         self._scheduler = Scheduler(
@@ -243,11 +242,11 @@ class Generator:
         if all(one.sequence.needs_best_only for one in batch if one.wants or one.scored):
             best = iter(self._executor.best(step, embeddings))
             computed = time.perf_counter()
-            chosen = [self._take(rows, best) for rows in wanting]
+            chosen = [take(rows, best) for rows in wanting]
         else:
             logits = iter(self._executor.run(step, embeddings))
             computed = time.perf_counter()
-            chosen = [self._sample(rows, logits, masks) for rows in batch]
+            chosen = [self._chooser.sample(rows, logits, masks) for rows in batch]
             chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
         self._keep_embeddings(batch)
         now = time.perf_counter()
@@ -284,53 +283,6 @@ class Generator:
             del tokens[rows.wants - 1 :]
         return drafts
 
-    def _take(self, rows: SequenceRows, best: Iterator[int]) -> list[int]:
-        """The answer's new tokens, from the best token of each of its rows."""
-        own = [next(best) for _ in range(rows.wants)]
-        return _follow(rows, (_checked(rows.sequence, token) for token in own))
-
-    def _sample(self, rows: SequenceRows, logits: Iterator[F32], masks: Masks) -> list[int]:
-        """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
-        as if those before it had come one at a time."""
-        if rows.scored:
-            self._score(rows, [next(logits) for _ in range(len(rows.tokens) - rows.wants)])
-        own = [next(logits) for _ in range(rows.wants)]
-        if not own:
-            return []
-        return _follow(rows, (self._choose(rows.sequence, one, masks) for one in own))
-
-    def _score(self, rows: SequenceRows, logits: ListOf[F32]) -> None:
-        """Log-probabilities of the prompt's tokens that follow these rows."""
-        one, first = rows.sequence, len(rows.cached.tokens) + 1
-        for place, row in enumerate(logits, first):
-            if not np.isfinite(row).all():
-                raise StepError(str(_not_finite(one)))
-            one.prompt_logprobs.append(self._logprobs(one, row, one.request.tokens[place]))
-
-    def _logprobs(self, one: Sequence, logits: F32, token: int) -> TokenLogprobs:
-        return token_logprobs(logits, token, one.request.logprobs or 0, self._exp)
-
-    def _choose(self, one: Sequence, logits: F32, masks: Masks) -> int:
-        if not np.isfinite(logits).all():
-            raise _not_finite(one)
-        if one.digest is not None:
-            one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
-        request, matcher = one.request, one.matcher
-        token = sample(
-            logits if matcher is None else masked(logits, masks.of(matcher)),
-            request.params,
-            request.tokens,
-            one.answer,
-            one.length,
-            request.choice,
-            self._exp,
-        )
-        if matcher is not None:
-            matcher.accept(token)
-        if request.logprobs is not None:
-            one.logprobs.append(self._logprobs(one, logits, token))
-        return token
-
 
 def _computed(batch: ListOf[SequenceRows]) -> list[Computed]:
     """What a step has computed, before it counts as cached."""
@@ -351,36 +303,3 @@ def _computed(batch: ListOf[SequenceRows]) -> list[Computed]:
             )
         row += len(rows.tokens)
     return computed
-
-
-def _follow(rows: SequenceRows, choices: Iterable[int]) -> list[int]:
-    """Appends the tokens chosen from a sequence's rows, lazily, for as long as they are what the
-    draft said and the answer goes on. An answer of which none can be chosen ends alone."""
-    first = len(rows.tokens) - rows.wants + 1
-    drafted = rows.tokens[first:]
-    new: list[int] = []
-    try:
-        for token in choices:
-            rows.sequence.append(token)
-            new.append(token)
-            place = len(new) - 1
-            if rows.sequence.reason or place == len(drafted) or token != drafted[place]:
-                break
-    except NoTokenError as error:
-        rows.sequence.fail(str(error))
-    rows.right = first + len(new) - 1
-    return new
-
-
-def _checked(one: Sequence, token: int) -> int:
-    """The best token; ``NoTokenError`` where there is none."""
-    if token < 0:
-        raise _not_finite(one)
-    return token
-
-
-def _not_finite(one: Sequence) -> NoTokenError:
-    return NoTokenError(
-        f"a logit of position {one.length} is not finite: the model's numbers have left their "
-        "range there; another weight format or prompt may stay inside"
-    )

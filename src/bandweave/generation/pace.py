@@ -37,7 +37,7 @@ class Pace:
         if self._row is None:
             return min(most, _FIRST_ROWS)
         left = self._bound - (self._answers or 0.0)
-        if self._row * most <= left:
+        if self._row * most <= max(0.0, left):
             return most
         return min(most, max(_LEAST_ROWS, int(left / self._row)))
 

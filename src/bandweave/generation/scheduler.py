@@ -18,12 +18,12 @@ from bandweave.generation.batch import Rows
 from bandweave.generation.fairness import Fairness
 from bandweave.generation.pace import Pace
 from bandweave.generation.pages import Cached, PagePool
+from bandweave.generation.precedence import greediest, has_forerunner, least_entitled
 from bandweave.generation.request import Request
 from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
 
 _SCORED_ROWS = 32
-_MOST_PREEMPTED = 3  # times that a sequence gives way while others have not
 
 
 @dataclass(eq=False, kw_only=True)
@@ -235,42 +235,13 @@ class Scheduler:
         """Starts those that wait, of the key that was served least the first, while there are pages
         for all that each has to read, and for one page more of each that runs. A key that has more
         than its share of those that run gives way."""
-        while waiting := [one for one in self._waiting if not self._has_forerunner(one)]:
+        while waiting := [one for one in self._waiting if not has_forerunner(one, self._running)]:
             one = min(waiting, key=self._served)  # the first of those that are alike
             while not self._start(one):
-                greedy = self._greedy(one)
+                greedy = greediest(one, self._running)
                 if greedy is None:
                     return
                 self._preempt(greedy)
-
-    def _has_forerunner(self, one: Sequence) -> bool:
-        """Whether a prompt that is being read goes on as this one does: then it need not be read
-        twice."""
-        prompt = one.request.tokens
-        for other in self._running if one.reuse else ():
-            end = (len(other.cached.tokens) // PAGE_SIZE + 1) * PAGE_SIZE
-            theirs = other.request.tokens
-            if end < len(prompt) and end <= len(theirs) and prompt[:end] == theirs[:end]:
-                return True
-        return False
-
-    def _greedy(self, one: Sequence) -> Sequence | None:
-        """The youngest that runs of the key that has most running, by weight, if that key would
-        still have no fewer than that of ``one`` without it."""
-        running: dict[str, float] = {}
-        for other in self._running:
-            key = other.request.key
-            running[key] = running.get(key, 0.0) + 1 / other.request.weight
-        own = running.get(one.request.key, 0.0) + 1 / one.request.weight
-        for other in reversed(self._running):
-            mine = running[other.request.key] - 1 / other.request.weight
-            if (
-                other.request.key != one.request.key
-                and mine >= own
-                and (other.preempted < _MOST_PREEMPTED)
-            ):
-                return other
-        return None
 
     def _start(self, one: Sequence) -> bool:
         """Whether a sequence that waits has pages now."""
@@ -300,18 +271,12 @@ class Scheduler:
         that was served most; False where that is itself."""
         length = len(sequence.cached.tokens) + 1
         while self._pool.needs(sequence.cached, length) > self._pool.available:
-            victim = self._victim()
+            victim = least_entitled(self._running, self._served)
             self._preempt(victim)
             if victim is sequence:
                 return False
         self._pool.grow(sequence.cached, length)
         return True
-
-    def _victim(self) -> Sequence:
-        """Who gives way: not one that has done so often, if there is another."""
-        fresh = [one for one in self._running if one.preempted < _MOST_PREEMPTED]
-        youngest = list(reversed(fresh or self._running))
-        return max(youngest, key=self._served)  # the first of those that are alike
 
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
