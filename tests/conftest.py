@@ -37,10 +37,10 @@ _PARALLEL = frozenset(
      "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli",
      "plan_search", "plan_simulation", "processors", "program", "program_checks",
      "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
-     "rendering", "sampling", "scheduler", "served_answers", "special_tokens", "speculation",
-     "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
-     "synth_families", "tensor_views", "text", "thought_limit", "transformers_agreement", "wire",
-     "work"}
+     "rendering", "sampling", "scheduler", "served_answers", "served_defaults", "special_tokens",
+     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors",
+     "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
+     "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to

@@ -49,7 +49,7 @@ SCHEMAS = {
     },
     "g": {"type": "object", "properties": {}},
 }
-THINKS = {"think_open": "<think>", "think_close": "</think>"}
+THINKS: dict[str, Any] = {"think_open": "<think>", "think_close": "</think>"}
 
 
 @dataclass
@@ -349,7 +349,7 @@ _WORDS = ("{", "}", '"name": ', '"arguments": ', '"f"', '"', "\\", ", ", "[", "]
 @pytest.mark.parametrize("tools", ["", *FORMS])
 def test_any_text_in_any_pieces(tools: Any, data: st.DataObject) -> None:
     """Whatever comes is split, alike for all cuts; and without marks nothing of it is lost."""
-    syntax = Syntax(tools=tools, **({} if tools == "harmony" else THINKS))
+    syntax = Syntax(tools=tools) if tools == "harmony" else Syntax(tools=tools, **THINKS)
     words = st.sampled_from((*_WORDS, *literals(syntax)))
     text = "".join(data.draw(st.lists(words, max_size=40)))
     whole = split(syntax, [text])

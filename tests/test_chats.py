@@ -172,7 +172,7 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
             "continue_final_message",
             "both",
         ),
-        ({"thinking_token_budget": 5}, "thinking_token_budget", "max_tokens"),
+        ({"thinking_token_budget": 5}, "thinking_token_budget", "cannot be ended early"),
         ({"thinking": 3}, "thinking", "true, false"),
     ],
 )
@@ -208,6 +208,17 @@ def test_thoughts_are_split_off_and_counted(server: ChatServer) -> None:
     assert found["usage"]["completion_tokens_details"]["reasoning_tokens"] == count
     usage = server.chunks(stream_options={"include_usage": True})[-1]["usage"]
     assert usage == found["usage"]
+
+
+def test_thoughts_that_the_client_does_not_want(server: ChatServer) -> None:
+    server.says = THOUGHT
+    _, found = server.chat(include_reasoning=False)
+    message = found["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "Yes.", "refusal": None}
+    assert server.streamed(include_reasoning=False)["message"] == message
+    assert found["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
+    assert server.refused(reasoning_format="none")["param"] == "reasoning_format"
+    server.said(reasoning_format="auto")
 
 
 @pytest.mark.parametrize(

@@ -203,12 +203,15 @@ def test_a_form_holds_for_what_is_said(syntax: Syntax, form: Form) -> None:
     vocabulary = _vocabulary()
     wanted = Wanted(form=form, tools={})
     mark = Marks.of(syntax, vocabulary[0])
-    assert check_of(wanted, syntax) == ""
-    thoughts = 0
-    for seed in range(4):
-        tokens, ended = play(vocabulary, grammar_of(wanted, syntax, mark), seed, most=600)
+    grammar = grammar_of(wanted, syntax, mark)
+    if syntax == _THINKS:
+        assert check_of(wanted, syntax) == ""
+    opens = "<|channel|>analysis" if syntax.tools else syntax.think_open or "any"
+    first = vocabulary[0].encode("any" if syntax.thinks else opens, special_tokens=False)[0]
+    assert vocabulary[1].matcher(grammar).allowed()[first]
+    for seed in range(3):
+        tokens, ended = play(vocabulary, grammar, seed, most=300)
         said, thought, _ = read(vocabulary[0], tokens, syntax)
-        thoughts += bool(thought)
         if not ended:  # it thinks still, as random models do
             assert thought and not said
         elif form.kind == "schema":
@@ -217,7 +220,6 @@ def test_a_form_holds_for_what_is_said(syntax: Syntax, form: Form) -> None:
             assert said in form.value
         else:
             assert said[0] == "a" and any(digit in said for digit in "0123456789")
-    assert thoughts
 
 
 _TOOLS = tool_parameters(
@@ -302,8 +304,8 @@ def read(
 
 # --- what cannot be kept to ---
 
+_ENDLESS = {"allOf": [{"type": "string", "pattern": f".*a.{{{i}}}b.*"} for i in range(12)]}
 _HOSTILE: dict[str, Any] = {
-    "emptiness": {"allOf": [{"type": "string", "pattern": f".*a.{{{i}}}b.*"} for i in range(12)]},
     "words": {"enum": [f"word{i}" for i in range(60_000)]},
     "circle": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
     "nothing": False,
@@ -339,7 +341,7 @@ def test_a_check_takes_a_second_of_the_processor_at_most() -> None:
         return spent.ru_utime + spent.ru_stime
 
     before = used()
-    assert "takes more than" in check_grammar(f"start: %json {json.dumps(_HOSTILE['emptiness'])}")
+    assert "takes more than" in check_grammar(f"start: %json {json.dumps(_ENDLESS)}")
     assert used() - before < 2.5  # with the start of the process
 
 

@@ -312,7 +312,8 @@ def test_a_raw_prompt_is_what_the_model_reads(server: ServerThread) -> None:
     assert server.post("/api/generate", body)[0] == 200
     tokens = tuple(_TOKENIZER.encode("Once upon"))
     assert server.engine.requests[-1].tokens == tokens
-    assert server.post("/api/generate", {**body, "format": "json"})[0] == 400
+    assert server.post("/api/generate", {**body, "format": "json"})[0] == 200
+    assert "%json" in server.engine.requests[-1].grammar
 
 
 @pytest.mark.parametrize(

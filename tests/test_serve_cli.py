@@ -112,6 +112,16 @@ def test_sigterm_waits_for_an_answer_as_long_as_it_is_told() -> None:
         assert it.none_left()
 
 
+def test_without_any_node_it_says_why_and_ends() -> None:
+    with start_command("serve", "demo", "--listen", "127.0.0.1:0", "--json") as it:
+        Started(it)
+        os.kill(it.nodes()[0], signal.SIGKILL)
+        outcome = it.finish()
+    assert outcome.status == 1
+    assert "the rest cannot go on: no node is left" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -139,6 +149,12 @@ def test_hosts_beside_keys(tmp_path: Path) -> None:
     options = ["demo", "--key-file", str(keys), "--allow-host", "studio"]
     result = CliRunner().invoke(serve.command, options)
     assert "--allow-host is for servers without keys" in str(result.exception)
+
+
+def test_without_the_libraries_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else name)
+    result = CliRunner().invoke(serve.command, ["demo"])
+    assert "pip install 'bandweave[serve]'" in str(result.exception)
 
 
 def test_help_fits_a_terminal() -> None:

@@ -23,7 +23,15 @@ from bandweave.messages import EngineState
 from bandweave.programs.split import Split
 from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.events import End, Read, Reason, Text, TokenInfo
+from bandweave.serving.answers.events import (
+    CallArguments,
+    CallBegun,
+    End,
+    Read,
+    Reason,
+    Text,
+    TokenInfo,
+)
 from bandweave.serving.http.keys import read_keys
 from bandweave.serving.status.accounts import Accounts
 from bandweave.serving.status.counting import Distribution, Rate
@@ -106,6 +114,21 @@ def test_answers_to_one_prompt_are_counted_each() -> None:
     assert registry.prompt_tokens == 80  # the third never began
 
 
+def test_calls_of_tools_are_counted_from_their_beginning() -> None:
+    clock = Clock()
+    registry = Registry(clock)
+    live = registry.begin(_ask(), protocol="chat", key="")
+    clock.now += 0.5
+    live.hear(CallBegun(0, 0, "id", "find"))
+    live.hear(CallArguments(0, 0, '{"a": '))
+    assert (live.phase, live.generated) == ("writing", 2)
+    clock.now += 0.5
+    live.hear(_end(0, 12, "tool_calls"))
+    assert registry.first_token.sum == pytest.approx(0.5)
+    assert registry.generated_tokens == 12
+    assert registry.outcomes == {("chat", "tool_calls"): 1}
+
+
 def test_who_reuses_nothing_is_no_miss_of_the_cache() -> None:
     registry = Registry(Clock())
     live = registry.begin(_ask(reuse=False), protocol="chat", key="")
@@ -116,7 +139,13 @@ def test_who_reuses_nothing_is_no_miss_of_the_cache() -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/v1/chat/completions", "chat"), ("/v1/messages", "messages"), ("/x/" * 99, "other")],
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/messages", "messages"),
+        ("/completions", "completions"),
+        ("/api/chat", "ollama_chat"),
+        ("/x/" * 99, "other"),
+    ],
 )
 def test_protocols_have_few_names(path: str, name: str) -> None:
     assert protocol_of(path) == name
@@ -152,7 +181,7 @@ def test_the_bill_of_a_step_adds_up_on_every_node() -> None:
                        look=lambda: next(told), expect=machines.expect)
     )  # fmt: skip
     one._run(300.0)
-    assert one.bill is None  # it takes two looks
+    assert one.measured is None  # it takes two looks
     one._run(300.0)
     bill = one.bill
     assert bill is not None and bill.steps == 40 and bill.rows == pytest.approx(2)

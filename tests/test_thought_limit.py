@@ -22,6 +22,7 @@ from bandweave.serving.answers.syntax import Syntax
 from bandweave.serving.anthropic.request import MessagesRequest, read_request
 from bandweave.serving.errors import ApiError
 from bandweave.serving.fields import Fields
+from bandweave.serving.openai.chat import read_chat
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 from tests.helpers.chat_models import ALWAYS, THINKER, byte_tokenizer
@@ -108,7 +109,7 @@ def test_a_limit_travels_before_a_grammar() -> None:
         _vocabulary()[1].matcher("#thoughts all\n")
 
 
-# --- as Anthropic's clients ask for it ---
+# --- as clients ask for it ---
 
 
 def _ask(served: Served, **fields: Any) -> MessagesRequest:
@@ -141,6 +142,12 @@ def test_a_budget_is_a_limit_of_thoughts() -> None:
         # The answer ends before its thoughts would have to.
         assert _ask(served, max_tokens=1025).ask.grammar == ""
         assert _ask(served, thinking={"type": "disabled"}).ask.grammar == ""
+
+
+def test_a_budget_of_a_chat() -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "thinking_token_budget": 0}
+    asked = asyncio.run(read_chat(Fields(body), _thinker(ALWAYS), "", 1.0))
+    assert asked.ask.grammar == _limit(0).before("")
 
 
 def test_thoughts_that_close_with_several_tokens_cannot_be_ended() -> None:

@@ -3,36 +3,11 @@
 #pragma once
 #include "kernels/dot_blocks.h"
 #include "kernels/row_blocks.h"
+#if defined(BW_UNPACKS)
+#include "kernels/unpacked_panel.h"
+#endif
 
 namespace bw::BW_ISA_NAME {
-
-// Where the parts of R rows of activations lie.
-template <Format kFormat, int R>
-struct BlockRows {
-    static constexpr size_t kIntegers = activation_integers(kFormat);
-    static constexpr size_t kSums = activation_sums(kFormat);
-    const uint8_t* a[R];
-    const float* scales[R];
-    const int32_t* sums[R];
-
-    BW_INLINE BlockRows(const ProductArgs& args, int row) {
-        const auto groups = static_cast<size_t>(args.layout.groups());
-        for (int r = 0; r < R; r++) {
-            a[r] = args.activations + static_cast<size_t>(row + r) * args.activation_stride;
-            scales[r] = reinterpret_cast<const float*>(a[r] + groups * kIntegers);
-            sums[r] = reinterpret_cast<const int32_t*>(scales[r] + groups);
-        }
-    }
-    BW_INLINE void next_group() {
-        for (int r = 0; r < R; r++) a[r] += kIntegers, scales[r]++, sums[r] += kSums;
-    }
-    // What a row's minima of a run of columns are multiplied by.
-    BW_INLINE VecF weight(int r, int sub) const {
-        float value;
-        __builtin_memcpy(&value, sums[r] + sub, sizeof value);
-        return set1(value);
-    }
-};
 
 template <Format kFormat>
 struct BlockPanel {
@@ -85,8 +60,7 @@ struct BlockPanel {
     static BW_INLINE void add_super_block(const uint8_t* w, size_t ahead,
                                           BlockRows<kFormat, R>& rows, VecF* acc) {
         constexpr int kSubs = kShape.group_subs();
-        const uint8_t *scales = w + kShape.scales_at(), *minima = w + kShape.minima_at(),
-                      *lines = w + kShape.lines_at();
+        const uint8_t *scales = w + kShape.scales_at(), *lines = w + kShape.lines_at();
         if (ahead > 0) fetch<kShape.lines_at()>(w + ahead);
         VecF first[R], second[R];
         for (int r = 0; r < R; r++) first[r] = second[r] = zero();
@@ -98,14 +72,13 @@ struct BlockPanel {
                 first[r] = fma(to_float(dot[r]), set1(*rows.scales[r]), first[r]);
             if constexpr (kShape.minima) {
                 for (int sub = 0; sub < kSubs; sub++) {
-                    const VecF minimum = to_float(integer_minima(scales, minima, sub));
+                    const VecF minimum = to_float(integer_minima(kShape, w, kSubs * group + sub));
                     for (int r = 0; r < R; r++)
                         second[r] = fma(minimum, rows.weight(r, sub), second[r]);
                 }
             }
             lines += kShape.group_bytes();
             scales += kPanel * kSubs;
-            minima += kPanel * kSubs;
             rows.next_group();
         }
         const VecF d = halves(w);
@@ -115,11 +88,6 @@ struct BlockPanel {
             for (int r = 0; r < R; r++) acc[r] = fma(m, second[r], acc[r]);
         }
     }
-    static BW_INLINE VecI integer_minima(const uint8_t* scales, const uint8_t* minima, int sub) {
-        if constexpr (kShape.scales == BlockScales::nibbles)
-            return shift_right_4(load_bytes(scales + kPanel * sub));
-        return load_bytes(minima + kPanel * sub);
-    }
     static BW_INLINE VecF halves(const uint8_t* w) {
         return load_half(reinterpret_cast<const uint16_t*>(w));
     }
@@ -127,8 +95,15 @@ struct BlockPanel {
 
 template <Format kFormat, bool kOnGrid>
 void block_product(ProductArgs& args) {
-    for (int from = 0; from < args.rows; from += kRowBlock)
-        all_panels<BlockPanel<kFormat>, kOnGrid>(args, block_of_rows(args, from), from);
+    for (int from = 0; from < args.rows; from += kRowBlock) {
+        const Span rows = block_of_rows(args, from);
+        int first = from;
+#if defined(BW_UNPACKS)
+        using Block = UnpackedPanel<kFormat, TileUnits<kOnGrid, kRowsUnpacked>>;
+        first = tiled_rows<Block, BlockPanel<kFormat>, kOnGrid>(args, rows);
+#endif
+        if (first < rows.to) all_panels<BlockPanel<kFormat>, kOnGrid>(args, rows, first);
+    }
 }
 
 #define BW_BLOCK_PRODUCT(format)                                                            \

@@ -1,5 +1,4 @@
-// Norm, gate, rope, residual and quantisation of activations. One text for every ISA variant.
-#include "kernels/dot.h"
+// Norm, gate, rope and residual. One text for every ISA variant.
 #include "kernels/math.h"
 #include "kernels/variant.h"
 
@@ -186,93 +185,6 @@ int argmax(const float* x, int n) {
     for (int at = 0; at < n; at++)
         if (x[at] == best) return at;
     return -1;
-}
-
-namespace {
-
-// What products with GGUF's blocks need of a group's integers beside their scale: see
-// activation_sums.
-inline void block_sums(const BlockShape& shape, VecI a, VecI b, float scale, int32_t* sums) {
-    int32_t totals[2] = {reduce_iadd(a), reduce_iadd(b)};
-    if (shape.sub == kGroup) totals[0] += totals[1];
-    for (int i = 0; i < shape.group_subs(); i++) {
-        const float weight = static_cast<float>(totals[i]) * scale;
-        sums[i] = -shape.zero_point * totals[i];
-        if (shape.minima) __builtin_memcpy(sums + i, &weight, sizeof weight);
-    }
-}
-
-// One group of `n` <= 32 elements: integers, scale and correction sums.
-inline bool quantize_group(Format format, const float* x, int n, uint8_t* integers, float* scale,
-                           int32_t* sum) {
-    int low = n < 16 ? n : 16;
-    VecF a = low == 16 ? load(x) : load_first(x, low);
-    VecF b = n == 32 ? load(x + 16) : (n > 16 ? load_first(x + 16, n - 16) : zero());
-    int32_t bits = reduce_imax(imax(abs_bits(a), abs_bits(b)));
-    float amax;
-    __builtin_memcpy(&amax, &bits, sizeof amax);
-    if (bits >= 0x7f800000 || amax < kSmallestStored) {
-        __builtin_memset(integers, 0, activation_integers(format));
-        *scale = 0.0f;
-        __builtin_memset(sum, 0, 4 * activation_sums(format));
-        return bits < 0x7f800000;
-    }
-    const float top = format == Format::q8 ? 32512.0f : 127.0f;
-    VecF inverse = set1(top / amax);
-    *scale = amax / top;
-    VecI qa = to_int(mul(a, inverse)), qb = to_int(mul(b, inverse));
-    if (format != Format::q8) {
-        auto* out = reinterpret_cast<int8_t*>(integers);
-        store_int8(out, qa);
-        store_int8(out + 16, qb);
-    }
-    if (keeps_blocks(format)) {
-        block_sums(block_shape(format), qa, qb, *scale, sum);
-        return true;
-    }
-    int32_t total = reduce_iadd(iadd(qa, qb));
-    if (format != Format::q8) {
-        *sum = -zero_point(format) * total;
-        return true;
-    }
-    if (kBytePlanes) {
-        auto* high = reinterpret_cast<int8_t*>(integers);
-        int8_t* rest = high + 32;
-        VecI ha = shift_right_8(iadd(qa, iset1(128))), hb = shift_right_8(iadd(qb, iset1(128)));
-        store_int8(high, ha);
-        store_int8(high + 16, hb);
-        store_int8(rest, isub(qa, shift_left_8(ha)));
-        store_int8(rest + 16, isub(qb, shift_left_8(hb)));
-        *sum = -128 * total;
-        return true;
-    }
-    auto* out = reinterpret_cast<int16_t*>(integers);
-    store_int16(out, qa);
-    store_int16(out + 16, qb);
-    *sum = 0;
-    return true;
-}
-
-}  // namespace
-
-bool quantize(Format format, const float* x, const Layout& layout, uint8_t* activations) {
-    int groups = layout.groups();
-    uint8_t* integers = activations;
-    const size_t each = activation_integers(format), own_sums = activation_sums(format);
-    auto* scales = reinterpret_cast<float*>(activations + static_cast<size_t>(groups) * each);
-    auto* sums = reinterpret_cast<int32_t*>(scales + groups);
-    bool finite = true;
-    int group = 0, units = layout.units();
-    for (int u = 0; u < units; u++) {
-        const float* at = x + static_cast<size_t>(u) * layout.unit;
-        int left = layout.unit_size(u);
-        for (; left > 0; left -= kGroup, at += kGroup, group++) {
-            int n = left < kGroup ? left : kGroup;
-            finite &= quantize_group(format, at, n, integers + static_cast<size_t>(group) * each,
-                                     scales + group, sums + static_cast<size_t>(group) * own_sums);
-        }
-    }
-    return finite;
 }
 
 }  // namespace bw::BW_ISA_NAME

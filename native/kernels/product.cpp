@@ -9,6 +9,8 @@
 #include "kernels/variant.h"
 #if defined(BW_ISA_AMX)
 #include "kernels/tiles.h"
+#elif defined(BW_UNPACKS)
+#include "kernels/unpacked_panel.h"
 #endif
 
 namespace bw::BW_ISA_NAME {
@@ -61,52 +63,22 @@ struct QuantisedPanel {
     }
 };
 
-#if defined(BW_ISA_AMX)
-// Does what it can of the rows in tiles, with all panels. The first row that is left.
-template <class Dot, bool kOnGrid>
-int tiled_rows(ProductArgs& args, Span rows) {
-    using Units = std::conditional_t<kOnGrid, NarrowUnits<kTileRows>, NoUnits<kTileRows>>;
-    using Block = TiledBlock<Dot, Units>;
-    const int tiles = (rows.to - rows.from) / kTileRows;
-    if (kOnGrid && args.layout.units() > NarrowUnits<kTileRows>::kMostUnits) return rows.from;
-    Block block;
-    for (int panel = 0; panel < args.num_panels; panel += Block::kMostPanels) {
-        const uint8_t* w = args.panels + static_cast<size_t>(panel) * args.panel_stride;
-        const int left = args.num_panels - panel;
-        const int panels = left < Block::kMostPanels ? left : Block::kMostPanels;
-        block.run(args, w, panels, args.ahead, rows.from, tiles,
-                  Target{args, 0}.factors(rows.from));
-        for (int p = 0; p < panels; p++) {
-            const Target target{args, (panel + p) * kPanel};
-            for (int i = 0; i < tiles * kTileRows; i++) {
-                const Units& total = block.total(p, i / kTileRows);
-                if (total.fits())
-                    target.put(rows.from + i, total, i % kTileRows);
-                else
-                    QuantisedPanel<Dot>::template run<1, WideUnits<1>>(
-                        args, w + static_cast<size_t>(p) * args.panel_stride, 0, rows.from + i,
-                        target);
-            }
-        }
-    }
-    return rows.from + tiles * kTileRows;
-}
-#endif
-
 template <class Dot, bool kOnGrid>
 void quantised(ProductArgs& args) {
 #if defined(BW_ISA_AMX)
+    using Block = TiledBlock<Dot, TileUnits<kOnGrid, kTileRows>>;
     std::optional<TileMode> mode;
     if (args.rows >= kTileRows) mode.emplace();
+#elif defined(BW_UNPACKS)
+    using Block = UnpackedPanel<Dot::kFormat, TileUnits<kOnGrid, kRowsUnpacked>>;
 #endif
     for (int from = 0; from < args.rows; from += kRowBlock) {
         const Span rows = block_of_rows(args, from);
         int first = from;
-#if defined(BW_ISA_AMX)
-        if (rows.to - rows.from >= kTileRows) first = tiled_rows<Dot, kOnGrid>(args, rows);
-        if (first == rows.to) continue;
+#if defined(BW_ISA_AMX) || defined(BW_UNPACKS)
+        first = tiled_rows<Block, QuantisedPanel<Dot>, kOnGrid>(args, rows);
 #endif
-        all_panels<QuantisedPanel<Dot>, kOnGrid>(args, rows, first);
+        if (first < rows.to) all_panels<QuantisedPanel<Dot>, kOnGrid>(args, rows, first);
     }
 }
 

@@ -12,7 +12,9 @@ namespace bw::BW_ISA_NAME {
 template <class Dot, class Units>
 class TiledBlock {
   public:
-    static constexpr int kMostTiles = 4;   // of 16 rows
+    static constexpr int kTileRows = bw::BW_ISA_NAME::kTileRows;
+    static constexpr int kLeastRows = kTileRows;  // for which a tile is worth its while
+    static constexpr int kMostTiles = 4;
     static constexpr int kMostPanels = 2;  // `panel_stride` from one to the next
 
     // Rows `row` up to `row + 16 * tiles` with the panels from `w` on; `ahead` as in

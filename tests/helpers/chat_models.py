@@ -62,13 +62,13 @@ class ChatServer(ServerThread):
     """A server of the demo model's text with another template. It says what ``says`` is set to."""
 
     def __init__(self, template: str, **changes: Any) -> None:
-        self.says: str | Sequence[str] = "Hello"
+        self.says: str | list[str] = "Hello"
         self.script: dict[str, Any] = {}
         made = ChatTemplate(template)
         super().__init__(served_by(self._play, template=made, syntax=find_syntax(made), **changes))
 
     def _play(self, request: Any, tokenizer: Tokenizer) -> Script:
-        said = self.says if isinstance(self.says, str) else self.says[request.choice]
+        said = self.says[request.choice] if isinstance(self.says, list) else self.says
         tokens = [*tokenizer.encode(said, special_tokens=False), *tokenizer.eos_token_ids]
         return Script(tokens=tokens, **self.script)
 
@@ -107,7 +107,6 @@ class ChatServer(ServerThread):
     def prompt(self) -> str:
         """Of the last request."""
         tokens = self.engine.requests[-1].tokens
-        assert not isinstance(self.served, type(None))
         return self.tokenizer.decode(tokens, skip_special_tokens=False)
 
     @property
@@ -168,5 +167,5 @@ def byte_tokenizer(special: Sequence[str], *, ends: Sequence[str] = ("<|stop|>",
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     library.add_special_tokens([AddedToken(name, special=True) for name in (*special, *ends)])
-    found = [library.token_to_id(name) for name in ends]
+    found = [token for name in ends if (token := library.token_to_id(name)) is not None]
     return Tokenizer(LibraryCodec(library), eos_token_ids=found)

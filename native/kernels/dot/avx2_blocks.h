@@ -5,33 +5,27 @@
 
 namespace bw::BW_ISA_NAME {
 
+// How the products of a format's pairs of columns are added up.
 template <Format kFormat>
-struct DotBlock {
+struct PairSums {
     static constexpr BlockShape kShape = block_shape(kFormat);
-    static constexpr bool kScaled = kShape.scales != BlockScales::none;
+    // A zero point's corrections are added to the pair sums: what goes beyond an int16 on the way
+    // comes back, so that only the weights proper say how many fit.
+    static constexpr bool kZeros = corrects_pairs(kFormat);
     // A book's numbers meet activations as magnitudes, whose signs move to the activations.
     static constexpr int kMost = kShape.book ? 127 : (1 << kShape.bits) - 1;
+    static constexpr int kLargest = kZeros ? kShape.zero_point : kMost;
     // So many pair sums fit an int16 together, of those that have a scale in common.
-    static constexpr int kFit = 32767 / (2 * 127 * kMost);
+    static constexpr int kFit = 32767 / (2 * 127 * kLargest);
     static constexpr int kSubSteps = kShape.sub / 4;
     static constexpr int kSteps = kFit >= kSubSteps ? kSubSteps : kFit >= 4 ? 4 : kFit >= 2 ? 2 : 1;
-    static constexpr int kMostRows = kSteps == 8 ? 8 : 4;
+    static_assert(2 * 127 * kMost <= 32767, "a pair sum fits");
+    static_assert(!kZeros || (kSteps == kSubSteps && kMost <= 2 * kLargest), "so does their sum");
 
-    template <int R>
-    static inline void group(const uint8_t* lines, const uint8_t* scales, const uint8_t* const* a,
-                             const int32_t* const* sums, VecI* dot) {
-        // One half of the outputs after the other.
-        __m256i first[R], second[R];
-        half_of_outputs<R, 0>(lines, scales, a, sums, first);
-        half_of_outputs<R, 1>(lines, scales, a, sums, second);
-        for (int r = 0; r < R; r++) dot[r] = {first[r], second[r]};
-    }
-
-  private:
     // 8 outputs' scales, each twice as an int16; ones where there are none.
     template <int kHalf>
-    static BW_INLINE __m256i pairs_of_scales(const uint8_t* scales) {
-        if constexpr (!kScaled) return _mm256_set1_epi16(1);
+    static BW_INLINE __m256i scales(const uint8_t* scales) {
+        if constexpr (kShape.scales == BlockScales::none) return _mm256_set1_epi16(1);
         constexpr bool kSigned = kShape.scales == BlockScales::signed_bytes;
         // Bytes to be signed come to the upper half of each int16.
         const __m256i bytes = _mm256_shuffle_epi8(
@@ -42,6 +36,17 @@ struct DotBlock {
             return _mm256_and_si256(bytes, _mm256_set1_epi16(15));
         return bytes;
     }
+    static BW_INLINE __m256i book(__m256i codes) {
+        const auto* table = reinterpret_cast<const __m128i*>(kIq4Values);
+        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), codes);
+    }
+    static BW_INLINE __m256i of(__m256i q, __m256i a) {
+        if constexpr (!kShape.book) return _mm256_maddubs_epi16(q, a);
+        const __m256i values = book(q);
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(values), _mm256_sign_epi8(a, values));
+    }
+
+  private:
     // A shuffle that puts byte n of 8, from 8 kHalf on, twice into int16s, as their byte kByte.
     template <int kHalf, int kByte>
     static BW_INLINE __m256i twice() {
@@ -54,22 +59,46 @@ struct DotBlock {
         return _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6),
                                  word(7));
     }
+};
+
+// Of few rows: more come to their sums by way of avx2_unpacked.h.
+template <Format kFormat>
+struct DotBlock {
+    using Pairs = PairSums<kFormat>;
+    static constexpr int kMostRows = 2;
+
+    template <int R>
+    static inline void group(const uint8_t* lines, const uint8_t* scales, const uint8_t* const* a,
+                             const int32_t* const* sums, VecI* dot) {
+        // One half of the outputs after the other.
+        __m256i first[R], second[R];
+        half_of_outputs<R, 0>(lines, scales, a, sums, first);
+        half_of_outputs<R, 1>(lines, scales, a, sums, second);
+        for (int r = 0; r < R; r++) dot[r] = {first[r], second[r]};
+    }
+
+  private:
     template <int R, int kHalf>
     static BW_INLINE void half_of_outputs(const uint8_t* lines, const uint8_t* scales,
                                           const uint8_t* const* a, const int32_t* const* sums,
                                           __m256i* dots) {
-        constexpr int kSubs = kShape.group_subs();
+        constexpr int kSubs = Pairs::kShape.group_subs(), kSteps = Pairs::kSteps;
         __m256i scale[kSubs];
-        for (int i = 0; i < kSubs; i++) scale[i] = pairs_of_scales<kHalf>(scales + kPanel * i);
+        for (int i = 0; i < kSubs; i++)
+            scale[i] = Pairs::template scales<kHalf>(scales + kPanel * i);
         unrolled<8 / kSteps>([&](auto chunk) BW_UNROLLED {
-            constexpr int kFirst = decltype(chunk)::value * kSteps, kSub = kFirst / kSubSteps;
+            constexpr int kFirst = decltype(chunk)::value * kSteps;
+            constexpr int kSub = kFirst / Pairs::kSubSteps;
             __m256i pairs[R];
+            for (int r = 0; Pairs::kZeros && r < R; r++)
+                pairs[r] = _mm256_set1_epi32(sums[r][kSub]);
             unrolled<kSteps>([&](auto step) BW_UNROLLED {
                 constexpr int kStep = decltype(step)::value, kAt = kFirst + kStep;
                 const __m256i q = block_codes<kFormat, kAt, HalfLines>(lines + 32 * kHalf);
                 for (int r = 0; r < R; r++) {
-                    const __m256i sum = pair_sums(q, _mm256_set1_epi32(four(a[r] + 4 * kAt)));
-                    pairs[r] = kStep == 0 ? sum : _mm256_add_epi16(pairs[r], sum);
+                    const __m256i sum = Pairs::of(q, _mm256_set1_epi32(four(a[r] + 4 * kAt)));
+                    const bool first = !Pairs::kZeros && kStep == 0;
+                    pairs[r] = first ? sum : _mm256_add_epi16(pairs[r], sum);
                 }
             });
             for (int r = 0; r < R; r++) {
@@ -77,29 +106,6 @@ struct DotBlock {
                 dots[r] = kFirst == 0 ? sum : _mm256_add_epi32(dots[r], sum);
             }
         });
-        if constexpr (kShape.zero_point != 0 && !kShape.book)
-            for (int r = 0; r < R; r++)
-                dots[r] = _mm256_add_epi32(dots[r], zeros<kSubs>(scale, sums[r]));
-    }
-    static BW_INLINE __m256i pair_sums(__m256i q, __m256i a) {
-        if constexpr (!kShape.book) return _mm256_maddubs_epi16(q, a);
-        const auto* table = reinterpret_cast<const __m128i*>(kIq4Values);
-        const __m256i values =
-            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), q);
-        return _mm256_maddubs_epi16(_mm256_abs_epi8(values), _mm256_sign_epi8(a, values));
-    }
-    // What the weights' zero point adds. Sums of 16 integers, at most 32512 for half a zero point
-    // of 16, go the way of the pair sums.
-    template <int kSubs>
-    static BW_INLINE __m256i zeros(const __m256i* scale, const int32_t* sums) {
-        if constexpr (!kScaled) return _mm256_set1_epi32(sums[0]);
-        static_assert(!kScaled || kShape.zero_point / 2 * 16 * 127 < 32768, "halves fit an int16");
-        __m256i total = _mm256_setzero_si256();
-        for (int i = 0; i < kSubs; i++) {
-            const __m256i of_all = _mm256_set1_epi16(static_cast<int16_t>(sums[i] / 2));
-            total = _mm256_add_epi32(total, _mm256_madd_epi16(scale[i], of_all));
-        }
-        return total;
     }
 };
 

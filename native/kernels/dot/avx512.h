@@ -5,7 +5,8 @@
 
 namespace bw::BW_ISA_NAME {
 
-constexpr bool kBytePlanes = true;
+constexpr auto kWideIntegers = WideIntegers::planes;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 // The places of 64 codes.
 template <class Codes>

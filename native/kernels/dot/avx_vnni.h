@@ -6,7 +6,8 @@
 
 namespace bw::BW_ISA_NAME {
 
-constexpr bool kBytePlanes = true;
+constexpr auto kWideIntegers = WideIntegers::planes;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 #if defined(__AVXVNNI__)
 inline __m256i dot4(__m256i acc, __m256i w, __m256i a) {

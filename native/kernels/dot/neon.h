@@ -6,7 +6,8 @@
 
 namespace bw::BW_ISA_NAME {
 
-constexpr bool kBytePlanes = true;
+constexpr auto kWideIntegers = WideIntegers::planes;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 namespace neon_dot {
 

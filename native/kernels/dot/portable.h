@@ -5,7 +5,8 @@
 
 namespace bw::BW_ISA_NAME {
 
-constexpr bool kBytePlanes = false;
+constexpr auto kWideIntegers = WideIntegers::in_order;
+constexpr BW_INLINE bool corrects_pairs(Format) { return false; }
 
 template <class Codes>
 struct DotCodes : CodeBlock<Codes> {

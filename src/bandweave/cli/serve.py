@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import click
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
+
+_LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
 
 
 @click.command("serve", short_help="Answer programs that speak OpenAI's API or others.")
@@ -65,6 +68,8 @@ def command(
     Programs that speak OpenAI's API are given the address that is printed. The server answers
     /health while it loads, and says there when it is ready.
     """
+    if any(find_spec(name) is None for name in _LIBRARIES):
+        raise ValueError("the server needs libraries of its own: pip install 'bandweave[serve]'")
     options = engine_options(values)
     options = replace(options, run=replace(options.run, streams=streams))
     with interrupts_held():

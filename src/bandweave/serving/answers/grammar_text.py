@@ -15,8 +15,8 @@ from bandweave.serving.answers.marks import Marks
 
 _SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
 _ANY = "/(?s:.*)/"
-# Enough for any indentation; without a bound a weak model writes nothing else.
-_JSON_SPACE = r"[ \n]{0,32}"
+# Any indentation, or one space: with more room a weak model writes little else.
+_JSON_SPACE = r"( |\n[ \t]{0,32})?"
 
 
 class GrammarText:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bandweave.serving.answers.call_grammars import call_rules
@@ -41,11 +41,14 @@ class Wanted:
 
 
 def grammar_of(wanted: Wanted, syntax: Syntax, mark: Marks, *, checked: bool = False) -> str:
-    """As ``llguidance`` reads it. ``checked``: for a check without the model's vocabulary."""
+    """As ``llguidance`` reads it. ``checked``: for a check without the model's vocabulary, and
+    without the thoughts, which would hide that nothing can follow them."""
     text = GrammarText(mark, checked=checked)
+    if checked:
+        syntax = replace(syntax, think_open="")
     form = FORMS.get(syntax.tools)
     if isinstance(form, ChannelForm):
-        return _wrapped(text, wanted, text.whole(_channels(text, wanted, syntax, form)))
+        return _wrapped(text, wanted, text.whole(_channels(text, wanted, syntax, form, checked)))
     ways: list[str] = []
     if wanted.form is not None and not wanted.must_call:
         ways.append(_said(text, wanted.form))
@@ -73,11 +76,16 @@ def _thoughts(text: GrammarText, syntax: Syntax) -> str:
     return f"({spaces}? {text.literal(syntax.think_open)} {close} {spaces}?)?"
 
 
-def _channels(text: GrammarText, wanted: Wanted, syntax: Syntax, form: ChannelForm) -> str:
+def _channels(
+    text: GrammarText, wanted: Wanted, syntax: Syntax, form: ChannelForm, checked: bool
+) -> str:
     """An answer of messages. A call ends it, so that there is one at most."""
     said = _said(text, wanted.form) if wanted.form is not None else text.anything()
     if syntax.speaks:
         return said
+    if checked:
+        ways = [text.json(parameters) for parameters in wanted.tools.values()]
+        return any_of(ways if wanted.must_call else [*ways, said])
     channel, message, end = form.channel, form.message, form.ends[0]
     thoughts = (
         f"({text.literal(f'{channel}analysis{message}')} {text.until(end)} "

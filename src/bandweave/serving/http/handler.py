@@ -67,7 +67,11 @@ def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
     try:
         for ask in asks:
             live = registry.begin(ask, protocol=context.protocol, key=context.key)
-            context.streams.append(context.served.answering.start(ask, begin, live))
+            try:
+                context.streams.append(context.served.answering.start(ask, begin, live))
+            except BaseException:
+                live.close("error")
+                raise
     except BaseException:
         admission.leave(place, served=False)
         raise

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.conversation import Prepared, prepare
+from bandweave.serving.answers.conversation import Prepared, hold, prepare
+from bandweave.serving.answers.grammars import Wanted
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import PLAIN
 from bandweave.serving.errors import ApiError, bad, too_long
@@ -84,10 +85,10 @@ def _refuse(fields: Fields) -> None:
 
 
 async def _raw(fields: Fields, served: Served) -> Prepared:
-    if read_form(fields) is not None:
-        raise bad("format is for prompts that are not raw; leave one of them out", "format")
-    text = fields.text("prompt")
+    text, form, grammar = fields.text("prompt"), read_form(fields), ""
     tokens = tuple(await asyncio.to_thread(served.tokenizer.encode, text))
     if len(tokens) >= served.context:
-        raise too_long(len(tokens), served.context)
-    return Prepared(tokens=tokens, grammar="", syntax=PLAIN, goes_on=True)
+        raise too_long(len(tokens), served.context, "prompt")
+    if form is not None:
+        grammar = await hold(served, Wanted(form=form, tools={}), PLAIN)
+    return Prepared(tokens=tokens, grammar=grammar, syntax=PLAIN, goes_on=True)

@@ -21,6 +21,7 @@ from bandweave.serving.answers.events import (
     TokenInfo,
 )
 from bandweave.serving.answers.served import Served
+from bandweave.serving.answers.thought_budget import with_budget
 from bandweave.serving.errors import bad, failed, unavailable, unknown_model
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
@@ -32,17 +33,19 @@ from bandweave.serving.openai.usage import usage_of
 
 MOST_CHOICES = 128
 _MOST_LOGPROBS = 20
+_BUDGET = "thinking_token_budget"  # vLLM's name
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A request that can be asked. ``older``: by the fields for functions that tools replaced; its
-    answer has their shape."""
+    """A request that can be asked. ``tells_thoughts``: as ``reasoning_content``. ``older``: by the
+    fields for functions that tools replaced; its answer has their shape."""
 
     ask: Ask
     streams: bool
     tells_usage: bool
     logprobs: bool
+    tells_thoughts: bool = True
     older: bool = False
 
 
@@ -61,6 +64,10 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
     if older:  # their shape has room for one call
         conversation = replace(conversation, parallel=False)
     prepared = await prepare(served, conversation)
+    grammar = prepared.grammar
+    if fields.has(_BUDGET):
+        most = fields.integer(_BUDGET, None, 0, (1 << 31) - 1)
+        grammar = await with_budget(served, prepared, most, _BUDGET)
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
         if fields.has(name):
@@ -75,7 +82,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             params=read_sampling(fields, served, limit=limit),
             choices=fields.integer("n", 1, 1, MOST_CHOICES),
             logprobs=top if logprobs else None,
-            grammar=prepared.grammar,
+            grammar=grammar,
             syntax=prepared.syntax,
             goes_on=prepared.goes_on,
             key=key,
@@ -86,6 +93,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
         streams=streams,
         tells_usage=options is not None and options.flag("include_usage"),
         logprobs=logprobs,
+        tells_thoughts=fields.flag("include_reasoning", True),
         older=older,
     )
 
@@ -97,7 +105,7 @@ def _refuse(fields: Fields) -> None:
     fields.refuse("store", False, why="answers are not kept here")
     fields.refuse("prediction")
     fields.refuse("web_search_options")
-    fields.refuse("thinking_token_budget", why="set a limit with max_tokens")
+    fields.refuse("reasoning_format", "auto", "deepseek", why="thoughts come as reasoning_content")
     refuse_foreign(fields)
 
 
@@ -142,7 +150,8 @@ class ChatAnswer:
         if not parts.calls:
             message["content"] = "".join(parts.text)
         message["refusal"] = None
-        if thoughts := "".join(parts.thoughts):
+        thoughts = "".join(parts.thoughts)
+        if thoughts and self._request.tells_thoughts:
             message["reasoning_content"] = thoughts
         calls = [
             {"id": call.id, "type": "function",
@@ -194,6 +203,8 @@ class ChatAnswer:
                     ends.append(event)
                     check_ended_well(event)
                     piece += chunk(event.choice, {}, self._reason(event))
+                elif isinstance(event, Thought) and not self._request.tells_thoughts:
+                    pass
                 elif delta := delta_of(event, older=self._request.older):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
                 elif self._request.logprobs and tokens_of(event):

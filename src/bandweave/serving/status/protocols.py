@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 _NAMES = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-    "/v1/embeddings": "embeddings",
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/responses": "responses",
+    "/messages": "messages",
+    "/embeddings": "embeddings",
     "/api/chat": "ollama_chat",
     "/api/generate": "ollama_generate",
 }
@@ -15,4 +15,4 @@ _NAMES = {
 
 def protocol_of(path: str) -> str:
     """One of few names, whatever a client asks for."""
-    return _NAMES.get(path.rstrip("/"), "other")
+    return _NAMES.get(path.rstrip("/").removeprefix("/v1"), "other")

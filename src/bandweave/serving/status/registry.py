@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Literal
 
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.events import End, Event, Read, Text, Thought
+from bandweave.serving.answers.events import (
+    CallArguments,
+    CallBegun,
+    End,
+    Event,
+    Read,
+    Text,
+    Thought,
+)
 from bandweave.serving.status.counting import Distribution, Rate
 
 #: Upper ends of ranges, in seconds.
@@ -99,6 +107,8 @@ class Live:
         if isinstance(event, (Text, Thought)):
             if event.tokens:
                 self._count(event.choice, len(event.tokens))
+        elif isinstance(event, (CallBegun, CallArguments)):
+            self._count(event.choice, 1)  # at least, as some went before; the end knows them all
         elif isinstance(event, Read):
             self.read = max(self.read, event.tokens)
         elif isinstance(event, End):
@@ -131,9 +141,12 @@ class Live:
 
     def _end(self, end: End) -> None:
         registry = self._registry
-        # Tokens without a text of their own, such as an end token, are told at the end alone.
-        if silent := len(end.tokens) - self._counts[end.choice]:
-            self._count(end.choice, max(0, silent))
+        # Tokens without a text of their own, such as an end token or the signs around a call, are
+        # told at the end alone. Those of a call may have been told twice, by its name and its
+        # arguments.
+        silent = len(end.tokens) - self._counts[end.choice]
+        if silent > 0:
+            self._count(end.choice, silent)
         self._ended += 1
         timing = end.timing
         if self._counts[end.choice]:
