@@ -106,6 +106,9 @@ class _Soak:
         clients = [self._client(random.Random(seed), end) for seed in range(self._width)]
         await asyncio.gather(*clients)
         looking.cancel()
+        await asyncio.wait((looking,))
+        if not looking.cancelled():
+            looking.result()
 
     async def _client(self, draw: random.Random, end: float) -> None:
         while time.monotonic() < end:
@@ -139,7 +142,8 @@ class _Soak:
                 except OSError:
                     continue  # it has just ended
             if len(self.seen[self._pid]) % 6 == 1:
-                last = "; ".join(f"{one}: {looks[-1][1]}" for one, looks in self.seen.items())
+                alive = [(one, looks[-1]) for one, looks in self.seen.items()]
+                last = "; ".join(f"{one}: {look}" for one, (at, look) in alive if at == now)
                 say(f"{now:.0f} s, {dict(self.counts)}; {last}")
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -148,6 +152,8 @@ class _Soak:
         found = {}
         for pid, looks in self.seen.items():
             settled = [look for look in looks if look[0] >= _SETTLED_SECONDS] or looks
+            if len(settled) < 3:  # it was there for a moment
+                continue
             at = [seconds for seconds, _ in settled]
             found[pid] = (
                 slope(at, [one.mib for _, one in settled]),

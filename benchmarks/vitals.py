@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ def family(pid: int) -> list[int]:
     """The process and all below it, oldest first."""
     found = [pid]
     for one in found:
-        for task in Path(f"/proc/{one}/task").iterdir():
-            found += [int(word) for word in (task / "children").read_text().split()]
+        with contextlib.suppress(OSError):  # it or its thread has just ended
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += [int(word) for word in (task / "children").read_text().split()]
     return sorted(set(found))
 
 
@@ -42,7 +44,5 @@ def vitals(pid: int) -> Vitals:
 
 
 def slope(seconds: list[float], values: list[float]) -> float:
-    """Per minute, of the straight line nearest to the values."""
-    if len(values) < 3:
-        return 0.0
+    """Per minute, of the straight line nearest to the values, three at least."""
     return float(np.polyfit(np.array(seconds) / 60, values, 1)[0])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+from bandweave.serving.answers.teller import Teller
 from bandweave.serving.answers.token_engine import TokenEngine
 from bandweave.serving.errors import bad, unavailable
 from bandweave.text.tokenizer import Tokenizer
@@ -18,12 +18,13 @@ _MOST_CHARACTERS = 1 << 20
 
 
 class GrammarKeeper:
-    """One check at a time, in a thread of its own: what is hostile waits for what is hostile."""
+    """One check at a time, in a thread of its own, for which no end of the server waits:
+    what is hostile waits for what is hostile."""
 
     def __init__(self, engine: TokenEngine, tokenizer: Tokenizer) -> None:
         self._engine, self._tokenizer = engine, tokenizer
-        self._thread: ThreadPoolExecutor | None = None
-        self._known: OrderedDict[str, str] = OrderedDict()  # what is wrong with each
+        self._teller = Teller()
+        self._known: dict[str, str] = {}  # what is wrong with each
         self._learnt = False
 
     async def check(self, grammar: str, vocab_size: int, param: str) -> None:
@@ -37,17 +38,14 @@ class GrammarKeeper:
         if len(grammar) > _MOST_CHARACTERS:
             raise bad(f"{param} is too large: {len(grammar)} characters as a grammar, where there "
                       f"may be {_MOST_CHARACTERS}", param)  # fmt: skip
-        if grammar in self._known:
-            self._known.move_to_end(grammar)
-        else:
+        wrong = self._known.get(grammar)
+        if wrong is None:
             try:
-                self._known[grammar] = await self._run(lambda: _check(grammar))
+                wrong = await self._run(lambda: self._look(grammar))
             except TimeoutError as error:
                 raise unavailable(f"{param} cannot be checked: the machine is too busy",
                                   _BUSY_SECONDS) from error  # fmt: skip
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        if wrong := self._known[grammar]:
+        if wrong:
             raise bad(f"{param} cannot be kept to: {wrong}", param)
         if not self._learnt and (wrong := await self._run(lambda: self._learn(vocab_size))):
             raise bad(f"{param} cannot be kept to: {wrong}", param)
@@ -57,9 +55,32 @@ class GrammarKeeper:
         self._learnt = False
 
     async def _run(self, work: Callable[[], str]) -> str:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar-check")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """What ``work`` gives, which is left undone where nobody waits for it any more."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def settle(how: Callable[[Any], None], what: str | Exception) -> None:
+            if not answer.done():
+                how(what)
+
+        def do() -> None:
+            if not answer.cancelled():
+                loop.call_soon_threadsafe(settle, answer.set_result, work())
+
+        def fail(error: Exception) -> None:
+            loop.call_soon_threadsafe(settle, answer.set_exception, error)
+
+        self._teller.tell(do, fail)
+        return await answer
+
+    def _look(self, grammar: str) -> str:
+        """What is wrong with it. In the teller's thread; many may have asked at the same time."""
+        known = self._known
+        if grammar not in known:
+            known[grammar] = _check(grammar)
+            if len(known) > _REMEMBERED:
+                del known[next(iter(known))]
+        return known[grammar]
 
     def _learn(self, vocab_size: int) -> str:
         """Why the engine cannot have grammars; empty once it knows the vocabulary."""
