@@ -216,10 +216,10 @@ def generator(nodes: NativeNodes, most: int, **options: int) -> tuple[Generator,
     )
     drafter.given = {}
     speculation = Speculation(drafter, draft_tokens=most, adaptive=False) if most else None
+    sizes: dict[str, Any] = {"num_pages": NUM_PAGES, "context": CONTEXT, "max_rows": 256, **options}
     made = Generator(
         nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], vocab_size=SPEC.vocab_size,
-        exp=lambda values: _native.exp(values).reshape(-1), speculation=speculation,
-        **{"num_pages": NUM_PAGES, "context": CONTEXT, "max_rows": 256, **options},
+        exp=lambda values: _native.exp(values).reshape(-1), speculation=speculation, **sizes,
     )  # fmt: skip
     return made, drafter
 

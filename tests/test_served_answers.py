@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import llguidance
 import pytest
@@ -52,17 +53,21 @@ def asks(tokenizer: Tokenizer) -> list[Request]:
     end = frozenset(tokenizer.eos_token_ids)
     found = [
         Request(tokens=(*shared, *tokenizer.encode(text)), params=params, end_tokens=end, **more)
-        for text, params, more in (
-            ("What is memory?", GREEDY, {}),
-            ("What is memory?", replace(WARM, repetition_penalty=1.2), {"logprobs": 3, "key": "a"}),
-            ("Give an object.", replace(WARM, max_tokens=60), {"grammar": OBJECT, "key": "b"}),
-            ("Give a number.", replace(WARM, max_tokens=60), {"grammar": DIGITS, "logprobs": 0}),
-            ("Why?", replace(GREEDY, biased=(17, 40), biases=(-1e4, 3.0)), {"key": "a"}),
-            ("How fast?", replace(GREEDY, max_tokens=1), {"logprobs": 1, "scored": True}),
-        )
+        for text, params, more in _kinds()
     ]
     several = replace(found[2], params=replace(WARM, max_tokens=60))
     return [*found, *(replace(several, choice=choice) for choice in range(1, 4))]
+
+
+def _kinds() -> tuple[tuple[str, SamplingParams, dict[str, Any]], ...]:
+    return (
+        ("What is memory?", GREEDY, {}),
+        ("What is memory?", replace(WARM, repetition_penalty=1.2), {"logprobs": 3, "key": "a"}),
+        ("Give an object.", replace(WARM, max_tokens=60), {"grammar": OBJECT, "key": "b"}),
+        ("Give a number.", replace(WARM, max_tokens=60), {"grammar": DIGITS, "logprobs": 0}),
+        ("Why?", replace(GREEDY, biased=(17, 40), biases=(-1e4, 3.0)), {"key": "a"}),
+        ("How fast?", replace(GREEDY, max_tokens=1), {"logprobs": 1, "scored": True}),
+    )
 
 
 @pytest.fixture(scope="module")

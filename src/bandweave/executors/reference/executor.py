@@ -109,6 +109,10 @@ class ReferenceExecutor:
         if self.program.node == 0:
             self._exchange.end()
 
+    def floats(self, buffer: int) -> F32:
+        """A buffer of the program, by its number, as the last step left it."""
+        return self._floats[list(self.program.buffers)[buffer]]
+
     @property
     def progress(self) -> int:
         """Goes up with every operation."""
