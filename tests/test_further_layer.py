@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -216,7 +216,8 @@ def generator(nodes: NativeNodes, most: int, **options: int) -> tuple[Generator,
     )
     drafter.given = {}
     speculation = Speculation(drafter, draft_tokens=most, adaptive=False) if most else None
-    sizes: dict[str, Any] = {"num_pages": NUM_PAGES, "context": CONTEXT, "max_rows": 256, **options}
+    sizes: dict[str, Any] = {"num_pages": NUM_PAGES, "context": CONTEXT, "max_rows": 256}
+    sizes |= options
     made = Generator(
         nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], vocab_size=SPEC.vocab_size,
         exp=lambda values: _native.exp(values).reshape(-1), speculation=speculation, **sizes,
