@@ -125,7 +125,8 @@ class Store:
         return folder
 
     def vocab_size(self, model: Model) -> int:
-        return find_shape(model.shape, **model.changes).vocab_size
+        """Tokens that the model knows."""
+        return find_shape(model.shape, **model.changes).fields["vocab_size"]
 
     def gguf(self, model: Model, weight_format: str) -> Path:
         """The model's GGUF file with all products in ``"q4"`` or ``"q8"``."""
