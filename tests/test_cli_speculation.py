@@ -64,13 +64,17 @@ def test_speculation_gives_the_plain_answer(plain: dict[str, Any], how: str) -> 
     assert heart(run_json(*LONG, *warm, *how.split())) == heart(plain["warm"])
 
 
-def test_bench_and_run_say_what_was_drafted() -> None:
+@pytest.mark.late
+def test_bench_says_what_was_drafted() -> None:
     arguments = ("bench", "demo", "--prompt-tokens", "20", "--new-tokens", "24", "--rounds", "1",
                  "--draft", "demo")  # fmt: skip
     found = bandweave(*arguments, "--json").json
     # Whether a model pays as its own draft is for the clock to say.
     assert found["drafted_tokens"] >= found["accepted_tokens"] >= 0
     assert found["bill"]["drafting"] > 0
+
+
+def test_run_says_what_was_drafted() -> None:
     shown = bandweave("run", "demo", *QUESTION, "--draft", "demo", "--verbose")
     assert "right]" in shown.err and "drafting" in shown.err
     assert max(map(len, shown.err.splitlines())) <= 80

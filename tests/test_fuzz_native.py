@@ -29,18 +29,18 @@ def test_changed_dumps_are_refused_or_run(fuzzer: Path, tmp_path: Path) -> None:
 
 
 def test_programs_run_alike_on_any_threads_and_spoilt_ones_are_refused(fuzzer: Path) -> None:
-    found = run_fuzzer(fuzzer, "programs", inputs=200, seed=SEED)
-    assert found.inputs == 200
-    assert found.count("accepted: ran") > 50
-    assert found.count("refused: ") > 30
+    found = run_fuzzer(fuzzer, "programs", inputs=100, seed=SEED)
+    assert found.inputs == 100
+    assert found.count("accepted: ran") > 25
+    assert found.count("refused: ") > 15
 
 
 def test_altered_transcripts_end_in_the_right_answer_or_an_error(fuzzer: Path) -> None:
-    found = run_fuzzer(fuzzer, "transcripts", inputs=120, seed=SEED)
-    assert found.inputs == 120
-    assert found.count("accepted: right") > 10
-    assert found.count("checksum is wrong") > 10
-    assert found.count("made no progress") > 3
+    found = run_fuzzer(fuzzer, "transcripts", inputs=60, seed=SEED)
+    assert found.inputs == 60
+    assert found.count("accepted: right") > 5
+    assert found.count("checksum is wrong") > 5
+    assert found.count("made no progress") > 1
 
 
 def test_what_a_member_of_a_team_throws_reaches_the_caller(fuzzer: Path) -> None:

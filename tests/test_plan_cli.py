@@ -302,6 +302,7 @@ def test_commands_of_claims_run(plan: Any) -> None:
             assert plan(*words[2:]), claim.command
 
 
+@pytest.mark.late  # test_cli's bench says the same
 def test_weights_and_kv_do_not_cross() -> None:
     """Claims 4 and 6, measured."""
     outcome = bandweave("bench", "demo", "--nodes", "2", "--prompt-tokens", "8", "--new-tokens",

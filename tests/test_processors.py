@@ -132,24 +132,23 @@ def _flushes_rightly(build: str, variant: str) -> bool:
     return build != "x86" or variant == "portable"
 
 
+@pytest.mark.parametrize("subnormals", ["kept", late("flushed")])
 @pytest.mark.parametrize(("build", "processor", "variants"), PROCESSORS)
 def test_kernels_give_the_golden_digests_on_an_emulated_processor(
-    build: str, processor: str, variants: list[str], runners: dict[str, Path]
+    build: str, processor: str, variants: list[str], subnormals: str, runners: dict[str, Path]
 ) -> None:
-    runner = _runner(runners, build)
-    for subnormals in ("kept", "flushed"):
-        arguments = ("verify", "--subnormals", subnormals)
-        outcome = run_runner(runner, *arguments, build=build, processor=processor)
-        lines = [line.split() for line in outcome.out.splitlines()]
-        kernels = [line for line in lines if line[0] != "crc32c"]
-        assert list(dict.fromkeys(line[0] for line in kernels)) == variants
-        assert len(kernels) == len(variants) * len(_native.golden("portable"))
-        if subnormals == "flushed":
-            kernels = [line for line in kernels if _flushes_rightly(build, line[0])]
-        assert kernels and {line[-1] for line in kernels} == {"same"}, outcome.out
-        checksums = [line[1:] for line in lines if line[0] == "crc32c"]
-        quick = {"x86": "sse4.2", "aarch64": "armv8-crc"}[build]
-        assert checksums == [[quick, "same"], ["tables", "same"]]
+    arguments = (_runner(runners, build), "verify", "--subnormals", subnormals)
+    outcome = run_runner(*arguments, build=build, processor=processor)
+    lines = [line.split() for line in outcome.out.splitlines()]
+    kernels = [line for line in lines if line[0] != "crc32c"]
+    assert list(dict.fromkeys(line[0] for line in kernels)) == variants
+    assert len(kernels) == len(variants) * len(_native.golden("portable"))
+    if subnormals == "flushed":
+        kernels = [line for line in kernels if _flushes_rightly(build, line[0])]
+    assert kernels and {line[-1] for line in kernels} == {"same"}, outcome.out
+    checksums = [line[1:] for line in lines if line[0] == "crc32c"]
+    quick = {"x86": "sse4.2", "aarch64": "armv8-crc"}[build]
+    assert checksums == [[quick, "same"], ["tables", "same"]]
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)

@@ -106,11 +106,10 @@ MODELS_AND_FORMATS = [
 def test_every_model_and_format_splits(name: str, weight_format: str) -> None:
     kv_dtype = "f32" if weight_format in ("f32", "q8") else "f16"
     expected = one_node(name, weight_format, kv_dtype)
-    for shares, stages in (((3, 2, 1), 1), ((1, 2, 1, 1), 2)):
-        got = answer(
-            name, weight_format=weight_format, kv_dtype=kv_dtype, shares=shares, stages=stages
-        )
-        assert same_bytes(got, expected), (shares, stages)
+    got = answer(
+        name, weight_format=weight_format, kv_dtype=kv_dtype, shares=(1, 2, 1, 1), stages=2
+    )
+    assert same_bytes(got, expected)
 
 
 def test_a_window_crosses_pages() -> None:
