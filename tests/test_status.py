@@ -298,12 +298,12 @@ def test_every_field_is_documented_and_every_documented_field_is_there(
 ) -> None:
     told = _status(server)
     assert told["ready"] is True and told["reason"] == ""
-    assert set(told) == _documented("### Fields of the status")
+    assert set(told) == _documented("#### Fields of the status")
     with _one_that_reads(server):
         (stream,) = _status(server)["streams"]
-    assert set(stream) == _documented("### Fields of a stream")
-    assert set(told["nodes"][0]) == _documented("### Fields of a node")
-    assert set(told["links"][0]) == _documented("### Fields of a link")
+    assert set(stream) == _documented("#### Fields of a stream")
+    assert set(told["nodes"][0]) == _documented("#### Fields of a node")
+    assert set(told["links"][0]) == _documented("#### Fields of a link")
 
 
 @contextmanager
@@ -360,7 +360,7 @@ def test_metrics_parse_are_documented_and_say_what_the_status_says(server: Serve
     stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
     optional = {f"bandweave_{name}_tokens_per_second" for name in
                 ("measured", "predicted", "limit")}  # fmt: skip
-    assert stems | optional == _documented("### Metrics")
+    assert stems | optional == _documented("#### Metrics")
     for name, field in {
         "num_requests_running": "running",
         "num_requests_waiting": "waiting",
