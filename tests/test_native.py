@@ -123,8 +123,9 @@ def test_any_number_of_heads_may_share_a_kv_head(together: int, isa: str) -> Non
 
 
 @pytest.mark.parametrize("isa", _native.isa_variants())
-@pytest.mark.parametrize("window", [None, 30, 64, 100, 192])
-@pytest.mark.parametrize("heads", [2, 4, 6])
+@pytest.mark.parametrize(
+    ("heads", "window"), [(2, None), (2, 64), (4, 30), (4, 192), (6, 100), (6, None)]
+)
 def test_rows_of_a_prompt_read_keys_together(heads: int, window: int | None, isa: str) -> None:
     """In chunks that begin and end anywhere in a page, beside rows of another sequence."""
     spec = tiny_spec(family="qwen3", qk_norm="head", num_heads=heads, num_kv_heads=2, window=window)
