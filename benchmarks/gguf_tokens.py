@@ -16,18 +16,22 @@ from bandweave.text.pre_tokenizers import PRE_TOKENIZERS
 from bandweave.text.tokenizer import Tokenizer
 
 _BYTE_LEVEL = "ByteLevel"
+_NO_MERGES = ["<|begin|> <|end|>"]  # llama.cpp wants one; this one joins nothing
 
 
 def write(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> None:
     """Writes all keys of the tokenizer, with unused tokens up to ``vocab_size``; ``no_vocab``
-    where the folder has none that GGUF has a name for: benchmarks speak in token ids."""
+    where the folder has none of byte-level BPE. One whose patterns GGUF has no name for gets
+    llama.cpp's default: benchmarks ask in token ids, and only answers are text."""
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     pre = pre_name(content)
+    model = content.get("model") or {}
+    if pre is None and model.get("type") == "BPE" and model.get("byte_fallback") is not True:
+        pre = "default"
     if pre is None:
         writer.add_tokenizer_model("no_vocab")
         return
-    model = content["model"]
     added = {token["id"]: token for token in content.get("added_tokens", [])}
     texts = {number: text for text, number in model["vocab"].items()}
     texts.update({number: token["content"] for number, token in added.items()})
@@ -43,7 +47,7 @@ def write(writer: gguf.GGUFWriter, folder: Path, vocab_size: int) -> None:
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    merges = model["merges"]
+    merges = model.get("merges") or _NO_MERGES
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
     _write_special(writer, folder, vocab_size)
 
