@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.cli import report
+from bandweave.engine.bill import make_bill
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.pages import Cached, PagePool
@@ -106,7 +106,7 @@ def _decode(engine: Engine, context: int) -> tuple[float, float]:
     before = engine.statistics()
     with _taken_as_read(context - 1):
         result = engine.generate([_request(prompt, _NEW_TOKENS)])[0]
-    bill = report.make_bill(engine.split, before, engine.statistics(), [result.timing])
+    bill = make_bill(engine.split, before, engine.statistics(), [result.timing])
     node = bill.to_json()["nodes"][0]
     return result.timing.decode_tokens_per_s, node["attention"] / node["wall"]
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.checkpoints.folder import Folder
-from bandweave.cli import report
+from bandweave.engine.bill import make_bill
 from bandweave.engine.engine import Engine
+from bandweave.engine.holdings import plan_of
 from bandweave.engine.options import EngineOptions
 from bandweave.environment import read_environment
 from bandweave.generation.request import Request
@@ -33,7 +34,7 @@ class Bandweave:
         with Folder.open(path) as folder:
             self._vocab_size = folder.spec.vocab_size
             self._engine = Engine.start(folder, options)
-        self.plan = report.plan_of(self._engine, options)
+        self.plan = plan_of(self._engine, options)
 
     def measure(self, work: Work) -> dict[str, Any]:
         """One sample; see ``protocol``."""
@@ -48,7 +49,7 @@ class Bandweave:
         seconds = time.perf_counter() - begun
         after = self._engine.statistics()
         timings = [result.timing for result in results]
-        bill = report.make_bill(self._engine.split, before, after, timings)
+        bill = make_bill(self._engine.split, before, after, timings)
         # Streams start one after the other and decode together: the last one has all beside it.
         prefill = max(timing.prefill for timing in timings)
         computed = sum(timing.prompt_tokens - timing.reused_tokens for timing in timings)
