@@ -23,6 +23,11 @@ def json_line(value: Mapping[str, Any]) -> bytes:
     return one_line(value).encode() + b"\n"
 
 
+def data_event(value: Mapping[str, Any]) -> bytes:
+    """A server-sent event without a name."""
+    return f"data: {one_line(value)}\n\n".encode()
+
+
 def named_event(value: Mapping[str, Any]) -> bytes:
     """A server-sent event whose name is the object's ``type``."""
     return f"event: {value['type']}\ndata: {one_line(value)}\n\n".encode()

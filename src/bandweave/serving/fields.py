@@ -93,6 +93,10 @@ class Fields:
         value = self.values.get(field)
         return None if value is None else Fields(value, self.name(field))
 
+    def need(self, field: str) -> Fields:
+        """An object that must be there."""
+        return Fields(self._value(field, None), self.name(field))
+
     def objects(self, field: str, *, most: int = 1 << 16) -> Iterator[Fields]:
         for index, value in enumerate(self.list(field, most=most)):
             yield Fields(value, f"{self.name(field)}[{index}]")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.syntax import PLAIN, Syntax
+from bandweave.serving.errors import unknown_model
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 
@@ -55,6 +56,11 @@ class Served:
     any_name: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     clock: Callable[[], float] = time.time
+
+    def check_name(self, name: str) -> None:
+        """``ApiError`` 404 where a client names another model."""
+        if name != self.name and not self.any_name:
+            raise unknown_model(name, self.name)
 
     @property
     def can_think(self) -> bool:

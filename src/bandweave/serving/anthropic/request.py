@@ -11,9 +11,9 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.thought_budget import with_budget
 from bandweave.serving.anthropic.messages import forget_thoughts, read_messages
 from bandweave.serving.anthropic.tools import read_tools
-from bandweave.serving.errors import bad, unknown_model, unsupported
+from bandweave.serving.errors import bad, unsupported
 from bandweave.serving.fields import Fields
-from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.sampling import read_sampling
 
 _MOST_TOKENS = (1 << 31) - 1
 _LEAST_BUDGET = 1024
@@ -58,9 +58,7 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
 
 def read_conversation(fields: Fields, served: Served) -> Conversation:
     """What the model is to read, without what is to be done with its answer."""
-    model = fields.text("model")
-    if model != served.name and not served.any_name:
-        raise unknown_model(model, served.name)
+    served.check_name(fields.text("model"))
     _refuse(fields)
     messages = read_messages(fields)
     _edit(fields, messages)

@@ -14,7 +14,6 @@ from bandweave.serving.answers.conversation import count
 from bandweave.serving.anthropic.answer import PING, MessageAnswer
 from bandweave.serving.anthropic.errors import error_event, error_response, new_request_id
 from bandweave.serving.anthropic.request import read_conversation, read_request
-from bandweave.serving.errors import unknown_model
 from bandweave.serving.http.handler import Context, answer_stream, handler
 from bandweave.serving.http.stream import EventStream, while_there
 
@@ -50,9 +49,7 @@ async def models(context: Context, request: Request) -> Response:
 
 
 async def model(context: Context, request: Request) -> Response:
-    name = request.path_params["name"]
-    if name != context.served.name and not context.served.any_name:
-        raise unknown_model(name, context.served.name)
+    context.served.check_name(request.path_params["name"])
     return JSONResponse(_model(context), headers={"request-id": new_request_id()})
 
 

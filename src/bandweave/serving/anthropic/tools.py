@@ -56,9 +56,7 @@ def _tool(fields: Fields) -> dict[str, Any]:
             f"a {kind[:60]!r} is Anthropic's; give tools that have an input_schema",
         )
     fields.refuse("defer_loading", False, why="the model sees all tools from the start")
-    schema = fields.object("input_schema")
-    if schema is None:
-        raise bad(f"{fields.name('input_schema')} is missing", fields.name("input_schema"))
+    schema = fields.need("input_schema")
     function: dict[str, Any] = {
         "name": fields.text("name"),
         "description": fields.text("description", ""),

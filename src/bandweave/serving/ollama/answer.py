@@ -12,8 +12,8 @@ from bandweave.serving.answers.events import TokenInfo
 from bandweave.serving.answers.served import Served
 from bandweave.serving.arguments import read_arguments
 from bandweave.serving.event_lines import json_line
+from bandweave.serving.logprobs import chat_logprobs
 from bandweave.serving.ollama.request import OllamaRequest
-from bandweave.serving.openai.logprobs import chat_logprobs
 
 _BILLION = 1_000_000_000  # nanoseconds
 

@@ -94,9 +94,7 @@ def _message(fields: Fields, turns: Turns, waiting: list[tuple[str, str]]) -> No
 
 
 def _call(fields: Fields, turns: Turns, waiting: list[tuple[str, str]]) -> None:
-    function = fields.object("function")
-    if function is None:
-        raise bad(f"{fields.name('function')} is missing", fields.name("function"))
+    function = fields.need("function")
     arguments = function.object("arguments")
     id, name = (
         fields.text("id", f"call_{len(turns.messages)}_{len(waiting)}"),
@@ -123,9 +121,7 @@ def _tools(fields: Fields) -> list[Fields]:
 
 def _tool(fields: Fields) -> dict[str, Any]:
     fields.one_of("type", ("function",), "function")
-    function = fields.object("function")
-    if function is None:
-        raise bad(f"{fields.name('function')} is missing", fields.name("function"))
+    function = fields.need("function")
     parameters = function.object("parameters")
     return {
         "type": "function",

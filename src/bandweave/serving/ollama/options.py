@@ -8,7 +8,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad, unsupported
 from bandweave.serving.fields import Fields
-from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.sampling import read_sampling
 
 _MOST_TOKENS = (1 << 31) - 1
 _OF_THE_START = (

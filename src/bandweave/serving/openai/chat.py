@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,14 +21,16 @@ from bandweave.serving.answers.events import (
 )
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.thought_budget import with_budget
-from bandweave.serving.errors import bad, failed, unavailable, unknown_model
+from bandweave.serving.errors import bad, failed, unavailable
+from bandweave.serving.event_lines import data_event
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
+from bandweave.serving.logprobs import chat_logprobs
 from bandweave.serving.openai.foreign import refuse_foreign
-from bandweave.serving.openai.logprobs import chat_logprobs
 from bandweave.serving.openai.messages import read_conversation
-from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.openai.streaming import read_streaming
 from bandweave.serving.openai.usage import usage_of
+from bandweave.serving.sampling import read_sampling
 
 MOST_CHOICES = 128
 _MOST_LOGPROBS = 20
@@ -51,14 +52,9 @@ class ChatRequest:
 
 async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> ChatRequest:
     """``ApiError`` for what cannot be asked."""
-    model = fields.text("model", served.name)
-    if model != served.name and not served.any_name:
-        raise unknown_model(model, served.name)
+    served.check_name(fields.text("model", served.name))
     _refuse(fields)
-    streams = fields.flag("stream")
-    options = fields.object("stream_options")
-    if options is not None and not streams:
-        raise bad("stream_options is for streams; set stream to true", "stream_options")
+    streams, tells_usage = read_streaming(fields)
     conversation = read_conversation(fields)
     older = bool(conversation.tools) and not fields.has("tools")
     if older:  # their shape has room for one call
@@ -91,7 +87,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             ignores_end=fields.flag("ignore_eos"),
         ),
         streams=streams,
-        tells_usage=options is not None and options.flag("include_usage"),
+        tells_usage=tells_usage,
         logprobs=logprobs,
         tells_thoughts=fields.flag("include_reasoning", True),
         older=older,
@@ -189,7 +185,7 @@ class ChatAnswer:
             if self._request.logprobs and tokens:
                 logprobs = chat_logprobs(tokens, self._served)
             one = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-            return sse({**frame, "choices": [one], **usage})
+            return data_event({**frame, "choices": [one], **usage})
 
         async with stream:
             async for event in stream:
@@ -212,7 +208,7 @@ class ChatAnswer:
                 if piece:
                     yield piece
         if self._request.tells_usage:
-            yield sse({**frame, "choices": [], "usage": usage_of(stream.ask, ends)})
+            yield data_event({**frame, "choices": [], "usage": usage_of(stream.ask, ends)})
         yield b"data: [DONE]\n\n"
 
 
@@ -273,8 +269,3 @@ def check_ended_well(end: End) -> None:
         raise failed(end.error or "the model's numbers are not finite")
     if end.reason == "cancelled":
         raise unavailable("the answer was cancelled", 1.0)
-
-
-def sse(value: dict[str, Any]) -> bytes:
-    """One event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"

@@ -11,8 +11,9 @@ from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.events import End, Event, Text, Thought, TokenInfo
 from bandweave.serving.answers.merging import merged
 from bandweave.serving.answers.served import Served
+from bandweave.serving.event_lines import data_event
 from bandweave.serving.identifiers import new_id
-from bandweave.serving.openai.chat import check_ended_well, sse
+from bandweave.serving.openai.chat import check_ended_well
 from bandweave.serving.openai.completions import CompletionRequest
 from bandweave.serving.openai.usage import usage_of
 
@@ -97,7 +98,7 @@ class CompletionAnswer:
             if request.logprobs is not None and tokens:
                 told = logprobs[index].told(tokens)
             one = {"text": text, "index": index, "logprobs": told, "finish_reason": reason}
-            return sse({**self._frame, "choices": [one], **usage})
+            return data_event({**self._frame, "choices": [one], **usage})
 
         async for prompt, event in merged(streams):
             if not isinstance(event, (Text, Thought, End)):
@@ -117,7 +118,7 @@ class CompletionAnswer:
             if piece:
                 yield piece
         if request.tells_usage:
-            yield sse({**self._frame, "choices": [], "usage": self._usage(ends)})
+            yield data_event({**self._frame, "choices": [], "usage": self._usage(ends)})
         yield b"data: [DONE]\n\n"
 
 

@@ -12,11 +12,12 @@ from bandweave.serving.answers.conversation import hold
 from bandweave.serving.answers.grammars import Wanted
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import PLAIN
-from bandweave.serving.errors import bad, too_long, unknown_model, unsupported
+from bandweave.serving.errors import bad, too_long, unsupported
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.foreign import refuse_foreign
 from bandweave.serving.openai.forms import read_form
-from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.openai.streaming import read_streaming
+from bandweave.serving.sampling import read_sampling
 from bandweave.shown import shown
 from bandweave.text.files import TextError
 
@@ -44,15 +45,10 @@ async def read_completion(
     fields: Fields, served: Served, key: str, weight: float
 ) -> CompletionRequest:
     """``ApiError`` for what cannot be asked."""
-    model = fields.text("model", served.name)
-    if model != served.name and not served.any_name:
-        raise unknown_model(model, served.name)
+    served.check_name(fields.text("model", served.name))
     choices = fields.integer("n", 1, 1, _MOST_ANSWERS)
     _refuse(fields, choices)
-    streams = fields.flag("stream")
-    options = fields.object("stream_options")
-    if options is not None and not streams:
-        raise bad("stream_options is for streams; set stream to true", "stream_options")
+    streams, tells_usage = read_streaming(fields)
     echoes = fields.flag("echo")
     logprobs = None
     if fields.has("logprobs"):
@@ -88,7 +84,7 @@ async def read_completion(
         wanted=limit > 0,
         logprobs=logprobs,
         streams=streams,
-        tells_usage=options is not None and options.flag("include_usage"),
+        tells_usage=tells_usage,
     )
 
 

@@ -17,7 +17,7 @@ from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import End
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import failed, unknown_model
+from bandweave.serving.errors import failed
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.completions import read_prompts
 
@@ -29,9 +29,7 @@ async def read_embeddings(
 ) -> tuple[list[Ask], bool]:
     """An ask for each text, and whether floats are to be sent as base64. ``ApiError`` for what
     cannot be asked."""
-    model = fields.text("model", served.name)
-    if model != served.name and not served.any_name:
-        raise unknown_model(model, served.name)
+    served.check_name(fields.text("model", served.name))
     fields.refuse("dimensions", why="this model's embeddings have one length")
     packed = fields.one_of("encoding_format", ("float", "base64"), "float") == "base64"
     params = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from bandweave.serving.errors import ApiError
+from bandweave.serving.event_lines import data_event
 
 
 def error_object(error: ApiError) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def error_object(error: ApiError) -> dict[str, Any]:
 
 def stream_error(error: ApiError) -> bytes:
     """The event that ends a stream."""
-    return b"data: " + json.dumps(error_object(error), ensure_ascii=False).encode() + b"\n\n"
+    return data_event(error_object(error))
 
 
 def error_response(error: ApiError) -> Response:

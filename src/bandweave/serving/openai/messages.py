@@ -116,9 +116,7 @@ def _call(fields: Fields) -> dict[str, Any]:
     kind = fields.text("type", "function")
     if kind != "function":
         raise unsupported(fields.name("type"), f"calls are of functions here, not {kind[:40]!r}")
-    function = fields.object("function")
-    if function is None:
-        raise bad(f"{fields.name('function')} is missing", fields.name("function"))
+    function = fields.need("function")
     arguments = function.any("arguments")
     if not isinstance(arguments, dict):
         arguments = function.text("arguments", "")

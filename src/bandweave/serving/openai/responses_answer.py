@@ -14,7 +14,7 @@ from bandweave.serving.arguments import read_arguments
 from bandweave.serving.errors import ApiError
 from bandweave.serving.event_lines import named_event
 from bandweave.serving.identifiers import new_id
-from bandweave.serving.openai.logprobs import chat_logprobs
+from bandweave.serving.logprobs import chat_logprobs
 from bandweave.serving.openai.responses_input import CUSTOM_INPUT
 from bandweave.serving.openai.responses_request import ResponsesRequest
 from bandweave.serving.openai.thoughts import sealed

@@ -8,11 +8,11 @@ from typing import Any
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.conversation import Conversation, Form, prepare
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import bad, unknown_model
+from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.responses_input import read_input
 from bandweave.serving.openai.responses_tools import ResponsesTools, read_tools
-from bandweave.serving.openai.sampling import read_sampling
+from bandweave.serving.sampling import read_sampling
 
 _MOST_TOKENS = (1 << 31) - 1
 _MOST_LOGPROBS = 20
@@ -93,9 +93,7 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
 
 def read_question(fields: Fields, served: Served) -> Question:
     """What the model is to read, without what is to be done with its answer."""
-    model = fields.text("model", served.name)
-    if model != served.name and not served.any_name:
-        raise unknown_model(model, served.name)
+    served.check_name(fields.text("model", served.name))
     for name in ("previous_response_id", "conversation"):
         fields.refuse(name, why=_NOT_KEPT)
     fields.refuse("prompt", why="templates are not kept here; send the instructions and the input")

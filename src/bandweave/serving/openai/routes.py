@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bandweave.serving.errors import PromptTooLong, unknown_model
+from bandweave.serving.errors import PromptTooLong
 from bandweave.serving.http.handler import (
     Context,
     Handle,
@@ -76,9 +76,7 @@ async def models(context: Context, request: Request) -> Response:
 
 
 async def model(context: Context, request: Request) -> Response:
-    name = request.path_params["name"]
-    if name != context.served.name and not context.served.any_name:
-        raise unknown_model(name, context.served.name)
+    context.served.check_name(request.path_params["name"])
     return JSONResponse(model_object(context.served))
 
 

@@ -26,9 +26,7 @@ def _tool(fields: Fields) -> dict[str, Any]:
     kind = fields.text("type", "function")
     if kind != "function":
         raise unsupported(fields.name("type"), f"tools are functions here, not {kind[:40]!r}")
-    function = fields.object("function")
-    if function is None:
-        raise bad(f"{fields.name('function')} is missing", fields.name("function"))
+    function = fields.need("function")
     return {"type": "function", "function": read_function(function)}
 
 
