@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    conversation,
     decode,
     document,
     formats,
@@ -54,6 +55,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "prediction": prediction.run,
     "prediction-mixtures": prediction.run_mixtures,
     "serving": serving.run,
+    "conversation": conversation.run,
     "simulation": simulation.run,
 }
 

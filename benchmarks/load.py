@@ -21,12 +21,14 @@ _LINE_BYTES = 1 << 20
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """A prompt of random ``prompt_tokens`` from ``seed``, and ``new_tokens`` to come; ``after``
-    seconds from the start of all."""
+    seconds from the start of all. Two of one seed begin alike, and with ``reuse`` the later one may
+    begin with what the cache holds of the earlier."""
 
     prompt_tokens: int
     new_tokens: int
     seed: int
     after: float = 0.0
+    reuse: bool = False
 
     def body(self, vocab_size: int) -> bytes:
         tokens = np.random.default_rng(self.seed).integers(300, vocab_size, self.prompt_tokens)
@@ -36,7 +38,7 @@ class Ask:
                 "max_tokens": self.new_tokens,
                 "temperature": 0,
                 "ignore_eos": True,
-                "cache_prompt": False,
+                "cache_prompt": self.reuse,
                 "stream": True,
                 "stream_options": {"include_usage": True},
             }
@@ -90,7 +92,8 @@ async def _ask(port: int, ask: Ask, body: bytes) -> Heard:
             if "error" in data:
                 raise RuntimeError(f"the server answers {data}")
             choices = data.get("choices") or [{}]
-            if choices[0].get("text"):
+            # A single token may be no text: then its end is heard.
+            if choices[0].get("text") or (choices[0].get("finish_reason") and not heard.came):
                 heard.came.append(now)
             heard.tokens = (data.get("usage") or {}).get("completion_tokens", heard.tokens)
     finally:

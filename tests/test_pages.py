@@ -100,11 +100,11 @@ class Pages(RuleBasedStateMachine):
         free, idle = self.pool._free, idle_pages(self.pool)
         assert len(free) == len(set(free)) and not held & idle and not (held | idle) & set(free)
         assert len(held) + len(idle) + len(free) == NUM_PAGES
-        assert idle <= set(self.pool._known) <= held | idle
+        assert idle <= set(self.pool._index._keys) <= held | idle
 
     @invariant()
     def what_is_known_of_a_page_is_what_it_holds(self) -> None:
-        for page, (_, tokens) in self.pool._known.items():
+        for page, (_, tokens) in self.pool._index._keys.items():
             assert [self.cells[page, place] for place in range(len(tokens))] == list(tokens)
 
 
@@ -251,3 +251,45 @@ def test_a_sequence_without_pages_leaves_nothing() -> None:
     pool = PagePool(NUM_PAGES)
     pool.release(Cached())
     assert pool.claim([1, 2, 3]).tokens == []
+
+
+@pytest.mark.parametrize("length", [PAGE_SIZE + 50, 2 * PAGE_SIZE, 2 * PAGE_SIZE + 5])
+def test_what_parts_ways_late_in_a_page_goes_on_in_it(length: int) -> None:
+    """As where a client changes the end of an answer."""
+    pool = PagePool(NUM_PAGES)
+    first = fill(pool, prompt(0, length))
+    pages = list(first.pages)
+    pool.release(first)
+    parting = PAGE_SIZE + 40
+    second = pool.claim([*prompt(0, parting), *prompt(1000, 30)])
+    assert second.tokens == prompt(0, parting) and second.pages == pages[:2]
+    pool.release(second)
+    # What was written over is found by nobody.
+    third = pool.claim([*prompt(0, length), 5])
+    assert third.tokens == prompt(0, parting)
+
+
+@pytest.mark.parametrize(
+    ("length", "parting"),
+    [
+        (PAGE_SIZE + 50, PAGE_SIZE + 20),  # 30 tokens of the page would be lost for 20
+        (3 * PAGE_SIZE, PAGE_SIZE + 40),  # 24, and 64 of the page behind
+        (4 * PAGE_SIZE + 50, PAGE_SIZE + 60),
+    ],
+)
+def test_what_parts_ways_early_leaves_a_page_to_those_that_go_on(length: int, parting: int) -> None:
+    pool = PagePool(NUM_PAGES)
+    pool.release(fill(pool, prompt(0, length)))
+    second = pool.claim([*prompt(0, parting), *prompt(1000, 30)])
+    assert second.tokens == prompt(0, PAGE_SIZE)
+    third = pool.claim([*prompt(0, length), 5])
+    assert third.tokens == prompt(0, length)
+
+
+def test_a_page_that_is_in_use_is_not_written_on() -> None:
+    pool = PagePool(NUM_PAGES)
+    pool.release(fill(pool, prompt(0, 2 * PAGE_SIZE)))
+    user = pool.claim(prompt(0, 2 * PAGE_SIZE + 1))
+    assert len(user.tokens) == 2 * PAGE_SIZE
+    other = pool.claim([*prompt(0, 2 * PAGE_SIZE - 4), *prompt(1000, 30)])
+    assert other.tokens == prompt(0, PAGE_SIZE) and len(other.pages) == 1

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bandweave.executors.executor import PAGE_SIZE
+from bandweave.generation.page_index import ROOT, PageIndex
 from bandweave.generation.states import Key, StatePool
-
-_ROOT = 0  # the prefix before any token
 
 
 @dataclass(eq=False)
@@ -42,7 +41,8 @@ class PagePool:
     Sequences that begin alike share the pages that their common beginning fills: a full page is
     never written again. Pages that nobody uses keep what they hold until they are needed, the one
     that was left first going first; the last page of a sequence, which is not full, can then be
-    taken over by one that goes on from there.
+    taken over by one that goes on from there, or from some place in it where that saves more than
+    it loses.
 
     With ``num_states`` each sequence has a slot of the model's states as well, and begins with no
     more of others' pages than some slot keeps the state behind.
@@ -54,12 +54,7 @@ class PagePool:
         self._free = list(range(num_pages - 1, -1, -1))
         self._users = [0] * num_pages
         self._idle: OrderedDict[int, None] = OrderedDict()
-        # By the prefix before it and its own tokens: a full page, and the prefix up to its end.
-        self._full: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
-        # By the prefix before them: pages that are not full and that nobody uses, by their tokens.
-        self._tails: dict[int, dict[tuple[int, ...], int]] = {}
-        self._known: dict[int, tuple[int, tuple[int, ...]]] = {}  # a page's key in either
-        self._prefixes = _ROOT
+        self._index = PageIndex()  # full pages, and of those that are not, what nobody uses
 
     @property
     def available(self) -> int:
@@ -106,8 +101,8 @@ class PagePool:
         """The full pages that hold the first of these tokens, each with its prefix."""
         chain: list[tuple[int, int]] = []
         while (end := (len(chain) + 1) * PAGE_SIZE) <= most:
-            before = chain[-1][1] if chain else _ROOT
-            known = self._full.get((before, tuple(tokens[end - PAGE_SIZE : end])))
+            before = chain[-1][1] if chain else ROOT
+            known = self._index.full(before, tuple(tokens[end - PAGE_SIZE : end]))
             if known is None:
                 break
             chain.append(known)
@@ -120,8 +115,8 @@ class PagePool:
         some state stands behind: as many as possible."""
         assert self._states is not None
         for depth in range(len(chain), -1, -1):
-            prefix = chain[depth - 1][1] if depth else _ROOT
-            tails = self._tails.get(prefix, {})
+            prefix = chain[depth - 1][1] if depth else ROOT
+            tails = self._index.tails(prefix)
             rest = tuple(tokens[depth * PAGE_SIZE : most][: PAGE_SIZE - 1])
             for length in range(len(rest), 0, -1) if tails else ():
                 if rest[:length] in tails and self._states.has((prefix, rest[:length])):
@@ -212,14 +207,13 @@ class PagePool:
     def publish(self, cached: Cached) -> None:
         """Lets others share the pages that a sequence has filled. Its tokens so far are final."""
         while (end := (len(cached.prefixes) + 1) * PAGE_SIZE) <= len(cached.tokens):
-            key = (_last(cached), tuple(cached.tokens[end - PAGE_SIZE : end]))
-            known = self._full.get(key)
+            before, own = _last(cached), tuple(cached.tokens[end - PAGE_SIZE : end])
+            known = self._index.full(before, own)
             if known is None:
                 page = cached.pages[len(cached.prefixes)]
-                self._prefixes += 1
-                known = self._full[key] = (page, self._prefixes)
-                self._known[page] = key
-            cached.prefixes.append(known[1])
+                cached.prefixes.append(self._index.add_full(page, before, own))
+            else:
+                cached.prefixes.append(known[1])
 
     def release(self, cached: Cached) -> None:
         """A sequence has ended, or gives way; its pages keep what they hold while nobody needs
@@ -228,17 +222,15 @@ class PagePool:
         rest = len(cached.tokens) % PAGE_SIZE
         self._leave_state(cached, tuple(cached.tokens[len(cached.tokens) - rest :]))
         if rest:
-            tails = self._tails.setdefault(_last(cached), {})
-            tail = tuple(cached.tokens[-rest:])
-            if tail not in tails:
+            before, tail = _last(cached), tuple(cached.tokens[-rest:])
+            if tail not in self._index.tails(before):
                 page = cached.pages[len(cached.tokens) // PAGE_SIZE]
-                tails[tail] = page
-                self._known[page] = (_last(cached), tail)
+                self._index.add_tail(page, before, tail)
         for page in reversed(cached.pages):  # what others can share goes last
             self._users[page] -= 1
             if self._users[page]:
                 continue
-            if page in self._known:
+            if page in self._index:
                 self._idle[page] = None
             else:
                 self._free.append(page)
@@ -255,21 +247,29 @@ class PagePool:
 
     def _claim_tail(self, cached: Cached, tokens: tuple[int, ...], *, exactly: bool) -> None:
         """The page that holds most of the next tokens, or all of them, and nothing else: to be
-        written on."""
-        tails = self._tails.get(_last(cached), {})
+        written on. Where states are none of the matter, it may hold some that are not wanted."""
+        before = _last(cached)
+        tails = self._index.tails(before)
         least = max(0, len(tokens) - 1) if exactly else 0
         for length in range(min(len(tokens), PAGE_SIZE - 1), least, -1) if tails else ():
             page = tails.get(tokens[:length])
             if page is not None:
                 if self._states is not None:
-                    slot = self._states.take_over((_last(cached), tokens[:length]))
+                    slot = self._states.take_over((before, tokens[:length]))
                     assert slot is not None, "a state in the midst of a page is read by nobody"
                     cached.state = slot
-                self._forget(page)
-                self._use(page)
-                cached.pages.append(page)
-                cached.tokens += tokens[:length]
+                self._take_over(cached, page, tokens[:length])
                 return
+        if self._states is None and tokens:
+            nearest = self._index.nearest(before, tokens, lambda page: page in self._idle)
+            if nearest is not None:
+                self._take_over(cached, nearest[0], tokens[: nearest[1]])
+
+    def _take_over(self, cached: Cached, page: int, tokens: tuple[int, ...]) -> None:
+        self._forget(page)
+        self._use(page)
+        cached.pages.append(page)
+        cached.tokens += tokens
 
     def _use(self, page: int) -> None:
         self._users[page] += 1
@@ -281,15 +281,8 @@ class PagePool:
 
     def _forget(self, page: int) -> None:
         """Nobody finds by its tokens any more what a page holds."""
-        prefix, tokens = key = self._known.pop(page)
-        if len(tokens) == PAGE_SIZE:
-            _, own = self._full.pop(key)
-            self._drop_state((own, ()))
-        else:
-            self._drop_state(key)
-            del self._tails[prefix][tokens]
-            if not self._tails[prefix]:
-                del self._tails[prefix]
+        key, own = self._index.forget(page)
+        self._drop_state(key if own == ROOT else (own, ()))
 
     def _drop_state(self, key: Key) -> None:
         """A state is of no use without the pages before it."""
@@ -299,4 +292,4 @@ class PagePool:
 
 def _last(cached: Cached) -> int:
     """The prefix that a sequence's full pages make."""
-    return cached.prefixes[-1] if cached.prefixes else _ROOT
+    return cached.prefixes[-1] if cached.prefixes else ROOT
