@@ -34,7 +34,7 @@ from benchmarks import (
 )
 from benchmarks.contestant import ROOT
 from benchmarks.models import FULL, QUICK, Scale, Store
-from benchmarks.result import Figure, Result
+from benchmarks.result import Result
 from benchmarks.rounds import say
 
 Experiment = Callable[[Store, Scale], Result]
@@ -90,7 +90,7 @@ def main() -> int:
         print(f"\n{table.terminal(result)}\n", flush=True)
         found = machine.describe()
         _save(results / f"{name}.json", result, found)
-        _publish(docs, result, found, results)
+        _publish(docs, result, found)
         say(f"{name} took {time.monotonic() - begin:.0f} s")
     if failed:
         say(f"failed: {', '.join(failed)}")
@@ -119,24 +119,13 @@ def _save(path: Path, result: Result, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _publish(docs: Path, result: Result, found: dict[str, Any], results: Path) -> None:
+def _publish(docs: Path, result: Result, found: dict[str, Any]) -> None:
     from benchmarks import chart
 
     target = docs / "performance.md"
     charts = chart.draw(result, docs / "images")
     document.write(target, result, found, charts)
-    document.write_summary(target, _all_figures(results))
-
-
-def _all_figures(results: Path) -> list[Figure]:
-    """Those of all experiments that have been run, in the order of ``EXPERIMENTS``."""
-    figures: list[Figure] = []
-    for name in EXPERIMENTS:
-        path = results / f"{name}.json"
-        if path.exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            figures += Result.from_json(content).figures
-    return figures
+    document.write_summary(target, list(EXPERIMENTS))
 
 
 if __name__ == "__main__":

@@ -67,8 +67,10 @@ def _draw_lines(series: Series, path: Path) -> None:
             xs, [p.estimate.low for p in points], [p.estimate.high for p in points],
             color=colour, alpha=0.2, lw=0,
         )  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.set_xticks([float(place) for place in series.places], list(map(str, series.places)))
+    places = [float(place) for place in series.places]
+    if max(places) - min(places) >= 2 * len(places):  # they grow by factors, else by steps
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places, list(map(str, series.places)))
     axes.set_ylim(bottom=0)
     axes.set_xlabel(series.axis)
     _finish(axes, series)

@@ -64,6 +64,7 @@ def run(store: Store, scale: Scale) -> Result:
                     Point(name=kind, x=turn + 1, estimate=estimate(found))
                     for kind, by_turn in turns.items()
                     for turn, found in enumerate(by_turn)
+                    if turn  # the first reads all of the prompt
                 ),
             ),
         ),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, table
-from benchmarks.result import Figure, Result
+from benchmarks.result import Result
 
 SUMMARY = "summary"
 _START = """\
@@ -39,27 +40,52 @@ def write(path: Path, result: Result, found: dict[str, Any], charts: Sequence[Pa
     path.write_text(text, encoding="utf-8")
 
 
-def write_summary(path: Path, figures: Sequence[Figure]) -> None:
-    """The table of all figures of which something is asked, before the experiments."""
-    asked = [figure for figure in figures if figure.met is not None]
-    if not asked:
-        return
-    rows = table.markdown(Result(experiment=SUMMARY, title="", figures=asked))
+def write_summary(path: Path, order: Sequence[str]) -> None:
+    """The table of all figures of which something is asked, before the experiments; these stand in
+    ``order``. Their own parts of the document tell, for each may be of another day and machine."""
     text = path.read_text(encoding="utf-8")
+    rows = [row for name in order for row in _asked_rows(_part(text, name))]
+    if not rows:
+        return
+    lines = "\n".join([*table.figure_headings(), *rows])
     path.write_text(
-        with_part(text, SUMMARY, f"## What is asked, and what there is\n\n{rows}", first=True),
+        with_part(text, SUMMARY, f"## What is asked, and what there is\n\n{lines}", first=True),
         encoding="utf-8",
     )
+
+
+def _asked_rows(part: str) -> list[str]:
+    """The lines of a part's table of figures of which something is asked."""
+    headings = table.figure_headings()
+    lines = part.splitlines()
+    if headings[0] not in lines:
+        return []
+    below = lines[lines.index(headings[0]) + len(headings) :]
+    rows = list(takewhile(lambda line: line.startswith("|"), below))
+    return [row for row in rows if row.split(" | ")[-2].strip()]
+
+
+def _part(text: str, name: str) -> str:
+    found = _pattern(name).search(text)
+    return found.group() if found else ""
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    begin, end = _marks(name)
+    return re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n?", re.DOTALL)
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- benchmarks: {name} -->", f"<!-- end of {name} -->"
 
 
 def with_part(text: str, name: str, content: str, *, first: bool = False) -> str:
     """``text`` with ``content`` as its part ``name``: in the part's place, or at the end (before
     all other parts where ``first``)."""
-    begin, end = f"<!-- benchmarks: {name} -->", f"<!-- end of {name} -->"
+    begin, end = _marks(name)
     part = f"{begin}\n\n{content.strip()}\n\n{end}\n"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n?", re.DOTALL)
-    if pattern.search(text):
-        return pattern.sub(lambda match: part, text, count=1)
+    if _part(text, name):
+        return _pattern(name).sub(lambda match: part, text, count=1)
     at = text.find("<!-- benchmarks: ") if first else -1
     if at >= 0:
         return f"{text[:at]}{part}\n{text[at:]}"

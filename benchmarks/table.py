@@ -83,6 +83,11 @@ def _markdown_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def figure_headings() -> list[str]:
+    """The lines above the rows of a document's table of figures."""
+    return _markdown_table([list(_HEADINGS)]).splitlines()
+
+
 def _aligned(rows: Rows) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
