@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from tests.helpers.gguf_hybrids import delta_products, hybrid_tensor, write_hybrid
 from tests.helpers.stored_formats import F32
 
 Array = npt.NDArray[Any]
@@ -27,7 +28,10 @@ ARCHITECTURES: Mapping[str, gguf.MODEL_ARCH] = {
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3, "phi3": gguf.MODEL_ARCH.PHI3,
     "deepseek_v2": gguf.MODEL_ARCH.DEEPSEEK2, "deepseek_v3": gguf.MODEL_ARCH.DEEPSEEK2,
     "glm4_moe": gguf.MODEL_ARCH.GLM4_MOE, "gpt_oss": gguf.MODEL_ARCH.GPT_OSS,
+    "qwen3_next": gguf.MODEL_ARCH.QWEN3NEXT, "qwen3_5_text": gguf.MODEL_ARCH.QWEN35,
+    "qwen3_5_moe_text": gguf.MODEL_ARCH.QWEN35MOE,
 }  # fmt: skip
+_HYBRIDS = (gguf.MODEL_ARCH.QWEN3NEXT, gguf.MODEL_ARCH.QWEN35, gguf.MODEL_ARCH.QWEN35MOE)
 _EXPERT = re.compile(r"(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.")
 _EXPERTS = {"w1": "gate", "w3": "up", "w2": "down",
             "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}  # fmt: skip
@@ -49,13 +53,16 @@ def write_gguf(
     more: Mapping[str, F32] | None = None,
 ) -> Path:
     """``old``: as files of 2024 have them, each expert on its own, and keys and values of a latent
-    in one. ``fields`` by whole names and ``more`` tensors are written besides."""
+    in one, or as Qwen3-Next's first ones, with four products in one. ``fields`` by whole names and
+    ``more`` tensors are written besides."""
     arch = ARCHITECTURES[config["model_type"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _write_sizes(writer, config, old)
     _write_rope(writer, config)
     _write_mixture(writer, config)
+    if arch in _HYBRIDS:
+        write_hybrid(writer, config, old)
     for key, value in (fields or {}).items():
         write_field(writer, key, value)
     for name, tensor in {**converted(arch, config, values, old=old), **(more or {})}.items():
@@ -81,7 +88,7 @@ def converted(
         expert = _EXPERT.match(name)
         if expert is not None:
             part = f"blk.{layer}.ffn_{_EXPERTS[expert[3]]}"
-            if old:
+            if old and arch not in _HYBRIDS:
                 result[f"{part}.{expert[2]}.weight"] = value
             else:
                 stacks.setdefault(f"{part}_exps.weight", []).append(value)
@@ -89,10 +96,13 @@ def converted(
             result |= _stacked(name, f"blk.{layer}", value)
         elif name.endswith(".kv_b_proj.weight") and not old:
             result |= _parted(config, f"blk.{layer}", value)
+        elif name.endswith(".in_proj_qkvz.weight"):
+            result |= delta_products(config, f"blk.{layer}", value, old=old)
         else:
             if name.endswith("e_score_correction_bias"):
                 name = name.replace("_bias", ".bias")
-            found = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            known = name.replace(".dt_bias", ".dt_proj.bias")
+            found = table.get_name(known, try_suffixes=(".weight", ".bias"))
             assert found is not None, name
             result[found + ".weight" * found.endswith("_sinks")] = _turned(
                 arch, config, name, value
@@ -108,7 +118,7 @@ def _turned(arch: gguf.MODEL_ARCH, config: Mapping[str, Any], name: str, value: 
         return halves.swapaxes(1, 2).reshape(value.shape)
     if arch == gguf.MODEL_ARCH.GEMMA3 and name.endswith("norm.weight"):
         return value + np.float32(1)
-    return value
+    return hybrid_tensor(arch, config, name, value) if arch in _HYBRIDS else value
 
 
 def _stacked(name: str, block: str, value: F32) -> dict[str, F32]:
@@ -157,7 +167,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Mapping[str, Any], old: bool) 
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"] + further)
-    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_feed_forward_length(config.get("intermediate_size", 0))
     writer.add_head_count(config["num_attention_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
@@ -172,7 +182,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Mapping[str, Any], old: bool) 
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
     kinds = config.get("layer_types")
-    if kinds and len(set(kinds)) > 1 and config["model_type"] != "gpt_oss":
+    if kinds and "sliding_attention" in kinds and config["model_type"] != "gpt_oss":
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in kinds])
 
 
@@ -226,7 +236,7 @@ def _write_mixture(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
         return
     writer.add_expert_count(experts)
     writer.add_expert_used_count(config["num_experts_per_tok"])
-    width = config.get("moe_intermediate_size", config["intermediate_size"])
+    width = config.get("moe_intermediate_size") or config["intermediate_size"]
     writer.add_expert_feed_forward_length(width)
     if "n_routed_experts" not in config:
         return

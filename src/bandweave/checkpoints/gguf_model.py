@@ -171,7 +171,7 @@ def _column_block(spec: ModelSpec, tensors: Mapping[str, View]) -> int:
         for weight in build_graph(spec, further=spec.further is not None).weights()
         if weight.split is Split.SHARDED_TO_ALL
     ]
-    return max((BLOCK_WEIGHTS.get(tensors[name].matrix.dtype, 1) for name in split), default=1)
+    return max((BLOCK_WEIGHTS.get(tensors[name].dtype, 1) for name in split), default=1)
 
 
 def _remarks(data: Metadata) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bandweave.checkpoints.block_tensor import BlockTensor
+from bandweave.checkpoints.rounded_log import rounded_log
 from bandweave.checkpoints.source import widen
-from bandweave.checkpoints.tensor import Matrix, StoredTensor
+from bandweave.checkpoints.tensor import Matrix, StoredTensor, wrong
 from bandweave.models.places import Placed
 from bandweave.ranges import Range
 
@@ -26,7 +27,9 @@ class View:
     @property
     def whole(self) -> bool:
         """Whether it is all of a tensor that is stored as values."""
-        plain = isinstance(self.matrix, (StoredTensor, BlockTensor)) and not self.placed.pairs
+        placed = self.placed
+        changed = placed.pairs or placed.tiles or placed.log
+        plain = isinstance(self.matrix, (StoredTensor, BlockTensor)) and not changed
         return plain and self.matrix.shape == self.shape
 
     @property
@@ -36,13 +39,25 @@ class View:
 
     @property
     def stored_as(self) -> str:
-        """How it can be run at best: blocks that must be turned round are blocks no more."""
+        """How it can be run at best: blocks that must be turned round are blocks no more, and those
+        that must be cut are nearest to integers of 8 bits."""
+        if self._cuts_blocks:
+            return "int8"
         return "f32" if self._is_widened else self.matrix.stored_as
 
     @property
     def _is_widened(self) -> bool:
         turned = self.placed.transposed or self.placed.turned
-        return bool(turned) and isinstance(self.matrix, BlockTensor)
+        blocks = isinstance(self.matrix, BlockTensor)
+        return self.placed.log or self._cuts_blocks or (bool(turned) and blocks)
+
+    @property
+    def _cuts_blocks(self) -> bool:
+        """Whether a block holds columns of heads that are kept apart."""
+        placed, matrix = self.placed, self.matrix
+        if not (placed.tiled_columns and placed.tiles and isinstance(matrix, BlockTensor)):
+            return False
+        return placed.tiles[2] % matrix.block.weights != 0
 
     @property
     def bits(self) -> float:
@@ -58,11 +73,15 @@ class View:
     def read(self, rows: Range, columns: Range) -> npt.NDArray[np.generic]:
         """``[rows, columns]``, C order, of blocks ``[rows, bytes]``; the columns of a vector are
         ``0:1``."""
-        pairs = self.placed.pairs
-        if pairs:
-            return self._read_pairs(rows, columns, pairs)
-        if self.placed.turned:
-            return self._read_groups(rows, columns, self.placed.turned)
+        placed = self.placed
+        if placed.pairs:
+            return self._read_pairs(rows, columns, placed.pairs)
+        if placed.turned:
+            return self._read_groups(rows, columns, placed.turned)
+        if placed.log:
+            return self._read_log(rows, columns)
+        if placed.tiles and placed.tiled_columns:
+            return self._read_tiled_columns(rows, columns)
         pieces = []
         for some in self._stored_rows(rows):
             if self.placed.transposed:
@@ -75,6 +94,27 @@ class View:
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces)
+
+    def _read_log(self, rows: Range, columns: Range) -> npt.NDArray[np.float32]:
+        stored = [self.matrix.read(some, columns, self.placed.entry)
+                  for some in self._stored_rows(rows)]  # fmt: skip
+        values = widen(np.concatenate(stored), self.matrix.dtype)
+        if not (np.isfinite(values).all() and (values < 0).all()):
+            raise wrong(self.matrix.stored[0], "must hold negative numbers alone")
+        return rounded_log(-values)
+
+    def _read_tiled_columns(self, rows: Range, columns: Range) -> npt.NDArray[np.generic]:
+        """Columns of heads that are stored in another order: those of a head lie together."""
+        assert self.placed.tiles
+        some = range(self.placed.first + rows.start, self.placed.first + rows.stop)
+        read = self._read_turned if self._cuts_blocks else self._read_some
+        pieces = [read(some, one) for one in _tiled(columns, self.placed.tiles)]
+        if not pieces:
+            return np.ascontiguousarray(read(some, Range(start=0, stop=0)))
+        return np.ascontiguousarray(np.concatenate(pieces, axis=1))
+
+    def _read_some(self, rows: range, columns: Range) -> npt.NDArray[np.generic]:
+        return self.matrix.read(rows, columns, self.placed.entry)
 
     def _read_pairs(self, rows: Range, columns: Range, head: int) -> npt.NDArray[np.generic]:
         """Rows of heads that are stored in pairs of their halves' rows: whole heads are read."""
@@ -112,6 +152,10 @@ class View:
     def _stored_rows(self, rows: Range) -> list[range]:
         """Where rows lie, in as few ranges as there are."""
         first, run, period = self.placed.first, self.placed.run, self.placed.period
+        if self.placed.tiles and not self.placed.tiled_columns:
+            assert run in (period, self.shape[0]), "tiles lie in one run"
+            found = _tiled(rows, self.placed.tiles)
+            return [range(first + one.start, first + one.stop) for one in found] or [range(0)]
         if run in (period, self.shape[0]):
             return [range(first + rows.start, first + rows.stop)]
         if run == 1:
@@ -125,3 +169,18 @@ class View:
             result.append(range(start, start + count))
             row += count
         return result or [range(first, first)]
+
+
+def _tiled(wanted: Range, tiles: tuple[int, int, int]) -> list[Range]:
+    """Where rows or columns lie of heads of which the first of each group are stored first."""
+    groups, sharing, size = tiles
+    result: list[Range] = []
+    at = wanted.start
+    while at < wanted.stop:
+        head, within = divmod(at, size)
+        group, place = divmod(head, sharing)
+        count = min(size - within, wanted.stop - at)
+        start = (place * groups + group) * size + within
+        result.append(Range(start=start, stop=start + count))
+        at += count
+    return result

@@ -19,7 +19,10 @@ class Placed(NamedTuple):
     ``entry`` of a stack. The tensor's rows are those of an entry, or of its transposed, in runs of
     ``run`` rows from row ``first`` on, one in each ``period`` rows; where ``pairs`` is not 0, every
     so many of them are stored in pairs of rows of their two halves. Where ``turned`` is not 0,
-    every so many rows of the tensor are as many columns of a run of stored ones.
+    every so many rows of the tensor are as many columns of a run of stored ones. ``tiles``, where
+    it is not empty: groups, heads of each, and rows of a head, or columns with ``tiled_columns``;
+    stored are the first heads of all groups, then the second ones, and so on. ``log``: as
+    ``Slice``'s.
     """
 
     name: str
@@ -33,6 +36,9 @@ class Placed(NamedTuple):
     middle: bool  # whether an axis of one stands between rows and columns
     pairs: int = 0
     turned: int = 0
+    tiles: tuple[int, int, int] | tuple[()] = ()
+    tiled_columns: bool = False
+    log: bool = False
 
 
 class Places:
@@ -87,8 +93,22 @@ class Places:
             raise ValueError(f"{shape[0]} rows of {weight.name} are not heads of {pairs} in pairs")
         period = rows // groups
         return Placed(
-            name, stored, entry, first, run, period, transposed, True, place.middle, pairs, turned
-        )
+            name, stored, entry, first, run, period, transposed, True, place.middle, pairs, turned,
+            self._tiles(place, weight, layer), place.tiled_columns, place.log,
+        )  # fmt: skip
+
+    def _tiles(
+        self, place: Slice, weight: WeightSpec, layer: LayerSpec | None
+    ) -> tuple[int, int, int] | tuple[()]:
+        if place.tiles is None:
+            return ()
+        assert layer is not None, "a tensor outside of the layers has no heads"
+        groups, sharing = place.tiles(layer)
+        size = weight.shape[1 if place.tiled_columns else 0]
+        if size % (groups * sharing):
+            raise ValueError(f"{size} rows of {weight.name} are not {groups * sharing} heads")
+        # One head of each group, or one group: then they lie as they are meant.
+        return () if 1 in (groups, sharing) else (groups, sharing, size // (groups * sharing))
 
     def _rows(self, part: Rows, numbers: tuple[str, ...], layer: LayerSpec | None) -> int:
         if isinstance(part, int):

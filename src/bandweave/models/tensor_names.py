@@ -31,7 +31,10 @@ class Slice:
     of the outputs. ``pairs``: rows come in heads of so many, each of which is stored in pairs: row
     ``i`` of its first half, then row ``i`` of its second. ``turned``: of each of the ``groups``,
     what is stored is the transposed, ``parts`` being stored rows. ``heads``: rows are stored as a
-    stack with an entry for each head. All of it also holds for vectors, whose elements are rows.
+    stack with an entry for each head. ``tiles``: rows come in heads, groups of so many of them one
+    after the other, and what is stored has first heads of all groups first: ``(groups, heads of
+    each)``; with ``tiled_columns`` so do columns, and rows do not. ``log``: what is stored is minus
+    the exponential of what is meant. All of it also holds for vectors, whose elements are rows.
     """
 
     tensor: str
@@ -44,12 +47,15 @@ class Slice:
     pairs: Callable[[LayerSpec], int] | None = None
     turned: bool = False
     heads: Callable[[LayerSpec], int] | None = None
+    tiles: Callable[[LayerSpec], tuple[int, int]] | None = None
+    tiled_columns: bool = False
+    log: bool = False
 
     @cached_property
     def whole(self) -> bool:
         """Whether it is just the stored tensor."""
         other = self.parts or self.entry or self.transposed or self.middle
-        return not (other or self.pairs or self.heads)
+        return not (other or self.pairs or self.heads or self.tiles or self.log)
 
 
 Place = str | Slice

@@ -12,6 +12,13 @@ from bandweave.models.config import ConfigError
 from bandweave.models.gguf import fields, names
 from bandweave.models.gguf.deepseek import DEEPSEEK_NAMES, deepseek2, indexed
 from bandweave.models.gguf.fields import Fields
+from bandweave.models.gguf.hybrids import (
+    QWEN3_5_NAMES,
+    QWEN3_NEXT_NAMES,
+    qwen3_5,
+    qwen3_5_moe,
+    qwen3_next,
+)
 from bandweave.models.gguf.metadata import Metadata
 from bandweave.models.tensor_names import Names
 from bandweave.shown import shown
@@ -79,6 +86,27 @@ _ARCHITECTURES: Mapping[str, Architecture] = {
         name="Qwen3MoeForCausalLM",
         fields=fields.qwen3_moe,
         names={**_DENSE_NORMED, **names.MIXTURE},
+    ),
+    "qwen3next": Architecture(
+        model_type="qwen3_next",
+        name="Qwen3NextForCausalLM",
+        fields=qwen3_next,
+        names=QWEN3_NEXT_NAMES,
+        norm_offset=True,
+    ),
+    "qwen35": Architecture(
+        model_type="qwen3_5_text",
+        name="Qwen3_5ForCausalLM",
+        fields=qwen3_5,
+        names=QWEN3_5_NAMES,
+        norm_offset=True,
+    ),
+    "qwen35moe": Architecture(
+        model_type="qwen3_5_moe_text",
+        name="Qwen3_5MoeForCausalLM",
+        fields=qwen3_5_moe,
+        names=QWEN3_5_NAMES,
+        norm_offset=True,
     ),
     "gemma2": Architecture(
         model_type="gemma2",
