@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from benchmarks.gguf_export import export
@@ -26,6 +27,7 @@ from tests.helpers.laid_out import laid_out
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import F32, random_tensors
 from tests.helpers.stored_models import write_model
+from tests.llama_reference.cases import HYBRIDS, write_hybrid_case
 from tests.transformers_reference.cases import CASES, FURTHER_FIELDS
 
 _CASES = {case.name: case for case in CASES}
@@ -86,19 +88,19 @@ def whole(folder: Folder, name: str) -> F32:
 
 
 def test_every_tensor_and_the_spec(model: tuple[Path, Path]) -> None:
-    with Folder.open(model[0]) as plain, Folder.open(model[1]) as gguf:
-        added = np.float32(plain.spec.norm_offset - gguf.spec.norm_offset)
-        assert set(gguf.names()) == set(plain.names())
+    with Folder.open(model[0]) as plain, Folder.open(model[1]) as other:
+        added = np.float32(plain.spec.norm_offset - other.spec.norm_offset)
+        assert set(other.names()) == set(plain.names())
         for name in plain.names():
             norms = name.endswith("norm") and not name.endswith("delta_norm")
             values = whole(plain, name) + (added if norms else np.float32(0))
-            np.testing.assert_array_equal(whole(gguf, name), values)
+            np.testing.assert_array_equal(whole(other, name), values)
             middle, stop = len(values) // 3, len(values) - 1
-            part = widen(gguf.read(name, Range(start=middle, stop=stop)))
+            part = widen(other.read(name, Range(start=middle, stop=stop)))
             np.testing.assert_array_equal(part, values[middle:stop])
-        expected = dataclasses.replace(plain.spec, norm_offset=gguf.spec.norm_offset)
-        assert gguf.spec == expected
-        assert gguf.spec.column_block == 1 and gguf.is_gguf and not plain.is_gguf
+        expected = dataclasses.replace(plain.spec, norm_offset=other.spec.norm_offset)
+        assert other.spec == expected
+        assert other.spec.column_block == 1 and other.is_gguf and not plain.is_gguf
 
 
 def test_logits_are_the_folder_s(model: tuple[Path, Path]) -> None:
@@ -111,8 +113,8 @@ def test_logits_are_the_folder_s(model: tuple[Path, Path]) -> None:
         page_tables=np.array([[0]], np.int32),
     )
     found = []
-    with Folder.open(model[0]) as plain, Folder.open(model[1]) as gguf:
-        for folder, shares in ((plain, (1,)), (gguf, (1,)), (gguf, (3, 2))):
+    with Folder.open(model[0]) as plain, Folder.open(model[1]) as other:
+        for folder, shares in ((plain, (1,)), (other, (1,)), (other, (3, 2))):
             with NativeNodes(folder.spec, folder, weight_format="f32", shares=shares) as nodes:
                 found.append(nodes.run(step))
     assert np.isfinite(found[0]).all() and len(np.unique(found[0])) > 1000
@@ -175,3 +177,51 @@ def test_the_divisors_of_llama_3(tmp_path: Path) -> None:
         assert rope is not None
         np.testing.assert_allclose(rope_table(rope).frequencies, own.frequencies, rtol=1e-7)
         assert rope_table(rope).factor == 1.0 and divisors.max() > 7
+
+
+@pytest.mark.parametrize(("kind", "runs_as"), [("Q8_0", "q8_0"), ("Q4_K", "int8")])
+def test_columns_of_heads_in_another_order(kind: str, runs_as: str, tmp_path: Path) -> None:
+    """As blocks where none holds columns of two heads, else as values."""
+    linear = HYBRIDS["qwen35"]
+    keys, heads = linear["linear_num_key_heads"], linear["linear_num_value_heads"]
+    with Folder.open(write_hybrid_case(tmp_path / "m.gguf", "qwen35", kind)) as folder:
+        name = "layers.0.delta_o_proj"
+        rows, columns = folder.shape(name)
+        file = gguf.GGUFReader(tmp_path / "m.gguf")
+        (tensor,) = (one for one in file.tensors if one.name == "blk.0.ssm_out.weight")
+        stored = gguf.dequantize(tensor.data, tensor.tensor_type)
+        expected = stored.reshape(rows, heads // keys, keys, -1).swapaxes(1, 2).reshape(rows, -1)
+        assert folder.stored_as(name) == runs_as
+        dtype = folder.dtype(name)
+        every = Range(start=0, stop=rows)
+        np.testing.assert_array_equal(widen(folder.read(name, every), dtype), expected)
+        half = Range(start=columns // 4, stop=3 * columns // 4)
+        np.testing.assert_array_equal(
+            widen(folder.read(name, Range(start=3, stop=9), half), dtype),
+            expected[3:9, half.start : half.stop],
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("qwen35.ssm.group_count", 0, "ssm.group_count"),
+        ("qwen35.attention.recurrent_layers", [True], "recurrent_layers has 1 entries"),
+        ("qwen35.ssm.inner_size", 1001, "ssm.inner_size"),
+    ],
+)
+def test_hybrids_whose_fields_make_no_sense(
+    field: str, value: Any, words: str, tmp_path: Path
+) -> None:
+    path = write_hybrid_case(tmp_path / "m.gguf", "qwen35", "F32", changed={field: value})
+    with pytest.raises(ValueError, match=words):
+        Folder.open(path)
+
+
+def test_rates_that_are_no_exponentials(tmp_path: Path) -> None:
+    def encode(name: str, values: F32) -> tuple[F32, None]:
+        return (-values if name.endswith("ssm_a") else values), None
+
+    path = write_hybrid_case(tmp_path / "m.gguf", "qwen35", "F32", encode=encode)
+    with Folder.open(path) as folder, pytest.raises(ValueError, match=r"ssm_a.*negative"):
+        whole(folder, "layers.0.delta_rate")

@@ -19,26 +19,36 @@ import pytest
 
 from bandweave.checkpoints.folder import Folder
 from tests.helpers.native_nodes import NativeNodes
+from tests.helpers.random_model import F32
 from tests.helpers.reference_nodes import Book
-from tests.llama_reference.cases import KINDS, PROMPT, write_case
+from tests.llama_reference.cases import (
+    HYBRID_KINDS,
+    KINDS,
+    PROMPT,
+    write_case,
+    write_hybrid_case,
+)
 
 BOUNDS = {"F32": 1e-5, "F16": 1e-3, "BF16": 8e-3}  # llama.cpp rounds activations to these, too
 QUANTISED, QUANTISED_RMS = 0.04, 0.03
-STORED = np.load(Path(__file__).parent / "llama_reference" / "logits.npz")
+HYBRID_BOUNDS = {"F32": 1e-5, "F16": 3e-3}  # of twice as many layers, whose states add up
+FOLDER = Path(__file__).parent / "llama_reference"
+STORED = np.load(FOLDER / "logits.npz")
+HYBRIDS = np.load(FOLDER / "hybrid_logits.npz")
+
+
+@pytest.mark.parametrize(("name", "kind"), HYBRID_KINDS)
+def test_logits_of_hybrids_are_those_of_llama_cpp(name: str, kind: str, tmp_path: Path) -> None:
+    theirs = HYBRIDS[f"{name} {kind}"]
+    ours = _logits(write_hybrid_case(tmp_path / "m.gguf", name, kind))
+    assert np.abs(ours - theirs).max() <= HYBRID_BOUNDS.get(kind, QUANTISED) * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_llama_cpp(kind: str, tmp_path: Path) -> None:
     theirs = STORED[kind]
     largest = np.abs(theirs).max()
-    book = Book(num_sequences=1, pages_each=1)
-    with (
-        Folder.open(write_case(tmp_path / "m.gguf", kind)) as model,
-        NativeNodes(model.spec, model, weight_format="stored", kv_format="f32",
-                    num_pages=book.num_pages) as nodes,
-    ):  # fmt: skip
-        step = book.step([(0, PROMPT)])
-        ours = nodes.run(step)
+    ours = _logits(write_case(tmp_path / "m.gguf", kind))
     bound = BOUNDS.get(kind, QUANTISED) * largest
     assert np.abs(ours - theirs).max() <= bound
     if kind not in BOUNDS:
@@ -48,3 +58,14 @@ def test_logits_are_those_of_llama_cpp(kind: str, tmp_path: Path) -> None:
     clear = first - second > 2 * bound
     assert clear.any() or kind == "Q2_K"  # whose logits lie close together
     assert (ours.argmax(1) == theirs.argmax(1))[clear].all()
+
+
+def _logits(path: Path) -> F32:
+    """Of the prompt, with weights as they are stored."""
+    book = Book(num_sequences=1, pages_each=1)
+    with (
+        Folder.open(path) as model,
+        NativeNodes(model.spec, model, weight_format="stored", kv_format="f32",
+                    num_pages=book.num_pages) as nodes,
+    ):  # fmt: skip
+        return nodes.run(book.step([(0, PROMPT)]))

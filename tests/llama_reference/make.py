@@ -12,9 +12,17 @@ from pathlib import Path
 import llama_cpp as low
 import numpy as np
 
-from tests.llama_reference.cases import CONFIG, KINDS, PROMPT, write_case
+from tests.llama_reference.cases import (
+    CONFIG,
+    HYBRID_KINDS,
+    KINDS,
+    PROMPT,
+    write_case,
+    write_hybrid_case,
+)
 
 TARGET = Path(__file__).parent / "logits.npz"
+HYBRIDS = Path(__file__).parent / "hybrid_logits.npz"
 
 
 def logits_of(path: Path) -> np.ndarray:
@@ -49,7 +57,12 @@ def main() -> None:
         for kind in KINDS:
             found[kind] = logits_of(write_case(Path(folder) / f"{kind}.gguf", kind))
             print(kind, np.abs(found[kind]).max(), file=sys.stderr)
+        hybrids = {
+            f"{name} {kind}": logits_of(write_hybrid_case(Path(folder) / "m.gguf", name, kind))
+            for name, kind in HYBRID_KINDS
+        }
     np.savez_compressed(TARGET, **found)
+    np.savez_compressed(HYBRIDS, **hybrids)
 
 
 if __name__ == "__main__":
