@@ -77,7 +77,7 @@ def _prompt(draw: random.Random) -> str:
     length = draw.choice((4, 12, 40, 120))
     if draw.random() < 0.5:
         beginning = random.Random(draw.randrange(8))
-        return f"{_words(beginning, 80)} {_words(draw, length)}"
+        return f"{_words(beginning, 80)} {_words(draw, min(length, 80))}"  # tools come, too
     return _words(draw, length)
 
 
