@@ -183,7 +183,7 @@ def tiny_models(draw: Callable) -> TinyModel:
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     model=tiny_models(),
     kv=st.sampled_from(["f16", "f32"]),
