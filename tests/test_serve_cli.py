@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from bandweave.cli import serve
 from bandweave.cli.serving import example
 from tests.helpers.command import Command, start_command
-from tests.helpers.connections import wait_until
 
 KEY = "anna-0123456789abcdef"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
