@@ -140,6 +140,11 @@ class Keeper:
         """Nothing of it is left open."""
         with self._lock:
             self._calls.pop(call, None)
+            measured = None
+            if not self._calls:
+                measured, self._measured = self._measured, None
+        if measured is not None:  # nobody waits for its next token any more
+            self.recoveries.replace(replace(measured[0], over=True))
 
     def note_lost(self, call: Carried) -> None:
         """Nobody computes it."""
@@ -223,8 +228,7 @@ class Keeper:
     def _change(self, change: Callable[[], Recovery | None]) -> None:
         """Has other nodes go on, or the same ones in other shares."""
         with self._lock:
-            self._serving = False
-        streams = self.calls()
+            self._serving, self._measured = False, None
         recovery = change()
         if recovery is None:
             with self._lock:
@@ -232,17 +236,16 @@ class Keeper:
             return
         self.on_anew()
         self._slowness.forget_counts()
-        if any(call.has_grammar for call in streams):
-            self._learn_again()
-        loaded_at = time.monotonic()
+        streams = self.calls()
         with self._lock:
-            over = not streams
-            self._measured = None if over else (recovery, loaded_at)
-        if over:
+            self._measured = (recovery, time.monotonic()) if streams else None
+        if not streams:
             self.recoveries.replace(replace(recovery, over=True))
-        self._attach_all()
+        # A large vocabulary takes a second, for which only those wait that need it.
         if not any(call.has_grammar for call in streams):
-            self._learn_again()
+            self._attach_all(grammars=False)
+        self._learn_again()
+        self._attach_all()
         with self._lock:
             self._serving = True
 
@@ -252,10 +255,11 @@ class Keeper:
             with self._learning, contextlib.suppress(StepError, ValueError):
                 self._engine.learn(*self._vocabulary)
 
-    def _attach_all(self) -> None:
-        """Has computed whatever nobody computes, oldest first. Of those that may have made the
-        nodes fail one at a time shows first that it does not."""
-        while self._suspects:
+    def _attach_all(self, *, grammars: bool = True) -> None:
+        """Has computed whatever nobody computes, oldest first, without ``grammars`` only what has
+        none. Of those that may have made the nodes fail one at a time shows first that it does
+        not."""
+        while self._suspects and grammars:
             call = self._suspects[0]
             if call is self._proving and call.attached:
                 return
@@ -266,8 +270,8 @@ class Keeper:
             self._proving = call
             self._attach(call, proves=True)
             return
-        for call in self.calls():
-            if not call.attached:
+        for call in () if self._suspects else self.calls():
+            if not call.attached and (grammars or not call.has_grammar):
                 self._attach(call)
 
     def _attach(self, call: Carried, *, proves: bool = False, raising: bool = False) -> None:
