@@ -9,7 +9,7 @@ node may have another share. Knows no text and no command line.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
@@ -25,13 +25,18 @@ from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
+    AskState,
+    AskStatistics,
     Broken,
+    Cancel,
     Describe,
     Description,
     Found,
     Join,
     Leave,
     Left,
+    Submit,
+    Vocabulary,
     decode,
     encode,
 )
@@ -40,6 +45,8 @@ from bandweave.nodes.heartbeat import LoadingPulse
 from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
+
+_OVER = {one.TYPE for one in (AskState, AskStatistics, Cancel, Submit, Vocabulary)}
 
 
 def serve(context: NodeContext) -> None:
@@ -81,12 +88,14 @@ class _Node:
             if kind == "shutdown":
                 return
             if kind == Describe.TYPE:
-                self._channel.send(encode(_description(self._context)))
+                self._channel.send(encode(_description(self._context, self._weights)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
             elif kind == Join.TYPE and self._held is not None:
                 if not self._join(self._held, decode(Join, message)):
                     return
+            elif kind in _OVER:
+                continue  # meant for a generation that has ended meanwhile, as its sender will hear
             elif kind == Assignment.TYPE or self._held is not None:
                 if not self._hold(decode(Assignment, message)):
                     return
@@ -230,10 +239,13 @@ def _alike(before: _Held | None, now: _Held) -> bool:
     )
 
 
-def _description(context: NodeContext) -> Description:
+def _description(context: NodeContext, weights: Weights | None) -> Description:
+    """Weights that are held give way to others, or are among them."""
+    held = 0 if weights is None else weights.num_bytes
+    limits = memory_limits()
     return Description(
         host_id=host_id(),
-        memory=memory_limits(),
+        memory=tuple(replace(limit, available=limit.available + held) for limit in limits),
         cpus=allowed_cpus(),
         usable_cpus=len(usable_cpus()),
         threads=context.threads or 0,
