@@ -209,7 +209,9 @@ class Door:
     def _beat(self) -> None:
         for visitor in list(self._visitors.values()):
             if visitor.silent:
-                self._drop(visitor, "has given no sign of life; its machine or the way to it is out")
+                self._drop(
+                    visitor, "has given no sign of life; its machine or the way to it is out"
+                )
                 continue
             try:
                 visitor.beat()
@@ -218,10 +220,10 @@ class Door:
 
     def _welcome(self, visitor: Visitor, machine: Machine) -> None:
         for other in list(self._visitors.values()):
-            if other is not visitor and other.machine is not None:
-                if other.machine.worker == machine.worker:  # it dialled again
-                    other.machine = None
-                    self._drop(other, "")
+            before = None if other is visitor else other.machine
+            if before is not None and before.worker == machine.worker:  # it dialled again
+                other.machine = None
+                self._drop(other, "")
         if machine.worker not in self._order:
             self._order = [*self._order[-2 * MOST_MEMBERS :], machine.worker]
         self._log(f"{_name(machine)} has joined")

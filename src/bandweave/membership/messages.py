@@ -60,6 +60,10 @@ class Machine:
         """The addresses, parsed."""
         return tuple(parse_address(text) for text in self.addresses)
 
+    def addresses_overlap(self, other: Machine) -> bool:
+        """Whether both have an address in common, but for its port."""
+        return bool({host for host, _ in self.places} & {host for host, _ in other.places})
+
 
 # --- from a worker ---
 

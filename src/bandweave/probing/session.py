@@ -82,13 +82,15 @@ def probe_hosts(
     schedule: Schedule | None = None,
     links_only: bool = False,
     on_progress: OnProgress = _quiet,
+    launcher: HostLauncher | None = None,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two (``links_only``: these alone). Errors as ``probe_here``; ``ValueError`` for addresses
+    every two (``links_only``: these alone). ``launcher``: what starts their nodes, at those very
+    addresses, where that is no plain one. Errors as ``probe_here``; ``ValueError`` for addresses
     that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
-    launcher = HostLauncher(addresses, secret)
+    launcher = launcher or HostLauncher(addresses, secret)
     names = [format_address(address) for address in launcher.addresses]
     if not links_only:
         with launcher:
