@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,10 @@ from bandweave.mesh.interfaces import own_hosts
 from bandweave.mesh.printable import printable
 from bandweave.nodes.worker import Worker
 
+#: A worker that a program placed ends itself where its head has been gone for so long, and nobody
+#: uses it: no person would look for it.
+ABANDONED_SECONDS = 600.0
+
 
 class Announcer:
     """Announces a worker from ``start`` to ``close``. ``log`` hears when the head comes and goes;
@@ -47,6 +52,7 @@ class Announcer:
         ends: bool = False,
         log: Callable[[str], None] = lambda sentence: None,
         on_end: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._head = parse_address(head) if isinstance(head, str) else head
         if is_unspecified(self._head[0]):
@@ -56,7 +62,8 @@ class Announcer:
             )
         self._worker, self._advertise = worker, advertise
         self._threads, self._placed_by, self._ends = threads, placed_by, ends
-        self._log, self._on_end = log, on_end
+        self._log, self._on_end, self._clock = log, on_end, clock
+        self._lost_at = clock()
         self.trouble = "it has not been reached yet"
         self._lasting = False
         self._told = ""
@@ -130,8 +137,15 @@ class Announcer:
         if trouble:
             said = f"the head at {head} is out of reach: {trouble}; trying again"
         with self._changed:
+            if not (trouble and self.trouble):
+                self._lost_at = self._clock()
             self.trouble, self._lasting = trouble, lasting
             self._changed.notify_all()
+        if trouble and self._placed_by and self._clock() - self._lost_at > ABANDONED_SECONDS:
+            if not self._worker.busy:
+                self._log(f"nobody has been there for {ABANDONED_SECONDS:.0f} s; ending")
+                self._on_end()
+            return
         if said != self._told:  # not at every attempt
             self._told = said
             self._log(said)

@@ -32,10 +32,11 @@ def run_member(
     log: Callable[[str], None] | None = None,
     remarks: Sequence[str] = (),
     serve: str | None = None,
-    on_listening: Callable[[Worker], None] = lambda worker: None,
+    on_announced: Callable[[Announcer], None] = lambda announcer: None,
 ) -> None:
     """As ``run_worker``, for the head at ``join``, which is dialled for as long as the worker runs.
-    ``placed_by``, ``ends``: as in ``Machine``. ``ValueError`` as there."""
+    ``placed_by``, ``ends``: as in ``Machine``; ``on_announced`` may wait for the head, and ends the
+    worker by what it raises. ``ValueError`` as there."""
     said = log or Log("worker")
     place = advertised(advertise)
     options = {} if serve is None else {"serve": serve}
@@ -66,8 +67,8 @@ def run_member(
             said(f"listening on {format_address(worker.address)}")
             for remark in remarks:
                 said(remark)
-            on_listening(worker)
             announcer.start()
+            on_announced(announcer)
             worker.serve_one()
             while not once:
                 worker.serve_one()

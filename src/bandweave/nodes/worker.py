@@ -92,6 +92,11 @@ class Worker:
             raise
 
     @property
+    def busy(self) -> bool:
+        """Whether a session is under way."""
+        return self._session is not None
+
+    @property
     def address(self) -> Address:
         """Host and port that the worker listens on."""
         host, port = self._socket.getsockname()[:2]

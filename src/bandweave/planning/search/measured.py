@@ -129,9 +129,7 @@ class _Layouts:
         shares = layout.shares
         if len(members) > 1:
             try:
-                shares = choose_shares(
-                    self._graph, members, link, self._load, stages=count
-                ).shares
+                shares = choose_shares(self._graph, members, link, self._load, stages=count).shares
             except ValueError:  # not in equal shares, with which it begins
                 shares = layout.shares
         fitting = fitting_shares(
