@@ -32,6 +32,7 @@ def run_head(
         running,
         write_record,
     )
+    from bandweave.mesh.address import format_address, is_unspecified
 
     folder = cluster_folder(make=True)
     secret = read_secret(token, remark)
@@ -65,5 +66,8 @@ def run_head(
         )
         stack.callback(remove_record, folder, "head", os.getpid())
         output.say(f"the head listens at {where}")
-        say_ready(ready_fd, address=where, ray=ray_address)
+        # From this machine itself, whatever others know it by.
+        host, port = door.address
+        near = format_address(("127.0.0.1" if is_unspecified(host) else host, port))
+        say_ready(ready_fd, address=where, near=near, ray=ray_address)
         threading.Event().wait()

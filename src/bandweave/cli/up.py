@@ -89,8 +89,14 @@ def command(
         )
         address = str(said["address"])
         if not no_worker and ray_address is None:
-            start_worker(folder, f"127.0.0.1:{address.rpartition(':')[2]}", token,
-                         listen=worker_listen, models=models, threads=threads)  # fmt: skip
+            start_worker(
+                folder,
+                str(said["near"]),
+                token,
+                listen=worker_listen,
+                models=models,
+                threads=threads,
+            )
     except BaseException:
         from bandweave.cli.down import take_down
 
