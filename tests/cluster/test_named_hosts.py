@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import urllib.request
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.helpers.cluster_machines import (
 )
 from tests.helpers.networks import End
 
+_PORT = 8080
 _DEMO = Path(__file__).parents[2] / "src" / "bandweave" / "assets" / "demo"
 _ASK = ("--prompt", "What is 12 + 30?", "--temperature", "0", "--max-tokens", "24", "--json")
 
@@ -34,33 +36,32 @@ def models(tmp_path: Path) -> Path:
     return folder
 
 
-def answered(machine: Machine, port: int) -> dict[str, Any]:
-    """A chat's answer from the server on that machine."""
-    body = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 24,
-            "temperature": 0}  # fmt: skip
+def inside(machine: Machine, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """The status and the JSON of an answer from the server on that machine."""
+
+    def ask() -> tuple[int, Any]:
+        with contextlib.closing(HTTPConnection("127.0.0.1", _PORT, timeout=30)) as connection:
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or "{}")
+
     end = End(name=machine.namespace, interface="", address="", link_local="")
-
-    def ask() -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
     return end.inside(ask)
 
 
-def ready(machine: Machine, port: int) -> bool:
-    end = End(name=machine.namespace, interface="", address="", link_local="")
+def answered(machine: Machine) -> str:
+    """A chat's answer."""
+    body = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 24,
+            "temperature": 0}  # fmt: skip
+    status, found = inside(machine, "POST", "/v1/chat/completions", body)
+    assert status == 200, found
+    return found["choices"][0]["message"]["content"]
 
-    def look() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return response.status == 200
 
+def ready(machine: Machine) -> bool:
     try:
-        return end.inside(look)
+        return inside(machine, "GET", "/health")[0] == 200
     except OSError:
         return False
 
@@ -89,8 +90,8 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         server = anna.start("serve", model, "--cluster", "--nodes", "3", "--listen",
                             "127.0.0.1:8080")  # fmt: skip
         try:
-            wait_for(lambda: ready(anna, 8080), 60.0)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"] == alone["text"]
+            wait_for(lambda: ready(anna), 60.0)
+            assert answered(anna) == alone["text"]
             told = wait_for(lambda: _serving(status(carl)))
             assert [one["host"] for one in told["machines"]] == ["anna", "bert", "carl"]
             running = told["models"][0]
@@ -113,11 +114,12 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
 
             carl.run("leave")
             assert "has joined no cluster" in carl.run("leave", fails=True)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"] == alone["text"]
+            assert answered(anna) == alone["text"]
             assert len(status(bert)["machines"]) == 2
         finally:
             server.terminate()
             output = server.communicate(timeout=30)[0]
+            print(output)
         assert "Traceback" not in output, output
 
         anna.run("down")
@@ -144,8 +146,8 @@ def test_a_server_waits_for_machines_and_says_for_what(models: Path, tmp_path: P
                 assert line, "it ended"
             # The head may go and come back: the worker dials again.
             worker = bert.start("worker", "--join", f"{anna.fast}:7100", "--token-file", token)
-            wait_for(lambda: ready(anna, 8080), 60.0)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"]
+            wait_for(lambda: ready(anna), 60.0)
+            assert answered(anna)
             found = json.loads(
                 bert.run("status", f"{anna.fast}:7100", "--token-file", token, "--json")
             )

@@ -23,7 +23,7 @@ _SECONDS = 20.0
               help="The address by which other machines reach this head, if --listen does not say "
                    "it.")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="The cluster's secret. Default: one of its own, kept for this user.")  # fmt: skip
+              help="The cluster's secret. Default: one of its own.")  # fmt: skip
 @click.option("--no-worker", is_flag=True,
               help="Use this machine for the head alone, and for no part of a model.")  # fmt: skip
 @click.option("--ray", "ray_address", is_flag=False, flag_value="", metavar="[ADDRESS]",

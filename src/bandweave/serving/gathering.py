@@ -30,7 +30,7 @@ from bandweave.planning.profile.profile import MachineProfile, Profile
 from bandweave.planning.search.fit import fitting_shares
 from bandweave.planning.search.measured import MeasuredPlan, plan_measured, reasons
 from bandweave.programs.split import make_split
-from bandweave.serving.prediction import find_predictor
+from bandweave.serving.prediction import find_predictor, levelled
 from bandweave.serving.profile_store import read_profile, save_profile, why_stale
 from bandweave.serving.watcher import Watcher
 
@@ -88,7 +88,7 @@ class Gathering:
         while True:
             machines = self._await(folder, whole, watcher)
             profile = self._measure(machines, options, watcher)
-            gathered = self._plan(folder, options, context, machines, profile)
+            gathered = self._plan(folder, options, context, machines, profile, watcher)
             if gathered is not None:
                 self.gathered = gathered
                 for sentence in gathered.why:
@@ -232,6 +232,7 @@ class Gathering:
         context: int,
         machines: Sequence[Machine],
         profile: Profile,
+        watcher: Watcher,
     ) -> Gathered | None:
         """None where the machines cannot hold the model."""
         placed = self._placed(machines)
@@ -253,7 +254,7 @@ class Gathering:
         def rooms(numbers: Sequence[int]) -> list[int]:
             return _rooms([machines[number] for number in numbers])
 
-        plan = self._search(folder, options, placed, profile, needs, rooms)
+        plan = self._search(folder, options, placed, profile, needs, rooms, watcher.remark)
         if isinstance(plan, MeasuredPlan):
             best = plan.best
             why = tuple(reasons(plan, names))
@@ -279,6 +280,7 @@ class Gathering:
         profile: Profile,
         needs: Callable[[Sequence[Fraction], int], Sequence[int]],
         rooms: Callable[[Sequence[int]], Sequence[int]],
+        remark: Callable[[str], None],
     ) -> MeasuredPlan | str | None:
         """The planner's choice; None where nothing was measured, a word where nothing fits."""
         format = _measured_format(options)
@@ -300,7 +302,7 @@ class Gathering:
         return (
             plan_measured(
                 build_graph(folder.spec),
-                predictor.nodes,
+                levelled(predictor.nodes, asked.hosts, remark),
                 link,
                 replace(_TYPICAL, weight_format=format, kv_format=options.run.kv_format),
                 rooms=rooms,
