@@ -18,7 +18,7 @@ from bandweave.engine.placement import node_needs, resolve_context
 from bandweave.environment import read_environment
 from bandweave.executors.executor import StepError
 from bandweave.formats.names import PROBED_FORMATS
-from bandweave.membership.launcher import MemberLauncher, Placed, usable
+from bandweave.membership.launcher import MemberLauncher, Placed
 from bandweave.membership.membership import Membership
 from bandweave.membership.messages import Machine
 from bandweave.mesh.address import format_address, parse_address
@@ -105,21 +105,18 @@ class Gathering:
 
     def _await(self, folder: Folder, whole: int, watcher: Watcher) -> list[Machine]:
         """The machines that can be reached, once they may suffice and nobody else comes."""
-        said, settled_at = "", time.monotonic()
-        known: tuple[Machine, ...] = ()
+        said = ""
         while True:
             members = self.membership.machines
-            if members != known:
-                known, settled_at = members, time.monotonic()
-            machines, lost = self._reachable(usable(members))
+            machines, lost = self._reachable(members)
             lack = self._lack(folder, machines, lost, whole)
-            left = settled_at + _SETTLE_SECONDS - time.monotonic()
+            left = self.membership.changed_at + _SETTLE_SECONDS - time.monotonic()
             if not lack and (left <= 0 or len(machines) == self._wish.machines):
                 return machines[: self._wish.machines]
             if lack and lack != said:
                 watcher.gathering(lack)
                 said = lack
-            self.membership.wait(known, _LOOK_SECONDS if lack else max(0.05, left))
+            self.membership.wait(members, _LOOK_SECONDS if lack else max(0.05, left))
 
     def _reachable(self, members: Sequence[Machine]) -> tuple[list[Machine], list[Machine]]:
         """Those that answer at one of their addresses at least, and those that do not."""
