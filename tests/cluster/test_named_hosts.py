@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cluster.serving import answered, ready, serving, status
 from tests.helpers.cluster_machines import (
-    Machine,
     cluster_machines,
     left_over,
     wait_for,
 )
-from tests.helpers.networks import End
 
-_PORT = 8080
 _DEMO = Path(__file__).parents[2] / "src" / "bandweave" / "assets" / "demo"
 _ASK = ("--prompt", "What is 12 + 30?", "--temperature", "0", "--max-tokens", "24", "--json")
-
-
-def status(machine: Machine) -> dict[str, Any]:
-    return json.loads(machine.run("status", "--json"))
 
 
 @pytest.fixture
@@ -34,36 +25,6 @@ def models(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copytree(_DEMO, folder / "small")
     return folder
-
-
-def inside(machine: Machine, method: str, path: str, body: object = None) -> tuple[int, Any]:
-    """The status and the JSON of an answer from the server on that machine."""
-
-    def ask() -> tuple[int, Any]:
-        with contextlib.closing(HTTPConnection("127.0.0.1", _PORT, timeout=30)) as connection:
-            headers = {"Content-Type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read() or "{}")
-
-    end = End(name=machine.namespace, interface="", address="", link_local="")
-    return end.inside(ask)
-
-
-def answered(machine: Machine) -> str:
-    """A chat's answer."""
-    body = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 24,
-            "temperature": 0}  # fmt: skip
-    status, found = inside(machine, "POST", "/v1/chat/completions", body)
-    assert status == 200, found
-    return found["choices"][0]["message"]["content"]
-
-
-def ready(machine: Machine) -> bool:
-    try:
-        return inside(machine, "GET", "/health")[0] == 200
-    except OSError:
-        return False
 
 
 def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
@@ -92,7 +53,7 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         try:
             wait_for(lambda: ready(anna), 60.0)
             assert answered(anna) == alone["text"]
-            told = wait_for(lambda: _serving(status(carl)))
+            told = wait_for(lambda: serving(status(carl)))
             assert [one["host"] for one in told["machines"]] == ["anna", "bert", "carl"]
             running = told["models"][0]
             assert sum(node["share"] for node in running["nodes"]) == pytest.approx(1, abs=1e-3)
@@ -125,11 +86,6 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         anna.run("down")
         assert left_over(machines, 10.0) == []
         assert "no cluster is up" in anna.run("down", fails=True)
-
-
-def _serving(found: dict[str, Any]) -> dict[str, Any] | None:
-    models = found["models"]
-    return found if models and models[0].get("nodes") else None
 
 
 def test_a_server_waits_for_machines_and_says_for_what(models: Path, tmp_path: Path) -> None:
