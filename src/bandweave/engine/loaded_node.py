@@ -159,7 +159,9 @@ def join_node(
         max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
         exp=lambda values: NATIVE.exp(values, options.isa),
-        last_hidden=partial(LastHidden, program, weights.vectors, executor.floats, "embeddings"),
+        last_hidden=partial(
+            LastHidden, program, weights.vectors, executor, executor.floats, "embeddings"
+        ),
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.executors.executor import Executor, StepError
+from bandweave.executors.executor import Executor, Step, StepError
 from bandweave.executors.last_hidden import LastHidden
 from bandweave.generation.batch import make_step
 from bandweave.generation.choosing import Chooser, take
@@ -24,6 +24,7 @@ from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.masks import MaskMaker
 from bandweave.generation.request import Request, Result
 from bandweave.generation.scheduler import Scheduler, SequenceRows
+from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
 from bandweave.generation.state import Counts, State
@@ -216,16 +217,22 @@ class Generator:
                 raise ValueError("this engine gives no embeddings")
             self._last_hidden = self._make_last_hidden()
 
-    def _keep_embeddings(self, batch: list[SequenceRows]) -> None:
-        """Of the sequences that want one, where their prompts' last rows are in the step."""
+    def _keep_embeddings(self, batch: list[SequenceRows], step: Step) -> None:
+        """Of the sequences that want one, where their prompts' last rows are in the step, which was
+        the last."""
         if self._last_hidden is None:
             return
-        count = 0  # of rows that asked for logits
+        count = 0
+        places: dict[int, Sequence] = {}  # the row of each
         for rows in batch:
-            count += len(rows.tokens) if rows.scored else rows.wants
+            count += len(rows.tokens)
             one = rows.sequence
             if one.request.embeds and rows.wants and not one.embedding:
-                one.embedding = tuple(map(float, self._last_hidden.read(count)[-1]))
+                places[count - 1] = one
+        if places:
+            hidden = self._last_hidden.read(step, list(places))
+            for one, row in zip(places.values(), hidden, strict=True):
+                one.embedding = tuple(map(float, row))
 
     def _compute(
         self, batch: list[SequenceRows]
@@ -248,7 +255,7 @@ class Generator:
             computed = time.perf_counter()
             chosen = [self._chooser.sample(rows, logits, masks) for rows in batch]
             chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
-        self._keep_embeddings(batch)
+        self._keep_embeddings(batch, step)
         now = time.perf_counter()
         if self._speculation is not None:
             self._speculation.drafter.observe(_computed(batch))

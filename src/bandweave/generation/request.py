@@ -17,7 +17,8 @@ class Request:
     ``scored``: those of the prompt's tokens are told, too. ``embeds``: so is what the head reads at
     the prompt's last token.
     ``grammar``: what the answer must keep to, as ``llguidance`` writes it; empty for anything.
-    ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
+    ``key`` says who asks, for those who ask share the machine alike, or by ``weight``. What one
+    request has computed is used by others of the same ``salt`` alone.
     """
 
     tokens: tuple[int, ...]
@@ -30,6 +31,7 @@ class Request:
     grammar: str = ""
     key: str = ""
     weight: float = 1.0
+    salt: str = ""
 
     def __post_init__(self) -> None:
         """``ValueError`` for what makes no sense."""
