@@ -7,14 +7,15 @@ into results. Knows tokens, not text.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
+from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -28,7 +29,7 @@ from bandweave.engine.placement import (
     settle_format,
 )
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import Request
 from bandweave.messages import (
     AskState,
     AskStatistics,
@@ -42,20 +43,14 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
-from bandweave.routing.call import Call, Cancel, Deliver, Event, NewTokens, Reading, Stream
+from bandweave.routing.call import Cancel, Deliver
 from bandweave.routing.router import Router
 from bandweave.sharing.source import FileSource
 from bandweave.weights.panel_cache import open_cache
 
-if TYPE_CHECKING:
-    from bandweave.routing.async_stream import AsyncStream
-
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 _TEXTS = 32_768  # of the vocabulary, in one message
 _LEAVING_SECONDS = 5.0  # beyond the bound for stalls, in which a step ends
-
-OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
-OnRead = Callable[[int], None]  # tokens of the prompts that have been read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +64,7 @@ class NodeStatistics:
     peak_rss_bytes: int
 
 
-class Engine:
+class Engine(Asking):
     """A loaded model. A context manager; ``close`` ends every node.
 
     Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
@@ -159,58 +154,6 @@ class Engine:
         self._group, self._router = group, Router(group)
         self._router.start()
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        on_token: OnToken = lambda index, token: None,
-        on_read: OnRead = lambda tokens: None,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
-    ) -> list[Result]:
-        """Answers all requests together and waits; ``on_token`` sees every token as it comes,
-        ``on_read`` hears now and then how far long prompts have been read.
-
-        ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
-        prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
-        names the node or layer that failed, after which the engine can only be closed, or rejoined.
-        """
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
-        if not requests:
-            return []
-        call, router = Call(requests), self._router
-        ids = router.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        over: set[int] = set()
-        caught: BaseException | None = None
-
-        def hear(event: Event) -> None:
-            if isinstance(event, Reading):
-                on_read(event.tokens)
-            elif isinstance(event, NewTokens):
-                for index, token in event.tokens:
-                    if on_token(index, token) and index not in over:
-                        over.add(index)
-                        router.cancel([ids[index]])
-
-        events = iter(call)
-        while True:
-            try:
-                for event in events:
-                    if caught is None:
-                        hear(event)
-                break
-            except BaseException as error:  # the caller's, or Ctrl-C: nobody wants the rest
-                if caught is not None:
-                    raise
-                caught, events = error, iter(call)
-                router.cancel(ids)
-        if caught is not None:
-            raise caught
-        call.check()
-        return [call.results[index] for index in range(len(requests))]
-
     def submit(
         self,
         requests: Sequence[Request],
@@ -252,27 +195,6 @@ class Engine:
                     raise ValueError(learnt.reason)
             else:
                 self._router.tell(0, part)
-
-    def stream(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> Stream:  # fmt: skip
-        """One request's tokens as they come, for a thread; see ``generate``."""
-        call, router = Call([request]), self._router
-        ids = router.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        return Stream(call, lambda: router.cancel(ids))
-
-    def stream_async(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> AsyncStream:  # fmt: skip
-        """One request's tokens as they come, for a task of the running event loop."""
-        from bandweave.routing.async_stream import AsyncStream
-
-        ids, router = range(0), self._router
-        stream = AsyncStream(lambda: router.cancel(ids))
-        ids = router.submit([request], stream.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        return stream
 
     def cancel(self) -> None:
         """Ends all answers under way, from any thread; they come back as ``"cancelled"``.

@@ -17,8 +17,10 @@ class Request:
     ``scored``: those of the prompt's tokens are told, too. ``embeds``: so is what the head reads at
     the prompt's last token.
     ``grammar``: what the answer must keep to, as ``llguidance`` writes it; empty for anything.
-    ``key`` says who asks, for those who ask share the machine alike, or by ``weight``. What one
-    request has computed is used by others of the same ``salt`` alone.
+    ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
+    ``said``: what the answer begins with, for it was chosen already, by nodes that are no more: it
+    is read, not chosen and not told again, and counts as if it had been chosen here.
+    ``salt``: what is computed for a request is used by others of the same salt alone.
     """
 
     tokens: tuple[int, ...]
@@ -31,6 +33,7 @@ class Request:
     grammar: str = ""
     key: str = ""
     weight: float = 1.0
+    said: tuple[int, ...] = ()
     salt: str = ""
 
     def __post_init__(self) -> None:
