@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+STATES = ("serving", "silent", "loading", "ready", "missing")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeHealth:

@@ -98,6 +98,7 @@ class HostLauncher(Launcher):
             raise HostError(text) from error
         channel = Channel(sock, name)
         handle = HostHandle(node=node, name=name, channel=channel, address=address)
+        handle.host = format_address(address)
         if theirs.address:
             try:
                 handle.address = _parse_advertised(theirs.address, name)
