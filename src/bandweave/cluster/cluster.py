@@ -110,6 +110,21 @@ class Cluster(Asking):
         """Goes up whenever other nodes, or the same ones in other shares, go on."""
         return self._engine.generation
 
+    @property
+    def serves(self) -> bool:
+        """Whether answers are computed now. Never waits."""
+        return not (self._keeper.interrupted or self._keeper.closed)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody will ever go on."""
+        return self._keeper.closed
+
+    def watch(self, on_lost: Callable[[float], None], on_back: Callable[[], None]) -> None:
+        """Who is called when a node has failed, which took so many seconds to notice, before others
+        go on, and when they do. In another thread, for which they must not wait."""
+        self._keeper.on_lost, self._keeper.on_back = on_lost, on_back
+
     def submit(
         self,
         requests: Sequence[Request],

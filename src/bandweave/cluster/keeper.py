@@ -26,6 +26,7 @@ from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
+from bandweave.nodes.failure import NodeFailure
 from bandweave.nodes.launcher import Launcher
 
 __all__ = ["Choose", "Keeper", "keep_options"]
@@ -41,7 +42,8 @@ _CLOSED = "the engine is closed"
 
 class Keeper:
     """``recoveries``: what has happened; ``roster``: who could be a node. ``on_anew`` is called
-    when the nodes count from 0 again. Any thread may call."""
+    when the nodes count from 0 again; ``on_lost`` when a node has failed, which took so many seconds to
+    notice, before others go on, and ``on_back`` when they do. Any thread may call."""
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class Keeper:
         self._slow_since: float | None = None
         self._read_rate = 500.0  # prompt tokens a second, until more is known
         self.on_anew: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[float], None] = lambda noticed: None
+        self.on_back: Callable[[], None] = lambda: None
         self.recoveries = Recoveries()
         self.roster = Roster(launcher, self._wake.set)
         self._takeover = Takeover(
@@ -213,8 +217,11 @@ class Keeper:
         failure = self._engine.failure
         if failure is not None:
             self._suspect(failure)
+            if isinstance(failure, NodeFailure) and failure.culprit is not None:
+                self.on_lost(failure.noticed)
             self._change(lambda: self._takeover.after(failure))
         elif silent := self._unanswered():
+            self.on_lost(self._engine.silences()[silent[0]])
             self._change(lambda: self._takeover.without(silent))
         if self._engine.failure is None:
             self._attach_all()
@@ -245,6 +252,7 @@ class Keeper:
             self._learn_again()
         with self._lock:
             self._serving = True
+        self.on_back()
 
     def _learn_again(self) -> None:
         """Node 0 may be another one. Its failure is seen at the next look."""

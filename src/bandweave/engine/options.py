@@ -22,7 +22,9 @@ class EngineOptions:
     folders on hosts; ``emulate``: nodes of this machine talk as over that link, in the place of
     their own; ``draft``: the folder of the model that drafts, where ``run`` asks for one;
     ``patience``: seconds for which those who ask wait for a machine, where the ones that are left
-    cannot hold the model."""
+    cannot hold the model; ``replicas``: into how many groups the nodes are divided, each of which
+    holds the whole model. Of a group of processes of this machine, ``first_node`` is the place of
+    its first among the ``all_nodes`` of all groups (0: there is one group)."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -37,11 +39,19 @@ class EngineOptions:
     emulate: EmulatedLink | None = None
     draft: str = ""
     patience: float = PATIENCE_SECONDS
+    replicas: int = 1
+    first_node: int = 0
+    all_nodes: int = 0
 
     def __post_init__(self) -> None:
         """``ValueError`` for options that contradict each other."""
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}; it must be at least 1")
+        if not 1 <= self.replicas <= len(self.shares):
+            raise ValueError(
+                f"{self.replicas} copies of the model on {len(self.shares)} nodes; each needs one "
+                "at least: give more --nodes or --hosts, or a smaller --replicas"
+            )
         if not 0 <= self.patience <= 1e6:
             raise ValueError(f"a patience of {self.patience:g} s; it must be from 0 to 1000000")
         if self.threads is not None and self.threads < 1:
