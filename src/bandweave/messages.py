@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -220,6 +221,18 @@ class Statistics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StandbyState:
+    """Of what a node holds ready beside its share: packed ``num_bytes``, once it is ``over``, and
+    the ``seconds`` that took; ``reason``: why there is not all that was wanted."""
+
+    TYPE: ClassVar[str] = "standby_state"
+    num_bytes: int
+    seconds: float
+    over: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineState:
     """What node 0 does at the moment; see ``generation.state``."""
 
@@ -329,6 +342,47 @@ class AskState:
     """Asks node 0 for an ``EngineState``."""
 
     TYPE: ClassVar[str] = "ask_state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """The share that a node would have in another split of the model."""
+
+    shares: tuple[Fraction, ...]
+    stages: int
+    rank: int
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what contradicts itself."""
+        nodes = len(self.shares)
+        for name, value, least, most in (
+            ("nodes", nodes, 1, MAX_NODES),
+            ("as the node's rank", self.rank, 0, nodes - 1),
+            ("stages", self.stages, 1, nodes),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{value} {name}; there may be {least} to {most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standby:
+    """What a node is to hold ready beside its work: all that it would need in any of the
+    ``alternatives``, in memory, or ``on_disk``, in its cache of packed weights."""
+
+    TYPE: ClassVar[str] = "standby"
+    alternatives: tuple[Alternative, ...]
+    on_disk: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.alternatives) > MAX_NODES:
+            raise ValueError(f"{len(self.alternatives)} alternatives; there may be {MAX_NODES}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStandby:
+    """Asks for a ``StandbyState``."""
+
+    TYPE: ClassVar[str] = "ask_standby"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import click
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import engine_options, json_option, split_options
+from bandweave.run_options import MAX_NODES
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
 
@@ -48,6 +49,10 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
 @click.option("--drain", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS",
               show_default=True,
               help="Let answers go on for so long after Ctrl-C or SIGTERM.")  # fmt: skip
+@click.option("--replicas", default="1", metavar="R",
+              help="Divide the nodes into R groups that each hold the whole model; where one loses a "
+                   "node its answers go on at another. auto: as many as pay, by what `bandweave "
+                   "probe` measured. Default 1.")  # fmt: skip
 @click.option("--allow-host", multiple=True, metavar="HOST",
               help="Answer to this name of the machine, too, where there are no keys. May be given "
                    "several times.")  # fmt: skip
@@ -68,6 +73,7 @@ def command(
     queue: int,
     queue_tokens: int | None,
     drain: float,
+    replicas: str,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
     as_json: bool,
@@ -81,10 +87,13 @@ def command(
     if any(find_spec(name) is None for name in _LIBRARIES):
         raise ValueError("the server needs libraries of its own: pip install 'bandweave[serve]'")
     options = engine_options(values)
-    options = replace(options, run=replace(options.run, streams=streams))
+    options = replace(
+        options, run=replace(options.run, streams=streams), replicas=_count(replicas)
+    )
     with interrupts_held():
         from bandweave.cli.serving import Serving, base_url, check_exposure, example
         from bandweave.cluster.cluster import Cluster
+        from bandweave.cluster.replicas import Replicas
         from bandweave.mesh.address import bind, parse_address
         from bandweave.serving.answers.admission import Admission
         from bandweave.serving.http.app import make_app
@@ -138,6 +147,15 @@ def command(
                     )  # fmt: skip
 
             cluster = session.engine
-            assert isinstance(cluster, Cluster)
+            assert isinstance(cluster, (Cluster, Replicas))
             app.state.status.show(lambda: machines_of(session), cluster)
             serving.run(session, served, tell)
+
+
+def _count(text: str) -> int:
+    """Of groups; 0 where it is left to the planner."""
+    if text == "auto":
+        return 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_NODES:
+        raise ValueError(f"--replicas is {text[:40]!r}; it must be auto, or 1 to {MAX_NODES}")
+    return int(text)

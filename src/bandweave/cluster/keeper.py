@@ -218,14 +218,20 @@ class Keeper:
         if failure is not None:
             self._suspect(failure)
             if isinstance(failure, NodeFailure) and failure.culprit is not None:
-                self.on_lost(failure.noticed)
+                self._lose(failure.noticed)
             self._change(lambda: self._takeover.after(failure))
         elif silent := self._unanswered():
-            self.on_lost(self._engine.silences()[silent[0]])
+            self._lose(self._engine.silences()[silent[0]])
             self._change(lambda: self._takeover.without(silent))
         if self._engine.failure is None:
             self._attach_all()
         self._look()
+
+    def _lose(self, noticed: float) -> None:
+        """Whoever else can compute what is under way may take it."""
+        with self._lock:
+            self._serving = False
+        self.on_lost(noticed)
 
     def _change(self, change: Callable[[], Recovery | None]) -> None:
         """Has other nodes go on, or the same ones in other shares."""

@@ -31,10 +31,14 @@ from bandweave.engine.placement import (
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.messages import (
+    Alternative,
+    AskStandby,
     AskState,
     AskStatistics,
     EngineState,
     Learnt,
+    Standby,
+    StandbyState,
     Statistics,
     Vocabulary,
 )
@@ -235,6 +239,29 @@ class Engine(Asking):
     def state(self) -> EngineState:
         """What goes on, as of the end of the step at hand."""
         return self._router.ask(0, AskState(), EngineState)
+
+    def stand_by(self, shares: ChooseShares, *, on_disk: bool = False) -> None:
+        """Has every node hold ready what it would need if any one of the others were gone, when
+        those that are left would have ``shares``. Returns at once; see ``standby_states``."""
+        handles = self.handles
+        lists: list[list[Alternative]] = [[] for _ in handles]
+        for gone in range(len(handles)):
+            left = [rank for rank in range(len(handles)) if rank != gone]
+            if not left:
+                continue
+            own = tuple(shares([handles[rank] for rank in left]))
+            stages = min(self._started.stages, len(left))
+            for place, rank in enumerate(left):
+                lists[rank].append(Alternative(shares=own, stages=stages, rank=place))
+        for rank, alternatives in enumerate(lists):
+            asked = Standby(alternatives=tuple(alternatives), on_disk=on_disk)
+            self._router.tell(rank, asked)
+
+    def standby_states(self) -> list[StandbyState]:
+        """What every node holds ready beside its share. ``StepError`` where one fails."""
+        return [
+            self._router.ask(rank, AskStandby(), StandbyState) for rank in range(len(self.handles))
+        ]
 
     def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
         """Tells node 0 the bytes of every token, so that requests may have grammars. ``ValueError``

@@ -18,6 +18,7 @@ from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepa
 from bandweave.engine.model_search import find_model
 from bandweave.engine.node_loop import NodeLoop
 from bandweave.engine.shared_ranges import shared_ranges
+from bandweave.engine.standing_by import StandingBy
 from bandweave.executors.executor import StepError
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import HandshakeError
@@ -66,6 +67,8 @@ class _Node:
         self._held: _Held | None = None
         self._weights: Weights | None = None
         self._cpus = allowed_cpus()  # before a generation keeps to some of them
+        self._standing = StandingBy(context, self._cpus)
+        stack.callback(self._standing.stop)
         self._files: FileExchange | None = None
         if isinstance(context.listener, Arrivals):  # a worker's: others may lie on other machines
             self._files = FileExchange(
@@ -113,6 +116,7 @@ class _Node:
             pulse.moved = lambda: held.folder.moved
             if self._weights is not None and not _alike(self._held, held):
                 self._weights = None
+                self._standing.clear()
             self._held = held
             fingerprint = held.folder.layout_fingerprint()
             same_files = assignment.host_id == host_id() != "" and held.folder.file_keys <= set(
@@ -141,12 +145,13 @@ class _Node:
 
     def _enter(self, held: _Held, join: Join, pulse: LoadingPulse) -> NodeLoop | None:
         """Meets the others and loads what is lacking; None where they could not be met."""
+        self._standing.stop()
         kept, self._weights = self._weights, None
         self._lead(held, join)
         try:
             node = join_node(
                 self._context, held.assignment, join, held.prepared, held.folder, held.draft,
-                pulse.update, kept,
+                pulse.update, kept, self._standing.held.batches,
             )  # fmt: skip
         except (StepError, HandshakeError) as error:
             self._weights = kept
@@ -154,11 +159,17 @@ class _Node:
             return None
         if self._files is not None:
             self._files.leave()
+        if kept is None or node.weights.arena is not kept.arena:
+            self._standing.clear()  # it has passed into the weights
         self._weights = node.weights
         for report in node.checks.messages():
             self._channel.send(encode(report))
         pulse.end()  # nothing may come behind "loaded" that nobody asked for
-        return NodeLoop(self._context, join, node)
+        own = held.prepared.program
+        return NodeLoop(
+            self._context, join, node, self._standing,
+            lambda asked: self._standing.start(asked, own, held.folder, held.assignment),
+        )  # fmt: skip
 
     def _lead(self, held: _Held, join: Join) -> None:
         """Lets what is not on this machine come from the others that have it."""
@@ -198,7 +209,9 @@ class _Node:
         draft = None
         if assignment.draft_fingerprint is not None and assignment.rank == 0:
             draft = self._open(assignment.draft, assignment, draft=True)
-        prepared = prepare_node(self._context, assignment, folder, draft, self._weights)
+        kept = 0 if self._weights is None else self._weights.num_bytes
+        kept += self._standing.held.num_bytes
+        prepared = prepare_node(self._context, assignment, folder, draft, kept)
         if self._files is not None:
             self._files.serve(folder)
         return _Held(assignment=assignment, folder=folder, draft=draft, prepared=prepared)

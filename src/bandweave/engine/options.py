@@ -23,7 +23,9 @@ class EngineOptions:
     their own; ``draft``: the folder of the model that drafts, where ``run`` asks for one;
     ``patience``: seconds for which those who ask wait for a machine, where the ones that are left
     cannot hold the model; ``replicas``: into how many groups the nodes are divided, each of which
-    holds the whole model. Of a group of processes of this machine, ``first_node`` is the place of
+    holds the whole model, 0 for as many as pay; ``standby``: where nodes hold ready what they would
+    need if one of them were gone: in ``"memory"``, on ``"disk"``, or nowhere. ``spare`` machines
+    are connected and hold nothing, until a node fails: the last ones of ``hosts``. Of a group of processes of this machine, ``first_node`` is the place of
     its first among the ``all_nodes`` of all groups (0: there is one group)."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
@@ -40,6 +42,8 @@ class EngineOptions:
     draft: str = ""
     patience: float = PATIENCE_SECONDS
     replicas: int = 1
+    spare: int = 0
+    standby: str = ""
     first_node: int = 0
     all_nodes: int = 0
 
@@ -47,7 +51,7 @@ class EngineOptions:
         """``ValueError`` for options that contradict each other."""
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}; it must be at least 1")
-        if not 1 <= self.replicas <= len(self.shares):
+        if not 0 <= self.replicas <= len(self.shares):
             raise ValueError(
                 f"{self.replicas} copies of the model on {len(self.shares)} nodes; each needs one "
                 "at least: give more --nodes or --hosts, or a smaller --replicas"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.cluster import Cluster
+from bandweave.cluster.replicas import Replicas
 from bandweave.engine.bill import Bill, make_bill, same_nodes
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
@@ -31,6 +32,7 @@ from bandweave.serving.prediction import (
     predict_answers,
     stored_profile,
 )
+from bandweave.serving.replica_count import settle_replicas
 from bandweave.serving.texts import open_template, open_tokenizer
 from bandweave.serving.watcher import Watch, unwatched
 from bandweave.shown import printable
@@ -76,7 +78,7 @@ class Session:
     name: str
     folder: Folder
     options: EngineOptions
-    engine: Engine | Cluster
+    engine: Engine | Cluster | Replicas
     tokenizer: Tokenizer
     template: ChatTemplate | None
     load_seconds: float
@@ -216,14 +218,16 @@ def start_engine(
     watch: Watch = unwatched,
     remarks: Sequence[str] = (),
     tell: Tell | None = None,
-) -> Engine | Cluster:
-    """``Cluster.start``, watched, or ``Engine.start`` where nobody wants to be told; shares that
-    are left to us are chosen by the stored profile. The watcher hears the ``remarks``, and those on
-    the model's files."""
+) -> Engine | Cluster | Replicas:
+    """``Cluster.start``, or that of ``Replicas`` where there are to be several groups, watched, or
+    ``Engine.start`` where nobody wants to be told; shares and groups that are left to us are chosen
+    by the stored profile. The watcher hears the ``remarks``, and those on the model's files."""
     with watch(name, len(options.shares)) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
-        options = choose_split(folder, options, watcher.remark)
+        options = settle_replicas(folder, options, watcher.remark)
+        if options.replicas == 1:
+            options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
         if options.run.context is None and spec.run_length < min(
             spec.context_length, DEFAULT_CONTEXT
@@ -234,6 +238,15 @@ def start_engine(
             )
         if options.run.weight_format == STORED:
             watcher.remark(told(folder, build_graph(folder.spec)))
+        if options.replicas > 1:
+            return Replicas.start(
+                folder,
+                options,
+                watcher.loading,
+                on_waiting=watcher.waiting,
+                choose=lambda left: choose_split(folder, left),
+                tell=tell or (lambda sentence: None),
+            )
         launcher = make_launcher(options, watcher.waiting)
         if tell is None:
             return Engine.start(folder, options, launcher, watcher.loading)

@@ -98,7 +98,8 @@ def load_weights(
     readers: Sequence[int] = (),
     kept: Weights | None = None,
     standby: Sequence[Weights] = (),
-    least_cached: int | None = None,
+    least_cached: int = _CACHED_BYTES,
+    piece_bytes: int = PANEL_BYTES,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
@@ -106,7 +107,8 @@ def load_weights(
     ``readers``: the processors of the threads that will compute, where they have memories of their
     own. ``kept``: weights of the same checkpoint and format, whose memory passes into the new ones'
     matrix by matrix; they are of no use afterwards, unless the program needs exactly them. So do
-    those of ``standby``. ``least_cached``: bytes of a program from which on a cache is of use.
+    those of ``standby``. ``least_cached``: bytes of a program from which on a cache is of use;
+    ``piece_bytes``: of the checkpoint, that a thread has in hand at a time.
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
@@ -124,12 +126,12 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    if size < (_CACHED_BYTES if least_cached is None else least_cached):
+    if size < least_cached:
         cache = None
     loading = _Loading(program, source, weight_format, matrices, cache, others)
     with ThreadPoolExecutor(threads) as pool:
         try:
-            loading.run(pool, PANEL_BYTES // threads, on_progress)
+            loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

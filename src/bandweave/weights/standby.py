@@ -19,6 +19,7 @@ from bandweave.weights.panel_cache import PanelCache
 from bandweave.weights.panel_sections import COLUMNS, WHOLE, Section, Shape, missing, sections
 
 BATCH_BYTES = 256 << 20  # packed: what is lost of it where it is needed before it is whole
+_PIECE_BYTES = 8 << 20  # for which a node that has to take over waits at most
 
 
 class Interrupted(Exception):
@@ -119,8 +120,9 @@ def hold_ready(
     for program in programs:
         check(0, 0)
         weights = load_weights(
-            program, source, weight_format, check, cache=cache, least_cached=0 if on_disk else None
-        )
+            program, source, weight_format, check, cache=cache, piece_bytes=_PIECE_BYTES,
+            least_cached=0 if on_disk else BATCH_BYTES,
+        )  # fmt: skip
         if on_disk:
             assert cache is not None
             keep_weights(weights, source, cache, model=model, weight_format=weight_format)
