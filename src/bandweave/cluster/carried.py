@@ -267,8 +267,6 @@ class Carried:
 
     def _end(self, one: _Answer, index: int, result: Result) -> None:
         one.ended = True
-        if one.cancelled and result.reason == "length":
-            result = replace(result, reason="cancelled")
         if one.carried:
             result = replace(result, timing=self._timing(one, result.timing))
         if not self.open:
@@ -310,9 +308,7 @@ class Carried:
         """What is still to be answered of a request."""
         said, params = tuple(one.tokens), one.request.params
         most = params.max_tokens
-        if one.cancelled and said:
-            most = len(said)
-        elif proves:
+        if proves:
             most = len(said) + 1 if most is None else min(most, len(said) + 1)
         return replace(one.request, said=said, params=replace(params, max_tokens=most))
 

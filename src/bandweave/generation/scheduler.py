@@ -161,15 +161,19 @@ class Scheduler:
         return sequence
 
     def cancel(self, id: int) -> None:
-        """A request is no longer wanted. Nothing happens where it has ended, or never was."""
+        """A request is no longer wanted. Nothing happens where it has ended, or never was. One
+        whose digests are those of what was said elsewhere ends when they are there."""
         for sequence in (*self._waiting, *self._running):
             if sequence.id == id:
                 sequence.reason = "cancelled"
-                self._end(sequence)
+                if sequence.complete:
+                    self._end(sequence)
 
     def retract(self, id: int) -> None:
         """A request that waits never came."""
-        self.cancel(id)
+        for sequence in (*self._waiting, *self._running):
+            if sequence.id == id:
+                self._end(sequence)
         self._ended = [one for one in self._ended if one.id != id]
 
     def schedule(self) -> list[SequenceRows]:

@@ -72,7 +72,7 @@ class Sequence:
         of what was said already."""
         prompt = len(self.request.tokens)
         first = self.length - 1
-        if self.digest is not None and len(self.digests) < len(self.answer):
+        if self._lacks_digests:
             first = min(first, prompt - 1 + len(self.digests))
         if self.request.embeds and not self.embedding:
             first = min(first, prompt - 1)
@@ -88,7 +88,14 @@ class Sequence:
     def complete(self) -> bool:
         """Whether nothing is left to compute: it has come to its end, and whatever was asked for
         beside its tokens is there."""
+        if self.reason == "cancelled":
+            return not self._lacks_digests
         return bool(self.reason) and (self.reason == "error" or self.needed == self.length - 1)
+
+    @property
+    def _lacks_digests(self) -> bool:
+        """Whether logits are to be hashed of which a token was said elsewhere."""
+        return self.digest is not None and len(self.digests) < len(self.answer)
 
     @property
     def is_fresh(self) -> bool:
@@ -103,9 +110,8 @@ class Sequence:
 
     def is_hashed_at(self, position: int) -> bool:
         """Whether logits of this position gave a token elsewhere, and are yet to be hashed here."""
-        if self.digest is None or len(self.digests) >= len(self.answer):
-            return False
-        return position == len(self.request.tokens) - 1 + len(self.digests)
+        first = len(self.request.tokens) - 1 + len(self.digests)
+        return self._lacks_digests and position == first
 
     @property
     def decodes(self) -> bool:

@@ -131,19 +131,21 @@ class Launcher(ABC):
         with self._stopping:
             with self._changing:
                 self._stopped = True
-            for handle in self._handles:
+                handles = list(self._handles)
+            for handle in handles:
                 with contextlib.suppress(OSError):
                     handle.channel.send({"type": "shutdown"}, timeout=_FIRM_SECONDS)
-            running = _wait_all(self._handles, patience)
+            running = _wait_all(handles, patience)
             for handle in running:
                 handle.terminate()
             running = _wait_all(running, min(patience, _FIRM_SECONDS))
             for handle in running:
                 handle.kill()
             _wait_all(running, min(patience, _FIRM_SECONDS))
-            for handle in self._handles:
+            for handle in handles:
                 handle.close()
-            self._handles = []
+            with self._changing:
+                self._handles = []
 
     def __enter__(self) -> Self:
         return self
