@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from bandweave.generation.logprobs import TokenLogprobs
@@ -273,7 +272,7 @@ class Describe:
 class Join:
     """All nodes have found the model: now they meet, as a new ``generation``, and load what they
     lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
-    were started, ascending, their ``names``, and their ``addresses``, none for nodes of one
+    are numbered, their ``names``, and their ``addresses``, none for nodes of one
     process. ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
     ``EngineOptions``."""
 
@@ -297,8 +296,8 @@ class Join:
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
-        if any(low >= high for low, high in pairwise(self.nodes)) or self.nodes[-1] >= MAX_NODES:
-            raise ValueError("the nodes are not in ascending order")
+        if len(set(self.nodes)) < count or max(self.nodes) >= MAX_NODES:
+            raise ValueError("a node is named twice, or has a number that none has")
         if not all(0 < port < 65536 for _, port in self.addresses):
             raise ValueError("a node's address has no port")
 

@@ -16,6 +16,7 @@ from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
 from bandweave.cluster.keeper import Choose, Keeper, keep_options
 from bandweave.cluster.recoveries import Recovery
+from bandweave.cluster.standing import StandbySummary
 from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import Engine, NodeStatistics
@@ -109,6 +110,11 @@ class Cluster(Asking):
     def generation(self) -> int:
         """Goes up whenever other nodes, or the same ones in other shares, go on."""
         return self._engine.generation
+
+    @property
+    def standby(self) -> StandbySummary | None:
+        """What nodes hold ready for the loss of one; None where they are to hold nothing."""
+        return self._keeper.standby
 
     @property
     def serves(self) -> bool:

@@ -9,7 +9,7 @@ from bandweave.engine.options import EngineOptions
 
 def group_options(options: EngineOptions) -> list[EngineOptions]:
     """The options of each group: neighbours among the nodes, in groups as alike as can be, the
-    first ones larger. ``ValueError`` where a group has fewer nodes than stages."""
+    first ones larger; spare ones are dealt out in turn. ``ValueError`` where a group has fewer nodes than stages."""
     count, nodes = options.replicas, len(options.shares)
     if count == 1:
         return [options]
@@ -31,6 +31,8 @@ def group_options(options: EngineOptions) -> list[EngineOptions]:
                 first_node=0 if options.hosts else first,
                 all_nodes=0 if options.hosts else nodes,
                 emulate=options.emulate if size > 1 else None,
+                spare=len(range(number, options.spare, count)),
+                spare_hosts=options.spare_hosts[number::count],
             )
         )
         first += size

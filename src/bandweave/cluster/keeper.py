@@ -21,6 +21,7 @@ from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.standing import StandbySummary, StandingBy
 from bandweave.cluster.takeover import Choose, Takeover, keep_options
 from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
@@ -78,11 +79,18 @@ class Keeper:
             engine, launcher, self.roster, self.recoveries, self._slowness,
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
+        self._standing = StandingBy(engine, self._takeover.shares, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
         self._engine.on_failure = self._wake.set
+        self._standing.begin()
         self._thread.start()
+
+    @property
+    def standby(self) -> StandbySummary | None:
+        """What nodes hold ready; None where they are to hold nothing."""
+        return self._standing.summary
 
     # --- for whoever asks ---
 
@@ -259,6 +267,7 @@ class Keeper:
         with self._lock:
             self._serving = True
         self.on_back()
+        self._standing.begin()
 
     def _learn_again(self) -> None:
         """Node 0 may be another one. Its failure is seen at the next look."""
@@ -339,10 +348,10 @@ class Keeper:
 
     def _look(self) -> None:
         self.roster.look()
-        ready = self.roster.ready()
+        ready = self.roster.ready()[: self._takeover.room]
         calls = self.calls()
         if ready and not self.interrupted:
-            nodes = [handle.node for handle in self._engine.handles]
+            nodes = [self._takeover.place(handle) for handle in self._engine.handles]
             wanted = self._takeover.wanted
             more = sum(divide([*nodes, *(handle.node for handle in ready)], wanted, {}))
             now = sum(divide(nodes, wanted, {})) or Fraction(1)
@@ -356,6 +365,7 @@ class Keeper:
                 return
         if calls and time.monotonic() - self._billed_at > _BILL_SECONDS:
             self._balance(calls)
+        self._standing.look()
 
     def _pause(self, calls: Sequence[Carried]) -> float:
         """Seconds for which answers would stand still."""
@@ -375,7 +385,7 @@ class Keeper:
         prefill = statistics[0].prefill
         if prefill["rows"] and prefill["wall"]:
             self._read_rate = prefill["rows"] / prefill["wall"]
-        nodes = [handle.node for handle in engine.handles]
+        nodes = [self._takeover.place(handle) for handle in engine.handles]
         slowed = self._takeover.slowed()
         wanted = self._takeover.wanted
         new = divide(nodes, wanted, slowed)

@@ -126,11 +126,12 @@ class Engine(Asking):
         on_progress: OnProgress = lambda progress: None,
         *,
         newcomers: Sequence[NodeHandle] = (),
+        place: Callable[[NodeHandle], int] = lambda handle: handle.node,
         on_planned: Callable[[], None] = lambda: None,
     ) -> None:
         """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work, and
         with ``newcomers``, in new ``shares``: given, or chosen for the nodes by what is called with
-        them; equal ones where there are none. Nodes keep what they can of what they hold, and read
+        them; equal ones where there are none. ``place`` says in which order they stand. Nodes keep what they can of what they hold, and read
         the rest. ``on_planned`` is called when all is settled, before they are told.
 
         All requests have failed, and the KV cache is empty. Errors as ``start``, after which it may
@@ -140,7 +141,7 @@ class Engine(Asking):
         self._router.close()
         loading, self._loading = self._loading, False
         left = [*self._group.survivors(loading=loading), *newcomers]
-        handles = sorted(left, key=lambda handle: handle.node)
+        handles = sorted(left, key=place)
         self._gather(handles)
         if not handles:
             raise StepError("no node is left")

@@ -26,13 +26,20 @@ from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
+    AskStandby,
+    AskState,
+    AskStatistics,
     Broken,
+    Cancel,
     Describe,
     Description,
     Found,
     Join,
     Leave,
     Left,
+    Standby,
+    Submit,
+    Vocabulary,
     decode,
     encode,
 )
@@ -41,6 +48,8 @@ from bandweave.nodes.heartbeat import LoadingPulse
 from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
+
+_LATE = {one.TYPE for one in (AskState, AskStatistics, AskStandby, Standby, Submit, Cancel, Vocabulary)}
 
 
 def serve(context: NodeContext) -> None:
@@ -84,9 +93,11 @@ class _Node:
             if kind == "shutdown":
                 return
             if kind == Describe.TYPE:
-                self._channel.send(encode(_description(self._context, self._weights)))
+                self._channel.send(encode(_description(self._context, self._held_bytes)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
+            elif kind in _LATE:
+                pass  # it was for a generation that has ended meanwhile
             elif kind == Join.TYPE and self._held is not None:
                 if not self._join(self._held, decode(Join, message)):
                     return
@@ -97,6 +108,12 @@ class _Node:
                 return
             else:
                 decode(Assignment, message)  # says what was due
+
+    @property
+    def _held_bytes(self) -> int:
+        """Of weights in memory, those on standby too."""
+        own = 0 if self._weights is None else self._weights.num_bytes
+        return own + self._standing.held.num_bytes
 
     def _probe(self, message: dict[str, object]) -> bool:
         """Whether it was a probe's message, which a session of its own serves."""
@@ -209,9 +226,7 @@ class _Node:
         draft = None
         if assignment.draft_fingerprint is not None and assignment.rank == 0:
             draft = self._open(assignment.draft, assignment, draft=True)
-        kept = 0 if self._weights is None else self._weights.num_bytes
-        kept += self._standing.held.num_bytes
-        prepared = prepare_node(self._context, assignment, folder, draft, kept)
+        prepared = prepare_node(self._context, assignment, folder, draft, self._held_bytes)
         if self._files is not None:
             self._files.serve(folder)
         return _Held(assignment=assignment, folder=folder, draft=draft, prepared=prepared)
@@ -243,9 +258,8 @@ def _alike(before: _Held | None, now: _Held) -> bool:
     )
 
 
-def _description(context: NodeContext, weights: Weights | None) -> Description:
-    """Weights that are held give way to others, or are among them."""
-    held = 0 if weights is None else weights.num_bytes
+def _description(context: NodeContext, held: int) -> Description:
+    """Weights of so many bytes are held; they give way to others, or are among them."""
     limits = memory_limits()
     return Description(
         host_id=host_id(),

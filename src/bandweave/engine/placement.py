@@ -68,8 +68,9 @@ def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: N
     """What starts the nodes where the options say that they run."""
     if options.hosts:
         assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
-    return LocalLauncher(cache=options.cache_folder)
+        hosts = (*options.hosts, *options.spare_hosts)
+        return HostLauncher(hosts, options.secret, on_waiting=on_waiting)
+    return LocalLauncher(cache=options.cache_folder, spare=options.spare)
 
 
 def local_threads(options: EngineOptions) -> int:
