@@ -73,6 +73,19 @@ _SPLIT = (
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
 )  # fmt: skip
 
+_LASTING = (
+    click.option("--replicas", default="1", metavar="R",
+                 help="Divide the nodes into R groups that each hold the whole model; the answers "
+                      "of one that loses a node go on at another. auto: as many as pay, by what "
+                      "`bandweave probe` measured. Default 1."),
+    click.option("--spare", type=click.IntRange(0, MAX_NODES), default=0, metavar="K",
+                 help="Hold K nodes ready that take the place of others that fail: the last K of "
+                      "--hosts, or K processes more."),
+    click.option("--standby-weights", type=click.Choice(("memory", "disk")),
+                 help="Let every node hold ready, in memory or in its cache on disk, what it would "
+                      "need if any other failed; the server tells how much that is."),
+)  # fmt: skip
+
 _SAMPLING = (
     click.option("--temperature", type=float, default=0.0, metavar="X",
                  help="0 (the default) always picks the most likely token; 1 samples from the "
@@ -107,6 +120,11 @@ def split_options(function: F) -> F:
     return _stack(_SPLIT, function)
 
 
+def lasting_options(function: F) -> F:
+    """How a server outlives its machines; see ``engine_options``."""
+    return _stack(_LASTING, function)
+
+
 def sampling_options(function: F) -> F:
     """How tokens are chosen; see ``sampling_params``."""
     return _stack(_SAMPLING, function)
@@ -126,6 +144,13 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
     from bandweave.engine.options import EngineOptions
 
     hosts, secret = hosts_and_secret(values["hosts"], values["token_file"])
+    spare = values.get("spare", 0)
+    if hosts and spare >= len(hosts):
+        raise ValueError(
+            f"--spare {spare} of {len(hosts)} hosts leaves none for the model; the last hosts of "
+            "--hosts are the spare ones, so give more hosts or a smaller --spare"
+        )
+    hosts, spare_hosts = hosts[: len(hosts) - spare], hosts[len(hosts) - spare :]
     return EngineOptions(
         shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
         fit=bool(hosts) and values["shares"] is None,
@@ -143,10 +168,23 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
         ),
         emulate=_emulated(values["emulate_link"]),
         patience=values["patience"],
+        replicas=_replicas(values.get("replicas", "1")),
+        spare=spare,
+        spare_hosts=spare_hosts,
+        standby=values.get("standby_weights") or "",
         cache=not values["no_cache"],
         cache_folder="" if values["no_cache"] else cache_folder(),
         draft="" if values["draft"] is None else _draft_folder(values["draft"]),
     )
+
+
+def _replicas(text: str) -> int:
+    """How many groups; 0 where that is left to the planner."""
+    if text == "auto":
+        return 0
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_NODES):
+        raise ValueError(f"--replicas is {text[:40]!r}; it must be auto, or from 1 to {MAX_NODES}")
+    return int(text)
 
 
 def usable_threads(asked: int | None) -> int | None:

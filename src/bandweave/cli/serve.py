@@ -11,8 +11,7 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.cli.options import engine_options, json_option, split_options
-from bandweave.run_options import MAX_NODES
+from bandweave.cli.options import engine_options, json_option, lasting_options, split_options
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
 
@@ -49,10 +48,6 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
 @click.option("--drain", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS",
               show_default=True,
               help="Let answers go on for so long after Ctrl-C or SIGTERM.")  # fmt: skip
-@click.option("--replicas", default="1", metavar="R",
-              help="Divide the nodes into R groups that each hold the whole model; where one loses a "
-                   "node its answers go on at another. auto: as many as pay, by what `bandweave "
-                   "probe` measured. Default 1.")  # fmt: skip
 @click.option("--allow-host", multiple=True, metavar="HOST",
               help="Answer to this name of the machine, too, where there are no keys. May be given "
                    "several times.")  # fmt: skip
@@ -60,6 +55,7 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
               help="Let web pages of ORIGIN ask, such as https://chat.example.org; * for any. May "
                    "be given several times.")  # fmt: skip
 @split_options
+@lasting_options
 @json_option
 def command(
     model: str,
@@ -73,7 +69,6 @@ def command(
     queue: int,
     queue_tokens: int | None,
     drain: float,
-    replicas: str,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
     as_json: bool,
@@ -87,9 +82,7 @@ def command(
     if any(find_spec(name) is None for name in _LIBRARIES):
         raise ValueError("the server needs libraries of its own: pip install 'bandweave[serve]'")
     options = engine_options(values)
-    options = replace(
-        options, run=replace(options.run, streams=streams), replicas=_count(replicas)
-    )
+    options = replace(options, run=replace(options.run, streams=streams))
     with interrupts_held():
         from bandweave.cli.serving import Serving, base_url, check_exposure, example
         from bandweave.cluster.cluster import Cluster
@@ -150,12 +143,3 @@ def command(
             assert isinstance(cluster, (Cluster, Replicas))
             app.state.status.show(lambda: machines_of(session), cluster)
             serving.run(session, served, tell)
-
-
-def _count(text: str) -> int:
-    """Of groups; 0 where it is left to the planner."""
-    if text == "auto":
-        return 0
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_NODES:
-        raise ValueError(f"--replicas is {text[:40]!r}; it must be auto, or 1 to {MAX_NODES}")
-    return int(text)
