@@ -230,9 +230,10 @@ class GroupRouter:
     def _hear(self, call: Carried, ask: Ask, group: Cluster, event: Event) -> None:
         """A group that goes on, and says that a request fails, is right: it would fail at others,
         and them with it."""
-        failed = isinstance(event, Failed) and isinstance(event.error, StepError)
-        if failed and not isinstance(event.error, Unavailable) and not group.closed:
-            call.fail(event.error, ask.attempt)
+        error = event.error if isinstance(event, Failed) else None
+        elsewhere = isinstance(error, Unavailable) or group.closed
+        if isinstance(error, StepError) and not elsewhere:
+            call.fail(error, ask.attempt)
         else:
             ask.deliver(event)
 

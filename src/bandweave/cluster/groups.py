@@ -9,7 +9,8 @@ from bandweave.engine.options import EngineOptions
 
 def group_options(options: EngineOptions) -> list[EngineOptions]:
     """The options of each group: neighbours among the nodes, in groups as alike as can be, the
-    first ones larger; spare ones are dealt out in turn. ``ValueError`` where a group has fewer nodes than stages."""
+    first ones larger; spare ones are dealt out in turn. ``ValueError`` where a group has fewer
+    nodes than stages."""
     count, nodes = options.replicas, len(options.shares)
     if count == 1:
         return [options]

@@ -43,8 +43,8 @@ _CLOSED = "the engine is closed"
 
 class Keeper:
     """``recoveries``: what has happened; ``roster``: who could be a node. ``on_anew`` is called
-    when the nodes count from 0 again; ``on_lost`` when a node has failed, which took so many seconds to
-    notice, before others go on, and ``on_back`` when they do. Any thread may call."""
+    when the nodes count from 0 again; ``on_lost`` when a node has failed, which took so many
+    seconds to notice, before others go on, and ``on_back`` when they do. Any thread may call."""
 
     def __init__(
         self,

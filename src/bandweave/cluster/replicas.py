@@ -79,9 +79,7 @@ class Replicas(Asking):
         each = [choose(one) if one.hosts else one for one in group_options(options)]
         if not options.hosts:
             _check_memory(folder, each)
-        launchers = [
-            make_launcher(one, on_waiting) if make is None else make(one) for one in each
-        ]
+        launchers = [make_launcher(one, on_waiting) if make is None else make(one) for one in each]
         starting = _Starting(folder, launchers, on_progress, choose, tell)
         return cls(starting.run(each))
 
@@ -236,9 +234,7 @@ class Replicas(Asking):
         """Of all nodes; their numbers are those in their groups."""
         nodes: list[NodeHealth] = []
         for number, group in enumerate(self.groups):
-            nodes += [
-                replace(one, name=_named(number, one.name)) for one in group.health().nodes
-            ]
+            nodes += [replace(one, name=_named(number, one.name)) for one in group.health().nodes]
         return ClusterHealth(nodes=nodes, outage=self.outage, generation=self.generation)
 
     def group_states(self) -> list[dict[str, Any]]:

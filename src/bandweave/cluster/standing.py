@@ -32,9 +32,7 @@ class StandbySummary:
 class StandingBy:
     """For one thread; ``summary`` may be read by any. ``shares`` of those that would be left."""
 
-    def __init__(
-        self, engine: Engine, shares: ChooseShares, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, engine: Engine, shares: ChooseShares, tell: Callable[[str], None]) -> None:
         self._engine, self._shares, self._tell = engine, shares, tell
         self._asked_at: float | None = None
         where = engine.options.standby
@@ -73,9 +71,7 @@ def _summary(where: str, states: Sequence[StandbyState], engine: Engine) -> Stan
     return StandbySummary(
         where=where,
         num_bytes=[one.num_bytes for one in states],
-        seconds=max(
-            one.seconds / node.threads for one, node in zip(states, nodes, strict=True)
-        ),
+        seconds=max(one.seconds / node.threads for one, node in zip(states, nodes, strict=True)),
         over=all(one.over for one in states),
         reasons=[
             f"{node.name}: {one.reason}"

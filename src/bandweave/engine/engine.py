@@ -131,8 +131,9 @@ class Engine(Asking):
     ) -> None:
         """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work, and
         with ``newcomers``, in new ``shares``: given, or chosen for the nodes by what is called with
-        them; equal ones where there are none. ``place`` says in which order they stand. Nodes keep what they can of what they hold, and read
-        the rest. ``on_planned`` is called when all is settled, before they are told.
+        them; equal ones where there are none. ``place`` says in which order they stand. Nodes keep
+        what they can of what they hold, and read the rest. ``on_planned`` is called when all is
+        settled, before they are told.
 
         All requests have failed, and the KV cache is empty. Errors as ``start``, after which it may
         be called again; ``NodeMistake`` where a node has ended for what it was told;

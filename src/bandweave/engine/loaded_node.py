@@ -121,8 +121,8 @@ def join_node(
     standby: Sequence[Weights] = (),
 ) -> LoadedNode:
     """Joins the mesh and loads what was prepared, but for what of it is ``kept``, or on
-    ``standby``. ``ValueError`` for what cannot be loaded; ``StepError`` and ``HandshakeError`` where a node cannot be reached,
-    before anything was loaded."""
+    ``standby``. ``ValueError`` for what cannot be loaded; ``StepError`` and ``HandshakeError``
+    where a node cannot be reached, before anything was loaded."""
     cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
     if assignment.home:
         keep_to(assignment.home)

@@ -49,7 +49,9 @@ from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
 
-_LATE = {one.TYPE for one in (AskState, AskStatistics, AskStandby, Standby, Submit, Cancel, Vocabulary)}
+_LATE = {
+    one.TYPE for one in (AskState, AskStatistics, AskStandby, Standby, Submit, Cancel, Vocabulary)
+}
 
 
 def serve(context: NodeContext) -> None:

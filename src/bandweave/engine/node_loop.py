@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import select
+from collections.abc import Callable
 from typing import Any
 
 from bandweave import _native

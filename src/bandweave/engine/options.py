@@ -24,9 +24,10 @@ class EngineOptions:
     ``patience``: seconds for which those who ask wait for a machine, where the ones that are left
     cannot hold the model; ``replicas``: into how many groups the nodes are divided, each of which
     holds the whole model, 0 for as many as pay; ``standby``: where nodes hold ready what they would
-    need if one of them were gone: in ``"memory"``, on ``"disk"``, or nowhere. ``spare``:
-    nodes that are connected and hold nothing until another fails, on hosts the ``spare_hosts``. Of a group of processes of this machine, ``first_node`` is the place of
-    its first among the ``all_nodes`` of all groups (0: there is one group)."""
+    need if one of them were gone: in ``"memory"``, on ``"disk"``, or nowhere. ``spare``: nodes that
+    are connected and hold nothing until another fails, on hosts the ``spare_hosts``. Of a group of
+    processes of this machine, ``first_node`` is the place of its first among the ``all_nodes`` of
+    all groups (0: there is one group)."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -60,7 +61,9 @@ class EngineOptions:
         if not 0 <= self.spare <= MAX_NODES - len(self.shares):
             raise ValueError(f"{self.spare} spare nodes; there may be 0 to {MAX_NODES} in all")
         if len(self.spare_hosts) != (self.spare if self.hosts else 0):
-            raise ValueError(f"{self.spare} spare nodes, but {len(self.spare_hosts)} hosts for them")
+            raise ValueError(
+                f"{self.spare} spare nodes, but {len(self.spare_hosts)} hosts for them"
+            )
         if self.standby not in ("", "memory", "disk"):
             raise ValueError(f"standby weights in {self.standby[:40]!r}; choose memory or disk")
         if self.standby == "disk" and not self.cache:

@@ -133,16 +133,19 @@ def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation:
     )
 
 
-def _local(
-    common: Assignment, options: EngineOptions, rank: int, *, pin: bool
-) -> Assignment:
+def _local(common: Assignment, options: EngineOptions, rank: int, *, pin: bool) -> Assignment:
     """A node of this machine: pinned beside its neighbours where there are processors enough for
     all threads."""
     threads, usable, num_nodes = local_threads(options), usable_cpus(), _nodes_here(options)
     binding = Binding()
     if pin:
         binding = bind_node(
-            options.first_node + rank, num_nodes, threads, usable=usable, allowed=allowed_cpus(), numa=numa_nodes()
+            options.first_node + rank,
+            num_nodes,
+            threads,
+            usable=usable,
+            allowed=allowed_cpus(),
+            numa=numa_nodes(),
         )
     return replace(
         common,

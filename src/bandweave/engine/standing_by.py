@@ -41,9 +41,7 @@ class StandingBy:
         self._wanted = False
         self._state = StandbyState(num_bytes=0, seconds=0.0, over=True, reason="")
 
-    def start(
-        self, asked: Standby, own: Program, folder: Folder, assignment: Assignment
-    ) -> None:
+    def start(self, asked: Standby, own: Program, folder: Folder, assignment: Assignment) -> None:
         """Begins anew, for what the controller says now."""
         self.stop()
         self._wanted = True
@@ -68,9 +66,7 @@ class StandingBy:
         self.stop()
         self.held.clear()
 
-    def _run(
-        self, asked: Standby, own: Program, folder: Folder, assignment: Assignment
-    ) -> None:
+    def _run(self, asked: Standby, own: Program, folder: Folder, assignment: Assignment) -> None:
         keep_to(self._cpus)  # not on the pinned processor of the thread that started this one
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)

@@ -1,4 +1,4 @@
-"""How many groups that each hold the whole model a set of machines is best divided into, by what was
+"""How many groups that each hold the whole model machines are best divided into, by what was
 measured of them. Measures nothing itself.
 """
 

@@ -66,6 +66,10 @@ class Weights:
     kept_bytes: int = 0  # packed bytes that were in memory already
     since: float = 0.0  # when loading began, in seconds since the epoch
 
+    def is_of(self, program: Program) -> bool:
+        """Whether they are just what a program needs."""
+        return self.parts == _parts_of(program) and self.vector_parts == program.vectors
+
     @property
     def num_bytes(self) -> int:
         return self.arena.used + sum(vector.nbytes for vector in self.vectors.values())
@@ -112,9 +116,8 @@ def load_weights(
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
-    if kept is not None and kept.parts == _parts_of(program):
-        if kept.vector_parts == program.vectors:
-            return replace(kept, fresh=(), learnt=False, kept_bytes=kept.arena.used)
+    if kept is not None and kept.is_of(program):
+        return replace(kept, fresh=(), learnt=False, kept_bytes=kept.arena.used)
     others = [one for one in (kept, *standby) if one is not None]
     since, size = time.time(), packed_bytes(program, weight_format)
     arena = _native.Arena(size)

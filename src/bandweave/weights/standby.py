@@ -56,9 +56,7 @@ def lacking(own: Program, others: Sequence[Program], shape: Shape) -> list[Weigh
             if gaps:
                 first.setdefault(kind, (weight, section))
                 wanted[kind] += gaps
-    return [
-        _stretch(*first[kind], gap) for kind, gaps in wanted.items() for gap in _joined(gaps)
-    ]
+    return [_stretch(*first[kind], gap) for kind, gaps in wanted.items() for gap in _joined(gaps)]
 
 
 def standby_bytes(own: Program, others: Sequence[Program], shape: Shape, weight_format: str) -> int:

@@ -45,7 +45,12 @@ async def count_tokens(context: Context, request: Request) -> Response:
 
 async def models(context: Context, request: Request) -> Response:
     name = context.served.name
-    listed = {"data": [_model(context.served)], "has_more": False, "first_id": name, "last_id": name}
+    listed = {
+        "data": [_model(context.served)],
+        "has_more": False,
+        "first_id": name,
+        "last_id": name,
+    }
     return JSONResponse(listed, headers={"request-id": new_request_id()})
 
 
