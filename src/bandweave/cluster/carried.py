@@ -150,11 +150,14 @@ class Carried:
         """The engine has been asked; ``cancel`` is its."""
         with self._lock:
             attempt.cancel = cancel
+            dropped = self._over and self._attempt is None and attempt.open
             unwanted = [
                 place
                 for place, index in enumerate(attempt.indices)
                 if self._answers[index].cancelled and not self._answers[index].ended
             ]
+        if dropped:
+            cancel()
         for place in unwanted:
             cancel(place)
 
@@ -184,6 +187,14 @@ class Carried:
                 self._attempt = None
                 self._close()
                 self._tell(Failed(error))
+
+    def drop(self) -> None:
+        """Somebody else goes on with it, elsewhere: nothing more of it is computed or told."""
+        with self._lock:
+            attempt, self._attempt = self._attempt, None
+            self._close()
+        if attempt is not None and attempt.cancel is not None:
+            attempt.cancel()
 
     # --- for the caller ---
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
@@ -140,6 +140,19 @@ class Cluster(Asking):
         digest: bool = False,
         reuse: bool = True,
     ) -> Cancel:
+        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
+        return self.carry(requests, deliver, **how).cancel
+
+    def carry(
+        self,
+        requests: Sequence[Request],
+        deliver: Deliver,
+        *,
+        chunk: int | None,
+        digest: bool,
+        reuse: bool,
+    ) -> Carried:
+        """As ``submit``, for whoever may take it away again."""
         keeper = self._keeper
         call = Carried(
             requests,
@@ -152,7 +165,7 @@ class Cluster(Asking):
             on_token=keeper.note_token,
         )
         keeper.submit(call)
-        return call.cancel
+        return call
 
     def state(self) -> EngineState:
         """What goes on. Counts go on over recoveries, in which all requests wait."""

@@ -35,6 +35,7 @@ class _Placed:
     salt: str
     group: int = -1
     attempt: Attempt | None = None
+    carried: Carried | None = None  # there
     moves: int = 0
 
 
@@ -148,7 +149,7 @@ class GroupRouter:
                 placed.group, placed.attempt = group, ask.attempt
                 self._prefixes[group].note(placed.pages)
             try:
-                cancel = self._groups[group].submit(
+                carried = self._groups[group].carry(
                     ask.requests,
                     partial(self._hear, call, ask, self._groups[group]),
                     chunk=call.chunk,
@@ -162,11 +163,13 @@ class GroupRouter:
             except ValueError:
                 call.refused(ask.attempt)
                 raise
-            call.begun(ask.attempt, cancel)
             with self._lock:
                 stale = placed.attempt is not ask.attempt  # it has left the group meanwhile
+                placed.carried = None if stale else carried
             if stale:
-                cancel()
+                carried.drop()
+            else:
+                call.begun(ask.attempt, carried.cancel)
             return
         raise refusal or StepError("no group of machines is left")
 
@@ -200,18 +203,20 @@ class GroupRouter:
         """Takes away what a group has; who takes it is the router's thread's business."""
         with self._lock:
             leaving = [
-                (call, one.attempt)
+                (call, one.attempt, one.carried)
                 for call, one in self._calls.items()
                 if one.group == group and one.attempt is not None and one.moves < _MOST_MOVES
             ]
-            for call, _ in leaving:
+            for call, _, _ in leaving:
                 self._calls[call].moves += 1
         moved: set[Carried] = set()
-        for call, attempt in leaving:
-            if attempt is not None and call.lose(attempt):
+        for call, attempt, carried in leaving:
+            if attempt is None:
+                continue
+            if call.lose(attempt):
                 moved.add(call)
-                if attempt.cancel is not None:
-                    attempt.cancel()
+            if carried is not None:
+                carried.drop()
         if moved:
             recovery = Recovery(
                 node=f"group {group}",
@@ -240,7 +245,7 @@ class GroupRouter:
     def _note_lost(self, call: Carried) -> None:
         with self._lock:
             if call in self._calls:
-                self._calls[call].attempt = None
+                self._calls[call].attempt = self._calls[call].carried = None
                 self._lost.append(call)
         self._wake.set()
 

@@ -253,7 +253,8 @@ class Keeper:
             return
         self.on_anew()
         self._slowness.forget_counts()
-        if any(call.has_grammar for call in streams):
+        learnt = any(call.has_grammar for call in self.calls())
+        if learnt:
             self._learn_again()
         loaded_at = time.monotonic()
         with self._lock:
@@ -261,11 +262,12 @@ class Keeper:
             self._measured = None if over else (recovery, loaded_at)
         if over:
             self.recoveries.replace(replace(recovery, over=True))
-        self._attach_all()
-        if not any(call.has_grammar for call in streams):
+        self._attach_all(grammars=learnt)
+        if not learnt:
             self._learn_again()
         with self._lock:
             self._serving = True
+        self._wake.set()  # for those that came meanwhile
         self.on_back()
         self._standing.begin()
 
@@ -275,8 +277,9 @@ class Keeper:
             with self._learning, contextlib.suppress(StepError, ValueError):
                 self._engine.learn(*self._vocabulary)
 
-    def _attach_all(self) -> None:
-        """Has computed whatever nobody computes, oldest first. Of those that may have made the
+    def _attach_all(self, *, grammars: bool = True) -> None:
+        """Has computed whatever nobody computes, oldest first, those with ``grammars`` only once
+        the vocabulary is known. Of those that may have made the
         nodes fail one at a time shows first that it does not."""
         while self._suspects:
             call = self._suspects[0]
@@ -290,7 +293,7 @@ class Keeper:
             self._attach(call, proves=True)
             return
         for call in self.calls():
-            if not call.attached:
+            if not call.attached and (grammars or not call.has_grammar):
                 self._attach(call)
 
     def _attach(self, call: Carried, *, proves: bool = False, raising: bool = False) -> None:
