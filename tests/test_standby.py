@@ -81,7 +81,7 @@ def test_a_spare_node_stands_where_one_was_lost() -> None:
         cluster, launcher = start(folder, options)
         with cluster:
             assert wait_until(
-                lambda: [one.state for one in cluster.health().nodes].count("ready") == 1
+                lambda: [one.state for one in cluster.health().nodes].count("spare") == 1
             )
             time.sleep(2.5)  # nobody takes it in without need
             assert len(cluster.nodes) == 3 and len(pids(launcher)) == 4
@@ -101,7 +101,7 @@ def test_a_spare_node_stands_where_one_was_lost() -> None:
                     assert one.kept_bytes >= 0.99 * before[one.name][1] - 64_000
             # The one that died is the spare one now.
             assert wait_until(
-                lambda: [one.state for one in cluster.health().nodes].count("ready") == 1
+                lambda: [one.state for one in cluster.health().nodes].count("spare") == 1
             )
             assert len(cluster.nodes) == 3
             harm(launcher, 3)

@@ -220,7 +220,7 @@ class Cluster(Asking):
         there = {node.node for node in nodes}
         for one in self._keeper.roster.missing():
             if one.node not in there:
-                state = "ready" if one.ready else "missing"
+                state = ("spare" if self._keeper.full else "ready") if one.ready else "missing"
                 nodes.append(
                     NodeHealth(node=one.node, name=one.name, state=state, reason=one.reason)
                 )

@@ -223,6 +223,8 @@ class GroupRouter:
                 cause=f"group {group} has lost a node; its streams go on at others",
                 kind="moved",
                 noticed_s=noticed,
+                nodes_before=len(self._groups[group].nodes),
+                nodes_after=len(self._groups[group].nodes),
                 streams=sum(call.open for call in moved),
                 at=time.time(),
             )

@@ -88,6 +88,11 @@ class Keeper:
         self._thread.start()
 
     @property
+    def full(self) -> bool:
+        """Whether machines that are ready wait until another one fails."""
+        return self._takeover.room == 0
+
+    @property
     def standby(self) -> StandbySummary | None:
         """What nodes hold ready; None where they are to hold nothing."""
         return self._standing.summary

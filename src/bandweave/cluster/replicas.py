@@ -21,6 +21,7 @@ from bandweave.cluster.groups import group_options
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
 from bandweave.cluster.keeper import Choose, keep_options
 from bandweave.cluster.recoveries import Recovery
+from bandweave.cluster.standing import StandbySummary
 from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import NodeStatistics
@@ -205,6 +206,22 @@ class Replicas(Asking):
         return replace(states[0], durations=durations, **sums)
 
     # --- failures ---
+
+    @property
+    def standby(self) -> StandbySummary | None:
+        """What nodes of all groups hold ready; None where they are to hold nothing."""
+        found = [one for group in self.groups if (one := group.standby) is not None]
+        if not found:
+            return None
+        return StandbySummary(
+            where=found[0].where,
+            num_bytes=[size for one in found for size in one.num_bytes],
+            seconds=max(one.seconds for one in found),
+            over=all(one.over for one in found),
+            reasons=[
+                _named(number, reason) for number, one in enumerate(found) for reason in one.reasons
+            ],
+        )
 
     def recoveries(self) -> Sequence[Recovery]:
         """Of all groups, and how streams went from one to another; oldest first."""
