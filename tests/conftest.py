@@ -48,7 +48,8 @@ _PARALLEL = frozenset(
 _WAITING = frozenset(
     {"cache_folder", "callers", "chats", "cli_errors", "damaged_links", "exchange_failures",
      "failover", "failover_hosts", "failover_http", "handshake", "host_resources", "hosts",
-     "http_chat", "http_completions", "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
+     "http_chat", "http_completions", "http_health",
+     "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
      "launcher", "loading_nodes", "mesh", "outages", "page", "progress", "reception", "rejoin",
      "rendezvous", "serve_cli", "shared_memory", "sharing", "standard_streams", "status",
      "status_machines", "tools", "topologies", "worker", "workers_models"}

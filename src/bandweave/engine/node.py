@@ -49,8 +49,8 @@ from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
 
-_LATE = {
-    one.TYPE for one in (AskState, AskStatistics, AskStandby, Standby, Submit, Cancel, Vocabulary)
+_OVER = {
+    one.TYPE for one in (AskState, AskStatistics, AskStandby, Cancel, Standby, Submit, Vocabulary)
 }
 
 
@@ -98,11 +98,11 @@ class _Node:
                 self._channel.send(encode(_description(self._context, self._held_bytes)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
-            elif kind in _LATE:
-                pass  # it was for a generation that has ended meanwhile
             elif kind == Join.TYPE and self._held is not None:
                 if not self._join(self._held, decode(Join, message)):
                     return
+            elif kind in _OVER:
+                continue  # meant for a generation that has ended meanwhile, as its sender will hear
             elif kind == Assignment.TYPE or self._held is not None:
                 if not self._hold(decode(Assignment, message)):
                     return

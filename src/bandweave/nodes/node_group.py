@@ -236,13 +236,14 @@ class NodeGroup:
         if culprit == node and reason and not gone:
             culprit = None  # trouble of its own, which the request may have caused
         deadline = seen + _GRACE_SECONDS
+        witness = self._handles[node if culprit is None else culprit]
         while not gone and not is_stall(reason):
+            over = not witness.alive() or time.monotonic() > deadline
             for other, handle in enumerate(self._handles):
                 cause = handle.exit_reason() if not handle.alive() else None
                 if cause is not None and not cause.startswith("ended"):
                     self._verdict(f"{handle.name} {cause}", other, gone=True, since=seen)
-            witness = node if culprit is None else culprit
-            if not self._handles[witness].alive() or time.monotonic() > deadline:
+            if over:
                 break
             time.sleep(0.01)
         if culprit is None and self._handles[node].channel.hung_up():
