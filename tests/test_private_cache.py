@@ -95,4 +95,4 @@ def test_each_key_has_a_salt_of_its_own(tmp_path: Path) -> None:
 
 def test_what_is_kept_apart_are_keys() -> None:
     result = bandweave("serve", "demo", "--private-cache")
-    assert result.returncode == 2 and "give them with --key-file" in result.stderr
+    assert result.status == 2 and "give them with --key-file" in result.err
