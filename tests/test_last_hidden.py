@@ -43,7 +43,7 @@ def hidden(
     spec: ModelSpec, shares: Sequence[int], stages: int, *, further: bool = False
 ) -> tuple[F32, F32]:
     """Of the prompts' last rows, and again after another step, so that the pass leaves no trace."""
-    source = random_source(spec)
+    source = random_source(spec, 1)
     graph = build_graph(spec, further=further)
     split = make_split(spec, tuple(map(Fraction, shares)), stages=stages)
     program = lower(graph, split, 0)
@@ -52,7 +52,7 @@ def hidden(
         spec, source, weight_format="f32", kv_format="f32", shares=shares, stages=stages,
         graph=graph,
     )  # fmt: skip
-    book = Book(num_slots=3, num_pages=16)
+    book = Book(num_sequences=3, pages_each=2)
     with nodes as engine:
         first = engine.nodes[0]
         last = LastHidden(program, weights.vectors, first, first.floats, "embeddings")
@@ -111,10 +111,10 @@ def test_embeddings_over_stages(shares: tuple[int, ...]) -> None:
 
 def test_the_reference_gives_the_same() -> None:
     spec = SPECS["hybrid"]
-    source = random_source(spec)
+    source = random_source(spec, 1)
     split = make_split(spec, (Fraction(1),) * 2, stages=2)
     program = lower(build_graph(spec), split, 0)
-    book = Book(num_slots=3, num_pages=16)
+    book = Book(num_sequences=3, pages_each=2)
     nodes = ReferenceNodes(
         spec, source, num_pages=16, weight_format="f32", kv_dtype="f32", shares=(1, 1), stages=2
     )

@@ -36,6 +36,7 @@ def test_pages_are_shared_within_a_salt_alone(num_states: int) -> None:
         cached = pool.claim([*PROMPT, 9, 9], salt=salt)
         known = len(cached.tokens)
         pool.grow(cached, len(PROMPT) + 2)
+        pool.keep_state(cached, len(PROMPT) + 2 - known)
         cached.tokens += [*PROMPT, 9, 9][known:]
         pool.settle(cached)
         pool.release(cached)

@@ -1,5 +1,5 @@
-"""A server with groups of nodes, spare ones and weights on standby: its clients get their bytes, and
-it tells of all of them."""
+"""A server with groups of nodes, spare ones and weights on standby: its clients get their bytes,
+and it tells of all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.command import Command, bandweave, start_command
+from tests.helpers.command import bandweave, start_command
 from tests.test_failover_http import CASES, Client, status, tool_user
 from tests.test_serve_cli import Started
 
