@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test late check format exhaustive fuzz transformers bench documents clean FORCE
+.PHONY: demo test late check format exhaustive failures fuzz transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -40,6 +40,10 @@ format: $(VENV)/.dev
 # The full product of splits, formats, variants and models; long.
 exhaustive: $(VENV)/.dev
 	$(BIN)/python -m tests.exhaustive
+
+# Nodes that die and hang in the midst of answers of every kind, for ten minutes.
+failures: $(VENV)/.dev
+	$(BIN)/python -m tests.exhaustive.failures
 
 # INPUTS of each kind; KINDS="dumps programs" chooses.
 INPUTS ?= 100000
