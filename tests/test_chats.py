@@ -210,6 +210,17 @@ def test_thoughts_are_split_off_and_counted(server: ChatServer) -> None:
     assert usage == found["usage"]
 
 
+@pytest.mark.parametrize("fields", [("reasoning",), ("reasoning_content", "reasoning")])
+def test_thoughts_in_the_fields_that_the_server_chose(fields: tuple[str, ...]) -> None:
+    with ChatServer(THINKER, thought_fields=fields) as other:
+        other.says = THOUGHT
+        message = other.said()["message"]
+        names = {"reasoning", "reasoning_content"} & message.keys()
+        assert names == set(fields) and {message[name] for name in names} == {"hm, 東京"}
+        assert other.streamed()["message"] == message
+        assert " and ".join(fields) in other.refused(reasoning_format="none")["message"]
+
+
 def test_thoughts_that_the_client_does_not_want(server: ChatServer) -> None:
     server.says = THOUGHT
     _, found = server.chat(include_reasoning=False)

@@ -370,8 +370,23 @@ def test_the_model_is_listed(server: ServerThread, prefix: str) -> None:
 
 def test_any_model_where_the_server_says_so() -> None:
     with ServerThread(served_by(play, any_name=True)) as server:
-        assert post(server, {"model": "gpt-x", "prompt": "a"})["model"] == "demo"
+        assert post(server, {"model": "gpt-x", "prompt": "a"})["model"] == "gpt-x"
         assert server.ask("GET", "/v1/models/openai/gpt-x")[0] == 200
+        found = server.ask("GET", "/v1/models/openai/gpt-x")[2]
+        assert json.loads(found)["id"] == "openai/gpt-x"
+        # Whatever protocol asks, streamed or not, the answer has the name that was asked.
+        ask = {"messages": [{"role": "user", "content": "a"}], "input": "a", "max_tokens": 5}
+        for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"):
+            for streams in (False, True):
+                body = {**ask, "model": "their-model", "stream": streams}
+                status, _, content = server.post(path, body)
+                assert status == 200 and b'"their-model"' in content, path
+                assert b'"demo"' not in content, path
+        assert post(server, {"model": "", "prompt": "a"})["model"] == "demo"
+        status, _, content = server.post("/v1/completions", {"model": "m" * 300, "prompt": "a"})
+        assert status == 400 and json.loads(content)["error"]["param"] == "model"
+        listed = json.loads(server.ask("GET", "/v1/models")[2])
+        assert [one["id"] for one in listed["data"]] == ["demo"]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_assignments_that_make_no_sense_are_refused(change: dict[str, Any]) -> N
         {"generation": 2**32},
         {"nodes": []},
         {"nodes": [0]},
-        {"nodes": [3, 0]},
+        {"nodes": [3, 3]},
         {"nodes": [0, 0]},
         {"nodes": [0, 1024]},
         {"names": ["node 0"]},

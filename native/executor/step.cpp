@@ -40,12 +40,13 @@ void Executor::check(const StepRows& s) {
             if (table[p] < 0 || table[p] >= options_.num_pages)
                 throw std::invalid_argument("a page table names a page that does not exist");
     }
-    if (!program_.states.empty()) book_.check(s);
+    if (!program_.states.empty() && !s.sources) book_.check(s);
 }
 
 void Executor::prepare(const StepRows& rows) {
     step_ = rows;
-    if (!program_.states.empty()) book_.begin(rows);
+    // Passes of their own change no state; they leave the book as it stands.
+    if (!program_.states.empty() && !rows.sources) book_.begin(rows);
     logit_row_of_.clear();
     for (int i = 0; i < rows.rows; i++)
         if (rows.wants[i]) logit_row_of_.push_back(i);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from fractions import Fraction
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from bandweave.generation.logprobs import TokenLogprobs
@@ -231,6 +231,18 @@ class Statistics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StandbyState:
+    """Of what a node holds ready beside its share: packed ``num_bytes``, once it is ``over``, and
+    the ``seconds`` that took; ``reason``: why there is not all that was wanted."""
+
+    TYPE: ClassVar[str] = "standby_state"
+    num_bytes: int
+    seconds: float
+    over: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineState:
     """What node 0 does at the moment; see ``generation.state``."""
 
@@ -271,8 +283,8 @@ class Describe:
 class Join:
     """All nodes have found the model: now they meet, as a new ``generation``, and load what they
     lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
-    were started, ascending, their ``names``, and their ``addresses``, none for nodes of one
-    process; ``alternatives``: all of each one's addresses, where any has several.
+    are numbered, their ``names``, and their ``addresses``, none for nodes of one process;
+    ``alternatives``: all of each one's addresses, where any has several.
     ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
     ``EngineOptions``."""
 
@@ -298,8 +310,8 @@ class Join:
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
-        if any(low >= high for low, high in pairwise(self.nodes)) or self.nodes[-1] >= MAX_NODES:
-            raise ValueError("the nodes are not in ascending order")
+        if len(set(self.nodes)) < count or max(self.nodes) >= MAX_NODES:
+            raise ValueError("a node is named twice, or has a number that none has")
         several = (address for addresses in self.alternatives for address in addresses)
         if not all(0 < port < 65536 for _, port in (*self.addresses, *several)):
             raise ValueError("a node's address has no port")
@@ -344,6 +356,47 @@ class AskState:
     """Asks node 0 for an ``EngineState``."""
 
     TYPE: ClassVar[str] = "ask_state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """The share that a node would have in another split of the model."""
+
+    shares: tuple[Fraction, ...]
+    stages: int
+    rank: int
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what contradicts itself."""
+        nodes = len(self.shares)
+        for name, value, least, most in (
+            ("nodes", nodes, 1, MAX_NODES),
+            ("as the node's rank", self.rank, 0, nodes - 1),
+            ("stages", self.stages, 1, nodes),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{value} {name}; there may be {least} to {most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standby:
+    """What a node is to hold ready beside its work: all that it would need in any of the
+    ``alternatives``, in memory, or ``on_disk``, in its cache of packed weights."""
+
+    TYPE: ClassVar[str] = "standby"
+    alternatives: tuple[Alternative, ...]
+    on_disk: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.alternatives) > MAX_NODES:
+            raise ValueError(f"{len(self.alternatives)} alternatives; there may be {MAX_NODES}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStandby:
+    """Asks for a ``StandbyState``."""
+
+    TYPE: ClassVar[str] = "ask_standby"
 
 
 @dataclass(frozen=True, kw_only=True)

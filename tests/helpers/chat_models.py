@@ -126,7 +126,7 @@ def joined(chunks: Sequence[dict[str, Any]], index: int = 0) -> dict[str, Any]:
                 continue
             delta = choice["delta"]
             message["role"] = message["role"] or delta.get("role")
-            for name in ("content", "reasoning_content"):
+            for name in ("content", "reasoning_content", "reasoning"):
                 if delta.get(name):
                     message[name] = (message.get(name) or "") + delta[name]
             for piece in delta.get("tool_calls", ()):

@@ -83,6 +83,19 @@ _CLUSTER = (
                       "--token-file has the secret that they need."),
 )  # fmt: skip
 
+_LASTING = (
+    click.option("--replicas", default="1", metavar="R",
+                 help="Divide the nodes into R groups that each hold the whole model; the answers "
+                      "of one that loses a node go on at another. auto: as many as pay, by what "
+                      "`bandweave probe` measured. Default 1."),
+    click.option("--spare", type=click.IntRange(0, MAX_NODES), default=0, metavar="K",
+                 help="Hold K nodes ready that take the place of others that fail: the last K of "
+                      "--hosts, or K processes more."),
+    click.option("--standby-weights", type=click.Choice(("memory", "disk")),
+                 help="Let every node hold ready, in memory or in its cache on disk, what it would "
+                      "need if any other failed; the server tells how much that is."),
+)  # fmt: skip
+
 _SAMPLING = (
     click.option("--temperature", type=float, default=0.0, metavar="X",
                  help="0 (the default) always picks the most likely token; 1 samples from the "
@@ -122,6 +135,11 @@ def cluster_options(function: F) -> F:
     return _stack(_CLUSTER, function)
 
 
+def lasting_options(function: F) -> F:
+    """How a server outlives its machines; see ``engine_options``."""
+    return _stack(_LASTING, function)
+
+
 def sampling_options(function: F) -> F:
     """How tokens are chosen; see ``sampling_params``."""
     return _stack(_SAMPLING, function)
@@ -150,6 +168,8 @@ def _for_a_cluster(values: dict[str, Any]) -> EngineOptions:
         raise ValueError("--hosts names machines, and a cluster has its own; give one of them")
     if values["emulate_link"] is not None:
         raise ValueError("--emulate-link is for nodes of this machine, not for a cluster's")
+    if values.get("replicas", "1") != "1" or values.get("spare", 0):
+        raise ValueError("--replicas and --spare divide --hosts or --nodes, not yet a cluster's")
     alone = {**values, "nodes": None, "shares": None, "stages": None, "threads": None, "isa": None}
     # As of a host: its threads and kernels are for its worker to say.
     options = _options(alone, (), None, 1)
@@ -165,6 +185,13 @@ def _options(
 ) -> EngineOptions:
     from bandweave.engine.options import EngineOptions
 
+    spare = values.get("spare", 0)
+    if hosts and spare >= len(hosts):
+        raise ValueError(
+            f"--spare {spare} of {len(hosts)} hosts leaves none for the model; the last hosts of "
+            "--hosts are the spare ones, so give more hosts or a smaller --spare"
+        )
+    hosts, spare_hosts = hosts[: len(hosts) - spare], hosts[len(hosts) - spare :]
     return EngineOptions(
         shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
         fit=bool(hosts) and values["shares"] is None,
@@ -182,10 +209,23 @@ def _options(
         ),
         emulate=_emulated(values["emulate_link"]),
         patience=values["patience"],
+        replicas=_replicas(values.get("replicas", "1")),
+        spare=spare,
+        spare_hosts=spare_hosts,
+        standby=values.get("standby_weights") or "",
         cache=not values["no_cache"],
         cache_folder="" if values["no_cache"] else cache_folder(),
         draft="" if values["draft"] is None else _draft_folder(values["draft"]),
     )
+
+
+def _replicas(text: str) -> int:
+    """How many groups; 0 where that is left to the planner."""
+    if text == "auto":
+        return 0
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_NODES):
+        raise ValueError(f"--replicas is {text[:40]!r}; it must be auto, or from 1 to {MAX_NODES}")
+    return int(text)
 
 
 def usable_threads(asked: int | None) -> int | None:

@@ -12,9 +12,17 @@ import click
 from bandweave.cli import output
 from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.cli.options import cluster_options, engine_options, json_option, split_options
+from bandweave.cli.options import (
+    cluster_options,
+    engine_options,
+    json_option,
+    lasting_options,
+    split_options,
+)
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
+
+_THOUGHTS = {"both": ("reasoning_content", "reasoning")}
 
 
 @click.command("serve", short_help="Answer programs that speak OpenAI's API or others.")
@@ -28,6 +36,12 @@ _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the
 @click.option("--name", metavar="NAME", help="The model's name for clients. Default: MODEL's.")
 @click.option("--any-model", is_flag=True,
               help="Answer whatever model a client names.")  # fmt: skip
+@click.option("--private-cache", is_flag=True,
+              help="Use what was computed for the prompt of one key for that key alone, so that no "
+                   "key can find out how prompts of others begin.")  # fmt: skip
+@click.option("--thoughts-as", type=click.Choice(("reasoning_content", "reasoning", "both")),
+              default="reasoning_content", show_default=True,
+              help="The field of OpenAI's chats in which thoughts are told.")  # fmt: skip
 @click.option("--streams", type=click.IntRange(1, 1 << 12), default=4, metavar="N",
               show_default=True,
               help="Keep room for N answers of a full --context at a time; shorter ones may be "
@@ -49,6 +63,7 @@ _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the
                    "be given several times.")  # fmt: skip
 @split_options
 @cluster_options
+@lasting_options
 @json_option
 def command(
     model: str,
@@ -56,6 +71,8 @@ def command(
     key_file: Path | None,
     name: str | None,
     any_model: bool,
+    private_cache: bool,
+    thoughts_as: str,
     streams: int,
     queue: int,
     queue_tokens: int | None,
@@ -77,6 +94,7 @@ def command(
     with interrupts_held():
         from bandweave.cli.serving import Serving, base_url, check_exposure, example
         from bandweave.cluster.cluster import Cluster
+        from bandweave.cluster.replicas import Replicas
         from bandweave.mesh.address import bind, parse_address
         from bandweave.serving.answers.admission import Admission
         from bandweave.serving.http.app import make_app
@@ -92,6 +110,8 @@ def command(
     keys = Keys() if key_file is None else read_keys(key_file, output.say)
     if keys and allow_host:
         raise ValueError("--allow-host is for servers without keys; with --key-file any name does")
+    if private_cache and not keys:
+        raise ValueError("--private-cache keeps keys apart; give them with --key-file")
     origins = Origins(allow_host, allow_origin)
     sock = bind(parse_address(listen, listening=True))
     service, limits = Service(), that_fit(Limits())
@@ -111,6 +131,8 @@ def command(
                 session,
                 name=name or Path(session.name).name,
                 any_name=any_model,
+                private_cache=private_cache,
+                thought_fields=_THOUGHTS.get(thoughts_as, (thoughts_as,)),
                 admission=Admission(
                     most_requests=queue,
                     most_tokens=16 * context if queue_tokens is None else queue_tokens,
@@ -130,6 +152,6 @@ def command(
                     )  # fmt: skip
 
             cluster = session.engine
-            assert isinstance(cluster, Cluster)
+            assert isinstance(cluster, (Cluster, Replicas))
             app.state.status.show(lambda: machines_of(session), cluster)
             serving.run(session, served, tell)

@@ -107,6 +107,18 @@ class Carried:
         return sum(not one.ended for one in self._answers)
 
     @property
+    def unread(self) -> int:
+        """Tokens of prompts that are still to be read; of prompts that are alike once."""
+        left = {one.request.tokens: one.read for one in self._answers if not one.ended}
+        return sum(max(0, len(tokens) - read) for tokens, read in left.items())
+
+    @property
+    def history(self) -> list[int]:
+        """Tokens of the first prompt and of what was said to it: a conversation goes on there."""
+        first = self._answers[0]
+        return [*first.request.tokens, *first.tokens]
+
+    @property
     def length(self) -> int:
         """Tokens to read again, of prompts and answers; prompts that are alike once."""
         prompts = {one.request.tokens for one in self._answers if not one.ended}
@@ -138,33 +150,51 @@ class Carried:
         """The engine has been asked; ``cancel`` is its."""
         with self._lock:
             attempt.cancel = cancel
+            dropped = self._over and self._attempt is None and attempt.open
             unwanted = [
                 place
                 for place, index in enumerate(attempt.indices)
                 if self._answers[index].cancelled and not self._answers[index].ended
             ]
+        if dropped:
+            cancel()
         for place in unwanted:
             cancel(place)
 
-    def lose(self, attempt: Attempt) -> None:
-        """The engine computes it no more."""
+    def refused(self, attempt: Attempt) -> None:
+        """The engine has not taken it: nobody has tried."""
+        with self._lock:
+            if self._attempt is attempt:
+                self._attempt = None
+
+    def lose(self, attempt: Attempt) -> bool:
+        """The engine computes it no more. Whether somebody has to go on with it."""
         with self._lock:
             if self._attempt is not attempt:
-                return
+                return False
             self._attempt = None
             for one in self._answers:
                 one.carried = True
             self._end_unwanted()
         if not self._over:
             self._on_lost(self)
+        return not self._over
 
-    def fail(self, error: Exception) -> None:
-        """Nobody goes on with it."""
+    def fail(self, error: Exception, attempt: Attempt | None = None) -> None:
+        """Nobody goes on with it; where that is an attempt's verdict, if it is the latest."""
         with self._lock:
-            if not self._over:
+            if not self._over and attempt in (None, self._attempt):
                 self._attempt = None
                 self._close()
                 self._tell(Failed(error))
+
+    def drop(self) -> None:
+        """Somebody else goes on with it, elsewhere: nothing more of it is computed or told."""
+        with self._lock:
+            attempt, self._attempt = self._attempt, None
+            self._close()
+        if attempt is not None and attempt.cancel is not None:
+            attempt.cancel()
 
     # --- for the caller ---
 

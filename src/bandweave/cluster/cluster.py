@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
@@ -16,6 +16,7 @@ from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
 from bandweave.cluster.keeper import Choose, Keeper, keep_options
 from bandweave.cluster.recoveries import Recovery
+from bandweave.cluster.standing import StandbySummary
 from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import Engine, NodeStatistics
@@ -110,6 +111,26 @@ class Cluster(Asking):
         """Goes up whenever other nodes, or the same ones in other shares, go on."""
         return self._engine.generation
 
+    @property
+    def standby(self) -> StandbySummary | None:
+        """What nodes hold ready for the loss of one; None where they are to hold nothing."""
+        return self._keeper.standby
+
+    @property
+    def serves(self) -> bool:
+        """Whether answers are computed now. Never waits."""
+        return not (self._keeper.interrupted or self._keeper.closed)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody will ever go on."""
+        return self._keeper.closed
+
+    def watch(self, on_lost: Callable[[float], None], on_back: Callable[[], None]) -> None:
+        """Who is called when a node has failed, which took so many seconds to notice, before others
+        go on, and when they do. In another thread, for which they must not wait."""
+        self._keeper.on_lost, self._keeper.on_back = on_lost, on_back
+
     def submit(
         self,
         requests: Sequence[Request],
@@ -119,6 +140,19 @@ class Cluster(Asking):
         digest: bool = False,
         reuse: bool = True,
     ) -> Cancel:
+        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
+        return self.carry(requests, deliver, **how).cancel
+
+    def carry(
+        self,
+        requests: Sequence[Request],
+        deliver: Deliver,
+        *,
+        chunk: int | None,
+        digest: bool,
+        reuse: bool,
+    ) -> Carried:
+        """As ``submit``, for whoever may take it away again."""
         keeper = self._keeper
         call = Carried(
             requests,
@@ -131,7 +165,7 @@ class Cluster(Asking):
             on_token=keeper.note_token,
         )
         keeper.submit(call)
-        return call.cancel
+        return call
 
     def state(self) -> EngineState:
         """What goes on. Counts go on over recoveries, in which all requests wait."""
@@ -186,7 +220,7 @@ class Cluster(Asking):
         there = {node.node for node in nodes}
         for one in self._keeper.roster.missing():
             if one.node not in there:
-                state = "ready" if one.ready else "missing"
+                state = ("spare" if self._keeper.full else "ready") if one.ready else "missing"
                 nodes.append(
                     NodeHealth(node=one.node, name=one.name, state=state, reason=one.reason)
                 )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STATES = ("serving", "silent", "loading", "ready", "missing")
+STATES = ("serving", "silent", "loading", "ready", "spare", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeHealth:
     """A machine, or a process of this one. ``state``: ``"serving"``; ``"silent"``, which gives no
     sign of life while nobody waits for it; ``"loading"``, which takes a share; ``"ready"``, which
-    takes part from the next change on; ``"missing"``, which was a node and is none, or ended.
-    ``since`` seconds; ``reason``: why, where it is not serving. ``slowed``: how many times longer
-    its weights take it than they did, 1 where it is as fast as ever or nothing is known."""
+    takes part from the next change on; ``"spare"``, which does when another one fails;
+    ``"missing"``, which was a node and is none, or ended. ``since`` seconds; ``reason``: why, where
+    it is not serving. ``slowed``: how many times longer its weights take it than they did, 1 where
+    it is as fast as ever or nothing is known."""
 
     node: int
     name: str

@@ -20,10 +20,12 @@ from bandweave.cluster.lookout import Lookout
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.standing import StandbySummary, StandingBy
 from bandweave.cluster.takeover import Choose, Takeover, keep_options
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
+from bandweave.nodes.failure import NodeFailure
 from bandweave.nodes.launcher import Launcher
 
 __all__ = ["Choose", "Keeper", "keep_options"]
@@ -34,7 +36,8 @@ _CLOSED = "the engine is closed"
 
 class Keeper:
     """``recoveries``: what has happened; ``roster``: who could be a node. ``on_anew`` is called
-    when the nodes count from 0 again. Any thread may call."""
+    when the nodes count from 0 again; ``on_lost`` when a node has failed, which took so many
+    seconds to notice, before others go on, and ``on_back`` when they do. Any thread may call."""
 
     def __init__(
         self,
@@ -58,6 +61,8 @@ class Keeper:
         self._learning = threading.Lock()
         self._slowness = Slowness()
         self.on_anew: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[float], None] = lambda noticed: None
+        self.on_back: Callable[[], None] = lambda: None
         self.recoveries = Recoveries()
         self.roster = Roster(launcher, self._wake.set)
         self._takeover = Takeover(
@@ -65,11 +70,23 @@ class Keeper:
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
         self._lookout = Lookout(engine, self._takeover, self.roster, self._slowness)
+        self._standing = StandingBy(engine, self._takeover.shares, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
         self._engine.on_failure = self._wake.set
+        self._standing.begin()
         self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether machines that are ready wait until another one fails."""
+        return self._takeover.room == 0
+
+    @property
+    def standby(self) -> StandbySummary | None:
+        """What nodes hold ready; None where they are to hold nothing."""
+        return self._standing.summary
 
     # --- for whoever asks ---
 
@@ -209,12 +226,21 @@ class Keeper:
         failure = self._engine.failure
         if failure is not None:
             self._suspect(failure)
+            if isinstance(failure, NodeFailure) and failure.culprit is not None:
+                self._lose(failure.noticed)
             self._change(lambda: self._takeover.after(failure))
         elif silent := self._lookout.unanswered(self.calls()):
+            self._lose(self._engine.silences()[silent[0]])
             self._change(lambda: self._takeover.without(silent))
         if self._engine.failure is None:
             self._attach_all()
         self._look()
+
+    def _lose(self, noticed: float) -> None:
+        """Whoever else can compute what is under way may take it."""
+        with self._lock:
+            self._serving = False
+        self.on_lost(noticed)
 
     def _change(self, change: Callable[[], Recovery | None]) -> None:
         """Has other nodes go on, or the same ones in other shares."""
@@ -239,6 +265,9 @@ class Keeper:
         self._attach_all()
         with self._lock:
             self._serving = True
+        self._wake.set()  # for those that came meanwhile
+        self.on_back()
+        self._standing.begin()
 
     def _learn_again(self) -> None:
         """Node 0 may be another one. Its failure is seen at the next look."""
@@ -306,6 +335,8 @@ class Keeper:
             self._change(self._takeover.join)
         elif self._lookout.should_balance(calls):
             self._change(self._takeover.balance)
+        else:
+            self._standing.look()
 
     # --- ends ---
 

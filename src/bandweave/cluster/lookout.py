@@ -62,7 +62,7 @@ class Lookout:
 
     def should_join(self, calls: Sequence[Carried]) -> bool:
         """Whether machines that are ready should take part now."""
-        ready = self._roster.ready()
+        ready = self._roster.ready()[: self._takeover.room]
         if not ready:
             return False
         nodes, wanted = self._nodes(), self._takeover.wanted
@@ -107,7 +107,7 @@ class Lookout:
         return True
 
     def _nodes(self) -> list[int]:
-        return [handle.node for handle in self._engine.handles]
+        return [self._takeover.place(handle) for handle in self._engine.handles]
 
     def _pause(self, calls: Sequence[Carried]) -> float:
         """Seconds for which answers would stand still."""

@@ -13,7 +13,8 @@ _REMEMBERED = 256
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
     """How the nodes went on. ``node``: the one that failed, was taken in or got another share;
-    ``cause``: a sentence; ``kind``: ``"failed"``, ``"joined"`` or ``"balanced"``.
+    ``cause``: a sentence; ``kind``: ``"failed"``, ``"joined"``, ``"balanced"``, or ``"moved"``,
+    where streams went on at another group.
 
     Seconds: ``noticed`` from the last sign of life, or the end of the connection, to the verdict;
     ``planned`` from there until the nodes that are left were told what to hold; ``loaded`` until

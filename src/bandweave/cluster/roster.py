@@ -109,13 +109,14 @@ class Roster:
                 (at for _, at in self._ready.values()), default=self._clock()
             )
 
-    def take(self) -> list[NodeHandle]:
-        """Those who are ready; they are nodes from now on."""
+    def take(self, most: int | None = None) -> list[NodeHandle]:
+        """Those who are ready, at most so many; they are nodes from now on."""
         now = self._clock()
         with self._lock:
             handles = [handle for handle, _ in self._ready.values()]
-            self._ready.clear()
+            handles = sorted(handles, key=lambda handle: handle.node)[:most]
             for handle in handles:
+                del self._ready[handle.node]
                 self._records.setdefault(handle.node, _Record()).taken_at = now
         return handles
 

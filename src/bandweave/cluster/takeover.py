@@ -54,7 +54,7 @@ class Waiting(Protocol):
 
 
 class Takeover:
-    """``wanted``: the shares of the nodes as they were started, by their numbers; ``pause``: what
+    """``wanted``: the shares of the nodes as they were started, by their places; ``pause``: what
     the last change took, without reading prompts again."""
 
     def __init__(
@@ -75,9 +75,12 @@ class Takeover:
         self._started = engine.options
         numbers = [handle.node for handle in engine.handles]
         self.wanted: dict[int, Fraction] = dict(zip(numbers, engine.options.shares, strict=True))
+        self._limit = len(numbers) if engine.options.spare else None
+        self._places = {node: node for node in numbers}
         self.pause = 1.0 if launcher.local else 5.0
         self._out: tuple[float, str, bool] | None = None  # since, why, and whether nobody waits
         self._planned_at = 0.0
+        self._gone: set[int] = set()  # who has just failed, and may seem to be there
 
     @property
     def outage(self) -> Outage | None:
@@ -93,10 +96,37 @@ class Takeover:
         )
 
     def slowed(self) -> dict[int, float]:
-        """By the nodes' numbers."""
+        """By the nodes' places."""
         handles = self._engine.handles
         times = self._slowness.slowed([handle.name for handle in handles])
-        return {handle.node: one for handle, one in zip(handles, times, strict=True)}
+        return {self.place(handle): one for handle, one in zip(handles, times, strict=True)}
+
+    # --- who stands where ---
+
+    def place(self, handle: NodeHandle) -> int:
+        """Where a node stands among all: at its number, or where one was that failed, whose share
+        it has. So the others keep theirs."""
+        return self._places.get(handle.node, handle.node)
+
+    @property
+    def room(self) -> int | None:
+        """How many machines may be taken in: where there are spare ones, as many as are missing;
+        None for any number."""
+        if self._limit is None:
+            return None
+        alive = [one for one in self._engine.handles if one.alive() and one.node not in self._gone]
+        return max(0, self._limit - len(alive))
+
+    def _seat(self, newcomers: Sequence[NodeHandle]) -> None:
+        """Gives newcomers their places: their own numbers where nobody is, else the first that is
+        free."""
+        staying = [one for one in self._engine.handles if one.node not in self._gone]
+        taken = {self.place(one) for one in staying if one.alive()}
+        for handle in newcomers:
+            free = [place for place in sorted(self.wanted) if place not in taken]
+            own = handle.node in free or not free
+            self._places[handle.node] = handle.node if own else free[0]
+            taken.add(self._places[handle.node])
 
     # --- changes ---
 
@@ -145,6 +175,8 @@ class Takeover:
         name = ""
         if culprit is not None and culprit < len(self._engine.handles):
             handle = self._engine.handles[culprit]
+            if isinstance(failure, NodeFailure) and failure.gone:
+                self._gone.add(handle.node)
             name = handle.name
             again = self._roster.fails_again(handle.node)
             self._roster.note_failure(handle.node, str(failure))
@@ -159,12 +191,16 @@ class Takeover:
         verdict_at, waited, tries = time.monotonic(), 0.0, 0
         while True:
             self._planned_at = 0.0
-            newcomers = self._roster.take()
+            newcomers = self._roster.take(self.room)
+            self._seat(newcomers)
             tries += 1
             reason = ""
             try:
                 self._engine.rejoin(
-                    self._shares, newcomers=newcomers, on_planned=self._note_planned
+                    self.shares,
+                    newcomers=newcomers,
+                    place=self.place,
+                    on_planned=self._note_planned,
                 )
                 break
             except NodeMistake as error:
@@ -214,6 +250,7 @@ class Takeover:
         now = time.monotonic()
         planned_at = self._planned_at or now
         self._out = None
+        self._gone.clear()
         recovery = replace(
             recovery,
             planned_s=max(0.0, planned_at - verdict_at - waited),
@@ -230,9 +267,9 @@ class Takeover:
     def _note_planned(self) -> None:
         self._planned_at = time.monotonic()
 
-    def _shares(self, handles: Sequence[NodeHandle]) -> Sequence[Fraction]:
+    def shares(self, handles: Sequence[NodeHandle]) -> Sequence[Fraction]:
         """By the planner where the machines' profiles say something, else as they were."""
-        numbers = [handle.node for handle in handles]
+        numbers = [self.place(handle) for handle in handles]
         slowed = self.slowed()
         if self._started.fit and self._started.hosts:
             count = len(handles)

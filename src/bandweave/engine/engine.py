@@ -31,10 +31,14 @@ from bandweave.engine.placement import (
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.messages import (
+    Alternative,
+    AskStandby,
     AskState,
     AskStatistics,
     EngineState,
     Learnt,
+    Standby,
+    StandbyState,
     Statistics,
     Vocabulary,
 )
@@ -122,12 +126,14 @@ class Engine(Asking):
         on_progress: OnProgress = lambda progress: None,
         *,
         newcomers: Sequence[NodeHandle] = (),
+        place: Callable[[NodeHandle], int] = lambda handle: handle.node,
         on_planned: Callable[[], None] = lambda: None,
     ) -> None:
         """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work, and
         with ``newcomers``, in new ``shares``: given, or chosen for the nodes by what is called with
-        them; equal ones where there are none. Nodes keep what they can of what they hold, and read
-        the rest. ``on_planned`` is called when all is settled, before they are told.
+        them; equal ones where there are none. ``place`` says in which order they stand. Nodes keep
+        what they can of what they hold, and read the rest. ``on_planned`` is called when all is
+        settled, before they are told.
 
         All requests have failed, and the KV cache is empty. Errors as ``start``, after which it may
         be called again; ``NodeMistake`` where a node has ended for what it was told;
@@ -136,7 +142,7 @@ class Engine(Asking):
         self._router.close()
         loading, self._loading = self._loading, False
         left = [*self._group.survivors(loading=loading), *newcomers]
-        handles = sorted(left, key=lambda handle: handle.node)
+        handles = sorted(left, key=place)
         self._gather(handles)
         if not handles:
             raise StepError("no node is left")
@@ -235,6 +241,29 @@ class Engine(Asking):
     def state(self) -> EngineState:
         """What goes on, as of the end of the step at hand."""
         return self._router.ask(0, AskState(), EngineState)
+
+    def stand_by(self, shares: ChooseShares, *, on_disk: bool = False) -> None:
+        """Has every node hold ready what it would need if any one of the others were gone, when
+        those that are left would have ``shares``. Returns at once; see ``standby_states``."""
+        handles = self.handles
+        lists: list[list[Alternative]] = [[] for _ in handles]
+        for gone in range(len(handles)):
+            left = [rank for rank in range(len(handles)) if rank != gone]
+            if not left:
+                continue
+            own = tuple(shares([handles[rank] for rank in left]))
+            stages = min(self._started.stages, len(left))
+            for place, rank in enumerate(left):
+                lists[rank].append(Alternative(shares=own, stages=stages, rank=place))
+        for rank, alternatives in enumerate(lists):
+            asked = Standby(alternatives=tuple(alternatives), on_disk=on_disk)
+            self._router.tell(rank, asked)
+
+    def standby_states(self) -> list[StandbyState]:
+        """What every node holds ready beside its share. ``StepError`` where one fails."""
+        return [
+            self._router.ask(rank, AskStandby(), StandbyState) for rank in range(len(self.handles))
+        ]
 
     def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
         """Tells node 0 the bytes of every token, so that requests may have grammars. ``ValueError``

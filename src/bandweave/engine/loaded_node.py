@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -89,10 +89,10 @@ def prepare_node(
     assignment: Assignment,
     folder: Folder,
     draft: Folder | None,
-    kept: Weights | None = None,
+    kept_bytes: int = 0,
 ) -> PreparedNode:
-    """Computes the node's share. ``MemoryError`` where it does not fit beside what is not ``kept``
-    already, ``ValueError`` for what cannot be loaded."""
+    """Computes the node's share. ``MemoryError`` where it does not fit, with the bytes of weights
+    that are in memory already and pass into it; ``ValueError`` for what cannot be loaded."""
     split = make_split(folder.spec, assignment.shares, stages=assignment.stages)
     graph = build_graph(folder.spec, further=assignment.run.further)
     program = node_program(folder, graph, split, assignment.rank, assignment.run.weight_format)
@@ -104,8 +104,8 @@ def prepare_node(
         )
     if context.listener is not None:  # threads of one process were checked together
         available = available_memory_bytes()
-        if kept is not None and available is not None:
-            available += kept.num_bytes
+        if available is not None:
+            available += kept_bytes
         check_memory(context.name, memory, available)
     return PreparedNode(program=program, options=options, memory=memory)
 
@@ -119,10 +119,11 @@ def join_node(
     draft: Folder | None,
     on_progress: OnProgress,
     kept: Weights | None = None,
+    standby: Sequence[Weights] = (),
 ) -> LoadedNode:
-    """Joins the mesh and loads what was prepared, but for what of it is ``kept``. ``ValueError``
-    for what cannot be loaded; ``StepError`` and ``HandshakeError`` where a node cannot be reached,
-    before anything was loaded."""
+    """Joins the mesh and loads what was prepared, but for what of it is ``kept``, or on
+    ``standby``. ``ValueError`` for what cannot be loaded; ``StepError`` and ``HandshakeError``
+    where a node cannot be reached, before anything was loaded."""
     cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
     if assignment.home:
         keep_to(assignment.home)
@@ -150,6 +151,7 @@ def join_node(
         cache=cache,
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         kept=kept,
+        standby=standby,
     )
     executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None
@@ -164,7 +166,9 @@ def join_node(
         max_rows=assignment.run.max_rows,
         vocab_size=folder.spec.vocab_size,
         exp=lambda values: NATIVE.exp(values, options.isa),
-        last_hidden=partial(LastHidden, program, weights.vectors, executor.floats, "embeddings"),
+        last_hidden=partial(
+            LastHidden, program, weights.vectors, executor, executor.floats, "embeddings"
+        ),
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),

@@ -18,6 +18,7 @@ from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepa
 from bandweave.engine.model_search import find_model
 from bandweave.engine.node_loop import NodeLoop
 from bandweave.engine.shared_ranges import shared_ranges
+from bandweave.engine.standing_by import StandingBy
 from bandweave.executors.executor import StepError
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import HandshakeError
@@ -25,6 +26,7 @@ from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
+    AskStandby,
     AskState,
     AskStatistics,
     Broken,
@@ -35,6 +37,7 @@ from bandweave.messages import (
     Join,
     Leave,
     Left,
+    Standby,
     Submit,
     Vocabulary,
     decode,
@@ -46,7 +49,9 @@ from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
 
-_OVER = {one.TYPE for one in (AskState, AskStatistics, Cancel, Submit, Vocabulary)}
+_OVER = {
+    one.TYPE for one in (AskState, AskStatistics, AskStandby, Cancel, Standby, Submit, Vocabulary)
+}
 
 
 def serve(context: NodeContext) -> None:
@@ -73,6 +78,8 @@ class _Node:
         self._held: _Held | None = None
         self._weights: Weights | None = None
         self._cpus = allowed_cpus()  # before a generation keeps to some of them
+        self._standing = StandingBy(context, self._cpus)
+        stack.callback(self._standing.stop)
         self._files: FileExchange | None = None
         if isinstance(context.listener, Arrivals):  # a worker's: others may lie on other machines
             self._files = FileExchange(
@@ -88,7 +95,7 @@ class _Node:
             if kind == "shutdown":
                 return
             if kind == Describe.TYPE:
-                self._channel.send(encode(_description(self._context, self._weights)))
+                self._channel.send(encode(_description(self._context, self._held_bytes)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
             elif kind == Join.TYPE and self._held is not None:
@@ -103,6 +110,12 @@ class _Node:
                 return
             else:
                 decode(Assignment, message)  # says what was due
+
+    @property
+    def _held_bytes(self) -> int:
+        """Of weights in memory, those on standby too."""
+        own = 0 if self._weights is None else self._weights.num_bytes
+        return own + self._standing.held.num_bytes
 
     def _probe(self, message: dict[str, object]) -> bool:
         """Whether it was a probe's message, which a session of its own serves."""
@@ -122,6 +135,7 @@ class _Node:
             pulse.moved = lambda: held.folder.moved
             if self._weights is not None and not _alike(self._held, held):
                 self._weights = None
+                self._standing.clear()
             self._held = held
             fingerprint = held.folder.layout_fingerprint()
             same_files = assignment.host_id == host_id() != "" and held.folder.file_keys <= set(
@@ -150,12 +164,13 @@ class _Node:
 
     def _enter(self, held: _Held, join: Join, pulse: LoadingPulse) -> NodeLoop | None:
         """Meets the others and loads what is lacking; None where they could not be met."""
+        self._standing.stop()
         kept, self._weights = self._weights, None
         self._lead(held, join)
         try:
             node = join_node(
                 self._context, held.assignment, join, held.prepared, held.folder, held.draft,
-                pulse.update, kept,
+                pulse.update, kept, self._standing.held.batches,
             )  # fmt: skip
         except (StepError, HandshakeError) as error:
             self._weights = kept
@@ -163,11 +178,17 @@ class _Node:
             return None
         if self._files is not None:
             self._files.leave()
+        if kept is None or node.weights.arena is not kept.arena:
+            self._standing.clear()  # it has passed into the weights
         self._weights = node.weights
         for report in node.checks.messages():
             self._channel.send(encode(report))
         pulse.end()  # nothing may come behind "loaded" that nobody asked for
-        return NodeLoop(self._context, join, node)
+        own = held.prepared.program
+        return NodeLoop(
+            self._context, join, node, self._standing,
+            lambda asked: self._standing.start(asked, own, held.folder, held.assignment),
+        )  # fmt: skip
 
     def _lead(self, held: _Held, join: Join) -> None:
         """Lets what is not on this machine come from the others that have it."""
@@ -207,7 +228,7 @@ class _Node:
         draft = None
         if assignment.draft_fingerprint is not None and assignment.rank == 0:
             draft = self._open(assignment.draft, assignment, draft=True)
-        prepared = prepare_node(self._context, assignment, folder, draft, self._weights)
+        prepared = prepare_node(self._context, assignment, folder, draft, self._held_bytes)
         if self._files is not None:
             self._files.serve(folder)
         return _Held(assignment=assignment, folder=folder, draft=draft, prepared=prepared)
@@ -239,9 +260,8 @@ def _alike(before: _Held | None, now: _Held) -> bool:
     )
 
 
-def _description(context: NodeContext, weights: Weights | None) -> Description:
-    """Weights that are held give way to others, or are among them."""
-    held = 0 if weights is None else weights.num_bytes
+def _description(context: NodeContext, held: int) -> Description:
+    """Weights of so many bytes are held; they give way to others, or are among them."""
     limits = memory_limits()
     return Description(
         host_id=host_id(),

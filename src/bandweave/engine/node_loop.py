@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import select
+from collections.abc import Callable
 from typing import Any
 
 from bandweave import _native
 from bandweave.engine.loaded_node import LoadedNode
+from bandweave.engine.standing_by import StandingBy
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Result
 from bandweave.host.machine import peak_rss_bytes
 from bandweave.messages import (
+    AskStandby,
     AskState,
     AskStatistics,
     Cancel,
@@ -28,6 +31,7 @@ from bandweave.messages import (
     Left,
     Loaded,
     Refused,
+    Standby,
     Statistics,
     Submit,
     Vocabulary,
@@ -42,7 +46,16 @@ from bandweave.routing.token_stream import TokenStream
 class NodeLoop:
     """Says "loaded", and ``run`` then serves to the end of the generation."""
 
-    def __init__(self, context: NodeContext, join: Join, node: LoadedNode) -> None:
+    def __init__(
+        self,
+        context: NodeContext,
+        join: Join,
+        node: LoadedNode,
+        standing: StandingBy,
+        stand_by: Callable[[Standby], None],
+    ) -> None:
+        """``stand_by`` begins what ``standing`` then tells of."""
+        self._standing, self._stand_by = standing, stand_by
         self._context, self._node = context, node
         self._first, self._first_name = node.rank == 0, join.names[0]
         self._channel, self._executor = context.channel, node.executor
@@ -110,6 +123,10 @@ class NodeLoop:
             self._end = str(kind)
         elif kind == AskStatistics.TYPE:
             self._send_statistics()
+        elif kind == Standby.TYPE:
+            self._stand_by(decode(Standby, message))
+        elif kind == AskStandby.TYPE:
+            self._channel.send(encode(self._standing.state()))
         elif kind == AskState.TYPE and self._first:
             self._send_state()
         elif kind == Vocabulary.TYPE and self._first:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from bandweave.nodes.context import STALL_SECONDS
 from bandweave.planning.profile.emulation import EmulatedLink
-from bandweave.run_options import RunOptions
+from bandweave.run_options import MAX_NODES, RunOptions
 
 DEFAULT_CONTEXT = 4096
 PATIENCE_SECONDS = 60.0
@@ -22,7 +22,12 @@ class EngineOptions:
     folders on hosts; ``emulate``: nodes of this machine talk as over that link, in the place of
     their own; ``draft``: the folder of the model that drafts, where ``run`` asks for one;
     ``patience``: seconds for which those who ask wait for a machine, where the ones that are left
-    cannot hold the model."""
+    cannot hold the model; ``replicas``: into how many groups the nodes are divided, each of which
+    holds the whole model, 0 for as many as pay; ``standby``: where nodes hold ready what they would
+    need if one of them were gone: in ``"memory"``, on ``"disk"``, or nowhere. ``spare``: nodes that
+    are connected and hold nothing until another fails, on hosts the ``spare_hosts``. Of a group of
+    processes of this machine, ``first_node`` is the place of its first among the ``all_nodes`` of
+    all groups (0: there is one group)."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -37,11 +42,35 @@ class EngineOptions:
     emulate: EmulatedLink | None = None
     draft: str = ""
     patience: float = PATIENCE_SECONDS
+    replicas: int = 1
+    spare: int = 0
+    spare_hosts: tuple[str, ...] = ()
+    standby: str = ""
+    first_node: int = 0
+    all_nodes: int = 0
 
     def __post_init__(self) -> None:
         """``ValueError`` for options that contradict each other."""
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}; it must be at least 1")
+        if not 0 <= self.replicas <= len(self.shares):
+            raise ValueError(
+                f"{self.replicas} copies of the model on {len(self.shares)} nodes; each needs one "
+                "at least: give more --nodes or --hosts, or a smaller --replicas"
+            )
+        if not 0 <= self.spare <= MAX_NODES - len(self.shares):
+            raise ValueError(f"{self.spare} spare nodes; there may be 0 to {MAX_NODES} in all")
+        if len(self.spare_hosts) != (self.spare if self.hosts else 0):
+            raise ValueError(
+                f"{self.spare} spare nodes, but {len(self.spare_hosts)} hosts for them"
+            )
+        if self.standby not in ("", "memory", "disk"):
+            raise ValueError(f"standby weights in {self.standby[:40]!r}; choose memory or disk")
+        if self.standby == "disk" and not self.cache:
+            raise ValueError(
+                "standby weights on disk are kept in the cache of packed weights; leave out "
+                "--no-cache, or keep them in memory"
+            )
         if not 0 <= self.patience <= 1e6:
             raise ValueError(f"a patience of {self.patience:g} s; it must be from 0 to 1000000")
         if self.threads is not None and self.threads < 1:

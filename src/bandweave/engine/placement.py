@@ -69,13 +69,14 @@ def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: N
     """What starts the nodes where the options say that they run."""
     if options.hosts:
         assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
-    return LocalLauncher(cache=options.cache_folder)
+        hosts = (*options.hosts, *options.spare_hosts)
+        return HostLauncher(hosts, options.secret, on_waiting=on_waiting)
+    return LocalLauncher(cache=options.cache_folder, spare=options.spare)
 
 
 def local_threads(options: EngineOptions) -> int:
     """Threads of each node of this machine."""
-    return options.threads or max(1, len(usable_cpus()) // len(options.shares))
+    return options.threads or max(1, len(usable_cpus()) // _nodes_here(options))
 
 
 def make_assignments(
@@ -111,11 +112,14 @@ def make_assignments(
     if not launcher.local:
         threads = node_threads(descriptions, options.threads)
         return [replace(common, rank=rank, threads=count) for rank, count in enumerate(threads)]
-    num_nodes = len(common.shares)
     return [
-        _local(common, options, rank, num_nodes, pin=launcher.processes)
-        for rank in range(num_nodes)
+        _local(common, options, rank, pin=launcher.processes) for rank in range(len(common.shares))
     ]
+
+
+def _nodes_here(options: EngineOptions) -> int:
+    """Processes that share this machine, those of other groups too."""
+    return max(options.all_nodes, options.first_node + len(options.shares))
 
 
 def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation: int) -> Join:
@@ -141,16 +145,19 @@ def _alternatives(handles: Sequence[NodeHandle]) -> tuple[tuple[Address, ...], .
     )
 
 
-def _local(
-    common: Assignment, options: EngineOptions, rank: int, num_nodes: int, *, pin: bool
-) -> Assignment:
+def _local(common: Assignment, options: EngineOptions, rank: int, *, pin: bool) -> Assignment:
     """A node of this machine: pinned beside its neighbours where there are processors enough for
     all threads."""
-    threads, usable = local_threads(options), usable_cpus()
+    threads, usable, num_nodes = local_threads(options), usable_cpus(), _nodes_here(options)
     binding = Binding()
     if pin:
         binding = bind_node(
-            rank, num_nodes, threads, usable=usable, allowed=allowed_cpus(), numa=numa_nodes()
+            options.first_node + rank,
+            num_nodes,
+            threads,
+            usable=usable,
+            allowed=allowed_cpus(),
+            numa=numa_nodes(),
         )
     return replace(
         common,

@@ -28,7 +28,8 @@ class Step:
 
     With ``sources`` the step drafts: the model's further layer alone computes, for each row from
     the hidden state that row ``sources[row]`` of the last step had in the end, and from ``tokens``,
-    which came after it.
+    which came after it. Or, of a model in stages without such a layer, node 0 gets those hidden
+    states, and nothing is computed.
 
     ``states``, of models whose layers have recurrent ones: for each sequence the slot that its
     state is read from and the one that it is written to; how many of its rows, the last, are

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.executors.executor import Executor, StepError
+from bandweave.executors.executor import Executor, Step, StepError
 from bandweave.executors.last_hidden import LastHidden
 from bandweave.generation.batch import make_step
 from bandweave.generation.choosing import Chooser, take
@@ -24,6 +24,7 @@ from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.masks import MaskMaker
 from bandweave.generation.request import Request, Result
 from bandweave.generation.scheduler import Scheduler, SequenceRows
+from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
 from bandweave.generation.state import Counts, State
@@ -220,19 +221,24 @@ class Generator:
                 raise ValueError("this engine gives no embeddings")
             self._last_hidden = self._make_last_hidden()
 
-    def _keep_embeddings(self, batch: list[SequenceRows]) -> None:
-        """Of the sequences that want one, where their prompts' last rows are in the step."""
+    def _keep_embeddings(self, batch: list[SequenceRows], step: Step) -> None:
+        """Of the sequences that want one, where their prompts' last rows are in the step, which was
+        the last."""
         if self._last_hidden is None:
             return
-        count = 0  # of rows that asked for logits
+        count = 0
+        places: dict[int, Sequence] = {}  # the row of each
         for rows in batch:
             asked, one = rows.heard + rows.wants, rows.sequence
             place = len(one.request.tokens) - 1 - len(rows.cached.tokens)  # in these rows
-            place -= len(rows.tokens) - asked
-            if one.request.embeds and 0 <= place < asked and not one.embedding:
-                read = self._last_hidden.read(count + place + 1)
-                one.embedding = tuple(map(float, read[-1]))
-            count += asked
+            there = len(rows.tokens) - asked <= place < len(rows.tokens)
+            if one.request.embeds and there and not one.embedding:
+                places[count + place] = one
+            count += len(rows.tokens)
+        if places:
+            hidden = self._last_hidden.read(step, list(places))
+            for one, row in zip(places.values(), hidden, strict=True):
+                one.embedding = tuple(map(float, row))
 
     def _compute(
         self, batch: list[SequenceRows]
@@ -257,7 +263,7 @@ class Generator:
             computed = time.perf_counter()
             chosen = [self._chooser.sample(rows, logits, masks) for rows in batch]
         chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
-        self._keep_embeddings(batch)
+        self._keep_embeddings(batch, step)
         now = time.perf_counter()
         if self._speculation is not None:
             self._speculation.drafter.observe(_computed(batch))

@@ -6,6 +6,7 @@ the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from bandweave.generation.states import Key, StatePool
 @dataclass(eq=False)
 class Cached:
     """A sequence's pages and the tokens whose keys and values they hold. ``prefixes`` are the
-    pool's names for what its full pages hold, each together with all before it.
+    pool's names for what its full pages hold, each together with all before it; ``root``: for what
+    lies before the first.
 
     Of models with recurrent states: ``state`` is the slot that its steps write, -1 for none;
     ``source`` the one that its next step reads in the place of it; ``stops`` are numbers of tokens
@@ -29,6 +31,7 @@ class Cached:
     tokens: list[int] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
     prefixes: list[int] = field(default_factory=list)
+    root: int = ROOT
     state: int = -1
     source: int = -1
     stops: list[int] = field(default_factory=list)
@@ -42,7 +45,7 @@ class PagePool:
     never written again. Pages that nobody uses keep what they hold until they are needed, the one
     that was left first going first; the last page of a sequence, which is not full, can then be
     taken over by one that goes on from there, or from some place in it where that saves more than
-    it loses.
+    it loses. Sequences with different salts share nothing.
 
     With ``num_states`` each sequence has a slot of the model's states as well, and begins with no
     more of others' pages than some slot keeps the state behind.
@@ -71,17 +74,19 @@ class PagePool:
         """Whether there is a slot for one more sequence's state, where it needs one."""
         return self._states is None or self._states.available > 0
 
-    def claim(self, tokens: Sequence[int], *, reuse: bool = True) -> Cached:
-        """A sequence that is to begin with ``tokens``, with as many of them as some pages hold, or
-        with none without ``reuse``. ``can_start`` must be true.
+    def claim(self, tokens: Sequence[int], *, reuse: bool = True, salt: str = "") -> Cached:
+        """A sequence that is to begin with ``tokens``, with as many of them as some pages of its
+        ``salt`` hold, or with none without ``reuse``. ``can_start`` must be true.
 
         At least the last token is left to compute: its logits are wanted.
         """
-        cached, most = Cached(), len(tokens) - 1
-        chain = self._chain(tokens, most) if reuse else []
+        cached, most = Cached(root=_root(salt)), len(tokens) - 1
+        chain = self._chain(cached.root, tokens, most) if reuse else []
         tail, depth = -1, len(chain)
         if self._states is not None:
-            depth, tail = self._state_behind(tokens, most, chain) if reuse else (0, 0)
+            depth, tail = (0, 0)
+            if reuse:
+                depth, tail = self._state_behind(cached.root, tokens, most, chain)
             end = len(chain) * PAGE_SIZE
             cached.stops = sorted({end, most - most % PAGE_SIZE} - {0})
         for page, prefix in chain[:depth]:
@@ -97,11 +102,11 @@ class PagePool:
         cached.stops = [stop for stop in cached.stops if stop > len(cached.tokens)]
         return cached
 
-    def _chain(self, tokens: Sequence[int], most: int) -> list[tuple[int, int]]:
+    def _chain(self, root: int, tokens: Sequence[int], most: int) -> list[tuple[int, int]]:
         """The full pages that hold the first of these tokens, each with its prefix."""
         chain: list[tuple[int, int]] = []
         while (end := (len(chain) + 1) * PAGE_SIZE) <= most:
-            before = chain[-1][1] if chain else ROOT
+            before = chain[-1][1] if chain else root
             known = self._index.full(before, tuple(tokens[end - PAGE_SIZE : end]))
             if known is None:
                 break
@@ -109,13 +114,13 @@ class PagePool:
         return chain
 
     def _state_behind(
-        self, tokens: Sequence[int], most: int, chain: Sequence[tuple[int, int]]
+        self, root: int, tokens: Sequence[int], most: int, chain: Sequence[tuple[int, int]]
     ) -> tuple[int, int]:
         """How many of the chain's pages, and of the tokens behind them in a page that is not full,
         some state stands behind: as many as possible."""
         assert self._states is not None
         for depth in range(len(chain), -1, -1):
-            prefix = chain[depth - 1][1] if depth else ROOT
+            prefix = chain[depth - 1][1] if depth else root
             tails = self._index.tails(prefix)
             rest = tuple(tokens[depth * PAGE_SIZE : most][: PAGE_SIZE - 1])
             for length in range(len(rest), 0, -1) if tails else ():
@@ -292,4 +297,12 @@ class PagePool:
 
 def _last(cached: Cached) -> int:
     """The prefix that a sequence's full pages make."""
-    return cached.prefixes[-1] if cached.prefixes else ROOT
+    return cached.prefixes[-1] if cached.prefixes else cached.root
+
+
+def _root(salt: str) -> int:
+    """The prefix before any token with a salt: none that a pool ever counts to, and none that has
+    to be remembered."""
+    if not salt:
+        return ROOT
+    return -1 - int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=16).digest(), "big")

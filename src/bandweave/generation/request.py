@@ -20,6 +20,7 @@ class Request:
     ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
     ``said``: what the answer begins with, for it was chosen already, by nodes that are no more: it
     is read, not chosen and not told again, and counts as if it had been chosen here.
+    ``salt``: what is computed for a request is used by others of the same salt alone.
     """
 
     tokens: tuple[int, ...]
@@ -33,6 +34,7 @@ class Request:
     key: str = ""
     weight: float = 1.0
     said: tuple[int, ...] = ()
+    salt: str = ""
 
     def __post_init__(self) -> None:
         """``ValueError`` for what makes no sense."""

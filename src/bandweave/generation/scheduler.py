@@ -273,7 +273,8 @@ class Scheduler:
         room = self._pool.available - spare
         if self._refused is not None and self._refused[0] == one.id and room <= self._refused[1]:
             return False  # a long prompt's pages are not sought again at every step
-        cached = self._pool.claim(one.tokens[: one.needed + 1], reuse=one.reuse)
+        start = one.tokens[: one.needed + 1]
+        cached = self._pool.claim(start, reuse=one.reuse, salt=one.request.salt)
         missing = self._pool.needs(cached, one.length + 1)
         if missing > self._pool.available - spare:
             self._pool.release(cached)

@@ -36,7 +36,8 @@ class HostError(HandshakeError, ValueError):
 
 
 class HostLauncher(Launcher):
-    """Nodes on hosts that run ``bandweave worker``, one per address, in order.
+    """Nodes on hosts that run ``bandweave worker``, one per address, in order; those beyond the
+    nodes that are started are candidates from the start.
 
     ``on_waiting`` hears the name of each node before it is connected to. ``start`` raises
     ``HostError`` for a host that cannot be reached or refuses.
@@ -67,9 +68,9 @@ class HostLauncher(Launcher):
             )
 
     def _launch(self, num_nodes: int) -> None:
-        if num_nodes != len(self.addresses):
+        if num_nodes > len(self.addresses):
             raise ValueError(f"{num_nodes} nodes, but {len(self.addresses)} hosts are given")
-        for node, address in enumerate(self.addresses):
+        for node, address in enumerate(self.addresses[:num_nodes]):
             self._on_waiting(_name(node, address))
             self._handles.append(self._dial(node, address, self._connect_timeout))
 

@@ -36,9 +36,9 @@ class Mesh:
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
-    """Who meets, in order of their ranks: the ``nodes`` as they were started, ascending, what
-    errors call them, and their addresses, none where they are threads of one process.
-    ``alternatives``: all addresses of each, none where nobody has several."""
+    """Who meets, in order of their ranks: the ``nodes`` as they are numbered, what errors call
+    them, and their addresses, none where they are threads of one process. ``alternatives``: all
+    addresses of each, none where nobody has several."""
 
     generation: int
     nodes: tuple[int, ...]

@@ -82,10 +82,12 @@ class LocalLauncher(Launcher):
         cache: str = "",
         serve: str = SERVE,
         start_timeout: float = START_TIMEOUT,
+        spare: int = 0,
     ) -> None:
+        """``spare``: processes that are candidates beside the nodes that are started."""
         super().__init__(make_secret(), start_timeout=start_timeout)
         self._threads, self._python, self._serve = threads_per_node, python, serve
-        self._cache = cache
+        self._cache, self._spare = cache, spare
         self._num_nodes = 0
 
     def _launch(self, num_nodes: int) -> None:
@@ -99,7 +101,7 @@ class LocalLauncher(Launcher):
             there = {handle.node for handle in self._handles}
         return [
             Candidate(node=node, name=f"node {node} (a new process)")
-            for node in range(self._num_nodes)
+            for node in range(self._num_nodes + self._spare)
             if node not in there
         ]
 

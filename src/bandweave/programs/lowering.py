@@ -19,6 +19,7 @@ from bandweave.programs import (
     lowering_all_heads,
     lowering_delta,
     lowering_further,
+    lowering_last_hidden,
     lowering_latent,
     lowering_mixture,
 )
@@ -72,6 +73,7 @@ class Lowering:
         self.group = split.stages[share.stage]
         self.views: dict[str, View] = {}
         self.tag = 0
+        self.last_norm: tuple[GraphOp, View] | None = None  # and what it reads, of all rows
         self.made = Builder()
 
     def run(self, ops: Sequence[tuple[int, GraphOp]]) -> Program:
@@ -92,7 +94,10 @@ class Lowering:
             self._pipe("send", share.stage + 1)
             if share.node == 0:
                 self.gather()
-        lowering_further.draft(self, [(tag, op) for tag, op in ops if op.drafts])
+        if drafting := [(tag, op) for tag, op in ops if op.drafts]:
+            lowering_further.draft(self, drafting)
+        else:
+            lowering_last_hidden.give(self)
         return self.made.program(
             node=share.node,
             num_nodes=self.split.num_nodes,
@@ -128,6 +133,7 @@ class Lowering:
         if y.name == HIDDEN:
             return lowering_further.kept_norm(self, op)
         if op.layer is None:  # the last norm: only rows that ask for logits go on
+            self.last_norm = op, source
             taken = self.made.buffer("x_taken", x.width, rows="logits")
             self.made.op("take_rows", "take_rows", inputs=(source,), outputs=(taken,))
             source, rows = taken, "logits"

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 
 def draft(low: Lowering, ops: Sequence[tuple[int, GraphOp]]) -> None:
-    """The pass that drafts, where there is one. Node 0 has embedding rows to give and tokens to
-    take wherever it is."""
-    if not ops:
-        return
+    """The pass that drafts. Node 0 has embedding rows to give and tokens to take wherever it
+    is."""
     low.made.begin_drafting()
     low.group = low.split.stages[-1]
     if low.share.node in low.group:

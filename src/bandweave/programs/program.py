@@ -186,7 +186,8 @@ class Program:
 
     ``frequencies``: what ropes turn by. ``embedding`` is the table whose rows node 0 reads when a
     step begins, None on other nodes. ``drafts_from``: the first operation of the pass that drafts,
-    which a step takes instead of those before; None where there is none.
+    or gives node 0 hidden states (``lowering_last_hidden``), which a step takes instead of those
+    before; None where there is none.
     """
 
     node: int
@@ -205,12 +206,12 @@ class Program:
 
     @property
     def main_ops(self) -> tuple[Op, ...]:
-        """The operations of a step that does not draft."""
+        """The operations of a usual step."""
         return self.ops[: self.drafts_from]
 
     @property
     def draft_ops(self) -> tuple[Op, ...]:
-        """Those of one that drafts."""
+        """Those of one that drafts, or gives hidden states."""
         return () if self.drafts_from is None else self.ops[self.drafts_from :]
 
     def parts(self) -> list[Part]:
@@ -222,5 +223,5 @@ class Program:
     def __str__(self) -> str:
         head = f"node {self.node} of {self.num_nodes}: {len(self.ops)} operations"
         if self.drafts_from is not None:
-            head += f", from {self.drafts_from} on of the pass that drafts"
+            head += f", from {self.drafts_from} on of a pass of their own"
         return "\n".join([head, *(f"  {index:4} {op}" for index, op in enumerate(self.ops))])

@@ -191,6 +191,9 @@ def load(
     context: int | None = None,
     streams: int = 1,
     cache: bool = True,
+    replicas: int = 1,
+    spare: int = 0,
+    standby_weights: str = "",
     options: EngineOptions | None = None,
 ) -> Model:
     """Loads a model: a folder, a GGUF file, ``org/name`` of the hub, or ``"demo"``.
@@ -198,18 +201,27 @@ def load(
     On ``nodes`` processes of this machine in equal ``shares``, or on ``hosts`` where `bandweave
     worker` listens, whose secret is in ``token_file``; ``threads`` a node. ``format`` of the
     weights, ``context`` tokens of a prompt and its answer, with room for ``streams`` of them.
-    ``cache``: whether packed weights may be kept on disk. ``options`` says all of it in the place
+    ``cache``: whether packed weights may be kept on disk. ``replicas``: groups into which the nodes
+    are divided, each of which holds the whole model; ``spare`` nodes, the last of the ``hosts``,
+    take the place of those that fail; ``standby_weights`` in ``"memory"`` or on ``"disk"``: what
+    nodes would need if another failed. ``options`` says all of it in the place
     of the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
     ``StepError``.
     """
     if options is None:
         from bandweave.weights.cache_folder import default_folder
 
+        spares = tuple(hosts[max(1, len(hosts) - spare) :]) if hosts and spare else ()
+        hosts = tuple(hosts[: len(hosts) - len(spares)])
         count = len(shares) or len(hosts) or nodes
         options = EngineOptions(
             shares=tuple(map(Fraction, shares)) or (Fraction(1),) * count,
             fit=bool(hosts) and not shares,
-            hosts=tuple(hosts),
+            hosts=hosts,
+            replicas=replicas,
+            spare=spare,
+            spare_hosts=spares,
+            standby=standby_weights,
             secret=None if token_file is None else read_secret(Path(token_file)),
             threads=threads,
             run=RunOptions(weight_format=format, context=context, streams=streams),

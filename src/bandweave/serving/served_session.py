@@ -26,13 +26,22 @@ _ADVISED = (
 )
 
 
-def serve_session(session: Session, *, name: str, any_name: bool, admission: Admission) -> Served:
-    """``name``: by which clients know the model."""
+def serve_session(
+    session: Session,
+    *,
+    name: str,
+    admission: Admission,
+    any_name: bool = False,
+    private_cache: bool = False,
+    thought_fields: tuple[str, ...] = ("reasoning_content",),
+) -> Served:
+    """``name``: by which clients know the model. ``private_cache``: keys share nothing of what was
+    computed. The others: see ``Served``."""
     run = session.options.run
     decides = f"{NUMERICS_VERSION} {run.weight_format} {run.kv_format} {run.wire} {session.name}"
     return Served(
         name=name,
-        answering=Answering(session.engine, session.tokenizer),
+        answering=Answering(session.engine, session.tokenizer, private=private_cache),
         tokenizer=session.tokenizer,
         template=session.template,
         admission=admission,
@@ -41,6 +50,7 @@ def serve_session(session: Session, *, name: str, any_name: bool, admission: Adm
         defaults=defaults_of(session.folder),
         fingerprint=f"bandweave-{hashlib.sha256(decides.encode()).hexdigest()[:12]}",
         any_name=any_name,
+        thought_fields=thought_fields,
         about=_about(session),
     )
 

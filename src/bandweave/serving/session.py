@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.cluster import Cluster
+from bandweave.cluster.replicas import Replicas
 from bandweave.engine.bill import Bill, make_bill, same_nodes
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
@@ -32,6 +33,7 @@ from bandweave.serving.prediction import (
     predict_answers,
     stored_profile,
 )
+from bandweave.serving.replica_count import settle_replicas
 from bandweave.serving.texts import open_template, open_tokenizer
 from bandweave.serving.watcher import Watch, unwatched
 from bandweave.shown import printable
@@ -77,7 +79,7 @@ class Session:
     name: str
     folder: Folder
     options: EngineOptions
-    engine: Engine | Cluster
+    engine: Engine | Cluster | Replicas
     tokenizer: Tokenizer
     template: ChatTemplate | None
     load_seconds: float
@@ -225,14 +227,16 @@ def start_engine(
     remarks: Sequence[str] = (),
     tell: Tell | None = None,
     gathering: Gathering | None = None,
-) -> Engine | Cluster:
-    """``Cluster.start``, watched, or ``Engine.start`` where nobody wants to be told; shares that
-    are left to us are chosen by the stored profile. The watcher hears the ``remarks``, and those on
-    the model's files."""
+) -> Engine | Cluster | Replicas:
+    """``Cluster.start``, or that of ``Replicas`` where there are to be several groups, watched, or
+    ``Engine.start`` where nobody wants to be told; shares and groups that are left to us are chosen
+    by the stored profile. The watcher hears the ``remarks``, and those on the model's files."""
     with watch(name, len(options.shares) if gathering is None else 0) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
         if gathering is None:
+            options = settle_replicas(folder, options, watcher.remark)
+        if gathering is None and options.replicas == 1:
             options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
         if options.run.context is None and spec.run_length < min(
@@ -244,6 +248,15 @@ def start_engine(
             )
         if options.run.weight_format == STORED:
             watcher.remark(told(folder, build_graph(folder.spec)))
+        if options.replicas > 1:
+            return Replicas.start(
+                folder,
+                options,
+                watcher.loading,
+                on_waiting=watcher.waiting,
+                choose=lambda left: choose_split(folder, left),
+                tell=tell or (lambda sentence: None),
+            )
         if gathering is None:
             launcher = make_launcher(options, watcher.waiting)
         else:

@@ -26,7 +26,7 @@ from bandweave.content.blocks import (
     runs_of,
     sum_values,
 )
-from bandweave.programs.program import Part, Program, Weight
+from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
 from bandweave.weights.panel_cache import Held, PanelCache
 from bandweave.weights.panel_memory import bytes_of, take_kept
@@ -60,10 +60,15 @@ class Weights:
     vectors: dict[str, npt.NDArray[np.float32]]
     content: Content = field(default_factory=Content)
     parts: Mapping[str, Weight] = field(default_factory=dict)  # what the matrices are made of
+    vector_parts: Mapping[str, Vector] = field(default_factory=dict)  # and the vectors
     fresh: tuple[Fresh, ...] = ()  # what had to be packed and a cache may keep
     learnt: bool = False  # whether some of the content was not known before
     kept_bytes: int = 0  # packed bytes that were in memory already
     since: float = 0.0  # when loading began, in seconds since the epoch
+
+    def is_of(self, program: Program) -> bool:
+        """Whether they are just what a program needs."""
+        return self.parts == _parts_of(program) and self.vector_parts == program.vectors
 
     @property
     def num_bytes(self) -> int:
@@ -96,18 +101,24 @@ def load_weights(
     cache: PanelCache | None = None,
     readers: Sequence[int] = (),
     kept: Weights | None = None,
+    standby: Sequence[Weights] = (),
+    least_cached: int = _CACHED_BYTES,
+    piece_bytes: int = PANEL_BYTES,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
 
     ``readers``: the processors of the threads that will compute, where they have memories of their
     own. ``kept``: weights of the same checkpoint and format, whose memory passes into the new ones'
-    matrix by matrix; they are of no use afterwards, unless the program needs exactly them.
+    matrix by matrix; they are of no use afterwards, unless the program needs exactly them. So do
+    those of ``standby``. ``least_cached``: bytes of a program from which on a cache is of use;
+    ``piece_bytes``: of the checkpoint, that a thread has in hand at a time.
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
-    if kept is not None and kept.parts == _parts_of(program):
+    if kept is not None and kept.is_of(program):
         return replace(kept, fresh=(), learnt=False, kept_bytes=kept.arena.used)
+    others = [one for one in (kept, *standby) if one is not None]
     since, size = time.time(), packed_bytes(program, weight_format)
     arena = _native.Arena(size)
     matrices = {
@@ -118,19 +129,17 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    if size < _CACHED_BYTES:
+    if size < least_cached:
         cache = None
-    loading = _Loading(program, source, weight_format, matrices, cache, kept)
+    loading = _Loading(program, source, weight_format, matrices, cache, others)
     with ThreadPoolExecutor(threads) as pool:
         try:
-            loading.run(pool, PANEL_BYTES // threads, on_progress)
+            loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     vectors = {
-        vector.name: np.concatenate([loading.read_vector(part) for part in vector.parts])
-        + np.float32(vector.offset)
-        for vector in program.vectors.values()
+        vector.name: loading.take_vector(vector, others) for vector in program.vectors.values()
     }
     return Weights(
         arena=arena,
@@ -138,6 +147,7 @@ def load_weights(
         vectors=vectors,
         content=loading.content,
         parts=_parts_of(program),
+        vector_parts=dict(program.vectors),
         kept_bytes=loading.kept_bytes,
         fresh=() if cache is None else tuple(loading.fresh),
         learnt=loading.learnt,
@@ -155,7 +165,7 @@ class _Loading:
         weight_format: str,
         matrices: dict[str, _native.Matrix],
         cache: PanelCache | None,
-        kept: Weights | None,
+        kept: Sequence[Weights],
     ) -> None:
         self._program, self._source, self._format = program, source, weight_format
         self._matrices, self._cache, self._kept = matrices, cache, kept
@@ -232,7 +242,31 @@ class _Loading:
     def _gaps_of(self, weights: list[Weight]) -> tuple[list[Weight], list[list[Fresh]]]:
         return weights, [self._gaps(weight) for weight in weights]
 
-    def read_vector(self, part: Part) -> npt.NDArray[np.float32]:
+    def take_vector(self, vector: Vector, kept: Sequence[Weights]) -> npt.NDArray[np.float32]:
+        """``[size]``, from memory where it is there."""
+        for one in kept:
+            same = one.vector_parts.get(vector.name) == vector
+            if same and self._learn_from(one.content, vector.parts):
+                return one.vectors[vector.name]
+        values = [self._read_vector(part) for part in vector.parts]
+        return np.concatenate(values) + np.float32(vector.offset)
+
+    def _learn_from(self, content: Content, parts: Sequence[Part]) -> bool:
+        """Whether all of the parts' content is known there; then it is known here, too."""
+        known = [
+            (part, blocks.start, content.get(part.tensor, blocks))
+            for part in parts
+            for blocks in [blocks_of(part.unit, part.rows)]
+        ]
+        if any(sums is None for _, _, sums in known):
+            return False
+        for part, first, sums in known:
+            if sums is not None:
+                shape = self._source.shape(part.tensor)
+                self.content.learn(part.tensor, part.unit, shape, first, sums)
+        return True
+
+    def _read_vector(self, part: Part) -> npt.NDArray[np.float32]:
         """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
         stored = self._source.read(part.tensor, part.rows)
         dtype = self._source.dtype(part.tensor)
@@ -247,7 +281,9 @@ class _Loading:
     def _known(self) -> Content:
         """What a cache remembers of the tensors that are needed."""
         needed = self._units.keys()
-        content = Content() if self._kept is None else Content(dict(self._kept.content.tensors))
+        content = Content()
+        for one in self._kept:
+            content.update(one.content)
         if self._cache is not None:
             keys = {self._source.file_key(name) for name in needed}
             for key in sorted(keys - {""}):
@@ -297,22 +333,23 @@ class _Loading:
 
     def _take_kept(self, weight: Weight, own: Sequence[Section]) -> list[list[Range]]:
         """What is left of each section once memory has given what it has, which it then frees."""
-        if self._kept is None or weight.name not in self._kept.parts:
-            return [[section.range] for section in own]
-        before = self._kept.parts[weight.name]
-        matrix, panels = self._kept.matrices[weight.name], self._matrices[weight.name].panels
-        left = []
-        for section in own:
-            found = take_kept(
-                weight, section, panels,
-                before, sections(before, self._source.shape), matrix.panels,
-                self._format_of(weight),
-            )  # fmt: skip
-            with self._lock:
-                own_format = self._format_of(weight)
-                self.kept_bytes += sum(bytes_of(section, part, own_format) for part in found)
-            left.append(missing(section.range, found))
-        matrix.release()
+        found: list[list[Range]] = [[] for _ in own]
+        panels, own_format = self._matrices[weight.name].panels, self._format_of(weight)
+        for kept in self._kept:
+            if weight.name not in kept.parts:
+                continue
+            before, matrix = kept.parts[weight.name], kept.matrices[weight.name]
+            theirs = sections(before, self._source.shape)
+            for section, parts in zip(own, found, strict=True):
+                parts += take_kept(
+                    weight, section, panels, before, theirs, matrix.panels, own_format
+                )
+            matrix.release()
+        left = [missing(section.range, parts) for section, parts in zip(own, found, strict=True)]
+        with self._lock:
+            for section, gaps in zip(own, left, strict=True):
+                held = missing(section.range, gaps)
+                self.kept_bytes += sum(bytes_of(section, part, own_format) for part in held)
         return left
 
     def _load(

@@ -134,7 +134,7 @@ class ReferenceExecutor:
 
     def _begin(self, step: Step) -> None:
         """``ValueError`` for a step that the states do not allow; then nothing has changed."""
-        if self._book is not None:
+        if self._book is not None and step.sources is None:
             self._turns = self._book.turns(step)
 
     def _run_ops(self, step: Step, embeddings: F32 | None) -> None:

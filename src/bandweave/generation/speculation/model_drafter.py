@@ -133,7 +133,7 @@ class ModelDrafter(SelfContained):
         if followed is None:
             if not self._pool.can_start:
                 return _Drafting(one=one, followed=_Followed(Cached()), left=count, todo=[])
-            cached = self._pool.claim(prompt, reuse=one.reuse)
+            cached = self._pool.claim(prompt, reuse=one.reuse, salt=one.request.salt)
             followed = self._followed[one.id] = _Followed(cached)
             followed.agreed = len(followed.cached.tokens)
         tokens = followed.cached.tokens

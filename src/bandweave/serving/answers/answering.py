@@ -9,6 +9,7 @@ import asyncio
 import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Protocol, Self
 
 from bandweave.nodes.waiting import take
@@ -39,10 +40,12 @@ class Account(Protocol):
 
 class Answering:
     """Both ways to listen raise the ``StepError`` of an engine that fails, and the ``ValueError``
-    of an ask that it refuses. ``grammars``: those that the engine can keep to."""
+    of an ask that it refuses. ``grammars``: those that the engine can keep to. ``private``: no key
+    uses what was computed for another's prompt, so that nobody learns from the time of an answer
+    how a prompt of others begins."""
 
-    def __init__(self, engine: TokenEngine, tokenizer: Tokenizer) -> None:
-        self.engine, self.tokenizer = engine, tokenizer
+    def __init__(self, engine: TokenEngine, tokenizer: Tokenizer, *, private: bool = False) -> None:
+        self.engine, self.tokenizer, self._private = engine, tokenizer, private
         self._teller = Teller()
         self.grammars = GrammarKeeper(engine, tokenizer)
 
@@ -52,18 +55,23 @@ class Answering:
         """Asks, for a task of the running event loop, which never waits for the engine: that may be
         in a long step. ``on_begun`` is called in it, once: when the
         engine has come to this ask (True), or nobody wants it any more (False)."""
-        return AnswerStream(self.engine, self.tokenizer, ask, self._teller, on_begun, account)
+        own = self._own(ask)
+        return AnswerStream(self.engine, self.tokenizer, own, self._teller, on_begun, account)
 
     def listen(self, ask: Ask) -> Iterator[Event]:
         """Asks, for a thread, and gives the events as they come. Whoever closes the iterator has
         cancelled."""
         heard: queue.SimpleQueue[call.Event] = queue.SimpleQueue()
-        hearing = Hearing(self.engine, self.tokenizer, ask, heard.put)
+        hearing = Hearing(self.engine, self.tokenizer, self._own(ask), heard.put)
         try:
             while hearing.open:
                 yield from hearing.events(take(heard))
         finally:
             hearing.cancel()
+
+    def _own(self, ask: Ask) -> Ask:
+        """With a salt that is its key's own, where keys share nothing."""
+        return replace(ask, salt=f"{len(ask.key)} {ask.key} {ask.salt}") if self._private else ask
 
 
 class AnswerStream:

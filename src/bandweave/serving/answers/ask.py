@@ -17,8 +17,8 @@ class Ask:
     writes it. ``syntax``: how an answer's text is told apart: thoughts, calls of tools, what is
     said. ``goes_on``: the answer goes on with the prompt's own text, as the space before its first
     word shows. ``key`` and ``weight``: who asks, for fairness. ``reuse``: whether what others
-    computed may be used. ``ignores_end``: no token of the model's ends an answer.
-    ``embeds``: what the head reads at the prompt's last token is told.
+    computed may be used, of those who give the same ``salt``. ``ignores_end``: no token of the
+    model's ends an answer. ``embeds``: what the head reads at the prompt's last token is told.
     """
 
     tokens: tuple[int, ...]
@@ -34,3 +34,4 @@ class Ask:
     reuse: bool = True
     ignores_end: bool = False
     embeds: bool = False
+    salt: str = ""

@@ -94,6 +94,7 @@ def _requests(ask: Ask, end_tokens: frozenset[int]) -> list[Request]:
             grammar=ask.grammar,
             key=ask.key,
             weight=ask.weight,
+            salt=ask.salt,
         )
         for index in range(ask.choices)
     ]

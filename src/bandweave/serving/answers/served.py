@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bandweave.serving.answers.admission import Admission
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.syntax import PLAIN, Syntax
-from bandweave.serving.errors import unknown_model
+from bandweave.serving.errors import bad, unknown_model
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
+
+_LONGEST_NAME = 256  # characters: it comes back in every piece of an answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class About:
 class Served:
     """``name``: the model's, as clients give it; with ``any_name`` they may give any. ``syntax``:
     how it writes thoughts and calls. ``fingerprint`` names what decides its answers: bandweave's
-    numerics and the model. ``created``: seconds since 1970."""
+    numerics and the model. ``thought_fields``: of OpenAI's chats, in which thoughts are told.
+    ``created``: seconds since 1970."""
 
     name: str
     answering: Answering
@@ -54,6 +57,7 @@ class Served:
     about: About = About()
     fingerprint: str = ""
     any_name: bool = False
+    thought_fields: tuple[str, ...] = ("reasoning_content",)
     created: int = field(default_factory=lambda: int(time.time()))
     clock: Callable[[], float] = time.time
 
@@ -61,6 +65,16 @@ class Served:
         """``ApiError`` 404 where a client names another model."""
         if name != self.name and not self.any_name:
             raise unknown_model(name, self.name)
+
+    def asked_as(self, name: object) -> Served:
+        """The model by the name that a client gives it, which the answer to it has. ``ApiError``
+        where it may give any, and that is none that anybody would."""
+        if not self.any_name or not isinstance(name, str) or name in ("", self.name):
+            return self
+        if len(name) > _LONGEST_NAME:
+            raise bad(f"model has {len(name)} characters; a name has {_LONGEST_NAME} at most",
+                      "model")  # fmt: skip
+        return replace(self, name=name)
 
     @property
     def can_think(self) -> bool:

@@ -11,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from bandweave.serving.answers.conversation import count
+from bandweave.serving.answers.served import Served
 from bandweave.serving.anthropic.answer import PING, MessageAnswer
 from bandweave.serving.anthropic.errors import error_event, error_response, new_request_id
 from bandweave.serving.anthropic.request import read_conversation, read_request
@@ -44,17 +45,23 @@ async def count_tokens(context: Context, request: Request) -> Response:
 
 async def models(context: Context, request: Request) -> Response:
     name = context.served.name
-    listed = {"data": [_model(context)], "has_more": False, "first_id": name, "last_id": name}
+    listed = {
+        "data": [_model(context.served)],
+        "has_more": False,
+        "first_id": name,
+        "last_id": name,
+    }
     return JSONResponse(listed, headers={"request-id": new_request_id()})
 
 
 async def model(context: Context, request: Request) -> Response:
-    context.served.check_name(request.path_params["name"])
-    return JSONResponse(_model(context), headers={"request-id": new_request_id()})
+    name = request.path_params["name"]
+    context.served.check_name(name)
+    described = _model(context.served.asked_as(name))
+    return JSONResponse(described, headers={"request-id": new_request_id()})
 
 
-def _model(context: Context) -> dict[str, Any]:
-    served = context.served
+def _model(served: Served) -> dict[str, Any]:
     created = datetime.fromtimestamp(served.created, UTC)
     return {
         "type": "model",

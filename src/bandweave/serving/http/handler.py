@@ -23,9 +23,10 @@ from bandweave.serving.status.protocols import protocol_of
 from bandweave.serving.status.status import Status
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Context:
-    """Of one request: the model, who asks and how, and who keeps account of it."""
+    """Of one request: the model, who asks and how, and who keeps account of it. ``served`` has the
+    name that the client gives the model once the request's fields are read."""
 
     served: Served
     key: str
@@ -35,7 +36,9 @@ class Context:
     streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
-        return await read_fields(request, context=self.served.context)
+        fields = await read_fields(request, context=self.served.context)
+        self.served = self.served.asked_as(fields.any("model"))
+        return fields
 
 
 Handle = Callable[[Context, Request], Awaitable[Response]]

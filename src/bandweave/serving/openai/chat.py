@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from bandweave.serving.event_lines import data_event
 from bandweave.serving.fields import Fields
 from bandweave.serving.identifiers import new_id
 from bandweave.serving.logprobs import chat_logprobs
-from bandweave.serving.openai.foreign import refuse_foreign
+from bandweave.serving.openai.foreign import read_salt, refuse_foreign
 from bandweave.serving.openai.messages import read_conversation
 from bandweave.serving.openai.streaming import read_streaming
 from bandweave.serving.openai.usage import usage_of
@@ -39,7 +39,7 @@ _BUDGET = "thinking_token_budget"  # vLLM's name
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A request that can be asked. ``tells_thoughts``: as ``reasoning_content``. ``older``: by the
+    """A request that can be asked. ``tells_thoughts``: in fields of their own. ``older``: by the
     fields for functions that tools replaced; its answer has their shape."""
 
     ask: Ask
@@ -53,7 +53,7 @@ class ChatRequest:
 async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> ChatRequest:
     """``ApiError`` for what cannot be asked."""
     served.check_name(fields.text("model", served.name))
-    _refuse(fields)
+    _refuse(fields, served)
     streams, tells_usage = read_streaming(fields)
     conversation = read_conversation(fields)
     older = bool(conversation.tools) and not fields.has("tools")
@@ -84,6 +84,7 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
             key=key,
             weight=weight,
             reuse=fields.flag("cache_prompt", True),
+            salt=read_salt(fields),
             ignores_end=fields.flag("ignore_eos"),
         ),
         streams=streams,
@@ -94,14 +95,15 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
     )
 
 
-def _refuse(fields: Fields) -> None:
+def _refuse(fields: Fields, served: Served) -> None:
     """What OpenAI knows and this server does not."""
     fields.refuse("audio")
     fields.refuse("modalities", ["text"])
     fields.refuse("store", False, why="answers are not kept here")
     fields.refuse("prediction")
     fields.refuse("web_search_options")
-    fields.refuse("reasoning_format", "auto", "deepseek", why="thoughts come as reasoning_content")
+    told = " and ".join(served.thought_fields)
+    fields.refuse("reasoning_format", "auto", "deepseek", why=f"thoughts come as {told}")
     refuse_foreign(fields)
 
 
@@ -148,7 +150,7 @@ class ChatAnswer:
         message["refusal"] = None
         thoughts = "".join(parts.thoughts)
         if thoughts and self._request.tells_thoughts:
-            message["reasoning_content"] = thoughts
+            message.update(dict.fromkeys(self._served.thought_fields, thoughts))
         calls = [
             {"id": call.id, "type": "function",
              "function": {"name": call.name, "arguments": "".join(parts.arguments[call.call])}}
@@ -177,6 +179,7 @@ class ChatAnswer:
         frame = self._frame("chat.completion.chunk")
         begun: set[int] = set()
         ends: list[End] = []
+        thoughts = self._served.thought_fields
         usage = {"usage": None} if self._request.tells_usage else {}
 
         def chunk(choice: int, delta: dict[str, Any], reason: str | None = None,
@@ -201,7 +204,7 @@ class ChatAnswer:
                     piece += chunk(event.choice, {}, self._reason(event))
                 elif isinstance(event, Thought) and not self._request.tells_thoughts:
                     pass
-                elif delta := delta_of(event, older=self._request.older):
+                elif delta := delta_of(event, thoughts, older=self._request.older):
                     piece += chunk(event.choice, delta, tokens=tokens_of(event))
                 elif self._request.logprobs and tokens_of(event):
                     piece += chunk(event.choice, {"content": ""}, tokens=tokens_of(event))
@@ -238,13 +241,13 @@ class _Parts:
         self.tokens += tokens_of(event)
 
 
-def delta_of(event: Event, *, older: bool = False) -> dict[str, Any]:
-    """What a chunk adds; empty where nothing is to be told. ``older``: calls in the shape that
-    tools replaced."""
+def delta_of(event: Event, thoughts: Sequence[str], *, older: bool) -> dict[str, Any]:
+    """What a chunk adds; empty where nothing is to be told. ``thoughts``: the fields for them.
+    ``older``: calls in the shape that tools replaced."""
     if isinstance(event, Text):
         return {"content": event.text} if event.text else {}
     if isinstance(event, Thought):
-        return {"reasoning_content": event.text} if event.text else {}
+        return dict.fromkeys(thoughts, event.text) if event.text else {}
     if isinstance(event, CallBegun):
         function = {"name": event.name, "arguments": ""}
         if older:

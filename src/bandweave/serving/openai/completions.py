@@ -14,7 +14,7 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.syntax import PLAIN
 from bandweave.serving.errors import bad, too_long, unsupported
 from bandweave.serving.fields import Fields
-from bandweave.serving.openai.foreign import refuse_foreign
+from bandweave.serving.openai.foreign import read_salt, refuse_foreign
 from bandweave.serving.openai.forms import read_form
 from bandweave.serving.openai.streaming import read_streaming
 from bandweave.serving.sampling import read_sampling
@@ -73,6 +73,7 @@ async def read_completion(
             key=key,
             weight=weight,
             reuse=fields.flag("cache_prompt", True),
+            salt=read_salt(fields),
             ignores_end=fields.flag("ignore_eos"),
         )
         for _, tokens in prompts

@@ -20,6 +20,7 @@ from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import failed
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.completions import read_prompts
+from bandweave.serving.openai.foreign import read_salt
 
 MOST_TEXTS = 2048
 
@@ -33,8 +34,9 @@ async def read_embeddings(
     fields.refuse("dimensions", why="this model's embeddings have one length")
     packed = fields.one_of("encoding_format", ("float", "base64"), "float") == "base64"
     params = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of
+    salt = read_salt(fields)
     asks = [
-        Ask(tokens=tokens, params=params, embeds=True, key=key, weight=weight)
+        Ask(tokens=tokens, params=params, embeds=True, key=key, weight=weight, salt=salt)
         for _, tokens in await read_prompts(fields, served, "input", most=MOST_TEXTS)
     ]
     return asks, packed

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields
 
+_LONGEST_SALT = 1024
 # What each may say all the same, for it is so anyway.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # of vLLM
@@ -49,6 +51,16 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "post_sampling_probs": (False,),
     "response_fields": ([],),
 }
+
+
+def read_salt(fields: Fields) -> str:
+    """vLLM's ``cache_salt``: what is computed for a prompt is used by requests that have the same
+    alone. Empty where a request has none."""
+    salt = fields.text("cache_salt", "")
+    if fields.has("cache_salt") and not 1 <= len(salt) <= _LONGEST_SALT:
+        raise bad(f"cache_salt has {len(salt)} characters; it may have 1 to {_LONGEST_SALT}",
+                  "cache_salt")  # fmt: skip
+    return salt
 
 
 def refuse_foreign(fields: Fields) -> None:

@@ -10,6 +10,7 @@ from bandweave.serving.answers.conversation import Conversation, Form, prepare
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields
+from bandweave.serving.openai.foreign import read_salt
 from bandweave.serving.openai.responses_input import read_input
 from bandweave.serving.openai.responses_tools import ResponsesTools, read_tools
 from bandweave.serving.sampling import read_sampling
@@ -81,6 +82,7 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
             syntax=prepared.syntax,
             key=key,
             weight=weight,
+            salt=read_salt(fields),
         ),
         streams=fields.flag("stream"),
         told=told,

@@ -76,8 +76,9 @@ async def models(context: Context, request: Request) -> Response:
 
 
 async def model(context: Context, request: Request) -> Response:
-    context.served.check_name(request.path_params["name"])
-    return JSONResponse(model_object(context.served))
+    name = request.path_params["name"]
+    context.served.check_name(name)
+    return JSONResponse(model_object(context.served.asked_as(name)))
 
 
 _POSTED: tuple[tuple[str, Handle], ...] = (

@@ -131,6 +131,21 @@ class Collector:
             count = sum(one["state"] == state for one in seen["members"])
             states.add_metric([state], count)
         yield states
+        serves = GaugeMetricFamily(
+            PREFIX + "group_serves", "1 where a group of machines answers.", labels=["group"]
+        )
+        streams = GaugeMetricFamily(
+            PREFIX + "group_streams", "Answers that a group of machines has.", labels=["group"]
+        )
+        for one in seen["groups"]:
+            serves.add_metric([str(one["group"])], float(one["serves"]))
+            streams.add_metric([str(one["group"])], one["streams"])
+        yield serves
+        yield streams
+        yield GaugeMetricFamily(
+            PREFIX + "standby_bytes", "Of weights that nodes hold ready beside their shares.",
+            value=sum(seen["standby"]["num_bytes"]) if seen["standby"] else 0,
+        )  # fmt: skip
         yield GaugeMetricFamily(
             PREFIX + "outage_seconds", "For which nobody could hold the model; 0 where one can.",
             value=seen["outage"]["seconds"] if seen["outage"] else 0.0,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bandweave.cluster.health import ClusterHealth
 from bandweave.cluster.recoveries import Recovery
+from bandweave.cluster.standing import StandbySummary
 
 _SHOWN = 20
 _PARTS = ("noticed", "waited", "planned", "loaded", "prefilled")
@@ -31,9 +32,11 @@ def recoveries_json(engine: object) -> list[dict[str, Any]]:
 
 
 def cluster_json(cluster: Recovering | None) -> dict[str, Any]:
-    """``recoveries_total``, ``recoveries``, ``members`` with their states, and the ``outage``."""
+    """``recoveries_total``, ``recoveries``, ``members`` with their states, the ``outage``, the
+    ``groups``, and what is on ``standby``."""
     if cluster is None:
-        return {"recoveries_total": 0, "recoveries": [], "members": [], "outage": None}
+        return {"recoveries_total": 0, "recoveries": [], "members": [], "outage": None,
+                "groups": [], "standby": None}  # fmt: skip
     health = cluster.health()
     outage = health.outage
     return {
@@ -58,6 +61,26 @@ def cluster_json(cluster: Recovering | None) -> dict[str, Any]:
             "retry_seconds": round(outage.retry, 1),
             "over_patience": outage.over_patience,
         },
+        "groups": _groups(cluster),
+        "standby": _standby(getattr(cluster, "standby", None)),
+    }
+
+
+def _groups(cluster: object) -> list[dict[str, Any]]:
+    """None where there is one group."""
+    find = getattr(cluster, "group_states", None)
+    return [] if find is None else find()
+
+
+def _standby(summary: StandbySummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    return {
+        "where": summary.where,
+        "over": summary.over,
+        "num_bytes": list(summary.num_bytes),
+        "spared_seconds": round(summary.seconds, 3),
+        "reasons": list(summary.reasons),
     }
 
 

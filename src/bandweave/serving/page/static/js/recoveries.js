@@ -6,7 +6,7 @@ const SHOWN = 5;
 const PARTS = ["noticed", "waited", "planned", "loaded", "prefilled"];
 
 export function Recoveries({ status }) {
-  const missing = (status?.members ?? []).filter((one) => one.state !== "serving");
+  const missing = (status?.members ?? []).filter((one) => !["serving", "spare"].includes(one.state));
   const all = status?.recoveries ?? [];
   if (!all.length && !missing.length) return null;
   return html`<section class="card recoveries" aria-labelledby="recoveries-title">
@@ -15,7 +15,7 @@ export function Recoveries({ status }) {
       <p class="muted">${status.recoveries_total} since the start</p>
     </div>
     ${missing.length > 0 && html`<ul>
-      ${missing.map((one) => html`<li key=${one.node}><b>${one.name}</b> ${told(one)}</li>`)}
+      ${missing.map((one) => html`<li key=${one.name}><b>${one.name}</b> ${told(one)}</li>`)}
     </ul>`}
     ${all.length > 0 && html`<ul>
       ${all.slice(-SHOWN).reverse().map((one) => html`<li key=${one.at}>
