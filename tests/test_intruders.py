@@ -1,0 +1,470 @@
+"""Intruders: whoever does not belong is refused and logged once, nothing grows, and the work of
+others goes on with the very same tokens.
+
+Strangers have no secret, or that of another cluster; insiders have the right one, and say what
+nobody says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.chaos.relay import Relay
+from benchmarks.vitals import vitals
+
+from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.resolve import demo_folder
+from bandweave.engine.engine import Engine
+from bandweave.engine.options import EngineOptions
+from bandweave.generation.request import Request
+from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.handshake import HandshakeError, connect
+from bandweave.handshake.secret import make_secret
+from bandweave.mesh.address import parse_address
+from bandweave.nodes.host_launcher import HostLauncher
+from bandweave.nodes.launcher import LaunchError
+from bandweave.nodes.process import SERVE
+from bandweave.sharing.copy import copy_folder, known_copy
+from bandweave.sharing.frames import receive_frame, send_frame
+from bandweave.sharing.peer import Peer, PeerError
+from bandweave.sharing.server import MOST_READ, FileServer
+from tests.helpers.connections import SECRET, ends, framed, hello, wait_until
+from tests.helpers.workers import WorkerProcess, free_port
+
+_PREFIX = struct.Struct("<4sII")
+
+
+class Guarded(WorkerProcess):
+    """A worker whose log is a file, which anybody may read at any time."""
+
+    def __init__(self, log: Path, **options: Any) -> None:
+        with free_port() as port:
+            self.port = port
+        self._log = log
+        with log.open("w") as file:
+            super().__init__(f"127.0.0.1:{port}", stderr=file.fileno(), **options)
+        assert wait_until(lambda: "listening" in self.said, 30)
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self.said.splitlines())
+
+    def stranger(self, say: bytes = b"") -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), 10)
+        with contextlib.suppress(OSError):
+            sock.sendall(say)
+        return sock
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    """A worker that waits for sessions. What it must not have, it must not have got."""
+    with Guarded(tmp_path / "log") as worker:
+        served(worker)
+        time.sleep(0.3)
+        before = vitals(worker.process.pid)
+        yield worker
+        served(worker)  # it serves whoever belongs, as before
+        assert wait_until(
+            lambda: vitals(worker.process.pid).descriptors <= before.descriptors, 10
+        ), worker.said
+        after = vitals(worker.process.pid)
+        assert after.threads <= before.threads
+        assert after.mib < before.mib + 16
+        assert "Traceback" not in worker.said
+
+
+def served(worker: WorkerProcess) -> None:
+    with HostLauncher([worker.address], SECRET, connect_timeout=20) as launcher:
+        (handle,) = launcher.start(1)
+        handle.channel.send({"type": "echo", "text": "here"})
+        assert handle.channel.receive(10)["text"] == "here"
+
+
+# --- strangers ---
+
+
+def test_a_wrong_secret_is_refused_and_logged_once(guarded: Guarded) -> None:
+    before = guarded.said.count("\n")
+    with pytest.raises(HandshakeError):
+        connect(parse_address(guarded.address), make_secret(), hello(purpose="control"), timeout=5)
+    assert wait_until(lambda: "secret" in guarded.said)
+    time.sleep(1.2)
+    assert guarded.said.count("\n") == before + 1, guarded.said
+    # Many of them fill no log.
+    begun = time.monotonic()
+    for _ in range(200):
+        guarded.stranger(b"x" * 20).close()
+    time.sleep(1.5)
+    assert guarded.said.count("\n") - before - 1 <= time.monotonic() - begun + 2, guarded.said
+
+
+def test_a_replayed_handshake_opens_nothing(guarded: Guarded) -> None:
+    """All that a legitimate controller said, word for word, and again in parts."""
+    with Relay(("127.0.0.1", guarded.port), keeps=True) as relay:
+        with HostLauncher([relay.address], SECRET) as launcher:
+            (handle,) = launcher.start(1)
+            handle.channel.send({"type": "echo", "text": "recorded"})
+            assert handle.channel.receive(10)["text"] == "recorded"
+        assert wait_until(lambda: guarded.count("session ended") == 2)
+        said = bytes(relay.sent[0])
+    sessions = guarded.count("serves")
+    for part in (said, said[: len(said) // 2], said * 2):
+        with guarded.stranger(part) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            assert ends(sock, 10)
+    time.sleep(0.3)
+    assert guarded.count("serves") == sessions
+    assert guarded.count("127.0.0.1") > sessions  # it is told of
+
+
+def test_what_a_worker_said_is_no_answer_for_its_caller(guarded: Guarded) -> None:
+    """A stranger who reflects what the controller says, in the place of a worker."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def reflect() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                with near, contextlib.suppress(OSError):
+                    while data := near.recv(4096):
+                        near.sendall(data)
+
+    thread = threading.Thread(target=reflect, daemon=True)
+    thread.start()
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(LaunchError):
+        HostLauncher([address], SECRET, connect_timeout=1.0).start(1)
+    listener.close()
+
+
+def test_another_clusters_node_is_no_part_of_a_session(guarded: Guarded, tmp_path: Path) -> None:
+    other = make_secret()
+    code = (
+        "from bandweave.nodes.worker import run_worker\n"
+        f"run_worker('127.0.0.1:0', {other!r}, serve='tests.helpers.node_stubs:serve')\n"
+    )
+    with WorkerProcess(code=code) as foreign:
+        addresses = [guarded.address, foreign.address]
+        with pytest.raises(LaunchError, match=r"node 1 .*secret"):
+            HostLauncher(addresses, SECRET, connect_timeout=5).start(2)
+    served(guarded)
+    with HostLauncher([guarded.address], SECRET) as launcher:
+        launcher.start(1)
+        # One of our own secret, but of another session; and one that comes as a controller.
+        for own in (hello(session="another", node=1), hello(purpose="files", session="another")):
+            with pytest.raises(HandshakeError, match="another session"):
+                connect(parse_address(guarded.address), SECRET, own, timeout=5)
+        with pytest.raises(HandshakeError, match="busy"):
+            connect(parse_address(guarded.address), SECRET,
+                    hello(purpose="control", node=0, session="another"), timeout=5)  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [4097, 1 << 20, (1 << 32) - 1])
+def test_a_stranger_cannot_announce_much(guarded: Guarded, length: int) -> None:
+    for magic in (b"bwv1", b"bwf1", b"\0\0\0\0"):
+        with guarded.stranger(_PREFIX.pack(magic, length, 0) + bytes(4096)) as sock:
+            assert ends(sock, 7)
+
+
+def test_a_thousand_idle_connections_cost_next_to_nothing(guarded: Guarded) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    before = vitals(guarded.process.pid)
+    lines = guarded.said.count("\n")
+    idle: list[socket.socket] = []
+    begun = time.monotonic()
+    try:
+        for _ in range(1000):
+            idle.append(guarded.stranger())
+        served(guarded)
+        during = vitals(guarded.process.pid)
+        assert during.descriptors <= before.descriptors + 260
+        assert during.threads <= before.threads + 1
+        assert during.mib < before.mib + 16
+        assert guarded.said.count("\n") - lines <= 2 * (time.monotonic() - begun) + 8
+    finally:
+        for sock in idle:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- insiders ---
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        _PREFIX.pack(b"bwv1", (1 << 32) - 1, 0),
+        _PREFIX.pack(b"bwv1", 1 << 30, 0) + bytes(1 << 20),
+        _PREFIX.pack(b"bwv1", 100, 7),
+        bytes(range(256)) * 64,
+        framed(b"[" * 100_000),
+        framed(b'{"type":' + b"9" * 5000 + b"}"),
+        framed(b"{}") * 1000,
+    ],
+    ids=["endless", "huge", "other protocol", "noise", "nested", "number", "many"],
+)
+def test_frames_that_make_no_sense_end_their_own_session(guarded: Guarded, said: bytes) -> None:
+    """After the handshake, by somebody who has the secret."""
+    own = hello(purpose="control", node=0, session="insider")
+    sock = connect(parse_address(guarded.address), SECRET, own, timeout=10)[0]
+    with sock:
+        with contextlib.suppress(OSError):
+            sock.sendall(said)
+        assert ends(sock, 15)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"type": 5},
+        {"type": "mesh"},
+        {"type": "mesh", "addresses": "all"},
+        {"type": "echo"},
+        {"type": "x" * 100_000},
+        {"type": "describe", "more": [[[]]] * 1000},
+    ],
+    ids=lambda one: str(one.get("type", "none"))[:10],
+)
+def test_messages_that_make_no_sense_end_their_own_session(
+    tmp_path: Path, message: dict[str, Any]
+) -> None:
+    """As the nodes of a real session read them."""
+    with Guarded(tmp_path / "log", serve=SERVE) as worker:
+        with HostLauncher([worker.address], SECRET) as launcher:
+            (handle,) = launcher.start(1)
+            handle.channel.send(message)
+            assert wait_until(lambda: handle.channel.poll(), 15)
+            with contextlib.suppress(OSError):
+                while (answer := handle.channel.receive(15))["type"] != "failed":
+                    pass
+                assert answer["reason"] and "Traceback" not in answer["reason"]
+        with HostLauncher([worker.address], SECRET, connect_timeout=20) as launcher:
+            launcher.start(1)
+        assert worker.process.poll() is None
+        assert "Traceback" not in worker.said, worker.said
+
+
+# --- others' work ---
+
+
+@contextlib.contextmanager
+def work(workers: list[Guarded]) -> Iterator[Callable[[], int]]:
+    """A session that answers one question again and again, with the same logits each time. Gives
+    how often it has so far."""
+    options = EngineOptions(hosts=tuple(one.address for one in workers), secret=SECRET)
+    params = SamplingParams(temperature=0.9, seed=5, max_tokens=60)
+    request = Request(tokens=(5, 6, 7), params=params, digest=True)
+    answers: list[tuple[object, ...]] = []
+    failures: list[BaseException] = []
+    over = threading.Event()
+    with Folder.open(demo_folder()) as folder, Engine.start(folder, options) as engine:
+
+        def run() -> None:
+            try:
+                while not over.is_set():
+                    (result,) = engine.generate([request])
+                    answers.append((tuple(result.tokens), result.digest))
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            assert wait_until(lambda: len(answers) > 2 or bool(failures), 30)
+            yield lambda: len(answers)
+        finally:
+            over.set()
+            thread.join()
+    assert not failures
+    assert len(set(answers)) == 1
+
+
+def test_strangers_and_insiders_leave_others_work_alone(tmp_path: Path) -> None:
+    """All of them at once, at both workers of a session that answers."""
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(Guarded(tmp_path / f"log {n}", serve=SERVE, threads=1))
+            for n in range(2)
+        ]
+        done = stack.enter_context(work(workers))
+        before = [vitals(worker.process.pid) for worker in workers]
+        begun, count = time.monotonic(), done()
+        idle: list[socket.socket] = []
+        while time.monotonic() - begun < 3:
+            for worker in workers:
+                idle += [worker.stranger(said) for said in (b"", b"x" * 40, framed(b'{"a":1}'))]
+                for secret, session in ((make_secret(), "s"), (SECRET, "another")):
+                    with contextlib.suppress(HandshakeError):
+                        connect(parse_address(worker.address), secret, hello(session=session),
+                                timeout=0.3)  # fmt: skip
+        during = done() - count
+        assert during > 3
+        for worker, was in zip(workers, before, strict=True):
+            now = vitals(worker.process.pid)
+            assert now.mib < was.mib + 16 and now.threads <= was.threads + 1
+            assert now.descriptors <= was.descriptors + 260
+            assert worker.said.count("\n") <= 3 * (time.monotonic() - begun) + 20
+            assert "Traceback" not in worker.said
+        for sock in idle:
+            sock.close()
+
+
+# --- files between machines ---
+
+
+@contextlib.contextmanager
+def file_server() -> Iterator[Callable[[], socket.socket]]:
+    with Folder.open(demo_folder()) as folder:
+        server = FileServer(folder)
+
+        def connected() -> socket.socket:
+            ours, theirs = socket.socketpair()
+            server.serve(theirs)
+            ours.settimeout(10)
+            return ours
+
+        try:
+            yield connected
+        finally:
+            server.close()
+
+
+_OUTSIDE = (
+    "../demo/config.json", "/etc/hostname", "..", ".", "", "/", "config.json/../config.json",
+    "./config.json", "model.safetensors/", "..\\config.json", "C:\\config.json",
+    "file:///etc/hostname", "config.json\0", "\0", "~/.ssh/id_rsa", "%2e%2e/config.json",
+    "..%2fconfig.json", "x" * 100_000, "bandweave.hub.json", "CONFIG.JSON", "\u2024\u2024/x",
+    "/proc/self/environ", "/dev/zero", "model.safetensors.have",
+)  # fmt: skip
+
+
+def test_no_name_leads_out_of_the_model(tmp_path: Path) -> None:
+    with file_server() as connected, connected() as sock:
+        for name in _OUTSIDE:
+            send_frame(sock, {"type": "read", "file": name, "start": 0, "stop": 10})
+            answer, body = receive_frame(sock)
+            assert answer["type"] == "failed" and not body, name
+            assert "there is no file" in answer["reason"] and len(answer["reason"]) < 500
+        send_frame(sock, {"type": "read", "file": "config.json", "start": 0, "stop": 10})
+        assert receive_frame(sock)[0]["type"] == "bytes"  # the connection is as good as before
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"type": "read", "file": "config.json", "start": -1, "stop": 5},
+        {"type": "read", "file": "config.json", "start": 9, "stop": 5},
+        {"type": "read", "file": "config.json", "start": 0.0, "stop": 5},
+        {"type": "read", "file": "config.json", "start": True, "stop": 5},
+        {"type": "read", "file": "config.json", "start": 0, "stop": MOST_READ + 1},
+        {"type": "read", "file": "model.safetensors", "start": 1 << 62, "stop": (1 << 62) + 1},
+        {"type": "read", "file": ["config.json"], "start": 0, "stop": 5},
+        {"type": "read", "file": {"a": 1}, "start": 0, "stop": 5},
+        {"type": "read"},
+        {"type": "write", "file": "config.json"},
+        {"type": ["list"]},
+        {},
+    ],
+    ids=str,
+)
+def test_a_range_that_is_none_ends_its_connection_alone(request_: dict[str, Any]) -> None:
+    with file_server() as connected, connected() as sock, connected() as other:
+        send_frame(sock, request_)
+        assert ends(sock, 10)
+        send_frame(other, {"type": "list"})
+        assert receive_frame(other)[0]["type"] == "files"
+
+
+@contextlib.contextmanager
+def lying_peer(listing: dict[str, Any]) -> Iterator[Peer]:
+    """Another machine that offers files of its own making."""
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        with theirs, contextlib.suppress(OSError):
+            while True:
+                request, _ = receive_frame(theirs)
+                if request["type"] == "list":
+                    send_frame(theirs, listing)
+                else:
+                    send_frame(theirs, {"type": "bytes"}, bytes(request["stop"]))
+
+    threading.Thread(target=answer, daemon=True).start()
+    peer = Peer("the other machine")
+    peer.add(ours)
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"headers": "../../../outside"},
+        {"headers": "/" + "a" * 63},
+        {"headers": "A" * 64},
+        {"small": {"../outside.json": 5}},
+        {"small": {"/outside.json": 5}},
+        {"small": {"..": 5}},
+        {"small": {"": 5}},
+        {"small": {".bashrc": 5}},
+        {"small": {"authorized_keys": 5}},
+        {"small": {"bandweave.hub.json": 5}},
+        {"small": {"model.safetensors.have": 5}},
+        {"small": {"a\\b.json": 5}},
+        {"small": {"a\0.json": 5}},
+        {"small": {"config.json": -1}},
+        {"small": {"config.json": 1 << 40}},
+        {"weights": {"../outside.safetensors": [5, True]}},
+        {"weights": {"config.json": [5, True]}},
+        {"weights": {"x.partial": [5, True]}},
+        {"weights": {"model.safetensors": [1 << 60, True]}},
+        {"weights": {"model.safetensors": ["5", True]}},
+    ],
+    ids=lambda one: json.dumps(one)[:40],
+)
+def test_a_machine_writes_nothing_where_another_one_says(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor under any name but one of a model's files."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("BANDWEAVE_DOWNLOADS", str(home / "downloads"))
+    with Folder.open(demo_folder()) as folder:
+        fingerprint = folder.layout_fingerprint()
+    listing = {"type": "files", "store": "s", "weights": {}, "small": {}, "start": "",
+               "config": fingerprint.config, "headers": fingerprint.headers, **change}  # fmt: skip
+    with lying_peer(listing) as peer, pytest.raises(PeerError):
+        copy_folder(peer, "/there/demo", fingerprint)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in written if path.name not in ("CACHEDIR.TAG",)] == []
+    folders = {path for path in tmp_path.rglob("*") if path.is_dir()}
+    assert all(path == home or (home / "downloads") in (path, *path.parents) for path in folders)
+
+
+def test_a_fingerprint_of_another_machine_is_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDWEAVE_DOWNLOADS", str(tmp_path / "downloads"))
+    with Folder.open(demo_folder()) as folder:
+        fingerprint = folder.layout_fingerprint()
+    for headers in ("../../x", "/etc", os.sep * 64):
+        odd = type(fingerprint)(config=fingerprint.config, headers=headers)
+        assert known_copy("/there/demo", odd) is None
