@@ -1,5 +1,5 @@
-"""Chaos: streams whose nodes are killed, stopped and slowed lose nothing and change no byte; workers
-outlive whatever happens to their sessions. And the driver that says so would say otherwise, too."""
+"""Chaos: streams whose nodes are killed, stopped and slowed lose nothing and change no byte, and
+workers outlive whatever happens to their sessions. The driver would say so if it were otherwise."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def test_streams_are_back_when_all_have_gone_on() -> None:
     assert back([went_on], 10.0, 12.5, 2.0)
     assert not back([went_on, silent], 10.0, 12.5, 2.0)
     assert not back([went_on], 10.0, 20.0, 2.0)  # and then nothing came
-    assert parts_of([{"noticed_s": 0.1}, {"noticed_s": 0.3, "loaded_s": 1}]) == {
+    joined = {"kind": "joined", "noticed_s": 9}
+    assert parts_of([{"noticed_s": 0.1}, {"noticed_s": 0.3, "loaded_s": 1}, joined]) == {
         "noticed_s": 0.2, "loaded_s": 1.0,
     }  # fmt: skip
 

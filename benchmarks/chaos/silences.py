@@ -70,10 +70,12 @@ def back(all_heard: Sequence[Heard], fault: float, now: float, calm: float) -> b
 
 
 def parts_of(recoveries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median of each part over recoveries, in seconds; none where the server tells none."""
+    """The median of each part over recoveries from failures, in seconds; none where the server
+    tells of none."""
+    failed = [one for one in recoveries if one.get("kind", "failed") == "failed"]
     found = {}
     for name in PARTS:
-        values = [float(one[name]) for one in recoveries if one.get(name) is not None]
+        values = [float(one[name]) for one in failed if one.get(name) is not None]
         if values:
             found[name] = statistics.median(values)
     return found

@@ -97,7 +97,7 @@ async def play(cluster: Cluster, plan: Plan, say: Say) -> Found:
 
 async def _storm(cluster: Cluster, plan: Plan, crowd: Crowd, found: Found, say: Say) -> None:
     begun = time.monotonic()
-    known = {json.dumps(one) for one in await _recoveries(cluster)}
+    known = {one.get("at") for one in await _recoveries(cluster)}
     for fault in story(plan.seed, cluster.count, plan.kinds, pauses=plan.pauses, pairs=plan.pairs):
         await asyncio.sleep(fault.pause_s)
         if time.monotonic() - begun > plan.seconds:
@@ -107,8 +107,8 @@ async def _storm(cluster: Cluster, plan: Plan, crowd: Crowd, found: Found, say: 
         if not await _return(crowd, struck):
             found.left.append(f"{fault.title}: the streams did not go on within "
                               f"{_STREAMS_RETURN_SECONDS:.0f} s")  # fmt: skip
-        news = [one for one in await _recoveries(cluster) if json.dumps(one) not in known]
-        known |= {json.dumps(one) for one in news}
+        news = [one for one in await _recoveries(cluster) if one.get("at") not in known]
+        known |= {one.get("at") for one in news}
         felt = Felt(title=fault.title, kind=fault.kind, at_s=at - begun, recoveries=tuple(news),
                     silences=silences(crowd.heard, struck))  # fmt: skip
         found.felt.append(felt)
