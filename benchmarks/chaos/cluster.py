@@ -35,6 +35,11 @@ class Cluster(Target, Protocol):
     def process(self) -> int: ...
     @property
     def kinds(self) -> Sequence[str]: ...
+    @property
+    def anew(self) -> bool:
+        """Whether nodes that die are started again at once."""
+        ...
+
     def nodes(self) -> int:
         """How many nodes' processes there are now."""
         ...
@@ -52,6 +57,7 @@ class LocalCluster:
     """``count`` nodes as processes of this machine."""
 
     kinds: Sequence[str] = PROCESS
+    anew = True
 
     def __init__(self, holder: Path, count: int, model: str, options: Sequence[str]) -> None:
         self.count = count

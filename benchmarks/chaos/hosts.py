@@ -114,6 +114,7 @@ class HostCluster:
     """``count`` machines with a worker each; the server is on one more."""
 
     kinds: Sequence[str] = (*PROCESS, *MACHINE)
+    anew = False
 
     def __init__(self, holder: Path, count: int, model: str, options: Sequence[str],
                  worker_options: Sequence[str]) -> None:  # fmt: skip

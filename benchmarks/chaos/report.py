@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.chaos.foretold import both
 from benchmarks.chaos.silences import PARTS, Felt, parts_of
 from benchmarks.chaos.trial import Found
 
@@ -23,6 +24,8 @@ def lines(found: Found) -> Iterator[str]:
         yield _row(kind, felt)
     if len(_by_kind(found.felt)) > 1:
         yield _row("all", found.felt)
+    for kind, (half, nearly) in foretold(found).items():
+        yield f"{'simulated ' + kind:20}{half:9.2f}{nearly:9.2f} (99 %)"
     yield ""
     yield (f"{found.asked} answers, {len(found.lost)} lost, {len(found.changed)} changed; "
            f"{found.nodes[0]} nodes before, {found.nodes[1]} after")  # fmt: skip
@@ -53,7 +56,15 @@ def as_json(found: Found) -> dict[str, Any]:
         "faults": [asdict(one) for one in found.felt],
         "kinds": {kind: _figures(felt) for kind, felt in _by_kind(found.felt)},
         "all": _figures(found.felt),
+        "simulated": foretold(found),
     }
+
+
+def foretold(found: Found) -> dict[str, tuple[float, float]]:
+    """What the planner's simulation says of kills and stops; nothing where it cannot know."""
+    if found.pace is None or not found.felt or not found.nodes[0]:
+        return {}
+    return both(found.pace, found.nodes[0], found.streams, found.weight_bytes, anew=found.anew)
 
 
 def _by_kind(felt: Sequence[Felt]) -> list[tuple[str, list[Felt]]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.chaos.cluster import Cluster
 from benchmarks.chaos.faults import Fault, story
+from benchmarks.chaos.foretold import Pace, pace_of
 from benchmarks.chaos.silences import Felt, back, silences
 from benchmarks.chaos.streams import Crowd, get
 from benchmarks.crowd import Question
@@ -45,8 +46,11 @@ class Plan:
 @dataclass(kw_only=True)
 class Found:
     """What came of it. ``nodes``: at the start and at the end; ``left``: sentences on what should
-    not be; ``before``, ``after``: of the server's process."""
+    not be; ``before``, ``after``: of the server's process; ``streams``: how many ask at a time;
+    ``anew``: nodes that die are started again at once."""
 
+    streams: int = 0
+    anew: bool = False
     asked: int = 0
     lost: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
@@ -55,6 +59,8 @@ class Found:
     nodes: tuple[int, int] = (0, 0)
     before: Vitals | None = None
     after: Vitals | None = None
+    pace: Pace | None = None
+    weight_bytes: float = 0.0
 
     @property
     def fine(self) -> bool:
@@ -63,13 +69,21 @@ class Found:
 
 async def play(cluster: Cluster, plan: Plan, say: Say) -> Found:
     """All of it but what stopping the cluster shows."""
-    found = Found()
+    found = Found(streams=len(plan.questions), anew=cluster.anew)
     crowd = Crowd(port=cluster.port, questions=plan.questions, patience=plan.patience)
     begun = time.monotonic()
+    looks = [(begun, await _settled_status(cluster))]
     await crowd.once()
     say(f"the truth: {len(crowd.truth)} answers in {time.monotonic() - begun:.1f} s, undisturbed")
+    looks.append((time.monotonic(), await _settled_status(cluster)))
     if not crowd.lost:
+        again = time.monotonic()
         await crowd.once()  # or it is not the faults that change them
+        looks.append((looks[1][0] + time.monotonic() - again, await _settled_status(cluster)))
+        found.pace = pace_of(looks, len(plan.questions))
+        found.weight_bytes = sum(
+            node.get("weight_bytes") or 0 for node in looks[-1][1].get("nodes") or ()
+        )
     if crowd.lost or crowd.changed:
         found.lost = [f"undisturbed: {one.failure}" for one in crowd.lost]
         found.changed = [_difference(crowd, one.number, one.text) for one in crowd.changed]
@@ -150,6 +164,12 @@ async def _whole_again(cluster: Cluster, nodes: int) -> list[str]:
             return [f"{part} of {nodes} nodes take part {_MACHINES_RETURN_SECONDS:.0f} s after the "
                     "last fault was undone"]  # fmt: skip
         await asyncio.sleep(0.5)
+
+
+async def _settled_status(cluster: Cluster) -> dict[str, Any]:
+    """Its figures are half a second old at most."""
+    await asyncio.sleep(0.7)
+    return await _status(cluster)
 
 
 async def _recoveries(cluster: Cluster) -> list[dict[str, Any]]:
