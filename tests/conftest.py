@@ -47,7 +47,8 @@ _PARALLEL = frozenset(
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
-    {"cache_folder", "callers", "chaos", "chats", "cli_errors", "damaged_links", "exchange_failures",
+    {"cache_folder", "callers", "chaos",
+     "chats", "cli_errors", "damaged_links", "exchange_failures",
      "handshake", "host_resources", "hosts", "http_chat", "http_completions", "http_health",
      "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams", "intruders",
      "launcher",
