@@ -15,7 +15,7 @@ from benchmarks.chaos import hosts, workers
 from benchmarks.chaos.answers import NoAnswer, says_something, told
 from benchmarks.chaos.faults import MACHINE, PROCESS, story
 from benchmarks.chaos.questions import KINDS, questions
-from benchmarks.chaos.silences import Felt, back, parts_of, silence_after, silences
+from benchmarks.chaos.silences import PARTS, Felt, back, parts_of, silence_after, silences
 from benchmarks.chaos.streams import Crowd, Heard
 from benchmarks.chaos.trial import Found
 from benchmarks.crowd import Question
@@ -99,10 +99,10 @@ def test_streams_are_back_when_all_have_gone_on() -> None:
     assert back([went_on], 10.0, 12.5, 2.0)
     assert not back([went_on, silent], 10.0, 12.5, 2.0)
     assert not back([went_on], 10.0, 20.0, 2.0)  # and then nothing came
-    joined = {"kind": "joined", "noticed_s": 9}
-    assert parts_of([{"noticed_s": 0.1}, {"noticed_s": 0.3, "loaded_s": 1}, joined]) == {
-        "noticed_s": 0.2, "loaded_s": 1.0,
-    }  # fmt: skip
+    some = [{"kind": kind, "seconds": dict.fromkeys(PARTS, seconds)}
+            for kind, seconds in (("failed", 0.1), ("failed", 0.3), ("joined", 9.0))]  # fmt: skip
+    assert parts_of(some) == dict.fromkeys(PARTS, pytest.approx(0.2))
+    assert parts_of([]) == {}
 
 
 def test_a_trial_is_fine_only_if_something_was_tried_and_nothing_was_wrong() -> None:

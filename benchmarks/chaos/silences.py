@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.chaos.streams import Heard
 
 _BEGINS_SECONDS = 1.0
-PARTS = ("noticed_s", "planned_s", "loaded_s", "prefilled_s")
+PARTS = ("noticed", "planned", "loaded", "prefilled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def parts_of(recoveries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     failed = [one for one in recoveries if one.get("kind", "failed") == "failed"]
     found = {}
     for name in PARTS:
-        values = [float(one[name]) for one in failed if one.get(name) is not None]
+        values = [float(one["seconds"][name]) for one in failed]
         if values:
             found[name] = statistics.median(values)
     return found

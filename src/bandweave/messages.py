@@ -178,12 +178,14 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Alive:
-    """A step gets on. Of the requests ``ids``, whose prompts are being read, so many ``tokens``
-    were read before it."""
+    """A node that takes part in a generation lives; ``progress`` grows while its steps get on. Of
+    the requests ``ids``, whose prompts are being read, so many ``tokens`` were read before the step
+    at hand."""
 
     TYPE: ClassVar[str] = "alive"
     ids: tuple[int, ...]
     tokens: tuple[int, ...]
+    progress: int = 0
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.tokens):

@@ -22,8 +22,8 @@ from bandweave.formats.names import STORED
 
 if TYPE_CHECKING:
     from bandweave.checkpoints.folder import Folder
+    from bandweave.engine.asking import Asking
     from bandweave.engine.bill import Bill
-    from bandweave.engine.engine import Engine
     from bandweave.engine.options import EngineOptions
     from bandweave.generation.request import Timing
     from bandweave.planning.profile.prediction import Prediction
@@ -167,7 +167,7 @@ def _measure(
         )
 
 
-def _answer(engine: Engine, request: Any) -> Timing:
+def _answer(engine: Asking, request: Any) -> Timing:
     return engine.generate([request], reuse=False)[0].timing
 
 

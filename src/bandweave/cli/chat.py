@@ -23,6 +23,7 @@ from bandweave.cli.options import (
 from bandweave.environment import read_environment
 
 if TYPE_CHECKING:
+    from bandweave.cluster.cluster import Cluster
     from bandweave.engine.engine import Engine
     from bandweave.generation.sampling import SamplingParams
     from bandweave.serving.session import Session
@@ -53,7 +54,7 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
         from bandweave.serving.session import open_session
 
     state = read_environment().state
-    with open_session(model, options, watch_loading) as session:
+    with open_session(model, options, watch_loading, output.remark) as session:
         session.encode_chat([{"role": "user", "content": "?"}])  # can it chat at all?
         with LineInput(None if state is None else state / "chat_history") as lines:
             if lines.interactive:
@@ -158,7 +159,7 @@ class _Chat:
 
 
 @contextlib.contextmanager
-def _interruptible(engine: Engine) -> Iterator[threading.Event]:
+def _interruptible(engine: Engine | Cluster) -> Iterator[threading.Event]:
     """Makes the first Ctrl-C end the answers under way and set the event; a second one, where the
     nodes do not listen, ends the command."""
     interrupted = threading.Event()

@@ -56,6 +56,9 @@ _SPLIT = (
                       "--link` knows, or latency=300us,bandwidth=10Gbit/s."),
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
+    click.option("--patience", type=click.FloatRange(0, 1e6), default=60.0, metavar="SECONDS",
+                 help="Wait so long for a machine, where nodes fail and those that are left cannot "
+                      "hold the model. Default 60."),
     click.option("--no-cache", is_flag=True,
                  help="Neither read nor write the cache of packed weights."),
     click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[HOW]",
@@ -139,6 +142,7 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
             **_speculation(values),
         ),
         emulate=_emulated(values["emulate_link"]),
+        patience=values["patience"],
         cache=not values["no_cache"],
         cache_folder="" if values["no_cache"] else cache_folder(),
         draft="" if values["draft"] is None else _draft_folder(values["draft"]),

@@ -38,6 +38,11 @@ def say(sentence: str = "") -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+def remark(sentence: str) -> None:
+    """Something of which the user need do nothing: one line in brackets on standard error."""
+    say(f"({sentence})")
+
+
 @contextlib.contextmanager
 def status(words: str) -> Iterator[None]:
     """Says what is under way, where people watch; gone once done."""

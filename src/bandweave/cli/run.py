@@ -62,20 +62,20 @@ def command(
     with interrupts_held():
         from bandweave.cli import report
         from bandweave.cli.watch import watch_loading, watch_reading
-        from bandweave.engine.bill import make_bill
         from bandweave.engine.holdings import plan_of
         from bandweave.executors.executor import StepError
         from bandweave.serving.session import AnswerLost, open_session
 
-    with open_session(model, options, watch_loading) as session:
-        plan = plan_of(session.engine, options)
+    with open_session(model, options, watch_loading, output.remark) as session:
+        engine = session.engine
+        plan = plan_of(engine, engine.options)
         if chat is None:
             chat = session.template is not None or system is not None
         tokens = _tokens(session, text, chat, system)
         if verbose:
             report.print_plan(plan, stderr=True)
             output.say()
-        before = session.engine.statistics()
+        before = session.look()
         try:
             with watch_reading(len(tokens), shown=not as_json) as on_read:
                 answer = session.answer(
@@ -91,13 +91,9 @@ def command(
                 raise output.JsonFailure(_lost_json(session, tokens, lost, plan)) from lost
             output.write_answer("\n" if lost.text else "")
             raise
-        bill = make_bill(
-            session.engine.split,
-            before,
-            session.engine.statistics(),
-            [answer.timing],
-            logits_for_digest=as_json and params.needs_best_only,
-        )
+        logits = as_json and params.needs_best_only
+        bill = session.bill(before, [answer.timing], logits=logits)
+        plan = plan_of(engine, engine.options)  # others may have gone on with it
         predicted = None
         if answer.timing.decode_tokens:
             predicted = session.predict([answer.timing], logits=as_json or params.temperature > 0)
@@ -111,7 +107,7 @@ def command(
         _summarise(session, answer, predicted)
         if not plan["exact"]:
             output.say(f"(not the exact answer: activations crossed as {plan['wire']})")
-        if verbose and answer.timing.decode_tokens:
+        if verbose and answer.timing.decode_tokens and bill is not None:
             output.say()
             report.print_bill(bill, predicted, stderr=True)
         if answer.finish_reason == "error":
@@ -201,11 +197,12 @@ def _json(
     tokens: list[int],
     answer: Answer,
     plan: dict[str, Any],
-    bill: Bill,
+    bill: Bill | None,
     predicted: Prediction | None,
 ) -> dict[str, Any]:
     from bandweave.cli import report
     from bandweave.serving.prediction import prediction_json
+    from bandweave.serving.status.recoveries import recoveries_json
 
     return {
         "text": answer.text,
@@ -219,10 +216,12 @@ def _json(
         "model": session.name,
         "plan": plan,
         "timing": report.timing_json(answer.timing, session.load_seconds),
-        "bill": bill.to_json(),
+        # None where nodes failed in the midst of the answer: what they counted is lost with them.
+        "bill": None if bill is None else bill.to_json(),
         "predicted": prediction_json(predicted),
-        "wire_bytes_per_token": bill.wire_bytes,
-        "digest_wire_bytes_per_token": bill.digest_bytes,
-        "weight_bytes_per_token": sum(bill.weight_bytes),
-        "peak_rss_bytes": list(bill.peak_rss_bytes),
+        "wire_bytes_per_token": None if bill is None else bill.wire_bytes,
+        "digest_wire_bytes_per_token": None if bill is None else bill.digest_bytes,
+        "weight_bytes_per_token": None if bill is None else sum(bill.weight_bytes),
+        "peak_rss_bytes": [] if bill is None else list(bill.peak_rss_bytes),
+        "recoveries": recoveries_json(session.engine),
     }

@@ -74,6 +74,7 @@ def command(
     options = replace(options, run=replace(options.run, streams=streams))
     with interrupts_held():
         from bandweave.cli.serving import Serving, base_url, check_exposure, example
+        from bandweave.cluster.cluster import Cluster
         from bandweave.mesh.address import bind, parse_address
         from bandweave.serving.answers.admission import Admission
         from bandweave.serving.http.app import make_app
@@ -98,7 +99,7 @@ def command(
         url = base_url(sock)
         server.start(sock)
         serving = Serving(service, server, drain)
-        with open_session(model, options, serving.watch) as session:
+        with open_session(model, options, serving.watch, output.say) as session:
             context = session.engine.context
             served = serve_session(
                 session,
@@ -122,5 +123,7 @@ def command(
                          "nodes": len(session.engine.nodes)}
                     )  # fmt: skip
 
-            app.state.status.show(lambda: machines_of(session))
+            cluster = session.engine
+            assert isinstance(cluster, Cluster)
+            app.state.status.show(lambda: machines_of(session), cluster)
             serving.run(session, served, tell)

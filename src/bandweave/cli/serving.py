@@ -1,5 +1,4 @@
-"""Serving: what a command does while its server answers: it loads, waits for the end, and goes on
-without nodes that fail."""
+"""Serving: what a command does while its server answers: it loads, and waits for the end."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from bandweave.cli import output
 from bandweave.cli.watch import watch_loading
 from bandweave.executors.executor import StepError
 from bandweave.mesh.address import format_address, is_unspecified
@@ -47,30 +45,20 @@ class Serving:
 
     def run(self, session: Session, served: Served, tell: Callable[[], None]) -> None:
         """Serves until a signal comes, and whatever it raises. ``tell`` is called when requests are
-        answered. ``StepError`` where nodes fail and nobody can go on."""
+        answered. Nodes that fail are followed by others; ``StepError`` where that is beyond
+        hope."""
         try:
-            while True:
-                with Sampler(session.engine) as sampler:
-                    self._service.ready(served, sampler)
-                    tell()
-                    while not sampler.failure:
-                        self._server.check()
-                        time.sleep(_LOOK_SECONDS)
-                self._go_on(session, sampler.failure)
-                served.answering.grammars.renew()
-                tell = _tell_going_on
+            with Sampler(session.engine) as sampler:
+                engine = session.engine
+                self._service.ready(served, sampler, lambda: getattr(engine, "outage", None))
+                tell()
+                while not sampler.failure:
+                    self._server.check()
+                    time.sleep(_LOOK_SECONDS)
+            raise StepError(sampler.failure)
         except BaseException:
             self._server.stop(self._drain)
             raise
-
-    def _go_on(self, session: Session, failure: str) -> None:
-        """With the nodes that are left, for others' requests: those under way have failed."""
-        output.say(f"{failure}; going on without it")
-        self._service.wait("the nodes that are left are taking over")
-        try:
-            session.engine.rejoin()
-        except (StepError, MemoryError, ValueError, OSError) as error:
-            raise StepError(f"{failure}; and the rest cannot go on: {error}") from error
 
     @contextlib.contextmanager
     def _watch(self, name: str, nodes: int) -> Iterator[Watcher]:
@@ -92,10 +80,6 @@ class Serving:
                     shown.loading(progress)
 
             yield Both()
-
-
-def _tell_going_on() -> None:
-    output.say("serving again")
 
 
 def base_url(sock: socket.socket) -> str:

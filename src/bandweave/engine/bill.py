@@ -115,6 +115,14 @@ def make_bill(
     )
 
 
+def same_nodes(before: Sequence[NodeStatistics], after: Sequence[NodeStatistics]) -> bool:
+    """Whether two looks are at the same nodes, which have counted on: none has failed between
+    them, and none has joined."""
+    return [one.name for one in before] == [one.name for one in after] and all(
+        new.decode["steps"] >= old.decode["steps"] for old, new in zip(before, after, strict=True)
+    )
+
+
 def _logits_beyond_candidates(split: Split) -> int:
     """Bytes that a row's logits take beyond its best tokens, on their way to node 0."""
     sizes = [len(share.vocabulary) for share in split.shares[1:] if len(share.vocabulary)]

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
+from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
@@ -28,7 +29,7 @@ from bandweave.engine.placement import (
     settle_format,
 )
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import Request
 from bandweave.messages import (
     AskState,
     AskStatistics,
@@ -42,20 +43,15 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_group import NodeGroup
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.programs.split import make_split
-from bandweave.routing.call import Call, Cancel, Deliver, Event, NewTokens, Reading, Stream
+from bandweave.routing.call import Cancel, Deliver
 from bandweave.routing.router import Router
 from bandweave.sharing.source import FileSource
 from bandweave.weights.panel_cache import open_cache
 
-if TYPE_CHECKING:
-    from bandweave.routing.async_stream import AsyncStream
-
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 _TEXTS = 32_768  # of the vocabulary, in one message
-_LEAVING_SECONDS = 5.0  # beyond the bound for stalls, in which a step ends
 
-OnToken = Callable[[int, int], bool | None]  # request, token; True ends that answer
-OnRead = Callable[[int], None]  # tokens of the prompts that have been read
+ChooseShares = Callable[[Sequence[NodeHandle]], Sequence[Fraction]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ class NodeStatistics:
     peak_rss_bytes: int
 
 
-class Engine:
+class Engine(Asking):
     """A loaded model. A context manager; ``close`` ends every node.
 
     Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
@@ -77,14 +73,18 @@ class Engine:
 
     def __init__(self, folder: Folder, options: EngineOptions, launcher: Launcher) -> None:
         """Use ``start``."""
-        self._folder, self._options, self._launcher = folder, options, launcher
-        self._generation = 0
+        self._folder, self._launcher = folder, launcher
+        self.options = options  # as it runs now: the shares and hosts are those of its nodes
+        self.generation = 0
         if options.run.further:
             require_further(folder.spec)
         self.context = resolve_context(folder, options)
         self.split = make_split(folder.spec, options.shares, stages=options.stages)
         self.nodes: tuple[NodeInfo, ...] = ()
         self.agreement = Agreement()  # of the nodes' copies of the model
+        self._started, self._loading = options, False
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called in a thread of the engine's when its nodes have failed; must not wait."""
         self.spec = folder.spec
 
     @classmethod
@@ -108,7 +108,9 @@ class Engine:
             if launcher.local:
                 with no_collection():
                     check_local_memory(folder, engine.split, options, engine.context)
-            engine._join(launcher.start(engine.split.num_nodes), options.shares, on_progress)
+            handles = launcher.start(engine.split.num_nodes)
+            engine._gather(handles)
+            engine._join(handles, options, on_progress)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -116,100 +118,99 @@ class Engine:
 
     def rejoin(
         self,
-        shares: Sequence[Fraction] | None = None,
+        shares: Sequence[Fraction] | ChooseShares | None = None,
         on_progress: OnProgress = lambda progress: None,
+        *,
+        newcomers: Sequence[NodeHandle] = (),
+        on_planned: Callable[[], None] = lambda: None,
     ) -> None:
-        """After a ``StepError``: goes on with the nodes that are left, in new ``shares``, equal
-        ones where none are given. They keep what they can of what they hold, and read the rest.
+        """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work, and
+        with ``newcomers``, in new ``shares``: given, or chosen for the nodes by what is called with
+        them; equal ones where there are none. Nodes keep what they can of what they hold, and read
+        the rest. ``on_planned`` is called when all is settled, before they are told.
 
-        All requests have ended, and the KV cache is empty. Errors as ``start``; ``StepError`` where
-        no node is left.
+        All requests have failed, and the KV cache is empty. Errors as ``start``, after which it may
+        be called again; ``NodeMistake`` where a node has ended for what it was told;
+        ``StepError`` where no node is left.
         """
         self._router.close()
-        handles = self._group.survivors(self._options.stall_seconds + _LEAVING_SECONDS)
+        loading, self._loading = self._loading, False
+        left = [*self._group.survivors(loading=loading), *newcomers]
+        handles = sorted(left, key=lambda handle: handle.node)
+        self._gather(handles)
         if not handles:
             raise StepError("no node is left")
-        self._join(handles, shares or (Fraction(1),) * len(handles), on_progress)
+        if callable(shares):
+            shares = shares(handles)
+        shares = tuple(shares or (Fraction(1),) * len(handles))
+        hosts = tuple(handle.host for handle in handles) if self.options.hosts else ()
+        options = replace(
+            self.options,
+            shares=shares,
+            hosts=hosts,
+            stages=min(self._started.stages, len(handles)),
+            emulate=self._started.emulate if len(handles) > 1 else None,
+            fit=True,
+        )
+        self._join(handles, options, on_progress, on_planned)
+
+    def _gather(self, handles: Sequence[NodeHandle]) -> None:
+        """These are the nodes now, whatever becomes of them."""
+        stall = self.options.stall_seconds
+        self._group = NodeGroup(self._launcher, handles, stall_seconds=stall)
 
     def _join(
-        self, handles: Sequence[NodeHandle], shares: Sequence[Fraction], on_progress: OnProgress
+        self,
+        handles: Sequence[NodeHandle],
+        options: EngineOptions,
+        on_progress: OnProgress,
+        on_planned: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes a generation of these nodes."""
-        folder, launcher = self._folder, self._launcher
-        options = replace(self._options, shares=tuple(shares))
-        if len(handles) != len(shares):
-            raise ValueError(f"{len(shares)} shares for {len(handles)} nodes")
-        group = NodeGroup(launcher, handles, stall_seconds=options.stall_seconds)
+        folder, launcher, group = self._folder, self._launcher, self._group
+        if len(handles) != len(options.shares):
+            raise ValueError(f"{len(options.shares)} shares for {len(handles)} nodes")
         descriptions = [] if launcher.local else describe_hosts(group)
         if not launcher.local:
             options = fit_to_hosts(folder, options, self.context, descriptions, group.names)
-        self.split = make_split(folder.spec, options.shares, stages=options.stages)
+        split = make_split(folder.spec, options.shares, stages=options.stages)
+        if launcher.local and self.generation:
+            held = {info.name: info.weight_bytes for info in self.nodes}
+            kept = sum(held.get(handle.name, 0) for handle in handles)
+            check_local_memory(folder, split, options, self.context, kept=kept)
         assignments = make_assignments(folder, options, launcher, self.context, descriptions)
-        self._generation += 1
-        join = make_join(options, handles, self._generation)
+        self.generation += 1
+        join = make_join(options, handles, self.generation)
         cache = open_cache(options.cache_folder if options.cache else "")
         further = options.run.further
+        on_planned()
+        self._loading = True
         with ExitStack() as stack:
             if not launcher.local and folder.has_weights:
                 secret, session = launcher.secret, launcher.session
                 stack.enter_context(FileSource(folder, handles, secret, session))
-            loading = Loading(group, self.split, folder, cache, further=further)
+            loading = Loading(group, split, folder, cache, further=further)
             stack.enter_context(loading)
-            self.nodes, self.agreement = loading.run(assignments, join, on_progress)
-        self._group, self._router = group, Router(group)
+            nodes, agreement = loading.run(assignments, join, on_progress)
+        self._loading = False
+        self.split, self.nodes, self.agreement, self.options = split, nodes, agreement, options
+        self._router = Router(group, lambda: self.on_failure())
         self._router.start()
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        on_token: OnToken = lambda index, token: None,
-        on_read: OnRead = lambda tokens: None,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
-    ) -> list[Result]:
-        """Answers all requests together and waits; ``on_token`` sees every token as it comes,
-        ``on_read`` hears now and then how far long prompts have been read.
+    @property
+    def handles(self) -> Sequence[NodeHandle]:
+        """Its nodes, in the order of their ranks."""
+        return self._group.handles
 
-        ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
-        prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
-        names the node or layer that failed, after which the engine can only be closed, or rejoined.
-        """
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
-        if not requests:
-            return []
-        call, router = Call(requests), self._router
-        ids = router.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        over: set[int] = set()
-        caught: BaseException | None = None
+    @property
+    def failure(self) -> StepError | None:
+        """What ended the work of its nodes, a ``NodeFailure`` where that is known; None where
+        nothing has."""
+        return self._group.failure or self._router.failure
 
-        def hear(event: Event) -> None:
-            if isinstance(event, Reading):
-                on_read(event.tokens)
-            elif isinstance(event, NewTokens):
-                for index, token in event.tokens:
-                    if on_token(index, token) and index not in over:
-                        over.add(index)
-                        router.cancel([ids[index]])
-
-        events = iter(call)
-        while True:
-            try:
-                for event in events:
-                    if caught is None:
-                        hear(event)
-                break
-            except BaseException as error:  # the caller's, or Ctrl-C: nobody wants the rest
-                if caught is not None:
-                    raise
-                caught, events = error, iter(call)
-                router.cancel(ids)
-        if caught is not None:
-            raise caught
-        call.check()
-        return [call.results[index] for index in range(len(requests))]
+    def silences(self) -> list[float]:
+        """Seconds since each node last gave a sign of life, while it is not loading."""
+        return self._group.silences()
 
     def submit(
         self,
@@ -252,27 +253,6 @@ class Engine:
                     raise ValueError(learnt.reason)
             else:
                 self._router.tell(0, part)
-
-    def stream(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> Stream:  # fmt: skip
-        """One request's tokens as they come, for a thread; see ``generate``."""
-        call, router = Call([request]), self._router
-        ids = router.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        return Stream(call, lambda: router.cancel(ids))
-
-    def stream_async(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> AsyncStream:  # fmt: skip
-        """One request's tokens as they come, for a task of the running event loop."""
-        from bandweave.routing.async_stream import AsyncStream
-
-        ids, router = range(0), self._router
-        stream = AsyncStream(lambda: router.cancel(ids))
-        ids = router.submit([request], stream.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        return stream
 
     def cancel(self) -> None:
         """Ends all answers under way, from any thread; they come back as ``"cancelled"``.

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from bandweave.engine.engine import Engine
+from bandweave.engine.content_check import Agreement
+from bandweave.engine.loading_nodes import NodeInfo
 from bandweave.engine.options import EngineOptions
+from bandweave.models.spec import ModelSpec
 from bandweave.ranges import Range
 
 
-def plan_of(engine: Engine, options: EngineOptions) -> dict[str, Any]:
+class Holding(Protocol):
+    """Whatever has nodes that hold a model."""
+
+    @property
+    def nodes(self) -> Sequence[NodeInfo]: ...
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def agreement(self) -> Agreement: ...
+
+    @property
+    def context(self) -> int: ...
+
+
+def plan_of(engine: Holding, options: EngineOptions) -> dict[str, Any]:
     """Who holds what; ranges are half-open pairs. Heads and columns are those of the first layer,
     columns also of all MLPs by their width, in which dense ones and experts differ."""
     nodes = []
@@ -54,6 +73,6 @@ def _pair(own: Range) -> list[int]:
     return [own.start, own.stop]
 
 
-def _exact(engine: Engine, options: EngineOptions) -> bool:
+def _exact(engine: Holding, options: EngineOptions) -> bool:
     """Whether the answer is that of one node: nothing that crosses is rounded."""
     return options.run.wire == "exact" or len(engine.nodes) == 1

@@ -17,6 +17,7 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_check import Agreement, ContentCheck
 from bandweave.messages import (
+    Alive,
     ContentReport,
     Describe,
     Description,
@@ -30,7 +31,7 @@ from bandweave.nodes.node_group import NodeGroup
 from bandweave.programs.split import NodeShare, Split
 from bandweave.weights.panel_cache import PanelCache
 
-SILENT_SECONDS = 8.0  # a node that loads says twice a second that it lives
+SILENT_SECONDS = 5.0  # a node that loads says twice a second that it lives
 IDLE_SECONDS = 120.0  # a disk may take so long over one piece of a share
 
 OnProgress = Callable[[Sequence[tuple[int, int]]], None]  # bytes done and in all, by node
@@ -78,7 +79,7 @@ class Loading:
         self, assignments: Sequence[Assignment], join: Join, on_progress: OnProgress
     ) -> tuple[tuple[NodeInfo, ...], Agreement]:
         """Loads the nodes. ``ValueError`` for what cannot be loaded, ``StepError`` where a node
-        fails, says nothing for 8 s or reads nothing for two minutes."""
+        fails, says nothing for 5 s or reads nothing for two minutes."""
         for node, assignment in enumerate(assignments):
             self._group.send(node, encode(assignment))
         found = self._gather(Found, on_progress)
@@ -103,6 +104,8 @@ class Loading:
         while len(got) < len(self._group):
             node, message = self._group.receive(watch=lambda: self._watch(set(got)))
             self._heard[node] = time.monotonic()
+            if message.get("type") == Alive.TYPE:
+                continue  # it has loaded, and waits for the others
             if message.get("type") == Progress.TYPE:
                 self._note(node, self._group.decode(node, Progress, message))
                 on_progress(self._progress)
@@ -130,11 +133,11 @@ class Loading:
             if node in ready:
                 continue
             if now - self._heard[node] > SILENT_SECONDS:
-                self._group.fail(node, f"has said nothing for {SILENT_SECONDS:.0f} s while loading")
+                reason = f"has said nothing for {SILENT_SECONDS:.0f} s while loading"
+                self._group.fail(node, reason, gone=True)
             if now - self._moved[node] > IDLE_SECONDS:
-                self._group.fail(
-                    node, f"has read nothing for {IDLE_SECONDS:.0f} s; does its disk answer?"
-                )
+                reason = f"has read nothing for {IDLE_SECONDS:.0f} s; does its disk answer?"
+                self._group.fail(node, reason, gone=True)
 
     def _info(self, node: int, loaded: Loaded) -> NodeInfo:
         return NodeInfo(

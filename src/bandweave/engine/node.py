@@ -9,7 +9,7 @@ node may have another share. Knows no text and no command line.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
@@ -81,7 +81,7 @@ class _Node:
             if kind == "shutdown":
                 return
             if kind == Describe.TYPE:
-                self._channel.send(encode(_description(self._context)))
+                self._channel.send(encode(_description(self._context, self._weights)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
             elif kind == Join.TYPE and self._held is not None:
@@ -230,10 +230,13 @@ def _alike(before: _Held | None, now: _Held) -> bool:
     )
 
 
-def _description(context: NodeContext) -> Description:
+def _description(context: NodeContext, weights: Weights | None) -> Description:
+    """Weights that are held give way to others, or are among them."""
+    held = 0 if weights is None else weights.num_bytes
+    limits = memory_limits()
     return Description(
         host_id=host_id(),
-        memory=memory_limits(),
+        memory=tuple(replace(limit, available=limit.available + held) for limit in limits),
         cpus=allowed_cpus(),
         usable_cpus=len(usable_cpus()),
         threads=context.threads or 0,

@@ -46,6 +46,7 @@ class NodeLoop:
         self._context, self._node = context, node
         self._first, self._first_name = node.rank == 0, join.names[0]
         self._channel, self._executor = context.channel, node.executor
+        self._stream = TokenStream(context.channel)
         self._texts: list[bytes] = []  # of the vocabulary, as far as they have come
         self._end = ""  # the controller's message that ended the generation
         self.generation = join.generation
@@ -69,17 +70,27 @@ class NodeLoop:
         """Whether the session goes on after the generation. ``ChannelClosed`` where the controller
         has gone; ``StepError`` where a step fails, or the controller says what this node cannot
         do."""
-        while True:
+        generator = self._node.generator
+        with Heartbeat(
+            self._channel,
+            lambda: self._node.progress,
+            lambda: generator.reading if self._first and generator.busy else (),
+            on_beat=self._stream.flush,  # a long step may follow quick ones
+        ):
+            self._serve()
+        if self._end == Leave.TYPE:
+            self._channel.send(encode(Left()))
+        return self._end == Leave.TYPE
+
+    def _serve(self) -> None:
+        """Until the controller ends the generation."""
+        while not self._end:
             if not self._first and not self._follow():
                 raise StepError(f"{self._first_name} has left")
             self._handle(self._channel.receive())
-            if self._node.generator.busy:
+            if self._node.generator.busy and not self._end:
                 self._generate()
-            if self._end:
-                self.leave()
-                if self._end == Leave.TYPE:
-                    self._channel.send(encode(Left()))
-                return self._end == Leave.TYPE
+        self.leave()
 
     def _follow(self) -> bool:
         """Runs node 0's steps until the controller has something to say; False if node 0 left."""
@@ -128,24 +139,18 @@ class NodeLoop:
 
     def _generate(self) -> None:
         """Steps until nothing is left to compute; messages are heard between any two."""
-        generator, stream = self._node.generator, TokenStream(self._channel)
+        generator, stream = self._node.generator, self._stream
         try:
-            with Heartbeat(
-                self._channel,
-                lambda: self._node.progress,
-                lambda: generator.reading,
-                on_beat=stream.flush,  # a long step may follow quick ones
-            ):
-                while generator.busy:
-                    while self._channel.poll():
-                        self._handle(self._channel.receive())
-                        if self._end:
-                            return
-                    events = generator.step()
-                    stream.put(events.tokens, events.logprobs)
-                    for id, result in events.finished:
-                        stream.flush()
-                        self._channel.send(encode(_finished(id, result)))
+            while generator.busy:
+                while self._channel.poll():
+                    self._handle(self._channel.receive())
+                    if self._end:
+                        return
+                events = generator.step()
+                stream.put(events.tokens, events.logprobs)
+                for id, result in events.finished:
+                    stream.flush()
+                    self._channel.send(encode(_finished(id, result)))
         except (ValueError, MemoryError) as error:
             # Past the checks it is no mistake of the user's, and the other nodes are in mid-step.
             raise StepError(f"{self._context.name}: {error}") from error

@@ -10,6 +10,7 @@ from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.run_options import RunOptions
 
 DEFAULT_CONTEXT = 4096
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,9 @@ class EngineOptions:
     memory is short. ``threads`` a node (None: the processors shared out); ``cache``: whether nodes
     may keep packed weights, in ``cache_folder`` on this machine (empty: nowhere) and in their own
     folders on hosts; ``emulate``: nodes of this machine talk as over that link, in the place of
-    their own; ``draft``: the folder of the model that drafts, where ``run`` asks for one."""
+    their own; ``draft``: the folder of the model that drafts, where ``run`` asks for one;
+    ``patience``: seconds for which those who ask wait for a machine, where the ones that are left
+    cannot hold the model."""
 
     shares: tuple[Fraction, ...] = (Fraction(1),)
     fit: bool = False
@@ -33,11 +36,14 @@ class EngineOptions:
     cache_folder: str = ""
     emulate: EmulatedLink | None = None
     draft: str = ""
+    patience: float = PATIENCE_SECONDS
 
     def __post_init__(self) -> None:
         """``ValueError`` for options that contradict each other."""
         if self.stages < 1:
             raise ValueError(f"stages is {self.stages}; it must be at least 1")
+        if not 0 <= self.patience <= 1e6:
+            raise ValueError(f"a patience of {self.patience:g} s; it must be from 0 to 1000000")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"{self.threads} threads a node; it must be at least 1")
         if self.hosts and len(self.hosts) != len(self.shares):

@@ -173,8 +173,11 @@ def node_needs(
     return needs
 
 
-def check_local_memory(folder: Folder, split: Split, options: EngineOptions, context: int) -> None:
-    """``MemoryError`` where the nodes, which share this machine's memory, need more than it has."""
+def check_local_memory(
+    folder: Folder, split: Split, options: EngineOptions, context: int, *, kept: int = 0
+) -> None:
+    """``MemoryError`` where the nodes, which share this machine's memory, need more than it has
+    beside the bytes of weights that they hold already and have ``kept``."""
     needs = node_needs(folder, split, options, context)
     together = NodeMemory(
         weight_bytes=sum(need.weight_bytes for need in needs),
@@ -183,7 +186,10 @@ def check_local_memory(folder: Folder, split: Split, options: EngineOptions, con
         base_bytes=sum(need.base_bytes for need in needs),
     )
     count = "1 node" if split.num_nodes == 1 else f"all {split.num_nodes} nodes together"
-    check_memory(f"{folder.path.name} on {count}", together, available_memory_bytes())
+    available = available_memory_bytes()
+    if available is not None:
+        available += kept
+    check_memory(f"{folder.path.name} on {count}", together, available)
 
 
 def fit_to_hosts(

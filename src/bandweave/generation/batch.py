@@ -14,14 +14,14 @@ from bandweave.generation.pages import Cached
 @dataclass(eq=False, kw_only=True)
 class Rows:
     """The ``tokens`` that come next in a sequence, which has pages for them; the last ``wants`` of
-    them ask for logits, and all of those but the first are drafted. ``slots``: those of states that
-    are read and written in the place of the sequence's own; ``scored``: the others ask for logits,
-    too."""
+    them ask for logits, and all of those but the first are drafted. So many rows before those ask
+    for logits, too, which are ``heard`` and give no token. ``slots``: those of states that are read
+    and written in the place of the sequence's own."""
 
     cached: Cached
     tokens: list[int]
     wants: int
-    scored: bool = False
+    heard: int = 0
     slots: tuple[int, int] | None = None
 
     def state_numbers(self) -> tuple[int, int, int, int, int]:
@@ -44,7 +44,8 @@ def make_step(batch: ListOf[Rows], *, prefill: bool) -> Step:
         tokens += rows.tokens
         slots += [slot] * count
         positions += range(known, known + count)
-        wants += [rows.scored] * (count - rows.wants) + [True] * rows.wants
+        asked = rows.heard + rows.wants
+        wants += [False] * (count - asked) + [True] * asked
     longest = max(len(rows.cached.pages) for rows in batch)
     tables = np.full((len(batch), longest), -1, np.int32)
     for slot, rows in enumerate(batch):

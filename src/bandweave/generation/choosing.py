@@ -23,7 +23,9 @@ F32 = npt.NDArray[np.float32]
 
 def take(rows: SequenceRows, best: Iterator[int]) -> list[int]:
     """The answer's new tokens, from the best token of each of its rows."""
-    own = [next(best) for _ in range(rows.wants)]
+    own = [next(best) for _ in range(rows.heard + rows.wants)][rows.heard :]
+    if not own:
+        return []
     return _follow(rows, (_checked(rows.sequence, token) for token in own))
 
 
@@ -36,20 +38,26 @@ class Chooser:
     def sample(self, rows: SequenceRows, logits: Iterator[F32], masks: Masks) -> list[int]:
         """The answer's new tokens, from the logits of each of its rows: each is chosen, and hashed,
         as if those before it had come one at a time."""
-        if rows.scored:
-            self._score(rows, [next(logits) for _ in range(len(rows.tokens) - rows.wants)])
+        self._hear(rows, [next(logits) for _ in range(rows.heard)])
         own = [next(logits) for _ in range(rows.wants)]
         if not own:
             return []
         return _follow(rows, (self._choose(rows.sequence, one, masks) for one in own))
 
-    def _score(self, rows: SequenceRows, logits: ListOf[F32]) -> None:
-        """Log-probabilities of the prompt's tokens that follow these rows."""
-        one, first = rows.sequence, len(rows.cached.tokens) + 1
-        for place, row in enumerate(logits, first):
-            if not np.isfinite(row).all():
-                raise StepError(str(_not_finite(one)))
-            one.prompt_logprobs.append(self._logprobs(one, row, one.request.tokens[place]))
+    def _hear(self, rows: SequenceRows, logits: ListOf[F32]) -> None:
+        """Log-probabilities of the prompt's tokens that follow these rows, and the digests of what
+        was said already; each once, whatever a sequence that gave way computes again."""
+        one = rows.sequence
+        first = len(rows.cached.tokens) + len(rows.tokens) - rows.wants - rows.heard
+        for position, row in enumerate(logits, first):
+            if one.is_scored_at(position):
+                if not np.isfinite(row).all():
+                    raise StepError(str(_not_finite(one)))
+                token = one.request.tokens[position + 1]
+                one.prompt_logprobs.append(self._logprobs(one, row, token))
+            elif one.is_hashed_at(position):
+                _hash(one, row)
+                one.digests.append(one.digest.hexdigest())
 
     def _logprobs(self, one: Sequence, logits: F32, token: int) -> TokenLogprobs:
         return token_logprobs(logits, token, one.request.logprobs or 0, self._exp)
@@ -58,7 +66,7 @@ class Chooser:
         if not np.isfinite(logits).all():
             raise _not_finite(one)
         if one.digest is not None:
-            one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
+            _hash(one, logits)
         request, matcher = one.request, one.matcher
         token = sample(
             logits if matcher is None else masked(logits, masks.of(matcher)),
@@ -74,6 +82,10 @@ class Chooser:
         if request.logprobs is not None:
             one.logprobs.append(self._logprobs(one, logits, token))
         return token
+
+
+def _hash(one: Sequence, logits: F32) -> None:
+    one.digest.update(np.ascontiguousarray(logits, dtype="<f4").tobytes())
 
 
 def _follow(rows: SequenceRows, choices: Iterable[int]) -> list[int]:

@@ -110,6 +110,7 @@ class Generator:
         of every generated position. ``reuse`` off computes the prompt from its start.
         ``ValueError`` where it cannot be run; then nothing has changed.
         """
+        self._scheduler.check(request, chunk=chunk)
         matcher = self._matcher(request)
         self._prepare_embedding(request)
         sequence = self._scheduler.submit(id, request, chunk=chunk, digest=digest, reuse=reuse)
@@ -208,7 +209,10 @@ class Generator:
             return None
         if self._make_matcher is None:
             raise ValueError("this engine has no vocabulary for grammars")
-        return self._make_matcher(request.grammar)
+        matcher = self._make_matcher(request.grammar)
+        for token in request.said:
+            matcher.accept(token)
+        return matcher
 
     def _prepare_embedding(self, request: Request) -> None:
         if request.embeds and self._last_hidden is None:
@@ -222,32 +226,37 @@ class Generator:
             return
         count = 0  # of rows that asked for logits
         for rows in batch:
-            count += len(rows.tokens) if rows.scored else rows.wants
-            one = rows.sequence
-            if one.request.embeds and rows.wants and not one.embedding:
-                one.embedding = tuple(map(float, self._last_hidden.read(count)[-1]))
+            asked, one = rows.heard + rows.wants, rows.sequence
+            place = len(one.request.tokens) - 1 - len(rows.cached.tokens)  # in these rows
+            place -= len(rows.tokens) - asked
+            if one.request.embeds and 0 <= place < asked and not one.embedding:
+                read = self._last_hidden.read(count + place + 1)
+                one.embedding = tuple(map(float, read[-1]))
+            count += asked
 
     def _compute(
         self, batch: list[SequenceRows]
     ) -> tuple[list[tuple[int, int]], list[TokenLogprobs | None]]:
         drafts = self._draft(batch)
         reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
-        self._reading = [(one.id, len(one.cached.tokens)) for one in reading]
-        prefill = any(not one.answer for one in reading)
+        self._reading = [
+            (one.id, min(len(one.cached.tokens), len(one.request.tokens))) for one in reading
+        ]
+        prefill = any(one.is_fresh for one in reading)
         step = make_step(batch, prefill=prefill)
         embeddings = self._embed(step.tokens)
         wanting = [rows for rows in batch if rows.wants]
         masks = self._masks.begin(wanting)
         begun = time.perf_counter()
-        if all(one.sequence.needs_best_only for one in batch if one.wants or one.scored):
+        if all(one.sequence.needs_best_only for one in batch if one.wants or one.heard):
             best = iter(self._executor.best(step, embeddings))
             computed = time.perf_counter()
-            chosen = [take(rows, best) for rows in wanting]
+            chosen = [take(rows, best) for rows in batch]
         else:
             logits = iter(self._executor.run(step, embeddings))
             computed = time.perf_counter()
             chosen = [self._chooser.sample(rows, logits, masks) for rows in batch]
-            chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
+        chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
         self._keep_embeddings(batch)
         now = time.perf_counter()
         if self._speculation is not None:

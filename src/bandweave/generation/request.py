@@ -18,6 +18,8 @@ class Request:
     the prompt's last token.
     ``grammar``: what the answer must keep to, as ``llguidance`` writes it; empty for anything.
     ``key`` says who asks, for those who ask share the machine alike, or by ``weight``.
+    ``said``: what the answer begins with, for it was chosen already, by nodes that are no more: it
+    is read, not chosen and not told again, and counts as if it had been chosen here.
     """
 
     tokens: tuple[int, ...]
@@ -30,6 +32,7 @@ class Request:
     grammar: str = ""
     key: str = ""
     weight: float = 1.0
+    said: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """``ValueError`` for what makes no sense."""

@@ -23,7 +23,7 @@ from bandweave.generation.request import Request
 from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
 
-_SCORED_ROWS = 32
+_HEARD_ROWS = 32
 
 
 @dataclass(eq=False, kw_only=True)
@@ -112,6 +112,22 @@ class Scheduler:
             )
         if chunk is not None and chunk < 1:
             raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
+        self._check_said(request)
+
+    def _check_said(self, request: Request) -> None:
+        said, limit = request.said, self._limit(request)
+        if len(said) > limit:
+            raise ValueError(f"{len(said)} tokens were said of an answer of at most {limit}")
+        if said and not 0 <= min(said) <= max(said) < self._vocab_size:
+            raise ValueError(
+                f"token {max(said)} was said, but is not in the vocabulary of {self._vocab_size} "
+                "tokens"
+            )
+
+    def _limit(self, request: Request) -> int:
+        """Tokens that its answer may have."""
+        room, wanted = self._context - len(request.tokens), request.params.max_tokens
+        return room if wanted is None else min(room, wanted)
 
     def submit(
         self,
@@ -127,31 +143,37 @@ class Scheduler:
         self.check(request, chunk=chunk)
         if any(one.id == id for one in (*self._waiting, *self._running, *self._ended)):
             raise ValueError(f"there is a request {id} already")
-        room, wanted = self._context - len(request.tokens), request.params.max_tokens
         self._arrivals += 1
         sequence = Sequence(
             id=id,
             request=request,
-            limit=room if wanted is None else min(room, wanted),
+            limit=self._limit(request),
             arrival=self._arrivals,
             chunk=chunk,
             reuse=reuse and not request.scored,
             digest=hashlib.sha256() if digest else None,
         )
+        if sequence.complete:  # all was said, and nothing of it is asked for again
+            self._ended.append(sequence)
+            return sequence
         self._waiting.append(sequence)
         self._fairness.enter(request.key)
         return sequence
 
     def cancel(self, id: int) -> None:
-        """A request is no longer wanted. Nothing happens where it has ended, or never was."""
+        """A request is no longer wanted. Nothing happens where it has ended, or never was. One
+        whose digests are those of what was said elsewhere ends when they are there."""
         for sequence in (*self._waiting, *self._running):
             if sequence.id == id:
                 sequence.reason = "cancelled"
-                self._end(sequence)
+                if sequence.complete:
+                    self._end(sequence)
 
     def retract(self, id: int) -> None:
         """A request that waits never came."""
-        self.cancel(id)
+        for sequence in (*self._waiting, *self._running):
+            if sequence.id == id:
+                self._end(sequence)
         self._ended = [one for one in self._ended if one.id != id]
 
     def schedule(self) -> list[SequenceRows]:
@@ -202,7 +224,7 @@ class Scheduler:
             self._fairness.count(request.key, weight=request.weight, **count)
             rows.cached.tokens += rows.tokens[: rows.right]
             self._pool.settle(rows.cached)
-            if rows.sequence.reason:
+            if rows.sequence.complete:
                 self._end(rows.sequence)
 
     def fail(self, batch: ListOf[SequenceRows]) -> None:
@@ -251,7 +273,7 @@ class Scheduler:
         room = self._pool.available - spare
         if self._refused is not None and self._refused[0] == one.id and room <= self._refused[1]:
             return False  # a long prompt's pages are not sought again at every step
-        cached = self._pool.claim(one.tokens, reuse=one.reuse)
+        cached = self._pool.claim(one.tokens[: one.needed + 1], reuse=one.reuse)
         missing = self._pool.needs(cached, one.length + 1)
         if missing > self._pool.available - spare:
             self._pool.release(cached)
@@ -260,7 +282,7 @@ class Scheduler:
         self._refused = None
         self._pool.grow(cached, one.length + 1)
         if not one.served:
-            one.reused = len(cached.tokens)
+            one.reused = min(len(cached.tokens), len(one.request.tokens))
         one.cached = cached
         self._waiting.remove(one)
         bisect.insort(self._running, one, key=_arrival)
@@ -299,22 +321,26 @@ class Scheduler:
 
 def _rows(sequence: Sequence, most: int) -> SequenceRows:
     tokens = sequence.todo(most)
-    last = len(sequence.cached.tokens) + len(tokens) == sequence.length
+    end = len(sequence.cached.tokens) + len(tokens)
+    wants = int(end == sequence.length)
+    asked = min(len(tokens), max(0, end - sequence.needed))
     return SequenceRows(
         sequence=sequence,
         cached=sequence.cached,
         tokens=tokens,
-        wants=int(last),
-        scored=sequence.request.scored and not sequence.answer,
+        wants=wants,
+        heard=asked - wants,
         decodes=sequence.decodes,
     )
 
 
 def _chunk(sequence: Sequence) -> int | None:
-    """Rows of logits take memory, those of a prompt that is scored too."""
-    if not sequence.request.scored or sequence.answer:
+    """Rows of logits take memory, those of a prompt that is scored too, and those that are hashed
+    again."""
+    if sequence.needed >= sequence.length - 1:
         return sequence.chunk
-    return min(sequence.chunk or _SCORED_ROWS, _SCORED_ROWS)
+    most = max(0, sequence.needed - len(sequence.cached.tokens)) + _HEARD_ROWS
+    return min(sequence.chunk or most, most)
 
 
 def _arrival(sequence: Sequence) -> int:

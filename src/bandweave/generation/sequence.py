@@ -22,7 +22,8 @@ class Sequence:
     at most, None for as many as fit; ``reuse``: whether it may begin with what others computed;
     ``digest``: a SHA-256 over the logits of its positions so far, or None; ``digests``: its hex
     values after each token; ``logprobs`` of the answer's tokens; ``matcher``: what holds it to its
-    grammar; ``served``: the last step that had rows of it."""
+    grammar; ``served``: the last step that had rows of it. An answer begins with what was
+    ``said`` of it elsewhere."""
 
     id: int
     request: Request
@@ -55,9 +56,62 @@ class Sequence:
     drafted: int = 0
     accepted: int = 0
 
+    def __post_init__(self) -> None:
+        if self.request.said:
+            self.answer = list(self.request.said)
+            self.reason = self._end_behind(self.answer[-1])
+
     @property
     def length(self) -> int:
         return len(self.request.tokens) + len(self.answer)
+
+    @property
+    def needed(self) -> int:
+        """The first position, from 0, behind which logits are asked for that nobody has seen: the
+        last one's, which give the next token, or those that give scores, an embedding and digests
+        of what was said already."""
+        prompt = len(self.request.tokens)
+        first = self.length - 1
+        if self._lacks_digests:
+            first = min(first, prompt - 1 + len(self.digests))
+        if self.request.embeds and not self.embedding:
+            first = min(first, prompt - 1)
+        if self.request.scored and not self._scored:
+            first = min(first, len(self.prompt_logprobs))
+        return first
+
+    @property
+    def _scored(self) -> bool:
+        return len(self.prompt_logprobs) >= len(self.request.tokens) - 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to compute: it has come to its end, and whatever was asked for
+        beside its tokens is there."""
+        if self.reason == "cancelled":
+            return not self._lacks_digests
+        return bool(self.reason) and (self.reason == "error" or self.needed == self.length - 1)
+
+    @property
+    def _lacks_digests(self) -> bool:
+        """Whether logits are to be hashed of which a token was said elsewhere."""
+        return self.digest is not None and len(self.digests) < len(self.answer)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no token of it was chosen here yet."""
+        return len(self.answer) == len(self.request.said)
+
+    def is_scored_at(self, position: int) -> bool:
+        """Whether logits of this position tell what a token of the prompt was worth, and nobody has
+        told yet."""
+        asked = self.request.scored and not self._scored
+        return asked and position == len(self.prompt_logprobs)
+
+    def is_hashed_at(self, position: int) -> bool:
+        """Whether logits of this position gave a token elsewhere, and are yet to be hashed here."""
+        first = len(self.request.tokens) - 1 + len(self.digests)
+        return self._lacks_digests and position == first
 
     @property
     def decodes(self) -> bool:
@@ -87,10 +141,13 @@ class Sequence:
         self.answer.append(token)
         if self.digest is not None:
             self.digests.append(self.digest.hexdigest())
+        self.reason = self._end_behind(token)
+
+    def _end_behind(self, token: int) -> str:
+        """Why the answer ends with this token; empty where it goes on."""
         if token in self.request.end_tokens:
-            self.reason = "stop"
-        elif len(self.answer) >= self.limit:
-            self.reason = "length"
+            return "stop"
+        return "length" if len(self.answer) >= self.limit else ""
 
     def fail(self, error: str) -> None:
         """Ends the answer by its own numbers."""
@@ -114,9 +171,11 @@ class Sequence:
         self.last_at = chosen
 
     def todo(self, most: int) -> list[int]:
-        """The first ``most`` tokens whose keys and values are not in the cache yet."""
+        """The first ``most`` tokens whose keys and values are not in the cache yet, up to the last
+        one that something is asked of."""
         known, prompt = len(self.cached.tokens), self.request.tokens
-        answer = self.answer[max(0, known - len(prompt)) :]
+        stop = len(self.answer) - (1 if self.reason else 0)
+        answer = self.answer[max(0, known - len(prompt)) : stop]
         if known >= len(prompt):
             return answer[:most]
         return [*prompt[known : known + most], *answer][:most]
@@ -131,15 +190,15 @@ class Sequence:
         """What is told to whoever asked."""
         timing = Timing(
             waiting=self.started - self.arrived if self.started else 0.0,
-            prefill=self.first_at - self.started if self.answer else 0.0,
-            decode=self.last_at - self.first_at if self.answer else 0.0,
+            prefill=self.first_at - self.started if self.first_at else 0.0,
+            decode=self.last_at - self.first_at if self.first_at else 0.0,
             sampling=self.sampling,
             drafting=self.drafting,
             computing=self.computing,
             between=self.between,
             prompt_tokens=len(self.request.tokens),
             reused_tokens=self.reused,
-            decode_tokens=max(0, len(self.answer) - 1),
+            decode_tokens=max(0, len(self.answer) - len(self.request.said) - 1),
             decode_steps=self.decode_steps,
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,

@@ -176,7 +176,8 @@ def _introduce(sock: Socket, secret: bytes, own: Hello, name: str, deadline: flo
             raise Misfit(f"{name} does not fit: {reason}", theirs)
         if verdict.get("type") == "welcome":
             return Secured(channel.detach(), theirs, transcript.keys(CONNECTOR))
-        if own.purpose == "control" and own.session and theirs.session == own.session:
+        same = own.purpose == "control" and own.session and theirs.session == own.session
+        if same and theirs.node != own.node:
             raise HandshakeError(
                 f"{name} is the worker that is node {theirs.node} already; give every node a "
                 "worker of its own"

@@ -7,15 +7,17 @@ nothing of what travels over the sockets afterwards.
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
 from bandweave.mesh.address import Address, format_address, is_link_local, parse_address
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
+
+_LOOK_SECONDS = 0.2  # between two looks at whether anybody wants the nodes to meet
 
 __all__ = ["Address", "Door", "connect_mesh", "format_address", "parse_address"]
 
@@ -48,6 +50,7 @@ def connect_mesh(
     generation: int = 1,
     patience: float | None = None,
     names: Mapping[int, str] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[int, socket.socket]:
     """The sockets of ``node`` to every other node, by node id, in blocking mode, TCP_NODELAY set.
 
@@ -55,9 +58,10 @@ def connect_mesh(
     connection of another ``generation`` of the session is not theirs. A node with a lower id must
     be reached within ``timeout`` seconds; one with a higher id, which may have to find its model
     first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long where whoever
-    started the nodes ends them when one fails. ``HandshakeError`` names the nodes and addresses
-    that could not reach each other, or the node whose secret or version does not fit. All sockets
-    are closed then.
+    started the nodes ends them when one fails, or until ``interrupted``, which is asked now and
+    then, says that nobody wants them to meet any more. ``HandshakeError`` names the nodes and
+    addresses that could not reach each other, or the node whose secret or version does not fit.
+    All sockets are closed then.
     """
     if node not in addresses:
         raise ValueError(f"node {node} is none of the {len(addresses)} nodes of the session")
@@ -71,9 +75,8 @@ def connect_mesh(
             if other < node:
                 sock = _reach(other, addresses, names, secret, own, here, timeout)
             elif other > node:
-                sock = _await(
-                    door, other, own, here, names, timeout if patience is None else patience
-                )
+                seconds = timeout if patience is None else patience
+                sock = _await(door, other, own, here, names, seconds, interrupted)
             else:
                 continue
             opened.callback(sock.close)
@@ -137,20 +140,29 @@ def _await(
     here: dict[str, Any],
     names: Mapping[int, str],
     seconds: float,
+    interrupted: Callable[[], bool],
 ) -> socket.socket:
     """The connection of a node that knows that it was welcomed. One that missed the welcome comes
     again, and its first connection ends; so does one that was left from an earlier generation."""
-    patience = None if math.isinf(seconds) else seconds
+    deadline = time.monotonic() + seconds
+
+    def patience() -> float:
+        if interrupted():
+            raise HandshakeError(f"{names[own.node]} waits for {names[other]} no longer")
+        return min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+
     while True:
         try:
-            sock = door.get_mesh(own.session, other, patience)
+            sock = door.get_mesh(own.session, other, patience())
         except TimeoutError:
+            if time.monotonic() < deadline:
+                continue
             raise HandshakeError(
                 f"{names[other]} did not connect to {names[own.node]} within {seconds:.3g} s"
             ) from None
         channel = Channel(sock, names[other])
         try:
-            said = channel.receive(patience)
+            said = _first_words(channel, patience, deadline)
             if said == here:
                 return channel.detach()
             if said.get("type") != "here":
@@ -161,3 +173,14 @@ def _await(
             raise HandshakeError(f"{names[own.node]}: {error}") from error
         finally:
             channel.close()
+
+
+def _first_words(
+    channel: Channel, patience: Callable[[], float], deadline: float
+) -> dict[str, Any]:
+    while True:
+        try:
+            return channel.receive(patience())
+        except TimeoutError:
+            if time.monotonic() >= deadline:
+                raise

@@ -1,5 +1,5 @@
-"""Signs of life: a node tells its controller that it lives while it loads, and that a long step
-gets on. Knows a channel and counters.
+"""Signs of life: a node tells its controller that it lives, how far it has loaded, and that a long
+step gets on. Knows a channel and counters.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ class LoadingPulse:
 
 
 class Heartbeat:
-    """While entered, a thread sends ``alive`` whenever ``progress()`` has changed, with the prompts
-    that are being read, as ``(request, tokens)``; ``on_beat`` is called each time before."""
+    """While entered, a thread sends ``alive`` twice a second, with ``progress()``, which grows
+    while the node works, and the prompts that are being read, as ``(request, tokens)``; ``on_beat``
+    is called each time before. A node that is idle sends half as many."""
 
     def __init__(
         self,
         channel: Channel,
         progress: Callable[[], int],
-        reading: Callable[[], Sequence[tuple[int, int]]],
+        reading: Callable[[], Sequence[tuple[int, int]]] = lambda: (),
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel, self._progress, self._reading = channel, progress, reading
@@ -76,18 +77,21 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def _beat(self) -> None:
-        last = -1
+        last, left_out = -1, False
         while not self._over.wait(PERIOD):
             with contextlib.suppress(OSError):
                 self._on_beat()
-            if (now := self._progress()) != last:
-                last = now
-                # One that a paused controller has no room for is worth no waiting, and the main
-                # thread meets the same errors.
-                reading = self._reading()
-                ids, tokens = zip(*reading, strict=True) if reading else ((), ())
-                with contextlib.suppress(OSError):
-                    self._channel.offer(encode(Alive(ids=ids, tokens=tokens)))
+            now = self._progress()
+            if now == last and not left_out:
+                left_out = True
+                continue
+            last, left_out = now, False
+            # One that a paused controller has no room for is worth no waiting, and the main thread
+            # meets the same errors.
+            reading = self._reading()
+            ids, tokens = zip(*reading, strict=True) if reading else ((), ())
+            with contextlib.suppress(OSError):
+                self._channel.offer(encode(Alive(ids=ids, tokens=tokens, progress=now)))
 
     def __enter__(self) -> Self:
         self._thread.start()

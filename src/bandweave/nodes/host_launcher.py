@@ -9,7 +9,7 @@ from bandweave.handshake.hello import Hello
 from bandweave.mesh.address import Address, format_address, is_loopback, parse_address
 from bandweave.mesh.channel import Channel
 from bandweave.mesh.hangup import wait_hangup
-from bandweave.nodes.launcher import START_TIMEOUT, Launcher
+from bandweave.nodes.launcher import START_TIMEOUT, Candidate, Launcher
 from bandweave.nodes.node_handle import NodeHandle
 
 OnWaiting = Callable[[str], None]  # the name of the node waited for
@@ -70,22 +70,46 @@ class HostLauncher(Launcher):
         if num_nodes != len(self.addresses):
             raise ValueError(f"{num_nodes} nodes, but {len(self.addresses)} hosts are given")
         for node, address in enumerate(self.addresses):
-            name = f"node {node} ({format_address(address)})"
-            own = Hello(purpose="control", node=node, session=self.session)
-            self._on_waiting(name)
+            self._on_waiting(_name(node, address))
+            self._handles.append(self._dial(node, address, self._connect_timeout))
+
+    def candidates(self) -> Sequence[Candidate]:
+        """The hosts that were given and run no node of ours now."""
+        with self._changing:
+            there = {handle.node for handle in self._handles}
+        return [
+            Candidate(node=node, name=_name(node, address), address=address)
+            for node, address in enumerate(self.addresses)
+            if node not in there
+        ]
+
+    def _admit(self, candidate: Candidate, timeout: float) -> NodeHandle:
+        assert candidate.address is not None
+        return self._dial(candidate.node, candidate.address, timeout)
+
+    def _dial(self, node: int, address: Address, timeout: float) -> HostHandle:
+        name = _name(node, address)
+        own = Hello(purpose="control", node=node, session=self.session)
+        try:
+            sock, theirs, _ = connect(address, self.secret, own, name=name, timeout=timeout)
+        except HandshakeError as error:
+            hint = "; is `bandweave worker` running there, and its port open to this machine?"
+            text = str(error) + (hint if isinstance(error, Unreachable) else "")
+            raise HostError(text) from error
+        channel = Channel(sock, name)
+        handle = HostHandle(node=node, name=name, channel=channel, address=address)
+        handle.host = format_address(address)
+        if theirs.address:
             try:
-                sock, theirs, _ = connect(
-                    address, self.secret, own, name=name, timeout=self._connect_timeout
-                )
-            except HandshakeError as error:
-                hint = "; is `bandweave worker` running there, and its port open to this machine?"
-                text = str(error) + (hint if isinstance(error, Unreachable) else "")
-                raise HostError(text) from error
-            channel = Channel(sock, name)
-            handle = HostHandle(node=node, name=name, channel=channel, address=address)
-            self._handles.append(handle)
-            if theirs.address:
                 handle.address = _parse_advertised(theirs.address, name)
+            except BaseException:
+                handle.close()
+                raise
+        return handle
+
+
+def _name(node: int, address: Address) -> str:
+    return f"node {node} ({format_address(address)})"
 
 
 def _parse_advertised(text: str, name: str) -> Address:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 from bandweave import _native
 from bandweave.executors.executor import StepError
+from bandweave.handshake.handshake import HandshakeError
 from bandweave.handshake.rendezvous import connect_mesh
 from bandweave.mesh.address import Address
 from bandweave.mesh.shared import share_memory
 from bandweave.nodes.context import NodeContext, ThreadGroup
 from bandweave.planning.profile.emulation import EmulatedLink
 
-_DIAL_SECONDS = 30.0  # to reach one other node
+_DIAL_SECONDS = 30.0  # to reach one other node that has just been started
+_AGAIN = 0.8  # of the bound for stalls: to reach one that has met others before
 _THREAD_SECONDS = 30.0
 
 
@@ -59,8 +61,9 @@ def meet(
     talk as over that link.
 
     The others may take their time: a node that still looks for its model is waited for as long as
-    the controller keeps the session. ``HandshakeError`` where one cannot be reached, ``ValueError``
-    for names and addresses that make no sense.
+    the controller keeps the session and says nothing else. Those that have met before must be
+    reached sooner. ``HandshakeError`` where one cannot be reached, ``ValueError`` for names and
+    addresses that make no sense.
     """
     rank, names = members.rank(context.node), members.names
     door = context.listener
@@ -83,18 +86,25 @@ def meet(
         door,
         context.secret,
         context.session,
-        _DIAL_SECONDS,
+        _DIAL_SECONDS if members.generation == 1 else _AGAIN * stall_seconds,
         generation=members.generation,
         patience=math.inf,
         names=dict(zip(members.nodes, names, strict=True)),
+        interrupted=context.channel.poll,
     )
-    memory = share_memory(
-        context.node,
-        sockets,
-        _native.shared_transport_bytes(),
-        None,
-        willing=shared and emulate is None,
-    )
+    again = members.generation > 1
+    try:
+        memory = share_memory(
+            context.node,
+            sockets,
+            _native.shared_transport_bytes(),
+            2 * stall_seconds if again else None,  # others may still look for their models
+            willing=shared and emulate is None,
+        )
+    except OSError as error:  # one of them died, or is cut off, between two words
+        for sock in sockets.values():
+            sock.close()
+        raise HandshakeError(f"{names[rank]} could not meet the others: {error}") from error
     door.finish()  # every peer has said something that only a welcomed one says
     for peer, sock in sockets.items():
         place = members.rank(peer)

@@ -10,10 +10,13 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.handshake.secret import check_secret
+from bandweave.mesh.address import Address
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.printable import printable
 from bandweave.nodes.node_handle import LONGEST_REASON, NodeHandle
@@ -27,8 +30,19 @@ class LaunchError(ConnectionError):
     """Nodes that did not start. Names the node and its reason."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A machine, or a process of this one, that could be a node now and is none. ``node``: the
+    number that it would have in the session; ``address``: None for a process of this machine."""
+
+    node: int
+    name: str
+    address: Address | None = None
+
+
 class Launcher(ABC):
-    """Starts the nodes of one session at a time, and ends them.
+    """Starts the nodes of one session at a time, and ends them. Nodes that have died can be
+    followed by others under the same numbers.
 
     ``local``: they share this machine's memory and processors, and its files; ``processes``: each
     has one of its own.
@@ -44,10 +58,47 @@ class Launcher(ABC):
         self._start_timeout = start_timeout
         self._handles: list[NodeHandle] = []
         self._stopping = threading.Lock()
+        self._changing = threading.Lock()  # of the handles, once the nodes have started
+        self._stopped = False
 
     @abstractmethod
     def _launch(self, num_nodes: int) -> None:
         """Appends the handles of all nodes to ``self._handles``, which ``stop`` cleans up."""
+
+    def candidates(self) -> Sequence[Candidate]:
+        """Who could be a node now and is none: machines that are back, spares, those that have
+        joined. Cheap: it is asked once a second; whether one answers shows when it is admitted."""
+        return ()
+
+    def _admit(self, candidate: Candidate, timeout: float) -> NodeHandle:
+        """The handle of a node that is starting. Errors as ``start``."""
+        raise ValueError("no node can be added to those that were started")
+
+    def admit(self, candidate: Candidate, timeout: float | None = None) -> NodeHandle:
+        """Makes a candidate a node of the session, ready to serve, within ``timeout`` seconds
+        (None: as for a start). From any thread, and no other node waits for it.
+
+        ``LaunchError`` or another ``OSError`` that names it where it does not come up.
+        """
+        deadline = time.monotonic() + (self._start_timeout if timeout is None else timeout)
+        handle = self._admit(candidate, max(0.0, deadline - time.monotonic()))
+        try:
+            await_ready(handle, max(0.0, deadline - time.monotonic()))
+            with self._changing:
+                if self._stopped:
+                    raise LaunchError("the nodes are being ended")
+                self._handles.append(handle)
+            return handle
+        except BaseException:
+            _give_up(handle)
+            raise
+
+    def dismiss(self, handle: NodeHandle) -> None:
+        """A node that failed is none any more: ends it without asking, and frees its number."""
+        with self._changing:
+            if handle in self._handles:
+                self._handles.remove(handle)
+        _give_up(handle)
 
     def start(self, num_nodes: int) -> list[NodeHandle]:
         """Starts nodes 0 to ``num_nodes - 1`` and waits until each is ready to serve.
@@ -60,6 +111,7 @@ class Launcher(ABC):
         if self._handles:
             raise ValueError("the nodes of this launcher run already; stop them first")
         self.session = secrets.token_hex(16)
+        self._stopped = False
         deadline = time.monotonic() + self._start_timeout
         try:
             self._launch(num_nodes)
@@ -77,19 +129,23 @@ class Launcher(ABC):
         Takes at most about three seconds more. May be called more than once and from any thread.
         """
         with self._stopping:
-            for handle in self._handles:
+            with self._changing:
+                self._stopped = True
+                handles = list(self._handles)
+            for handle in handles:
                 with contextlib.suppress(OSError):
                     handle.channel.send({"type": "shutdown"}, timeout=_FIRM_SECONDS)
-            running = _wait_all(self._handles, patience)
+            running = _wait_all(handles, patience)
             for handle in running:
                 handle.terminate()
             running = _wait_all(running, min(patience, _FIRM_SECONDS))
             for handle in running:
                 handle.kill()
             _wait_all(running, min(patience, _FIRM_SECONDS))
-            for handle in self._handles:
+            for handle in handles:
                 handle.close()
-            self._handles = []
+            with self._changing:
+                self._handles = []
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +178,12 @@ def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
     host = message.get("host_id")
     handle.host_id = printable(host) if isinstance(host, str) else ""
     return message
+
+
+def _give_up(handle: NodeHandle) -> None:
+    handle.kill()
+    handle.wait(_FIRM_SECONDS)
+    handle.close()
 
 
 def _wait_all(handles: list[NodeHandle], seconds: float) -> list[NodeHandle]:

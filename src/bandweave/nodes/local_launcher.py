@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from bandweave.handshake.secret import make_secret
 from bandweave.mesh.address import Address, bind
 from bandweave.mesh.channel import Channel
-from bandweave.nodes.launcher import START_TIMEOUT, Launcher, LaunchError
+from bandweave.nodes.launcher import START_TIMEOUT, Candidate, Launcher, LaunchError
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.nodes.process import SERVE
 from bandweave.nodes.spawn import NodeSettings, Tail, describe_end, end_process, spawn
@@ -81,28 +82,45 @@ class LocalLauncher(Launcher):
         super().__init__(make_secret(), start_timeout=start_timeout)
         self._threads, self._python, self._serve = threads_per_node, python, serve
         self._cache = cache
+        self._num_nodes = 0
 
     def _launch(self, num_nodes: int) -> None:
+        self._num_nodes = num_nodes
         for node in range(num_nodes):
-            # Bound here, so that every address is known before any node runs.
-            with bind(("127.0.0.1", 0)) as listening:
-                address = ("127.0.0.1", listening.getsockname()[1])
-                settings = NodeSettings(
-                    name=f"node {node}",
-                    node=node,
-                    session=self.session,
-                    secret=self.secret,
-                    address=address,
-                    threads=self._threads,
-                    cache=self._cache,
-                )
-                process, channel = spawn(
-                    settings, listening=listening, python=self._python, serve=self._serve
-                )
-            try:
-                handle = ProcessHandle(node=node, process=process, channel=channel, address=address)
-            except RuntimeError as error:  # no thread to read its output
-                channel.close()
-                end_process(process, _ENDING_SECONDS)
-                raise LaunchError(f"node {node} did not start: {error}") from error
-            self._handles.append(handle)
+            self._handles.append(self._spawn(node))
+
+    def candidates(self) -> Sequence[Candidate]:
+        """A process for each that has died."""
+        with self._changing:
+            there = {handle.node for handle in self._handles}
+        return [
+            Candidate(node=node, name=f"node {node} (a new process)")
+            for node in range(self._num_nodes)
+            if node not in there
+        ]
+
+    def _admit(self, candidate: Candidate, timeout: float) -> NodeHandle:
+        return self._spawn(candidate.node)
+
+    def _spawn(self, node: int) -> ProcessHandle:
+        # Bound here, so that every address is known before any node runs.
+        with bind(("127.0.0.1", 0)) as listening:
+            address = ("127.0.0.1", listening.getsockname()[1])
+            settings = NodeSettings(
+                name=f"node {node}",
+                node=node,
+                session=self.session,
+                secret=self.secret,
+                address=address,
+                threads=self._threads,
+                cache=self._cache,
+            )
+            process, channel = spawn(
+                settings, listening=listening, python=self._python, serve=self._serve
+            )
+        try:
+            return ProcessHandle(node=node, process=process, channel=channel, address=address)
+        except RuntimeError as error:  # no thread to read its output
+            channel.close()
+            end_process(process, _ENDING_SECONDS)
+            raise LaunchError(f"node {node} did not start: {error}") from error

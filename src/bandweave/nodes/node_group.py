@@ -1,6 +1,6 @@
 """NodeGroup: the started nodes of one engine, to talk to, and what to say when one of them fails.
 
-Knows the messages "failed" and "broken"; knows no models and no requests.
+Knows the messages "failed", "broken" and "alive"; knows no models and no requests.
 """
 
 from __future__ import annotations
@@ -11,32 +11,50 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bandweave.executors.executor import StepError
 from bandweave.mesh.printable import printable
-from bandweave.messages import Broken, Leave, Left, M, Message, MessageError, decode, encode
+from bandweave.messages import (
+    Alive,
+    Broken,
+    Leave,
+    Left,
+    M,
+    Message,
+    MessageError,
+    Progress,
+    decode,
+    encode,
+)
+from bandweave.nodes.failure import NodeFailure, NodeMistake, accused, is_stall
 from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.node_handle import LONGEST_REASON, SILENT, NodeHandle
 
-_GRACE_SECONDS = 0.5  # for the cause of a failure to show
+_GRACE_SECONDS = 0.3  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
 _SECOND_HAND_SECONDS = 2.0
+_BEAT_SECONDS = 0.5  # by which the last sign of life may be older than the fault
 _LOOK_MILLISECONDS = 500  # between two looks at what no message tells
+_PAUSED_SECONDS = 2.0  # between two looks: this process itself was stopped
+_LEAVING_SECONDS = 0.5  # beyond the bound for stalls
 
 
 class NodeGroup:
     """``handles`` of all nodes in order, which ``launcher`` started and ``close`` ends.
 
-    After a ``StepError`` it can only be closed.
+    After a ``StepError`` it can only be closed, or asked for those that are left.
     """
 
     def __init__(
         self, launcher: Launcher, handles: Sequence[NodeHandle], *, stall_seconds: float
     ) -> None:
         self._launcher, self._handles = launcher, tuple(handles)
-        self._broken = ""
+        self._broken: NodeFailure | None = None
         self._asked_at = time.monotonic()
+        self._stall_seconds = stall_seconds
         # The nodes notice each other first and know better who it is.
         self._patience = stall_seconds + _SECOND_HAND_SECONDS
+        self._heard = [self._asked_at] * len(self._handles)
+        self._moved, self._progress = self._asked_at, -1  # of node 0
+        self._looked = self._asked_at
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -45,15 +63,31 @@ class NodeGroup:
     def names(self) -> tuple[str, ...]:
         return tuple(handle.name for handle in self._handles)
 
+    @property
+    def handles(self) -> tuple[NodeHandle, ...]:
+        return self._handles
+
+    @property
+    def failure(self) -> NodeFailure | None:
+        """What ended the generation; None where nothing has."""
+        return self._broken
+
+    def silences(self) -> list[float]:
+        """Seconds since each node last said anything, while all say something now and then. Any
+        thread may look."""
+        now = time.monotonic()
+        paused = max(0.0, now - self._looked - _PAUSED_SECONDS)  # nobody listens at the moment
+        return [max(0.0, now - heard - paused) for heard in self._heard]
+
     def send(self, node: int, message: dict[str, Any]) -> None:
         """``StepError`` where the node has gone."""
-        if self._broken:
-            raise StepError(self._broken)
+        if self._broken is not None:
+            raise self._broken
         self._asked_at = time.monotonic()
         try:
             self._handles[node].channel.send(message)
         except TimeoutError as error:
-            self._raise_failure(node, str(error))
+            self._raise_failure(node, str(error), gone=True)
         except OSError:
             self._raise_failure(node)
 
@@ -78,10 +112,10 @@ class NodeGroup:
         except MessageError as error:
             self.fail(node, f"it sent a message that makes no sense: {error}")
 
-    def fail(self, node: int, reason: str) -> NoReturn:
+    def fail(self, node: int, reason: str, *, gone: bool = False) -> NoReturn:
         """A node does not do what it must: ``StepError`` with its name, or that of one that died
-        and so is the cause."""
-        self._raise_failure(node, reason)
+        and so is the cause. ``gone``: it does not answer."""
+        self._raise_failure(node, reason, gone=gone)
 
     def receive(
         self,
@@ -93,85 +127,159 @@ class NodeGroup:
         """The next message of any node, with the node's number.
 
         ``StepError`` where a node fails or ends. ``awaited`` names the node that somebody waits
-        for, which must say something within the bound; where it names none a cable may be out for a
-        while. Without it ``watch``, which is asked now and then, may ``fail`` a node.
-        ``ValueError`` where what a node was given cannot be used. ``InterruptedError`` once the
-        descriptor ``wake`` can be read.
+        for, which must give signs of life, and of progress, within the bounds; where it names none
+        a cable may be out for a while. Without it ``watch``, which is asked now and then, may
+        ``fail`` a node. ``NodeMistake`` where what a node was given cannot be used.
+        ``InterruptedError`` once the descriptor ``wake`` can be read.
         """
-        began = time.monotonic()
         poll = select.poll()
         for handle in self._handles:
             poll.register(handle.channel.fileno(), select.POLLIN)
         if wake is not None:
             poll.register(wake, select.POLLIN)
+        began = time.monotonic()
         while True:
             for node, handle in enumerate(self._handles):
-                if not handle.channel.poll():
-                    continue
-                try:
-                    message = handle.channel.receive()
-                except OSError:
-                    self._raise_failure(node)
-                if "reason" in message:
-                    message["reason"] = printable(message["reason"], LONGEST_REASON)
-                if message.get("type") in ("failed", Broken.TYPE):
-                    reason = printable(message.get("reason"), LONGEST_REASON)
-                    if message.get("mistake"):
-                        raise ValueError(f"{handle.name}: {reason}")
-                    self._raise_failure(node, reason)
-                return node, message
+                if handle.channel.poll():
+                    return node, self._take(node, handle)
+            self._note_pause()
             watch()
             late = None if awaited is None else awaited()
             if late is not None:
-                waited = time.monotonic() - max(began, self._asked_at)
-                if waited > self._patience:
-                    reason = f"made no progress for {self._patience:.0f} s"
-                    self._raise_failure(late, f"{self._handles[late].name} {reason}")
+                self._check(late, began)
             heard = poll.poll(_LOOK_MILLISECONDS)
             if any(descriptor == wake for descriptor, _ in heard):
                 raise InterruptedError
             if not heard and (awaited is None or late is not None):
                 for node, handle in enumerate(self._handles):
                     if handle.is_silent(self._asked_at):
-                        self._raise_failure(node, SILENT)
+                        self._raise_failure(node, SILENT, gone=True)
 
-    def survivors(self, timeout: float) -> list[NodeHandle]:
+    def _take(self, node: int, handle: NodeHandle) -> dict[str, Any]:
+        """The message that has come from a node."""
+        try:
+            message = handle.channel.receive()
+        except OSError:
+            self._raise_failure(node)
+        now = self._heard[node] = time.monotonic()
+        kind = message.get("type")
+        if node == 0 and (kind != Alive.TYPE or message.get("progress") != self._progress):
+            self._moved = now
+            if kind == Alive.TYPE:
+                self._progress = message.get("progress")
+        if "reason" in message:
+            message["reason"] = printable(message["reason"], LONGEST_REASON)
+        if kind in ("failed", Broken.TYPE):
+            reason = printable(message.get("reason"), LONGEST_REASON)
+            if message.get("mistake"):
+                sentence = f"{handle.name}: {reason}"
+                self._broken = NodeFailure(sentence, culprit=node, gone=True)
+                raise NodeMistake(sentence, node=node)
+            self._raise_failure(node, reason, gone=kind == "failed")
+        return message
+
+    def _note_pause(self) -> None:
+        """Where this process was stopped for a while itself, the nodes were not silent then."""
+        now = time.monotonic()
+        paused = now - self._looked - _PAUSED_SECONDS
+        self._looked = now
+        if paused > 0:
+            self._heard = [heard + paused for heard in self._heard]
+            self._moved += paused
+
+    def _check(self, node: int, began: float) -> None:
+        """Of a node that somebody waits for: whether it lives, and whether it gets on."""
+        now = time.monotonic()
+        silent = now - max(self._heard[node], self._asked_at)
+        stuck = now - max(self._moved if node == 0 else began, self._asked_at)
+        name = self._handles[node].name
+        if silent > self._stall_seconds + _BEAT_SECONDS:
+            self._raise_failure(
+                node, f"{name} has given no sign of life for {silent:.1f} s", gone=True
+            )
+        if stuck > self._patience:
+            self._raise_failure(node, f"{name} made no progress for {stuck:.1f} s", gone=True)
+
+    def survivors(self, *, loading: bool = False) -> list[NodeHandle]:
         """The nodes that have left the generation and can take part in another. Whatever they had
-        to say of it is dropped; one that does not answer within ``timeout`` seconds is ended."""
-        deadline = time.monotonic() + timeout
-        left = []
-        for handle in self._handles:
+        to say of it is dropped; one that failed, or says nothing within the bound for stalls, is
+        ended. ``loading``: one that loads may take its time, as long as it says that it does."""
+        failed = self._broken
+        asked, left = list[NodeHandle](), list[NodeHandle]()
+        for node, handle in enumerate(self._handles):
+            if failed is not None and failed.culprit == node and failed.gone:
+                self._launcher.dismiss(handle)
+                continue
             try:
-                handle.channel.send(encode(Leave()), timeout=timeout)
-                while handle.receive(max(0.0, deadline - time.monotonic()))["type"] != Left.TYPE:
-                    pass
+                handle.channel.send(encode(Leave()), timeout=self._stall_seconds)
+                asked.append(handle)
+            except OSError:
+                self._launcher.dismiss(handle)
+        for handle in asked:
+            if _has_left(handle, self._stall_seconds + _LEAVING_SECONDS, loading=loading):
                 left.append(handle)
-            except (OSError, KeyError):
-                handle.kill()
+            else:
+                self._launcher.dismiss(handle)
         return left
 
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""
-        if self._broken:  # a node that is stuck does not listen
+        if self._broken is not None:  # a node that is stuck does not listen
             self._launcher.stop(patience=_BROKEN_PATIENCE)
         else:
             self._launcher.stop()
 
-    def _raise_failure(self, node: int, reason: str = "") -> NoReturn:
-        """Finds the cause: a node that died explains the complaints of those that miss it."""
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < deadline:
-            for handle in self._handles:
+    def _raise_failure(self, node: int, reason: str = "", *, gone: bool = False) -> NoReturn:
+        """Finds the cause: a node that died explains the complaints of those that miss it.
+        ``gone``: the node itself is the cause, and does not answer."""
+        seen = time.monotonic()
+        culprit = node if gone or not reason else accused(reason, self.names)
+        if culprit == node and reason and not gone:
+            culprit = None  # trouble of its own, which the request may have caused
+        deadline = seen + _GRACE_SECONDS
+        while not gone and not is_stall(reason):
+            for other, handle in enumerate(self._handles):
                 cause = handle.exit_reason() if not handle.alive() else None
                 if cause is not None and not cause.startswith("ended"):
-                    self._broken = f"{handle.name} {cause}"
-                    raise StepError(self._broken)
-            time.sleep(0.02)
-        # What one node says of another names that one already.
-        named = any(handle.name in reason for handle in self._handles)
+                    self._verdict(f"{handle.name} {cause}", other, gone=True, since=seen)
+            witness = node if culprit is None else culprit
+            if not self._handles[witness].alive() or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        if culprit is None and self._handles[node].channel.hung_up():
+            culprit = node
+        since = seen
+        if culprit is not None:
+            closed = self._handles[culprit].channel.hung_up()
+            if not closed and (gone or is_stall(reason)):
+                since = min(seen, self._heard[culprit])
+            gone = gone or closed or is_stall(reason)
         name = self._handles[node].name
         if not reason:
-            self._broken = f"{name} closed its connection"
-        else:
-            self._broken = reason if named else f"{name}: {reason}"
-        raise StepError(self._broken)
+            sentence = f"{name} closed its connection"
+        elif accused(reason, self.names) is None:
+            sentence = f"{name}: {reason}"
+        else:  # what one node says of another names that one already
+            sentence = reason
+        self._verdict(sentence, culprit, gone=gone, since=since)
+
+    def _verdict(self, sentence: str, culprit: int | None, *, gone: bool, since: float) -> NoReturn:
+        noticed = time.monotonic() - since
+        if gone and culprit is not None:
+            self._handles[culprit].channel.hang_up()  # whoever still sends to it waits no longer
+        self._broken = NodeFailure(sentence, culprit=culprit, gone=gone, noticed=noticed)
+        raise self._broken
+
+
+def _has_left(handle: NodeHandle, timeout: float, *, loading: bool) -> bool:
+    """Whether a node says that it has left, within so many seconds."""
+    deadline = time.monotonic() + timeout
+    try:
+        while True:
+            message = handle.receive(max(0.0, deadline - time.monotonic()))
+            if message.get("type") == Left.TYPE:
+                return True
+            if loading and message.get("type") == Progress.TYPE:
+                deadline = time.monotonic() + timeout
+    except OSError:
+        return False

@@ -27,6 +27,7 @@ class NodeHandle(ABC):
     """
 
     host_id = ""
+    host = ""  # where the controller reaches its machine, ``host:port``; empty for this one
 
     def __init__(self, *, node: int, name: str, channel: Channel, address: Address | None) -> None:
         self.node, self.name, self.channel, self.address = node, name, channel, address

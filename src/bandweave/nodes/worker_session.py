@@ -59,6 +59,11 @@ class WorkerSession:
         """What a proved connection is told while the session lasts."""
         own = self.connection.hello
         if hello.purpose == "control":
+            if own.session and (hello.session, hello.node) == (own.session, own.node):
+                # It has lost this one, and comes again, before this side has noticed.
+                with contextlib.suppress(OSError):
+                    self.connection.socket.shutdown(socket.SHUT_RDWR)
+                return Refusal(reason="its former process is ending", retry=True)
             busy = f"it is busy: it serves the controller at {self.connection.peer}"
             if self._ending or wait_hangup(self.connection.socket.fileno(), 0.0):
                 return Refusal(reason=f"{busy}, which has just left", retry=True)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,17 +48,18 @@ class _Open:
 
     caller: _Caller
     request: Request
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # with what was said elsewhere
 
     def index(self, id: int) -> int:
         return id - self.caller.first
 
 
 class Router:
-    """Listens from ``start`` to ``close``. After a ``StepError`` it can only be closed."""
+    """Listens from ``start`` to ``close``. After a ``StepError``, of which ``on_failure`` hears
+    when everybody else has, it can only be closed."""
 
-    def __init__(self, group: NodeGroup) -> None:
-        self._group = group
+    def __init__(self, group: NodeGroup, on_failure: Callable[[], None] = lambda: None) -> None:
+        self._group, self._on_failure = group, on_failure
         self._lock = threading.Lock()  # of what follows
         self._open: dict[int, _Open] = {}
         self._next_id = 1
@@ -68,6 +69,11 @@ class Router:
         self._sending, self._asking = threading.Lock(), threading.Lock()
         self._wake, self._waker = os.pipe()
         self._thread = threading.Thread(target=self._listen, name="router", daemon=True)
+
+    @property
+    def failure(self) -> StepError | None:
+        """Why nothing more is heard; None while somebody listens."""
+        return self._failure
 
     def start(self) -> None:
         self._thread.start()
@@ -90,7 +96,8 @@ class Router:
                 self._next_id = ids.stop
                 caller = _Caller(deliver=deliver, first=ids.start, read=[0] * len(requests))
                 for id, request in zip(ids, requests, strict=True):
-                    self._open[id] = _Open(caller=caller, request=request)
+                    said = list(request.said)
+                    self._open[id] = _Open(caller=caller, request=request, tokens=said)
             stopless = tuple(_without_stops(request) for request in requests)
             asked = Submit(
                 ids=tuple(ids), requests=stopless, chunk=chunk, digest=digest, reuse=reuse
@@ -158,6 +165,7 @@ class Router:
             self._fail(error)
         except Exception as error:  # such as a request that a node cannot read
             self._fail(StepError(str(error)))
+        self._on_failure()
 
     def _awaited(self) -> int | None:
         """The node that somebody waits for."""
@@ -169,14 +177,16 @@ class Router:
             with self._lock:
                 self._asked = None
             self._answers.put(message)
+        elif kind == Alive.TYPE:
+            alive = self._group.decode(node, Alive, message)
+            if not node:
+                self._alive(alive)
         elif node:
             self._group.fail(node, f"it said {str(kind)[:40]!r}, which only node 0 may")
         elif kind == Tokens.TYPE:
             self._new_tokens(self._group.decode(0, Tokens, message))
         elif kind == Finished.TYPE:
             self._finished(self._group.decode(0, Finished, message))
-        elif kind == Alive.TYPE:
-            self._alive(self._group.decode(0, Alive, message))
         elif kind == Refused.TYPE:
             refused = self._group.decode(0, Refused, message)
             for caller in self._close_all(refused.ids):
@@ -189,7 +199,7 @@ class Router:
         logprobs: dict[_Caller, list[TokenLogprobs | None]] = {}
         for place, (id, token) in enumerate(zip(new.ids, new.tokens, strict=True)):
             one = self._of(id)
-            if not one.tokens:
+            if len(one.tokens) == len(one.request.said):
                 one.caller.read[one.index(id)] = len(one.request.tokens)
             one.tokens.append(token)
             by_caller.setdefault(one.caller, []).append((one.index(id), token))

@@ -7,6 +7,7 @@ a time, and their answers share the steps. A server is a program that uses it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -216,7 +217,8 @@ def load(
             cache_folder=default_folder() if cache else "",
         )
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(str(model), options))
+        tell = logging.getLogger("bandweave").warning
+        session = stack.enter_context(open_session(str(model), options, tell=tell))
         return Model(session, stack.pop_all())
     raise AssertionError
 

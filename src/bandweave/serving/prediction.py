@@ -10,10 +10,10 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.engine import Engine
+from bandweave.engine.loading_nodes import NodeInfo
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import local_threads
 from bandweave.environment import read_environment
@@ -163,10 +163,20 @@ def _read_rate(node: EngineNode) -> float:
     return node.machine.read_bytes_per_s(node.threads)
 
 
+class Divided(Protocol):
+    """Whatever has a model split over its nodes."""
+
+    @property
+    def nodes(self) -> Sequence[NodeInfo]: ...
+
+    @property
+    def split(self) -> Split: ...
+
+
 def predict_answers(
     predictor: Predictor | None,
     folder: Folder,
-    engine: Engine,
+    engine: Divided,
     options: EngineOptions,
     timings: Sequence[Timing],
     *,
@@ -174,7 +184,7 @@ def predict_answers(
 ) -> Prediction | None:
     """What answers of these lengths were to be expected to take; None where nothing is known.
     ``logits``: every choice looked at all of them."""
-    if predictor is None or not timings:
+    if predictor is None or not timings or len(predictor.nodes) != len(engine.nodes):
         return None
     load = Load(
         prompt_tokens=round(statistics.fmean(timing.prompt_tokens for timing in timings)),

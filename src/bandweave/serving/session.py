@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.engine import Engine
+from bandweave.cluster.cluster import Cluster
+from bandweave.engine.bill import Bill, make_bill, same_nodes
+from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
 from bandweave.executors.executor import StepError
@@ -39,6 +41,7 @@ from bandweave.weights.stored_formats import told
 
 OnText = Callable[[str], None]
 OnRead = Callable[[int], None]  # tokens of the prompt that have been read
+Tell = Callable[[str], None]  # a sentence without its full stop
 
 
 class AnswerLost(StepError):
@@ -73,7 +76,7 @@ class Session:
     name: str
     folder: Folder
     options: EngineOptions
-    engine: Engine
+    engine: Engine | Cluster
     tokenizer: Tokenizer
     template: ChatTemplate | None
     load_seconds: float
@@ -153,17 +156,36 @@ class Session:
             error=result.error,
         )
 
+    def look(self) -> list[NodeStatistics]:
+        """The nodes' accounts, for ``bill``; none while they change."""
+        try:
+            return self.engine.statistics()
+        except StepError:
+            return []
+
+    def bill(
+        self, before: list[NodeStatistics], timings: Sequence[Timing], *, logits: bool = False
+    ) -> Bill | None:
+        """What answers cost since that look; None where other nodes have gone on with them.
+        ``logits``: nothing but the digest asked for logits."""
+        after = self.look()
+        if not after or not same_nodes(before, after):
+            return None
+        return make_bill(self.engine.split, before, after, timings, logits_for_digest=logits)
+
     def predict(self, timings: Sequence[Timing], *, logits: bool = False) -> Prediction | None:
         """What such answers were to be expected to take, None where no profile says."""
-        predictor = find_predictor(stored_profile(), self.options)
-        return predict_answers(
-            predictor, self.folder, self.engine, self.options, timings, logits=logits
-        )
+        options = self.engine.options
+        predictor = find_predictor(stored_profile(), options)
+        return predict_answers(predictor, self.folder, self.engine, options, timings, logits=logits)
 
 
 @contextlib.contextmanager
-def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -> Iterator[Session]:
-    """Opens the model that the user named and loads it on its nodes.
+def open_session(
+    model: str, options: EngineOptions, watch: Watch = unwatched, tell: Tell | None = None
+) -> Iterator[Session]:
+    """Opens the model that the user named and loads it on its nodes. ``tell`` hears of nodes that
+    fail and of others that go on, in another thread; without it a failure ends the answers.
 
     Errors are those of ``Folder.open``, ``open_tokenizer`` and ``Engine.start``.
     """
@@ -175,7 +197,7 @@ def open_session(model: str, options: EngineOptions, watch: Watch = unwatched) -
         options = settle_format(folder, options)
         start = time.perf_counter()
         remarks = (*said, *folder.remarks, *tokenizer.remarks)
-        with start_engine(model, folder, options, watch, remarks) as engine:
+        with start_engine(model, folder, options, watch, remarks, tell) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -193,9 +215,11 @@ def start_engine(
     options: EngineOptions,
     watch: Watch = unwatched,
     remarks: Sequence[str] = (),
-) -> Engine:
-    """``Engine.start``, watched; shares that are left to us are chosen by the stored profile. The
-    watcher hears the ``remarks``, and those on the model's files."""
+    tell: Tell | None = None,
+) -> Engine | Cluster:
+    """``Cluster.start``, watched, or ``Engine.start`` where nobody wants to be told; shares that
+    are left to us are chosen by the stored profile. The watcher hears the ``remarks``, and those on
+    the model's files."""
     with watch(name, len(options.shares)) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
@@ -211,4 +235,13 @@ def start_engine(
         if options.run.weight_format == STORED:
             watcher.remark(told(folder, build_graph(folder.spec)))
         launcher = make_launcher(options, watcher.waiting)
-        return Engine.start(folder, options, launcher, watcher.loading)
+        if tell is None:
+            return Engine.start(folder, options, launcher, watcher.loading)
+        return Cluster.start(
+            folder,
+            options,
+            launcher,
+            watcher.loading,
+            choose=lambda left: choose_split(folder, left),
+            tell=tell,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from bandweave.cluster.unavailable import Unavailable
 from bandweave.executors.executor import StepError
 from bandweave.serving.errors import ApiError, bad, failed, unavailable
 
@@ -15,6 +16,8 @@ def api_error(error: BaseException) -> ApiError:
     """What is unforeseen goes to the log; clients hear no more than that."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, Unavailable):
+        return unavailable(f"no machine can answer: {error}", error.retry)
     if isinstance(error, StepError):
         return unavailable(f"the engine has failed: {error}", _RETRY_SECONDS)
     if isinstance(error, ValueError):

@@ -61,7 +61,8 @@ class Machines:
 
 def machines_of(session: Session) -> Machines:
     """As the session's engine runs now. Reads the stored profile once."""
-    engine, options = session.engine, session.options
+    engine = session.engine
+    options = engine.options
     found = find_predictor(stored_profile(), options)
     predictor = None
     if found is not None and len(found.nodes) == len(engine.nodes):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -17,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from bandweave.cluster.health import STATES
 from bandweave.generation.state import STEP_BOUNDS
 from bandweave.serving.status.counting import Distribution
 from bandweave.serving.status.status import Status
@@ -87,6 +89,7 @@ class Collector:
         ):  # fmt: skip
             yield _histogram(name, text, one)
         yield self._steps()
+        yield from self._recoveries(seen)
 
     def _outcomes(self) -> Iterator[Metric]:
         every = CounterMetricFamily(
@@ -106,6 +109,32 @@ class Collector:
             success.add_metric([reason], count)
         yield every
         yield success
+
+    def _recoveries(self, seen: dict[str, Any]) -> Iterator[Metric]:
+        """Of failures, machines that joined and shares that changed; the times of the last one."""
+        yield CounterMetricFamily(
+            PREFIX + "recoveries", "Times that other nodes, or other shares, went on.",
+            value=seen["recoveries_total"],
+        )  # fmt: skip
+        times = GaugeMetricFamily(
+            PREFIX + "last_recovery_seconds", "Of the last one, by its parts.", labels=["part"]
+        )
+        for one in seen["recoveries"][-1:]:
+            for part, seconds in one["seconds"].items():
+                times.add_metric([part], seconds)
+        yield times
+        states = GaugeMetricFamily(
+            PREFIX + "nodes", "Machines, or processes of this one, by their state.",
+            labels=["state"],
+        )  # fmt: skip
+        for state in STATES:
+            count = sum(one["state"] == state for one in seen["members"])
+            states.add_metric([state], count)
+        yield states
+        yield GaugeMetricFamily(
+            PREFIX + "outage_seconds", "For which nobody could hold the model; 0 where one can.",
+            value=seen["outage"]["seconds"] if seen["outage"] else 0.0,
+        )  # fmt: skip
 
     def _steps(self) -> Metric:
         """The engine counts its steps by their duration itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from bandweave.cluster.health import Outage
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import unavailable
 from bandweave.serving.status.sampler import Sampler
@@ -33,6 +34,7 @@ class Service:
         """``clock``: the sampler's; ``bound`` in its seconds."""
         self._served, self._sampler, self._bound, self._clock = served, sampler, bound, clock
         self._why = "the model is loading"
+        self._outage: Callable[[], Outage | None] = lambda: None
         self.ending = False
 
     @property
@@ -44,8 +46,15 @@ class Service:
         """Of the engine that is at work; None where nobody asks it."""
         return self._sampler
 
-    def ready(self, served: Served, sampler: Sampler) -> None:
-        """From now on the model is served."""
+    def ready(
+        self,
+        served: Served,
+        sampler: Sampler,
+        outage: Callable[[], Outage | None] = lambda: None,
+    ) -> None:
+        """From now on the model is served, but while there is an ``outage``: whoever asks then
+        waits, or is sent away where that has lasted too long."""
+        self._outage = outage
         self._sampler, self._served = sampler, served
 
     def wait(self, why: str) -> None:
@@ -65,6 +74,9 @@ class Service:
             raise unavailable(f"{self._why}; try again in a while", _RETRY_SECONDS)
         if sampler is not None and sampler.failure:
             raise unavailable(f"the engine has failed: {sampler.failure}", _RETRY_SECONDS)
+        outage = self._outage()
+        if outage is not None and outage.over_patience:
+            raise unavailable(f"no machine can answer: {outage.reason}", outage.retry)
         return served
 
     def trouble(self) -> str:
@@ -78,6 +90,8 @@ class Service:
             return ""
         if sampler.failure:
             return f"the engine has failed: {sampler.failure}"
+        if (outage := self._outage()) is not None:
+            return f"waiting for a machine: {outage.reason}"
         silent = self._clock() - min(sampler.at, sampler.moved)
         if silent > self._bound:
             return f"the engine has not ended a step for {silent:.0f} s"

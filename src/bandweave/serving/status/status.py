@@ -17,8 +17,8 @@ from bandweave.serving.status.accounts import Accounts
 from bandweave.serving.status.counting import Rate
 from bandweave.serving.status.feed import Feed
 from bandweave.serving.status.machines import Machines
+from bandweave.serving.status.recoveries import Recovering, cluster_json
 from bandweave.serving.status.registry import Live, Registry
-from bandweave.serving.status.sampler import Sampler
 from bandweave.serving.status.service import Service
 
 _LOG = logging.getLogger("bandweave.serving")
@@ -37,17 +37,19 @@ class Status:
         self.feed = Feed()
         self._accounts: Accounts | None = None
         self._find: Callable[[], Machines] | None = None
-        self._found_for: Sampler | None = None
+        self._found_for: tuple[object, object] = (None, None)
+        self._cluster: Recovering | None = None
         self._reading, self._steps, self._step_seconds = Rate(), Rate(), Rate()
         self._begun = clock()
         self._wanted = -math.inf
         self._awake = False
         self._lock = threading.Lock()  # of awake
 
-    def show(self, machines: Callable[[], Machines]) -> None:
-        """How to find the machines to tell of; they are sought anew when the service goes on with
-        others."""
-        self._find, self._found_for = machines, None
+    def show(self, machines: Callable[[], Machines], cluster: Recovering | None = None) -> None:
+        """How to find the machines to tell of; they are sought anew when the service, or the
+        ``cluster``, goes on with others."""
+        self._cluster = cluster
+        self._find, self._found_for = machines, (None, None)
 
     def want(self) -> None:
         """Somebody looks: the nodes are asked for their accounts for some seconds."""
@@ -96,13 +98,16 @@ class Status:
         """What goes on, as ``GET /v1/status`` gives it."""
         self._find_machines()
         return {**self._server(), **self._counts(), **self._speeds(), **self._machines(),
-                "streams": self._streams()}  # fmt: skip
+                **cluster_json(self._cluster), "streams": self._streams()}  # fmt: skip
 
     def _find_machines(self) -> None:
         sampler = self._service.sampler
-        if self._find is None or sampler is None or sampler is self._found_for:
+        found_for = sampler, getattr(self._cluster, "nodes", None)
+        if self._find is None or sampler is None:
             return
-        self._found_for = sampler
+        if all(old is new for old, new in zip(self._found_for, found_for, strict=True)):
+            return
+        self._found_for = found_for
         self._accounts = Accounts(self._find())
 
     # --- parts of it ---

@@ -8,6 +8,7 @@ import { html, Component, render } from "./html.js";
 import { applyTheme, key, theme } from "./keep.js";
 import { Lock } from "./lock.js";
 import { Machines } from "./machines.js";
+import { Recoveries } from "./recoveries.js";
 import { Speed } from "./speed.js";
 import { Streams } from "./streams.js";
 
@@ -76,6 +77,7 @@ class App extends Component {
               <${Speed} status=${status} history=${this.history} link=${link} />
               <${Figures} status=${status} />
               <${Machines} status=${status} />
+              <${Recoveries} status=${status} />
               <${Bill} status=${status} />
               <${Streams} status=${status} />
             </div>

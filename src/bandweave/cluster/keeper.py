@@ -1,0 +1,409 @@
+"""Keeper: has every open request computed by whoever can, and the nodes changed where they must be.
+
+One thread decides: it hears of failures at once, and looks once a second for who is silent, who is
+back, and who has become slow. Knows an engine and its launcher; tokens are the business of
+``carried``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from bandweave.cluster.carried import Carried
+from bandweave.cluster.health import NodeHealth, Outage
+from bandweave.cluster.recoveries import Recoveries, Recovery
+from bandweave.cluster.roster import Roster
+from bandweave.cluster.shares import divide, gain
+from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.takeover import Choose, Takeover, keep_options
+from bandweave.cluster.taking_in import is_worth
+from bandweave.cluster.unavailable import Unavailable
+from bandweave.engine.engine import Engine
+from bandweave.executors.executor import StepError
+from bandweave.nodes.launcher import Launcher
+
+__all__ = ["Choose", "Keeper", "keep_options"]
+
+_LOOK_SECONDS = 1.0
+_BEAT_SECONDS = 1.0  # an idle node's; so much older than the fault the last sign of life may be
+_IDLE_SILENCE = 15.0  # of a node while nobody asks: a cable may be out for a while
+_BILL_SECONDS = 5.0  # between two looks at the nodes' bills
+_BALANCE_SECONDS = 60.0  # between two changes for the sake of speed
+_LEAST_GAIN = 1.25  # for which shares are changed
+_CLOSED = "the engine is closed"
+
+
+class Keeper:
+    """``recoveries``: what has happened; ``roster``: who could be a node. ``on_anew`` is called
+    when the nodes count from 0 again. Any thread may call."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        launcher: Launcher,
+        *,
+        choose: Choose,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._wake = threading.Event()
+        self._lock = threading.Lock()  # of what follows
+        self._calls: dict[Carried, None] = {}  # in the order in which they came
+        self._serving, self._closed, self._why_closed = True, False, _CLOSED
+        self._measured: tuple[Recovery, float] | None = (
+            None  # whose prefill goes on, and since when
+        )
+        self._suspects: deque[Carried] = deque()
+        self._proving: Carried | None = None
+        self._vocabulary: tuple[Sequence[bytes], Sequence[int]] | None = None
+        self._learning = threading.Lock()
+        self._slowness = Slowness()
+        self._billed_at = self._balanced_at = time.monotonic()
+        self._slow_since: float | None = None
+        self._read_rate = 500.0  # prompt tokens a second, until more is known
+        self.on_anew: Callable[[], None] = lambda: None
+        self.recoveries = Recoveries()
+        self.roster = Roster(launcher, self._wake.set)
+        self._takeover = Takeover(
+            engine, launcher, self.roster, self.recoveries, self._slowness,
+            choose=choose, keeper=self, tell=tell,
+        )  # fmt: skip
+        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
+
+    def start(self) -> None:
+        self._engine.on_failure = self._wake.set
+        self._thread.start()
+
+    # --- for whoever asks ---
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the nodes are changing, or failing."""
+        return not self._serving or self._engine.failure is not None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def check_closed(self) -> None:
+        """``StepError`` once there is nobody any more."""
+        if self._closed:
+            raise StepError(self._why_closed)
+
+    @property
+    def outage(self) -> Outage | None:
+        return self._takeover.outage
+
+    @property
+    def open(self) -> int:
+        """Answers that have not ended."""
+        return sum(call.open for call in self.calls())
+
+    def calls(self) -> list[Carried]:
+        """What is under way or waits, oldest first."""
+        with self._lock:
+            return list(self._calls)
+
+    def submit(self, call: Carried) -> None:
+        """Errors as ``Engine.submit``; ``Unavailable`` where nobody is kept waiting any more."""
+        outage = self.outage
+        if outage is not None and outage.over_patience:
+            raise Unavailable(outage.reason, outage.retry)
+        with self._lock:
+            self.check_closed()
+            self._calls[call] = None
+            direct = self._serving and not self._suspects
+        if direct and not self._silent():
+            self._attach(call, raising=True)
+        else:
+            self._wake.set()
+
+    def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
+        """Errors as ``Engine.learn``."""
+        self._vocabulary = texts, end_tokens
+        while True:
+            generation = self._engine.generation
+            try:
+                with self._learning:
+                    self._engine.learn(texts, end_tokens)
+                return
+            except StepError:
+                self._await_change(generation)
+
+    def forget(self, call: Carried) -> None:
+        """Nothing of it is left open."""
+        with self._lock:
+            self._calls.pop(call, None)
+
+    def note_lost(self, call: Carried) -> None:
+        """Nobody computes it."""
+        self._wake.set()
+
+    def note_token(self, call: Carried) -> None:
+        """The first that comes after a recovery ends it."""
+        if self._measured is not None:
+            with self._lock:
+                measured, self._measured = self._measured, None
+            if measured is not None:
+                recovery, loaded_at = measured
+                seconds = time.monotonic() - loaded_at
+                self.recoveries.replace(replace(recovery, prefilled_s=seconds, over=True))
+
+    def nodes(self) -> list[NodeHealth]:
+        """How those are that are nodes now."""
+        engine, found = self._engine, list[NodeHealth]()
+        names = [info.name for info in engine.nodes]
+        slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
+        for handle, silence in zip(engine.handles, engine.silences(), strict=False):
+            state = "serving"
+            if not self._serving:
+                state = "loading"
+            elif silence > self._bound:
+                state = "silent"
+            found.append(
+                NodeHealth(
+                    node=handle.node,
+                    name=handle.name,
+                    state=state,
+                    since=silence if state == "silent" else 0.0,
+                    slowed=slowed.get(handle.name, 1.0),
+                )
+            )
+        return found
+
+    def close(self) -> None:
+        """Ends all nodes; whoever still waits hears that. May be called more than once."""
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+        self.roster.close()
+        self._engine.close()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(10.0)
+            self._engine.close()  # what it has started meanwhile
+        self._fail_all(StepError(_CLOSED))
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(_LOOK_SECONDS)
+            self._wake.clear()
+            if self._closed:
+                return
+            try:
+                self._work()
+            except Exception as error:
+                if self._closed:
+                    return
+                # A mistake in here: nobody goes on, and nobody waits for ever.
+                sentence = f"the nodes could not go on: {error}"
+                with self._lock:
+                    self._closed, self._why_closed = True, sentence
+                self._fail_all(StepError(sentence))
+                raise
+
+    def _work(self) -> None:
+        failure = self._engine.failure
+        if failure is not None:
+            self._suspect(failure)
+            self._change(lambda: self._takeover.after(failure))
+        elif silent := self._unanswered():
+            self._change(lambda: self._takeover.without(silent))
+        if self._engine.failure is None:
+            self._attach_all()
+        self._look()
+
+    def _change(self, change: Callable[[], Recovery | None]) -> None:
+        """Has other nodes go on, or the same ones in other shares."""
+        with self._lock:
+            self._serving = False
+        streams = self.calls()
+        recovery = change()
+        if recovery is None:
+            with self._lock:
+                self._serving = True
+            return
+        self.on_anew()
+        self._slowness.forget_counts()
+        if any(call.has_grammar for call in streams):
+            self._learn_again()
+        loaded_at = time.monotonic()
+        with self._lock:
+            over = not streams
+            self._measured = None if over else (recovery, loaded_at)
+        if over:
+            self.recoveries.replace(replace(recovery, over=True))
+        self._attach_all()
+        if not any(call.has_grammar for call in streams):
+            self._learn_again()
+        with self._lock:
+            self._serving = True
+
+    def _learn_again(self) -> None:
+        """Node 0 may be another one. Its failure is seen at the next look."""
+        if self._vocabulary is not None:
+            with self._learning, contextlib.suppress(StepError, ValueError):
+                self._engine.learn(*self._vocabulary)
+
+    def _attach_all(self) -> None:
+        """Has computed whatever nobody computes, oldest first. Of those that may have made the
+        nodes fail one at a time shows first that it does not."""
+        while self._suspects:
+            call = self._suspects[0]
+            if call is self._proving and call.attached:
+                return
+            if call.over or call is self._proving:
+                self._proving = None
+                self._suspects.popleft()
+                continue
+            self._proving = call
+            self._attach(call, proves=True)
+            return
+        for call in self.calls():
+            if not call.attached:
+                self._attach(call)
+
+    def _attach(self, call: Carried, *, proves: bool = False, raising: bool = False) -> None:
+        ask = call.begin(self._engine.generation, proves=proves)
+        if ask is None:
+            return
+        try:
+            cancel = self._engine.submit(
+                ask.requests, ask.deliver, chunk=call.chunk, digest=call.digest, reuse=call.reuse
+            )
+        except StepError:
+            call.lose(ask.attempt)
+        except ValueError as error:
+            if raising:
+                self.forget(call)
+                raise
+            call.fail(error)
+        else:
+            call.begun(ask.attempt, cancel)
+
+    def _suspect(self, failure: StepError) -> None:
+        """Where no node is to blame, a request may be: the only one that was computed, or one of
+        several, which then show one by one that they can be computed."""
+        if getattr(failure, "culprit", None) is not None:
+            self._proving = None
+            return
+        tried = [call for call in self.calls() if call.tried == self._engine.generation]
+        self._proving = None
+        if len(tried) == 1:
+            self._fail(tried[0], StepError(str(failure)))
+        else:
+            known = [call for call in self._suspects if call not in tried]
+            self._suspects = deque([*tried, *known])
+
+    # --- looks ---
+
+    @property
+    def _bound(self) -> float:
+        return self._engine.options.stall_seconds + _BEAT_SECONDS
+
+    def _silent(self) -> list[int]:
+        """The nodes, by their ranks, that give no sign of life."""
+        silences = self._engine.silences() if self._serving else []
+        return [rank for rank, silence in enumerate(silences) if silence > self._bound]
+
+    def _unanswered(self) -> list[int]:
+        """Those of them that somebody would wait for, or that have been silent for long while
+        others are not. Whoever computes judges its peers itself, and better."""
+        silent, calls = self._silent(), self.calls()
+        if any(not call.attached for call in calls) or not silent:
+            return silent
+        longest = max(self._engine.silences())
+        alone = len(silent) < len(self._engine.handles)
+        return silent if not calls and alone and longest > _IDLE_SILENCE else []
+
+    def _look(self) -> None:
+        self.roster.look()
+        ready = self.roster.ready()
+        calls = self.calls()
+        if ready and not self.interrupted:
+            nodes = [handle.node for handle in self._engine.handles]
+            wanted = self._takeover.wanted
+            more = sum(divide([*nodes, *(handle.node for handle in ready)], wanted, {}))
+            now = sum(divide(nodes, wanted, {})) or Fraction(1)
+            if is_worth(
+                pause=self._pause(calls),
+                gain=float(more / now),
+                waited=self.roster.waited(),
+                idle=not calls,
+            ):
+                self._change(self._takeover.join)
+                return
+        if calls and time.monotonic() - self._billed_at > _BILL_SECONDS:
+            self._balance(calls)
+
+    def _pause(self, calls: Sequence[Carried]) -> float:
+        """Seconds for which answers would stand still."""
+        return self._takeover.pause + sum(call.length for call in calls) / self._read_rate
+
+    def _balance(self, calls: Sequence[Carried]) -> None:
+        """Gives a node that has become slow a smaller share, where that pays."""
+        self._billed_at = now = time.monotonic()
+        engine = self._engine
+        if self.interrupted or len(engine.handles) < 2:
+            return
+        try:
+            statistics = engine.statistics()
+        except StepError:
+            return  # seen at the next look
+        self._slowness.look(statistics)
+        prefill = statistics[0].prefill
+        if prefill["rows"] and prefill["wall"]:
+            self._read_rate = prefill["rows"] / prefill["wall"]
+        nodes = [handle.node for handle in engine.handles]
+        slowed = self._takeover.slowed()
+        wanted = self._takeover.wanted
+        new = divide(nodes, wanted, slowed)
+        better = gain(nodes, engine.options.shares, new, wanted, slowed)
+        if better < _LEAST_GAIN:
+            self._slow_since = None
+            return
+        self._slow_since = self._slow_since or now
+        settled = now - self._balanced_at > _BALANCE_SECONDS
+        waited = now - self._slow_since
+        if settled and is_worth(pause=self._pause(calls), gain=better, waited=waited, idle=False):
+            self._balanced_at, self._slow_since = now, None
+            self._change(self._takeover.balance)
+
+    # --- ends ---
+
+    def _await_change(self, generation: int) -> None:
+        """Waits until other nodes serve. ``Unavailable`` where that takes too long."""
+        while self._engine.generation == generation or self.interrupted:
+            self.check_closed()
+            outage = self.outage
+            if outage is not None and outage.over_patience:
+                raise Unavailable(outage.reason, outage.retry)
+            time.sleep(0.05)
+
+    def look_while_waiting(self, seconds: float) -> bool:
+        """Waits for news, at most so long; False once this is closed. For the takeover."""
+        self._wake.wait(seconds)
+        self._wake.clear()
+        if not self._closed:
+            self.roster.look()
+        return not self._closed
+
+    def give_up(self, error: Unavailable) -> None:
+        """Whoever waits has waited long enough."""
+        self._fail_all(error)
+
+    def _fail_all(self, error: StepError) -> None:
+        for call in self.calls():
+            self._fail(call, error)
+
+    def _fail(self, call: Carried, error: StepError) -> None:
+        with contextlib.suppress(Exception):  # one caller's trouble is not the others'
+            call.fail(error)
+        self.forget(call)

@@ -1,0 +1,277 @@
+"""Takeover: has an engine go on with other nodes, however many tries that takes, and keeps account
+of it.
+
+Knows nodes; knows no requests. One thread uses it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Protocol
+
+from bandweave.cluster.health import Outage
+from bandweave.cluster.recoveries import Recoveries, Recovery
+from bandweave.cluster.roster import Roster
+from bandweave.cluster.shares import divide
+from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.unavailable import Unavailable
+from bandweave.engine.engine import Engine
+from bandweave.engine.options import EngineOptions
+from bandweave.executors.executor import StepError
+from bandweave.nodes.failure import NodeFailure, NodeMistake
+from bandweave.nodes.launcher import Launcher
+from bandweave.nodes.node_handle import NodeHandle
+
+Choose = Callable[[EngineOptions], EngineOptions]
+
+_LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 10.0  # memory that others took may be free again
+_TRIES = 4  # in a row, without a pause
+_LEAST_RETRY, _LONGEST_RETRY = 1.0, 60.0
+
+
+def keep_options(options: EngineOptions) -> EngineOptions:
+    """Shares as they are given."""
+    return options
+
+
+class Waiting(Protocol):
+    """Who keeps the requests meanwhile."""
+
+    def look_while_waiting(self, seconds: float) -> bool:
+        """Waits for news; False once all is over."""
+        ...
+
+    def give_up(self, error: Unavailable) -> None:
+        """Nobody waits any longer."""
+        ...
+
+    @property
+    def open(self) -> int: ...
+
+
+class Takeover:
+    """``wanted``: the shares of the nodes as they were started, by their numbers; ``pause``: what
+    the last change took, without reading prompts again."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        launcher: Launcher,
+        roster: Roster,
+        recoveries: Recoveries,
+        slowness: Slowness,
+        *,
+        choose: Choose,
+        keeper: Waiting,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._engine, self._launcher, self._roster = engine, launcher, roster
+        self._recoveries, self._slowness = recoveries, slowness
+        self._choose, self._keeper, self._tell = choose, keeper, tell
+        self._started = engine.options
+        numbers = [handle.node for handle in engine.handles]
+        self.wanted: dict[int, Fraction] = dict(zip(numbers, engine.options.shares, strict=True))
+        self.pause = 1.0 if launcher.local else 5.0
+        self._out: tuple[float, str, bool] | None = None  # since, why, and whether nobody waits
+        self._planned_at = 0.0
+
+    @property
+    def outage(self) -> Outage | None:
+        """While nobody can hold the model. Any thread."""
+        out = self._out
+        if out is None:
+            return None
+        since, reason, over = out
+        # Machines are looked for once a second; one that comes has to load the model first.
+        retry = min(_LONGEST_RETRY, max(_LEAST_RETRY, _LOOK_SECONDS + self.pause))
+        return Outage(
+            reason=reason, seconds=time.monotonic() - since, retry=retry, over_patience=over
+        )
+
+    def slowed(self) -> dict[int, float]:
+        """By the nodes' numbers."""
+        handles = self._engine.handles
+        times = self._slowness.slowed([handle.name for handle in handles])
+        return {handle.node: one for handle, one in zip(handles, times, strict=True)}
+
+    # --- changes ---
+
+    def after(self, failure: StepError) -> Recovery | None:
+        """With those that are left after a failure."""
+        return self._run(self._blame(failure), kind="failed")
+
+    def without(self, silent: Sequence[int]) -> Recovery | None:
+        """Without nodes, by their ranks, that give no sign of life."""
+        handles, silences = self._engine.handles, self._engine.silences()
+        for rank in silent:
+            handle = handles[rank]
+            if rank != silent[0]:
+                reason = f"has given no sign of life for {silences[rank]:.0f} s"
+                self._roster.note_failure(handle.node, reason)
+            self._launcher.dismiss(handle)
+        first = silent[0]
+        sentence = f"{handles[first].name} has given no sign of life for {silences[first]:.0f} s"
+        failure = NodeFailure(sentence, culprit=first, gone=True, noticed=silences[first])
+        return self._run(self._blame(failure), kind="failed")
+
+    def join(self) -> Recovery | None:
+        """With whoever is ready."""
+        names = ", ".join(handle.name for handle in self._roster.ready())
+        if not names:
+            return None
+        return self._run(Recovery(node=names, cause=f"{names} takes part"), kind="joined")
+
+    def balance(self) -> Recovery | None:
+        """In shares that suit how fast the nodes are now."""
+        slow = [
+            f"{handle.name} takes {times:.1f} times as long as it did"
+            for handle, times in zip(self._engine.handles, self.slowed().values(), strict=True)
+            if times > 1.0
+        ]
+        cause = "; ".join(slow) or "the nodes are as fast as ever again"
+        return self._run(Recovery(node="", cause=cause), kind="balanced")
+
+    # --- how ---
+
+    def _blame(self, failure: StepError) -> Recovery:
+        """Notes who failed; one that still answers is given another try, once."""
+        culprit = failure.culprit if isinstance(failure, NodeFailure) else None
+        noticed = failure.noticed if isinstance(failure, NodeFailure) else 0.0
+        name = ""
+        if culprit is not None and culprit < len(self._engine.handles):
+            handle = self._engine.handles[culprit]
+            name = handle.name
+            again = self._roster.fails_again(handle.node)
+            self._roster.note_failure(handle.node, str(failure))
+            if again and isinstance(failure, NodeFailure) and not failure.gone:
+                self._launcher.dismiss(handle)
+        return Recovery(node=name, cause=str(failure), noticed_s=noticed)
+
+    def _run(self, begun: Recovery, *, kind: str) -> Recovery | None:
+        """Tries until nodes go on; what is known of it but for the prefill. None once all is
+        over."""
+        recovery = self._begin(begun, kind)
+        verdict_at, waited, tries = time.monotonic(), 0.0, 0
+        while True:
+            self._planned_at = 0.0
+            newcomers = self._roster.take()
+            tries += 1
+            reason = ""
+            try:
+                self._engine.rejoin(
+                    self._shares, newcomers=newcomers, on_planned=self._note_planned
+                )
+                break
+            except NodeMistake as error:
+                self._note_mistake(error)
+                recovery = self._begin(self._known(recovery, str(error)), kind)
+            except (MemoryError, ValueError) as error:
+                if newcomers:  # those that are left may do better without
+                    self._turn_away(newcomers, str(error))
+                else:
+                    reason = str(error) or "the nodes that are left have not enough memory"
+            except (StepError, OSError) as error:
+                if not self._engine.handles:
+                    reason = str(recovery.cause)
+                elif isinstance(error, NodeFailure):
+                    recovery = self._begin(self._blame(error), kind)
+                    verdict_at, waited = time.monotonic(), 0.0
+                if tries % _TRIES == 0 and not reason:
+                    reason = str(error)
+            if reason:
+                began = time.monotonic()
+                if not self._await_machine(reason):
+                    return None
+                waited += time.monotonic() - began
+        return self._settle(recovery, verdict_at, waited)
+
+    def _begin(self, begun: Recovery, kind: str) -> Recovery:
+        recovery = replace(
+            begun,
+            kind=kind,
+            at=time.time(),
+            nodes_before=len(self._engine.nodes),
+            streams=self._keeper.open,
+        )
+        self._recoveries.begin(recovery)
+        if kind == "failed":
+            self._tell(f"{recovery.cause}; going on without it")
+        elif kind == "balanced":
+            self._tell(f"{recovery.cause}; the shares are changed")
+        return recovery
+
+    def _known(self, recovery: Recovery, cause: str) -> Recovery:
+        return replace(recovery, cause=cause, noticed_s=0.0)
+
+    def _settle(self, recovery: Recovery, verdict_at: float, waited: float) -> Recovery:
+        now = time.monotonic()
+        planned_at = self._planned_at or now
+        self._out = None
+        recovery = replace(
+            recovery,
+            planned_s=max(0.0, planned_at - verdict_at - waited),
+            loaded_s=now - planned_at,
+            waited_s=waited,
+            nodes_after=len(self._engine.nodes),
+        )
+        self.pause = recovery.planned_s + recovery.loaded_s
+        self._recoveries.replace(recovery)
+        nodes = len(self._engine.nodes)
+        self._tell(f"serving again, on {nodes} {'node' if nodes == 1 else 'nodes'}")
+        return recovery
+
+    def _note_planned(self) -> None:
+        self._planned_at = time.monotonic()
+
+    def _shares(self, handles: Sequence[NodeHandle]) -> Sequence[Fraction]:
+        """By the planner where the machines' profiles say something, else as they were."""
+        numbers = [handle.node for handle in handles]
+        slowed = self.slowed()
+        if self._started.fit and self._started.hosts:
+            count = len(handles)
+            equal = (Fraction(1),) * count
+            asked = replace(
+                self._started,
+                shares=equal,
+                hosts=tuple(handle.host for handle in handles),
+                stages=min(self._started.stages, count),
+            )
+            chosen = self._choose(asked).shares
+            if chosen != equal:
+                return divide(numbers, dict(zip(numbers, chosen, strict=True)), slowed)
+        return divide(numbers, self.wanted, slowed)
+
+    def _note_mistake(self, error: NodeMistake) -> None:
+        handles = self._engine.handles
+        if error.node < len(handles):
+            self._roster.note_failure(handles[error.node].node, str(error))
+
+    def _turn_away(self, newcomers: Sequence[NodeHandle], reason: str) -> None:
+        for handle in newcomers:
+            self._roster.note_failure(handle.node, reason)
+            self._roster.note_failure(handle.node, reason)  # not again at once
+            self._launcher.dismiss(handle)
+
+    def _await_machine(self, reason: str) -> bool:
+        """Waits for a machine, or for a while; False once all is over. Whoever waits is kept
+        waiting for as long as the patience lasts."""
+        began = time.monotonic()
+        since, _, over = self._out or (began, "", False)
+        self._out = since, reason, over
+        if since == began:
+            self._tell(f"waiting for a machine: {reason}")
+        while self._keeper.look_while_waiting(_LOOK_SECONDS):
+            now = time.monotonic()
+            if now - since > self._started.patience:
+                if not self._out[2]:
+                    self._out = since, reason, True
+                outage = self.outage
+                assert outage is not None
+                self._keeper.give_up(Unavailable(reason, outage.retry))
+            if self._roster.ready() or now - began > _AGAIN_SECONDS:
+                return True
+        return False
