@@ -283,8 +283,8 @@ def failing(lineups: list[Lines], takeover: Takeover | None, **more: Any) -> Out
 
 def test_others_take_over_in_parts_that_add_up() -> None:
     takeover = Takeover(silent_part=0.0, plan_s=0.5, load_bytes_per_s=2e9)
-    outcome = failing([Lines(4)], takeover)
-    waiting = failing([Lines(4)], None)
+    outcome = failing([Lines(4)], takeover, answer=300)
+    waiting = failing([Lines(4)], None, answer=300)
     assert outcome.failures > 2 and outcome.recoveries
     alone = [one for one in outcome.recoveries if (one.before, one.after) == (4, 3)]
     assert alone and all(one.notice_s == pytest.approx(0.3) for one in alone)
