@@ -316,7 +316,7 @@ def test_standby_weights_need_no_loading() -> None:
     first = outcome.recoveries[0]
     assert first.load_s == 0.0
     # A second failure before what is kept was brought up to date has to load.
-    hasty = failing([Lines(6)], Takeover(standby=True, load_bytes_per_s=1e6), mean_uptime_s=300.0)
+    hasty = failing([Lines(6)], Takeover(standby=True, load_bytes_per_s=1e8), mean_uptime_s=300.0)
     assert any(one.load_s > 0 for one in hasty.recoveries)
 
 
@@ -332,7 +332,7 @@ def test_where_those_left_cannot_hold_the_model_they_wait_for_a_machine() -> Non
 
 def test_streams_go_on_at_another_replica() -> None:
     lineups = [Lines(2, least=2), Lines(2, least=2)]
-    outcome = failing(lineups, Takeover(silent_part=0.0), arrivals_per_s=0.05, answer=2000,
+    outcome = failing(lineups, Takeover(silent_part=0.0), arrivals_per_s=0.2, answer=2000,
                       streams=8, repair_s=300.0)  # fmt: skip
     assert outcome.moved > 0
     assert percentile(outcome.silences_s, 0.1) < 2.0
