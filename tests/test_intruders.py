@@ -329,6 +329,7 @@ def test_strangers_and_insiders_leave_others_work_alone(tmp_path: Path) -> None:
         before = [vitals(worker.process.pid) for worker in workers]
         begun, count = time.monotonic(), done()
         idle: list[socket.socket] = []
+        stack.callback(lambda: [sock.close() for sock in idle])
         while time.monotonic() - begun < 3 or (
             done() - count < 3 and time.monotonic() - begun < 20
         ):
@@ -345,8 +346,6 @@ def test_strangers_and_insiders_leave_others_work_alone(tmp_path: Path) -> None:
             assert now.descriptors <= was.descriptors + 260
             assert worker.said.count("\n") <= 3 * (time.monotonic() - begun) + 20
             assert "Traceback" not in worker.said
-        for sock in idle:
-            sock.close()
 
 
 # --- files between machines ---
