@@ -15,6 +15,7 @@ from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Timing
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.mesh.address import Address
+from bandweave.mesh.routes import Route
 from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.record import from_json, to_json
 from bandweave.run_options import MAX_NODES
@@ -112,10 +113,19 @@ class ContentReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RouteTaken:
+    """Which of a machine's several addresses leads a node to the one of that ``rank``: the soonest
+    of its ``routes``, which come in that order."""
+
+    rank: int
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A node is ready for steps. Of its share ``kept_bytes`` were in its memory already, packed;
     ``same_file_bytes`` come from the controller's very files, ``manifest_bytes`` were compared with
-    a manifest beside its copy."""
+    a manifest beside its copy. ``routes``: those that it had a choice of."""
 
     TYPE: ClassVar[str] = "loaded"
     weight_bytes: int
@@ -128,6 +138,7 @@ class Loaded:
     kept_bytes: int
     same_file_bytes: int
     manifest_bytes: int
+    routes: tuple[RouteTaken, ...] = ()
 
 
 # --- from a node: answers ---
@@ -261,7 +272,8 @@ class Join:
     """All nodes have found the model: now they meet, as a new ``generation``, and load what they
     lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
     were started, ascending, their ``names``, and their ``addresses``, none for nodes of one
-    process. ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
+    process; ``alternatives``: all of each one's addresses, where any has several.
+    ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
     ``EngineOptions``."""
 
     TYPE: ClassVar[str] = "join"
@@ -271,6 +283,7 @@ class Join:
     addresses: tuple[Address, ...]
     stall_seconds: float
     emulate: EmulatedLink | None = None
+    alternatives: tuple[tuple[Address, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """``ValueError`` for what contradicts itself."""
@@ -280,13 +293,15 @@ class Join:
             ("nodes", count, 1, MAX_NODES),
             ("names", len(self.names), count, count),
             ("addresses", len(self.addresses), count if self.addresses else 0, count),
+            ("alternatives", len(self.alternatives), count if self.alternatives else 0, count),
             ("seconds of patience", self.stall_seconds, 0.01, 86400),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{value} {name}; there may be {least} to {most}")
         if any(low >= high for low, high in pairwise(self.nodes)) or self.nodes[-1] >= MAX_NODES:
             raise ValueError("the nodes are not in ascending order")
-        if not all(0 < port < 65536 for _, port in self.addresses):
+        several = (address for addresses in self.alternatives for address in addresses)
+        if not all(0 < port < 65536 for _, port in (*self.addresses, *several)):
             raise ValueError("a node's address has no port")
 
 

@@ -12,9 +12,11 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.conversation import Conversation
+from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.line_input import LineInput
 from bandweave.cli.options import (
+    cluster_options,
     engine_options,
     sampling_options,
     sampling_params,
@@ -41,6 +43,7 @@ A line that ends in \\ goes on in the next one. Ctrl-C stops an answer."""
 @click.option("--system", metavar="TEXT", help="The system message.")
 @sampling_options
 @split_options
+@cluster_options
 @click.option("--verbose", is_flag=True, help="Show tokens per second after every answer.")
 def command(model: str, system: str | None, verbose: bool, **values: Any) -> None:
     """Talks with MODEL.
@@ -54,7 +57,11 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
         from bandweave.serving.session import open_session
 
     state = read_environment().state
-    with open_session(model, options, watch_loading, output.remark) as session:
+    with (
+        gathering(values, f"bandweave chat {model}") as members,
+        open_session(model, options, watch_loading, output.remark, members) as session,
+        reporting(members, session),
+    ):
         session.encode_chat([{"role": "user", "content": "?"}])  # can it chat at all?
         with LineInput(None if state is None else state / "chat_history") as lines:
             if lines.interactive:

@@ -24,8 +24,8 @@ from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
 
 COMMANDS = (
-    "demo", "run", "chat", "serve", "pull", "bench", "plan", "probe", "synth", "worker",
-    "doctor", "cache", "dump",
+    "demo", "run", "chat", "serve", "up", "join", "status", "leave", "down", "pull", "bench",
+    "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
 )  # fmt: skip
 
 # Exit statuses.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,7 +37,7 @@ _SPLIT = (
                  help="Run on machines where `bandweave worker` listens, one node each."),
     click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
                  help="The secret that the workers at --hosts have."),
-    click.option("--stages", type=click.IntRange(1, MAX_NODES), default=1, metavar="S",
+    click.option("--stages", type=click.IntRange(1, MAX_NODES), metavar="S",
                  help="Pipeline stages: each holds a part of the layers. Default 1."),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                  help="Threads of each node. Default: the processors, shared out."),
@@ -73,6 +74,15 @@ _SPLIT = (
     click.option("--isa", hidden=True, help="The kernel variant, in the place of the fastest."),
 )  # fmt: skip
 
+_CLUSTER = (
+    click.option("--cluster", is_flag=False, flag_value="", metavar="[HOST:PORT]",
+                 help="Run on the machines that joined the head at HOST:PORT (--token-file has its "
+                      "secret); without an address, the head that `bandweave up` started here."),
+    click.option("--cluster-listen", metavar="HOST:PORT",
+                 help="Let machines join here (`bandweave worker --join`), and run on them; "
+                      "--token-file has the secret that they need."),
+)  # fmt: skip
+
 _SAMPLING = (
     click.option("--temperature", type=float, default=0.0, metavar="X",
                  help="0 (the default) always picks the most likely token; 1 samples from the "
@@ -107,6 +117,11 @@ def split_options(function: F) -> F:
     return _stack(_SPLIT, function)
 
 
+def cluster_options(function: F) -> F:
+    """The machines of a cluster; see ``cli.gathering``."""
+    return _stack(_CLUSTER, function)
+
+
 def sampling_options(function: F) -> F:
     """How tokens are chosen; see ``sampling_params``."""
     return _stack(_SAMPLING, function)
@@ -123,13 +138,37 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
 
     ``ValueError`` where they contradict each other.
     """
+    if values.get("cluster") is not None or values.get("cluster_listen") is not None:
+        return _for_a_cluster(values)
+    hosts, secret = hosts_and_secret(values["hosts"], values["token_file"])
+    return _options(values, hosts, secret, nodes)
+
+
+def _for_a_cluster(values: dict[str, Any]) -> EngineOptions:
+    """What is known before the machines of a cluster have joined."""
+    if values["hosts"] is not None:
+        raise ValueError("--hosts names machines, and a cluster has its own; give one of them")
+    if values["emulate_link"] is not None:
+        raise ValueError("--emulate-link is for nodes of this machine, not for a cluster's")
+    alone = {**values, "nodes": None, "shares": None, "stages": None, "threads": None, "isa": None}
+    # As of a host: its threads and kernels are for its worker to say.
+    options = _options(alone, (), None, 1)
+    return replace(
+        options,
+        threads=values["threads"],
+        run=replace(options.run, isa=usable_isa(values["isa"], ("a member",))),
+    )
+
+
+def _options(
+    values: dict[str, Any], hosts: tuple[str, ...], secret: bytes | None, nodes: int
+) -> EngineOptions:
     from bandweave.engine.options import EngineOptions
 
-    hosts, secret = hosts_and_secret(values["hosts"], values["token_file"])
     return EngineOptions(
         shares=_shares(values["nodes"], values["shares"], len(hosts), nodes),
         fit=bool(hosts) and values["shares"] is None,
-        stages=values["stages"],
+        stages=values["stages"] or 1,
         hosts=hosts,
         secret=secret,
         threads=values["threads"] if hosts else usable_threads(values["threads"]),

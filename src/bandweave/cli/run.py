@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import (
+    cluster_options,
     engine_options,
     json_option,
     sampling_options,
@@ -38,6 +40,7 @@ _MAX_PROMPT_BYTES = 64_000_000
 @click.option("--system", metavar="TEXT", help="The system message of the chat.")
 @sampling_options
 @split_options
+@cluster_options
 @click.option("--verbose", is_flag=True, help="Show the plan before and the bill after.")
 @json_option
 def command(
@@ -66,7 +69,11 @@ def command(
         from bandweave.executors.executor import StepError
         from bandweave.serving.session import AnswerLost, open_session
 
-    with open_session(model, options, watch_loading, output.remark) as session:
+    with (
+        gathering(values, f"bandweave run {model}") as members,
+        open_session(model, options, watch_loading, output.remark, members) as session,
+        reporting(members, session),
+    ):
         engine = session.engine
         plan = plan_of(engine, engine.options)
         if chat is None:

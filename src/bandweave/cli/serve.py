@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from bandweave.cli import output
+from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.cli.options import engine_options, json_option, split_options
+from bandweave.cli.options import cluster_options, engine_options, json_option, split_options
 
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
 
@@ -47,6 +48,7 @@ _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the
               help="Let web pages of ORIGIN ask, such as https://chat.example.org; * for any. May "
                    "be given several times.")  # fmt: skip
 @split_options
+@cluster_options
 @json_option
 def command(
     model: str,
@@ -99,7 +101,11 @@ def command(
         url = base_url(sock)
         server.start(sock)
         serving = Serving(service, server, drain)
-        with open_session(model, options, serving.watch, output.say) as session:
+        with (
+            gathering(values, f"bandweave serve {model}") as members,
+            open_session(model, options, serving.watch, output.say, members) as session,
+            reporting(members, session),
+        ):
             context = session.engine.context
             served = serve_session(
                 session,

@@ -73,6 +73,10 @@ class Serving:
                     service.wait(f"the model is loading: waiting for {node}")
                     shown.waiting(node)
 
+                def gathering(self, lack: str) -> None:
+                    service.wait(f"the model is loading: waiting for {lack}")
+                    shown.gathering(lack)
+
                 def loading(self, progress: Sequence[tuple[int, int]]) -> None:
                     done, whole = (sum(column) for column in zip(*progress, strict=True))
                     if whole:

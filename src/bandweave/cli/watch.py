@@ -16,6 +16,9 @@ class _Remarks(Watcher):
     def remark(self, sentence: str) -> None:
         output.say(sentence)
 
+    def gathering(self, lack: str) -> None:
+        output.say(f"waiting for {lack}")
+
 
 @contextlib.contextmanager
 def watch_loading(name: str, nodes: int) -> Iterator[Watcher]:
@@ -36,7 +39,8 @@ def watch_loading(name: str, nodes: int) -> Iterator[Watcher]:
             done, whole = (sum(column) for column in zip(*progress, strict=True))
             self._bar.update(done, whole, _by_node(progress[:nodes]))
 
-    with loading_bar(f"loading {printable(name)} on {output.count(nodes, 'node')}") as bar:
+    where = f" on {output.count(nodes, 'node')}" if nodes else ""
+    with loading_bar(f"loading {printable(name)}{where}") as bar:
         yield Bar(bar)
 
 

@@ -1,4 +1,5 @@
-"""``bandweave worker``: offers this machine as a node to commands that name it in --hosts."""
+"""``bandweave worker``: offers this machine as a node, to commands that name it in --hosts or to
+those of the cluster that it joins."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.options import cache_folder, usable_isa, usable_threads
+
+MEMBER_LISTEN = "0.0.0.0:7101"
 
 
 @click.command("worker", short_help="Offer this machine as a node.")
@@ -44,6 +47,9 @@ from bandweave.cli.options import cache_folder, usable_isa, usable_threads
     help="The address by which other nodes reach this machine, if not the one that the "
     "controller was given.",
 )
+@click.option("--join", metavar="HOST:PORT",
+              help="Join the cluster of the head there, and serve its commands alone. --listen is "
+                   "then 0.0.0.0:7101 where it is not given.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
@@ -53,19 +59,24 @@ def command(
     models: tuple[Path, ...],
     threads: int | None,
     advertise: str | None,
+    join: str | None,
     once: bool,
     make_token: Path | None,
 ) -> None:
     """Serves as one node for commands on other machines, one after the other.
 
-    Every machine needs the same token file and its own copy of the model. What the nodes say to
-    each other is not encrypted: use a network that you trust.
+    With --join nobody needs a list of machines: the worker announces itself to a head, and dials
+    again when that goes. Every machine needs the same token file; copies of models come from
+    machines that have them. What the nodes say to each other is not encrypted: use a network that
+    you trust.
     """
     if make_token is not None:
         if listen is not None or token_file is not None:
             raise click.UsageError("--make-token goes alone; start the worker afterwards")
         _make_token(make_token)
         return
+    if listen is None and join is not None:
+        listen = MEMBER_LISTEN
     if listen is None:
         raise click.UsageError("--listen is missing; give HOST:PORT, for example 0.0.0.0:9000")
     if token_file is None:
@@ -74,20 +85,24 @@ def command(
         )
 
     from bandweave.handshake.secret import read_secret
-    from bandweave.nodes.worker import run_worker
 
     remarks: list[str] = []
+    secret = read_secret(token_file, remarks.append)
+    asked = usable_threads(threads)
+    if join is not None:
+        from bandweave.membership.member_worker import run_member
+
+        run_member(
+            listen, secret, models, join=join, once=once, advertise=advertise, threads=asked,
+            cache=cache_folder(), isa=usable_isa(None), remarks=remarks,
+        )  # fmt: skip
+        return
+    from bandweave.nodes.worker import run_worker
+
     run_worker(
-        listen,
-        read_secret(token_file, remarks.append),
-        models,
-        once=once,
-        advertise=advertise,
-        threads=usable_threads(threads),
-        cache=cache_folder(),
-        isa=usable_isa(None),
-        remarks=remarks,
-    )
+        listen, secret, models, once=once, advertise=advertise, threads=asked,
+        cache=cache_folder(), isa=usable_isa(None), remarks=remarks,
+    )  # fmt: skip
 
 
 def _make_token(path: Path) -> None:

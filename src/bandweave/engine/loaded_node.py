@@ -33,7 +33,7 @@ from bandweave.host.machine import (
     usable_cpus,
 )
 from bandweave.mesh.host import host_id
-from bandweave.messages import Join
+from bandweave.messages import Join, RouteTaken
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.nodes.context import NodeContext
@@ -66,6 +66,7 @@ class LoadedNode:
     weights: Weights
     kv_bytes: int
     checks: OwnChecks
+    routes: tuple[RouteTaken, ...]
     keep: Callable[[], None] | None  # writes packed weights to the cache, in another thread
 
     @property
@@ -127,7 +128,11 @@ def join_node(
         keep_to(assignment.home)
     program, options = prepared.program, prepared.options
     members = Members(
-        generation=join.generation, nodes=join.nodes, names=join.names, addresses=join.addresses
+        generation=join.generation,
+        nodes=join.nodes,
+        names=join.names,
+        addresses=join.addresses,
+        alternatives=join.alternatives,
     )
     if members.rank(context.node) != assignment.rank or len(join.nodes) != len(assignment.shares):
         raise ValueError(f"{context.name} has another share than its place among the nodes says")
@@ -175,6 +180,7 @@ def join_node(
         weights=weights,
         kv_bytes=prepared.memory.kv_bytes,
         checks=check_own(folder, weights.content, frozenset(own_files)),
+        routes=() if mesh is None else mesh.routes,
         keep=_keeping(weights, folder, cache, assignment, cpus),
     )
 

@@ -25,6 +25,7 @@ from bandweave.messages import (
     Join,
     Loaded,
     Progress,
+    RouteTaken,
     encode,
 )
 from bandweave.nodes.node_group import NodeGroup
@@ -53,6 +54,7 @@ class NodeInfo:
     fetch_ahead_bytes: int
     kept_bytes: int
     manifest_bytes: int
+    routes: tuple[RouteTaken, ...] = ()
 
 
 class Loading:
@@ -151,6 +153,7 @@ class Loading:
             fetch_ahead_bytes=loaded.fetch_ahead_bytes,
             kept_bytes=loaded.kept_bytes,
             manifest_bytes=loaded.manifest_bytes,
+            routes=loaded.routes,
         )
 
     def __enter__(self) -> Self:

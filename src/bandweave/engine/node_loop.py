@@ -61,6 +61,7 @@ class NodeLoop:
             kept_bytes=node.weights.kept_bytes,
             same_file_bytes=node.checks.same_file_bytes,
             manifest_bytes=node.checks.manifest_bytes,
+            routes=node.routes,
         )
         self._channel.send(encode(loaded))
         if node.keep is not None:

@@ -23,6 +23,7 @@ from bandweave.host.machine import (
     usable_cpus,
 )
 from bandweave.hub.store import hub_name
+from bandweave.mesh.address import Address
 from bandweave.mesh.host import host_id
 from bandweave.messages import Description, Join
 from bandweave.models.registry import build_graph
@@ -126,6 +127,17 @@ def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation:
         addresses=tuple(handle.address for handle in handles if handle.address is not None),
         stall_seconds=options.stall_seconds,
         emulate=options.emulate,
+        alternatives=_alternatives(handles),
+    )
+
+
+def _alternatives(handles: Sequence[NodeHandle]) -> tuple[tuple[Address, ...], ...]:
+    """All addresses of every node, where any has told several."""
+    if all(len(handle.addresses) < 2 for handle in handles):
+        return ()
+    return tuple(
+        handle.addresses or ((handle.address,) if handle.address is not None else ())
+        for handle in handles
     )
 
 

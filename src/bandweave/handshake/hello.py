@@ -14,16 +14,18 @@ from bandweave.mesh.channel import ChannelError
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """What a side says of itself. ``purpose`` is what a connector wants, ``"control"``, ``"mesh"``
-    or ``"files"``; ``address`` is where an acceptor wants other nodes to reach it, where that is
-    not the address connected to."""
+    """What a side says of itself. ``purpose`` is what a connector wants, ``"control"``, ``"mesh"``,
+    ``"files"``, or ``"cluster"`` (to be a member of a head's cluster, or to hear of it);
+    ``address`` is where an acceptor wants other nodes to reach it, where that is not the address
+    connected to. ``identity``: the cluster that a controller or a head speaks for, or the worker
+    that speaks; random, and empty where a side has none."""
 
     purpose: str
     node: int
@@ -32,6 +34,7 @@ class Hello:
     numerics: int = NUMERICS_VERSION
     package: str = __version__
     address: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +85,9 @@ def read_hello(message: Mapping[str, Any], peer: str) -> Hello:
         numerics=_number(message, "numerics", 0, _LARGEST_VERSION, peer),
         package=_text(message, "package", 64, peer),
         address=_text(message, "address", 256, peer),
+        identity=_text(message, "identity", 64, peer),
     )
-    if hello.purpose not in ("control", "mesh", "files"):
+    if hello.purpose not in ("control", "mesh", "files", "cluster"):
         raise ChannelError(f"{peer} does not keep to the handshake (purpose)")
     return hello
 

@@ -16,6 +16,7 @@ from typing import Any
 from bandweave.handshake.rendezvous import Door
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import Channel
+from bandweave.mesh.routes import Route
 
 
 def print_error(sentence: str) -> None:
@@ -38,8 +39,8 @@ class NodeContext:
     ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
     the folder for packed weights, empty for none, where the controller leaves that to the node;
     ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
-    fastest. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
-    wrong.
+    fastest. ``routes``: what was measured of the ways to other nodes, soonest first. ``log`` tells
+    whoever runs the node's machine what goes on, ``complain`` what went wrong.
     """
 
     name: str
@@ -54,6 +55,7 @@ class NodeContext:
     model_roots: tuple[Path, ...] = ()
     cache: str = ""
     isa: str = ""
+    routes: dict[int, tuple[Route, ...]] = field(default_factory=dict)
     log: Callable[[str], None] = lambda sentence: None
     complain: Callable[[str], None] = print_error
 

@@ -87,15 +87,27 @@ class HostLauncher(Launcher):
         assert candidate.address is not None
         return self._dial(candidate.node, candidate.address, timeout)
 
+    def _hello(self, node: int) -> Hello:
+        """What a worker is told of us."""
+        return Hello(purpose="control", node=node, session=self.session)
+
+    def _check(self, node: int, name: str, theirs: Hello) -> None:
+        """Whether the worker that answers is the one that is wanted; ``HostError`` if not."""
+
     def _dial(self, node: int, address: Address, timeout: float) -> HostHandle:
         name = _name(node, address)
-        own = Hello(purpose="control", node=node, session=self.session)
+        own = self._hello(node)
         try:
             sock, theirs, _ = connect(address, self.secret, own, name=name, timeout=timeout)
         except HandshakeError as error:
             hint = "; is `bandweave worker` running there, and its port open to this machine?"
             text = str(error) + (hint if isinstance(error, Unreachable) else "")
             raise HostError(text) from error
+        try:
+            self._check(node, name, theirs)
+        except BaseException:
+            sock.close()
+            raise
         channel = Channel(sock, name)
         handle = HostHandle(node=node, name=name, channel=channel, address=address)
         handle.host = format_address(address)

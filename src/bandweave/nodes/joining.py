@@ -12,8 +12,10 @@ from bandweave import _native
 from bandweave.executors.executor import StepError
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.handshake.rendezvous import connect_mesh
-from bandweave.mesh.address import Address
+from bandweave.mesh.address import Address, parse_address
+from bandweave.mesh.routes import Route, best_routes
 from bandweave.mesh.shared import share_memory
+from bandweave.messages import RouteTaken
 from bandweave.nodes.context import NodeContext, ThreadGroup
 from bandweave.planning.profile.emulation import EmulatedLink
 
@@ -24,21 +26,25 @@ _THREAD_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """A node's links to all others; ``sharing``: the nodes that share memory with it."""
+    """A node's links to all others; ``sharing``: the nodes that share memory with it; ``routes``:
+    how soon each way to a node answered that has several."""
 
     exchange: _native.Exchange
     sharing: frozenset[int] = frozenset()
+    routes: tuple[RouteTaken, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
     """Who meets, in order of their ranks: the ``nodes`` as they were started, ascending, what
-    errors call them, and their addresses, none where they are threads of one process."""
+    errors call them, and their addresses, none where they are threads of one process.
+    ``alternatives``: all addresses of each, none where nobody has several."""
 
     generation: int
     nodes: tuple[int, ...]
     names: tuple[str, ...]
     addresses: tuple[Address, ...]
+    alternatives: tuple[tuple[Address, ...], ...] = ()
 
     def rank(self, node: int) -> int:
         """A node's place among them; ``ValueError`` where it has none."""
@@ -80,9 +86,10 @@ def meet(
         _meet(context.in_process_group, members, rank, exchange)
         return Mesh(exchange=exchange)
     door.open()
+    addresses, routes = _choose_routes(context, members)
     sockets = connect_mesh(
         context.node,
-        dict(zip(members.nodes, members.addresses, strict=True)),
+        addresses,
         door,
         context.secret,
         context.session,
@@ -115,7 +122,40 @@ def meet(
             exchange.add_emulated(place, sock.detach(), seconds, bytes_per_s)
         else:
             exchange.add_tcp(place, sock.detach())
-    return Mesh(exchange=exchange, sharing=frozenset(map(members.rank, memory)))
+    context.routes.update(routes)  # they lead there, and need not be measured again
+    return Mesh(
+        exchange=exchange,
+        sharing=frozenset(map(members.rank, memory)),
+        routes=tuple(
+            RouteTaken(rank=members.rank(node), routes=found) for node, found in routes.items()
+        ),
+    )
+
+
+def _choose_routes(
+    context: NodeContext, members: Members
+) -> tuple[dict[int, Address], dict[int, tuple[Route, ...]]]:
+    """Where every node is to be reached: those that this one dials at the soonest of their
+    addresses; and what was measured of those that have several. That holds for the session, as
+    long as the others could be met so."""
+    addresses = dict(zip(members.nodes, members.addresses, strict=True))
+    routes: dict[int, tuple[Route, ...]] = {}
+    ways = dict(zip(members.nodes, members.alternatives, strict=False))
+    for node in (one for one in members.nodes if one < context.node):
+        several = ways.get(node, ())
+        if len(several) > 1:
+            known = context.routes.pop(node, None)
+            if known is None or not _among(known, several):
+                known = tuple(best_routes(several))
+            if known:
+                addresses[node], routes[node] = parse_address(known[0].address), known
+    return addresses, routes
+
+
+def _among(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> bool:
+    """Whether what was measured is of these addresses, and not of a machine that was there
+    before."""
+    return bool(routes) and parse_address(routes[0].address) in addresses
 
 
 def _meet(group: ThreadGroup, members: Members, rank: int, exchange: _native.Exchange) -> None:

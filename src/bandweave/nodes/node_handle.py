@@ -22,11 +22,13 @@ class NodeHandle(ABC):
     """One started node.
 
     ``name`` is for people (``"node 2 (pid 1234)"``); ``channel`` leads to the node; ``address`` is
-    where other nodes reach it, None for threads. ``host_id`` is the same for all nodes of one host,
+    where other nodes reach it, None for threads; ``addresses``: all of them, where it has told
+    several. ``host_id`` is the same for all nodes of one host,
     and empty where a host does not say who it is (``mesh.host``).
     """
 
     host_id = ""
+    addresses: tuple[Address, ...] = ()
     host = ""  # where the controller reaches its machine, ``host:port``; empty for this one
 
     def __init__(self, *, node: int, name: str, channel: Channel, address: Address | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -35,8 +36,14 @@ _STANDARD_ERROR = 2
 _MOST_STUCK = 3  # processes that the system does not let end
 
 
+Loyalty = Callable[[Hello], Refusal | None]
+
+
 class Worker:
-    """Listens at once; ``serve_one`` serves one session. Close it when done."""
+    """Listens at once; ``serve_one`` serves one session. Close it when done.
+
+    ``identity``: a random name, by which it is known again. ``loyalty``, while it is set, says
+    which controllers it does not serve, and why; it is asked in the reception's thread."""
 
     def __init__(
         self,
@@ -54,6 +61,8 @@ class Worker:
         option: str = "--listen",
     ) -> None:
         check_secret(secret)
+        self.identity = secrets.token_hex(16)
+        self.loyalty: Loyalty | None = None
         roots = [Path(root).expanduser().resolve() for root in model_roots]
         for root in roots:
             if not root.is_dir():
@@ -61,7 +70,7 @@ class Worker:
         self._secret, self._roots, self._threads = secret, roots, threads
         self._cache, self._isa = cache, isa
         self._log, self._python, self._serve = log or Log("worker"), python, serve
-        self._advertise = _advertised(advertise)
+        self._advertise = advertised(advertise)
         where = parse_address(listen, listening=True) if isinstance(listen, str) else listen
         self._lock = threading.Lock()
         self._session: WorkerSession | None = None
@@ -81,6 +90,11 @@ class Worker:
         except BaseException:
             self._socket.close()
             raise
+
+    @property
+    def busy(self) -> bool:
+        """Whether a session is under way."""
+        return self._session is not None
 
     @property
     def address(self) -> Address:
@@ -168,12 +182,28 @@ class Worker:
     def _introduce(self) -> Hello:
         session = self._session
         advertise = format_address(self._advertise) if self._advertise else ""
-        if session is None:
-            return Hello(purpose="mesh", node=NO_NODE, session="", address=advertise)
-        own = session.connection.hello
-        return Hello(purpose="mesh", node=own.node, session=own.session, address=advertise)
+        node, session_name = NO_NODE, ""
+        if session is not None:
+            own = session.connection.hello
+            node, session_name = own.node, own.session
+        return Hello(
+            purpose="mesh",
+            node=node,
+            session=session_name,
+            address=advertise,
+            identity=self.identity,
+        )
 
     def _admit(self, hello: Hello) -> Refusal | None:
+        if hello.purpose == "cluster":
+            return Refusal(
+                reason="it is a worker, and no head of a cluster; give the head's address"
+            )
+        loyalty = self.loyalty
+        if hello.purpose == "control" and loyalty is not None:
+            refusal = loyalty(hello)
+            if refusal is not None:
+                return refusal
         with self._lock:
             if self._session is not None:
                 return self._session.answer(hello)
@@ -265,7 +295,8 @@ def run_worker(
             log("stopped")
 
 
-def _advertised(address: Address | str | None) -> Address | None:
+def advertised(address: Address | str | None) -> Address | None:
+    """What ``--advertise`` says; ``ValueError`` for what nobody can connect to."""
     if isinstance(address, str):
         address = parse_address(address)
     if address is not None and is_unspecified(address[0]):

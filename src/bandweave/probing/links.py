@@ -22,6 +22,9 @@ from bandweave.probing.stopwatch import Setting, Timed, make_step, take_turns, v
 #: values) to 16 MB. Several in a row find their buffers in the caches, as behind a product.
 SIZES = ((64, 32), (256, 32), (1024, 32), (2048, 32), (4096, 32), (16384, 16), (262144, 16),
          (4194304, 1))  # fmt: skip
+#: Fewer, where a mesh of many machines is looked at before each has a share: the latency, what a
+#: layer of a model sends, and the rate.
+QUICK_SIZES = ((64, 16), (2048, 16), (8192, 16), (262144, 2))
 _BLOCK = 64
 _HEADER_BYTES = 32
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.formats.names import KV_FORMATS, PROBED_FORMATS
 from bandweave.host import darwin
 from bandweave.host.machine import available_memory_bytes, total_memory_bytes
+from bandweave.host.processor import processor_name
 from bandweave.planning.profile.interpolation import interpolate
 from bandweave.planning.profile.profile import (
     MachineProfile,
@@ -27,7 +27,6 @@ from bandweave.probing.products import Streamed
 from bandweave.probing.steps import probe_step
 from bandweave.probing.stopwatch import Setting, take_turns
 
-_CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _LEAST_BYTES = 1 << 20
 _AMID_BYTES = 64 << 20  # of weights that stand between operations
@@ -154,16 +153,6 @@ def thread_counts(most: int) -> tuple[int, ...]:
         counts.add(number)
         number *= 2
     return tuple(sorted(counts))
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    if _CPUINFO.exists():
-        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
-        match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return darwin.processor_name() or platform.processor() or platform.machine()
 
 
 def _probe_reads(

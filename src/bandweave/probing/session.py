@@ -81,14 +81,17 @@ def probe_hosts(
     scope: Scope | None = None,
     schedule: Schedule | None = None,
     links_only: bool = False,
+    machines_only: bool = False,
     on_progress: OnProgress = _quiet,
+    launcher: HostLauncher | None = None,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two (``links_only``: these alone). Errors as ``probe_here``; ``ValueError`` for addresses
+    every two (``links_only``, ``machines_only``: these alone). ``launcher``: what starts their
+    nodes, at those very addresses, where that is no plain one. Errors as ``probe_here``; ``ValueError`` for addresses
     that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
-    launcher = HostLauncher(addresses, secret)
+    launcher = launcher or HostLauncher(addresses, secret)
     names = [format_address(address) for address in launcher.addresses]
     if not links_only:
         with launcher:
@@ -98,7 +101,7 @@ def probe_hosts(
                     _ask_machine(handles[node], threads, isa, scope or Scope(), pin=False)
                 for node in wave:
                     machines[names[node]] = _await_machine(handles[node], names[node], on_progress)
-    if len(names) > 1:
+    if len(names) > 1 and not machines_only:
         with launcher:
             found = _probe_links(
                 launcher, len(names), isa, schedule, shared=True, on_progress=on_progress

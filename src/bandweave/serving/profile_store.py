@@ -46,7 +46,7 @@ def save_profile(path: Path, profile: Profile) -> None:
 def why_stale(name: str, machine: MachineProfile) -> str:
     """Why a machine's profile no longer speaks for it; empty where it does."""
     from bandweave import NUMERICS_VERSION, __version__
-    from bandweave.probing.machine import processor_name
+    from bandweave.host.processor import processor_name
 
     return stale_reason(
         machine,

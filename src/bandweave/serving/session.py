@@ -25,6 +25,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.hub.resolve import resolve_model
 from bandweave.models.registry import build_graph
 from bandweave.planning.profile.prediction import Prediction
+from bandweave.serving.gathering import Gathering
 from bandweave.serving.prediction import (
     choose_split,
     find_predictor,
@@ -182,22 +183,29 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(
-    model: str, options: EngineOptions, watch: Watch = unwatched, tell: Tell | None = None
+    model: str,
+    options: EngineOptions,
+    watch: Watch = unwatched,
+    tell: Tell | None = None,
+    gathering: Gathering | None = None,
 ) -> Iterator[Session]:
     """Opens the model that the user named and loads it on its nodes. ``tell`` hears of nodes that
     fail and of others that go on, in another thread; without it a failure ends the answers.
+    ``gathering``: the cluster whose machines are to be its nodes, in the place of those in
+    ``options``; it is waited for until they suffice.
 
     Errors are those of ``Folder.open``, ``open_tokenizer`` and ``Engine.start``.
     """
     # Workers have the weights; to give the command config and tokenizer will do.
     said: list[str] = []
-    with Folder.open(resolve_model(model, said.append), weights=not options.hosts) as folder:
+    here = not options.hosts and gathering is None
+    with Folder.open(resolve_model(model, said.append), weights=here) as folder:
         tokenizer = open_tokenizer(folder)
         template = open_template(folder, tokenizer)
         options = settle_format(folder, options)
         start = time.perf_counter()
         remarks = (*said, *folder.remarks, *tokenizer.remarks)
-        with start_engine(model, folder, options, watch, remarks, tell) as engine:
+        with start_engine(model, folder, options, watch, remarks, tell, gathering) as engine:
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -216,14 +224,16 @@ def start_engine(
     watch: Watch = unwatched,
     remarks: Sequence[str] = (),
     tell: Tell | None = None,
+    gathering: Gathering | None = None,
 ) -> Engine | Cluster:
     """``Cluster.start``, watched, or ``Engine.start`` where nobody wants to be told; shares that
     are left to us are chosen by the stored profile. The watcher hears the ``remarks``, and those on
     the model's files."""
-    with watch(name, len(options.shares)) as watcher:
+    with watch(name, len(options.shares) if gathering is None else 0) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
-        options = choose_split(folder, options, watcher.remark)
+        if gathering is None:
+            options = choose_split(folder, options, watcher.remark)
         spec = folder.spec
         if options.run.context is None and spec.run_length < min(
             spec.context_length, DEFAULT_CONTEXT
@@ -234,7 +244,11 @@ def start_engine(
             )
         if options.run.weight_format == STORED:
             watcher.remark(told(folder, build_graph(folder.spec)))
-        launcher = make_launcher(options, watcher.waiting)
+        if gathering is None:
+            launcher = make_launcher(options, watcher.waiting)
+        else:
+            gathered = gathering.gather(folder, options, watcher)
+            options, launcher = gathered.options, gathered.launcher
         if tell is None:
             return Engine.start(folder, options, launcher, watcher.loading)
         return Cluster.start(

@@ -15,6 +15,9 @@ class Watcher:
     def waiting(self, node: str) -> None:
         """A node's machine is about to be connected to."""
 
+    def gathering(self, lack: str) -> None:
+        """What is waited for before any machine is connected to: ``"machines: none has joined"``."""
+
     def loading(self, progress: Sequence[tuple[int, int]]) -> None:
         """Bytes that are loaded and in all, by node."""
 

@@ -93,13 +93,13 @@ def predict(
         read = nodes[0].machine.read_bytes_per_s(sum(node.threads for node in nodes))
     return Prediction(
         load=load,
-        decode=bill(_decode_step(load)),
+        decode=bill(decode_step(load)),
         prefill=tuple(bill(step) for step in prompt_steps(load)),
         read_bytes_per_s=read,
     )
 
 
-def _decode_step(load: Load) -> Step:
+def decode_step(load: Load) -> Step:
     middle = load.prompt_tokens + load.new_tokens / 2
     return Step(
         rows=load.streams,
@@ -148,7 +148,7 @@ def choose_shares(
     """The shares with the least predicted time a token: from what the nodes' memories give, parts
     move from the busiest node to the idlest, or from the slowest to the fastest, for as long as
     that helps. Equal shares where others gain next to nothing. Takes some milliseconds."""
-    step = _decode_step(load)
+    step = decode_step(load)
 
     def bill(parts: Sequence[int]) -> Bill | None:
         try:

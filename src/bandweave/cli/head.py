@@ -1,0 +1,73 @@
+"""The head's process: the door, and who places workers, until a signal comes. Knows no models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+from bandweave.cli import output
+from bandweave.cli.remarks import remark
+
+
+def run_head(
+    listen: str,
+    advertise: str | None,
+    token: Path,
+    ray_address: str | None,
+    models: tuple[Path, ...],
+    threads: int | None,
+    ready_fd: int | None,
+) -> None:
+    """Runs in the foreground; ``ready_fd`` where it was started for the background."""
+    from bandweave.cli.up import reachable
+    from bandweave.handshake.secret import read_secret
+    from bandweave.membership.background import say_ready
+    from bandweave.membership.door import Door
+    from bandweave.membership.records import (
+        Record,
+        cluster_folder,
+        remove_record,
+        running,
+        write_record,
+    )
+    from bandweave.mesh.address import format_address, is_unspecified
+
+    folder = cluster_folder(make=True)
+    secret = read_secret(token, remark)
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(
+            Door(listen, secret, advertise=advertise or "", log=output.say, option="--listen")
+        )
+        stack.callback(door.take_down)  # once nobody places workers any more
+        where = advertise or reachable(door.address)
+        if ray_address is not None:
+            from bandweave.membership.ray_placing import Placing
+
+            stack.enter_context(
+                Placing(
+                    door, where, ray_address, token=token, models=models, threads=threads,
+                    log=output.say,
+                )
+            )  # fmt: skip
+        write_record(
+            folder,
+            Record(
+                role="head",
+                address=where,
+                head="",
+                token_file=str(token.resolve()),
+                log=str(folder / "head.log") if ready_fd is not None else "",
+                background=ready_fd is not None,
+                scratch="",
+                processes=(running(os.getpid()),),
+            ),
+        )
+        stack.callback(remove_record, folder, "head", os.getpid())
+        output.say(f"the head listens at {where}")
+        # From this machine itself, whatever others know it by.
+        host, port = door.address
+        near = format_address(("127.0.0.1" if is_unspecified(host) else host, port))
+        say_ready(ready_fd, address=where, near=near, ray=ray_address)
+        threading.Event().wait()

@@ -1,0 +1,170 @@
+"""Messages between a head and those that come to its door: workers, controllers, and whoever asks.
+
+The first message of a connection says what the other side is: ``Announcement`` of a worker,
+``Attend`` of a controller that runs a model on the machines, ``AskStatus`` of somebody who wants to
+know. Checked as all messages are (``bandweave.messages``). Knows no sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bandweave.mesh.address import Address, parse_address
+
+MOST_ADDRESSES = 32
+MOST_MEMBERS = 1024
+MOST_REPORT_BYTES = 4 << 20
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a worker says of itself and of its machine. ``worker``: a random name of the worker, by
+    which it is known again; ``addresses``: all under which it may be reached, ``host:port``;
+    machines of one ``host_id`` are one. ``memory_bytes`` are available, of ``total_bytes``;
+    ``threads`` the most that it was told to compute with, 0 for none. ``placed_by``: ``"ray"``, or
+    empty where a person started it; ``ends``: whether it ends when the cluster is taken down."""
+
+    worker: str
+    host: str
+    host_id: str
+    addresses: tuple[str, ...]
+    processor: str
+    cpus: int
+    threads: int
+    memory_bytes: int
+    total_bytes: int
+    version: str
+    placed_by: str = ""
+    ends: bool = False
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what nobody honest says."""
+        for name in ("worker", "host", "host_id", "processor", "version", "placed_by"):
+            value: str = getattr(self, name)
+            if len(value) > _LONGEST_NAME or not value.isprintable():
+                raise ValueError(f"a machine's {name} is no name")
+        if not 8 <= len(self.worker) <= 64:
+            raise ValueError("a worker without a name of its own")
+        if not 1 <= len(self.addresses) <= MOST_ADDRESSES:
+            raise ValueError(f"{len(self.addresses)} addresses; there may be 1 to {MOST_ADDRESSES}")
+        for address in self.addresses:
+            parse_address(address)
+        if self.cpus < 1:
+            raise ValueError("a machine has at least 1 processor")
+
+    @property
+    def places(self) -> tuple[Address, ...]:
+        """The addresses, parsed."""
+        return tuple(parse_address(text) for text in self.addresses)
+
+    def addresses_overlap(self, other: Machine) -> bool:
+        """Whether both have an address in common, but for its port."""
+        return bool({host for host, _ in self.places} & {host for host, _ in other.places})
+
+
+# --- from a worker ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """A worker joins. From now on it lives as long as its connection, and says so."""
+
+    TYPE: ClassVar[str] = "announce"
+    machine: Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """A sign of life, either way."""
+
+    TYPE: ClassVar[str] = "beat"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farewell:
+    """The sender goes and does not come back by itself. Of a head: the cluster is taken down."""
+
+    TYPE: ClassVar[str] = "farewell"
+
+
+# --- from a controller ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attend:
+    """A controller wants to run a model on the members; it is told ``Roster`` whenever they
+    change. ``name``: what it is, for people."""
+
+    TYPE: ClassVar[str] = "attend"
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a controller does at the moment, for ``status``: a JSON object as text."""
+
+    TYPE: ClassVar[str] = "report"
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MOST_REPORT_BYTES:
+            raise ValueError(f"a report of {len(self.text)} characters")
+
+
+# --- from somebody who wants to know ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStatus:
+    """Asks for ``Status``."""
+
+    TYPE: ClassVar[str] = "ask_status"
+
+
+# --- from a head ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roster:
+    """The members, in the order in which they came first."""
+
+    TYPE: ClassVar[str] = "roster"
+    machines: tuple[Machine, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.machines) > MOST_MEMBERS:
+            raise ValueError(f"{len(self.machines)} machines")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A machine, and for how long it has been there."""
+
+    machine: Machine
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """Who runs a model on the members, and what it reported last."""
+
+    name: str
+    pid: int
+    peer: str
+    report: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """All that a head knows; ``notes``: sentences of what goes on in placing, by who says them."""
+
+    TYPE: ClassVar[str] = "status"
+    cluster: str
+    members: tuple[Member, ...]
+    gone: tuple[str, ...]
+    controllers: tuple[Controller, ...]
+    notes: Mapping[str, str]

@@ -1,0 +1,88 @@
+"""Visitor: one connection at a head's door, from its first word to its end. Knows no other one."""
+
+from __future__ import annotations
+
+import time
+
+from bandweave.handshake.reception import Connection
+from bandweave.membership.membership import SILENT_SECONDS
+from bandweave.membership.messages import (
+    MOST_REPORT_BYTES,
+    Announcement,
+    AskStatus,
+    Attend,
+    Beat,
+    Controller,
+    Farewell,
+    Machine,
+    Report,
+)
+from bandweave.mesh.channel import Channel
+from bandweave.messages import Message, MessageError, decode, encode
+
+_SEND_SECONDS = 1.0
+_KINDS = {kind.TYPE: kind for kind in (Announcement, Attend, AskStatus, Beat, Farewell, Report)}
+_FIRST = (Announcement.TYPE, Attend.TYPE, AskStatus.TYPE)
+
+
+class Visitor:
+    """A worker (``machine`` is set), a controller (``attend`` is) or somebody who asks. ``heard``
+    is when it last said anything, of ``time.monotonic``; ``left``: whether it said farewell."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.peer = connection.peer
+        self.channel = Channel(
+            connection.socket, connection.peer, max_message_bytes=MOST_REPORT_BYTES + 4096
+        )
+        self.began = self.heard = time.monotonic()
+        self.machine: Machine | None = None
+        self.attend: Attend | None = None
+        self.report = ""
+        self.left = False
+        self.asks = 0  # questions that are not answered yet
+
+    def read(self) -> bool:
+        """Takes in what has come; whether it became a member or a controller by it. ``OSError``
+        where it is gone, ``MessageError`` where it makes no sense."""
+        new = False
+        while self.channel.poll():
+            message = self.channel.receive(0.0)
+            kind = _KINDS.get(str(message.get("type")))
+            first = self.machine is None and self.attend is None
+            if kind is None or (first and kind.TYPE not in (*_FIRST, Beat.TYPE)):
+                raise MessageError(f"{str(message.get('type'))[:40]!r} is nothing to say at a door")
+            said = decode(kind, message)
+            self.heard = time.monotonic()
+            if isinstance(said, Announcement):
+                self.machine, new = said.machine, True
+            elif isinstance(said, Attend):
+                self.attend, new = said, True
+            elif isinstance(said, Report):
+                self.report = said.text
+            elif isinstance(said, AskStatus):
+                self.asks += 1
+            elif isinstance(said, Farewell):
+                self.left = True
+                return new
+        return new
+
+    def tell(self, message: Message) -> None:
+        """``OSError`` where it is gone or does not listen."""
+        self.channel.send(encode(message), timeout=_SEND_SECONDS)
+
+    def beat(self) -> None:
+        """A sign of life, if there is room for one."""
+        self.channel.offer(encode(Beat()))
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has given no sign of life for so long that it must be gone."""
+        return time.monotonic() - self.heard > SILENT_SECONDS
+
+    def controller(self) -> Controller | None:
+        """As a status shows it; None where it is none."""
+        if self.attend is None:
+            return None
+        return Controller(
+            name=self.attend.name, pid=self.attend.pid, peer=self.peer, report=self.report
+        )

@@ -1,0 +1,1 @@
+"""Clusters of machines that have networks and files of their own."""
