@@ -61,7 +61,9 @@ def fenced(text: str) -> str:
 
 def test_all_commands_of_the_guide_exist() -> None:
     lines = list(command_lines(fenced((ROOT / "docs" / "deploy.md").read_text())))
-    assert {"worker", "serve", "run", "plan", "probe"} <= {words[0] for words in lines}
+    assert {"up", "join", "status", "leave", "worker", "serve", "run", "plan"} <= {
+        words[0] for words in lines
+    }
     for words in lines:
         check_command(words)
 
@@ -180,11 +182,29 @@ def test_manifests_fit_together() -> None:
                 assert volume["persistentVolumeClaim"]["claimName"] in claims
             if "secret" in volume and secrets:
                 assert volume["secret"]["secretName"] in secrets
-    labels = [group["template"].get("metadata", {}).get("labels", {}) for group in groups]
-    for service in by_kind.get("Service", []):
-        selector = service["spec"]["selector"]
-        own = {key: value for key, value in selector.items() if not key.startswith("ray.io/")}
-        assert any(own.items() <= label.items() for label in labels) or not own
+    templates = [group["template"] for group in groups]
+    templates += [one["spec"]["template"] for one in by_kind["Deployment"]]
+    for service in by_kind["Service"]:
+        own = service["spec"]["selector"].items()
+        (pod,) = [one["spec"] for one in templates if own <= one["metadata"]["labels"].items()]
+        ports = {port["name"] for one in pod["containers"] for port in one.get("ports", [])}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    known = {one["metadata"]["labels"]["app"] for one in templates}
+    for policy in by_kind["NetworkPolicy"]:
+        named = re.findall(r"bandweave-\w+", str(policy["spec"]))
+        assert named and set(named) <= known
+
+
+def test_what_containers_are_told_are_commands() -> None:
+    texts = []
+    for one in manifests():
+        for container in re.findall(r"'args': \[(.*?)\]", str(one)):
+            texts.append(container)
+    assert any("up --foreground" in text for text in texts)
+    for one in manifests():
+        if one["kind"] == "Deployment":
+            (container,) = one["spec"]["template"]["spec"]["containers"]
+            check_command(container["args"])
 
 
 def test_the_composition_is_consistent() -> None:
