@@ -47,12 +47,12 @@ _PARALLEL = frozenset(
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "chaos", "chats", "cli_errors", "damaged_links",
-     "exchange_failures", "failover", "handshake", "host_resources", "hosts", "http_chat",
-     "http_completions", "http_health", "http_keys", "http_limits", "http_protocols", "http_stop",
-     "http_streams", "intruders", "launcher", "loading_nodes", "mesh", "outages", "page",
-     "progress", "reception", "rejoin", "rendezvous", "serve_cli", "shared_memory", "sharing",
-     "standard_streams", "status", "status_machines", "tools", "topologies", "worker",
-     "workers_models"}
+     "exchange_failures", "failover", "failover_hosts", "failover_http", "handshake",
+     "host_resources", "hosts", "http_chat", "http_completions", "http_health", "http_keys",
+     "http_limits", "http_protocols", "http_stop", "http_streams", "intruders", "launcher",
+     "loading_nodes", "mesh", "outages", "page", "progress", "reception", "rejoin", "rendezvous",
+     "serve_cli", "shared_memory", "sharing", "standard_streams", "status", "status_machines",
+     "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ CASES = {
     "penalised": Request(tokens=LONG, params=PENALISED),
     "logprobs": Request(tokens=(7, 8, 9), params=WARM, logprobs=3),
     "scored": Request(tokens=LONG[:50], params=WARM, logprobs=2, scored=True),
-    "to its end": Request(tokens=(3, 1), params=WARM, end_tokens=frozenset({11})),
+    "to its end": Request(tokens=(3, 1), params=replace(WARM, seed=9), end_tokens=frozenset({11})),
     "grammar": Request(tokens=(2, 2), params=WARM, grammar="odd, even"),
 }
 
@@ -92,7 +92,7 @@ def heart(result: Result) -> tuple[object, ...]:
 def test_an_answer_goes_on_from_any_token(case: str, digest: bool, speculate: bool) -> None:
     request = CASES[case]
     (whole,), (tokens,), (logprobs,) = run(make(speculate=speculate), [request], digest=digest)
-    assert len(tokens) == len(whole.tokens) > 3
+    assert len(tokens) == len(whole.tokens) > 1
     for count in range(1, len(tokens) + 1):
         rest = replace(request, said=tuple(tokens[:count]))
         (result,), (told,), (own,) = run(make(speculate=speculate), [rest], digest=digest)
@@ -106,7 +106,8 @@ def test_an_answer_goes_on_from_any_token(case: str, digest: bool, speculate: bo
 @pytest.mark.parametrize("digest", [False, True])
 def test_many_go_on_together_where_pages_are_few(digest: bool) -> None:
     """Some wait, some give way in the midst of what they read again."""
-    requests = [*CASES.values(), *(replace(one, choice=5) for one in CASES.values())]
+    longer = [replace(CASES["sampled"], tokens=LONG[place : 45 + place]) for place in range(6)]
+    requests = [*longer, *CASES.values(), *(replace(one, choice=5) for one in CASES.values())]
     whole, tokens, _ = run(make(num_pages=40), requests, digest=digest)
     rest = [
         replace(one, said=tuple(said[: (7 * place) % (len(said) + 1)]))

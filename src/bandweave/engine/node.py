@@ -25,13 +25,18 @@ from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
+    AskState,
+    AskStatistics,
     Broken,
+    Cancel,
     Describe,
     Description,
     Found,
     Join,
     Leave,
     Left,
+    Submit,
+    Vocabulary,
     decode,
     encode,
 )
@@ -40,6 +45,8 @@ from bandweave.nodes.heartbeat import LoadingPulse
 from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
+
+_OVER = {one.TYPE for one in (AskState, AskStatistics, Cancel, Submit, Vocabulary)}
 
 
 def serve(context: NodeContext) -> None:
@@ -87,6 +94,8 @@ class _Node:
             elif kind == Join.TYPE and self._held is not None:
                 if not self._join(self._held, decode(Join, message)):
                     return
+            elif kind in _OVER:
+                continue  # meant for a generation that has ended meanwhile, as its sender will hear
             elif kind == Assignment.TYPE or self._held is not None:
                 if not self._hold(decode(Assignment, message)):
                     return

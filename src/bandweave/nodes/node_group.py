@@ -137,7 +137,6 @@ class NodeGroup:
             poll.register(handle.channel.fileno(), select.POLLIN)
         if wake is not None:
             poll.register(wake, select.POLLIN)
-        began = time.monotonic()
         while True:
             for node, handle in enumerate(self._handles):
                 if handle.channel.poll():
@@ -146,7 +145,7 @@ class NodeGroup:
             watch()
             late = None if awaited is None else awaited()
             if late is not None:
-                self._check(late, began)
+                self._check(late)
             heard = poll.poll(_LOOK_MILLISECONDS)
             if any(descriptor == wake for descriptor, _ in heard):
                 raise InterruptedError
@@ -187,11 +186,11 @@ class NodeGroup:
             self._heard = [heard + paused for heard in self._heard]
             self._moved += paused
 
-    def _check(self, node: int, began: float) -> None:
+    def _check(self, node: int) -> None:
         """Of a node that somebody waits for: whether it lives, and whether it gets on."""
         now = time.monotonic()
         silent = now - max(self._heard[node], self._asked_at)
-        stuck = now - max(self._moved if node == 0 else began, self._asked_at)
+        stuck = now - max(self._moved, self._asked_at)  # all wait for node 0's steps
         name = self._handles[node].name
         if silent > self._stall_seconds + _BEAT_SECONDS:
             self._raise_failure(
@@ -237,13 +236,14 @@ class NodeGroup:
         if culprit == node and reason and not gone:
             culprit = None  # trouble of its own, which the request may have caused
         deadline = seen + _GRACE_SECONDS
+        witness = self._handles[node if culprit is None else culprit]
         while not gone and not is_stall(reason):
+            over = not witness.alive() or time.monotonic() > deadline
             for other, handle in enumerate(self._handles):
                 cause = handle.exit_reason() if not handle.alive() else None
                 if cause is not None and not cause.startswith("ended"):
                     self._verdict(f"{handle.name} {cause}", other, gone=True, since=seen)
-            witness = node if culprit is None else culprit
-            if not self._handles[witness].alive() or time.monotonic() > deadline:
+            if over:
                 break
             time.sleep(0.01)
         if culprit is None and self._handles[node].channel.hung_up():
