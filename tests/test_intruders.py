@@ -243,7 +243,7 @@ def test_frames_that_make_no_sense_end_their_own_session(real_worker: Guarded, s
     sock = connect(parse_address(real_worker.address), SECRET, own, timeout=20)[0]
     with sock:
         with contextlib.suppress(OSError):
-            sock.sendall(said)
+            sock.sendall(said + bytes(64))
         assert ends(sock, 15)
     assert wait_until(lambda: not real_worker.busy, 10), real_worker.said
     assert vitals(real_worker.process.pid).mib < 60
