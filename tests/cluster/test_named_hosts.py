@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cluster.serving import answered, ready, serving, status
 from tests.helpers.cluster_machines import (
-    Machine,
     cluster_machines,
     left_over,
     wait_for,
 )
-from tests.helpers.networks import End
 
 _DEMO = Path(__file__).parents[2] / "src" / "bandweave" / "assets" / "demo"
 _ASK = ("--prompt", "What is 12 + 30?", "--temperature", "0", "--max-tokens", "24", "--json")
-
-
-def status(machine: Machine) -> dict[str, Any]:
-    return json.loads(machine.run("status", "--json"))
 
 
 @pytest.fixture
@@ -32,37 +25,6 @@ def models(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copytree(_DEMO, folder / "small")
     return folder
-
-
-def answered(machine: Machine, port: int) -> dict[str, Any]:
-    """A chat's answer from the server on that machine."""
-    body = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 24,
-            "temperature": 0}  # fmt: skip
-    end = End(name=machine.namespace, interface="", address="", link_local="")
-
-    def ask() -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    return end.inside(ask)
-
-
-def ready(machine: Machine, port: int) -> bool:
-    end = End(name=machine.namespace, interface="", address="", link_local="")
-
-    def look() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return response.status == 200
-
-    try:
-        return end.inside(look)
-    except OSError:
-        return False
 
 
 def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
@@ -89,9 +51,9 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         server = anna.start("serve", model, "--cluster", "--nodes", "3", "--listen",
                             "127.0.0.1:8080")  # fmt: skip
         try:
-            wait_for(lambda: ready(anna, 8080), 60.0)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"] == alone["text"]
-            told = wait_for(lambda: _serving(status(carl)))
+            wait_for(lambda: ready(anna), 60.0)
+            assert answered(anna) == alone["text"]
+            told = wait_for(lambda: serving(status(carl)))
             assert [one["host"] for one in told["machines"]] == ["anna", "bert", "carl"]
             running = told["models"][0]
             assert sum(node["share"] for node in running["nodes"]) == pytest.approx(1, abs=1e-3)
@@ -113,21 +75,17 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
 
             carl.run("leave")
             assert "has joined no cluster" in carl.run("leave", fails=True)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"] == alone["text"]
+            assert answered(anna) == alone["text"]
             assert len(status(bert)["machines"]) == 2
         finally:
             server.terminate()
             output = server.communicate(timeout=30)[0]
+            print(output)
         assert "Traceback" not in output, output
 
         anna.run("down")
         assert left_over(machines, 10.0) == []
         assert "no cluster is up" in anna.run("down", fails=True)
-
-
-def _serving(found: dict[str, Any]) -> dict[str, Any] | None:
-    models = found["models"]
-    return found if models and models[0].get("nodes") else None
 
 
 def test_a_server_waits_for_machines_and_says_for_what(models: Path, tmp_path: Path) -> None:
@@ -144,8 +102,8 @@ def test_a_server_waits_for_machines_and_says_for_what(models: Path, tmp_path: P
                 assert line, "it ended"
             # The head may go and come back: the worker dials again.
             worker = bert.start("worker", "--join", f"{anna.fast}:7100", "--token-file", token)
-            wait_for(lambda: ready(anna, 8080), 60.0)
-            assert answered(anna, 8080)["choices"][0]["message"]["content"]
+            wait_for(lambda: ready(anna), 60.0)
+            assert answered(anna)
             found = json.loads(
                 bert.run("status", f"{anna.fast}:7100", "--token-file", token, "--json")
             )

@@ -23,7 +23,7 @@ _SECONDS = 20.0
               help="The address by which other machines reach this head, if --listen does not say "
                    "it.")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="The cluster's secret. Default: one of its own, kept for this user.")  # fmt: skip
+              help="The cluster's secret. Default: one of its own.")  # fmt: skip
 @click.option("--no-worker", is_flag=True,
               help="Use this machine for the head alone, and for no part of a model.")  # fmt: skip
 @click.option("--ray", "ray_address", is_flag=False, flag_value="", metavar="[ADDRESS]",
@@ -71,6 +71,7 @@ def command(
         return
     from bandweave.membership.background import start
 
+    own_ray = ""
     arguments = ["up", "--foreground", "--listen", listen, "--token-file", str(token.resolve())]
     if advertise is not None:
         arguments += ["--advertise", advertise]
@@ -79,6 +80,7 @@ def command(
 
         if not ray_address:
             ray_address = start_ray_head(folder, token, listen, cpus=0 if no_worker else threads)
+            own_ray = ray_address
         arguments += ["--ray", ray_address]
         arguments += [word for root in models for word in ("--models", str(root))]
         if threads is not None:
@@ -102,10 +104,11 @@ def command(
 
         take_down(folder)
         raise
-    line = join_line(address, token, own_token, ray=said.get("ray"))
+    line = join_line(address, token, own_token, ray=own_ray)
+    ray_bytes = _ray_bytes(folder) if own_ray else None
     if as_json:
         output.print_json({"head": address, "join": line, "token_file": str(token),
-                           "ray": said.get("ray")})  # fmt: skip
+                           "ray": ray_address, "ray_bytes": ray_bytes})  # fmt: skip
         return
     output.say(f"The head of a new cluster listens at {address}. On every other machine:")
     output.say()
@@ -113,11 +116,22 @@ def command(
     output.say()
     output.say("Then here: bandweave serve MODEL --cluster. `bandweave status` shows who has "
                "joined.")  # fmt: skip
-    if said.get("ray_bytes"):
-        output.say(f"Ray takes {output.size(said['ray_bytes'])} of memory here while it is idle.")
+    if ray_bytes is not None:
+        output.say(f"Ray takes {output.size(ray_bytes)} of memory here while it is idle.")
+    elif ray_address is not None:
+        output.say(f"The machines of the Ray cluster at {ray_address} join by themselves, as soon "
+                   "as Ray has room on them.")  # fmt: skip
 
 
-def join_line(address: str, token: Path, own_token: bool, *, ray: str | None) -> str:
+def _ray_bytes(folder: Path) -> int | None:
+    from bandweave.membership.ray_processes import ray_memory_bytes
+    from bandweave.membership.records import find_record
+
+    record = find_record(folder, "ray")
+    return None if record is None else ray_memory_bytes(record)
+
+
+def join_line(address: str, token: Path, own_token: bool, *, ray: str = "") -> str:
     """What is typed on other machines. A secret that nobody has copied there is in it: it never
     stands on a command line that others see, since the shell itself writes it into the pipe."""
     words = f"bandweave join {address}"

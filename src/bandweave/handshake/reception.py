@@ -26,6 +26,7 @@ from bandweave.handshake.secret import check_secret
 from bandweave.handshake.stranger_log import StrangerLog
 from bandweave.handshake.transcript import Keys
 from bandweave.mesh.address import format_address
+from bandweave.mesh.channel import ChannelClosed
 
 _MOST_WAITING = 256  # connections in the midst of their handshake
 _BATCH = 16  # taken before those that wait have their turn
@@ -221,7 +222,9 @@ class Reception:
                 error = HandshakeError(
                     f"dropped {acceptance.peer}: {error or type(error).__name__}"
                 )
-            self._strangers.add(str(error))
+            if acceptance.spoken or not isinstance(error.__cause__, ChannelClosed):
+                # Who comes and goes without a word only looks how far it is, or whether it is here.
+                self._strangers.add(str(error))
 
     def _hand_out(self, acceptance: Acceptance, hello: Hello) -> None:
         sock = acceptance.detach()

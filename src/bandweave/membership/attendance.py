@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ class Attendance:
         self.secret, self._name = secret, name
         self.cluster = ""
         self._machines: tuple[Machine, ...] = ()
-        self._heard = False
+        self._heard, self.changed_at = False, time.monotonic()
         self._trouble, self._lasting = "", False
         self._report: Callable[[], str] | None = None
         self._sent = ""
@@ -93,10 +94,11 @@ class Attendance:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message.get("type") == Roster.TYPE:
-            machines = decode(Roster, message).machines
+            roster = decode(Roster, message)
             with self._changed:
                 self.cluster = self._caller.cluster
-                self._machines, self._heard = machines, True
+                self._machines, self._heard = roster.machines, True
+                self.changed_at = time.monotonic() - roster.seconds
                 self._changed.notify_all()
 
     def _change(self, trouble: str, lasting: bool) -> None:

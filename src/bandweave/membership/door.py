@@ -63,6 +63,7 @@ class Door:
         self._visitors: dict[int, Visitor] = {}  # by descriptor
         self._order: list[str] = []  # workers, as they came first
         self._machines: tuple[Machine, ...] = ()
+        self.changed_at = time.monotonic()
         self._gone: list[str] = []
         self._notes: dict[str, str] = {}
         self._own_report: Callable[[], str] | None = None
@@ -197,7 +198,7 @@ class Door:
             if new and visitor.machine is not None:
                 self._welcome(visitor, visitor.machine)
             elif new:
-                visitor.tell(Roster(machines=self._machines))
+                visitor.tell(self._roster())
             for _ in range(visitor.asks):
                 visitor.tell(self._status())
             visitor.asks = 0
@@ -246,14 +247,17 @@ class Door:
         found = [one.machine for one in self._visitors.values() if one.machine is not None]
         machines = tuple(sorted(found, key=lambda one: self._order.index(one.worker)))
         with self._changed:
-            self._machines = machines
+            self._machines, self.changed_at = machines, time.monotonic()
             self._changed.notify_all()
         for visitor in list(self._visitors.values()):
             if visitor.attend is not None:
                 try:
-                    visitor.tell(Roster(machines=machines))
+                    visitor.tell(self._roster())
                 except OSError:
                     self._drop(visitor, "is gone")
+
+    def _roster(self) -> Roster:
+        return Roster(machines=self._machines, seconds=time.monotonic() - self.changed_at)
 
     def _status(self) -> Status:
         now = time.monotonic()

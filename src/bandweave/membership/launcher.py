@@ -65,7 +65,7 @@ class MemberLauncher(HostLauncher):
         there = {self._machines[node].worker for node in running if node in self._machines}
         short = len(running) < len(self.addresses)
         found, taken = [], set(running)
-        for machine in usable(self._membership.machines, there):
+        for machine in self._membership.machines:
             if machine.worker in there or (machine.worker in self._left_out and not short):
                 continue
             node = self._number(machine, taken)
@@ -122,19 +122,3 @@ class MemberLauncher(HostLauncher):
         if machine is not None:
             handle.addresses = machine.places
         return handle
-
-
-def usable(machines: Sequence[Machine], running: Collection[str] = ()) -> list[Machine]:
-    """The members that can be nodes beside each other: where a worker that was placed on a machine
-    outlives whoever placed it, another is placed there, which has to wait until the first ends."""
-    found: list[Machine] = []
-    order = sorted(machines, key=lambda one: one.worker not in running)
-    for machine in order:
-        beside = [
-            one for one in found
-            if one.placed_by and one.placed_by == machine.placed_by
-            and one.host_id == machine.host_id and one.addresses_overlap(machine)
-        ]  # fmt: skip
-        if not beside:
-            found.append(machine)
-    return [machine for machine in machines if machine in found]

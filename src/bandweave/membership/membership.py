@@ -40,6 +40,11 @@ class Membership(Protocol):
         their head is gone."""
         ...
 
+    @property
+    def changed_at(self) -> float:
+        """When the members last became others, of ``time.monotonic``."""
+        ...
+
     def wait(self, known: tuple[Machine, ...], seconds: float) -> tuple[Machine, ...]:
         """The members, once they are others than those ``known``, or after so many seconds."""
         ...

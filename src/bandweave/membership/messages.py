@@ -60,10 +60,6 @@ class Machine:
         """The addresses, parsed."""
         return tuple(parse_address(text) for text in self.addresses)
 
-    def addresses_overlap(self, other: Machine) -> bool:
-        """Whether both have an address in common, but for its port."""
-        return bool({host for host, _ in self.places} & {host for host, _ in other.places})
-
 
 # --- from a worker ---
 
@@ -130,10 +126,11 @@ class AskStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Roster:
-    """The members, in the order in which they came first."""
+    """The members, in the order in which they came first, for so many ``seconds`` now."""
 
     TYPE: ClassVar[str] = "roster"
     machines: tuple[Machine, ...]
+    seconds: float
 
     def __post_init__(self) -> None:
         if len(self.machines) > MOST_MEMBERS:

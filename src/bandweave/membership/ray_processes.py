@@ -36,6 +36,7 @@ from bandweave.mesh.address import format_address, is_unspecified, parse_address
 from bandweave.mesh.interfaces import own_hosts
 
 RAY_PORT = 6379
+_SCRATCH = "bandweave-ray-"
 _SECONDS = 60.0
 _SETTLE_SECONDS = 0.2
 _STORE_BYTES = 78_643_200  # the least that Ray takes for objects; nothing of ours goes through it
@@ -72,7 +73,7 @@ def start_ray_head(folder: Path, token: Path, listen: str, *, cpus: int | None) 
     if is_unspecified(host):
         host = next(iter(own_hosts()), "127.0.0.1")
     address = format_address((host, RAY_PORT))
-    scratch = tempfile.mkdtemp(prefix="bandweave-ray-")
+    scratch = tempfile.mkdtemp(prefix=_SCRATCH)
     words = ["--head", "--node-ip-address", host, "--port", str(RAY_PORT), "--temp-dir", scratch,
              "--include-dashboard=false"]  # fmt: skip
     _start(folder, token, words, cpus=cpus, address=address, head="", scratch=scratch)
@@ -144,10 +145,33 @@ def _start(
             token_file=str(token.resolve()),
             log=str(log),
             background=True,
-            scratch=scratch,
+            scratch=scratch or _scratch_of(process.pid),
             processes=(first, *_descendants(process.pid)),
         ),
     )
+
+
+def _scratch_of(pid: int) -> str:
+    """The folder that Ray's head has chosen for all machines, where that is one of ours."""
+    for one in _descendants(pid):
+        for word in _words(one.pid):
+            name, _, value = word.partition("=")
+            if name == "--temp_dir" and Path(value).name.startswith(_SCRATCH):
+                return value
+    return ""
+
+
+def _in_use(folder: str) -> bool:
+    """Whether a process of this machine still runs with that folder."""
+    return any(folder in word for pid in _parents() for word in _words(pid))
+
+
+def _words(pid: int) -> list[str]:
+    """A process's command line; empty where it has ended."""
+    with contextlib.suppress(OSError):
+        content = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return content.decode(errors="replace").split("\0")
+    return []
 
 
 def _await(process: subprocess.Popen[bytes], log: Path) -> None:
@@ -181,7 +205,7 @@ def end_ray(folder: Path) -> list[int]:
         known.update({one.pid: one for one in _descendants(record.processes[0].pid)})
     stuck = _end_all(list(known.values()))
     if not stuck:
-        if record.scratch and Path(record.scratch).name.startswith("bandweave-ray-"):
+        if record.scratch and not _in_use(record.scratch):
             shutil.rmtree(record.scratch, ignore_errors=True)
         remove_record(folder, "ray")
         (folder / "ray-token").unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from bandweave.host.machine import usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.messages import Progress, decode, encode
 from bandweave.nodes.context import NodeContext
-from bandweave.nodes.joining import Members, meet
+from bandweave.nodes.joining import Members, Mesh, meet
 from bandweave.probing.links import probe_pairs
 from bandweave.probing.machine import probe_machine
 from bandweave.probing.messages import (
@@ -30,11 +30,14 @@ def serve_probe(context: NodeContext, message: dict[str, Any]) -> None:
     """Serves a probe from its first message to the end of the session. ``MessageError`` for a
     message that makes no sense."""
     cpus = usable_cpus()  # before any thread is pinned
+    # To the end of the session: a node that closed its links at once would break those that still
+    # measure, where what it was sent and has not read makes the system forget its last word.
+    kept: list[Mesh] = []
     while message.get("type") in PROBES:
         if message["type"] == ProbeMachine.TYPE:
             _machine(context, decode(ProbeMachine, message), cpus)
         else:
-            _links(context, decode(ProbeLinks, message))
+            kept.append(_links(context, decode(ProbeLinks, message)))
         try:
             message = context.channel.receive()
         except ChannelClosed:
@@ -53,7 +56,7 @@ def _machine(context: NodeContext, asked: ProbeMachine, cpus: tuple[int, ...]) -
     context.channel.send(encode(MeasuredMachine(machine=profile)))
 
 
-def _links(context: NodeContext, asked: ProbeLinks) -> None:
+def _links(context: NodeContext, asked: ProbeLinks) -> Mesh:
     mesh = meet(
         context,
         Members(
@@ -89,6 +92,7 @@ def _links(context: NodeContext, asked: ProbeLinks) -> None:
     mesh.exchange.leave()
     links = tuple(MeasuredLink(pair=pair, link=link) for pair, link in found.items())
     context.channel.send(encode(MeasuredLinks(links=links)))
+    return mesh
 
 
 def _report(context: NodeContext, done: int, total: int) -> None:

@@ -87,8 +87,8 @@ def probe_hosts(
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
     every two (``links_only``, ``machines_only``: these alone). ``launcher``: what starts their
-    nodes, at those very addresses, where that is no plain one. Errors as ``probe_here``; ``ValueError`` for addresses
-    that make no sense."""
+    nodes, at those very addresses, where that is no plain one. Errors as ``probe_here``;
+    ``ValueError`` for addresses that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
     launcher = launcher or HostLauncher(addresses, secret)

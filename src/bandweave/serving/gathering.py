@@ -18,7 +18,7 @@ from bandweave.engine.placement import node_needs, resolve_context
 from bandweave.environment import read_environment
 from bandweave.executors.executor import StepError
 from bandweave.formats.names import PROBED_FORMATS
-from bandweave.membership.launcher import MemberLauncher, Placed, usable
+from bandweave.membership.launcher import MemberLauncher, Placed
 from bandweave.membership.membership import Membership
 from bandweave.membership.messages import Machine
 from bandweave.mesh.address import format_address, parse_address
@@ -30,7 +30,7 @@ from bandweave.planning.profile.profile import MachineProfile, Profile
 from bandweave.planning.search.fit import fitting_shares
 from bandweave.planning.search.measured import MeasuredPlan, plan_measured, reasons
 from bandweave.programs.split import make_split
-from bandweave.serving.prediction import find_predictor
+from bandweave.serving.prediction import find_predictor, levelled
 from bandweave.serving.profile_store import read_profile, save_profile, why_stale
 from bandweave.serving.watcher import Watcher
 
@@ -88,7 +88,7 @@ class Gathering:
         while True:
             machines = self._await(folder, whole, watcher)
             profile = self._measure(machines, options, watcher)
-            gathered = self._plan(folder, options, context, machines, profile)
+            gathered = self._plan(folder, options, context, machines, profile, watcher)
             if gathered is not None:
                 self.gathered = gathered
                 for sentence in gathered.why:
@@ -105,21 +105,18 @@ class Gathering:
 
     def _await(self, folder: Folder, whole: int, watcher: Watcher) -> list[Machine]:
         """The machines that can be reached, once they may suffice and nobody else comes."""
-        said, settled_at = "", time.monotonic()
-        known: tuple[Machine, ...] = ()
+        said = ""
         while True:
             members = self.membership.machines
-            if members != known:
-                known, settled_at = members, time.monotonic()
-            machines, lost = self._reachable(usable(members))
+            machines, lost = self._reachable(members)
             lack = self._lack(folder, machines, lost, whole)
-            left = settled_at + _SETTLE_SECONDS - time.monotonic()
+            left = self.membership.changed_at + _SETTLE_SECONDS - time.monotonic()
             if not lack and (left <= 0 or len(machines) == self._wish.machines):
                 return machines[: self._wish.machines]
             if lack and lack != said:
                 watcher.gathering(lack)
                 said = lack
-            self.membership.wait(known, _LOOK_SECONDS if lack else max(0.05, left))
+            self.membership.wait(members, _LOOK_SECONDS if lack else max(0.05, left))
 
     def _reachable(self, members: Sequence[Machine]) -> tuple[list[Machine], list[Machine]]:
         """Those that answer at one of their addresses at least, and those that do not."""
@@ -232,6 +229,7 @@ class Gathering:
         context: int,
         machines: Sequence[Machine],
         profile: Profile,
+        watcher: Watcher,
     ) -> Gathered | None:
         """None where the machines cannot hold the model."""
         placed = self._placed(machines)
@@ -253,7 +251,7 @@ class Gathering:
         def rooms(numbers: Sequence[int]) -> list[int]:
             return _rooms([machines[number] for number in numbers])
 
-        plan = self._search(folder, options, placed, profile, needs, rooms)
+        plan = self._search(folder, options, placed, profile, needs, rooms, watcher.remark)
         if isinstance(plan, MeasuredPlan):
             best = plan.best
             why = tuple(reasons(plan, names))
@@ -279,6 +277,7 @@ class Gathering:
         profile: Profile,
         needs: Callable[[Sequence[Fraction], int], Sequence[int]],
         rooms: Callable[[Sequence[int]], Sequence[int]],
+        remark: Callable[[str], None],
     ) -> MeasuredPlan | str | None:
         """The planner's choice; None where nothing was measured, a word where nothing fits."""
         format = _measured_format(options)
@@ -300,7 +299,7 @@ class Gathering:
         return (
             plan_measured(
                 build_graph(folder.spec),
-                predictor.nodes,
+                levelled(predictor.nodes, asked.hosts, remark),
                 link,
                 replace(_TYPICAL, weight_format=format, kv_format=options.run.kv_format),
                 rooms=rooms,

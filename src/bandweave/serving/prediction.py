@@ -122,7 +122,7 @@ def choose_split(
     load = dataclasses.replace(
         _TYPICAL, weight_format=options.run.weight_format, kv_format=options.run.kv_format
     )
-    graph, nodes = build_graph(folder.spec), _levelled(predictor.nodes, options.hosts, remark)
+    graph, nodes = build_graph(folder.spec), levelled(predictor.nodes, options.hosts, remark)
     choice = choose_shares(graph, nodes, predictor.link, load, stages=options.stages)
     if choice.gain > 1.0:
         shares = ",".join(str(share) for share in choice.shares)
@@ -133,9 +133,7 @@ def choose_split(
     return dataclasses.replace(options, shares=choice.shares)
 
 
-def _levelled(
-    nodes: Sequence[EngineNode], names: Sequence[str], remark: Remark
-) -> list[EngineNode]:
+def levelled(nodes: Sequence[EngineNode], names: Sequence[str], remark: Remark) -> list[EngineNode]:
     """Machines of one kind are as fast as each other, whatever one noisy look at them said: each
     counts as the fastest of its kind. Says so where their profiles disagree by much."""
     result = []

@@ -16,7 +16,7 @@ class Watcher:
         """A node's machine is about to be connected to."""
 
     def gathering(self, lack: str) -> None:
-        """What is waited for before any machine is connected to: ``"machines: none has joined"``."""
+        """What is waited for before any machine is connected to, as ``"machines: none joined"``."""
 
     def loading(self, progress: Sequence[tuple[int, int]]) -> None:
         """Bytes that are loaded and in all, by node."""
