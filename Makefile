@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test late check format exhaustive fuzz chaos faults transformers bench documents clean FORCE
+.PHONY: demo test late check format cluster exhaustive failures fuzz chaos faults transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -39,9 +39,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests training benchmarks cmake
 	$(BIN)/clang-format -i $$(find native -name '*.h' -o -name '*.cpp')
 
+# Clusters of machines in namespaces, placed by Ray too; needs root. Installs Ray.
+cluster: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable '.[dev,cluster]'
+	$(BIN)/python -m pytest tests/cluster tests/test_membership.py tests/test_measured_plan.py
+
 # The full product of splits, formats, variants and models; long.
 exhaustive: $(VENV)/.dev
 	$(BIN)/python -m tests.exhaustive
+
+# Nodes that die and hang in the midst of answers of every kind, for ten minutes.
+failures: $(VENV)/.dev
+	$(BIN)/python -m tests.exhaustive.failures
 
 # INPUTS of each kind; KINDS="dumps programs" chooses.
 INPUTS ?= 100000

@@ -75,14 +75,15 @@ def test_failure_upon_failure_down_to_one_node_and_back() -> None:
         assert Streams(cluster, asks()).hearts() == expected
 
 
-@pytest.mark.parametrize("how", ["ngram", "draft"])
+@pytest.mark.parametrize("how", ["ngram", "draft", "mtp"])
 def test_speculation_goes_on(how: str) -> None:
+    model = str(demo_folder("demo-moe")) if how == "mtp" else DEMO
     run = replace(RUN, speculate=how, draft_tokens=4)
     options = replace(
         THREE, shares=(Fraction(1),) * 2, run=run, draft=DEMO if how == "draft" else ""
     )
-    expected = undisturbed(DEMO, THREE)
-    with Folder.open(DEMO) as folder, lasting.cluster(folder, options) as (cluster, launcher):
+    expected = undisturbed(model, THREE)
+    with Folder.open(model) as folder, lasting.cluster(folder, options) as (cluster, launcher):
         streams = Streams(cluster, asks())
         streams.wait_for(300)
         harm(launcher, 0)

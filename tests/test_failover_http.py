@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bandweave.checkpoints.resolve import demo_folder
 from tests.helpers.command import Command, start_command
 from tests.test_serve_cli import Started
 
@@ -49,7 +52,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
                               "response_format": SCHEMA, "ignore_eos": False}),
     ("/v1/completions", {"prompt": "Once upon", "temperature": 1.2, "seed": 8,
                          "frequency_penalty": 0.4, "presence_penalty": 0.2}),
-    ("/v1/messages", {"messages": QUESTION, "max_tokens": 100}),
+    ("/v1/messages", {"model": "demo", "messages": QUESTION, "max_tokens": 100}),
 ]  # fmt: skip
 _OWN = ("id", "created", "item_id", "created_at")
 
@@ -77,6 +80,8 @@ class Client(threading.Thread):
             connection.request("POST", self._path, json.dumps(self._fields))
             answer = connection.getresponse()
             self.status = answer.status
+            if answer.status != 200:
+                self.events.append(answer.read())
             while line := answer.readline():
                 text = line.decode().strip()
                 if text.startswith("data: "):
@@ -125,10 +130,21 @@ def _messages(events: list[Any]) -> Any:
     return text, end
 
 
+def tool_user(folder: Path) -> Path:
+    """The demo model, with a template that knows tools."""
+    shutil.copytree(demo_folder(), folder)
+    file = folder / "tokenizer_config.json"
+    fields = json.loads(file.read_text())
+    tools = "{% if tools %}{{ tools | tojson }} <tool_call></tool_call>{% endif %}"
+    file.write_text(json.dumps({**fields, "chat_template": tools + fields["chat_template"]}))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[Started, Command]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, Command]]:
+    model = tool_user(tmp_path_factory.mktemp("model") / "demo")
     with start_command(
-        "serve", "demo", "--nodes", "3", "--threads", "1", "--listen", "127.0.0.1:0", "--json",
+        "serve", model, "--nodes", "3", "--threads", "1", "--listen", "127.0.0.1:0", "--json",
         "--speculate",
     ) as command:  # fmt: skip
         yield Started(command), command

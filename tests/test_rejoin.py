@@ -146,7 +146,7 @@ def test_one_node_alone_can_be_what_is_left(model: Path, expected: list[Result])
             engine.generate([ENDLESS])
         engine.rejoin()
         assert heart(engine.generate(REQUESTS, digest=True)) == heart(expected)
-        os.kill(launcher._handles[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        os.kill(launcher._handles[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
         with pytest.raises(StepError):
             engine.generate([ENDLESS])
         with pytest.raises(StepError, match="^no node is left$"):

@@ -360,6 +360,7 @@ def test_metrics_parse_are_documented_and_say_what_the_status_says(server: Serve
     stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
     optional = {f"bandweave_{name}_tokens_per_second" for name in
                 ("measured", "predicted", "limit")}  # fmt: skip
+    optional.add("bandweave_last_recovery_seconds")
     assert stems | optional == _documented("#### Metrics")
     for name, field in {
         "num_requests_running": "running",

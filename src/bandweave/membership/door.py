@@ -140,6 +140,9 @@ class Door:
         self._thread.join()
         for visitor in self._visitors.values():
             visitor.channel.close()
+        with contextlib.suppress(Empty):
+            while True:
+                self._new.get_nowait().socket.close()
         self._selector.close()
         for sock in (self._socket, self._wake, self._wake_peer):
             sock.close()

@@ -128,13 +128,12 @@ def main() -> None:
         log_to_driver=False,
         include_dashboard=None,
     )
-    placer, said = Placer(options), None
+    placer = Placer(options)
     try:
         while not over.is_set():
             note = placer.look()
-            if note != said:
-                print(json.dumps({"note": note}), flush=True)
-                said = note
+            # Said again at every look: who says nothing waits for a Ray that does not answer.
+            print(json.dumps({"note": note}), flush=True)
             over.wait(_LOOK_SECONDS)
     finally:
         placer.stop()

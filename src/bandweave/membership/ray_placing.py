@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +29,7 @@ _WHO = "ray"
 _LASTING_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _LONGEST_LINE = 4000
+_SILENT_SECONDS = 15  # a placer looks every two seconds, and waits a second for each actor
 
 
 class Placing:
@@ -59,6 +62,7 @@ class Placing:
         self._command += [word for root in models for word in ("--models", str(root))]
         if threads is not None:
             self._command += ["--threads", str(threads)]
+        self._said = ""
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="placing", daemon=True)
@@ -100,8 +104,8 @@ class Placing:
         )
         last = "it says nothing"
         assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            while line := lines.readline(_LONGEST_LINE):
+        with self._process.stdout as stream:
+            for line in self._lines(stream.fileno()):
                 text = line.decode(errors="replace").strip()
                 try:
                     said = json.loads(text)
@@ -114,6 +118,24 @@ class Placing:
         self._process.wait()
         return last
 
+    def _lines(self, descriptor: int) -> Iterator[bytes]:
+        """What the placer writes, to its end. Says so where it is silent: then Ray is."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        rest = b""
+        while True:
+            if not poll.poll(_SILENT_SECONDS * 1000):
+                self._say(f"Ray at {self._address} is out of reach, workers go on: it says nothing")
+                poll.poll()
+            piece = os.read(descriptor, _LONGEST_LINE)
+            if not piece:
+                return
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+            rest = rest[-_LONGEST_LINE:]
+
     def _say(self, sentence: str) -> None:
-        self._door.note(_WHO, printable(sentence)[:_LONGEST_LINE])
-        self._log(sentence)
+        if sentence != self._said:
+            self._said = sentence
+            self._door.note(_WHO, printable(sentence)[:_LONGEST_LINE])
+            self._log(sentence)

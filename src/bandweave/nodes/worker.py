@@ -168,6 +168,9 @@ class Worker:
         """Stops listening."""
         self._reception.stop()
         self._socket.close()
+        session = self._session
+        if session is not None:  # one that nobody has begun to serve, too
+            session.close()
         if isinstance(self._log, Log):
             self._log.flush()
 
