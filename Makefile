@@ -3,6 +3,8 @@
 # make late   what takes long for what it tests: compiling for macOS, measuring again
 # make check  format, lint, types, import contracts
 # make fuzz   100,000 inputs of each kind for what takes others' data, under sanitizers
+# make chaos  ten minutes of streams whose nodes are killed, stopped, cut off and slowed
+# make faults random faults for workers, MINUTES=60 of them
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test late check format cluster exhaustive failures fuzz transformers bench documents clean FORCE
+.PHONY: demo test late check format cluster exhaustive failures fuzz chaos faults transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -55,6 +57,15 @@ INPUTS ?= 100000
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(KINDS)
 	$(BIN)/python -m tests.fuzz.bodies --inputs $(INPUTS)
+
+# CHAOS="--hosts --seed 7" has machines in networks of their own, which needs root, and another story.
+SECONDS ?= 600
+chaos: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.chaos --seconds $(SECONDS) $(CHAOS)
+
+MINUTES ?= 60
+faults: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.chaos.workers --minutes $(MINUTES) $(FAULTS)
 
 # Makes the stored reference values again with transformers and PyTorch, and compares.
 transformers: $(VENV)-transformers/.installed

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bandweave.models.registry import build_graph
 from bandweave.planning.costs.cost import StepCost, decode_step, prefill
 from bandweave.planning.costs.deployment import BANDWEAVE, Deployment, EngineTraits, Network
+from bandweave.planning.machines.links import find_link
 from bandweave.planning.machines.rates import LinkRates
 from bandweave.planning.profile.engine_node import EngineNode
 from bandweave.planning.profile.prediction import Load, predict
 from bandweave.planning.profile.profile import HERE
 from bandweave.planning.search.columns import ANY_ENGINE
 from bandweave.planning.search.layout import Layout, Setup, deploy
+from bandweave.planning.simulation.exchange import play_exchange
 from bandweave.planning.simulation.scenario import Outcome, Scenario, percentile
+from bandweave.planning.simulation.sealing import sealed
 from bandweave.planning.simulation.server import Batch, PlannedServer, ProbedServer
 from bandweave.planning.simulation.simulation import simulate
+from bandweave.planning.simulation.takeover import (
+    Arrangement,
+    Holding,
+    Takeover,
+    standby_bytes,
+)
 from bandweave.programs.split import make_split
 from bandweave.synth.shapes import find_shape
 from tests.helpers.profiles import make_link, make_machine
@@ -215,3 +226,170 @@ def test_a_slow_link_makes_one_machine_the_faster() -> None:
         return simulate([probed(nodes, us)[0]], scenario).tokens_per_s
 
     assert rate(2, 5.0) > rate(1, 0.0) > rate(2, 20_000.0)
+
+
+# What happens when machines fail
+
+
+class Fixed:
+    """A server of one stage whose steps take so long, whatever is in them."""
+
+    chunk_rows, mixes = 256, True
+
+    def __init__(self, machines: int, step_s: float = 0.01) -> None:
+        self.machines = tuple(f"m{number}" for number in range(machines))
+        self.stages = (self.machines,)
+        self._step_s = step_s
+
+    def times(self, batch: Batch) -> list[tuple[float, float]]:
+        return [(self._step_s, 0.0)]
+
+
+class Lines:
+    """Machines that hold equal parts, ``least`` of which hold the model."""
+
+    def __init__(self, count: int, *, least: int = 1, spares: int = 0) -> None:
+        self.machines = [f"m{number}" for number in range(count)]
+        self._least, self._wanted = least, count - spares
+        self._known: dict[tuple[int, ...], Arrangement] = {}
+
+    def arrange(self, up: frozenset[int]) -> Arrangement | None:
+        chosen = tuple(sorted(up)[: self._wanted])
+        if len(chosen) < self._least:
+            return None
+        if chosen not in self._known:
+            part = 1 / len(chosen)
+            held = {
+                one: Holding(layers=(0.0, 1.0), share=(rank * part, (rank + 1) * part),
+                             weight_bytes=12e9 * part)
+                for rank, one in enumerate(chosen)
+            }  # fmt: skip
+            self._known[chosen] = Arrangement(server=Fixed(len(chosen)), holdings=held)
+        return self._known[chosen]
+
+
+def failing(lineups: list[Lines], takeover: Takeover | None, **more: Any) -> Outcome:
+    values: dict[str, Any] = {
+        "streams": 4, "prompt": 64, "answer": 10**6, "context": 100, "seconds": 2000.0,
+        "mean_uptime_s": 1500.0, "repair_s": 200.0, "takeover": takeover, "seed": 3,
+    }  # fmt: skip
+    servers = []
+    for lineup in lineups:
+        whole = lineup.arrange(frozenset(range(len(lineup.machines))))
+        assert whole is not None
+        servers.append(whole.server)
+    return simulate(servers, Scenario(**{**values, **more}), lineups)
+
+
+def test_others_take_over_in_parts_that_add_up() -> None:
+    takeover = Takeover(silent_part=0.0, plan_s=0.5, load_bytes_per_s=2e9)
+    outcome = failing([Lines(4)], takeover, answer=300)
+    waiting = failing([Lines(4)], None, answer=300)
+    assert outcome.failures > 2 and outcome.recoveries
+    alone = [one for one in outcome.recoveries if (one.before, one.after) == (4, 3)]
+    assert alone and all(one.notice_s == pytest.approx(0.3) for one in alone)
+    for one in alone:
+        # The last machine keeps a quarter of the 12 GB and gets a third, or its neighbour does.
+        assert one.load_s in (pytest.approx(2e9 / 2e9 / 2), pytest.approx(1.0), pytest.approx(1.5))
+        assert one.prefill_s is not None and 0 < one.prefill_s < 1
+    assert outcome.available > waiting.available + 0.1
+    assert outcome.tokens > 1.1 * waiting.tokens
+    # What streams felt is what the parts say.
+    parts = [one.notice_s + one.plan_s + one.load_s + (one.prefill_s or 0)
+             for one in outcome.recoveries]  # fmt: skip
+    assert outcome.silences_s[-1] == pytest.approx(max(parts), rel=0.2)
+    assert percentile(waiting.silences_s, 0.5) > 100
+
+
+def test_silent_failures_take_longer_to_notice() -> None:
+    closed, silent = (
+        failing([Lines(4)], Takeover(silent_part=part)) for part in (0.0, 1.0)
+    )  # fmt: skip
+    assert min(one.notice_s for one in silent.recoveries) >= 5.0
+    assert max(one.notice_s for one in closed.recoveries) < 5.0
+    slow = Takeover(silent_part=1.0)
+    assert slow.notice_s(0.5, step_s=2.0) == 20.0  # ten steps
+
+
+def test_standby_weights_need_no_loading() -> None:
+    outcome = failing([Lines(4)], Takeover(silent_part=0.0, standby=True, load_bytes_per_s=1e9))
+    first = outcome.recoveries[0]
+    assert first.load_s == 0.0
+    # A second failure before what is kept was brought up to date has to load.
+    hasty = failing([Lines(6)], Takeover(standby=True, load_bytes_per_s=1e8), mean_uptime_s=300.0)
+    assert any(one.load_s > 0 for one in hasty.recoveries)
+
+
+def test_where_those_left_cannot_hold_the_model_they_wait_for_a_machine() -> None:
+    outcome = failing([Lines(4, least=4)], Takeover(silent_part=0.0), repair_s=100.0)
+    assert outcome.recoveries
+    assert all(one.waited_s > 50 for one in outcome.recoveries if one.before == 4)
+    spared = failing([Lines(5, least=4, spares=1)], Takeover(silent_part=0.0), repair_s=100.0)
+    first = spared.recoveries[0]
+    assert (first.waited_s, first.before, first.after) == (0.0, 5, 4)
+    assert spared.available > outcome.available
+
+
+def test_streams_go_on_at_another_replica() -> None:
+    lineups = [Lines(2, least=2), Lines(2, least=2)]
+    outcome = failing(lineups, Takeover(silent_part=0.0), arrivals_per_s=0.2, answer=2000,
+                      streams=8, repair_s=300.0)  # fmt: skip
+    assert outcome.moved > 0
+    assert percentile(outcome.silences_s, 0.1) < 2.0
+
+
+def test_a_machine_that_is_back_is_taken_in_without_losing_what_was_said() -> None:
+    outcome = failing([Lines(3)], Takeover(silent_part=0.0), answer=5000)
+    assert outcome.returns > 0
+    assert outcome.requests > 0
+    again = failing([Lines(3)], Takeover(silent_part=0.0), answer=5000)
+    assert again == outcome  # and the seed decides it all
+
+
+def test_what_a_machine_lacks_is_what_it_did_not_hold() -> None:
+    quarter = Holding(layers=(0, 1), share=(0.25, 0.5), weight_bytes=3e9)
+    third = Holding(layers=(0, 1), share=(0, 1 / 3), weight_bytes=4e9)
+    assert third.lacks(quarter) == pytest.approx(3e9)
+    assert third.lacks(None) == 4e9
+    assert third.lacks(third) == 0
+    later = Holding(layers=(0.5, 1), share=(0, 1), weight_bytes=6e9)
+    assert later.lacks(Holding(layers=(0, 0.75), share=(0, 1), weight_bytes=9e9)) == pytest.approx(
+        3e9
+    )
+
+
+def test_standby_keeps_every_stretch_once() -> None:
+    lines = Lines(4)
+    everybody = frozenset(range(4))
+    whole = lines.arrange(everybody)
+    without = [lines.arrange(everybody - {one}) for one in range(4)]
+    assert whole is not None
+    kept = standby_bytes(whole, [one for one in without if one is not None])
+    # The first has 0 to 1/4, and 0 to 1/3 after any loss: a twelfth of 12 GB.
+    assert kept[0] == pytest.approx(1e9)
+    # The second has 1/4 to 1/2, and needs 0 to 1/3 or 1/3 to 2/3.
+    assert kept[1] == pytest.approx(3e9 + 2e9)
+
+
+# The exchange among many
+
+
+def test_an_exchange_among_many_waits_for_the_slowest_message() -> None:
+    joined = link(30, 10)
+    two, some, many = (play_exchange(joined, n, 8192, two_step=False) for n in (2, 16, 256))
+    assert joined.latency_s.likely < two.mean_s < 3 * joined.latency_s.likely
+    assert two.mean_s < some.mean_s < many.mean_s
+    assert many.p99_s >= many.mean_s
+    # What 255 messages of 8 KB take on one port of 10 GB/s is the least.
+    assert many.mean_s > 255 * 8192 / 10e9
+    assert play_exchange(joined, 256, 8192, two_step=True).mean_s < many.mean_s
+    assert play_exchange(joined, 16, 8192, two_step=False) == some
+
+
+def test_links_that_encrypt_cost_microseconds() -> None:
+    plain = find_link("ethernet-10g")
+    one = sealed(plain)
+    assert 0 < one.latency_s.likely - plain.latency_s.likely < 2e-6
+    assert 0.6 < one.bytes_per_s.likely / plain.bytes_per_s.likely < 0.8
+    bus = find_link("pcie-4")
+    assert sealed(bus) is bus

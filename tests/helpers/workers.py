@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.node_handle import NodeHandle
@@ -118,7 +118,7 @@ class WorkerProcess:
                 return found[found.re.groups]
         raise AssertionError("".join(self.lines))
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -62,6 +62,12 @@ def command(
         raise ValueError(
             f"a cluster is up on this machine already, at {head.address}; `bandweave down` ends it"
         )
+    joined = find_record(folder, "worker")
+    if joined is not None and not foreground:  # it is another cluster's, and not ours to end
+        raise ValueError(
+            f"this machine has joined the cluster of the head at {joined.head}; `bandweave leave` "
+            "ends that first"
+        )
     own_token = token_file is None
     token = token_file or _token(folder)
     if foreground:

@@ -21,7 +21,7 @@ from bandweave.formats.names import PROBED_FORMATS
 from bandweave.membership.launcher import MemberLauncher, Placed
 from bandweave.membership.membership import Membership
 from bandweave.membership.messages import Machine
-from bandweave.mesh.address import format_address, parse_address
+from bandweave.mesh.address import format_address, is_loopback, parse_address
 from bandweave.mesh.routes import Route, best_routes
 from bandweave.models.registry import build_graph
 from bandweave.planning.profile.link_profile import LinkProfile
@@ -122,7 +122,7 @@ class Gathering:
         """Those that answer at one of their addresses at least, and those that do not."""
         for machine in members:
             if not self._routes.get(machine.worker):
-                self._routes[machine.worker] = tuple(best_routes(machine.places))
+                self._routes[machine.worker] = _for_all(best_routes(machine.places))
         found = [one for one in members if self._routes[one.worker]]
         return found, [one for one in members if not self._routes[one.worker]]
 
@@ -346,6 +346,13 @@ class Gathering:
     def _name(self, machine: Machine) -> str:
         """The address at which the controller reaches it, which is its name in profiles."""
         return self._routes[machine.worker][0].address
+
+
+def _for_all(routes: Sequence[Route]) -> tuple[Route, ...]:
+    """Those by which other machines come there too. Loopback is the quickest way to a worker of
+    this machine, and no way from another one."""
+    shared = [one for one in routes if not is_loopback(parse_address(one.address)[0])]
+    return tuple(shared or routes)
 
 
 def _alone(options: EngineOptions) -> EngineOptions:

@@ -3,6 +3,7 @@ filled from there."""
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import Any
 
 from bandweave.checkpoints.fetching import PEER
 from bandweave.checkpoints.folder import Fingerprint
-from bandweave.checkpoints.have import Origin, make_partial, sidecar_of
+from bandweave.checkpoints.have import (
+    SUFFIX,
+    WHOLE_SUFFIX,
+    Origin,
+    make_partial,
+    sidecar_of,
+)
 from bandweave.environment import read_environment
 from bandweave.hub.store import Record, check_store, read_record, write_record
 from bandweave.sharing.peer import Peer, PeerError
+from bandweave.sharing.server import is_small
 
 OWNER = "copies"  # in the place of an organisation of the hub
 _MOST_SMALL = 256_000_000
 _LISTING_SECONDS = 5.0
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)  # a folder is named by it: nothing else will do
 
 
 def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
@@ -25,7 +34,9 @@ def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
     ``OSError`` where there is no room. ``model``: its path there, for a name."""
     listing = peer.listing(_LISTING_SECONDS)
     headers = listing.get("headers")
-    if listing.get("config") != fingerprint.config or not isinstance(headers, str) or not headers:
+    if not isinstance(headers, str) or not _DIGEST.fullmatch(headers):
+        headers = ""
+    if listing.get("config") != fingerprint.config or not headers:
         raise PeerError(f"{peer.name} has no weights of {model}")
     repo = f"{OWNER}/{_plain(Path(model).name)}"
     folder = check_store(read_environment().downloads).folder(repo, headers[:40])
@@ -56,7 +67,7 @@ def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
 def known_copy(model: str, fingerprint: Fingerprint) -> Path | None:
     """The folder or file where a copy was begun, or lies whole."""
     downloads = read_environment().downloads
-    if downloads is None or not fingerprint.headers:
+    if downloads is None or not _DIGEST.fullmatch(fingerprint.headers):
         return None
     repo = f"{OWNER}/{_plain(Path(model).name)}"
     folder = check_store(downloads).folder(repo, fingerprint.headers[:40])
@@ -70,13 +81,20 @@ def _sizes(listing: Mapping[str, Any], kind: str, most: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, value in given.items() if isinstance(given, dict) else ():
         size = value[0] if isinstance(value, list) and value else value
-        plain = isinstance(name, str) and name.isprintable() and not name.startswith(".")
-        if not plain or "/" in name or "\\" in name or type(size) is not int:
+        if not _is_name(name) or is_small(name) != (kind == "small") or type(size) is not int:
             raise PeerError("the other machine names a file that is none")
         if not 0 <= size <= most:
             raise PeerError(f"the other machine names a file of {size} bytes")
         found[name] = size
     return found
+
+
+def _is_name(name: object) -> bool:
+    """Of a file in a model's folder, and not of one that bandweave keeps its own accounts in."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 255:
+        return False
+    own = name.startswith((".", "bandweave.")) or name.endswith((SUFFIX, WHOLE_SUFFIX, ".partial"))
+    return not own and "/" not in name and "\\" not in name
 
 
 def _plain(name: str) -> str:

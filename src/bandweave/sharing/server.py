@@ -163,6 +163,11 @@ def _fetch(file: ByteFile, start: int, stop: int) -> None:
         file.ensure(file.have.units(start, stop), direct=True)
 
 
+def is_small(name: str) -> bool:
+    """Whether a file of that name stands beside weights."""
+    return name.endswith(_SMALL_SUFFIXES) and not name.startswith((".", "bandweave."))
+
+
 def _small(folder: Path) -> list[Path]:
     """The files beside the weights that a model needs."""
     if not folder.is_dir():  # a GGUF file holds all
@@ -170,8 +175,5 @@ def _small(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix in _SMALL_SUFFIXES
-        and not path.name.startswith("bandweave.")
-        and path.is_file()
-        and path.stat().st_size <= _MOST_SMALL
+        if is_small(path.name) and path.is_file() and path.stat().st_size <= _MOST_SMALL
     ]

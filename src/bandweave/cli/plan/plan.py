@@ -12,6 +12,7 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.options import json_option
+from bandweave.cli.plan.simulation_options import simulation_options
 
 _SWEEPS = ("link", "nodes", "context", "format", "streams")
 
@@ -149,13 +150,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     metavar="HOURS",
     help="A machine fails after so many hours on average. Default: never.",
 )
-@click.option(
-    "--repair",
-    type=click.FloatRange(0),
-    default=5.0,
-    metavar="MINUTES",
-    help="Until it is back. Default 5.",
-)
+@simulation_options
 @click.option(
     "--seed", type=int, default=0, metavar="N", help="Random seed of the simulation. Default 0."
 )

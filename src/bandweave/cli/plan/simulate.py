@@ -9,6 +9,13 @@ from typing import Any
 
 from bandweave.cli import output
 from bandweave.cli.plan.report import WIDTH
+from bandweave.cli.plan.simulated_failures import (
+    exchange_sentences,
+    failure_pairs,
+    failure_sentences,
+    failures_json,
+    takeover_of,
+)
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
@@ -17,10 +24,11 @@ from bandweave.planning.search.columns import (
 )
 from bandweave.planning.search.explain import layout_phrase
 from bandweave.planning.search.layout import Question
-from bandweave.planning.search.search import Plan, find_plans
+from bandweave.planning.search.search import Plan
 from bandweave.planning.search.shortage import shortage_sentence
+from bandweave.planning.simulation.lineup import PlannedLineup, server_of
 from bandweave.planning.simulation.scenario import Outcome, Scenario, StageUse, percentile
-from bandweave.planning.simulation.server import PlannedServer
+from bandweave.planning.simulation.sealing import sealed
 from bandweave.planning.simulation.simulation import simulate
 
 _PARTS = (0.5, 0.9, 0.99)
@@ -32,7 +40,20 @@ def show_simulation(
     question: Question, machines: Machines, values: dict[str, Any], *, as_json: bool
 ) -> None:
     """Machines are dealt out to the replicas in order, each replica planned on its own."""
+    takeover = takeover_of(values)
+    encrypted = not values["no_encrypt"]
+    if encrypted:
+        machines = replace(
+            machines,
+            links=tuple(sealed(link) for link in machines.links),
+            pairs=tuple((a, b, sealed(link)) for a, b, link in machines.pairs),
+        )
     parts = _dealt(machines, values["replicas"])
+    spares: int = values["spares"]
+    if spares >= len(parts[0].hardware):
+        raise ValueError(
+            f"--spare {spares} leaves no machine to work: a replica has {len(parts[0].hardware)}"
+        )
     hours: float | None = values["uptime"]
     requests: int = values["requests"]
     scenario = Scenario(
@@ -47,15 +68,16 @@ def show_simulation(
         requests=requests,
         mean_uptime_s=None if hours is None else hours * 3600,
         repair_s=values["repair"] * 60,
+        takeover=takeover,
         seed=values["seed"],
     )
-    limit = _run([_plan(question, part) for part in parts], scenario)
-    today = [_plan_today(question, part) for part in parts]
-    own = _run([plan for plan in today if plan is not None], scenario) if all(today) else None
+    limit = _run([_lineup(question, part, spares) for part in parts], scenario)
+    today = [_lineup_today(question, part, spares) for part in parts]
+    own = _run([each for each in today if each is not None], scenario) if all(today) else None
     if as_json:
-        output.print_json(_json(question, machines, scenario, limit, own))
+        output.print_json(_json(question, machines, scenario, limit, own, encrypted=encrypted))
         return
-    _show(question, machines, scenario, limit)
+    _show(question, machines, scenario, limit, encrypted=encrypted)
     _show_today(own)
 
 
@@ -64,14 +86,22 @@ class _Run:
     """A simulation. ``formula``: tokens/s of decoding alone, as ``plan`` gives them."""
 
     plans: list[Plan]
+    lineups: list[PlannedLineup]
     outcome: Outcome
     formula: float
 
 
-def _run(plans: list[Plan], scenario: Scenario) -> _Run:
+def _run(lineups: list[PlannedLineup], scenario: Scenario) -> _Run:
+    plans = []
+    for lineup in lineups:
+        plan = lineup.plan(frozenset(range(len(lineup.machines))))
+        assert plan is not None
+        plans.append(plan)
+    servers = [server_of(plan) for plan in plans]
     return _Run(
         plans=plans,
-        outcome=simulate([PlannedServer(plan.deployment) for plan in plans], scenario),
+        lineups=lineups,
+        outcome=simulate(servers, scenario, lineups if scenario.takeover else ()),
         formula=sum(plan.decode.tokens_per_s for plan in plans),
     )
 
@@ -92,24 +122,27 @@ def _dealt(machines: Machines, replicas: int) -> list[Machines]:
     ]
 
 
-def _plan(question: Question, machines: Machines) -> Plan:
+def _lineup(question: Question, machines: Machines, spares: int) -> PlannedLineup:
     setup = limit_setup(machines)
-    answer = find_plans(question, setup)
-    if answer is None:
+    lineup = PlannedLineup(question, setup, spares)
+    if lineup.plan(frozenset(range(len(setup.nodes)))) is None:
         raise ValueError(shortage_sentence(question, setup))
-    return answer.best
+    return lineup
 
 
-def _plan_today(question: Question, machines: Machines) -> Plan | None:
+def _lineup_today(question: Question, machines: Machines, spares: int) -> PlannedLineup | None:
     """bandweave's own plan for its processors; None where it can't run the model there."""
     setup = bandweave_setup(machines)
     if setup is None or question.model.why_not_run(question.context):
         return None
-    answer = find_plans(bandweave_question(question), setup)
-    return None if answer is None else answer.best
+    spares = min(spares, len(setup.nodes) - 1)  # cards of one machine are one node
+    lineup = PlannedLineup(bandweave_question(question), setup, spares)
+    return None if lineup.plan(frozenset(range(len(setup.nodes)))) is None else lineup
 
 
-def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run) -> None:
+def _show(
+    question: Question, machines: Machines, scenario: Scenario, run: _Run, *, encrypted: bool
+) -> None:
     plans, outcome = run.plans, run.outcome
     arrivals = (
         f"{scenario.arrivals_per_s:g} requests/s arrive"
@@ -117,6 +150,8 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
         else "every place is always taken"
     )
     link = f", joined by {machines.link_title}" if machines.link_title else ""
+    if link:
+        link += ", encrypted" if encrypted else ", not encrypted"
     _say(
         f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
         f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
@@ -132,11 +167,13 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
         ("first token", _percentiles(outcome.first_tokens_s)),
     ]  # fmt: skip
     if scenario.mean_uptime_s is not None:
-        pairs.append(
-            ("failures", f"{outcome.failures}; {outcome.recomputed_tokens} tokens read again; a "
-                         f"replica is whole {outcome.available:.1%} of the time")
-        )  # fmt: skip
+        pairs += failure_pairs(outcome)
     output.print_pairs(pairs)
+    sentences = failure_sentences(scenario, outcome, run.lineups, run.plans)
+    sentences += exchange_sentences(run.plans)
+    for sentence in sentences:
+        output.print_text()
+        _say(sentence)
     output.print_text()
     shown = sorted(outcome.stages, key=lambda stage: -stage.utilisation)
     title = "busy"
@@ -179,6 +216,10 @@ def _show_today(run: _Run | None) -> None:
         f"{_percentiles(run.outcome.gaps_s)}; first token "
         f"{_percentiles(run.outcome.first_tokens_s)}."
     )
+    if run.outcome.recoveries:
+        output.print_pairs(failure_pairs(run.outcome))
+    for sentence in exchange_sentences(run.plans):
+        _say(sentence)
 
 
 def _layouts(plans: list[Plan]) -> str:
@@ -187,7 +228,13 @@ def _layouts(plans: list[Plan]) -> str:
 
 
 def _json(
-    question: Question, machines: Machines, scenario: Scenario, run: _Run, own: _Run | None
+    question: Question,
+    machines: Machines,
+    scenario: Scenario,
+    run: _Run,
+    own: _Run | None,
+    *,
+    encrypted: bool,
 ) -> dict[str, Any]:
     """What the hardware allows; under ``"bandweave"`` what bandweave does there today."""
     return {
@@ -195,6 +242,7 @@ def _json(
         "format": question.weights.name,
         "machines": [machine.name for machine in machines.hardware],
         "links": [link.name for link in machines.links],
+        "encrypted": encrypted,
         "scenario": asdict(scenario),
         **_run_json(run),
         "bandweave": None if own is None else _run_json(own),
@@ -218,6 +266,7 @@ def _run_json(run: _Run) -> dict[str, Any]:
         "failures": outcome.failures,
         "recomputed_tokens": outcome.recomputed_tokens,
         "available": outcome.available,
+        **failures_json(outcome, run.plans),
         "events": outcome.events,
         "cut_short": outcome.cut_short,
     }

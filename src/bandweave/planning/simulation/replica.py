@@ -20,6 +20,7 @@ class Stream:
     done: int = 0
     last: float = 0.0
     first: float | None = None
+    failed: float | None = None  # when a failure interrupted it, until its next token
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +68,33 @@ class Replica:
     are not yet in any job."""
 
     def __init__(self, server: Server, scenario: Scenario) -> None:
-        self.server = server
-        self.stages = [StageState() for _ in server.stages]
+        self.whole = server
+        self._states: dict[int, list[StageState]] = {}
         self.active: list[Stream] = []
         self.decoding: deque[Stream] = deque()
         self.prompts: deque[Piece] = deque()
-        self.down = 0
+        self.down = False  # nobody is answered
         self.down_since = 0.0
         self.down_s = 0.0
         self.epoch = 0  # events of earlier ones are void
         self.flying = 0  # batches under way
         self.steps = 0
-        self.batch = scenario.batch or math.ceil(scenario.streams / len(self.stages))
-        self._context = scenario.context
+        self._scenario = scenario
+        self.form(server)
+
+    def form(self, server: Server) -> None:
+        """Runs on as this server. Nothing may be under way."""
+        self.server = server
+        if id(server) not in self._states:
+            self._states[id(server)] = [StageState() for _ in server.stages]
+        self.stages = self._states[id(server)]
+        self.batch = self._scenario.batch or math.ceil(self._scenario.streams / len(self.stages))
         self._known: dict[Batch, Sequence[Times]] = {}
+
+    @property
+    def whole_stages(self) -> list[StageState]:
+        """Those of the server with which it began."""
+        return self._states[id(self.whole)]
 
     def read(self, stream: Stream, span: int) -> None:
         """Queues a prompt of ``span`` tokens: whole where pieces are cut to fit a step, else in
@@ -142,7 +156,7 @@ class Replica:
         return Job(streams=streams, pieces=tuple(pieces))
 
     def drop(self) -> None:
-        """A node failed: what was under way is lost."""
+        """What was under way is lost: a node failed, or others take over."""
         self.epoch += 1
         self.flying = 0
         self.decoding.clear()
@@ -154,7 +168,7 @@ class Replica:
 
     def service(self, job: Job) -> Sequence[Times]:
         """By stage: seconds of work, and seconds on the way to it before."""
-        batch = job.batch(self._context)
+        batch = job.batch(self._scenario.context)
         if batch not in self._known:
             self._known[batch] = self.server.times(batch)
         return self._known[batch]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bandweave.planning.simulation.takeover import Recovered, Takeover
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
@@ -24,6 +26,7 @@ class Scenario:
     requests: int = 0
     mean_uptime_s: float | None = None
     repair_s: float = 60.0
+    takeover: Takeover | None = None
     seed: int = 0
     batch: int | None = None  # rows of a batch; None: the streams shared out to the stages
 
@@ -38,7 +41,9 @@ class StageUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Counted after the warm-up. Latencies in seconds, ascending."""
+    """Counted after the warm-up. Latencies in seconds, ascending. ``stages`` are those of the whole
+    replica; ``silences_s``: of each stream that a failure interrupted, from the failure to the next
+    token; ``returns``: how often a machine that was back was taken in."""
 
     seconds: float
     tokens: int
@@ -49,9 +54,13 @@ class Outcome:
     stages: tuple[StageUse, ...]
     failures: int
     recomputed_tokens: int
-    available: float  # of the time, a replica whole, on average
+    available: float  # of the time, a replica that answers, on average
     events: int
     cut_short: bool  # too many events: it ended before its time
+    recoveries: tuple[Recovered, ...] = ()
+    silences_s: Sequence[float] = ()
+    returns: int = 0
+    moved: int = 0  # streams that went on at another replica
 
     @property
     def tokens_per_s(self) -> float:

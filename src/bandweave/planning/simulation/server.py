@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bandweave.models.graph import Graph
@@ -55,9 +55,10 @@ class Server(Protocol):
 @dataclass(frozen=True)
 class PlannedServer:
     """A deployment, by the formulas. An engine that runs one step at a time is one server, however
-    many stages it has."""
+    many stages it has. ``exchange_factor``: what an exchange takes, beside the formula."""
 
     deployment: Deployment
+    exchange_factor: float = 1.0
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -118,7 +119,14 @@ class PlannedServer:
     def _costs(self, batch: RowBatch) -> list[Items]:
         if not batch.rows:
             return []
-        return [cost.items for cost in stage_costs(self.deployment, batch)]
+        costs = [cost.items for cost in stage_costs(self.deployment, batch)]
+        if self.exchange_factor == 1.0:
+            return costs
+        return [
+            replace(items, exchange_latency_s=items.exchange_latency_s * self.exchange_factor,
+                    exchange_bytes_s=items.exchange_bytes_s * self.exchange_factor)
+            for items in costs
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,8 @@ seed gives the same run.
 
 Each of a replica's stages serves one batch at a time: of the decoding streams that wait, up to
 ``batch`` rows, in turn with chunks of prompts, or with them in one step where the engine mixes
-them. A link's latency delays a batch, and does not keep the next one from being sent. Where one
-node of a replica fails the caches of all its streams are of no use: when it is back they read
-prompt and answer so far again.
+them. A link's latency delays a batch, and does not keep the next one from being sent. What happens
+when a node fails is in ``failures``.
 """
 
 from __future__ import annotations
@@ -18,31 +17,40 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from bandweave.planning.simulation.failures import Failures
 from bandweave.planning.simulation.replica import Job, Replica, Stream
 from bandweave.planning.simulation.scenario import Outcome, Scenario, StageUse
 from bandweave.planning.simulation.server import Server
+from bandweave.planning.simulation.takeover import Lineup
 
 _MOST_EVENTS = 1_000_000
 
 
-def simulate(servers: Sequence[Server], scenario: Scenario) -> Outcome:
-    """Runs all replicas side by side; requests go to the one with most free places."""
-    return _World(servers, scenario).run()
+def simulate(
+    servers: Sequence[Server], scenario: Scenario, lineups: Sequence[Lineup] = ()
+) -> Outcome:
+    """Runs all replicas side by side; requests go to the one with most free places. ``lineups``: of
+    each replica, where the scenario has a takeover."""
+    return _World(servers, scenario, lineups).run()
 
 
 class _World:
-    def __init__(self, servers: Sequence[Server], scenario: Scenario) -> None:
-        assert servers
+    def __init__(
+        self, servers: Sequence[Server], scenario: Scenario, lineups: Sequence[Lineup]
+    ) -> None:
+        assert servers and len(lineups) in (0, len(servers))
         self.scenario = scenario
         self.random = random.Random(scenario.seed)
         self.replicas = [Replica(server, scenario) for server in servers]
         self.now, self.number = 0.0, 0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
         self.waiting: deque[Stream] = deque()
-        self.tokens = self.requests = self.failures = self.recomputed = 0
+        self.tokens = self.requests = self.recomputed = 0
         self.begun = self.ended = 0  # requests, the warm-up's too
         self.gaps: list[float] = []
         self.firsts: list[float] = []
+        self.silences: list[float] = []
+        self.failures = Failures(self, lineups)
 
     def at(self, delay: float, action: Callable[[], None]) -> None:
         self.number += 1  # of events at one time the older comes first
@@ -56,10 +64,7 @@ class _World:
             for replica in self.replicas:
                 for _ in range(scenario.streams):
                     self._follow(replica)
-        if scenario.mean_uptime_s is not None:
-            for replica in self.replicas:
-                for _ in replica.server.machines:
-                    self._plan_failure(replica)
+        self.failures.begin()
         events, end = 0, scenario.warm_up_s + scenario.seconds
         while self.heap and self.heap[0][0] <= end and events < _MOST_EVENTS and not self._over():
             self.now, _, action = heapq.heappop(self.heap)
@@ -79,9 +84,9 @@ class _World:
             return
         self.at(self._interval(), self._arrive)
         self.waiting.append(Stream(arrived=self.now))
-        self._admit()
+        self.admit()
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         places = self.scenario.streams
         while self.waiting:
             free = [r for r in self.replicas if not r.down and len(r.active) < places]
@@ -98,9 +103,9 @@ class _World:
         self.begun += 1
         replica.active.append(stream)
         stream.last = self.now
-        self._read(replica, stream)
+        self.read(replica, stream)
 
-    def _read(self, replica: Replica, stream: Stream) -> None:
+    def read(self, replica: Replica, stream: Stream) -> None:
         """The prompt, and after a failure the answer so far, into the first stage."""
         replica.read(stream, self.scenario.prompt + stream.done)
         # Behind what else happens at this time: all that came together may share a step.
@@ -158,6 +163,10 @@ class _World:
             self.gaps.append(self.now - stream.last)
         stream.last = self.now
         stream.done += 1
+        if stream.failed is not None:
+            self.silences.append(self.now - stream.failed)
+            stream.failed = None
+            self.failures.heard(replica, stream)
         if stream.done < self.scenario.answer:
             replica.decoding.append(stream)
             return
@@ -165,33 +174,9 @@ class _World:
         self.requests += counted
         self.ended += 1
         if self.scenario.arrivals_per_s > 0:
-            self._admit()
+            self.admit()
         else:
             self._follow(replica)
-
-    def _plan_failure(self, replica: Replica) -> None:
-        uptime = self.scenario.mean_uptime_s
-        assert uptime is not None
-        self.at(self.random.expovariate(1 / uptime), lambda: self._fail(replica))
-
-    def _fail(self, replica: Replica) -> None:
-        self.failures += 1
-        replica.down += 1
-        if replica.down == 1:
-            replica.down_since = self.now
-        replica.drop()
-        self.at(self.scenario.repair_s, lambda: self._repaired(replica))
-
-    def _repaired(self, replica: Replica) -> None:
-        replica.down -= 1
-        self._plan_failure(replica)
-        if replica.down:
-            return
-        replica.down_s += self.now - replica.down_since
-        for stream in list(replica.active):
-            self.recomputed += self.scenario.prompt + stream.done if stream.done else 0
-            self._read(replica, stream)
-        self._admit()
 
     def _outcome(self, end: float, events: int, cut: bool) -> Outcome:
         seconds = max(end - self.scenario.warm_up_s, 1e-9)
@@ -199,8 +184,8 @@ class _World:
         for number, replica in enumerate(self.replicas):
             if replica.down:
                 replica.down_s += end - replica.down_since
-            names = replica.server.stages
-            for index, (stage, nodes) in enumerate(zip(replica.stages, names, strict=True)):
+            names = replica.whole.stages
+            for index, (stage, nodes) in enumerate(zip(replica.whole_stages, names, strict=True)):
                 stages.append(
                     StageUse(
                         replica=number,
@@ -218,9 +203,13 @@ class _World:
             gaps_s=sorted(self.gaps),
             first_tokens_s=sorted(self.firsts),
             stages=tuple(stages),
-            failures=self.failures,
+            failures=self.failures.count,
             recomputed_tokens=self.recomputed,
             available=sum(whole) / len(whole),
             events=events,
             cut_short=cut,
+            recoveries=self.failures.recovered(),
+            silences_s=sorted(self.silences),
+            returns=self.failures.returns,
+            moved=self.failures.moved,
         )

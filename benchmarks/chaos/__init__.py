@@ -1,0 +1,1 @@
+"""Chaos: streams of a server whose nodes are killed, stopped, cut off, slowed and brought back."""
