@@ -44,6 +44,8 @@ from bandweave.cli.options import cache_folder, usable_isa, usable_threads
     help="The address by which other nodes reach this machine, if not the one that the "
     "controller was given.",
 )
+@click.option("--require-encryption", is_flag=True,
+              help="Refuse commands and nodes of other machines that do not encrypt.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
@@ -53,13 +55,14 @@ def command(
     models: tuple[Path, ...],
     threads: int | None,
     advertise: str | None,
+    require_encryption: bool,
     once: bool,
     make_token: Path | None,
 ) -> None:
     """Serves as one node for commands on other machines, one after the other.
 
-    Every machine needs the same token file and its own copy of the model. What the nodes say to
-    each other is not encrypted: use a network that you trust.
+    Every machine needs the same token file. What leaves a machine is encrypted, unless the command
+    says --no-encrypt.
     """
     if make_token is not None:
         if listen is not None or token_file is not None:
@@ -86,6 +89,7 @@ def command(
         threads=usable_threads(threads),
         cache=cache_folder(),
         isa=usable_isa(None),
+        encrypted=require_encryption,
         remarks=remarks,
     )
 

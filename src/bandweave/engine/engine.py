@@ -146,13 +146,14 @@ class Engine:
         self.split = make_split(folder.spec, options.shares, stages=options.stages)
         assignments = make_assignments(folder, options, launcher, self.context, descriptions)
         self._generation += 1
-        join = make_join(options, handles, self._generation)
+        join = make_join(options, handles, self._generation, launcher.link_encryption())
         cache = open_cache(options.cache_folder if options.cache else "")
         further = options.run.further
         with ExitStack() as stack:
             if not launcher.local and folder.has_weights:
                 secret, session = launcher.secret, launcher.session
-                stack.enter_context(FileSource(folder, handles, secret, session))
+                source = FileSource(folder, handles, secret, session, launcher.encryption)
+                stack.enter_context(source)
             loading = Loading(group, self.split, folder, cache, further=further)
             stack.enter_context(loading)
             self.nodes, self.agreement = loading.run(assignments, join, on_progress)

@@ -19,6 +19,7 @@ from bandweave.engine.model_search import find_model
 from bandweave.engine.node_loop import NodeLoop
 from bandweave.engine.shared_ranges import shared_ranges
 from bandweave.executors.executor import StepError
+from bandweave.handshake.encryption import AUTO, NEVER
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
@@ -173,7 +174,10 @@ class _Node:
             [join.nodes[place] for place in places],
             shared_ranges(folder, held.prepared.program),
             dict(zip(join.nodes, join.addresses, strict=True)),
-        )
+            # Whoever this machine encrypts to can take it, whatever the others do.
+            AUTO if self._context.encrypted and join.links.encryption == NEVER
+            else join.links.encryption,
+        )  # fmt: skip
 
     def _take_part(self, loop: NodeLoop) -> bool:
         """Serves in a generation to its end; False where the session is over too."""

@@ -24,7 +24,7 @@ from bandweave.host.machine import (
 )
 from bandweave.hub.store import hub_name
 from bandweave.mesh.host import host_id
-from bandweave.messages import Description, Join
+from bandweave.messages import Description, Join, LinkEncryption
 from bandweave.models.registry import build_graph
 from bandweave.nodes.host_launcher import HostLauncher, OnWaiting
 from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
@@ -68,7 +68,9 @@ def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: N
     """What starts the nodes where the options say that they run."""
     if options.hosts:
         assert options.secret is not None
-        return HostLauncher(options.hosts, options.secret, on_waiting=on_waiting)
+        return HostLauncher(
+            options.hosts, options.secret, on_waiting=on_waiting, encryption=options.encryption
+        )
     return LocalLauncher(cache=options.cache_folder)
 
 
@@ -117,7 +119,12 @@ def make_assignments(
     ]
 
 
-def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation: int) -> Join:
+def make_join(
+    options: EngineOptions,
+    handles: Sequence[NodeHandle],
+    generation: int,
+    links: LinkEncryption = LinkEncryption(),  # noqa: B008 (it never changes)
+) -> Join:
     """How these nodes are to meet, whose ranks are their places."""
     return Join(
         generation=generation,
@@ -126,6 +133,7 @@ def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation:
         addresses=tuple(handle.address for handle in handles if handle.address is not None),
         stall_seconds=options.stall_seconds,
         emulate=options.emulate,
+        links=links,
     )
 
 

@@ -6,15 +6,16 @@ Knows names and versions; knows no sockets, no secrets and no order of messages.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.channel import ChannelError
+from bandweave.mesh.host import network_id
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 
@@ -23,7 +24,7 @@ _LARGEST_VERSION = 1 << 31
 class Hello:
     """What a side says of itself. ``purpose`` is what a connector wants, ``"control"``, ``"mesh"``
     or ``"files"``; ``address`` is where an acceptor wants other nodes to reach it, where that is
-    not the address connected to."""
+    not the address connected to; ``network`` is the one that it sees (``mesh.host``)."""
 
     purpose: str
     node: int
@@ -32,6 +33,7 @@ class Hello:
     numerics: int = NUMERICS_VERSION
     package: str = __version__
     address: str = ""
+    network: str = field(default_factory=network_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def read_hello(message: Mapping[str, Any], peer: str) -> Hello:
         numerics=_number(message, "numerics", 0, _LARGEST_VERSION, peer),
         package=_text(message, "package", 64, peer),
         address=_text(message, "address", 256, peer),
+        network=_text(message, "network", 64, peer),
     )
     if hello.purpose not in ("control", "mesh", "files"):
         raise ChannelError(f"{peer} does not keep to the handshake (purpose)")

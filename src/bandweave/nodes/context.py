@@ -38,7 +38,7 @@ class NodeContext:
     ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
     the folder for packed weights, empty for none, where the controller leaves that to the node;
     ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
-    fastest. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
+    fastest. ``encrypted``: what leaves this machine must be. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
     wrong.
     """
 
@@ -54,6 +54,7 @@ class NodeContext:
     model_roots: tuple[Path, ...] = ()
     cache: str = ""
     isa: str = ""
+    encrypted: bool = False
     log: Callable[[str], None] = lambda sentence: None
     complain: Callable[[str], None] = print_error
 

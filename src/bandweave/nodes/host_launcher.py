@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bandweave.handshake.encryption import AUTO, check_encryption
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
 from bandweave.mesh.address import Address, format_address, is_loopback, parse_address
-from bandweave.mesh.channel import Channel
 from bandweave.mesh.hangup import wait_hangup
 from bandweave.nodes.launcher import START_TIMEOUT, Launcher
 from bandweave.nodes.node_handle import NodeHandle
@@ -38,7 +38,8 @@ class HostError(HandshakeError, ValueError):
 class HostLauncher(Launcher):
     """Nodes on hosts that run ``bandweave worker``, one per address, in order.
 
-    ``on_waiting`` hears the name of each node before it is connected to. ``start`` raises
+    ``on_waiting`` hears the name of each node before it is connected to. ``encryption``: of all that
+    crosses between machines (``handshake.encryption``). ``start`` raises
     ``HostError`` for a host that cannot be reached or refuses.
     """
 
@@ -52,8 +53,10 @@ class HostLauncher(Launcher):
         connect_timeout: float = 10.0,
         start_timeout: float = START_TIMEOUT,
         on_waiting: OnWaiting = lambda name: None,
+        encryption: str = AUTO,
     ) -> None:
         super().__init__(secret, start_timeout=start_timeout)
+        self.encryption = check_encryption(encryption)
         self.addresses = [parse_address(a) if isinstance(a, str) else a for a in addresses]
         self._connect_timeout, self._on_waiting = connect_timeout, on_waiting
         for node, address in enumerate(self.addresses):
@@ -74,14 +77,15 @@ class HostLauncher(Launcher):
             own = Hello(purpose="control", node=node, session=self.session)
             self._on_waiting(name)
             try:
-                sock, theirs, _ = connect(
-                    address, self.secret, own, name=name, timeout=self._connect_timeout
-                )
+                made = connect(
+                    address, self.secret, own, name=name, timeout=self._connect_timeout,
+                    encryption=self.encryption,
+                )  # fmt: skip
             except HandshakeError as error:
                 hint = "; is `bandweave worker` running there, and its port open to this machine?"
                 text = str(error) + (hint if isinstance(error, Unreachable) else "")
                 raise HostError(text) from error
-            channel = Channel(sock, name)
+            channel, theirs = made.channel(name), made.hello
             handle = HostHandle(node=node, name=name, channel=channel, address=address)
             self._handles.append(handle)
             if theirs.address:

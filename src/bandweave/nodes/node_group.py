@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bandweave.executors.executor import StepError
+from bandweave.mesh.channel import ChannelTampered
 from bandweave.mesh.printable import printable
 from bandweave.messages import Broken, Leave, Left, M, Message, MessageError, decode, encode
 from bandweave.nodes.launcher import Launcher
@@ -110,6 +111,8 @@ class NodeGroup:
                     continue
                 try:
                     message = handle.channel.receive()
+                except ChannelTampered as error:
+                    self._raise_failure(node, str(error))
                 except OSError:
                     self._raise_failure(node)
                 if "reason" in message:

@@ -23,10 +23,12 @@ class NodeHandle(ABC):
 
     ``name`` is for people (``"node 2 (pid 1234)"``); ``channel`` leads to the node; ``address`` is
     where other nodes reach it, None for threads. ``host_id`` is the same for all nodes of one host,
-    and empty where a host does not say who it is (``mesh.host``).
+    and empty where a host does not say who it is (``mesh.host``). ``aes``: whether its processor has
+    instructions for AES.
     """
 
     host_id = ""
+    aes = True
 
     def __init__(self, *, node: int, name: str, channel: Channel, address: Address | None) -> None:
         self.node, self.name, self.channel, self.address = node, name, channel, address

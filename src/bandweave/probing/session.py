@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bandweave.executors.executor import StepError
+from bandweave.handshake.encryption import AUTO
 from bandweave.host.machine import usable_cpus
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
@@ -81,14 +82,15 @@ def probe_hosts(
     scope: Scope | None = None,
     schedule: Schedule | None = None,
     links_only: bool = False,
+    encryption: str = AUTO,
     on_progress: OnProgress = _quiet,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two (``links_only``: these alone). Errors as ``probe_here``; ``ValueError`` for addresses
+    every two (``links_only``: these alone), as ``encryption`` has it. Errors as ``probe_here``; ``ValueError`` for addresses
     that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
-    launcher = HostLauncher(addresses, secret)
+    launcher = HostLauncher(addresses, secret, encryption=encryption)
     names = [format_address(address) for address in launcher.addresses]
     if not links_only:
         with launcher:
@@ -150,6 +152,7 @@ def _probe_links(
             spin=not local or num_nodes <= len(cpus),
             stall_seconds=STALL_SECONDS,
             shared=shared,
+            links=launcher.link_encryption(),
         )
         handle.channel.send(encode(asked))
     found: dict[tuple[int, int], LinkProfile] = {}
