@@ -278,12 +278,15 @@ def test_what_stays_on_a_machine_is_plain_and_a_tunnel_is_not(
         listener._own = hello(node=0, network="f" * 32)
         made = connect(listener.address, SECRET, hello(), encryption=AUTO)
         assert made.keys is not None
-        assert listener.get_mesh("s", 1, 1).keys is not None
+        arrived = listener.get_mesh("s", 1, 1)
+        assert arrived.keys is not None
         made.socket.close()
+        arrived.socket.close()
     left, right = socket.socketpair()
     with left, right:
         assert not stays_here(left, hello().network)
-    assert not stays_here(socket.socket(), "")
+    with socket.socket() as unconnected:
+        assert not stays_here(unconnected, hello().network)
 
 
 def test_a_worker_may_insist() -> None:

@@ -3,6 +3,7 @@ drops, sends back or adds, no byte of it is believed."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -24,7 +25,6 @@ from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.node_group import NodeGroup
 from tests.helpers.connections import LOCAL, SECRET, hello
 from tests.helpers.linked_nodes import (
-    DATA,
     HIGH_KEYS,
     LOW_KEYS,
     STEP,
@@ -37,18 +37,7 @@ from tests.helpers.linked_nodes import (
 )
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.reference_nodes import Book
-from tests.helpers.tampering import (
-    CUT,
-    DROP,
-    END,
-    FLIP,
-    HOWS,
-    REFLECT,
-    SWAP,
-    Between,
-    Proxy,
-    Tampering,
-)
+from tests.helpers.tampering import FLIP, HOWS, Between, Proxy, Tampering
 from tests.helpers.workers import WorkerProcess
 
 SPEC = ODD_SPECS["ten_heads_of_8"]
@@ -113,9 +102,7 @@ def converse(tampering: Tampering) -> str:
 def test_nothing_altered_is_believed_of_a_control_connection(forward: bool) -> None:
     """Of its handshake (two pieces each way) and of what follows."""
     cases = [
-        Tampering(how=how, seed=seed, at=seed, forward=forward)
-        for how in HOWS
-        for seed in range(6)
+        Tampering(how=how, seed=seed, at=seed, forward=forward) for how in HOWS for seed in range(6)
     ]
     with ThreadPoolExecutor(8) as pool:
         ends = list(pool.map(converse, cases))
@@ -204,7 +191,9 @@ def test_nothing_altered_is_believed_of_a_link(how: str, forward: bool) -> None:
         ends = list(pool.map(lambda case: compute(case, right), cases))
     reached = [errors for case, errors in zip(cases, ends, strict=True) if case.done]
     assert len(reached) >= 3
-    assert sum(map(bool, reached)) >= len(reached) - 1  # its last piece may be one that nobody reads
+    assert (
+        sum(map(bool, reached)) >= len(reached) - 1
+    )  # its last piece may be one that nobody reads
     if how == FLIP:
         ends = (0, 1) if forward else (1, 0)
         sentence = (
@@ -212,7 +201,6 @@ def test_nothing_altered_is_believed_of_a_link(how: str, forward: bool) -> None:
             "came is not what was sent"
         )
         assert sum(sentence in errors.values() for errors in reached) >= len(reached) - 1
-    assert {DROP, END, CUT, REFLECT, SWAP} <= set(HOWS)
 
 
 def test_links_that_nobody_tampers_with_give_the_answer() -> None:
@@ -220,9 +208,7 @@ def test_links_that_nobody_tampers_with_give_the_answer() -> None:
     for link in ("sealed", "sealed-chacha20"):
         for count in (2, 3):
             nodes = link_nodes(SPEC, SOURCE, count, link=link)
-            threads = [
-                threading.Thread(target=nodes.node(node).follow) for node in range(1, count)
-            ]
+            threads = [threading.Thread(target=nodes.node(node).follow) for node in range(1, count)]
             for thread in threads:
                 thread.start()
             assert nodes.run(one_step()).tobytes() == alone.tobytes()
@@ -239,7 +225,6 @@ def test_records_are_the_same_in_both_languages(stack: ExitStack) -> None:
     stack.callback(nodes.close)
     sock = nodes.sockets[0, 1]
     sock.sendall(Sealer(LOW_KEYS.send).seal(frame(STEP, step_payload(TOKENS), node=0)))
-    embeddings = nodes.embeddings[TOKENS].tobytes()
 
     def follow() -> None:
         with pytest.raises(StepError):
@@ -253,7 +238,7 @@ def test_records_are_the_same_in_both_languages(stack: ExitStack) -> None:
         plain += opener.open(piece)
     assert plain[:2] == (0x3357).to_bytes(2, "little")
     thread.join(timeout=30)
-    assert not thread.is_alive() and embeddings
+    assert not thread.is_alive()
 
 
 def test_a_flipped_bit_in_any_byte_of_a_record_is_named(stack: ExitStack) -> None:
@@ -301,28 +286,24 @@ def test_a_record_that_stops_in_the_midst_is_a_stall(stack: ExitStack) -> None:
 
 
 def test_records_that_come_in_any_pieces_open(stack: ExitStack) -> None:
+    """What is in them is refused for what it is."""
     payload = random.Random(3).randbytes(3 * RECORD_BYTES)
-    record = Sealer(LOW_KEYS.send).seal(frame(STEP, payload, node=0, size=len(payload)))
+    record = Sealer(LOW_KEYS.send).seal(frame(STEP, payload, node=0))
     for size in (1, 19, 20, 21, 4000, len(record)):
         nodes = link_nodes(SPEC, SOURCE, 2, played=[0], stall_seconds=5.0, sealed=True)
         stack.callback(nodes.close)
         sock = nodes.sockets[0, 1]
-        many = record if size > 100 else record[:600]
 
-        def send(sock: socket.socket = sock, size: int = size, many: bytes = many) -> None:
-            try:
-                for first in range(0, len(many), size):
-                    sock.sendall(many[first : first + size])
-                sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # refused meanwhile
+        def send(sock: socket.socket = sock, size: int = size) -> None:
+            with contextlib.suppress(OSError):  # refused meanwhile
+                for first in range(0, len(record), size):
+                    sock.sendall(record[first : first + size])
 
         thread = threading.Thread(target=send)
         thread.start()
-        with pytest.raises(StepError) as caught:  # no step has so many bytes
+        with pytest.raises(StepError, match="more than any step of this model needs"):
             nodes.node(1).follow()
+        nodes.executors[1] = None  # closes its link
+        sock.shutdown(socket.SHUT_RDWR)
         thread.join(timeout=30)
-        assert "more than any step of this model needs" in str(caught.value) or (
-            size < 100 and "tampered" not in str(caught.value)
-        )
-    assert DATA != STEP
+        assert not thread.is_alive()

@@ -23,7 +23,7 @@ from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.record import from_json, to_json
 from bandweave.run_options import MAX_NODES
 
-_KEY = re.compile("[0-9a-f]{%d}" % (2 * KEY_BYTES), re.ASCII)
+_KEY = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}", re.ASCII)
 
 
 class MessageError(ValueError):

@@ -48,6 +48,10 @@ class Meeting:
         """What a connector says first."""
         return {"type": "here", "generation": self.generation}
 
+    def may_be_plain(self, *, local: bool) -> bool:
+        """Whether a link may be, which stays on this machine (``local``) or does not."""
+        return self.encryption == NEVER or (self.encryption == AUTO and local)
+
     def bind(self, keys: Keys | None) -> Keys | None:
         """A link's keys, of those of its handshake."""
         return None if keys is None else keys.derive("mesh", self.key)
@@ -84,8 +88,8 @@ def connect_mesh(
 ) -> dict[int, MeshSocket]:
     """The sockets of ``node`` to every other node, by node id, in blocking mode, TCP_NODELAY set.
 
-    ``addresses`` are those of all nodes by their ids, ``names`` what errors call them. A node with a lower id must
-    be reached within ``timeout`` seconds; one with a higher id, which may have to find its model
+    ``addresses`` are those of all nodes by their ids, ``names`` what errors call them. A node with a
+    lower id must be reached within ``timeout`` seconds; one with a higher id, which may have to find its model
     first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long where whoever
     started the nodes ends them when one fails. ``HandshakeError`` names the nodes and addresses
     that could not reach each other, or the node whose secret or version does not fit. All sockets
@@ -186,13 +190,12 @@ def _await(
             raise HandshakeError(
                 f"{names[other]} did not connect to {names[own.node]} within {seconds:.3g} s"
             ) from None
-        if keys is None and meeting.encryption != NEVER:
-            if meeting.encryption != AUTO or not local:
-                sock.close()
-                raise HandshakeError(
-                    f"{names[other]} came to {names[own.node]} without encryption, which their "
-                    "controller asked for"
-                )
+        if keys is None and not meeting.may_be_plain(local=local):
+            sock.close()
+            raise HandshakeError(
+                f"{names[other]} came to {names[own.node]} without encryption, which their "
+                "controller asked for"
+            )
         bound = meeting.bind(keys)
         channel = _channel(sock, names[other], bound)
         try:

@@ -1,4 +1,4 @@
-"""Transcript: the messages of one plain handshake as both sides know them, and the proofs over them.
+"""Transcript: the messages of a plain handshake as both sides know them, and the proofs over them.
 
 Knows no meaning of a message but its ``"proof"``.
 """

@@ -113,8 +113,9 @@ class Sealer(_Direction):
         view = memoryview(data)
         for first in range(0, len(view), RECORD_BYTES):
             piece = view[first : first + RECORD_BYTES]
-            parts.append(self._aead.encrypt(self._nonce(), _LENGTH.pack(len(piece)), None))
-            parts.append(self._aead.encrypt(self._nonce(), piece, None))
+            for part in (_LENGTH.pack(len(piece)), piece):
+                nonce = self._nonce()  # first: it may renew the key
+                parts.append(self._aead.encrypt(nonce, part, None))
         return b"".join(parts)
 
 
@@ -129,8 +130,9 @@ class Opener(_Direction):
         """What the piece holds: nothing where it was a length. ``SealError`` where it is not what
         was sealed; nothing can be opened after that."""
         assert len(piece) == self.wanted
+        nonce = self._nonce()  # first: it may renew the key
         try:
-            plain = self._aead.decrypt(self._nonce(), piece, None)
+            plain = self._aead.decrypt(nonce, piece, None)
         except self._invalid:
             raise SealError from None
         if self.in_record:

@@ -38,8 +38,8 @@ class NodeContext:
     ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
     the folder for packed weights, empty for none, where the controller leaves that to the node;
     ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
-    fastest. ``encrypted``: what leaves this machine must be. ``log`` tells whoever runs the node's machine what goes on, ``complain`` what went
-    wrong.
+    fastest. ``encrypted``: what leaves this machine must be. ``log`` tells whoever runs the node's
+    machine what goes on, ``complain`` what went wrong.
     """
 
     name: str

@@ -38,9 +38,9 @@ class HostError(HandshakeError, ValueError):
 class HostLauncher(Launcher):
     """Nodes on hosts that run ``bandweave worker``, one per address, in order.
 
-    ``on_waiting`` hears the name of each node before it is connected to. ``encryption``: of all that
-    crosses between machines (``handshake.encryption``). ``start`` raises
-    ``HostError`` for a host that cannot be reached or refuses.
+    ``on_waiting`` hears the name of each node before it is connected to. ``encryption``: of all
+    that crosses between machines (``handshake.encryption``). ``start`` raises ``HostError`` for a
+    host that cannot be reached or refuses.
     """
 
     local = False

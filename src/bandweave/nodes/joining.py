@@ -65,8 +65,8 @@ def meet(
 
     The others may take their time: a node that still looks for its model is waited for as long as
     the controller keeps the session. ``HandshakeError`` where one cannot be reached, ``ValueError``
-    for names and addresses that make no sense, and where links are to be encrypted, or not to be, and
-    this machine cannot do so, or may not.
+    for names and addresses that make no sense, and where this machine cannot encrypt links that are
+    to be, or may not leave those plain that are to be.
     """
     rank, names = members.rank(context.node), members.names
     door = context.listener

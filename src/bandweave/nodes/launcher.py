@@ -112,8 +112,8 @@ class Launcher(ABC):
 
 
 def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
-    """The node's "ready" message; notes its host and processor. ``LaunchError`` where the node ends, fails or
-    says nothing for ``timeout`` seconds, or runs another version."""
+    """The node's "ready" message; notes its host and processor. ``LaunchError`` where the node
+    ends, fails or says nothing for ``timeout`` seconds, or runs another version."""
     try:
         message = handle.channel.receive(timeout)
     except TimeoutError:

@@ -32,8 +32,8 @@ def load_libcrypto() -> None:
             return
     remedy = _REMEDY.get(sys.platform, "install OpenSSL 3")
     raise ValueError(
-        f"encryption between machines needs OpenSSL's libcrypto, and this machine has none: {remedy}"
-        "; on a network that you trust --no-encrypt goes without"
+        "encryption between machines needs OpenSSL's libcrypto, and this machine has none: "
+        f"{remedy}; on a network that you trust --no-encrypt goes without"
     )
 
 

@@ -23,8 +23,8 @@ class NodeHandle(ABC):
 
     ``name`` is for people (``"node 2 (pid 1234)"``); ``channel`` leads to the node; ``address`` is
     where other nodes reach it, None for threads. ``host_id`` is the same for all nodes of one host,
-    and empty where a host does not say who it is (``mesh.host``). ``aes``: whether its processor has
-    instructions for AES.
+    and empty where a host does not say who it is (``mesh.host``). ``aes``: whether its processor
+    has instructions for AES.
     """
 
     host_id = ""

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
+from bandweave.handshake.connection import Connection
 from bandweave.handshake.handshake import Misfit
 from bandweave.handshake.hello import NO_NODE, Hello, Refusal
-from bandweave.handshake.connection import Connection
 from bandweave.handshake.reception import Reception
 from bandweave.handshake.secret import check_secret
 from bandweave.mesh.address import Address, bind, format_address, is_unspecified, parse_address
@@ -245,8 +245,8 @@ def run_worker(
     where that is not the one given to the controller; ``cache`` the folder for packed weights,
     empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest;
     ``encrypted``: no controller or node may talk to this machine from another one unless it
-    encrypts; ``log`` gets a line for each session, and goes to standard error where it is None; ``option`` what an
-    error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one
+    encrypts; ``log`` gets a line for each session, and goes to standard error where it is None;
+    ``option`` what an error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one
     sentence for a secret, folder or address that cannot be used.
     """
     log = log or Log("worker")

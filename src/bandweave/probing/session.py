@@ -86,8 +86,8 @@ def probe_hosts(
     on_progress: OnProgress = _quiet,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two (``links_only``: these alone), as ``encryption`` has it. Errors as ``probe_here``; ``ValueError`` for addresses
-    that make no sense."""
+    every two (``links_only``: these alone), as ``encryption`` has it. Errors as ``probe_here``;
+    ``ValueError`` for addresses that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
     launcher = HostLauncher(addresses, secret, encryption=encryption)
