@@ -46,6 +46,7 @@ INPUTS ?= 100000
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(KINDS)
 	$(BIN)/python -m tests.fuzz.bodies --inputs $(INPUTS)
+	$(BIN)/python -m tests.fuzz.sealed --inputs $(INPUTS)
 
 # Makes the stored reference values again with transformers and PyTorch, and compares.
 transformers: $(VENV)-transformers/.installed

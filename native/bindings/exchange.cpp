@@ -25,12 +25,10 @@ void bind_exchange(nb::module_& m) {
                 if (send.size() != kKeyBytes || receive.size() != kKeyBytes)
                     throw nb::value_error("a key has 32 bytes");
                 if (seals_a_key < 1) throw nb::value_error("a key seals something");
-                const SealedLink link{cipher_of(cipher),
-                                      reinterpret_cast<const uint8_t*>(send.c_str()),
-                                      reinterpret_cast<const uint8_t*>(receive.c_str()),
-                                      seals_a_key};
-                self.add_link(peer,
-                              sealed_transport(tcp_transport(descriptor, self.spin()), link));
+                const SealedLink link{
+                    cipher_of(cipher), reinterpret_cast<const uint8_t*>(send.c_str()),
+                    reinterpret_cast<const uint8_t*>(receive.c_str()), seals_a_key};
+                self.add_link(peer, sealed_transport(tcp_transport(descriptor, self.spin()), link));
             },
             "peer"_a, "descriptor"_a, "cipher"_a, "send_key"_a, "receive_key"_a,
             "seals_a_key"_a = uint64_t{1} << 22,

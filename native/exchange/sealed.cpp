@@ -193,8 +193,8 @@ class SealedTransport final : public Transport {
     std::vector<uint8_t> out_ = std::vector<uint8_t>(kSealedLength + kRecord + kTagBytes);
     size_t sent_ = 0, to_send_ = 0;  // of out_: one record at most
     std::vector<uint8_t> in_ = std::vector<uint8_t>(kReadAtOnce);
-    size_t begin_ = 0, end_ = 0;     // what of in_ is to be opened
-    bool opening_ = false;           // the length of the record at begin_ is known: length_
+    size_t begin_ = 0, end_ = 0;  // what of in_ is to be opened
+    bool opening_ = false;        // the length of the record at begin_ is known: length_
     size_t length_ = 0;
     std::vector<uint8_t> opened_;  // what had no room where it was wanted
     size_t taken_ = 0;             // of opened_

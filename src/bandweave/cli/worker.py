@@ -79,7 +79,7 @@ def command(
     from bandweave.handshake.secret import read_secret
     from bandweave.nodes.worker import run_worker
 
-    remarks: list[str] = []
+    remarks = _encryption_remarks(require_encryption)
     run_worker(
         listen,
         read_secret(token_file, remarks.append),
@@ -92,6 +92,19 @@ def command(
         encrypted=require_encryption,
         remarks=remarks,
     )
+
+
+def _encryption_remarks(required: bool) -> list[str]:
+    """What is said at the start where this machine cannot encrypt; ``ValueError`` where it must."""
+    from bandweave.mesh.sealing import MissingLibrary, library
+
+    try:
+        library()
+    except MissingLibrary as error:
+        if required:
+            raise
+        return [f"commands of other machines will be refused: {error}"]
+    return []
 
 
 def _make_token(path: Path) -> None:

@@ -246,8 +246,8 @@ def run_worker(
     empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest;
     ``encrypted``: no controller or node may talk to this machine from another one unless it
     encrypts; ``log`` gets a line for each session, and goes to standard error where it is None;
-    ``option`` what an error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one
-    sentence for a secret, folder or address that cannot be used.
+    ``option`` what an error about the address names; ``remarks`` are logged once it listens.
+    ``ValueError`` with one sentence for a secret, folder or address that cannot be used.
     """
     log = log or Log("worker")
     worker = Worker(

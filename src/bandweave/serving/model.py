@@ -198,10 +198,10 @@ def load(
 
     On ``nodes`` processes of this machine in equal ``shares``, or on ``hosts`` where `bandweave
     worker` listens, whose secret is in ``token_file``; ``encrypt``: all that crosses to and between
-    those, or nothing, where the default is all that leaves a machine; ``threads`` a node. ``format``
-    of the weights, ``context`` tokens of a prompt and its answer, with room for ``streams`` of
-    them. ``cache``: whether packed weights may be kept on disk. ``options`` says all of it in the place
-    of the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
+    those, or nothing, where the default is all that leaves a machine; ``threads`` a node.
+    ``format`` of the weights, ``context`` tokens of a prompt and its answer, with room for
+    ``streams`` of them. ``cache``: whether packed weights may be kept on disk. ``options`` says all
+    of it in the place of the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
     ``StepError``.
     """
     if options is None:
