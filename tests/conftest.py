@@ -38,8 +38,8 @@ _PARALLEL = frozenset(
      "plan_cli", "plan_search", "plan_simulation", "processors", "program", "program_checks",
      "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
      "rendering", "sampling", "scheduler", "sealing", "served_answers", "served_defaults",
-     "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors",
-     "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
+     "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats",
+     "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
      "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
@@ -47,8 +47,9 @@ _PARALLEL = frozenset(
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "chats", "cli_errors", "damaged_links", "encrypted_hosts",
-     "encryption", "exchange_failures", "handshake", "host_resources", "hosts", "http_chat", "http_completions", "http_health",
-     "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams", "launcher",
+     "encryption", "exchange_failures", "handshake", "host_resources", "hosts", "http_chat",
+     "http_completions", "http_health", "http_keys", "http_limits", "http_protocols", "http_stop",
+     "http_streams", "launcher",
      "loading_nodes", "mesh", "outages", "page", "progress", "reception", "rejoin", "rendezvous",
      "serve_cli", "shared_memory", "sharing", "standard_streams", "status", "status_machines",
      "tampering", "tools", "topologies", "worker", "workers_models"}

@@ -1,4 +1,5 @@
-"""Short runs of the attacks on ports, control channels and encrypted connections; longer ones are commands."""
+"""Short runs of the attacks on ports, control channels and encrypted connections; longer ones are
+commands."""
 
 from __future__ import annotations
 

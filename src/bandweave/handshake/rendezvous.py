@@ -91,9 +91,9 @@ def connect_mesh(
     ``addresses`` are those of all nodes by their ids, ``names`` what errors call them. A node with
     a lower id must be reached within ``timeout`` seconds; one with a higher id, which may have to
     find its model first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long
-    where whoever started the nodes ends them when one fails. ``HandshakeError`` names the nodes and addresses
-    that could not reach each other, or the node whose secret or version does not fit. All sockets
-    are closed then.
+    where whoever started the nodes ends them when one fails. ``HandshakeError`` names the nodes and
+    addresses that could not reach each other, or the node whose secret or version does not fit. All
+    sockets are closed then.
     """
     if node not in addresses:
         raise ValueError(f"node {node} is none of the {len(addresses)} nodes of the session")

@@ -201,8 +201,8 @@ def load(
     those, or nothing, where the default is all that leaves a machine; ``threads`` a node.
     ``format`` of the weights, ``context`` tokens of a prompt and its answer, with room for
     ``streams`` of them. ``cache``: whether packed weights may be kept on disk. ``options`` says all
-    of it in the place of the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
-    ``StepError``.
+    of it in the place of the others. Errors are those of the command: ``ValueError``,
+    ``MemoryError``, ``OSError``, ``StepError``.
     """
     if options is None:
         from bandweave.weights.cache_folder import default_folder
