@@ -17,7 +17,7 @@ namespace bw {
 
 namespace {
 
-constexpr size_t kRecord = (16 << 10) + 32;  // 16 KB and a frame's header
+constexpr size_t kRecord = 17 << 10;  // 16 KB of numbers, their tags and a frame's header
 constexpr size_t kSealedLength = sizeof(uint32_t) + kTagBytes;
 constexpr size_t kReadAtOnce = 64 << 10;
 

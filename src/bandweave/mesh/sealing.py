@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KEY_BYTES, TAG_BYTES = 32, 16
-RECORD_BYTES = (16 << 10) + 32  # at most; 16 KB and a frame's header
+RECORD_BYTES = 17 << 10  # at most; 16 KB of numbers, their tags and a frame's header
 AES, CHACHA = "aes-256-gcm", "chacha20-poly1305"
 CIPHERS = (AES, CHACHA)
-SEALS_A_KEY = 1 << 22  # of 32 GiB at most, a tenth of what would wear a key out
+SEALS_A_KEY = 1 << 22  # of 34 GiB at most, a tenth of what would wear a key out
 
 _LENGTH = struct.Struct("<I")
 _SEALED_LENGTH = _LENGTH.size + TAG_BYTES
