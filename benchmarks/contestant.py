@@ -143,9 +143,10 @@ def bandweave(
     before: Sequence[str] = (),
     hosts: Sequence[str] = (),
     token_file: Path | None = None,
+    encrypt: bool = True,
 ) -> Contestant:
     """bandweave; ``link`` is emulated between its nodes; ``before`` is put in front of its command,
-    to run it in a network namespace."""
+    to run it in a network namespace; ``encrypt`` what leaves one."""
     command = _python(
         "bandweave_engine", folder, "--nodes", nodes, "--threads", threads, "--format", format,
         "--context", context, "--streams", streams, "--stages", stages,
@@ -156,6 +157,7 @@ def bandweave(
         command += ("--emulate-link", link)
     if hosts:
         command += ("--hosts", ",".join(hosts), "--token-file", str(token_file))
+        command += () if encrypt else ("--no-encrypt",)
     linked = f"{nodes} nodes x {threads}" if nodes > 1 else f"{threads}"
     return Contestant(
         name=name or f"bandweave {format}, {linked} thread{'s' if threads > 1 else ''}",

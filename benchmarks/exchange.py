@@ -21,7 +21,9 @@ from bandweave import _native
 from bandweave.executors.executor import Step
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.host.machine import usable_cpus
+from bandweave.mesh.sealing import AES
 from bandweave.mesh.shared import share_memory
+from bandweave.nodes.libcrypto import load_libcrypto
 from bandweave.programs.program import Buffer, Op, Program, View
 from bandweave.weights.loading import Weights
 
@@ -34,7 +36,7 @@ _ARRAY = np.zeros(1, np.int32)
 
 def measure(transport: str, width: int = WIDTH, steps: int = 400) -> list[float]:
     """Seconds of one exchange of ``width`` values, for each of ``steps`` steps; ``transport`` is
-    ``"tcp"`` (loopback) or ``"shared"`` (memory)."""
+    ``"tcp"`` (loopback), ``"sealed"`` (the same, encrypted) or ``"shared"`` (memory)."""
     cpus = usable_cpus()
     if len(cpus) < 2:
         raise ValueError(f"{len(cpus)} usable processor; two pinned nodes need 2")
@@ -42,6 +44,21 @@ def measure(transport: str, width: int = WIDTH, steps: int = 400) -> list[float]
     full = _steps(transport, _EXCHANGES, width, steps, cpus)
     rest = float(np.median(empty))
     return [(seconds - rest) / _EXCHANGES for seconds in full]
+
+
+def compare(width: int, steps: int, rounds: int) -> dict[str, float]:
+    """Median seconds of an exchange over loopback, plain and encrypted in turn, and what the latter
+    is dearer by: the median of the rounds' differences."""
+    found: dict[str, list[float]] = {"tcp": [], "sealed": []}
+    for number in range(rounds):
+        for transport in sorted(found, reverse=number % 2 == 0):
+            found[transport].append(float(np.median(measure(transport, width, steps))))
+    plain, sealed = (np.array(found[transport]) for transport in ("tcp", "sealed"))
+    return {
+        "plain_seconds": float(np.median(plain)),
+        "sealed_seconds": float(np.median(sealed)),
+        "dearer_seconds": float(np.median(sealed - plain)),
+    }
 
 
 def _steps(
@@ -94,7 +111,13 @@ def _follow(port: int, transport: str, exchanges: int, width: int, cpu: int) -> 
 
 
 def _node(
-    node: int, link: socket.socket, transport: str, exchanges: int, width: int, cpu: int
+    node: int,
+    link: socket.socket,
+    transport: str,
+    exchanges: int,
+    width: int,
+    cpu: int,
+    cipher: str = AES,
 ) -> tuple[NativeExecutor, _native.Exchange]:
     exchange = _native.Exchange(node, _NAMES, 1, 5.0, True)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,6 +125,10 @@ def _node(
     if transport == "shared":
         memory = share_memory(node, {peer: link}, _native.shared_transport_bytes(), _SECONDS)
         exchange.add_shared(peer, link.detach(), memory[peer], node < peer)
+    elif transport == "sealed":
+        load_libcrypto()
+        keys = (b"0" * 32, b"1" * 32)  # of the two directions
+        exchange.add_sealed(peer, link.detach(), cipher, keys[node], keys[peer])
     else:
         exchange.add_tcp(peer, link.detach())
     weights = Weights(arena=_native.Arena(64), matrices={}, vectors={})
@@ -142,7 +169,9 @@ def _program(node: int, exchanges: int, width: int) -> Program:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transport", choices=("tcp", "shared"), default="tcp")
+    parser.add_argument("--transport", choices=("tcp", "sealed", "shared"), default="tcp")
+    parser.add_argument("--compare", type=int, metavar="ROUNDS",
+                        help="plain and encrypted TCP in turn, so often")  # fmt: skip
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--follow", type=int, metavar="PORT", help=argparse.SUPPRESS)
@@ -157,6 +186,11 @@ def main() -> None:
             arguments.width,
             arguments.cpu,
         )
+        return
+    if arguments.compare:
+        compared = compare(arguments.width, arguments.steps, arguments.compare)
+        json.dump({"width": arguments.width, **compared}, sys.stdout)
+        print()
         return
     seconds = measure(arguments.transport, arguments.width, arguments.steps)
     json.dump({"width": arguments.width, "exchange_seconds": seconds}, sys.stdout)

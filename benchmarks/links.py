@@ -41,6 +41,7 @@ def run(store: Store, scale: Scale) -> Result:
     whole = contestant.bandweave(folder, context=work.context, threads=2, name="alone, 2 threads")
     loop = contestant.bandweave(folder, context=work.context, nodes=2, name="shared memory")
     entrants = [alone, whole, loop]
+    pairs: list[tuple[Contestant, Contestant]] = []
     notes = [
         "The worth of linking is the speed over one machine's (1 node, 1 thread); 2 threads of one "
         "node are what no link could beat by much. Links by name are emulated: TCP between two "
@@ -52,7 +53,13 @@ def run(store: Store, scale: Scale) -> Result:
             notes.append(f"No cable between network namespaces here: {why_not}.")
         else:
             laid = stack.enter_context(cable.lay())
-            entrants.append(stack.enter_context(linked(laid, folder, work, "TCP over veth")))
+            over = "TCP over veth"
+            sealed = stack.enter_context(linked(laid, folder, work, over))
+            plain = stack.enter_context(
+                linked(laid, folder, work, f"{over}, plain", port=_PORT + 1, encrypt=False)
+            )
+            entrants += [sealed, plain]
+            pairs.append((sealed, plain))
         entrants += [
             contestant.bandweave(folder, context=work.context, nodes=2, link=name, name=name)
             for name in LINKS
@@ -62,7 +69,10 @@ def run(store: Store, scale: Scale) -> Result:
     return Result(
         experiment="links",
         title=f"Links, {scale.model.name}, q4, 2 nodes of 1 thread",
-        figures=_figures(measured, alone, [one for one in entrants if one.nodes > 1]),
+        figures=[
+            *_figures(measured, alone, [one for one in entrants if one.nodes > 1]),
+            *(_encryption(measured, sealed, plain) for sealed, plain in pairs),
+        ],
         series=(_series(measured),),
         notes=tuple(notes),
         rounds=[measured.to_json()],
@@ -86,6 +96,11 @@ def _figures(measured: Rounds, alone: Contestant, linked: list[Contestant]) -> l
     ]
 
 
+def _encryption(measured: Rounds, sealed: Contestant, plain: Contestant) -> Figure:
+    speeds = (measured.values(one.name, _SPEED) for one in (sealed, plain))
+    return Figure(title="encrypted over plain, TCP over veth", estimate=estimate(ratios(*speeds)))
+
+
 def _series(measured: Rounds) -> Series:
     points = [
         Point(name="decoding", x=entry.name, estimate=estimate(measured.values(entry.name, _SPEED)))
@@ -97,20 +112,22 @@ def _series(measured: Rounds) -> Series:
 
 
 @contextlib.contextmanager
-def workers(laid: Cable) -> Iterator[tuple[list[str], Path]]:
+def workers(laid: Cable, port: int = _PORT) -> Iterator[tuple[list[str], Path]]:
     """The addresses of two workers at the ends of the cable, and the file with their secret."""
     with TemporaryDirectory() as secret, ExitStack() as stack:
         token = Path(secret) / "token"
         _bandweave("worker", "--make-token", str(token))
         for end in (0, 1):
-            stack.enter_context(_worker(laid, end, token))
-        yield [f"{address}:{_PORT}" for address in laid.addresses], token
+            stack.enter_context(_worker(laid, end, token, port))
+        yield [f"{address}:{port}" for address in laid.addresses], token
 
 
 @contextlib.contextmanager
-def linked(laid: Cable, folder: Path, work: Work, name: str) -> Iterator[Contestant]:
+def linked(
+    laid: Cable, folder: Path, work: Work, name: str, *, port: int = _PORT, encrypt: bool = True
+) -> Iterator[Contestant]:
     """A contestant whose two nodes are workers at the ends of the cable."""
-    with workers(laid) as (hosts, token):
+    with workers(laid, port) as (hosts, token):
         yield contestant.bandweave(
             folder,
             context=work.context,
@@ -119,16 +136,17 @@ def linked(laid: Cable, folder: Path, work: Work, name: str) -> Iterator[Contest
             before=laid.inside(0),
             hosts=hosts,
             token_file=token,
+            encrypt=encrypt,
         )
 
 
 @contextlib.contextmanager
-def _worker(laid: Cable, end: int, token: Path) -> Iterator[None]:
+def _worker(laid: Cable, end: int, token: Path, port: int) -> Iterator[None]:
     # Machines of their own do not share a processor either.
     cpus = usable_cpus()
     command = ["taskset", "-c", str(cpus[end % len(cpus)]), *laid.inside(end)]
     command += [sys.executable, "-m", "bandweave", "worker", "--threads", "1"]
-    command += ["--listen", f"{laid.addresses[end]}:{_PORT}", "--token-file", str(token)]
+    command += ["--listen", f"{laid.addresses[end]}:{port}", "--token-file", str(token)]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         start_new_session=True,

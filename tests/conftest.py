@@ -34,26 +34,27 @@ _PARALLEL = frozenset(
      "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks", "gguf_damage",
      "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
      "known_models", "llama_logits", "load", "logprobs", "machine", "measured_plan", "messages",
-     "mixture_files", "mixture_program_checks", "mixtures", "native", "not_finite", "one_answer",
-     "outside_files", "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation",
-     "processors", "program", "program_checks", "protocol_requests", "protocol_streams",
-     "reference", "reference_math", "reference_products", "rendering", "said", "sampling",
-     "scheduler", "served_answers", "served_defaults", "special_tokens", "speculation", "split",
-     "states", "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",
-     "teller", "tensor_views", "text", "thought_limit", "transformers_agreement", "wire", "work"}
+     "mixture_files", "mixture_program_checks", "mixtures", "native", "noise", "not_finite",
+     "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
+     "plan_simulation", "processors", "program", "program_checks", "protocol_requests",
+     "protocol_streams", "reference", "reference_math", "reference_products", "rendering", "said",
+     "sampling", "scheduler", "sealing", "served_answers", "served_defaults", "special_tokens",
+     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors",
+     "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
+     "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "chaos", "chats", "cli_errors", "damaged_links",
-     "exchange_failures", "failover", "failover_hosts", "failover_http", "handshake",
-     "host_resources", "hosts", "http_chat", "http_completions", "http_health", "http_keys",
-     "http_limits", "http_protocols", "http_stop", "http_streams", "intruders", "launcher",
-     "loading_nodes", "membership", "mesh", "named_hosts", "outages", "page", "progress",
-     "reception", "rejoin", "rendezvous", "serve_cli", "shared_memory", "sharing",
-     "standard_streams", "status", "status_machines", "tools", "topologies", "worker",
-     "workers_models"}
+     "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
+     "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
+     "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
+     "intruders", "launcher", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
+     "page", "progress", "reception", "rejoin", "rendezvous", "serve_cli", "shared_memory",
+     "sharing", "standard_streams", "status", "status_machines", "tampering", "tools",
+     "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 from bandweave._native import Exchange
 from bandweave.checkpoints.source import TensorSource
 from bandweave.executors.executor import Step
+from bandweave.mesh.sealing import TAG_BYTES
 from tests.helpers.linked_nodes import HEADER, LINKS, LinkedNodes, Relay, link_nodes
 from tests.helpers.random_model import (
     F32,
@@ -85,7 +86,8 @@ def test_wide_sums_cross_unchanged(wide: str, link: str) -> None:
     sent = bill["activation_bytes"]
     values = len(TOKENS) * SPEC.hidden_size
     tags = -(-len(TOKENS) * -(-SPEC.hidden_size // BLOCK) // 8) * 8
-    extra = sent - 2 * 6 * (HEADER.size + tags + values * 4)
+    sealing = 4 + 2 * TAG_BYTES if link.startswith("sealed") else 0  # a record for each message
+    extra = sent - 2 * 6 * (HEADER.size + tags + values * 4 + sealing)
     assert extra % (2 * 16 * 4) == 0
     most = 2 * 6 * values * 4
     assert {"none": extra == 0, "a row": 0 < extra <= most / 6, "most": extra == most}[wide]

@@ -1,10 +1,11 @@
-"""Short runs of the attacks on ports and control channels; longer ones are commands."""
+"""Short runs of the attacks on ports, control channels and encrypted connections; longer ones are
+commands."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import control, handshake
+from tests.fuzz import control, handshake, sealed
 
 
 @pytest.mark.timeout(300)
@@ -20,3 +21,11 @@ def test_a_node_holds_against_its_controller() -> None:
     assert sum(found["outcomes"].values()) == 250
     assert found["outcomes"]["failed: mistake"] > 50
     assert any(outcome.startswith("over after") for outcome in found["outcomes"])
+
+
+def test_encrypted_connections_hold_before_and_after_a_proof() -> None:
+    found = sealed.run(inputs=3000, seed=1)
+    outcomes = found["outcomes"]
+    assert sum(outcomes.values()) == 3000
+    assert sum(n for what, n in outcomes.items() if "refused" in what) > 400
+    assert outcomes["altered_records: ChannelTampered"] > 200

@@ -40,7 +40,15 @@ def test_altered_transcripts_end_in_the_right_answer_or_an_error(fuzzer: Path) -
     assert found.inputs == 60
     assert found.count("accepted: right") > 5
     assert found.count("checksum is wrong") > 5
+    assert found.count("was tampered with") > 5
     assert found.count("made no progress") > 1
+
+
+def test_altered_records_are_refused(fuzzer: Path) -> None:
+    found = run_fuzzer(fuzzer, "records", inputs=1500, seed=SEED)
+    assert found.inputs == 1500
+    assert found.count("accepted: whole") > 50
+    assert found.count("refused: tampered") > 500
 
 
 def test_what_a_member_of_a_team_throws_reaches_the_caller(fuzzer: Path) -> None:

@@ -9,6 +9,7 @@ of this process; then a few set-ups of real processes linked by TCP. The full pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 
@@ -38,6 +39,8 @@ from tests.exhaustive.cases import (
     pairwise_cases,
 )
 from tests.exhaustive.runner import CONTEXT, MAX_ROWS, Answer, Runner, requests_for
+from tests.helpers.connections import SECRET
+from tests.helpers.workers import WorkerProcess
 
 CASES = pairwise_cases()
 
@@ -114,6 +117,42 @@ def test_covering_arrays_cover(sizes: Sequence[int], forbidden: list[tuple[int, 
     assert rows == covering_array(choices, impossible)
     largest, second = sorted(sizes)[-1], sorted(sizes)[-2]
     assert len(rows) <= 3 * largest * second
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("encryption", ["always", "never"])
+def test_workers_linked_by_encrypted_tcp_give_the_answer_of_one_node(
+    runner: Runner, encryption: str
+) -> None:
+    """Control, files and links, as between machines; what encryption takes is in the accounts."""
+    case = Case(
+        model=DEMO, weights="q4", kv="f16", split="1", isa=str(dimensions()["isa"][0]), threads=1,
+        company=ALONE, chunk=0, speculation=PLAIN,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(WorkerProcess(serve="tests.helpers.apart:serve")) for _ in range(3)
+        ]
+        options = EngineOptions(
+            shares=(Fraction(1),) * 3,
+            hosts=tuple(worker.address for worker in workers),
+            secret=SECRET,
+            encryption=encryption,
+            threads=1,
+            run=RunOptions(context=CONTEXT, streams=4, max_rows=MAX_ROWS),
+        )
+        folder = stack.enter_context(Folder.open(resolve_model(DEMO)))
+        engine = stack.enter_context(Engine.start(folder, options))
+        requests = requests_for(folder.spec.vocab_size)
+        results = engine.generate(requests, chunk=7, digest=True)[:2]
+        accounts = engine.statistics()
+    answer = Answer(
+        tokens=tuple(result.tokens for result in results),
+        digests=tuple(result.logits_digest for result in results),
+    )
+    assert answer == runner.baseline(case)
+    assert all((one.decode["sealing"] > 0) == (encryption == "always") for one in accounts)
 
 
 @pytest.mark.alone

@@ -11,12 +11,12 @@ import pytest
 
 from bandweave.handshake.handshake import HandshakeError, connect
 from bandweave.handshake.listener import Listener
-from bandweave.handshake.rendezvous import connect_mesh
+from bandweave.handshake.rendezvous import MeshSocket, connect_mesh
 from bandweave.mesh.address import bind, format_address
 from tests.helpers.connections import LOCAL, SECRET, hello
 
 
-def meet(count: int, host: str = "127.0.0.1") -> list[dict[int, socket.socket]]:
+def meet(count: int, host: str = "127.0.0.1") -> list[dict[int, MeshSocket]]:
     """Connects ``count`` nodes, each in a thread of its own."""
     with contextlib.ExitStack() as stack:
         listeners = [
@@ -24,7 +24,7 @@ def meet(count: int, host: str = "127.0.0.1") -> list[dict[int, socket.socket]]:
             for node in range(count)
         ]
         addresses = {n: (host, listener.address[1]) for n, listener in enumerate(listeners)}
-        results: list[dict[int, socket.socket]] = [{} for _ in range(count)]
+        results: list[dict[int, MeshSocket]] = [{} for _ in range(count)]
 
         def join(node: int) -> None:
             results[node] = connect_mesh(node, addresses, listeners[node], SECRET, "s", 5)
@@ -51,13 +51,13 @@ def test_full_mesh_over_ipv6() -> None:
     check_mesh(meet(3, "::1"))
 
 
-def check_mesh(results: list[dict[int, socket.socket]]) -> None:
+def check_mesh(results: list[dict[int, MeshSocket]]) -> None:
     for node, sockets in enumerate(results):
         assert sorted(sockets) == [other for other in range(len(results)) if other != node]
-        for other, sock in sockets.items():
+        for other, (sock, _) in sockets.items():
             sock.sendall(bytes([node, other]))
     for node, sockets in enumerate(results):
-        for other, sock in sockets.items():
+        for other, (sock, _) in sockets.items():
             with sock:
                 assert sock.recv(2, socket.MSG_WAITALL) == bytes([other, node])
 

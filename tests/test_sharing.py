@@ -23,6 +23,8 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.engine.model_search import find_model
 from bandweave.hub.resolve import resolve_model
 from bandweave.hub.store import hub_name
+from bandweave.mesh.sealing import Keys
+from bandweave.mesh.stream import Stream
 from bandweave.sharing.copy import copy_folder, known_copy
 from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 from bandweave.sharing.givers import giver
@@ -47,8 +49,9 @@ def serving(folder: Folder, connections: int = 2) -> Iterator[tuple[FileServer, 
     server, peer = FileServer(folder), Peer("the other one")
     for _ in range(connections):
         ours, theirs = socket.socketpair()
-        server.serve(theirs)
-        peer.add(ours)
+        # As between machines.
+        server.serve(Stream(theirs, Keys(send=b"t" * 32, receive=b"o" * 32)))
+        peer.add(Stream(ours, Keys(send=b"o" * 32, receive=b"t" * 32)))
     try:
         yield server, peer
     finally:
@@ -57,7 +60,7 @@ def serving(folder: Folder, connections: int = 2) -> Iterator[tuple[FileServer, 
 
 
 def test_frames_are_checked() -> None:
-    ours, theirs = socket.socketpair()
+    ours, theirs = map(Stream, socket.socketpair())
     with ours, theirs:
         send_frame(ours, {"type": "bytes"}, b"content")
         assert receive_frame(theirs) == ({"type": "bytes"}, b"content")
@@ -69,13 +72,27 @@ def test_frames_are_checked() -> None:
             (b"bwf1" + (255 << 24).to_bytes(4, "little") + bytes(8), "does not speak"),
         ):  # fmt: skip
             one, other = socket.socketpair()
-            with one, other:
+            with one, Stream(other) as stream:
                 one.sendall(bad)
                 with pytest.raises(FramesError, match=how):
-                    receive_frame(other)
+                    receive_frame(stream)
         ours.close()
         with pytest.raises(FramesError, match="closed the connection"):
             receive_frame(theirs)
+
+
+def test_frames_are_sealed_between_machines() -> None:
+    near, far = socket.socketpair()
+    with Stream(near, Keys(send=b"o" * 32, receive=b"t" * 32)) as ours, far:
+        send_frame(ours, {"type": "bytes"}, b"content" * 1000)
+        record = bytearray(far.recv(1 << 16))
+        assert b"content" not in record and b"bytes" not in record and b"bwf1" not in record
+        one, other = socket.socketpair()
+        with one, Stream(other, Keys(send=b"t" * 32, receive=b"o" * 32)) as theirs:
+            record[len(record) // 2] ^= 1
+            one.sendall(record)
+            with pytest.raises(FramesError, match="was tampered with or is damaged"):
+                receive_frame(theirs)
 
 
 def test_a_peer_gives_ranges_of_its_files_and_no_others(tmp_path: Path) -> None:

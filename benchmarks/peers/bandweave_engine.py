@@ -21,6 +21,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.environment import read_environment
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.encryption import AUTO, NEVER
 from bandweave.handshake.secret import read_secret
 from bandweave.planning.profile.emulation import emulated_link
 from bandweave.run_options import RunOptions
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--emulate-link", default="")
     parser.add_argument("--hosts", default="")
     parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--no-encrypt", action="store_true")
     arguments = parser.parse_args()
 
     def make() -> tuple[dict[str, Any], Callable[[Work], dict[str, Any]]]:
@@ -90,6 +92,7 @@ def main() -> None:
             emulate=emulated_link(arguments.emulate_link) if arguments.emulate_link else None,
             hosts=hosts,
             secret=read_secret(arguments.token_file) if arguments.token_file else None,
+            encryption=NEVER if arguments.no_encrypt else AUTO,
             threads=arguments.threads,
             run=RunOptions(
                 weight_format=arguments.format,

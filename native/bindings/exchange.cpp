@@ -19,6 +19,21 @@ void bind_exchange(nb::module_& m) {
             },
             "peer"_a, "descriptor"_a, "Takes over a connected stream socket.")
         .def(
+            "add_sealed",
+            [](Exchange& self, int peer, int descriptor, const std::string& cipher, nb::bytes send,
+               nb::bytes receive, uint64_t seals_a_key) {
+                if (send.size() != kKeyBytes || receive.size() != kKeyBytes)
+                    throw nb::value_error("a key has 32 bytes");
+                if (seals_a_key < 1) throw nb::value_error("a key seals something");
+                const SealedLink link{
+                    cipher_of(cipher), reinterpret_cast<const uint8_t*>(send.c_str()),
+                    reinterpret_cast<const uint8_t*>(receive.c_str()), seals_a_key};
+                self.add_link(peer, sealed_transport(tcp_transport(descriptor, self.spin()), link));
+            },
+            "peer"_a, "descriptor"_a, "cipher"_a, "send_key"_a, "receive_key"_a,
+            "seals_a_key"_a = uint64_t{1} << 22,
+            "Takes over a connected stream socket; what it carries is sealed.")
+        .def(
             "add_emulated",
             [](Exchange& self, int peer, int descriptor, double latency, double bytes_per_s) {
                 if (!(latency >= 0 && bytes_per_s > 0 && std::isfinite(latency)))
@@ -61,6 +76,9 @@ void bind_exchange(nb::module_& m) {
         "rows"_a, "width"_a, "nodes"_a,
         "How nodes share an exact sum: its hops, its chunks, and the bytes that each node sends to "
         "each other one in each hop.");
+    m.def("load_libcrypto", &load_libcrypto, "name"_a, nb::call_guard<nb::gil_scoped_release>(),
+          "Opens the library that seals links; whether it could be had.");
+    m.def("has_aes", &has_aes, "Whether this processor has instructions for AES.");
     m.attr("HOP_BYTES") = kHopBytes;
     m.attr("OVERLAP_ROWS") = kOverlapRows;
     m.attr("FRAME_BYTES") = sizeof(FrameHeader);

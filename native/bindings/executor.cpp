@@ -254,6 +254,7 @@ void bind_executor(nb::module_& m) {
                 d["wire"] = b.wire;
                 d["other"] = b.other;
                 d["wall"] = b.wall;
+                d["sealing"] = b.sealing;
                 d["steps"] = b.steps;
                 d["rows"] = b.rows;
                 d["weight_bytes"] = b.weight_bytes;

@@ -74,6 +74,7 @@ class EmulatedTransport final : public Transport {
     }
 
     bool on_wire() const override { return inner_->on_wire(); }
+    bool partial() const override { return !in_.empty() || !held_.empty() || inner_->partial(); }
     int descriptor() const override { return inner_->descriptor(); }
     short prepare_wait(bool reading, bool writing) override {
         const short events = inner_->prepare_wait(reading, writing || sent_ < out_.size());

@@ -26,10 +26,11 @@ struct FrameHeader {
                           // that the sender waits for, 0 while computing
     uint32_t generation;  // of the mesh
     uint32_t step;
-    uint32_t op;           // data: the operation; progress: goes up with the sender's work
-    uint32_t bytes;        // of the payload
-    uint32_t payload_sum;  // crc32c of the payload; over memory, which is no wire, of nothing
-    uint32_t header_sum;   // crc32c of all before it
+    uint32_t op;     // data: the operation; progress: goes up with the sender's work
+    uint32_t bytes;  // of the payload
+    uint32_t
+        payload_sum;  // crc32c of the payload; of nothing over memory, and where links are sealed
+    uint32_t header_sum;  // crc32c of all before it
 };
 static_assert(sizeof(FrameHeader) == 32);
 
@@ -42,9 +43,11 @@ enum class Traffic { activations, logits, control, weights, kv };
 constexpr int kTraffics = 5;
 
 struct WireCounters {
-    uint64_t bytes[kTraffics] = {};  // by Traffic as the transports took them, headers included
+    uint64_t bytes[kTraffics] =
+        {};  // by Traffic as the wire carries them, headers and tags included
     uint64_t exchanges = 0;
     double wait_seconds = 0, wire_seconds = 0;
+    double sealing_seconds = 0;  // part of those, but for what leaves in the midst of computing
 };
 
 }  // namespace bw

@@ -63,6 +63,12 @@ void Link::damaged() const {
                     " (a checksum is wrong): check its cables, adapters and switches");
 }
 
+void Link::tampered() const {
+    throw StepError("the link from " + name() + " to " +
+                    context_.names[static_cast<size_t>(context_.node)] +
+                    " was tampered with or is damaged: what came is not what was sent");
+}
+
 // The header at the front. Its checksum comes first: nothing else of a damaged one means anything.
 FrameHeader Link::read_header() const {
     FrameHeader h;
@@ -152,7 +158,9 @@ void Link::make_room() {
 size_t Link::receive() {
     make_room();
     const int64_t moved = transport->receive(in_.data() + end_, in_.size() - end_);
+    note_sealing();
     if (moved == kDamaged) damaged();
+    if (moved == kTampered) tampered();
     if (moved < 0) closed = true;
     if (moved <= 0) return 0;
     end_ += static_cast<size_t>(moved);
@@ -202,11 +210,19 @@ void Link::post(const uint8_t* frame, size_t bytes) {
     flush();
 }
 
+void Link::note_sealing() {
+    const double so_far = transport->sealing_seconds();
+    context_.counters.sealing_seconds += so_far - sealed_;
+    sealed_ = so_far;
+}
+
 int64_t Link::push(const uint8_t* data, size_t bytes, Traffic traffic) {
     const int64_t moved = transport->send(data, bytes);
+    note_sealing();
     if (moved < 0) closed = true;
     if (moved > 0)
-        context_.counters.bytes[static_cast<size_t>(traffic)] += static_cast<uint64_t>(moved);
+        context_.counters.bytes[static_cast<size_t>(traffic)] +=
+            transport->wire_bytes(static_cast<size_t>(moved));
     return moved;
 }
 

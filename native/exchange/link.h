@@ -40,7 +40,7 @@ class Link {
     void read_ahead();
     const uint8_t* payload() const { return in_.data() + begin_ + sizeof(FrameHeader); }
     // Whether a frame has begun to come that is not complete.
-    bool partial() const { return !ready && begin_ != end_; }
+    bool partial() const { return !ready && (begin_ != end_ || transport->partial()); }
     // Takes the frame off the front and looks at the next.
     void drop_front();
     // Throws the reason that the peer gave for leaving, if it gave one.
@@ -91,6 +91,8 @@ class Link {
     void note_work();
     void note_bytes(size_t bytes, size_t& uncounted);
     [[noreturn]] void damaged() const;
+    [[noreturn]] void tampered() const;
+    void note_sealing();
     int64_t push(const uint8_t* data, size_t bytes, Traffic traffic);
 
     LinkContext& context_;
@@ -106,6 +108,7 @@ class Link {
     std::deque<Outgoing> out_;
     bool held_ = false;  // the transport has taken more than has left
     uint64_t mark_ = 0;  // of the last progress frame
+    double sealed_ = 0;  // what the transport had spent on it when that was counted last
 };
 
 }  // namespace bw

@@ -7,22 +7,31 @@
 #include <memory>
 #include <utility>
 
+#include "exchange/libcrypto.h"
+
 namespace bw {
 
-constexpr int64_t kGone = -1, kDamaged = -2;
+constexpr int64_t kGone = -1, kDamaged = -2, kTampered = -3;
 
 class Transport {
   public:
     virtual ~Transport() = default;
     // Bytes moved, 0 where it would block, kGone where the other side is gone; receive: kDamaged
-    // where what came cannot be what was sent.
+    // where what came cannot be what was sent, kTampered where that may be on purpose.
     virtual int64_t send(const void* data, size_t bytes) = 0;
     virtual int64_t receive(void* data, size_t bytes) = 0;
     // Goes on with bytes that send() has taken but that have yet to leave; true where none are
     // left.
     virtual bool flush() { return true; }
-    // False where bytes never leave this machine's memory: their checksums are left out.
+    // False where bytes never leave this machine's memory, or damage cannot pass: checksums of
+    // payloads are left out.
     virtual bool on_wire() const { return true; }
+    // Whether something has begun to come that receive() cannot give yet.
+    virtual bool partial() const { return false; }
+    // What the wire carries for so many bytes that one send() took.
+    virtual size_t wire_bytes(size_t sent) const { return sent; }
+    // Spent on sealing and opening so far.
+    virtual double sealing_seconds() const { return 0; }
     // For poll(2); -1 where there is nothing to wait on but time.
     virtual int descriptor() const { return -1; }
     // Around a wait on the descriptor for something to read, for room to write, or for both.
@@ -47,6 +56,16 @@ size_t shared_transport_bytes();
 // processes of one host, and wrapped. What `inner` takes itself comes on top.
 std::unique_ptr<Transport> emulated_transport(std::unique_ptr<Transport> inner, double latency,
                                               double bytes_per_s);
+
+// The same bytes in records that are sealed by keys which the two ends alone have: 32 bytes each,
+// copied. libcrypto must be open (exchange/libcrypto.h). A key is renewed after so many seals.
+struct SealedLink {
+    Cipher cipher;
+    const uint8_t *send_key, *receive_key;
+    uint64_t seals_a_key = uint64_t{1} << 22;
+};
+std::unique_ptr<Transport> sealed_transport(std::unique_ptr<Transport> inner,
+                                            const SealedLink& link);
 
 // Both ends of a pipe inside one process.
 std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> local_transport();

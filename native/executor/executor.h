@@ -51,6 +51,7 @@ struct ExecutorOptions {
 // one of decoding counts as exchange wait.
 struct Bill {
     double weights = 0, attention = 0, exchange_wait = 0, wire = 0, other = 0, wall = 0;
+    double sealing = 0;  // within wire, wait and other: what encryption took
     uint64_t steps = 0, rows = 0, weight_bytes = 0;
     uint64_t wire_bytes[kTraffics] = {}, exchanges = 0, barriers = 0;
 };

@@ -192,6 +192,7 @@ void Executor::count_wire(const WireCounters& before) {
     const WireCounters& after = exchange_->counters();
     for (size_t i = 0; i < kTraffics; i++) bill_->wire_bytes[i] += after.bytes[i] - before.bytes[i];
     bill_->exchanges += after.exchanges - before.exchanges;
+    bill_->sealing += after.sealing_seconds - before.sealing_seconds;
 }
 
 // For an error that no operation foresaw, once all members have ended.

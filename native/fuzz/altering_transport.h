@@ -33,6 +33,7 @@ constexpr int kStreamAlterations = 3;  // the last ones
 struct Altered {
     Alteration how = Alteration::none;
     bool control = false;  // to frames that are no data and no step
+    bool records = false;  // what one send() brings stands for a frame, whatever it holds
     uint64_t at = 0;       // which of those frames, or which byte
     bool done = false;
     bool work = false;  // it was done to a data or step frame

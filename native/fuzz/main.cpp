@@ -32,12 +32,13 @@ constexpr Fuzzer kFuzzers[] = {
     {"dumps", mutated_dumps, 60},
     {"programs", random_programs, 60},
     {"transcripts", altered_transcripts, 30},
+    {"records", altered_records, 30},
     {"teams", failing_teams, 30},
 };
 
 int usage() {
     std::fputs(
-        "usage: bandweave-fuzz dumps|programs|transcripts|teams [--inputs N] [--seed N] "
+        "usage: bandweave-fuzz dumps|programs|transcripts|records|teams [--inputs N] [--seed N] "
         "[--first N] [DUMP ...]\n",
         stderr);
     return 2;

@@ -37,6 +37,7 @@ std::string kind_of_error(const std::string& sentence);
 Input mutated_dumps(const Plan& plan);
 Input random_programs(const Plan& plan);
 Input altered_transcripts(const Plan& plan);
+Input altered_records(const Plan& plan);
 Input failing_teams(const Plan& plan);
 
 }  // namespace bw::fuzz

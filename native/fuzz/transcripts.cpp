@@ -30,7 +30,9 @@ using Steps = std::vector<std::vector<float>>;  // the embeddings of each step's
 // How a mesh is put together; the same for its right answer, but for the altered link.
 struct Setting {
     ExecutorOptions options;
-    bool emulated = false;  // the altered link
+    bool emulated = false, sealed = false;  // the altered link
+    Cipher cipher = Cipher::aes_256_gcm;
+    uint64_t seals_a_key = 1;
     int sender = 0, receiver = 1;
     double stall_seconds = kPatientSeconds;
 };
@@ -101,6 +103,15 @@ void link(Exchange& a, Exchange& b, const Setting& setting, Altered* altered, Ra
     if (chosen) {
         auto& sending = a.node() == setting.sender ? left : right;
         sending = altering_transport(std::move(sending), *altered, random);
+        if (setting.sealed) {
+            uint8_t keys[2][kKeyBytes];
+            for (auto& key : keys)
+                for (uint8_t& byte : key) byte = static_cast<uint8_t>(random.bits());
+            left = sealed_transport(std::move(left),
+                                    {setting.cipher, keys[0], keys[1], setting.seals_a_key});
+            right = sealed_transport(std::move(right),
+                                     {setting.cipher, keys[1], keys[0], setting.seals_a_key});
+        }
         if (setting.emulated) {
             left = emulated_transport(std::move(left), 50e-6, 1e9);
             right = emulated_transport(std::move(right), 50e-6, 1e9);
@@ -157,8 +168,10 @@ std::string judge(const std::vector<Node>& nodes, const std::vector<float>& righ
                   const Altered& altered, const Setting& setting) {
     std::string first;
     bool named = false;
-    const std::string damage = "the link from " + name(setting.sender) +
-                               " delivers damaged data to " + name(setting.receiver);
+    const std::string damage =
+        "the link from " + name(setting.sender) +
+        (setting.sealed ? " to " + name(setting.receiver) + " was tampered with or is damaged"
+                        : " delivers damaged data to " + name(setting.receiver));
     for (const Node& node : nodes) {
         if (node.buffered > kMostBuffered) throw Wrong{"a buffer has grown"};
         if (first.empty()) first = node.failure;
@@ -202,6 +215,13 @@ std::string run(Random& random, const Kernels& kernels) {
 
     Altered altered;
     setting.emulated = random.chance(15);
+    setting.sealed = !setting.emulated && random.chance(40);
+    if (setting.sealed) {
+        if (!find_libcrypto()) throw Wrong{"there is no libcrypto"};
+        if (random.chance(30)) setting.cipher = Cipher::chacha20_poly1305;
+        setting.seals_a_key = random.pick<uint64_t>({1, 2, 5, 64, uint64_t{1} << 22});
+        altered.records = true;
+    }
     const int first = setting.emulated ? kAlterations - kStreamAlterations : 0;
     altered.how = static_cast<Alteration>(random.between(first, kAlterations - 1));
     if (setting.emulated && random.chance(10)) altered.how = Alteration::none;

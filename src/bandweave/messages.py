@@ -6,19 +6,25 @@ Nothing that the other side says is used before it was read here. Knows no chann
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Request, Timing
+from bandweave.handshake.encryption import AUTO, check_encryption
+from bandweave.handshake.rendezvous import Meeting
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.mesh.address import Address
 from bandweave.mesh.routes import Route
+from bandweave.mesh.sealing import AES, CIPHERS, KEY_BYTES
 from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.record import from_json, to_json
 from bandweave.run_options import MAX_NODES
+
+_KEY = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}", re.ASCII)
 
 
 class MessageError(ValueError):
@@ -280,13 +286,37 @@ class Describe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinkEncryption:
+    """How links between nodes are encrypted: whether (``handshake.encryption``), with which
+    ``cipher``, and the ``key`` of the session that they are bound to, in hexadecimal."""
+
+    encryption: str = AUTO
+    cipher: str = AES
+    key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what is unknown."""
+        check_encryption(self.encryption)
+        if self.cipher not in CIPHERS:
+            raise ValueError(f"no cipher is called {self.cipher[:40]!r}")
+        if self.key and not _KEY.fullmatch(self.key):
+            raise ValueError("a key of links that is none")
+
+    def meeting(self, generation: int) -> Meeting:
+        """How nodes meet by it."""
+        return Meeting(
+            generation=generation, encryption=self.encryption, key=bytes.fromhex(self.key)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Join:
     """All nodes have found the model: now they meet, as a new ``generation``, and load what they
     lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
     are numbered, their ``names``, and their ``addresses``, none for nodes of one process;
     ``alternatives``: all of each one's addresses, where any has several.
     ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
-    ``EngineOptions``."""
+    ``EngineOptions``; ``links``: how they are encrypted."""
 
     TYPE: ClassVar[str] = "join"
     generation: int
@@ -296,6 +326,7 @@ class Join:
     stall_seconds: float
     emulate: EmulatedLink | None = None
     alternatives: tuple[tuple[Address, ...], ...] = ()
+    links: LinkEncryption = LinkEncryption()
 
     def __post_init__(self) -> None:
         """``ValueError`` for what contradicts itself."""

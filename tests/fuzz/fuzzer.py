@@ -18,7 +18,7 @@ from bandweave.weights.loading import load_weights
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.helpers.runner_builds import build_native
 
-KINDS = ("dumps", "programs", "transcripts", "teams")
+KINDS = ("dumps", "programs", "transcripts", "records", "teams")
 
 _BUILDS = Path(__file__).resolve().parents[2] / "build" / "fuzz"
 # What compiles in half a minute, for each run of the tests: one variant of the kernels, under the

@@ -19,9 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bandweave.handshake.handshake import HandshakeError, introduction
+from bandweave.handshake.handshake import (
+    HandshakeError,
+    introduction,
+    prologue,
+    read_sealed,
+    sealed_message,
+    traffic_keys,
+)
 from bandweave.handshake.hello import PROTOCOL_VERSION
-from bandweave.handshake.secret import make_secret
+from bandweave.handshake.noise import Noise
+from bandweave.handshake.secret import make_secret, shared_key
 from bandweave.handshake.transcript import Transcript
 from bandweave.mesh.address import parse_address
 from bandweave.mesh.channel import Channel
@@ -164,6 +172,33 @@ class Attack:
         channel.send(self.mutator.json(proved) if self.random.random() < 0.2 else proved)
         return channel.receive(_ANSWER_SECONDS)["type"]
 
+    def sealed_hello(self, sock: socket.socket) -> str:
+        """Of somebody who knows the secret, altered; never confirmed as it must be."""
+        message = sealed_message("hello", PROTOCOL_VERSION, self._noise(SECRET), hello())
+        text = text_of(self.mutator.json(message, self.random.randrange(0, 3)))
+        sock.sendall(framed(text) + self.random.randbytes(self.random.randrange(99)))
+        return _finish(sock)
+
+    def sealed_other_secret(self, sock: socket.socket) -> str:
+        message = sealed_message("hello", PROTOCOL_VERSION, self._noise(make_secret()), hello())
+        channel = Channel(sock, "the worker")
+        channel.send(message)
+        return channel.receive(_ANSWER_SECONDS)["type"]
+
+    def sealed_insider(self, sock: socket.socket) -> str:
+        """Knows the secret, and is refused for what it says of itself, or takes no session."""
+        channel, noise = Channel(sock, "the worker"), self._noise(SECRET)
+        own = hello(purpose="mesh", node=self.random.choice((-1, 5)), session="another")
+        channel.send(sealed_message("hello", PROTOCOL_VERSION, noise, own))
+        read_sealed(channel.receive(_ANSWER_SECONDS), noise, "the worker")
+        channel.seal(traffic_keys(noise)[0])
+        said = self.mutator.json({"type": "confirm"}, self.random.randrange(0, 2))
+        channel.send(said if isinstance(said, dict) else {"type": said})
+        return channel.receive(_ANSWER_SECONDS)["type"]
+
+    def _noise(self, secret: bytes) -> Noise:
+        return Noise(shared_key(secret), prologue(PROTOCOL_VERSION), initiator=True)
+
 
 KINDS: tuple[Callable[[Attack, socket.socket], str], ...] = (
     Attack.raw,
@@ -177,6 +212,9 @@ KINDS: tuple[Callable[[Attack, socket.socket], str], ...] = (
     Attack.replay,
     Attack.other_secret,
     Attack.insider,
+    Attack.sealed_hello,
+    Attack.sealed_other_secret,
+    Attack.sealed_insider,
 )
 
 

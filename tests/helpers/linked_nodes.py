@@ -20,8 +20,10 @@ from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
 from bandweave.executors.executor import Step, StepError
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.mesh.sealing import AES, CHACHA, SEALS_A_KEY, Keys
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
+from bandweave.nodes.libcrypto import load_libcrypto
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Buffer, Op, Program, View
 from bandweave.programs.split import make_split
@@ -34,6 +36,8 @@ HEADER = struct.Struct("<HHHHIIIIII")  # native/exchange/frame.h, FrameHeader
 MAGIC = 0x3357
 STEP, DATA, PROGRESS, ABORT, BYE = 1, 2, 3, 4, 5
 GENERATION = 1
+
+LinkMaker = Callable[[_native.Exchange, _native.Exchange, int, int], None]
 
 
 def frame(
@@ -90,6 +94,30 @@ def slow_link(
     return join
 
 
+# Those of every sealed link here: of the lower node, and of the higher.
+LOW_KEYS = Keys(send=b"l" * 32, receive=b"h" * 32)
+HIGH_KEYS = Keys(send=b"h" * 32, receive=b"l" * 32)
+
+
+def add_sealed(
+    exchange: _native.Exchange, peer: int, sock: socket.socket, keys: Keys, cipher: str = AES,
+    seals_a_key: int = SEALS_A_KEY,
+) -> None:  # fmt: skip
+    load_libcrypto()
+    exchange.add_sealed(peer, sock.detach(), cipher, keys.send, keys.receive, seals_a_key)
+
+
+def sealed_link(cipher: str = AES, seals_a_key: int = SEALS_A_KEY) -> LinkMaker:
+    """Over TCP of loopback."""
+
+    def join(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+        left, right = loopback()
+        add_sealed(a, high, left, LOW_KEYS, cipher, seals_a_key)
+        add_sealed(b, low, right, HIGH_KEYS, cipher, seals_a_key)
+
+    return join
+
+
 class Relay:
     """A link of two nodes whose bytes pass through this process, which counts them by sender."""
 
@@ -115,15 +143,14 @@ class Relay:
             end.close()
 
 
-LINKS = {
+LINKS: dict[str, LinkMaker] = {
+    "sealed": sealed_link(),
+    "sealed-chacha20": sealed_link(CHACHA, 6),
     "local": local_link,
     "pair": pair_link,
     "loopback": loopback_link,
     "emulated": slow_link(200e-6, 1e8),
 }
-
-
-LinkMaker = Callable[[_native.Exchange, _native.Exchange, int, int], None]
 
 
 @dataclass(kw_only=True)
@@ -191,10 +218,11 @@ def link_nodes(
     weight_format: str = "f32",
     stall_seconds: float = 10.0,
     spin: bool = False,
+    sealed: bool = False,
     **more: Any,
 ) -> LinkedNodes:
-    """``count`` nodes in equal shares; the ``played`` ones are raw sockets. ``more`` goes to
-    ``ExecutorOptions``."""
+    """``count`` nodes in equal shares; the ``played`` ones are raw sockets, at the other ends of
+    ``sealed`` links. ``more`` goes to ``ExecutorOptions``."""
     names = [f"node {node}" for node in range(count)]
     exchanges = [
         None if node in played else _native.Exchange(node, names, GENERATION, stall_seconds, spin)
@@ -211,7 +239,10 @@ def link_nodes(
             for node, peer, exchange in ((low, high, a), (high, low, b)):
                 if exchange is not None:
                     own, others = socket.socketpair()
-                    exchange.add_tcp(peer, own.detach())
+                    if sealed:
+                        add_sealed(exchange, peer, own, LOW_KEYS if exchange is a else HIGH_KEYS)
+                    else:
+                        exchange.add_tcp(peer, own.detach())
                     others.settimeout(10)
                     sockets[peer, node] = others
     graph, split = build_graph(spec), make_split(spec, [1] * count, stages=stages)

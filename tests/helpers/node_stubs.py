@@ -14,6 +14,8 @@ from typing import Any
 
 from bandweave.handshake.rendezvous import connect_mesh
 from bandweave.mesh.shared import share_memory
+from bandweave.mesh.stream import Stream
+from bandweave.messages import LinkEncryption
 from bandweave.nodes.context import NodeContext
 
 
@@ -83,22 +85,28 @@ def _meet(context: NodeContext, message: dict[str, Any]) -> None:
     """Connects the mesh, sends this node's id over every socket and reports what came."""
     addresses = {n: (host, port) for n, (host, port) in enumerate(message["addresses"])}
     assert context.listener is not None
-    sockets = connect_mesh(
+    links = connect_mesh(
         context.node,
         addresses,
         context.listener,
         context.secret,
         context.session,
         message.get("seconds", 10.0),
+        meeting=LinkEncryption(**message.get("links", {})).meeting(1),
         patience=math.inf,
     )
-    memory = share_memory(context.node, sockets, 1 << 16, 10.0)
+    sockets = {node: link.socket for node, link in links.items()}
+    keys = {node: link.keys and link.keys.derive("memory") for node, link in links.items()}
+    memory = share_memory(context.node, sockets, 1 << 16, 10.0, keys=keys)
     context.listener.finish()
-    for sock in sockets.values():
-        sock.sendall(bytes([context.node]))
-    heard = {str(node): sock.recv(1)[0] for node, sock in sockets.items()}
-    for sock in sockets.values():
-        sock.close()
+    streams = {node: Stream(link.socket, link.keys) for node, link in links.items()}
+    for stream in streams.values():
+        stream.send(bytes([context.node]))
+    heard = {str(node): stream.receive(1)[0] for node, stream in streams.items()}
+    for stream in streams.values():
+        stream.close()
     for descriptor in memory.values():
         os.close(descriptor)
-    context.channel.send({"type": "met", "heard": heard, "sharing": sorted(memory)})
+    sealed = sorted(node for node, link in links.items() if link.keys is not None)
+    met = {"type": "met", "heard": heard, "sharing": sorted(memory), "sealed": sealed}
+    context.channel.send(met)

@@ -134,7 +134,14 @@ def _other(options: EngineOptions) -> EngineOptions:
     shares = (Fraction(1),) * nodes
     # No cache: so small a model needs none, and a worker's own means nothing here.
     return dataclasses.replace(
-        options, shares=shares, fit=False, stages=1, hosts=(), secret=None, cache=False
+        options,
+        shares=shares,
+        fit=False,
+        stages=1,
+        hosts=(),
+        secret=None,
+        encryption="auto",
+        cache=False,
     )
 
 

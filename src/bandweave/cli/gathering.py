@@ -28,11 +28,11 @@ def gathering(values: dict[str, Any], name: str) -> Iterator[Gathering | None]:
                          "one of them")  # fmt: skip
     from bandweave.serving.gathering import Gathering
 
-    membership = (
-        _attend(where, values["token_file"], name)
-        if listen is None
-        else _open(listen, values["token_file"])
-    )
+    if listen is not None:
+        membership = _open(listen, values["token_file"])
+    else:
+        assert where is not None
+        membership = _attend(where, values["token_file"], name)
     with contextlib.closing(membership):
         yield Gathering(membership, _wish(values))
 

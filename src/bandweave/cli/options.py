@@ -28,6 +28,12 @@ _SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+encrypt_option = click.option(
+    "--encrypt/--no-encrypt", "encrypt", default=None,
+    help="Encrypt what crosses to and between --hosts, or do not: on a network that you trust. "
+         "Default: all that leaves a machine is encrypted.",
+)  # fmt: skip
+
 _SPLIT = (
     click.option("--nodes", type=click.IntRange(1, MAX_NODES), metavar="N",
                  help="Split the model over N processes of this machine, in equal shares."),
@@ -37,6 +43,7 @@ _SPLIT = (
                  help="Run on machines where `bandweave worker` listens, one node each."),
     click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
                  help="The secret that the workers at --hosts have."),
+    encrypt_option,
     click.option("--stages", type=click.IntRange(1, MAX_NODES), metavar="S",
                  help="Pipeline stages: each holds a part of the layers. Default 1."),
     click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
@@ -198,6 +205,7 @@ def _options(
         stages=values["stages"] or 1,
         hosts=hosts,
         secret=secret,
+        encryption=encryption_of(values["encrypt"]),
         threads=values["threads"] if hosts else usable_threads(values["threads"]),
         run=RunOptions(
             weight_format=values["weight_format"],
@@ -260,6 +268,13 @@ def hosts_and_secret(
     if token_file is not None and not addresses:
         raise ValueError("--token-file is for --hosts; nodes of this machine need none")
     return addresses, None if token_file is None else read_secret(token_file, remark)
+
+
+def encryption_of(encrypt: bool | None) -> str:
+    """What ``--encrypt`` or its absence asks for."""
+    from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER
+
+    return AUTO if encrypt is None else ALWAYS if encrypt else NEVER
 
 
 def sampling_params(values: dict[str, Any]) -> SamplingParams:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bandweave.cli import output
-from bandweave.cli.options import hosts_and_secret, json_option
+from bandweave.cli.options import encrypt_option, encryption_of, hosts_and_secret, json_option
 from bandweave.environment import read_environment
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _NOISY = 0.25  # a spread from which on other programs must have been at work
               help="Measure the machines where `bandweave worker` listens.")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE",
               help="The secret that the workers at --hosts have.")  # fmt: skip
+@encrypt_option
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
               help="Up to so many threads. Default: all processors.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="A few seconds instead of half a minute; q4 only.")
@@ -38,6 +39,7 @@ def command(
     nodes: int | None,
     hosts: str | None,
     token_file: Path | None,
+    encrypt: bool | None,
     threads: int | None,
     quick: bool,
     links_only: bool,
@@ -54,6 +56,8 @@ def command(
     addresses, secret = hosts_and_secret(hosts, token_file)
     if addresses and nodes is not None:
         raise ValueError("--nodes is for this machine, --hosts for others; give one of them")
+    if encrypt is not None and not addresses:
+        raise ValueError("--encrypt and --no-encrypt are for --hosts")
     if links_only and len(addresses) < 2:
         raise ValueError("--links-only is for --hosts with two addresses at least")
     path = read_environment().profile
@@ -69,7 +73,7 @@ def command(
             assert secret is not None
             found = session.probe_hosts(
                 addresses, secret, threads=threads, scope=scope, links_only=links_only,
-                on_progress=on_progress,
+                encryption=encryption_of(encrypt), on_progress=on_progress,
             )  # fmt: skip
         else:
             found = session.probe_here(

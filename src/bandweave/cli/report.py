@@ -102,6 +102,10 @@ def print_bill(bill: Bill, predicted: Prediction | None = None, *, stderr: bool 
     if bill.digest_bytes:
         rest += f"; and {output.size(bill.digest_bytes)} of logits for the digest alone"
     output.print_text(f"wire: {crossed} a token; {rest}", stderr=stderr)
+    if any(bill.sealing):
+        parts = (f"node {node} {_figure(one * scale)}" for node, one in enumerate(bill.sealing))
+        text = f"encryption, within these items: {', '.join(parts)} {unit} a token"
+        output.print_text(text, stderr=stderr)
 
 
 def per_layer(bill: Bill, plan: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -50,6 +50,8 @@ MEMBER_LISTEN = "0.0.0.0:7101"
 @click.option("--join", metavar="HOST:PORT",
               help="Join the cluster of the head there, and serve its commands alone. --listen is "
                    "then 0.0.0.0:7101 where it is not given.")  # fmt: skip
+@click.option("--require-encryption", is_flag=True,
+              help="Refuse commands and nodes of other machines that do not encrypt.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
@@ -60,6 +62,7 @@ def command(
     threads: int | None,
     advertise: str | None,
     join: str | None,
+    require_encryption: bool,
     once: bool,
     make_token: Path | None,
 ) -> None:
@@ -67,8 +70,8 @@ def command(
 
     With --join nobody needs a list of machines: the worker announces itself to a head, and dials
     again when that goes. Every machine needs the same token file; copies of models come from
-    machines that have them. What the nodes say to each other is not encrypted: use a network that
-    you trust.
+    machines that have them. What leaves a machine is encrypted, unless the command says
+    --no-encrypt.
     """
     if make_token is not None:
         if listen is not None or token_file is not None:
@@ -86,7 +89,7 @@ def command(
 
     from bandweave.handshake.secret import read_secret
 
-    remarks: list[str] = []
+    remarks = _encryption_remarks(require_encryption)
     secret = read_secret(token_file, remarks.append)
     asked = usable_threads(threads)
     if join is not None:
@@ -94,15 +97,29 @@ def command(
 
         run_member(
             listen, secret, models, join=join, once=once, advertise=advertise, threads=asked,
-            cache=cache_folder(), isa=usable_isa(None), remarks=remarks,
+            cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
+            remarks=remarks,
         )  # fmt: skip
         return
     from bandweave.nodes.worker import run_worker
 
     run_worker(
         listen, secret, models, once=once, advertise=advertise, threads=asked,
-        cache=cache_folder(), isa=usable_isa(None), remarks=remarks,
+        cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption, remarks=remarks,
     )  # fmt: skip
+
+
+def _encryption_remarks(required: bool) -> list[str]:
+    """What is said at the start where this machine cannot encrypt; ``ValueError`` where it must."""
+    from bandweave.mesh.sealing import MissingLibrary, library
+
+    try:
+        library()
+    except MissingLibrary as error:
+        if required:
+            raise
+        return [f"commands of other machines will be refused: {error}"]
+    return []
 
 
 def _make_token(path: Path) -> None:

@@ -31,7 +31,8 @@ class Bill:
     to the next, with an item ``"drafting"`` only where tokens were drafted; ``wire_bytes``: by
     kind, over all nodes, as a run without a digest moves them; ``digest_bytes``: what came on top
     for that; ``weight_bytes``: read, by node; ``exchanges`` with other nodes and
-    ``barriers`` of threads, by node."""
+    ``barriers`` of threads, by node; ``sealing``: seconds of the other items that encryption of the
+    links took, by node."""
 
     names: tuple[str, ...]
     seconds: tuple[dict[str, float], ...]
@@ -41,11 +42,12 @@ class Bill:
     peak_rss_bytes: tuple[int, ...]
     exchanges: tuple[float, ...]
     barriers: tuple[float, ...]
+    sealing: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
         nodes = [
-            {"name": name, **seconds}
-            for name, seconds in zip(self.names, self.seconds, strict=True)
+            {"name": name, **seconds, **({"sealing": sealing} if sealing else {})}
+            for name, seconds, sealing in zip(self.names, self.seconds, self.sealing, strict=True)
         ]
         return {**self.seconds[0], "nodes": nodes}
 
@@ -78,7 +80,7 @@ def make_bill(
     steps_a_token = sum(timing.decode_steps for timing in timings) / tokens
     seconds = []
     wire: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
-    weight_bytes, exchanges, barriers = [], [], []
+    weight_bytes, exchanges, barriers, sealing = [], [], [], []
     for node, (old, new) in enumerate(zip(before, after, strict=True)):
         spent = {key: value - old.decode[key] for key, value in new.decode.items()}
         share = steps_a_token / max(1.0, spent["steps"])  # from all steps to a token
@@ -96,6 +98,7 @@ def make_bill(
         weight_bytes.append(spent["weight_bytes"] * share)
         exchanges.append(spent["exchanges"] * share)
         barriers.append(spent["barriers"] * share)
+        sealing.append(spent.get("sealing", 0.0) * share)
         for kind, counter in _COUNTERS.items():
             wire[kind] += spent[counter] * share
     digest = 0.0
@@ -112,6 +115,7 @@ def make_bill(
         peak_rss_bytes=tuple(one.peak_rss_bytes for one in after),
         exchanges=tuple(exchanges),
         barriers=tuple(barriers),
+        sealing=tuple(sealing),
     )
 
 

@@ -186,7 +186,7 @@ class Engine(Asking):
             check_local_memory(folder, split, options, self.context, kept=kept)
         assignments = make_assignments(folder, options, launcher, self.context, descriptions)
         self.generation += 1
-        join = make_join(options, handles, self.generation)
+        join = make_join(options, handles, self.generation, launcher.link_encryption())
         cache = open_cache(options.cache_folder if options.cache else "")
         further = options.run.further
         on_planned()
@@ -194,7 +194,8 @@ class Engine(Asking):
         with ExitStack() as stack:
             if not launcher.local and folder.has_weights:
                 secret, session = launcher.secret, launcher.session
-                stack.enter_context(FileSource(folder, handles, secret, session))
+                source = FileSource(folder, handles, secret, session, launcher.encryption)
+                stack.enter_context(source)
             loading = Loading(group, split, folder, cache, further=further)
             stack.enter_context(loading)
             nodes, agreement = loading.run(assignments, join, on_progress)

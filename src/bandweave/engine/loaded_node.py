@@ -129,11 +129,12 @@ def join_node(
         keep_to(assignment.home)
     program, options = prepared.program, prepared.options
     members = Members(
-        generation=join.generation,
+        meeting=join.links.meeting(join.generation),
         nodes=join.nodes,
         names=join.names,
         addresses=join.addresses,
         alternatives=join.alternatives,
+        cipher=join.links.cipher,
     )
     if members.rank(context.node) != assignment.rank or len(join.nodes) != len(assignment.shares):
         raise ValueError(f"{context.name} has another share than its place among the nodes says")

@@ -20,6 +20,7 @@ from bandweave.engine.node_loop import NodeLoop
 from bandweave.engine.shared_ranges import shared_ranges
 from bandweave.engine.standing_by import StandingBy
 from bandweave.executors.executor import StepError
+from bandweave.handshake.encryption import AUTO, NEVER
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
@@ -203,7 +204,10 @@ class _Node:
             [join.nodes[place] for place in places],
             shared_ranges(folder, held.prepared.program),
             dict(zip(join.nodes, join.addresses, strict=True)),
-        )
+            # Whoever this machine encrypts to can take it, whatever the others do.
+            AUTO if self._context.encrypted and join.links.encryption == NEVER
+            else join.links.encryption,
+        )  # fmt: skip
 
     def _take_part(self, loop: NodeLoop) -> bool:
         """Serves in a generation to its end; False where the session is over too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from bandweave.handshake.encryption import AUTO, check_encryption
 from bandweave.nodes.context import STALL_SECONDS
 from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.run_options import MAX_NODES, RunOptions
@@ -16,7 +17,8 @@ PATIENCE_SECONDS = 60.0
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """``shares`` has one entry a node; ``hosts`` are the nodes' machines (``host:port`` of workers,
-    with their ``secret``), empty for this one. With ``fit`` the shares may shrink on hosts whose
+    with their ``secret``), empty for this one; ``encryption`` of what crosses between them: always,
+    never, or (auto) of all that leaves a machine. With ``fit`` the shares may shrink on hosts whose
     memory is short. ``threads`` a node (None: the processors shared out); ``cache``: whether nodes
     may keep packed weights, in ``cache_folder`` on this machine (empty: nowhere) and in their own
     folders on hosts; ``emulate``: nodes of this machine talk as over that link, in the place of
@@ -34,6 +36,7 @@ class EngineOptions:
     stages: int = 1
     hosts: tuple[str, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
+    encryption: str = AUTO
     threads: int | None = None
     run: RunOptions = RunOptions()
     stall_seconds: float = STALL_SECONDS
@@ -84,5 +87,11 @@ class EngineOptions:
             )
         if self.hosts and self.secret is None:
             raise ValueError("hosts need the token that their workers have; give --token-file")
+        check_encryption(self.encryption)
+        if self.encryption != AUTO and not self.hosts:
+            raise ValueError(
+                "nodes of this machine share its memory, which needs no encryption; give "
+                "--encrypt or --no-encrypt with --hosts"
+            )
         if (self.run.speculate == "draft") != bool(self.draft):
             raise ValueError("a draft model and speculation by one belong together; give both")

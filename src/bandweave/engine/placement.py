@@ -25,7 +25,7 @@ from bandweave.host.machine import (
 from bandweave.hub.store import hub_name
 from bandweave.mesh.address import Address
 from bandweave.mesh.host import host_id
-from bandweave.messages import Description, Join
+from bandweave.messages import Description, Join, LinkEncryption
 from bandweave.models.registry import build_graph
 from bandweave.nodes.host_launcher import HostLauncher, OnWaiting
 from bandweave.nodes.host_resources import node_rooms, node_threads, short_of_memory
@@ -70,7 +70,9 @@ def make_launcher(options: EngineOptions, on_waiting: OnWaiting = lambda name: N
     if options.hosts:
         assert options.secret is not None
         hosts = (*options.hosts, *options.spare_hosts)
-        return HostLauncher(hosts, options.secret, on_waiting=on_waiting)
+        return HostLauncher(
+            hosts, options.secret, on_waiting=on_waiting, encryption=options.encryption
+        )
     return LocalLauncher(cache=options.cache_folder, spare=options.spare)
 
 
@@ -122,7 +124,12 @@ def _nodes_here(options: EngineOptions) -> int:
     return max(options.all_nodes, options.first_node + len(options.shares))
 
 
-def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation: int) -> Join:
+def make_join(
+    options: EngineOptions,
+    handles: Sequence[NodeHandle],
+    generation: int,
+    links: LinkEncryption = LinkEncryption(),  # noqa: B008 (it never changes)
+) -> Join:
     """How these nodes are to meet, whose ranks are their places."""
     return Join(
         generation=generation,
@@ -132,6 +139,7 @@ def make_join(options: EngineOptions, handles: Sequence[NodeHandle], generation:
         stall_seconds=options.stall_seconds,
         emulate=options.emulate,
         alternatives=_alternatives(handles),
+        links=links,
     )
 
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bandweave.handshake.encryption import NEEDED, stays_here
 from bandweave.handshake.handshake import (
     MAX_UNPROVED_BYTES,
     SECRETS_DIFFER,
@@ -19,6 +20,10 @@ from bandweave.handshake.handshake import (
     check_fields,
     first_message,
     introduction,
+    prologue,
+    read_sealed,
+    sealed_message,
+    traffic_keys,
 )
 from bandweave.handshake.hello import (
     Hello,
@@ -28,8 +33,11 @@ from bandweave.handshake.hello import (
     read_hello,
     read_protocol,
 )
-from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Keys, Transcript
+from bandweave.handshake.noise import Noise, NoiseError
+from bandweave.handshake.secret import shared_key
+from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Transcript
 from bandweave.mesh.channel import Channel, ChannelError
+from bandweave.mesh.sealing import Keys, MissingLibrary
 from bandweave.mesh.tcp_options import configure
 
 Admit = Callable[[Hello], Refusal | None]
@@ -39,7 +47,9 @@ class Acceptance:
     """One connection in the midst of its handshake. Takes the socket over.
 
     ``own`` says who the acceptor is at the time; ``admit`` sees only proved Hellos of fitting
-    versions and may refuse them. ``spoken``: whether a whole message has come.
+    versions and may refuse them. ``encrypted``: what leaves this machine must be. ``spoken``:
+    whether a whole message has come; ``keys`` of a welcomed connection, None where it is plain;
+    ``local``: whether nothing of it leaves this machine.
     """
 
     def __init__(
@@ -50,13 +60,17 @@ class Acceptance:
         admit: Admit,
         *,
         peer: str,
+        encrypted: bool = False,
     ) -> None:
         self.peer, self.spoken = peer, False
-        self._own, self._admit = own, admit
+        self.keys: Keys | None = None
+        self.local = False
+        self._own, self._admit, self._encrypted = own, admit, encrypted
         self._socket = sock
         self._channel = Channel(sock, peer, max_message_bytes=MAX_UNPROVED_BYTES)
-        self._transcript = Transcript(secret)
+        self._secret, self._transcript = secret, Transcript(secret)
         self._expects, self._answer = "hello", self._answer_hello
+        self._said: Hello | None = None  # and yet to be confirmed
         self._taken: Hello | None = None
 
     def fileno(self) -> int:
@@ -85,11 +99,6 @@ class Acceptance:
         except OSError as error:
             raise HandshakeError(f"dropped {self.peer}: {error}") from error
 
-    @property
-    def keys(self) -> Keys:
-        """Of a welcomed connection."""
-        return self._transcript.keys(ACCEPTOR)
-
     def detach(self) -> socket.socket:
         """The socket of a welcomed connection, in blocking mode."""
         return self._channel.detach()
@@ -104,6 +113,9 @@ class Acceptance:
         if there != here:
             self._send({"type": "refused", "reason": protocol_mismatch(there, here)})
             raise HandshakeError(f"refused {self.peer}: {protocol_mismatch(here, there)}")
+        if "sealed" in message:
+            self._agree(message)
+            return
         challenge = first_message("challenge", here)
         self._transcript.add(message)
         self._transcript.add(challenge)
@@ -121,13 +133,48 @@ class Acceptance:
         if not self._transcript.verify(CONNECTOR, message):
             raise ChannelError(f"{self.peer} does not keep to the handshake")
         theirs = read_hello(message, self.peer)
+        self.local = stays_here(self._socket, theirs.network)
+        needed = Refusal(reason=NEEDED) if self._encrypted and not self.local else None
+        self._judge(theirs, needed, lambda verdict: self._transcript.prove(ACCEPTOR, verdict))
+
+    def _agree(self, message: Mapping[str, Any]) -> None:
+        """Answers the hello of an encrypted handshake. What it says counts once it is confirmed."""
+        if not isinstance(message["sealed"], str):
+            raise ChannelError(f"{self.peer} does not keep to the handshake")
+        own = self._own()
+        try:
+            noise = Noise(shared_key(self._secret), prologue(own.protocol), initiator=False)
+            self._said = read_sealed(message, noise, self.peer)
+            self._send(sealed_message("challenge", own.protocol, noise, own))
+        except NoiseError:
+            self._send({"type": "refused", "reason": SECRETS_DIFFER})
+            raise Unproved(f"refused {self.peer}: {SECRETS_DIFFER}") from None
+        except MissingLibrary as error:
+            self._send({"type": "refused", "reason": f"it cannot encrypt: {error}"})
+            raise HandshakeError(f"refused {self.peer}: {error}") from error
+        ours, self.keys = traffic_keys(noise)
+        self._channel.seal(ours)
+        self._expects, self._answer = "confirm", self._answer_confirmation
+
+    def _answer_confirmation(self, message: Mapping[str, Any]) -> None:
+        assert self._said is not None
+        self.local = stays_here(self._socket, self._said.network)
+        self._judge(self._said, None, lambda verdict: verdict)
+
+    def _judge(
+        self,
+        theirs: Hello,
+        refusal: Refusal | None,
+        proved: Callable[[dict[str, Any]], dict[str, Any]],
+    ) -> None:
+        """Tells a proved connector what becomes of it."""
         configure(self._socket, theirs.purpose)
         reason = mismatch(self._own(), theirs)
-        refusal = Refusal(reason=reason) if reason else self._admit(theirs)
+        refusal = Refusal(reason=reason) if reason else refusal or self._admit(theirs)
         verdict: dict[str, Any] = {"type": "welcome"}
         if refusal is not None:
             verdict = {"type": "refused", "reason": refusal.reason, "retry": refusal.retry}
-        self._send(self._transcript.prove(ACCEPTOR, verdict))
+        self._send(proved(verdict))
         if reason is not None:
             raise Misfit(f"refused {self.peer}: {reason}", theirs)
         if refusal is not None:

@@ -1,8 +1,9 @@
 """Handover: connections of other nodes, from a worker that took them to the process of a node.
 
 A node of a worker has no port of its own. The worker authenticates who connects and passes on the
-socket, over the stream socket that joins it to the node's process: records of one size, each with a
-descriptor or with a sentence. Knows descriptors; knows no handshake.
+socket, and the keys that came of the handshake, over the stream socket that joins it to the node's
+process: records of one size, each with a descriptor or with a sentence. Knows descriptors; knows no
+handshake.
 """
 
 from __future__ import annotations
@@ -15,29 +16,37 @@ import threading
 import time
 from collections.abc import Callable
 
+from bandweave.handshake.connection import Arrived
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.handshake.hello import NO_NODE
 from bandweave.mesh.channel import Channel, ChannelClosed
+from bandweave.mesh.sealing import Keys
 from bandweave.run_options import MAX_NODES
 
-_RECORD = struct.Struct("<ih506s")  # node, bytes of the sentence, the sentence
-_SENTENCE_BYTES = 506
+# Node, bytes of the sentence, flags, the keys to send and to receive with, the sentence.
+_RECORD = struct.Struct("<ihB32s32s441s")
+_SENTENCE_BYTES = 441
+_SEALED, _LOCAL = 1, 2
 _FILES = MAX_NODES + 1  # added to the node of a connection for files
 MET = {"type": "met"}
 
-OnFiles = Callable[[int, socket.socket], None]  # the node at the other end, NO_NODE: the controller
+OnFiles = Callable[[int, Arrived], None]  # the node at the other end, NO_NODE: the controller
 
 
-def hand_over(channel: Channel, node: int, sock: socket.socket, *, files: bool = False) -> None:
+def hand_over(channel: Channel, node: int, arrived: Arrived, *, files: bool = False) -> None:
     """Gives the connection of ``node`` away, one for ``files`` or for the mesh. Never waits:
     ``OSError`` where the process at the other end of ``channel`` has ended or takes nothing."""
-    _send(channel, _RECORD.pack(node + _FILES if files else node, 0, b""), [sock.fileno()])
+    sock, keys, local = arrived
+    flags = (_SEALED if keys is not None else 0) | (_LOCAL if local else 0)
+    send, receive = (b"", b"") if keys is None else (keys.send, keys.receive)
+    number = node + _FILES if files else node
+    _send(channel, _RECORD.pack(number, 0, flags, send, receive, b""), [sock.fileno()])
 
 
 def report_misfit(channel: Channel, node: int, sentence: str) -> None:
     """Says that ``node`` came and does not fit. Errors as ``hand_over``."""
     text = sentence.encode()[:_SENTENCE_BYTES]
-    _send(channel, _RECORD.pack(node, len(text), text), [])
+    _send(channel, _RECORD.pack(node, len(text), 0, b"", b"", text), [])
 
 
 def _send(channel: Channel, record: bytes, descriptors: list[int]) -> None:
@@ -58,9 +67,9 @@ class Arrivals:
         """``channel`` leads to the worker, which sends no more messages over it."""
         self._channel = channel
         self._stream = socket.socket(fileno=channel.fileno())
-        self._mesh: dict[int, socket.socket] = {}
+        self._mesh: dict[int, Arrived] = {}
         self._refused: dict[int, str] = {}
-        self._files: list[tuple[int, socket.socket]] = []  # before anybody takes them
+        self._files: list[tuple[int, Arrived]] = []  # before anybody takes them
         self._on_files: OnFiles | None = None
         self._failure: Exception | None = None
         self._changed = threading.Condition()
@@ -68,7 +77,7 @@ class Arrivals:
         self._thread = threading.Thread(target=self._run, name="arrivals", daemon=True)
         self._thread.start()
 
-    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> socket.socket:
+    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> Arrived:
         """The connection from ``node`` of this session, in blocking mode. Errors as
         ``Listener.get_mesh``; ``ChannelClosed`` where the worker has gone."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -90,8 +99,8 @@ class Arrivals:
         with self._changed:
             self._on_files = on_files
             waiting, self._files = self._files, []
-        for node, sock in waiting:
-            on_files(node, sock)
+        for node, arrived in waiting:
+            on_files(node, arrived)
 
     def open(self) -> None:
         """Nodes are expected, for the first time or again; the worker passes them on at any
@@ -112,14 +121,14 @@ class Arrivals:
         self._thread.join()
         self._over.close()
         self._drop()
-        for _, sock in self._files:
-            sock.close()
+        for _, arrived in self._files:
+            arrived.socket.close()
         self._stream.detach()
 
     def _drop(self) -> None:
         with self._changed:
-            for sock in self._mesh.values():
-                sock.close()
+            for arrived in self._mesh.values():
+                arrived.socket.close()
             self._mesh.clear()
 
     # --- in the thread ---
@@ -150,33 +159,37 @@ class Arrivals:
                 received.callback(sock.close)
             if len(record) != _RECORD.size:
                 raise ChannelClosed("the worker sent half a record")
-            node, length, text = _RECORD.unpack(record)
+            node, length, flags, send, receive, text = _RECORD.unpack(record)
             assert 0 <= length <= _SENTENCE_BYTES
-            if socks:
-                socks[0].setblocking(True)
-            if socks and node >= MAX_NODES:
+            if not socks:
+                assert 0 <= node < MAX_NODES
+                with self._changed:
+                    self._refused[node] = text[:length].decode(errors="replace")
+                    self._changed.notify_all()
+                return
+            socks[0].setblocking(True)
+            keys = Keys(send=send, receive=receive) if flags & _SEALED else None
+            arrived = Arrived(socks[0], keys, bool(flags & _LOCAL))
+            if node >= MAX_NODES:
                 received.pop_all()
-                self._take_files(node - _FILES, socks[0])
+                self._take_files(node - _FILES, arrived)
                 return
             assert 0 <= node < MAX_NODES
             with self._changed:
-                if not socks:
-                    self._refused[node] = text[:length].decode(errors="replace")
-                else:
-                    received.pop_all()
-                    # A second one from the same node: it never saw the worker's welcome and tried
-                    # again.
-                    older = self._mesh.pop(node, None)
-                    if older is not None:
-                        older.close()
-                    self._mesh[node] = socks[0]
+                received.pop_all()
+                # A second one from the same node: it never saw the worker's welcome and tried
+                # again.
+                older = self._mesh.pop(node, None)
+                if older is not None:
+                    older.socket.close()
+                self._mesh[node] = arrived
                 self._changed.notify_all()
 
-    def _take_files(self, node: int, sock: socket.socket) -> None:
+    def _take_files(self, node: int, arrived: Arrived) -> None:
         assert NO_NODE <= node < MAX_NODES
         with self._changed:
             on_files = self._on_files
             if on_files is None:
-                self._files.append((node, sock))
+                self._files.append((node, arrived))
                 return
-        on_files(node, sock)
+        on_files(node, arrived)

@@ -1,6 +1,15 @@
 """The handshake of a connection: who is there, do both know the secret, do the versions agree.
 
-Six messages, the connecting side first::
+Encrypted connections (``noise``) have four messages, the connecting side first::
+
+    hello      protocol version, the connector's ephemeral key; sealed: its Hello
+    challenge  protocol version, the acceptor's ephemeral key; sealed: its Hello
+    confirm    from here on all is sealed by keys that only these two have
+    verdict    "welcome" or "refused" with a reason
+
+An acceptor does nothing that a hello asks for before ``confirm``: a hello may be a recording, and
+only who made its ephemeral key can confirm. Plain ones, within one machine or where a command asks
+for it, have six::
 
     hello         protocol version and nonce of the connector
     challenge     protocol version and nonce of the acceptor
@@ -9,24 +18,28 @@ Six messages, the connecting side first::
     introduction  the connector's Hello, and its proof
     verdict       "welcome" or "refused" with a reason, and the acceptor's proof
 
-A proof covers all that was said before it and the message that carries it. Before the other side's
-proof neither says more than the version of its protocol, so that a stranger learns nothing of
-sessions, nodes, versions or addresses. An acceptor that cannot check the proof answers an unproved
-"refused". Nothing is read past the verdict. Traffic after the handshake is neither encrypted nor
-authenticated: whoever can alter packets on the way can alter it.
+A proof covers all that was said before it and the message that carries it. Either way a stranger
+learns nothing of sessions, nodes, versions or addresses, only the version of the protocol. An
+acceptor that cannot check what came answers an unproved "refused". Nothing is read past the
+verdict. What follows on an encrypted connection is sealed by the keys that come of the handshake;
+on a plain one nothing is.
 
-This module holds the connector's side; ``acceptance`` holds the other. Knows no queues and no
-threads.
+The connector decides which it is, so that nobody on the way can make an encrypted connection a
+plain one. This module holds the connector's side; ``acceptance`` holds the other. Knows no queues
+and no threads.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from socket import socket as Socket
-from typing import Any, NamedTuple
+from typing import Any
 
+from bandweave.handshake.connection import Secured
+from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER, over_loopback, stays_here
 from bandweave.handshake.hello import (
     NO_NODE,
     Hello,
@@ -35,12 +48,14 @@ from bandweave.handshake.hello import (
     read_hello,
     read_protocol,
 )
-from bandweave.handshake.secret import make_nonce
-from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Keys, Transcript
+from bandweave.handshake.noise import PUBLIC_BYTES, Noise, NoiseError
+from bandweave.handshake.secret import make_nonce, shared_key
+from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Transcript
 from bandweave.mesh.address import Address, format_address, resolve
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
 from bandweave.mesh.dial import dial
 from bandweave.mesh.printable import printable
+from bandweave.mesh.sealing import Keys
 from bandweave.mesh.tcp_options import configure
 
 ACCEPT_TIMEOUT = 5.0  # seconds that a stranger gets
@@ -83,21 +98,51 @@ class Misfit(HandshakeError):
         self.hello = hello
 
 
-class Secured(NamedTuple):
-    """A connection on which both sides have proved the secret; ``hello`` is the other's."""
-
-    socket: Socket
-    hello: Hello
-    keys: Keys
-
-
 class _TryAgain(Exception):
     """An attempt that failed in a way that the next one may not."""
+
+
+class _Elsewhere(Exception):
+    """An address of loopback that leads to another machine."""
 
 
 def first_message(kind: str, protocol: int) -> dict[str, Any]:
     """A hello or a challenge, with a fresh nonce."""
     return {"type": kind, "protocol": protocol, "nonce": make_nonce()}
+
+
+def sealed_message(kind: str, protocol: int, noise: Noise, own: Hello) -> dict[str, Any]:
+    """A hello or a challenge, with a Hello that only who knows the secret can read. ``NoiseError``
+    where the other side's key is none."""
+    message = noise.write(json.dumps(asdict(own), separators=(",", ":")).encode())
+    public, sealed = message[:PUBLIC_BYTES].hex(), message[PUBLIC_BYTES:].hex()
+    # Where versions of the protocol before the sixth look for a nonce.
+    return {"type": kind, "protocol": protocol, "nonce": public, "sealed": sealed}
+
+
+def read_sealed(message: Mapping[str, Any], noise: Noise, peer: str) -> Hello:
+    """The Hello in such a message. ``NoiseError`` where somebody else made it, ``ChannelError``
+    where it makes no sense."""
+    try:
+        payload = noise.read(bytes.fromhex(f"{message['nonce']}{message['sealed']}"))
+    except ValueError:
+        raise NoiseError from None
+    try:
+        said = json.loads(payload)
+        return read_hello(said if isinstance(said, dict) else {}, peer)
+    except (ValueError, RecursionError):
+        raise ChannelError(f"{peer} does not keep to the handshake") from None
+
+
+def prologue(protocol: int) -> bytes:
+    """What both sides think the same of before the first message."""
+    return b"bandweave handshake %d" % protocol
+
+
+def traffic_keys(noise: Noise) -> tuple[Keys, Keys]:
+    """The keys of the handshake's own last messages, and of all that follows it."""
+    root = noise.split()
+    return root.derive("handshake", noise.hash), root.derive("traffic", noise.hash)
 
 
 def introduction(own: Hello) -> dict[str, Any]:
@@ -121,8 +166,11 @@ def connect(
     expect_node: int | None = None,
     any_interface: bool = False,
     timeout: float = 10.0,
+    encryption: str = AUTO,
 ) -> Secured:
     """The connector's side: tries until it works or ``timeout`` seconds have passed.
+
+    ``encryption``: always, never, or (auto) unless the connection stays on this machine.
 
     Absent listeners, dropped connections and refusals that invite it are tried again; others raise
     at once. ``name`` is for errors. With ``expect_node`` the acceptor must be that node of
@@ -135,10 +183,13 @@ def connect(
     while True:
         try:
             sock = dial(resolve(address, deadline, any_interface=any_interface), deadline)
-            made = _introduce(sock, secret, own, name, deadline)
+            made = _introduce(sock, secret, own, name, deadline, encryption)
             break
         except HandshakeError:
             raise
+        except _Elsewhere:
+            encryption = ALWAYS
+            continue
         except ValueError as error:
             raise HandshakeError(f"{name} cannot be reached: {error}") from error
         except (OSError, _TryAgain) as error:
@@ -158,24 +209,27 @@ def connect(
     return made
 
 
-def _introduce(sock: Socket, secret: bytes, own: Hello, name: str, deadline: float) -> Secured:
+def _introduce(
+    sock: Socket, secret: bytes, own: Hello, name: str, deadline: float, encryption: str
+) -> Secured:
     """One attempt on a connected socket."""
+    plain = encryption == NEVER or (encryption == AUTO and over_loopback(sock))
     channel = Channel(sock, name, max_message_bytes=MAX_UNPROVED_BYTES)
     try:
         configure(sock, own.purpose)
-        transcript = Transcript(secret)
-        _exchange_nonces(channel, transcript, own, deadline)
-        _send(channel, deadline, transcript.prove(CONNECTOR, {"type": "proof"}))
-        theirs = _read_introduction(channel, transcript, deadline)
-        _send(channel, deadline, transcript.prove(CONNECTOR, introduction(own)))
-        verdict = _receive(channel, None, deadline)
-        if not transcript.verify(ACCEPTOR, verdict):
-            raise HandshakeError(f"{name} does not keep to the handshake")
+        if plain:
+            theirs, verdict = _prove(
+                channel, secret, own, deadline,
+                lambda network: encryption == NEVER or stays_here(sock, network),
+            )  # fmt: skip
+            keys = None
+        else:
+            theirs, verdict, keys = _agree(channel, secret, own, deadline)
         reason = mismatch(own, theirs)
         if reason is not None:
             raise Misfit(f"{name} does not fit: {reason}", theirs)
         if verdict.get("type") == "welcome":
-            return Secured(channel.detach(), theirs, transcript.keys(CONNECTOR))
+            return Secured(channel.detach(), theirs, keys)
         same = own.purpose == "control" and own.session and theirs.session == own.session
         if same and theirs.node != own.node:
             raise HandshakeError(
@@ -194,26 +248,75 @@ def _introduce(sock: Socket, secret: bytes, own: Hello, name: str, deadline: flo
         channel.close()
 
 
+def _agree(
+    channel: Channel, secret: bytes, own: Hello, deadline: float
+) -> tuple[Hello, dict[str, Any], Keys]:
+    """An encrypted handshake: the acceptor's Hello, its verdict, and the keys of what follows."""
+    noise = Noise(shared_key(secret), prologue(own.protocol), initiator=True)
+    first = {**_FOR_SECOND_VERSION, **sealed_message("hello", own.protocol, noise, own)}
+    _send(channel, deadline, first)
+    second = _receive(channel, "challenge", deadline)
+    _check_protocol(channel, own, second)
+    if not isinstance(second.get("sealed"), str):
+        raise HandshakeError(f"{channel.peer} does not keep to the handshake")
+    try:
+        theirs = read_sealed(second, noise, channel.peer)
+    except NoiseError:
+        raise _unproved(channel.peer) from None
+    ours, keys = traffic_keys(noise)
+    channel.seal(ours)
+    _send(channel, deadline, {"type": "confirm"})
+    return theirs, _receive(channel, None, deadline), keys
+
+
+def _prove(
+    channel: Channel,
+    secret: bytes,
+    own: Hello,
+    deadline: float,
+    may_be_plain: Callable[[str], bool],
+) -> tuple[Hello, dict[str, Any]]:
+    """A plain handshake: the acceptor's Hello, and its verdict. ``_Elsewhere`` where the network
+    that the acceptor sees may not be talked to plainly."""
+    transcript = Transcript(secret)
+    _exchange_nonces(channel, transcript, own, deadline)
+    _send(channel, deadline, transcript.prove(CONNECTOR, {"type": "proof"}))
+    theirs = _read_introduction(channel, transcript, deadline)
+    if not may_be_plain(theirs.network):
+        raise _Elsewhere
+    _send(channel, deadline, transcript.prove(CONNECTOR, introduction(own)))
+    verdict = _receive(channel, None, deadline)
+    if not transcript.verify(ACCEPTOR, verdict):
+        raise HandshakeError(f"{channel.peer} does not keep to the handshake")
+    return theirs, verdict
+
+
 def _exchange_nonces(channel: Channel, transcript: Transcript, own: Hello, deadline: float) -> None:
     first = {**_FOR_SECOND_VERSION, **first_message("hello", own.protocol)}
     _send(channel, deadline, first)
     second = _receive(channel, "challenge", deadline)
-    reason = protocol_mismatch(own.protocol, read_protocol(second, channel.peer))
-    if reason is not None:
-        raise HandshakeError(f"{channel.peer} does not fit: {reason}")
+    _check_protocol(channel, own, second)
     if second["nonce"] == first["nonce"]:
         raise HandshakeError(f"{channel.peer} does not keep to the handshake")
     transcript.add(first)
     transcript.add(second)
 
 
+def _check_protocol(channel: Channel, own: Hello, second: Mapping[str, Any]) -> None:
+    reason = protocol_mismatch(own.protocol, read_protocol(second, channel.peer))
+    if reason is not None:
+        raise HandshakeError(f"{channel.peer} does not fit: {reason}")
+
+
 def _read_introduction(channel: Channel, transcript: Transcript, deadline: float) -> Hello:
     message = _receive(channel, "introduction", deadline)
     if not transcript.verify(ACCEPTOR, message):
-        raise Unproved(
-            f"{channel.peer} does not know the cluster secret; use the same token file on both"
-        )
+        raise _unproved(channel.peer)
     return read_hello(message, channel.peer)
+
+
+def _unproved(name: str) -> Unproved:
+    return Unproved(f"{name} does not know the cluster secret; use the same token file on both")
 
 
 def _send(channel: Channel, deadline: float, message: dict[str, Any]) -> None:

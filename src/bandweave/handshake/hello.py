@@ -6,15 +6,16 @@ Knows names and versions; knows no sockets, no secrets and no order of messages.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.mesh.channel import ChannelError
+from bandweave.mesh.host import network_id
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 
@@ -25,7 +26,8 @@ class Hello:
     ``"files"``, or ``"cluster"`` (to be a member of a head's cluster, or to hear of it);
     ``address`` is where an acceptor wants other nodes to reach it, where that is not the address
     connected to. ``identity``: the cluster that a controller or a head speaks for, or the worker
-    that speaks; random, and empty where a side has none."""
+    that speaks; random, and empty where a side has none. ``network`` is the one that it sees
+    (``mesh.host``)."""
 
     purpose: str
     node: int
@@ -35,6 +37,7 @@ class Hello:
     package: str = __version__
     address: str = ""
     identity: str = ""
+    network: str = field(default_factory=network_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ def read_hello(message: Mapping[str, Any], peer: str) -> Hello:
         package=_text(message, "package", 64, peer),
         address=_text(message, "address", 256, peer),
         identity=_text(message, "identity", 64, peer),
+        network=_text(message, "network", 64, peer),
     )
     if hello.purpose not in ("control", "mesh", "files", "cluster"):
         raise ChannelError(f"{peer} does not keep to the handshake (purpose)")

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 from bandweave.handshake.acceptance import Admit
+from bandweave.handshake.connection import Arrived, Connection
 from bandweave.handshake.handshake import ACCEPT_TIMEOUT, HandshakeError, Misfit
 from bandweave.handshake.hello import NO_NODE, Hello, Refusal
-from bandweave.handshake.reception import Connection, Reception
+from bandweave.handshake.reception import Reception
 from bandweave.mesh.address import Address, bind
 
 __all__ = ["Connection", "Listener", "mesh_only"]
@@ -91,7 +92,7 @@ class Listener:
             self._wait(lambda: bool(self._control), timeout, "no controller connected")
             return self._control.popleft()
 
-    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> socket.socket:
+    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> Arrived:
         """The connection from ``node``, in blocking mode.
 
         ``TimeoutError`` after ``timeout`` seconds; ``HandshakeError`` as soon as that node came
@@ -105,7 +106,8 @@ class Listener:
                 f"node {node} did not connect",
             )
             if key in self._mesh:
-                return self._mesh.pop(key).socket
+                found = self._mesh.pop(key)
+                return Arrived(found.socket, found.keys, found.local)
             raise HandshakeError(f"node {node} does not fit, {self._refused[key]}")
 
     def open(self) -> None:

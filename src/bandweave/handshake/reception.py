@@ -16,15 +16,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from bandweave.handshake.acceptance import Acceptance, Admit
 from bandweave.handshake.allowance import Allowance
+from bandweave.handshake.connection import Connection
 from bandweave.handshake.handshake import ACCEPT_TIMEOUT, HandshakeError, Misfit
 from bandweave.handshake.hello import Hello
 from bandweave.handshake.secret import check_secret
 from bandweave.handshake.stranger_log import StrangerLog
-from bandweave.handshake.transcript import Keys
 from bandweave.mesh.address import format_address
 from bandweave.mesh.channel import ChannelClosed
 
@@ -35,16 +34,6 @@ _SPARING_RATE, _SPARING_BURST = 25.0, 16.0  # connections a second, while others
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Connection:
-    """An authenticated connection; the socket is in blocking mode."""
-
-    socket: socket.socket
-    hello: Hello
-    peer: str
-    keys: Keys
-
-
 class Reception:
     """Serves a listening socket, which it does not own, from the time that it is made until
     ``stop``.
@@ -52,8 +41,8 @@ class Reception:
     ``own`` tells what the acceptor says of itself at the time. ``admit`` may refuse an
     authenticated connection, ``deliver`` gets each one that was admitted and welcomed, and
     ``on_misfit`` hears of proved ones whose version does not fit. All four are called in the
-    background thread and must not wait. ``log`` gets at most a sentence a second about connections
-    that were refused or dropped.
+    background thread and must not wait. ``encrypted``: what leaves this machine must be. ``log``
+    gets at most a sentence a second about connections that were refused or dropped.
     """
 
     def __init__(
@@ -67,7 +56,9 @@ class Reception:
         on_misfit: Callable[[Misfit], None] = lambda misfit: None,
         log: Callable[[str], None] = lambda sentence: None,
         timeout: float = ACCEPT_TIMEOUT,
+        encrypted: bool = False,
     ) -> None:
+        self._encrypted = encrypted
         self._secret = check_secret(secret)
         self._socket = listening
         self._socket.setblocking(False)
@@ -179,7 +170,9 @@ class Reception:
         while len(self._waiting) >= _most_waiting():
             self._make_room("others came after it")
         try:
-            acceptance = Acceptance(sock, self._secret, self._own, self._admit, peer=peer)
+            acceptance = Acceptance(
+                sock, self._secret, self._own, self._admit, peer=peer, encrypted=self._encrypted
+            )
             self._selector.register(acceptance.fileno(), selectors.EVENT_READ)
         except BaseException:
             sock.close()
@@ -230,7 +223,13 @@ class Reception:
         sock = acceptance.detach()
         try:
             self._deliver(
-                Connection(socket=sock, hello=hello, peer=acceptance.peer, keys=acceptance.keys)
+                Connection(
+                    socket=sock,
+                    hello=hello,
+                    peer=acceptance.peer,
+                    keys=acceptance.keys,
+                    local=acceptance.local,
+                )
             )
         except BaseException:
             sock.close()

@@ -7,26 +7,63 @@ nothing of what travels over the sockets afterwards.
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from socket import socket as Socket
+from typing import Any, NamedTuple, Protocol
 
+from bandweave.handshake.connection import Arrived
+from bandweave.handshake.encryption import AUTO, NEVER
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
 from bandweave.mesh.address import Address, format_address, is_link_local, parse_address
-from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
+from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError, ChannelTampered
+from bandweave.mesh.sealing import Keys
 
 _LOOK_SECONDS = 0.2  # between two looks at whether anybody wants the nodes to meet
 
 __all__ = ["Address", "Door", "connect_mesh", "format_address", "parse_address"]
+
+HERE = "here"  # of the keys for the first words between two nodes
+
+
+class MeshSocket(NamedTuple):
+    """A connection between two nodes, in blocking mode; ``keys`` are None where it is plain."""
+
+    socket: Socket
+    keys: Keys | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """How nodes meet, as their controller told each of them. ``generation``: connections of others
+    are not theirs. ``encryption``: of their links (``handshake.encryption``). ``key`` is the
+    controller's for this session: who does not have it from there, over a control channel, has no
+    keys for a link, whatever it knows else."""
+
+    generation: int = 1
+    encryption: str = AUTO
+    key: bytes = b""
+
+    def here(self) -> dict[str, Any]:
+        """What a connector says first."""
+        return {"type": "here", "generation": self.generation}
+
+    def may_be_plain(self, *, local: bool) -> bool:
+        """Whether a link may be, which stays on this machine (``local``) or does not."""
+        return self.encryption == NEVER or (self.encryption == AUTO and local)
+
+    def bind(self, keys: Keys | None) -> Keys | None:
+        """A link's keys, of those of its handshake."""
+        return None if keys is None else keys.derive("mesh", self.key)
 
 
 class Door(Protocol):
     """Where the connections of nodes with higher ids come in: a ``Listener`` of the node's own, or
     the ``Arrivals`` that a worker hands over."""
 
-    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> socket.socket:
+    def get_mesh(self, session: str, node: int, timeout: float | None = None) -> Arrived:
         """The connection from ``node``; see ``Listener.get_mesh``."""
         ...
 
@@ -47,40 +84,39 @@ def connect_mesh(
     session: str,
     timeout: float,
     *,
-    generation: int = 1,
+    meeting: Meeting | None = None,
     patience: float | None = None,
     names: Mapping[int, str] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> dict[int, socket.socket]:
+) -> dict[int, MeshSocket]:
     """The sockets of ``node`` to every other node, by node id, in blocking mode, TCP_NODELAY set.
 
-    ``addresses`` are those of all nodes by their ids, ``names`` what errors call them; a
-    connection of another ``generation`` of the session is not theirs. A node with a lower id must
-    be reached within ``timeout`` seconds; one with a higher id, which may have to find its model
-    first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long where whoever
-    started the nodes ends them when one fails, or until ``interrupted``, which is asked now and
-    then, says that nobody wants them to meet any more. ``HandshakeError`` names the nodes and
-    addresses that could not reach each other, or the node whose secret or version does not fit.
-    All sockets are closed then.
+    ``addresses`` are those of all nodes by their ids, ``names`` what errors call them. A node with
+    a lower id must be reached within ``timeout`` seconds; one with a higher id, which may have to
+    find its model first, is waited for ``patience`` seconds (None: ``timeout``), infinitely long
+    where whoever started the nodes ends them when one fails, or until ``interrupted``, which is
+    asked now and then, says that nobody wants them to meet any more. ``HandshakeError`` names the
+    nodes and addresses that could not reach each other, or the node whose secret or version does
+    not fit. All sockets are closed then.
     """
     if node not in addresses:
         raise ValueError(f"node {node} is none of the {len(addresses)} nodes of the session")
     if names is None:
         names = {n: f"node {n} ({format_address(a)})" for n, a in addresses.items()}
     own = Hello(purpose="mesh", node=node, session=session)
-    here = {"type": "here", "generation": generation}
+    meeting = meeting or Meeting()
     with contextlib.ExitStack() as opened:
-        sockets: dict[int, socket.socket] = {}
+        sockets: dict[int, MeshSocket] = {}
         for other in sorted(addresses):
             if other < node:
-                sock = _reach(other, addresses, names, secret, own, here, timeout)
+                link = _reach(other, addresses, names, secret, own, meeting, timeout)
             elif other > node:
                 seconds = timeout if patience is None else patience
-                sock = _await(door, other, own, here, names, seconds, interrupted)
+                link = _await(door, other, own, meeting, names, seconds, interrupted)
             else:
                 continue
-            opened.callback(sock.close)
-            sockets[other] = sock
+            opened.callback(link.socket.close)
+            sockets[other] = link
         opened.pop_all()
         return sockets
 
@@ -91,13 +127,13 @@ def _reach(
     names: Mapping[int, str],
     secret: bytes,
     own: Hello,
-    here: dict[str, Any],
+    meeting: Meeting,
     timeout: float,
-) -> socket.socket:
+) -> MeshSocket:
     address = format_address(addresses[other])
     name = names[other] if address in names[other] else f"{names[other]} at {address}"
     try:
-        sock, _, _ = connect(
+        sock, _, keys = connect(
             addresses[other],
             secret,
             own,
@@ -105,6 +141,7 @@ def _reach(
             expect_node=other,
             any_interface=True,
             timeout=timeout,
+            encryption=meeting.encryption,
         )
     except Unreachable as error:
         where = f"the machine of node {own.node}"
@@ -123,25 +160,30 @@ def _reach(
         ) from error
     except HandshakeError as error:
         raise HandshakeError(f"{names[own.node]}: {error}") from error
-    channel = Channel(sock, name)
+    bound = meeting.bind(keys)
+    channel = _channel(sock, name, bound)
     try:
-        channel.send(here)
-        return channel.detach()
+        channel.send(meeting.here())
+        return MeshSocket(channel.detach(), bound)
     except OSError as error:
         raise HandshakeError(f"{names[own.node]} lost {name} at once: {error}") from error
     finally:
         channel.close()
 
 
+def _channel(sock: Socket, name: str, keys: Keys | None) -> Channel:
+    return Channel(sock, name, keys=None if keys is None else keys.derive(HERE))
+
+
 def _await(
     door: Door,
     other: int,
     own: Hello,
-    here: dict[str, Any],
+    meeting: Meeting,
     names: Mapping[int, str],
     seconds: float,
     interrupted: Callable[[], bool],
-) -> socket.socket:
+) -> MeshSocket:
     """The connection of a node that knows that it was welcomed. One that missed the welcome comes
     again, and its first connection ends; so does one that was left from an earlier generation."""
     deadline = time.monotonic() + seconds
@@ -153,22 +195,34 @@ def _await(
 
     while True:
         try:
-            sock = door.get_mesh(own.session, other, patience())
+            sock, keys, local = door.get_mesh(own.session, other, patience())
         except TimeoutError:
             if time.monotonic() < deadline:
                 continue
             raise HandshakeError(
                 f"{names[other]} did not connect to {names[own.node]} within {seconds:.3g} s"
             ) from None
-        channel = Channel(sock, names[other])
+        if keys is None and not meeting.may_be_plain(local=local):
+            sock.close()
+            raise HandshakeError(
+                f"{names[other]} came to {names[own.node]} without encryption, which their "
+                "controller asked for"
+            )
+        bound = meeting.bind(keys)
+        channel = _channel(sock, names[other], bound)
         try:
             said = _first_words(channel, patience, deadline)
-            if said == here:
-                return channel.detach()
+            if said == meeting.here():
+                return MeshSocket(channel.detach(), bound)
             if said.get("type") != "here":
                 raise HandshakeError(f"{names[other]} does not keep to the protocol")
         except ChannelClosed:
             continue
+        except ChannelTampered:
+            raise HandshakeError(
+                f"{names[other]} has no link to {names[own.node]} in this session: it does not "
+                "have the controller's key, or what it said was tampered with"
+            ) from None
         except (ChannelError, TimeoutError) as error:
             raise HandshakeError(f"{names[own.node]}: {error}") from error
         finally:

@@ -1,8 +1,10 @@
 """The cluster secret and the proofs that show knowledge of it; knows no sockets and no messages.
 
-A proof is HMAC-SHA256 keyed by the secret over everything that both sides said so far (which holds
-a fresh nonce of each side) and over the role of the side that proves. A recorded proof is therefore
-worth nothing in another connection, and a side's own proof is worth nothing when sent back to it.
+An encrypted connection mixes ``shared_key`` into its keys (``noise``). On a plain one each side
+proves that it knows the secret: a proof is HMAC-SHA256 keyed by the secret over everything that
+both sides said so far (which holds a fresh nonce of each side) and over the role of the side that
+proves. A recorded proof is therefore worth nothing in another connection, and a side's own proof is
+worth nothing when sent back to it.
 
 Whoever hears a handshake can try guesses against it. Tokens of our own making are random and long:
 there is nothing to guess. Any other secret is stretched (scrypt, RFC 7914), so that a guess costs
@@ -23,10 +25,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bandweave.mesh.sealing import derive
+
 MIN_SECRET_BYTES = 16
 MAX_SECRET_BYTES = 4096
 NONCE_BYTES = 32
-_LABEL = b"bandweave handshake 3"
+_LABEL, _SHARED_KEY = b"bandweave handshake 3", b"bandweave shared key"
 
 _PREFIX = b"bandweave-"
 _RANDOM_DIGITS, _CHECK_DIGITS = 64, 8
@@ -138,6 +142,11 @@ def _stretch(secret: bytes, path: str | Path) -> bytes:
     return hashlib.scrypt(
         secret, salt=_SALT, n=_SCRYPT_N, r=_SCRYPT_R, p=1, maxmem=memory, dklen=32
     )
+
+
+def shared_key(secret: bytes) -> bytes:
+    """The 32 bytes that encrypted connections mix into their keys."""
+    return derive(secret, _SHARED_KEY)
 
 
 def make_nonce() -> str:

@@ -130,7 +130,9 @@ def ask_status(head: Address | str, secret: bytes, seconds: float = _FIRST_SECON
     own = Hello(purpose="cluster", node=NO_NODE, session="")
     try:
         made = connect(address, secret, own, name=name, timeout=seconds)
-        channel = Channel(made.socket, name, max_message_bytes=8 * MOST_REPORT_BYTES)
+        channel = Channel(
+            made.socket, name, max_message_bytes=8 * MOST_REPORT_BYTES, keys=made.keys
+        )
         try:
             channel.send(encode(AskStatus()))
             while (message := channel.receive(seconds)).get("type") == Beat.TYPE:

@@ -111,7 +111,9 @@ class Caller:
         own = Hello(purpose="cluster", node=NO_NODE, session="", identity=self._identity)
         name = f"the head at {format_address(self._head)}"
         made = connect(self._head, self._secret, own, name=name, timeout=_DIAL_SECONDS)
-        channel = Channel(made.socket, name, max_message_bytes=MOST_REPORT_BYTES + 4096)
+        channel = Channel(
+            made.socket, name, max_message_bytes=MOST_REPORT_BYTES + 4096, keys=made.keys
+        )
         try:
             self.cluster = made.hello.identity
             channel.send(encode(self._first()), timeout=_DIAL_SECONDS)

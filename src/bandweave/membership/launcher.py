@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from bandweave.handshake.encryption import AUTO
 from bandweave.handshake.handshake import HandshakeError
 from bandweave.handshake.hello import Hello
 from bandweave.membership.membership import Membership
@@ -41,6 +42,7 @@ class MemberLauncher(HostLauncher):
         start_timeout: float = START_TIMEOUT,
         on_waiting: OnWaiting = lambda name: None,
         routes: Routes = best_routes,
+        encryption: str = AUTO,
     ) -> None:
         """``left_out``: workers by their names of themselves."""
         super().__init__(
@@ -49,6 +51,7 @@ class MemberLauncher(HostLauncher):
             connect_timeout=connect_timeout,
             start_timeout=start_timeout,
             on_waiting=on_waiting,
+            encryption=encryption,
         )
         self._membership, self._left_out, self._routes = membership, frozenset(left_out), routes
         self._machines = {node: one.machine for node, one in enumerate(chosen)}

@@ -26,6 +26,7 @@ def run_member(
     threads: int | None = None,
     cache: str = "",
     isa: str = "",
+    encrypted: bool = False,
     placed_by: str = "",
     ends: bool = False,
     once: bool = False,
@@ -35,8 +36,8 @@ def run_member(
     on_announced: Callable[[Announcer], None] = lambda announcer: None,
 ) -> None:
     """As ``run_worker``, for the head at ``join``, which is dialled for as long as the worker runs.
-    ``placed_by``, ``ends``: as in ``Machine``; ``on_announced`` may wait for the head, and ends the
-    worker by what it raises. ``ValueError`` as there."""
+    ``encrypted``: as ``Worker``'s; ``placed_by``, ``ends``: as in ``Machine``; ``on_announced`` may
+    wait for the head, and ends the worker by what it raises. ``ValueError`` as there."""
     said = log or Log("worker")
     place = advertised(advertise)
     options = {} if serve is None else {"serve": serve}
@@ -48,6 +49,7 @@ def run_member(
         threads=threads,
         cache=cache,
         isa=isa,
+        encrypted=encrypted,
         log=said,
         **options,
     ) as worker:

@@ -32,7 +32,10 @@ class Visitor:
     def __init__(self, connection: Connection) -> None:
         self.peer = connection.peer
         self.channel = Channel(
-            connection.socket, connection.peer, max_message_bytes=MOST_REPORT_BYTES + 4096
+            connection.socket,
+            connection.peer,
+            max_message_bytes=MOST_REPORT_BYTES + 4096,
+            keys=connection.keys,
         )
         self.began = self.heard = time.monotonic()
         self.machine: Machine | None = None

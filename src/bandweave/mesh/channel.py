@@ -1,9 +1,9 @@
 """Channel: messages over a connected stream socket, each a JSON object.
 
 On the wire: ``"bwv1"``, the length of the JSON text and a zero (32-bit, little-endian), the JSON
-text. Knows no message's meaning, no secrets, no addresses. It never reads past the message at hand,
-so that the socket can be handed on after any message, and a selector on ``fileno()`` tells the
-truth.
+text; where the channel has keys all of that in records (``sealing``). Knows no message's meaning,
+no secrets, no addresses. It never reads past the message at hand, so that the socket can be handed
+on after any message, and a selector on ``fileno()`` tells the truth.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 from bandweave.mesh.hangup import wait_hangup
+from bandweave.mesh.sealing import Keys, Opener, Sealer, SealError
 from bandweave.mesh.tcp_options import silence
 
 _PREFIX = struct.Struct("<4sII")
@@ -26,6 +27,7 @@ _MAGIC = b"bwv1"
 _READ_BYTES = 64 << 10
 
 MAX_MESSAGE_BYTES = 16 << 20
+LAST_WORD = "last word"  # of the keys for what is said in the place of a process that has died
 
 
 class ChannelError(OSError):
@@ -36,12 +38,16 @@ class ChannelClosed(ChannelError, ConnectionError):
     """The connection has ended, by the peer or by ourselves. Names the peer."""
 
 
+class ChannelTampered(ChannelError):
+    """What came is not what the peer sent. Names the peer."""
+
+
 class Channel:
     """Messages to and from one peer. Owns the socket.
 
     Any thread may send; one thread at a time may receive or poll. ``peer`` is the name that
     errors use. A message that cannot be sent within ``send_timeout`` seconds breaks the channel;
-    None waits for as long as the connection stands.
+    None waits for as long as the connection stands. With ``keys`` all is sealed.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Channel:
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         send_timeout: float | None = 30.0,
+        keys: Keys | None = None,
     ) -> None:
         sock.setblocking(False)
         self.peer = peer
@@ -64,8 +71,21 @@ class Channel:
         self._closed = False
         self._readable = select.poll()
         self._readable.register(sock.fileno(), select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(sock.fileno(), select.POLLOUT)
+        self._piece = bytearray()  # of a record
         self._buffer = bytearray()
         self._wanted, self._in_body = _PREFIX.size, False
+        self._keys: Keys | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        if keys is not None:
+            self.seal(keys)
+
+    def seal(self, keys: Keys) -> None:
+        """From now on all that is sent is sealed, and what comes must be. Between two messages."""
+        self._keys = keys
+        self._sealer, self._opener = Sealer(keys.send), Opener(keys.receive)
 
     def send(self, message: dict[str, Any], *, timeout: float | None = None) -> None:
         """Sends one message; returns once the system has taken it whole.
@@ -78,7 +98,7 @@ class Channel:
         if not self._send_lock.acquire(timeout=-1 if limit is None else limit):
             raise TimeoutError(f"{self.peer} took no message for {limit:g} s")
         try:
-            self._send_whole(memoryview(self._unsent + frame), limit)
+            self._send_whole(memoryview(self._unsent + self._sealed(frame)), limit)
         finally:
             self._send_lock.release()
 
@@ -91,8 +111,14 @@ class Channel:
         try:
             if self._unsent and self._send_some(self._unsent):
                 return False
-            taken = len(frame) - len(self._send_some(frame))
-            return taken > 0
+            if not self._writable.poll(0):
+                return False
+            # What is sealed has its place among the records, and goes before all others.
+            frame = self._sealed(frame)
+            left = self._send_some(frame)
+            if self._sealer is not None:
+                self._unsent = left
+            return self._sealer is not None or len(left) < len(frame)
         finally:
             self._send_lock.release()
 
@@ -104,6 +130,9 @@ class Channel:
                 f"{self._limit} bytes"
             )
         return _PREFIX.pack(_MAGIC, len(text), 0) + text
+
+    def _sealed(self, frame: bytes) -> bytes:
+        return frame if self._sealer is None else self._sealer.seal(frame)
 
     def _send_some(self, data: bytes) -> bytes:
         """What is left of ``data``; remembered where some of it went."""
@@ -173,16 +202,18 @@ class Channel:
         try:
             while True:
                 missing = self._wanted - len(self._buffer)
-                if missing == 0:
-                    if self._in_body:
-                        return True
+                if missing <= 0 and not self._in_body:
                     self._start_body()
                     continue
+                if missing < 0:  # records end where messages do
+                    raise ChannelError(f"{self.peer} does not speak the protocol of bandweave")
+                if missing == 0:
+                    return True
+                if self._opener is not None:
+                    self._buffer += self._receive_sealed(self._opener)
+                    continue
                 # The buffer grows with what has come, not with what a prefix claims.
-                data = self._socket.recv(min(missing, _READ_BYTES))
-                if not data:
-                    raise self._gone(None)
-                self._buffer += data
+                self._buffer += self._receive_some(missing)
         except BlockingIOError:
             return False
         except ChannelError as error:
@@ -192,8 +223,36 @@ class Channel:
             self._receive_failure = self._gone(error)
             raise self._receive_failure from error
 
+    def _receive_some(self, most: int) -> bytes:
+        data = self._socket.recv(min(most, _READ_BYTES))
+        if not data:
+            raise self._gone(None)
+        return data
+
+    def _receive_sealed(self, opener: Opener) -> bytes:
+        """What the next piece of a record holds."""
+        while len(self._piece) < opener.wanted:
+            self._piece += self._receive_some(opener.wanted - len(self._piece))
+        piece, self._piece = self._piece, bytearray()
+        try:
+            return opener.open(piece)
+        except SealError:
+            pass
+        # The process at the other end may have died, and another speaks in its place.
+        assert self._keys is not None
+        self._opener = Opener(self._keys.derive(LAST_WORD).receive)
+        try:
+            if opener.in_record or len(piece) != self._opener.wanted:
+                raise SealError
+            return self._opener.open(piece)
+        except SealError:
+            raise ChannelTampered(
+                f"the connection to {self.peer} was tampered with or is damaged: what came is not "
+                "what was sent"
+            ) from None
+
     def _start_body(self) -> None:
-        magic, length, zero = _PREFIX.unpack(self._buffer)
+        magic, length, zero = _PREFIX.unpack_from(self._buffer)
         if magic != _MAGIC or zero:
             raise ChannelError(f"{self.peer} does not speak the protocol of bandweave")
         if not 2 <= length <= self._limit:
@@ -201,7 +260,7 @@ class Channel:
                 f"{self.peer} announced a message of {length} bytes; the limit is "
                 f"{self._limit} bytes"
             )
-        self._buffer = bytearray()
+        self._buffer = self._buffer[_PREFIX.size :]
         self._wanted, self._in_body = length, True
 
     def _take(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.mesh.host import network_id
+from bandweave.mesh.sealing import Keys
 
 _PREFIX = "bandweave-"
 _TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -52,6 +53,7 @@ def share_memory(
     timeout: float | None,
     *,
     willing: bool = True,
+    keys: Mapping[int, Keys | None] | None = None,
 ) -> dict[int, int]:
     """Descriptors of ``size`` zeroed bytes shared with each peer on this host, by peer.
 
@@ -59,11 +61,16 @@ def share_memory(
     every two of them go through the same steps, whatever their addresses and wherever they are: the
     higher says which network it sees, the lower offers memory where it sees that one too, and the
     higher says whether it could open it. A peer without an entry is on another host or in another
-    network, one of the two has no memory to share, or is not ``willing``. Each step takes at most
+    network, one of the two has no memory to share, or is not ``willing``. ``keys`` of the sockets
+    that are sealed, for this alone. Each step takes at most
     ``timeout`` seconds, None for as long as the connections stand. Errors of a socket are
     ``OSError``.
     """
-    channels = {peer: Channel(sock.dup(), f"node {peer}") for peer, sock in sockets.items()}
+    sealed = keys or {}
+    channels = {
+        peer: Channel(sock.dup(), f"node {peer}", keys=sealed.get(peer))
+        for peer, sock in sockets.items()
+    }
     higher = {peer: channel for peer, channel in channels.items() if peer > node}
     lower = {peer: channel for peer, channel in channels.items() if peer < node}
     network = network_id() if willing else ""

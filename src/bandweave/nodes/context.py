@@ -39,8 +39,9 @@ class NodeContext:
     ``model_roots`` are folders where the node may look for its own copy of a model; ``cache`` is
     the folder for packed weights, empty for none, where the controller leaves that to the node;
     ``isa`` the kernel variant that this machine shall use, empty for the controller's or the
-    fastest. ``routes``: what was measured of the ways to other nodes, soonest first. ``log`` tells
-    whoever runs the node's machine what goes on, ``complain`` what went wrong.
+    fastest. ``routes``: what was measured of the ways to other nodes, soonest first.
+    ``encrypted``: what leaves this machine must be. ``log`` tells whoever runs the node's machine
+    what goes on, ``complain`` what went wrong.
     """
 
     name: str
@@ -56,6 +57,7 @@ class NodeContext:
     cache: str = ""
     isa: str = ""
     routes: dict[int, tuple[Route, ...]] = field(default_factory=dict)
+    encrypted: bool = False
     log: Callable[[str], None] = lambda sentence: None
     complain: Callable[[str], None] = print_error
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bandweave.handshake.encryption import AUTO, check_encryption
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
 from bandweave.mesh.address import Address, format_address, is_loopback, parse_address
-from bandweave.mesh.channel import Channel
 from bandweave.mesh.hangup import wait_hangup
 from bandweave.nodes.launcher import START_TIMEOUT, Candidate, Launcher
 from bandweave.nodes.node_handle import NodeHandle
@@ -39,8 +39,9 @@ class HostLauncher(Launcher):
     """Nodes on hosts that run ``bandweave worker``, one per address, in order; those beyond the
     nodes that are started are candidates from the start.
 
-    ``on_waiting`` hears the name of each node before it is connected to. ``start`` raises
-    ``HostError`` for a host that cannot be reached or refuses.
+    ``on_waiting`` hears the name of each node before it is connected to. ``encryption``: of all
+    that crosses between machines (``handshake.encryption``). ``start`` raises ``HostError`` for a
+    host that cannot be reached or refuses.
     """
 
     local = False
@@ -53,8 +54,10 @@ class HostLauncher(Launcher):
         connect_timeout: float = 10.0,
         start_timeout: float = START_TIMEOUT,
         on_waiting: OnWaiting = lambda name: None,
+        encryption: str = AUTO,
     ) -> None:
         super().__init__(secret, start_timeout=start_timeout)
+        self.encryption = check_encryption(encryption)
         self.addresses = [parse_address(a) if isinstance(a, str) else a for a in addresses]
         self._connect_timeout, self._on_waiting = connect_timeout, on_waiting
         for node, address in enumerate(self.addresses):
@@ -99,17 +102,19 @@ class HostLauncher(Launcher):
         name = _name(node, address)
         own = self._hello(node)
         try:
-            sock, theirs, _ = connect(address, self.secret, own, name=name, timeout=timeout)
+            made = connect(
+                address, self.secret, own, name=name, timeout=timeout, encryption=self.encryption
+            )
         except HandshakeError as error:
             hint = "; is `bandweave worker` running there, and its port open to this machine?"
             text = str(error) + (hint if isinstance(error, Unreachable) else "")
             raise HostError(text) from error
         try:
-            self._check(node, name, theirs)
+            self._check(node, name, made.hello)
         except BaseException:
-            sock.close()
+            made.socket.close()
             raise
-        channel = Channel(sock, name)
+        channel, theirs = made.channel(name), made.hello
         handle = HostHandle(node=node, name=name, channel=channel, address=address)
         handle.host = format_address(address)
         if theirs.address:

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 from bandweave import _native
 from bandweave.executors.executor import StepError
+from bandweave.handshake.encryption import NEVER
 from bandweave.handshake.handshake import HandshakeError
-from bandweave.handshake.rendezvous import connect_mesh
+from bandweave.handshake.rendezvous import Meeting, connect_mesh
 from bandweave.mesh.address import Address, parse_address
 from bandweave.mesh.routes import Route, best_routes
+from bandweave.mesh.sealing import AES
 from bandweave.mesh.shared import share_memory
 from bandweave.messages import RouteTaken
 from bandweave.nodes.context import NodeContext, ThreadGroup
+from bandweave.nodes.libcrypto import load_libcrypto
 from bandweave.planning.profile.emulation import EmulatedLink
 
 _DIAL_SECONDS = 30.0  # to reach one other node that has just been started
@@ -38,13 +41,15 @@ class Mesh:
 class Members:
     """Who meets, in order of their ranks: the ``nodes`` as they are numbered, what errors call
     them, and their addresses, none where they are threads of one process. ``alternatives``: all
-    addresses of each, none where nobody has several."""
+    addresses of each, none where nobody has several; ``meeting``: how; ``cipher``: of links that
+    are encrypted."""
 
-    generation: int
+    meeting: Meeting
     nodes: tuple[int, ...]
     names: tuple[str, ...]
     addresses: tuple[Address, ...]
     alternatives: tuple[tuple[Address, ...], ...] = ()
+    cipher: str = AES
 
     def rank(self, node: int) -> int:
         """A node's place among them; ``ValueError`` where it has none."""
@@ -69,7 +74,8 @@ def meet(
     The others may take their time: a node that still looks for its model is waited for as long as
     the controller keeps the session and says nothing else. Those that have met before must be
     reached sooner. ``HandshakeError`` where one cannot be reached, ``ValueError`` for names and
-    addresses that make no sense.
+    addresses that make no sense, and where this machine cannot encrypt links that are to be, or may
+    not leave those plain that are to be.
     """
     rank, names = members.rank(context.node), members.names
     door = context.listener
@@ -81,45 +87,56 @@ def meet(
         if door is not None:
             door.finish()
         return None
-    exchange = _native.Exchange(rank, list(names), members.generation, stall_seconds, spin)
+    if context.encrypted and members.meeting.encryption == NEVER:
+        raise ValueError(
+            f"{context.name} takes part in encrypted sessions only (--require-encryption); leave "
+            "--no-encrypt out, or start its worker without it"
+        )
+    generation = members.meeting.generation
+    exchange = _native.Exchange(rank, list(names), generation, stall_seconds, spin)
     if door is None:
         _meet(context.in_process_group, members, rank, exchange)
         return Mesh(exchange=exchange)
     door.open()
     addresses, routes = _choose_routes(context, members)
-    sockets = connect_mesh(
+    links = connect_mesh(
         context.node,
         addresses,
         door,
         context.secret,
         context.session,
-        _DIAL_SECONDS if members.generation == 1 else _AGAIN * stall_seconds,
-        generation=members.generation,
+        _DIAL_SECONDS if generation == 1 else _AGAIN * stall_seconds,
+        meeting=members.meeting,
         patience=math.inf,
         names=dict(zip(members.nodes, names, strict=True)),
         interrupted=context.channel.poll,
     )
-    again = members.generation > 1
+    again = generation > 1
     try:
         memory = share_memory(
             context.node,
-            sockets,
+            {peer: link.socket for peer, link in links.items()},
             _native.shared_transport_bytes(),
             2 * stall_seconds if again else None,  # others may still look for their models
             willing=shared and emulate is None,
+            keys={peer: link.keys and link.keys.derive("memory") for peer, link in links.items()},
         )
     except OSError as error:  # one of them died, or is cut off, between two words
-        for sock in sockets.values():
-            sock.close()
+        for link in links.values():
+            link.socket.close()
         raise HandshakeError(f"{names[rank]} could not meet the others: {error}") from error
     door.finish()  # every peer has said something that only a welcomed one says
-    for peer, sock in sockets.items():
+    for peer, (sock, keys) in links.items():
         place = members.rank(peer)
         if peer in memory:
             exchange.add_shared(place, sock.detach(), memory[peer], rank < place)
         elif emulate is not None:
             seconds, bytes_per_s = emulate.latency_seconds, emulate.bytes_per_s
             exchange.add_emulated(place, sock.detach(), seconds, bytes_per_s)
+        elif keys is not None:
+            load_libcrypto()
+            own = keys.derive("link")
+            exchange.add_sealed(place, sock.detach(), members.cipher, own.send, own.receive)
         else:
             exchange.add_tcp(place, sock.detach())
     context.routes.update(routes)  # they lead there, and need not be measured again
@@ -162,7 +179,7 @@ def _meet(group: ThreadGroup, members: Members, rank: int, exchange: _native.Exc
     """Links the exchanges of nodes that are threads of one process; the last to come does it."""
     count = len(members.nodes)
     with group.changed:
-        here = group.items.setdefault(("exchanges", members.generation), {})
+        here = group.items.setdefault(("exchanges", members.meeting.generation), {})
         here[rank] = exchange
         if len(here) == count:
             for high in range(count):

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from bandweave import NUMERICS_VERSION, __version__
+from bandweave.handshake.encryption import AUTO
 from bandweave.handshake.secret import check_secret
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.printable import printable
+from bandweave.mesh.sealing import AES, CHACHA, KEY_BYTES
+from bandweave.messages import LinkEncryption
 from bandweave.nodes.node_handle import LONGEST_REASON, NodeHandle
 
 START_TIMEOUT = 60.0
@@ -46,15 +49,17 @@ class Launcher(ABC):
 
     ``local``: they share this machine's memory and processors, and its files; ``processes``: each
     has one of its own.
-    ``session`` and ``secret`` are what the nodes need to find each other. A context manager.
+    ``session`` and ``secret`` are what the nodes need to find each other, ``mesh_key`` what their
+    links are bound to; ``encryption``: of those. A context manager.
     """
 
     local = True
     processes = True
+    encryption = AUTO
 
     def __init__(self, secret: bytes, *, start_timeout: float = START_TIMEOUT) -> None:
         self.secret = check_secret(secret)
-        self.session = ""
+        self.session, self.mesh_key = "", b""
         self._start_timeout = start_timeout
         self._handles: list[NodeHandle] = []
         self._stopping = threading.Lock()
@@ -110,7 +115,7 @@ class Launcher(ABC):
             raise ValueError(f"{num_nodes} nodes: at least one is needed")
         if self._handles:
             raise ValueError("the nodes of this launcher run already; stop them first")
-        self.session = secrets.token_hex(16)
+        self.session, self.mesh_key = secrets.token_hex(16), secrets.token_bytes(KEY_BYTES)
         self._stopped = False
         deadline = time.monotonic() + self._start_timeout
         try:
@@ -121,6 +126,14 @@ class Launcher(ABC):
         except BaseException:
             self.stop(patience=_STARTING_PATIENCE)
             raise
+
+    def link_encryption(self) -> LinkEncryption:
+        """How the links of the started nodes are encrypted: with AES where all processors have
+        instructions for it."""
+        aes = all(handle.aes for handle in self._handles)
+        return LinkEncryption(
+            encryption=self.encryption, cipher=AES if aes else CHACHA, key=self.mesh_key.hex()
+        )
 
     def stop(self, *, patience: float = _POLITE_SECONDS) -> None:
         """Ends all nodes: asks them, terminates those that do not answer within ``patience``
@@ -155,8 +168,8 @@ class Launcher(ABC):
 
 
 def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
-    """The node's "ready" message; notes its host. ``LaunchError`` where the node ends, fails or
-    says nothing for ``timeout`` seconds, or runs another version."""
+    """The node's "ready" message; notes its host and processor. ``LaunchError`` where the node
+    ends, fails or says nothing for ``timeout`` seconds, or runs another version."""
     try:
         message = handle.channel.receive(timeout)
     except TimeoutError:
@@ -177,6 +190,7 @@ def await_ready(handle: NodeHandle, timeout: float) -> dict[str, Any]:
         )
     host = message.get("host_id")
     handle.host_id = printable(host) if isinstance(host, str) else ""
+    handle.aes = message.get("aes") is True
     return message
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from bandweave.mesh.channel import ChannelTampered
 from bandweave.mesh.printable import printable
 from bandweave.messages import (
     Alive,
@@ -158,6 +159,8 @@ class NodeGroup:
         """The message that has come from a node."""
         try:
             message = handle.channel.receive()
+        except ChannelTampered as error:
+            self._raise_failure(node, str(error))
         except OSError:
             self._raise_failure(node)
         now = self._heard[node] = time.monotonic()

@@ -23,11 +23,12 @@ class NodeHandle(ABC):
 
     ``name`` is for people (``"node 2 (pid 1234)"``); ``channel`` leads to the node; ``address`` is
     where other nodes reach it, None for threads; ``addresses``: all of them, where it has told
-    several. ``host_id`` is the same for all nodes of one host,
-    and empty where a host does not say who it is (``mesh.host``).
+    several. ``host_id`` is the same for all nodes of one host, and empty where a host does not say
+    who it is (``mesh.host``). ``aes``: whether its processor has instructions for AES.
     """
 
     host_id = ""
+    aes = True
     addresses: tuple[Address, ...] = ()
     host = ""  # where the controller reaches its machine, ``host:port``; empty for this one
 

@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bandweave import NUMERICS_VERSION, __version__
+from bandweave import NUMERICS_VERSION, __version__, _native
 from bandweave.executors.executor import StepError
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.listener import Listener, mesh_only
 from bandweave.mesh.channel import Channel, ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.mesh.printable import printable
+from bandweave.mesh.sealing import Keys
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.lifeline import Lifeline, die_with_parent
 from bandweave.nodes.log import Log
@@ -71,7 +72,7 @@ def run_node(serve: Serve | str, context: NodeContext) -> int:
         function = load_serve(serve) if isinstance(serve, str) else serve
         host = {"host": socket.gethostname(), "host_id": host_id()}
         ready = {"type": "ready", "pid": os.getpid(), **host}
-        versions = {"numerics": NUMERICS_VERSION, "package": __version__}
+        versions = {"numerics": NUMERICS_VERSION, "package": __version__, "aes": _native.has_aes()}
         context.channel.send({**ready, **versions})
         function(context)
         return 0
@@ -126,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.flush()
         return 1
     log = Log(settings["name"])
+    if settings["control_keys"]:
+        send, receive = map(bytes.fromhex, settings["control_keys"])
+        channel.seal(Keys(send=send, receive=receive))
     listening = None
     if options.listener_fd is not None:
         listening = socket.socket(fileno=options.listener_fd)
@@ -159,6 +163,7 @@ def _serve(
             model_roots=tuple(Path(root) for root in settings["model_roots"]),
             cache=settings["cache"],
             isa=settings["isa"],
+            encrypted=settings["encrypted"],
             log=log if talks else _say_nothing,
             complain=log,
         )

@@ -21,6 +21,7 @@ from typing import IO
 
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import Channel
+from bandweave.mesh.sealing import Keys
 from bandweave.nodes.process import SERVE
 
 _TAIL_BYTES = 64 << 10
@@ -29,7 +30,8 @@ _MODULE = "bandweave.nodes.process"
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """The first message to a node's process."""
+    """The first message to a node's process. ``control_keys``: those of its control channel, where
+    that is a socket of its own and sealed."""
 
     name: str
     node: int
@@ -40,6 +42,8 @@ class NodeSettings:
     model_roots: Sequence[Path] = ()
     cache: str = ""
     isa: str = ""
+    encrypted: bool = False
+    control_keys: Keys | None = field(default=None, repr=False)
 
     def message(self) -> dict[str, object]:
         """As JSON can carry it; with this process's module path, so that both find the same."""
@@ -54,8 +58,14 @@ class NodeSettings:
             "model_roots": [str(root) for root in self.model_roots],
             "cache": self.cache,
             "isa": self.isa,
+            "encrypted": self.encrypted,
+            "control_keys": _texts(self.control_keys),
             "path": [entry for entry in sys.path if entry],
         }
+
+
+def _texts(keys: Keys | None) -> list[str]:
+    return [] if keys is None else [keys.send.hex(), keys.receive.hex()]
 
 
 def spawn(

@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
+from bandweave.handshake.connection import Connection
 from bandweave.handshake.handshake import Misfit
 from bandweave.handshake.hello import NO_NODE, Hello, Refusal
-from bandweave.handshake.reception import Connection, Reception
+from bandweave.handshake.reception import Reception
 from bandweave.handshake.secret import check_secret
 from bandweave.mesh.address import Address, bind, format_address, is_unspecified, parse_address
-from bandweave.mesh.channel import Channel
+from bandweave.mesh.channel import LAST_WORD, Channel
 from bandweave.nodes.lifeline import HANGUP_STATUS
 from bandweave.nodes.log import Log
 from bandweave.nodes.process import SERVE, describe
@@ -55,6 +56,7 @@ class Worker:
         threads: int | None = None,
         cache: str = "",
         isa: str = "",
+        encrypted: bool = False,
         log: Callable[[str], None] | None = None,
         python: str = sys.executable,
         serve: str = SERVE,
@@ -68,7 +70,7 @@ class Worker:
             if not root.is_dir():
                 raise ValueError(f"--models {root}: there is no such folder")
         self._secret, self._roots, self._threads = secret, roots, threads
-        self._cache, self._isa = cache, isa
+        self._cache, self._isa, self._encrypted = cache, isa, encrypted
         self._log, self._python, self._serve = log or Log("worker"), python, serve
         self._advertise = advertised(advertise)
         where = parse_address(listen, listening=True) if isinstance(listen, str) else listen
@@ -86,6 +88,7 @@ class Worker:
                 deliver=self._deliver,
                 on_misfit=self._note_misfit,
                 log=self._log,
+                encrypted=encrypted,
             )
         except BaseException:
             self._socket.close()
@@ -139,7 +142,10 @@ class Worker:
         self._log(f"session failed: {reason}; waiting for the next")
         # Reaches the controller only where the process had no time to say why itself.
         with contextlib.suppress(OSError):
-            channel = Channel(session.connection.socket, session.connection.peer)
+            sock, peer, keys = session.connection.socket, session.connection.peer, None
+            if session.connection.keys is not None:  # those that the process has are its own
+                keys = session.connection.keys.derive(LAST_WORD)
+            channel = Channel(sock, peer, keys=keys)
             channel.send({"type": "failed", "reason": reason}, timeout=1.0)
 
     def _start(self, connection: Connection) -> tuple[subprocess.Popen[bytes], Channel]:
@@ -155,6 +161,8 @@ class Worker:
             model_roots=self._roots,
             cache=self._cache,
             isa=self._isa,
+            encrypted=self._encrypted,
+            control_keys=connection.keys,
         )
         return spawn(
             settings,
@@ -257,6 +265,7 @@ def run_worker(
     threads: int | None = None,
     cache: str = "",
     isa: str = "",
+    encrypted: bool = False,
     log: Callable[[str], None] | None = None,
     python: str = sys.executable,
     serve: str = SERVE,
@@ -267,10 +276,11 @@ def run_worker(
 
     ``listen`` is ``host:port``; ``advertise`` the address by which other nodes reach this machine,
     where that is not the one given to the controller; ``cache`` the folder for packed weights,
-    empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest; ``log``
-    gets a line for each session, and goes to standard error where it is None; ``option`` what an
-    error about the address names; ``remarks`` are logged once it listens. ``ValueError`` with one
-    sentence for a secret, folder or address that cannot be used.
+    empty for none; ``isa`` the kernel variant, empty for the controller's or the fastest;
+    ``encrypted``: no controller or node may talk to this machine from another one unless it
+    encrypts; ``log`` gets a line for each session, and goes to standard error where it is None;
+    ``option`` what an error about the address names; ``remarks`` are logged once it listens.
+    ``ValueError`` with one sentence for a secret, folder or address that cannot be used.
     """
     log = log or Log("worker")
     worker = Worker(
@@ -281,6 +291,7 @@ def run_worker(
         threads=threads,
         cache=cache,
         isa=isa,
+        encrypted=encrypted,
         log=log,
         python=python,
         serve=serve,

@@ -14,10 +14,10 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from bandweave.handshake.connection import Arrived, Connection
 from bandweave.handshake.handover import MET, hand_over, report_misfit
 from bandweave.handshake.handshake import Misfit
 from bandweave.handshake.hello import Hello, Refusal
-from bandweave.handshake.reception import Connection
 from bandweave.mesh.channel import Channel
 from bandweave.mesh.hangup import wait_hangup
 from bandweave.mesh.tcp_options import LONGEST_SILENCE, silence
@@ -87,7 +87,8 @@ class WorkerSession:
         with connection.socket as sock, self._lock:
             if self._channel is not None:
                 hello = connection.hello
-                hand_over(self._channel, hello.node, sock, files=hello.purpose == "files")
+                arrived = Arrived(sock, connection.keys, connection.local)
+                hand_over(self._channel, hello.node, arrived, files=hello.purpose == "files")
 
     def note_misfit(self, misfit: Misfit) -> None:
         """Tells the process that waits for a node that its version does not fit."""

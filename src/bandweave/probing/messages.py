@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.mesh.address import Address
+from bandweave.messages import LinkEncryption
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.profile import MachineProfile
 from bandweave.probing.links import Schedule
@@ -62,6 +63,7 @@ class ProbeLinks:
     spin: bool
     stall_seconds: float
     shared: bool
+    links: LinkEncryption = LinkEncryption()
 
     def __post_init__(self) -> None:
         """``ValueError`` for what contradicts itself or would take for ever."""

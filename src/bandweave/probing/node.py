@@ -60,7 +60,8 @@ def _links(context: NodeContext, asked: ProbeLinks) -> Mesh:
     mesh = meet(
         context,
         Members(
-            generation=1,
+            meeting=asked.links.meeting(1),
+            cipher=asked.links.cipher,
             nodes=tuple(range(len(asked.names))),
             names=asked.names,
             addresses=asked.addresses,

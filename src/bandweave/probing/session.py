@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bandweave.executors.executor import StepError
+from bandweave.handshake.encryption import AUTO
 from bandweave.host.machine import usable_cpus
 from bandweave.mesh.address import format_address, is_loopback
 from bandweave.mesh.channel import ChannelClosed
@@ -82,16 +83,17 @@ def probe_hosts(
     schedule: Schedule | None = None,
     links_only: bool = False,
     machines_only: bool = False,
+    encryption: str = AUTO,
     on_progress: OnProgress = _quiet,
     launcher: HostLauncher | None = None,
 ) -> Profile:
     """The profiles of the machines whose workers listen at ``addresses``, and of the link between
-    every two (``links_only``, ``machines_only``: these alone). ``launcher``: what starts their
-    nodes, at those very addresses, where that is no plain one. Errors as ``probe_here``;
-    ``ValueError`` for addresses that make no sense."""
+    every two (``links_only``, ``machines_only``: these alone), as ``encryption`` has it.
+    ``launcher``: what starts their nodes, at those very addresses, where that is no plain one.
+    Errors as ``probe_here``; ``ValueError`` for addresses that make no sense."""
     machines: dict[str, MachineProfile] = {}
     links: dict[str, LinkProfile] = {}
-    launcher = launcher or HostLauncher(addresses, secret)
+    launcher = launcher or HostLauncher(addresses, secret, encryption=encryption)
     names = [format_address(address) for address in launcher.addresses]
     if not links_only:
         with launcher:
@@ -153,6 +155,7 @@ def _probe_links(
             spin=not local or num_nodes <= len(cpus),
             stall_seconds=STALL_SECONDS,
             shared=shared,
+            links=launcher.link_encryption(),
         )
         handle.channel.send(encode(asked))
     found: dict[tuple[int, int], LinkProfile] = {}

@@ -215,7 +215,7 @@ class Gathering:
                 schedule=Schedule(num_nodes=len(placed), sizes=QUICK_SIZES, rounds=3),
                 links_only=links,
                 machines_only=not links,
-                launcher=MemberLauncher(self.membership, placed),
+                launcher=MemberLauncher(self.membership, placed, encryption=options.encryption),
             )
             found = found.joined(part)
         return found
@@ -329,7 +329,9 @@ class Gathering:
                 stages=stages,
                 fit=self._wish.shares is None,
             ),
-            launcher=MemberLauncher(self.membership, chosen, left_out=left_out),
+            launcher=MemberLauncher(
+                self.membership, chosen, left_out=left_out, encryption=options.encryption
+            ),
             why=why,
             chosen=tuple(chosen),
             control={

@@ -19,6 +19,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.request import Timing
 from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER
 from bandweave.handshake.secret import read_secret
 from bandweave.run_options import RunOptions
 from bandweave.serving.answers.answering import Answering
@@ -186,6 +187,7 @@ def load(
     shares: Sequence[int] = (),
     hosts: Sequence[str] = (),
     token_file: str | Path | None = None,
+    encrypt: bool | None = None,
     threads: int | None = None,
     format: str = "auto",
     context: int | None = None,
@@ -199,13 +201,14 @@ def load(
     """Loads a model: a folder, a GGUF file, ``org/name`` of the hub, or ``"demo"``.
 
     On ``nodes`` processes of this machine in equal ``shares``, or on ``hosts`` where `bandweave
-    worker` listens, whose secret is in ``token_file``; ``threads`` a node. ``format`` of the
-    weights, ``context`` tokens of a prompt and its answer, with room for ``streams`` of them.
-    ``cache``: whether packed weights may be kept on disk. ``replicas``: groups into which the nodes
-    are divided, each of which holds the whole model; ``spare`` nodes, the last of the ``hosts``,
-    take the place of those that fail; ``standby_weights`` in ``"memory"`` or on ``"disk"``: what
-    nodes would need if another failed. ``options`` says all of it in the place
-    of the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
+    worker` listens, whose secret is in ``token_file``; ``encrypt``: all that crosses to and between
+    those, or nothing, where the default is all that leaves a machine; ``threads`` a node.
+    ``format`` of the weights, ``context`` tokens of a prompt and its answer, with room for
+    ``streams`` of them. ``cache``: whether packed weights may be kept on disk. ``replicas``: groups
+    into which the nodes are divided, each of which holds the whole model; ``spare`` nodes, the last
+    of the ``hosts``, take the place of those that fail; ``standby_weights`` in ``"memory"`` or on
+    ``"disk"``: what nodes would need if another failed. ``options`` says all of it in the place of
+    the others. Errors are those of the command: ``ValueError``, ``MemoryError``, ``OSError``,
     ``StepError``.
     """
     if options is None:
@@ -223,6 +226,7 @@ def load(
             spare_hosts=spares,
             standby=standby_weights,
             secret=None if token_file is None else read_secret(Path(token_file)),
+            encryption=AUTO if encrypt is None else ALWAYS if encrypt else NEVER,
             threads=threads,
             run=RunOptions(weight_format=format, context=context, streams=streams),
             cache=cache,

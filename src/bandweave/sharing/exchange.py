@@ -6,7 +6,6 @@ machine and from the other nodes. Knows a worker's door; knows no assignments.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,13 @@ from functools import partial
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.source import CheckpointError
+from bandweave.handshake.connection import Arrived
+from bandweave.handshake.encryption import AUTO
 from bandweave.handshake.handover import Arrivals
 from bandweave.handshake.handshake import connect
 from bandweave.handshake.hello import NO_NODE, Hello
 from bandweave.mesh.address import Address
+from bandweave.mesh.stream import Stream
 from bandweave.sharing.givers import giver
 from bandweave.sharing.peer import Peer
 from bandweave.sharing.routes import Neighbour, Routes
@@ -42,7 +44,8 @@ class FileExchange:
         self.controller = Peer("the controller's machine")
         self._server: FileServer | None = None
         self._served: Folder | None = None
-        self._unserved: list[socket.socket] = []
+        self._unserved: list[Stream] = []
+        self._encryption = AUTO
         self._neighbours: list[Neighbour] = []
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -57,16 +60,17 @@ class FileExchange:
         with self._lock:
             self._server, self._served = FileServer(folder), folder
             waiting, self._unserved = self._unserved, []
-        for sock in waiting:
-            self._server.serve(sock)
+        for stream in waiting:
+            self._server.serve(stream)
 
     def lead(
         self, folder: Folder, rank: int, ranks: Sequence[int], shared: Shared,
-        addresses: Mapping[int, Address],
+        addresses: Mapping[int, Address], encryption: str = AUTO,
     ) -> None:  # fmt: skip
         """Lets what the folder lacks come from the other machines, as far as they have it or fetch
         it for all. ``ranks``: the nodes that share ranges with this one, by their places, itself
-        among them; ``addresses``: of all nodes."""
+        among them; ``addresses``: of all nodes; ``encryption``: of connections to them."""
+        self._encryption = encryption
         files = {
             name: file
             for name, file in folder.byte_files.items()
@@ -116,30 +120,31 @@ class FileExchange:
         self._stack.close()
         self.controller.close()
         self._stop_server()
-        for sock in self._unserved:
-            sock.close()
+        for stream in self._unserved:
+            stream.close()
 
     def _stop_server(self) -> None:
         if self._server is not None:
             self._server.close()
         self._server = self._served = None
 
-    def _connect(self, node: int, address: Address) -> socket.socket:
+    def _connect(self, node: int, address: Address) -> Stream:
         own = Hello(purpose="files", node=self._node, session=self._session)
         return connect(
             address, self._secret, own, name=f"node {node}", expect_node=node, any_interface=True,
-            timeout=_CONNECT_SECONDS,
-        ).socket  # fmt: skip
+            timeout=_CONNECT_SECONDS, encryption=self._encryption,
+        ).stream()  # fmt: skip
 
-    def _arrived(self, node: int, sock: socket.socket) -> None:
+    def _arrived(self, node: int, arrived: Arrived) -> None:
+        stream = arrived.stream()
         if node == NO_NODE:
-            self.controller.add(sock)
+            self.controller.add(stream)
             return
         with self._lock:
             server = self._server
             if server is None:
-                self._unserved.append(sock)
+                self._unserved.append(stream)
                 if len(self._unserved) > _MOST_UNSERVED:
                     self._unserved.pop(0).close()
                 return
-        server.serve(sock)
+        server.serve(stream)

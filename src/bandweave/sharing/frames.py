@@ -7,10 +7,11 @@ text, the bytes. Knows no message's meaning.
 from __future__ import annotations
 
 import json
-import socket
 import struct
 import zlib
 from typing import Any
+
+from bandweave.mesh.stream import Stream
 
 _PREFIX = struct.Struct("<4sIII")
 _MAGIC = b"bwf1"
@@ -21,25 +22,23 @@ class FramesError(ConnectionError):
     """A peer that does not keep to the format, or has gone."""
 
 
-def send_frame(
-    sock: socket.socket, message: dict[str, Any], body: bytes | memoryview = b""
-) -> None:
+def send_frame(stream: Stream, message: dict[str, Any], body: bytes | memoryview = b"") -> None:
     """Sends one frame. ``OSError`` where the peer has gone, ``TimeoutError`` where it takes
-    nothing for as long as the socket's timeout says."""
+    nothing for as long as the stream's timeout says."""
     text = json.dumps(message, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(_MAGIC, len(text), len(body), zlib.crc32(body))
-    sock.sendall(prefix + text)
+    stream.send(prefix + text)
     if body:
-        sock.sendall(body)
+        stream.send(body)
 
 
-def receive_frame(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+def receive_frame(stream: Stream) -> tuple[dict[str, Any], bytes]:
     """The next frame. ``FramesError`` where it makes no sense, was damaged on the way, or does not
-    come; ``TimeoutError`` where nothing comes for as long as the socket's timeout says."""
-    magic, text_bytes, body_bytes, crc = _PREFIX.unpack(_read(sock, _PREFIX.size))
+    come; ``TimeoutError`` where nothing comes for as long as the stream's timeout says."""
+    magic, text_bytes, body_bytes, crc = _PREFIX.unpack(_read(stream, _PREFIX.size))
     if magic != _MAGIC or text_bytes > _MOST_TEXT or body_bytes > MOST_BODY:
         raise FramesError("it does not speak the protocol for files")
-    text, body = _read(sock, text_bytes), _read(sock, body_bytes)
+    text, body = _read(stream, text_bytes), _read(stream, body_bytes)
     if zlib.crc32(body) != crc:
         raise FramesError("what it sent was damaged on the way")
     try:
@@ -51,12 +50,8 @@ def receive_frame(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     return message, bytes(body)
 
 
-def _read(sock: socket.socket, count: int) -> bytearray:
-    data = bytearray(count)
-    view = memoryview(data)
-    while view:
-        got = sock.recv_into(view)
-        if not got:
-            raise FramesError("it closed the connection")
-        view = view[got:]
-    return data
+def _read(stream: Stream, count: int) -> bytearray:
+    try:
+        return stream.receive(count)
+    except ConnectionError as error:
+        raise FramesError(str(error)) from error

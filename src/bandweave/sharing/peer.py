@@ -6,7 +6,6 @@ Keeps a few connections, whoever made them. Knows frames; writes nothing.
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, LifoQueue
@@ -14,6 +13,7 @@ from typing import Any
 
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.mesh.printable import printable
+from bandweave.mesh.stream import Stream
 from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 from bandweave.sharing.server import MOST_READ
 
@@ -30,25 +30,25 @@ class Peer:
     and ``add`` them."""
 
     def __init__(
-        self, name: str, connect: Callable[[], socket.socket] | None = None, most: int = 4
+        self, name: str, connect: Callable[[], Stream] | None = None, most: int = 4
     ) -> None:
         self.name = name
         self._connect, self._most = connect, most
-        self._idle: LifoQueue[socket.socket] = LifoQueue()
+        self._idle: LifoQueue[Stream] = LifoQueue()
         self._made = 0
         self._lock = threading.Lock()
         self.gone = False
 
-    def add(self, sock: socket.socket) -> None:
+    def add(self, stream: Stream) -> None:
         """One more connection."""
-        sock.settimeout(_PATIENCE)
-        self._idle.put(sock)
+        stream.settimeout(_PATIENCE)
+        self._idle.put(stream)
 
     def listing(self, timeout: float) -> dict[str, Any]:
         """What the peer has. ``PeerError`` where it does not say."""
-        with self._borrowed(timeout) as sock:
-            send_frame(sock, {"type": "list"})
-            message, _ = self._receive(sock)
+        with self._borrowed(timeout) as stream:
+            send_frame(stream, {"type": "list"})
+            message, _ = self._receive(stream)
             if message.get("type") != "files":
                 raise FramesError("it says what nobody asked")
             return message
@@ -57,11 +57,11 @@ class Peer:
         """The bytes of a range of a file. ``PeerError`` where they do not come."""
         for first in range(start, stop, MOST_READ):
             last = min(first + MOST_READ, stop)
-            with self._borrowed(_PATIENCE) as sock:
-                send_frame(sock, {"type": "read", "file": file, "start": first, "stop": last})
+            with self._borrowed(_PATIENCE) as stream:
+                send_frame(stream, {"type": "read", "file": file, "start": first, "stop": last})
                 left = last - first
                 while left:
-                    message, body = self._receive(sock)
+                    message, body = self._receive(stream)
                     if message.get("type") != "bytes" or not 0 < len(body) <= left:
                         raise FramesError("it sent other bytes than were asked for")
                     left -= len(body)
@@ -74,37 +74,37 @@ class Peer:
             while True:
                 self._idle.get_nowait().close()
 
-    def _receive(self, sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+    def _receive(self, stream: Stream) -> tuple[dict[str, Any], bytes]:
         while True:
-            message, body = receive_frame(sock)
+            message, body = receive_frame(stream)
             if message.get("type") == "failed":
                 raise PeerError(f"{self.name}: {printable(message.get('reason'), _MOST_REASON)}")
             if message.get("type") != "wait":
                 return message, body
 
     @contextlib.contextmanager
-    def _borrowed(self, timeout: float) -> Iterator[socket.socket]:
+    def _borrowed(self, timeout: float) -> Iterator[Stream]:
         """A connection for one question and its answer; one that is left in the middle of an
         answer ends."""
         try:
-            sock = self._take(timeout)
+            stream = self._take(timeout)
             try:
-                yield sock
+                yield stream
             except BaseException as error:
                 if isinstance(error, PeerError):  # it has said so, and goes on
-                    self._idle.put(sock)
+                    self._idle.put(stream)
                 else:
-                    sock.close()
+                    stream.close()
                     with self._lock:
                         self._made -= 1
                 raise
-            self._idle.put(sock)
+            self._idle.put(stream)
         except (OSError, Empty) as error:
             self.gone = True
             why = str(error) or "it has no connection"
             raise PeerError(f"{self.name} gives no files: {why}") from error
 
-    def _take(self, timeout: float) -> socket.socket:
+    def _take(self, timeout: float) -> Stream:
         with contextlib.suppress(Empty):
             return self._idle.get_nowait()
         if self._connect is not None:
@@ -113,11 +113,11 @@ class Peer:
                 self._made += more
             if more:
                 try:
-                    sock = self._connect()
+                    stream = self._connect()
                 except BaseException:
                     with self._lock:
                         self._made -= 1
                     raise
-                sock.settimeout(_PATIENCE)
-                return sock
+                stream.settimeout(_PATIENCE)
+                return stream
         return self._idle.get(timeout=timeout)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -22,6 +21,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.mesh.host import host_id
+from bandweave.mesh.stream import Stream
 from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 
 MOST_READ = 16 << 20  # bytes of one request
@@ -40,19 +40,19 @@ class FileServer:
         self._folder = folder
         self.store = store_id(folder)
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="files")
-        self._sockets: set[socket.socket] = set()
+        self._streams: set[Stream] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
 
-    def serve(self, sock: socket.socket) -> None:
+    def serve(self, stream: Stream) -> None:
         """Takes a connection over; does not wait."""
         with self._lock:
             if self._closed:
-                sock.close()
+                stream.close()
                 return
-            self._sockets.add(sock)
-            thread = threading.Thread(target=self._run, args=(sock,), name="files", daemon=True)
+            self._streams.add(stream)
+            thread = threading.Thread(target=self._run, args=(stream,), name="files", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -60,42 +60,41 @@ class FileServer:
         """Ends all connections, and waits for what they read."""
         with self._lock:
             self._closed = True
-            sockets = list(self._sockets)
+            streams = list(self._streams)
         partial = [
             file for file in self._folder.byte_files.values() if isinstance(file, PartialFile)
         ]
         for file in partial:  # whoever asked for it has gone
             file.interrupted.set()
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for stream in streams:
+            stream.hang_up()
         for thread in self._threads:
             thread.join()
         self._pool.shutdown(cancel_futures=True)
         for file in partial:
             file.interrupted.clear()
 
-    def _run(self, sock: socket.socket) -> None:
+    def _run(self, stream: Stream) -> None:
         try:
-            with sock, contextlib.suppress(OSError):
+            with stream, contextlib.suppress(OSError):
                 while True:
-                    request, _ = receive_frame(sock)
-                    self._answer(sock, request)
+                    request, _ = receive_frame(stream)
+                    self._answer(stream, request)
         finally:
             with self._lock:
-                self._sockets.discard(sock)
+                self._streams.discard(stream)
 
-    def _answer(self, sock: socket.socket, request: dict[str, Any]) -> None:
+    def _answer(self, stream: Stream, request: dict[str, Any]) -> None:
         kind = request.get("type")
         try:
             if kind == "list":
-                send_frame(sock, self._listing())
+                send_frame(stream, self._listing())
             elif kind == "read":
-                self._read(sock, request)
+                self._read(stream, request)
             else:
                 raise FramesError("a question of no kind")
         except (CheckpointError, FileNotFoundError) as error:
-            send_frame(sock, {"type": "failed", "reason": str(error)})
+            send_frame(stream, {"type": "failed", "reason": str(error)})
 
     def _listing(self) -> dict[str, Any]:
         weights = {name: [file.size, file.whole] for name, file in self._folder.byte_files.items()}
@@ -111,7 +110,7 @@ class FileServer:
             "headers": fingerprint.headers,
         }
 
-    def _read(self, sock: socket.socket, request: dict[str, Any]) -> None:
+    def _read(self, stream: Stream, request: dict[str, Any]) -> None:
         name, start, stop = (request.get(field) for field in ("file", "start", "stop"))
         if type(start) is not int or type(stop) is not int or not 0 <= start <= stop:
             raise FramesError("a range that is none")
@@ -119,33 +118,33 @@ class FileServer:
             raise FramesError("a range that is too long")
         file = self._folder.byte_files.get(name)
         if file is None:
-            self._send_small(sock, name, start, stop)
+            self._send_small(stream, name, start, stop)
             return
         if stop > file.size:
             raise FramesError("a range behind the end of a file")
-        self._await(sock, self._pool.submit(_fetch, file, start, stop))
+        self._await(stream, self._pool.submit(_fetch, file, start, stop))
         buffer = memoryview(bytearray(min(_PIECE, stop - start)))
         for first in range(start, stop, _PIECE):
             piece = buffer[: min(_PIECE, stop - first)]
             file.read_into(piece, first)
-            send_frame(sock, {"type": "bytes"}, piece)
+            send_frame(stream, {"type": "bytes"}, piece)
 
-    def _send_small(self, sock: socket.socket, name: str, start: int, stop: int) -> None:
+    def _send_small(self, stream: Stream, name: str, start: int, stop: int) -> None:
         found = {path.name: path for path in _small(self._folder.path)}
         if name not in found:
             raise FileNotFoundError(f"there is no file {name[:80]!r}")
         content = files.read_bytes(found[name], most=_MOST_SMALL, error=CheckpointError)
         for first in range(start, min(stop, len(content)), _PIECE):
-            send_frame(sock, {"type": "bytes"}, content[first : min(first + _PIECE, stop)])
+            send_frame(stream, {"type": "bytes"}, content[first : min(first + _PIECE, stop)])
 
-    def _await(self, sock: socket.socket, task: Future[None]) -> None:
+    def _await(self, stream: Stream, task: Future[None]) -> None:
         """Waits for what is fetched, and says that it lives."""
         while True:
             try:
                 task.result(_SIGN_SECONDS)
                 return
             except NotYet:
-                send_frame(sock, {"type": "wait"})
+                send_frame(stream, {"type": "wait"})
 
 
 def store_id(folder: Folder) -> str:

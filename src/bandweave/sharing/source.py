@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from bandweave.checkpoints.folder import Folder
+from bandweave.handshake.encryption import AUTO
 from bandweave.handshake.handshake import connect
 from bandweave.handshake.hello import NO_NODE, Hello
 from bandweave.nodes.node_handle import NodeHandle
@@ -24,8 +25,10 @@ class FileSource:
     """Gives files until it is closed. A context manager."""
 
     def __init__(
-        self, folder: Folder, handles: Sequence[NodeHandle], secret: bytes, session: str
-    ) -> None:
+        self, folder: Folder, handles: Sequence[NodeHandle], secret: bytes, session: str,
+        encryption: str = AUTO,
+    ) -> None:  # fmt: skip
+        self._encryption = encryption
         self._server = FileServer(folder)
         self._over = threading.Event()
         self._threads = [
@@ -51,9 +54,9 @@ class FileSource:
             with contextlib.suppress(OSError):  # a node that needs files says that none come
                 made = connect(
                     handle.address, secret, own, name=handle.name, any_interface=True,
-                    timeout=_CONNECT_SECONDS,
+                    timeout=_CONNECT_SECONDS, encryption=self._encryption,
                 )  # fmt: skip
-                self._server.serve(made.socket)
+                self._server.serve(made.stream())
 
     def __enter__(self) -> Self:
         return self
