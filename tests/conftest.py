@@ -50,7 +50,8 @@ _WAITING = frozenset(
      "failover", "failover_hosts", "failover_http", "handshake", "host_resources", "hosts",
      "http_chat", "http_completions", "http_health",
      "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
-     "launcher", "loading_nodes", "membership", "mesh", "named_hosts", "outages", "page", "progress", "reception", "rejoin",
+     "launcher", "loading_nodes", "membership", "mesh", "named_hosts", "outages", "page",
+     "progress", "reception", "rejoin",
      "rendezvous", "serve_cli", "shared_memory", "sharing", "standard_streams", "status",
      "status_machines", "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
