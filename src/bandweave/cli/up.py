@@ -66,8 +66,8 @@ def command(
     token = token_file or _token(folder)
     if foreground and ray_address == "":
         raise ValueError(
-            "in the foreground nothing else is started: give --ray the ADDRESS of a Ray cluster, or "
-            "auto on one of its machines"
+            "in the foreground nothing else is started: give --ray the ADDRESS of a Ray cluster, "
+            "or auto on one of its machines"
         )
     if foreground:
         from bandweave.cli.head import run_head
