@@ -33,7 +33,8 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         model = models / "small"
         alone = json.loads(anna.run("run", model, *_ASK))
 
-        up = anna.run("up", "--listen", f"{anna.slow}:7100", "--json")
+        # It listens everywhere, and is known by an address on the network that is slow.
+        up = anna.run("up", "--advertise", f"{anna.slow}:7100", "--json")
         line = json.loads(up)["join"]
         token, _, join = line.partition(" | ")
         assert join == f"bandweave join {anna.slow}:7100"

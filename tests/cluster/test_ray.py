@@ -36,6 +36,7 @@ def test_ray_places_workers_and_may_die(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()
     model = Path(shutil.copytree(_DEMO, folder / "small"))
+    others = set(Path("/tmp").glob("bandweave-ray-*"))
     with cluster_machines(tmp_path) as machines:
         anna, bert, carl = machines
         up = json.loads(anna.run("up", "--ray", "--listen", f"{anna.fast}:7100", "--threads", "1",
@@ -86,4 +87,4 @@ def test_ray_places_workers_and_may_die(tmp_path: Path) -> None:
         bert.run("leave")
         anna.run("down")
         assert left_over(machines, 15.0) == []
-        assert not list(Path("/tmp").glob("bandweave-ray-*"))
+        assert set(Path("/tmp").glob("bandweave-ray-*")) <= others

@@ -49,4 +49,5 @@ def take_down(folder: Path) -> list[int]:
     from bandweave.membership.ray_processes import end_ray
     from bandweave.membership.records import end_record
 
-    return [*end_record(folder, "head"), *end_record(folder, "worker"), *end_ray(folder)]
+    # Ray before the worker, which it would start again.
+    return [*end_record(folder, "head"), *end_ray(folder), *end_record(folder, "worker")]

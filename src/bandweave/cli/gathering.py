@@ -28,11 +28,8 @@ def gathering(values: dict[str, Any], name: str) -> Iterator[Gathering | None]:
                          "one of them")  # fmt: skip
     from bandweave.serving.gathering import Gathering
 
-    if listen is not None:
-        membership = _open(listen, values["token_file"])
-    else:
-        assert where is not None
-        membership = _attend(where, values["token_file"], name)
+    token_file = values["token_file"]
+    membership = _open(listen, token_file) if where is None else _attend(where, token_file, name)
     with contextlib.closing(membership):
         yield Gathering(membership, _wish(values))
 

@@ -18,22 +18,19 @@ def command() -> None:
     from bandweave.membership.records import cluster_folder, end_record, find_record, read_record
 
     folder = cluster_folder()
-    worker, ray = find_record(folder, "worker"), find_record(folder, "ray")
+    worker, ray = find_record(folder, "worker"), read_record(folder, "ray")
     if worker is None and ray is None:
-        if read_record(folder, "worker") is not None:
-            end_record(folder, "worker")  # forgets one that has ended by itself
+        end_record(folder, "worker")  # forgets one that has ended by itself
         raise ValueError("this machine has joined no cluster")
     if worker is not None and not worker.background:
         raise ValueError(
             f"the worker of this machine runs in the foreground (process "
             f"{worker.processes[0].pid}); end it where it was started"
         )
-    stuck = end_record(folder, "worker")
-    if ray is not None:
-        if find_record(folder, "head") is not None:
-            raise ValueError("the head of the cluster and of Ray run here; `bandweave down` ends "
-                             "them")  # fmt: skip
-        stuck += end_ray(folder)
+    if ray is not None and find_record(folder, "head") is not None:
+        raise ValueError("the head of the cluster and of Ray run here; `bandweave down` ends them")
+    # Ray first, which would start a worker that has ended again.
+    stuck = [*end_ray(folder), *end_record(folder, "worker")]
     if stuck:
         raise OSError(f"the system does not let these processes end: {', '.join(map(str, stuck))}")
     record = worker or ray

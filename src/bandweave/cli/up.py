@@ -70,6 +70,11 @@ def command(
         )
     own_token = token_file is None
     token = token_file or _token(folder)
+    if foreground and ray_address == "":
+        raise ValueError(
+            "in the foreground nothing else is started: give --ray the ADDRESS of a Ray cluster, "
+            "or auto on one of its machines"
+        )
     if foreground:
         from bandweave.cli.head import run_head
 

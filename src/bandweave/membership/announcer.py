@@ -21,7 +21,6 @@ from bandweave.membership.messages import MOST_ADDRESSES, Announcement, Farewell
 from bandweave.mesh.address import (
     Address,
     format_address,
-    is_loopback,
     is_unspecified,
     parse_address,
 )
@@ -83,7 +82,7 @@ class Announcer:
             worker=self._worker.identity,
             host=printable(socket.gethostname())[:256],
             host_id=host_id(),
-            addresses=announced(self._worker.address, self._advertise, self._head),
+            addresses=announced(self._worker.address, self._advertise),
             processor=printable(processor_name())[:256],
             cpus=max(1, len(usable_cpus())),
             threads=self._threads or 0,
@@ -151,7 +150,7 @@ class Announcer:
             self._log(said)
 
 
-def announced(listening: Address, advertise: Address | None, head: Address) -> tuple[str, ...]:
+def announced(listening: Address, advertise: Address | None) -> tuple[str, ...]:
     """The addresses at which others may reach a worker that listens there."""
     if advertise is not None:
         return (format_address(advertise),)
@@ -161,6 +160,6 @@ def announced(listening: Address, advertise: Address | None, head: Address) -> t
     hosts = list(own_hosts())
     if host == "0.0.0.0":  # IPv4 alone
         hosts = [one for one in hosts if ":" not in one]
-    if is_loopback(head[0]) or not hosts:  # the head is this machine, or there is no network
+    if not hosts:  # there is no network, and the head is this machine
         hosts.append("127.0.0.1")
     return tuple(format_address((one, port)) for one in hosts[:MOST_ADDRESSES])

@@ -36,7 +36,7 @@ def foreign(addresses: Sequence[Address], own: Sequence[str] | None = None) -> l
     machine is this one."""
     here = own_hosts() if own is None else own
     away = [one for one in addresses if one[0] not in here and not is_loopback(one[0])]
-    return away or list(addresses)
+    return away or [one for one in addresses if not is_loopback(one[0])] or list(addresses)
 
 
 def measure_routes(

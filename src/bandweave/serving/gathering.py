@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.options import EngineOptions
@@ -53,20 +52,12 @@ class Wish:
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
     """``options`` name the machines that were chosen, which ``launcher`` starts; ``why`` so, in
-    sentences; ``control``: how the controller reaches each of them that has several addresses."""
+    sentences."""
 
     options: EngineOptions
     launcher: MemberLauncher
     why: tuple[str, ...]
     chosen: tuple[Placed, ...]
-    control: dict[str, tuple[Route, ...]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "why": list(self.why),
-            "shares": [float(share) for share in self.options.shares],
-            "stages": self.options.stages,
-        }
 
 
 class Gathering:
@@ -100,6 +91,20 @@ class Gathering:
             )
             watcher.gathering(lack)
             self.membership.wait(self.membership.machines, _LOOK_SECONDS * 5)
+
+    def has_changed(self, gathered: Gathered) -> bool:
+        """Whether a machine that was chosen has gone since, which explains what went wrong there:
+        then others are to be gathered."""
+        chosen = {one.machine.worker for one in gathered.chosen}
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while True:
+            members = self.membership.machines
+            if not chosen <= {machine.worker for machine in members}:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.membership.wait(members, left)
 
     # --- waiting ---
 
@@ -334,9 +339,6 @@ class Gathering:
             ),
             why=why,
             chosen=tuple(chosen),
-            control={
-                format_address(one.address): self._routes[one.machine.worker] for one in chosen
-            },
         )
 
     def _placed(self, machines: Sequence[Machine]) -> list[Placed]:

@@ -25,6 +25,7 @@ from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.hub.resolve import resolve_model
 from bandweave.models.registry import build_graph
+from bandweave.nodes.launcher import Launcher
 from bandweave.planning.profile.prediction import Prediction
 from bandweave.serving.gathering import Gathering
 from bandweave.serving.prediction import (
@@ -257,18 +258,26 @@ def start_engine(
                 choose=lambda left: choose_split(folder, left),
                 tell=tell or (lambda sentence: None),
             )
+
+        def begin(options: EngineOptions, launcher: Launcher) -> Engine | Cluster:
+            if tell is None:
+                return Engine.start(folder, options, launcher, watcher.loading)
+            return Cluster.start(
+                folder,
+                options,
+                launcher,
+                watcher.loading,
+                choose=lambda left: choose_split(folder, left),
+                tell=tell,
+            )
+
         if gathering is None:
-            launcher = make_launcher(options, watcher.waiting)
-        else:
+            return begin(options, make_launcher(options, watcher.waiting))
+        while True:
             gathered = gathering.gather(folder, options, watcher)
-            options, launcher = gathered.options, gathered.launcher
-        if tell is None:
-            return Engine.start(folder, options, launcher, watcher.loading)
-        return Cluster.start(
-            folder,
-            options,
-            launcher,
-            watcher.loading,
-            choose=lambda left: choose_split(folder, left),
-            tell=tell,
-        )
+            try:
+                return begin(gathered.options, gathered.launcher)
+            except (ConnectionError, StepError) as error:
+                if not gathering.has_changed(gathered):
+                    raise
+                watcher.remark(f"{error}; gathering the machines anew")
