@@ -33,10 +33,10 @@ _PARALLEL = frozenset(
      "fairness", "families", "flush_to_zero", "formats", "further_layer", "fuzz_bodies",
      "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks", "gguf_damage",
      "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub", "known_models",
-     "llama_logits", "load", "logprobs", "machine", "messages", "mixture_files",
+     "last_hidden", "llama_logits", "load", "logprobs", "machine", "messages", "mixture_files",
      "mixture_program_checks", "mixtures", "native", "not_finite", "one_answer", "outside_files",
      "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation", "processors", "program",
-     "program_checks", "protocol_requests", "protocol_streams", "reference", "reference_math",
+     "private_cache", "program_checks", "protocol_requests", "protocol_streams", "reference", "reference_math",
      "reference_products", "rendering", "said", "sampling", "scheduler", "served_answers",
      "served_defaults", "special_tokens", "speculation", "split", "states", "stored_damage",
      "stored_formats", "stored_tensors", "synth", "synth_families", "teller", "tensor_views",
@@ -51,7 +51,8 @@ _WAITING = frozenset(
      "http_chat", "http_completions", "http_health",
      "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
      "launcher", "loading_nodes", "mesh", "outages", "page", "progress", "reception", "rejoin",
-     "rendezvous", "serve_cli", "shared_memory", "sharing", "standard_streams", "status",
+     "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory", "sharing",
+     "standard_streams", "standby", "status",
      "status_machines", "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -26,7 +28,9 @@ from bandweave.synth.shapes import find_shape
 from bandweave.weights import standby
 from bandweave.weights.loading import load_weights, packed_bytes
 from bandweave.weights.panel_cache import PanelCache
+from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, asks, harm, learn, pids, undisturbed, wait_until
+from tests.test_failover_hosts import expected, node_of, worker
 
 RUN = RunOptions(context=512, streams=3)
 THREE = EngineOptions(shares=tuple(map(Fraction, (2, 3, 2))), threads=1, run=RUN)
@@ -108,6 +112,25 @@ def test_a_spare_node_stands_where_one_was_lost() -> None:
             assert Streams(cluster, asks()).hearts() == expected
             assert wait_until(lambda: len(cluster.nodes) == 3)
             assert cluster.nodes[1].name.startswith("node 1 ")
+
+
+def test_a_spare_host_is_held_ready_and_taken_at_once() -> None:
+    """It is connected, so that nobody else has it, and its process waits."""
+    with worker() as first, worker() as second, worker() as third:
+        options = EngineOptions(
+            shares=(Fraction(1),) * 2, hosts=(first.address, second.address), secret=SECRET,
+            spare=1, spare_hosts=(third.address,), threads=1, run=RUN, standby="memory",
+        )  # fmt: skip
+        with Folder.open(DEMO, weights=False) as folder, Cluster.start(folder, options) as cluster:
+            assert wait_until(lambda: [one.state for one in cluster.health().nodes][2] == "spare")
+            streams = Streams(cluster, asks(grammars=False))
+            streams.wait_for(150)
+            os.kill(node_of(first), signal.SIGKILL)
+            assert streams.hearts() == expected()
+            failed = cluster.recoveries()[0]
+            assert (failed.nodes_before, failed.nodes_after, failed.kind) == (2, 2, "failed")
+            assert third.address in cluster.nodes[0].name
+            assert wait_until(lambda: cluster.health().nodes[0].state == "spare")
 
 
 # --- what is lacking ---
