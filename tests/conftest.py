@@ -35,10 +35,10 @@ _PARALLEL = frozenset(
      "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub", "known_models",
      "last_hidden", "llama_logits", "load", "logprobs", "machine", "messages", "mixture_files",
      "mixture_program_checks", "mixtures", "native", "not_finite", "one_answer", "outside_files",
-     "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation", "processors", "program",
-     "private_cache", "program_checks", "protocol_requests", "protocol_streams", "reference", "reference_math",
-     "reference_products", "rendering", "said", "sampling", "scheduler", "served_answers",
-     "served_defaults", "special_tokens", "speculation", "split", "states", "stored_damage",
+     "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation", "private_cache",
+     "processors", "program", "program_checks", "protocol_requests", "protocol_streams",
+     "reference", "reference_math", "reference_products", "rendering", "said", "sampling",
+     "scheduler", "served_answers", "served_defaults", "special_tokens", "speculation", "split", "states", "stored_damage",
      "stored_formats", "stored_tensors", "synth", "synth_families", "teller", "tensor_views",
      "text", "thought_limit", "transformers_agreement", "wire", "work"}
 )  # fmt: skip

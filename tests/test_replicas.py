@@ -152,8 +152,8 @@ def test_one_group_that_cannot_start_ends_all() -> None:
     launchers: list[LocalLauncher] = []
 
     def make(group: EngineOptions) -> LocalLauncher:
-        python = "/nowhere/python" if launchers else None
-        launchers.append(LocalLauncher(**({} if python is None else {"python": python})))
+        fails = LocalLauncher(python="/nowhere/python")
+        launchers.append(fails if launchers else LocalLauncher())
         return launchers[-1]
 
     with Folder.open(DEMO) as folder, pytest.raises(OSError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bandweave.checkpoints.folder import Folder
@@ -21,6 +24,7 @@ from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
+from bandweave.ranges import Range
 from bandweave.run_options import RunOptions
 from bandweave.serving.texts import open_tokenizer
 from bandweave.synth.model import synthesise
@@ -210,12 +214,24 @@ class _Counting:
     def __init__(self, folder: Folder, reads: list[str]) -> None:
         self._folder, self._reads = folder, reads
 
-    def read(self, name: str, *ranges: object) -> object:
-        self._reads.append(name)
-        return self._folder.read(name, *ranges)  # type: ignore[arg-type]
+    def names(self) -> Collection[str]:
+        return self._folder.names()
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._folder, name)
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._folder.shape(name)
+
+    def dtype(self, name: str) -> str:
+        return self._folder.dtype(name)
+
+    def item_bits(self, name: str) -> float:
+        return self._folder.item_bits(name)
+
+    def file_key(self, name: str) -> str:
+        return self._folder.file_key(name)
+
+    def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
+        self._reads.append(name)
+        return self._folder.read(name, rows, columns)
 
 
 def test_on_disk_the_cache_has_it(model: Path, tmp_path: Path) -> None:
