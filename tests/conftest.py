@@ -38,9 +38,9 @@ _PARALLEL = frozenset(
      "pages", "panel_cache", "plan_cli", "plan_search", "plan_simulation", "private_cache",
      "processors", "program", "program_checks", "protocol_requests", "protocol_streams",
      "reference", "reference_math", "reference_products", "rendering", "said", "sampling",
-     "scheduler", "served_answers", "served_defaults", "special_tokens", "speculation", "split", "states", "stored_damage",
-     "stored_formats", "stored_tensors", "synth", "synth_families", "teller", "tensor_views",
-     "text", "thought_limit", "transformers_agreement", "wire", "work"}
+     "scheduler", "served_answers", "served_defaults", "special_tokens", "speculation", "split",
+     "states", "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",
+     "teller", "tensor_views", "text", "thought_limit", "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
