@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from dataclasses import replace
 from fractions import Fraction
 
@@ -24,7 +26,7 @@ DEMO = str(demo_folder())
 
 
 @pytest.mark.parametrize(
-    ("node", "moment"), [(0, 1), (1, 120), (2, 400), (0, 700)], ids=lambda value: str(value)
+    ("node", "moment"), [(0, 1), (2, 300), (0, 700)], ids=lambda value: str(value)
 )
 def test_every_kind_of_answer_survives_a_kill(node: int, moment: int) -> None:
     expected = undisturbed(DEMO, THREE)
@@ -82,9 +84,10 @@ def test_speculation_goes_on(how: str) -> None:
     options = replace(
         THREE, shares=(Fraction(1),) * 2, run=run, draft=DEMO if how == "draft" else ""
     )
-    expected = undisturbed(model, THREE)
+    kinds = asks(embeds=how != "mtp")
+    expected = undisturbed(model, THREE, embeds=how != "mtp")
     with Folder.open(model) as folder, lasting.cluster(folder, options) as (cluster, launcher):
-        streams = Streams(cluster, asks())
+        streams = Streams(cluster, kinds)
         streams.wait_for(300)
         harm(launcher, 0)
         assert streams.hearts() == expected
@@ -114,3 +117,40 @@ def test_a_closed_cluster_leaves_nobody_waiting() -> None:
     assert any(isinstance(one.failure, StepError) for one in streams.told)
     with pytest.raises(StepError, match="closed"):
         Streams(cluster, asks())
+
+
+@pytest.mark.late
+def test_a_node_that_becomes_slow_gets_a_smaller_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bandweave.cluster.lookout._BILL_SECONDS", 0.8)
+    monkeypatch.setattr("bandweave.cluster.lookout._BALANCE_SECONDS", 3.0)
+    options = replace(THREE, shares=(Fraction(1),) * 2, run=replace(RUN, context=1024))
+    endless = replace(GREEDY, max_tokens=1000)
+    ask = [Ask([Request(tokens=(5, 6, 7 + one), params=endless)]) for one in range(3)]
+    over = threading.Event()
+    with Folder.open(DEMO) as folder, lasting.cluster(folder, options) as (cluster, launcher):
+        expected = Streams(cluster, ask).hearts()
+        pid = pids(launcher)[1]
+
+        def slow() -> None:  # it has the processor for a quarter of the time
+            while not over.wait(0.004):
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(0.012)
+                os.kill(pid, signal.SIGCONT)
+
+        thread, began = threading.Thread(target=slow), time.monotonic()
+        streams = Streams(cluster, ask)
+        while time.monotonic() < began + 5:  # for as long as its own speed takes to be known
+            if streams.hearts() == expected:
+                streams = Streams(cluster, ask)
+        thread.start()
+        try:
+            while not cluster.options.shares[1] < cluster.options.shares[0] * Fraction(3, 4):
+                if all(one.over.is_set() for one in streams.told):
+                    assert streams.hearts() == expected
+                    streams = Streams(cluster, ask)
+                time.sleep(0.05)
+        finally:
+            over.set()
+            thread.join()
+        assert any(one.kind == "balanced" for one in cluster.recoveries())
+        assert streams.hearts() == expected

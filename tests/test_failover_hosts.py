@@ -122,7 +122,7 @@ def cable() -> Iterator[tuple[End, End]]:
         yield ends
 
 
-@pytest.mark.parametrize("ways", ["both", "one"])
+@pytest.mark.parametrize("ways", ["both", pytest.param("one", marks=pytest.mark.late)])
 def test_a_machine_that_is_cut_off_is_left_behind_and_taken_in_again(
     cable: tuple[End, End], ways: str
 ) -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from bandweave.cluster.carried import Ask, Carried
 from bandweave.cluster.counts import Counts
+from bandweave.cluster.health import Outage
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.taking_in import is_worth
+from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import NodeStatistics
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request, Result, Timing
@@ -27,6 +29,9 @@ from bandweave.nodes.failure import accused, is_stall
 from bandweave.nodes.launcher import Candidate, Launcher
 from bandweave.nodes.node_handle import NodeHandle
 from bandweave.routing.call import Ended, Event, Failed, NewTokens, Reading
+from bandweave.serving.errors import ApiError
+from bandweave.serving.http.failures import api_error
+from bandweave.serving.status.service import Service
 
 NAMES = ("node 0 (pid 11)", "node 1 (pid 112)", "node 2 (pid 12)")
 REQUEST = Request(tokens=(1, 2, 3), params=SamplingParams(max_tokens=9))
@@ -331,3 +336,19 @@ def test_a_refused_request_fails_and_a_caller_that_fails_is_forgotten() -> None:
     with pytest.raises(RuntimeError):  # the engine's router then cancels it
         ask.deliver(NewTokens([(0, 1)]))
     assert broken.over and over == [broken]
+
+
+def test_whoever_asks_in_an_outage_waits_and_later_is_sent_away_with_a_time() -> None:
+    outage: Outage | None = None
+    service = Service()
+    served = cast(Any, object())
+    service.ready(served, cast(Any, SimpleNamespace(failure="", at=0.0, moved=0.0)), lambda: outage)
+    assert service.take() is served
+    outage = Outage(reason="node 1 has gone", seconds=3.0, retry=7.0, over_patience=False)
+    assert service.take() is served and "node 1 has gone" in service.trouble()
+    outage = replace(outage, over_patience=True)
+    with pytest.raises(ApiError, match="node 1 has gone") as caught:
+        service.take()
+    assert (caught.value.status, caught.value.retry_after) == (503, 7.0)
+    error = api_error(Unavailable("node 1 has gone", 9.0))
+    assert (error.status, error.retry_after) == (503, 9.0)

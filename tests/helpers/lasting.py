@@ -43,8 +43,9 @@ class Ask:
     digest: bool = False
 
 
-def asks(*, grammars: bool = True) -> list[Ask]:
-    """Of every kind; some read long prompts or wait while others answer."""
+def asks(*, grammars: bool = True, embeds: bool = True) -> list[Ask]:
+    """Of every kind; some read long prompts or wait while others answer. ``embeds``: the last layer
+    is on node 0, and none drafts."""
     shared = prompt(5, 70)
     penalised = replace(WARM, repetition_penalty=1.3, frequency_penalty=0.2, presence_penalty=0.1)
     made = [
@@ -55,9 +56,11 @@ def asks(*, grammars: bool = True) -> list[Ask]:
         Ask([Request(tokens=prompt(7, 12), params=WARM, logprobs=3)]),
         Ask([Request(tokens=prompt(8, 40), params=GREEDY, logprobs=1, scored=True)]),
         Ask([Request(tokens=prompt(9, 300), params=WARM)], digest=True),
-        Ask([Request(tokens=prompt(10, 12), params=replace(WARM, max_tokens=1), embeds=True)]),
         Ask([Request(tokens=prompt(3, 5) * 9, params=replace(GREEDY, max_tokens=200))]),
     ]
+    if embeds:
+        short = replace(WARM, max_tokens=1)
+        made.append(Ask([Request(tokens=prompt(10, 12), params=short, embeds=True)]))
     if grammars:
         made.append(
             Ask([Request(tokens=prompt(11, 12), params=WARM, grammar=_NUMBERS)], digest=True)
@@ -161,14 +164,16 @@ def cluster(
 
 
 @cache
-def undisturbed(path: str, options: EngineOptions) -> list[list[tuple[object, ...]]]:
+def undisturbed(
+    path: str, options: EngineOptions, *, embeds: bool = True
+) -> list[list[tuple[object, ...]]]:
     """What one node says."""
     from fractions import Fraction
 
     alone = replace(options, shares=(Fraction(1),))
     with Folder.open(path) as folder, Engine.start(folder, alone) as engine:
         learn(engine, open_tokenizer(folder), folder.spec.vocab_size)
-        return Streams(engine, asks()).hearts()
+        return Streams(engine, asks(embeds=embeds)).hearts()
 
 
 def pids(launcher: LocalLauncher) -> dict[int, int]:

@@ -13,17 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 
 from bandweave.cluster.carried import Carried
 from bandweave.cluster.health import NodeHealth, Outage
+from bandweave.cluster.lookout import Lookout
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
-from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.standing import StandbySummary, StandingBy
 from bandweave.cluster.takeover import Choose, Takeover, keep_options
-from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
@@ -33,11 +31,6 @@ from bandweave.nodes.launcher import Launcher
 __all__ = ["Choose", "Keeper", "keep_options"]
 
 _LOOK_SECONDS = 1.0
-_BEAT_SECONDS = 1.0  # an idle node's; so much older than the fault the last sign of life may be
-_IDLE_SILENCE = 15.0  # of a node while nobody asks: a cable may be out for a while
-_BILL_SECONDS = 5.0  # between two looks at the nodes' bills
-_BALANCE_SECONDS = 60.0  # between two changes for the sake of speed
-_LEAST_GAIN = 1.25  # for which shares are changed
 _CLOSED = "the engine is closed"
 
 
@@ -67,9 +60,6 @@ class Keeper:
         self._vocabulary: tuple[Sequence[bytes], Sequence[int]] | None = None
         self._learning = threading.Lock()
         self._slowness = Slowness()
-        self._billed_at = self._balanced_at = time.monotonic()
-        self._slow_since: float | None = None
-        self._read_rate = 500.0  # prompt tokens a second, until more is known
         self.on_anew: Callable[[], None] = lambda: None
         self.on_lost: Callable[[float], None] = lambda noticed: None
         self.on_back: Callable[[], None] = lambda: None
@@ -79,6 +69,7 @@ class Keeper:
             engine, launcher, self.roster, self.recoveries, self._slowness,
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
+        self._lookout = Lookout(engine, self._takeover, self.roster, self._slowness)
         self._standing = StandingBy(engine, self._takeover.shares, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
@@ -136,7 +127,7 @@ class Keeper:
             self.check_closed()
             self._calls[call] = None
             direct = self._serving and not self._suspects
-        if direct and not self._silent():
+        if direct and not self._lookout.silent():
             self._attach(call, raising=True)
         else:
             self._wake.set()
@@ -157,6 +148,11 @@ class Keeper:
         """Nothing of it is left open."""
         with self._lock:
             self._calls.pop(call, None)
+            measured = None
+            if not self._calls:
+                measured, self._measured = self._measured, None
+        if measured is not None:  # nobody waits for its next token any more
+            self.recoveries.replace(replace(measured[0], over=True))
 
     def note_lost(self, call: Carried) -> None:
         """Nobody computes it."""
@@ -181,7 +177,7 @@ class Keeper:
             state = "serving"
             if not self._serving:
                 state = "loading"
-            elif silence > self._bound:
+            elif silence > self._lookout.bound:
                 state = "silent"
             found.append(
                 NodeHealth(
@@ -233,7 +229,7 @@ class Keeper:
             if isinstance(failure, NodeFailure) and failure.culprit is not None:
                 self._lose(failure.noticed)
             self._change(lambda: self._takeover.after(failure))
-        elif silent := self._unanswered():
+        elif silent := self._lookout.unanswered(self.calls()):
             self._lose(self._engine.silences()[silent[0]])
             self._change(lambda: self._takeover.without(silent))
         if self._engine.failure is None:
@@ -249,8 +245,7 @@ class Keeper:
     def _change(self, change: Callable[[], Recovery | None]) -> None:
         """Has other nodes go on, or the same ones in other shares."""
         with self._lock:
-            self._serving = False
-        streams = self.calls()
+            self._serving, self._measured = False, None
         recovery = change()
         if recovery is None:
             with self._lock:
@@ -258,18 +253,16 @@ class Keeper:
             return
         self.on_anew()
         self._slowness.forget_counts()
-        learnt = any(call.has_grammar for call in self.calls())
-        if learnt:
-            self._learn_again()
-        loaded_at = time.monotonic()
+        streams = self.calls()
         with self._lock:
-            over = not streams
-            self._measured = None if over else (recovery, loaded_at)
-        if over:
+            self._measured = (recovery, time.monotonic()) if streams else None
+        if not streams:
             self.recoveries.replace(replace(recovery, over=True))
-        self._attach_all(grammars=learnt)
-        if not learnt:
-            self._learn_again()
+        # A large vocabulary takes a second, for which only those wait that need it.
+        if not any(call.has_grammar for call in streams):
+            self._attach_all(grammars=False)
+        self._learn_again()
+        self._attach_all()
         with self._lock:
             self._serving = True
         self._wake.set()  # for those that came meanwhile
@@ -283,10 +276,10 @@ class Keeper:
                 self._engine.learn(*self._vocabulary)
 
     def _attach_all(self, *, grammars: bool = True) -> None:
-        """Has computed whatever nobody computes, oldest first, those with ``grammars`` only once
-        the vocabulary is known. Of those that may have made the
-        nodes fail one at a time shows first that it does not."""
-        while self._suspects:
+        """Has computed whatever nobody computes, oldest first, without ``grammars`` only what has
+        none. Of those that may have made the nodes fail one at a time shows first that it does
+        not."""
+        while self._suspects and grammars:
             call = self._suspects[0]
             if call is self._proving and call.attached:
                 return
@@ -297,7 +290,7 @@ class Keeper:
             self._proving = call
             self._attach(call, proves=True)
             return
-        for call in self.calls():
+        for call in () if self._suspects else self.calls():
             if not call.attached and (grammars or not call.has_grammar):
                 self._attach(call)
 
@@ -333,80 +326,17 @@ class Keeper:
             known = [call for call in self._suspects if call not in tried]
             self._suspects = deque([*tried, *known])
 
-    # --- looks ---
-
-    @property
-    def _bound(self) -> float:
-        return self._engine.options.stall_seconds + _BEAT_SECONDS
-
-    def _silent(self) -> list[int]:
-        """The nodes, by their ranks, that give no sign of life."""
-        silences = self._engine.silences() if self._serving else []
-        return [rank for rank, silence in enumerate(silences) if silence > self._bound]
-
-    def _unanswered(self) -> list[int]:
-        """Those of them that somebody would wait for, or that have been silent for long while
-        others are not. Whoever computes judges its peers itself, and better."""
-        silent, calls = self._silent(), self.calls()
-        if any(not call.attached for call in calls) or not silent:
-            return silent
-        longest = max(self._engine.silences())
-        alone = len(silent) < len(self._engine.handles)
-        return silent if not calls and alone and longest > _IDLE_SILENCE else []
-
     def _look(self) -> None:
         self.roster.look()
-        ready = self.roster.ready()[: self._takeover.room]
+        if self.interrupted:
+            return
         calls = self.calls()
-        if ready and not self.interrupted:
-            nodes = [self._takeover.place(handle) for handle in self._engine.handles]
-            wanted = self._takeover.wanted
-            more = sum(divide([*nodes, *(handle.node for handle in ready)], wanted, {}))
-            now = sum(divide(nodes, wanted, {})) or Fraction(1)
-            if is_worth(
-                pause=self._pause(calls),
-                gain=float(more / now),
-                waited=self.roster.waited(),
-                idle=not calls,
-            ):
-                self._change(self._takeover.join)
-                return
-        if calls and time.monotonic() - self._billed_at > _BILL_SECONDS:
-            self._balance(calls)
-        self._standing.look()
-
-    def _pause(self, calls: Sequence[Carried]) -> float:
-        """Seconds for which answers would stand still."""
-        return self._takeover.pause + sum(call.length for call in calls) / self._read_rate
-
-    def _balance(self, calls: Sequence[Carried]) -> None:
-        """Gives a node that has become slow a smaller share, where that pays."""
-        self._billed_at = now = time.monotonic()
-        engine = self._engine
-        if self.interrupted or len(engine.handles) < 2:
-            return
-        try:
-            statistics = engine.statistics()
-        except StepError:
-            return  # seen at the next look
-        self._slowness.look(statistics)
-        prefill = statistics[0].prefill
-        if prefill["rows"] and prefill["wall"]:
-            self._read_rate = prefill["rows"] / prefill["wall"]
-        nodes = [self._takeover.place(handle) for handle in engine.handles]
-        slowed = self._takeover.slowed()
-        wanted = self._takeover.wanted
-        new = divide(nodes, wanted, slowed)
-        better = gain(nodes, engine.options.shares, new, wanted, slowed)
-        if better < _LEAST_GAIN:
-            self._slow_since = None
-            return
-        self._slow_since = self._slow_since or now
-        settled = now - self._balanced_at > _BALANCE_SECONDS
-        waited = now - self._slow_since
-        if settled and is_worth(pause=self._pause(calls), gain=better, waited=waited, idle=False):
-            self._balanced_at, self._slow_since = now, None
+        if self._lookout.should_join(calls):
+            self._change(self._takeover.join)
+        elif self._lookout.should_balance(calls):
             self._change(self._takeover.balance)
+        else:
+            self._standing.look()
 
     # --- ends ---
 

@@ -153,7 +153,8 @@ class Takeover:
         names = ", ".join(handle.name for handle in self._roster.ready())
         if not names:
             return None
-        return self._run(Recovery(node=names, cause=f"{names} takes part"), kind="joined")
+        verb = "take" if ", " in names else "takes"
+        return self._run(Recovery(node=names, cause=f"{names} {verb} part"), kind="joined")
 
     def balance(self) -> Recovery | None:
         """In shares that suit how fast the nodes are now."""
@@ -236,6 +237,8 @@ class Takeover:
         self._recoveries.begin(recovery)
         if kind == "failed":
             self._tell(f"{recovery.cause}; going on without it")
+        elif kind == "joined":
+            self._tell(recovery.cause)
         elif kind == "balanced":
             self._tell(f"{recovery.cause}; the shares are changed")
         return recovery

@@ -215,8 +215,9 @@ class _Node:
             loop.leave()
             raise
         except StepError as error:
-            loop.abort(str(error))
+            # In this order: a peer that hangs takes no last words, and holds up whoever has some.
             self._broken(loop.generation, str(error))
+            loop.abort(str(error))
             return True
 
     def _broken(self, generation: int, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,10 +36,13 @@ class ProcessHandle(NodeHandle):
         return self._process.poll() is None
 
     def exit_reason(self) -> str | None:
-        """Waits up to half a second for the process's last words, which are part of the reason."""
+        """Waits up to half a second for the process's last words, which are part of the reason but
+        where it could not know of its end."""
         status = self._process.poll()
         if status is None:
             return None
+        if status == -signal.SIGKILL:
+            return describe_end(status)
         words = self._tail.lines()
         return describe_end(status) + (f"; its last words: {words[-1]}" if words else "")
 

@@ -35,6 +35,7 @@ _BEAT_SECONDS = 0.5  # by which the last sign of life may be older than the faul
 _LOOK_MILLISECONDS = 500  # between two looks at what no message tells
 _PAUSED_SECONDS = 2.0  # between two looks: this process itself was stopped
 _LEAVING_SECONDS = 0.5  # beyond the bound for stalls
+_LEAST_SECONDS = 1.0  # for an answer that needs no work
 
 
 class NodeGroup:
@@ -55,6 +56,7 @@ class NodeGroup:
         self._heard = [self._asked_at] * len(self._handles)
         self._moved, self._progress = self._asked_at, -1  # of node 0
         self._looked = self._asked_at
+        self._awaiting: float | None = None  # since when somebody waits without a pause
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -99,6 +101,7 @@ class NodeGroup:
     def ask(self, node: int, message: Message, kind: type[M]) -> M:
         """The node's next message after this one, which must be of a kind. The others have nothing
         to say meanwhile."""
+        self._awaiting = None
         self.send(node, encode(message))
         sender, answer = self.receive(lambda: node)
         if sender != node:
@@ -144,7 +147,9 @@ class NodeGroup:
             self._note_pause()
             watch()
             late = None if awaited is None else awaited()
-            if late is not None:
+            if late is None:
+                self._awaiting = None
+            else:
                 self._check(late)
             heard = poll.poll(_LOOK_MILLISECONDS)
             if any(descriptor == wake for descriptor, _ in heard):
@@ -185,12 +190,15 @@ class NodeGroup:
         if paused > 0:
             self._heard = [heard + paused for heard in self._heard]
             self._moved += paused
+            self._awaiting = None
 
     def _check(self, node: int) -> None:
         """Of a node that somebody waits for: whether it lives, and whether it gets on."""
         now = time.monotonic()
-        silent = now - max(self._heard[node], self._asked_at)
-        stuck = now - max(self._moved, self._asked_at)  # all wait for node 0's steps
+        # Not since the last question: whoever asks again and again would wait for ever.
+        since = self._awaiting = self._awaiting or now
+        silent = now - max(self._heard[node], since)
+        stuck = now - max(self._moved, since)  # all wait for node 0's steps
         name = self._handles[node].name
         if silent > self._stall_seconds + _BEAT_SECONDS:
             self._raise_failure(
@@ -203,19 +211,21 @@ class NodeGroup:
         """The nodes that have left the generation and can take part in another. Whatever they had
         to say of it is dropped; one that failed, or says nothing within the bound for stalls, is
         ended. ``loading``: one that loads may take its time, as long as it says that it does."""
-        failed = self._broken
-        asked, left = list[NodeHandle](), list[NodeHandle]()
+        failed, silences = self._broken, self.silences()
+        asked, left = list[tuple[NodeHandle, float]](), list[NodeHandle]()
+        bound = self._stall_seconds + _LEAVING_SECONDS
         for node, handle in enumerate(self._handles):
             if failed is not None and failed.culprit == node and failed.gone:
                 self._launcher.dismiss(handle)
                 continue
             try:
                 handle.channel.send(encode(Leave()), timeout=self._stall_seconds)
-                asked.append(handle)
+                # One that has been silent for as long as the one that failed is not waited for.
+                asked.append((handle, max(_LEAST_SECONDS, bound - silences[node])))
             except OSError:
                 self._launcher.dismiss(handle)
-        for handle in asked:
-            if _has_left(handle, self._stall_seconds + _LEAVING_SECONDS, loading=loading):
+        for handle, seconds in asked:
+            if _has_left(handle, seconds, loading=loading):
                 left.append(handle)
             else:
                 self._launcher.dismiss(handle)
