@@ -33,15 +33,15 @@ _PARALLEL = frozenset(
      "fairness", "families", "flush_to_zero", "formats", "further_layer", "fuzz_bodies",
      "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks", "gguf_damage",
      "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
-     "known_models", "llama_logits", "load", "logprobs", "machine", "measured_plan", "messages",
-     "mixture_files", "mixture_program_checks", "mixtures", "native", "noise", "not_finite",
-     "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_search",
-     "plan_simulation", "processors", "program", "program_checks", "protocol_requests",
-     "protocol_streams", "reference", "reference_math", "reference_products", "rendering", "said",
-     "sampling", "scheduler", "sealing", "served_answers", "served_defaults", "special_tokens",
-     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors",
-     "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
-     "transformers_agreement", "wire", "work"}
+     "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",
+     "measured_plan", "messages", "mixture_files", "mixture_program_checks", "mixtures", "native",
+     "noise", "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli",
+     "plan_search", "plan_simulation", "private_cache", "processors", "program", "program_checks",
+     "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
+     "rendering", "said", "sampling", "scheduler", "sealing", "served_answers", "served_defaults",
+     "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats",
+     "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text",
+     "thought_limit", "transformers_agreement", "wire", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
@@ -52,9 +52,9 @@ _WAITING = frozenset(
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
      "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
      "intruders", "launcher", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
-     "page", "progress", "reception", "rejoin", "rendezvous", "serve_cli", "shared_memory",
-     "sharing", "standard_streams", "status", "status_machines", "tampering", "tools",
-     "topologies", "worker", "workers_models"}
+     "page", "progress", "reception", "rejoin", "rendezvous", "replicas", "replicas_http",
+     "serve_cli", "shared_memory", "sharing", "standard_streams", "standby", "status",
+     "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def hidden(
     spec: ModelSpec, shares: Sequence[int], stages: int, *, further: bool = False
 ) -> tuple[F32, F32]:
     """Of the prompts' last rows, and again after another step, so that the pass leaves no trace."""
-    source = random_source(spec, 1)
+    source = random_source(spec, 1, further=spec.further is not None)
     graph = build_graph(spec, further=further)
     split = make_split(spec, tuple(map(Fraction, shares)), stages=stages)
     program = lower(graph, split, 0)

@@ -17,10 +17,14 @@ from bandweave.cluster.group_choice import GroupLoad, Prefixes, choose_group, pa
 from bandweave.cluster.groups import group_options
 from bandweave.cluster.replicas import Replicas
 from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import node_needs
 from bandweave.executors.executor import PAGE_SIZE, StepError
 from bandweave.generation.request import Request
 from bandweave.nodes.local_launcher import LocalLauncher
+from bandweave.planning.profile.profile import Profile, link_name
+from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
+from bandweave.serving.replica_count import settle_replicas
 from bandweave.serving.texts import open_tokenizer
 from tests.helpers.lasting import (
     GREEDY,
@@ -34,6 +38,7 @@ from tests.helpers.lasting import (
     undisturbed,
     wait_until,
 )
+from tests.helpers.profiles import make_link, make_machine
 
 RUN = RunOptions(context=512, streams=3)
 FOUR = EngineOptions(shares=(Fraction(1),) * 4, threads=1, run=RUN, replicas=2)
@@ -152,8 +157,8 @@ def test_one_group_that_cannot_start_ends_all() -> None:
     launchers: list[LocalLauncher] = []
 
     def make(group: EngineOptions) -> LocalLauncher:
-        python = "/nowhere/python" if launchers else None
-        launchers.append(LocalLauncher(**({} if python is None else {"python": python})))
+        fails = LocalLauncher(python="/nowhere/python")
+        launchers.append(fails if launchers else LocalLauncher())
         return launchers[-1]
 
     with Folder.open(DEMO) as folder, pytest.raises(OSError):
@@ -222,3 +227,37 @@ def test_nodes_are_divided_into_neighbours() -> None:
         group_options(replace(options, stages=3))
     with pytest.raises(ValueError, match="6 copies of the model on 5 nodes"):
         replace(options, replicas=6)
+
+
+def test_as_many_groups_as_pay_and_fit() -> None:
+    hosts = tuple(f"10.0.0.{n}:7000" for n in range(4))
+    links = {
+        link_name(a, b): make_link(latency=2e-3) for a in hosts for b in hosts if a < b
+    }  # fmt: skip
+    run = RunOptions(context=512, streams=8, weight_format="q4")
+    options = EngineOptions(
+        shares=(Fraction(1),) * 4, hosts=hosts, secret=b"x" * 32, run=run, replicas=0
+    )
+    said: list[str] = []
+    with Folder.open(DEMO) as folder:
+
+        def most(count: int) -> int:
+            """Bytes of the fullest node of so many."""
+            split = make_split(folder.spec, (Fraction(1),) * count)
+            each = replace(options, shares=options.shares[:count], hosts=hosts[:count])
+            return max(one.total_bytes for one in node_needs(folder, split, each, 512))
+
+        def chosen(memory: float, **more: object) -> int:
+            machine = replace(make_machine(), memory_bytes=int(memory / 0.9))
+            profile = Profile(machines=dict.fromkeys(hosts, machine), links=links)
+            return settle_replicas(folder, replace(options, **more), said.append, profile).replicas
+
+        assert chosen(2 * most(1)) == 4  # a link that slow is worth no step
+        assert said[-1].startswith("4 copies of the model: the machines' profiles promise ")
+        assert most(1) > most(2) > most(4)
+        assert chosen((most(1) + most(2)) / 2) == 2
+        assert chosen((most(2) + most(4)) / 2) == 1
+        assert chosen(2 * most(1), replicas=3) == 3  # the user chose
+        assert len(said) == 2
+        assert settle_replicas(folder, options, said.append, Profile()).replicas == 1
+        assert "bandweave probe" in said[-1]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bandweave.checkpoints.folder import Folder
@@ -19,6 +24,7 @@ from bandweave.nodes.local_launcher import LocalLauncher
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
+from bandweave.ranges import Range
 from bandweave.run_options import RunOptions
 from bandweave.serving.texts import open_tokenizer
 from bandweave.synth.model import synthesise
@@ -26,7 +32,9 @@ from bandweave.synth.shapes import find_shape
 from bandweave.weights import standby
 from bandweave.weights.loading import load_weights, packed_bytes
 from bandweave.weights.panel_cache import PanelCache
+from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, asks, harm, learn, pids, undisturbed, wait_until
+from tests.test_failover_hosts import expected, node_of, worker
 
 RUN = RunOptions(context=512, streams=3)
 THREE = EngineOptions(shares=tuple(map(Fraction, (2, 3, 2))), threads=1, run=RUN)
@@ -110,6 +118,25 @@ def test_a_spare_node_stands_where_one_was_lost() -> None:
             assert cluster.nodes[1].name.startswith("node 1 ")
 
 
+def test_a_spare_host_is_held_ready_and_taken_at_once() -> None:
+    """It is connected, so that nobody else has it, and its process waits."""
+    with worker() as first, worker() as second, worker() as third:
+        options = EngineOptions(
+            shares=(Fraction(1),) * 2, hosts=(first.address, second.address), secret=SECRET,
+            spare=1, spare_hosts=(third.address,), threads=1, run=RUN, standby="memory",
+        )  # fmt: skip
+        with Folder.open(DEMO, weights=False) as folder, Cluster.start(folder, options) as cluster:
+            assert wait_until(lambda: [one.state for one in cluster.health().nodes][2] == "spare")
+            streams = Streams(cluster, asks(grammars=False))
+            streams.wait_for(150)
+            os.kill(node_of(first), signal.SIGKILL)
+            assert streams.hearts() == expected()
+            failed = cluster.recoveries()[0]
+            assert (failed.nodes_before, failed.nodes_after, failed.kind) == (2, 2, "failed")
+            assert third.address in cluster.nodes[0].name
+            assert wait_until(lambda: cluster.health().nodes[0].state == "spare")
+
+
 # --- what is lacking ---
 
 
@@ -187,12 +214,24 @@ class _Counting:
     def __init__(self, folder: Folder, reads: list[str]) -> None:
         self._folder, self._reads = folder, reads
 
-    def read(self, name: str, *ranges: object) -> object:
-        self._reads.append(name)
-        return self._folder.read(name, *ranges)  # type: ignore[arg-type]
+    def names(self) -> Collection[str]:
+        return self._folder.names()
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._folder, name)
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._folder.shape(name)
+
+    def dtype(self, name: str) -> str:
+        return self._folder.dtype(name)
+
+    def item_bits(self, name: str) -> float:
+        return self._folder.item_bits(name)
+
+    def file_key(self, name: str) -> str:
+        return self._folder.file_key(name)
+
+    def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
+        self._reads.append(name)
+        return self._folder.read(name, rows, columns)
 
 
 def test_on_disk_the_cache_has_it(model: Path, tmp_path: Path) -> None:

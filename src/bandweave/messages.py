@@ -412,13 +412,17 @@ class Alternative:
 @dataclass(frozen=True, kw_only=True)
 class Standby:
     """What a node is to hold ready beside its work: all that it would need in any of the
-    ``alternatives``, in memory, or ``on_disk``, in its cache of packed weights."""
+    ``alternatives``, in memory, or ``on_disk``, in its cache of packed weights. ``sharers``: nodes
+    that share its machine's memory and do the same, with itself."""
 
     TYPE: ClassVar[str] = "standby"
     alternatives: tuple[Alternative, ...]
     on_disk: bool = False
+    sharers: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.sharers <= MAX_NODES:
+            raise ValueError(f"{self.sharers} nodes share a memory; 1 to {MAX_NODES} may")
         if len(self.alternatives) > MAX_NODES:
             raise ValueError(f"{len(self.alternatives)} alternatives; there may be {MAX_NODES}")
 

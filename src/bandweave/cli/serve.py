@@ -139,6 +139,8 @@ def command(
                 ),
             )
 
+            groups = getattr(session.engine, "groups", (session.engine,))
+
             def tell() -> None:
                 output.say(f"serving {served.name} with a context of {context} tokens; base URL:")
                 output.say(f"  {url}")
@@ -148,7 +150,7 @@ def command(
                 if as_json:
                     output.print_json(
                         {"base_url": url, "model": served.name, "context": context,
-                         "nodes": len(session.engine.nodes)}
+                         "nodes": sum(len(group.nodes) for group in groups)}
                     )  # fmt: skip
 
             cluster = session.engine

@@ -9,8 +9,8 @@ from bandweave.routing.call import Deliver, Ended, Event, Failed, NewTokens, Rea
 
 
 class Gathering:
-    """``deliver`` is the caller's, who has ``count`` requests; ``on_failed`` is called once where
-    one call fails, for then nobody hears of the others any more."""
+    """``deliver`` is the caller's, who has ``count`` requests; ``on_failed`` is called once, in a
+    thread of its own, where one call fails: then nobody hears of the others any more."""
 
     def __init__(self, deliver: Deliver, count: int, on_failed: Callable[[], None]) -> None:
         self._deliver, self._on_failed = deliver, on_failed
@@ -40,5 +40,6 @@ class Gathering:
             self._deliver(Ended(indices[event.index], event.result))
         else:
             self._failed = True
-            self._on_failed()
+            # Elsewhere: the other calls may be telling us something, and wait for us.
+            threading.Thread(target=self._on_failed, name="cancelling", daemon=True).start()
             self._deliver(Failed(event.error))

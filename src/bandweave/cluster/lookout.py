@@ -62,7 +62,7 @@ class Lookout:
 
     def should_join(self, calls: Sequence[Carried]) -> bool:
         """Whether machines that are ready should take part now."""
-        ready = self._roster.ready()[: self._takeover.room]
+        ready = self._roster.ready()[: self._takeover.room]  # spare ones wait for a failure
         if not ready:
             return False
         nodes, wanted = self._nodes(), self._takeover.wanted

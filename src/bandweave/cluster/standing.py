@@ -43,8 +43,10 @@ class StandingBy:
         if self.summary is None:
             return
         self._asked_at = None
-        self.summary = StandbySummary(where=self.summary.where)
-        if len(self._engine.handles) < 2:
+        alone = len(self._engine.handles) < 2
+        reasons = ("one node alone has no neighbour to lose",) if alone else ()
+        self.summary = StandbySummary(where=self.summary.where, over=alone, reasons=reasons)
+        if alone:
             return
         with contextlib.suppress(StepError):  # seen by whoever looks for failures
             self._engine.stand_by(self._shares, on_disk=self.summary.where == "disk")

@@ -256,8 +256,13 @@ class Engine(Asking):
             stages = min(self._started.stages, len(left))
             for place, rank in enumerate(left):
                 lists[rank].append(Alternative(shares=own, stages=stages, rank=place))
+        hosts = [handle.host_id for handle in handles]
         for rank, alternatives in enumerate(lists):
-            asked = Standby(alternatives=tuple(alternatives), on_disk=on_disk)
+            asked = Standby(
+                alternatives=tuple(alternatives),
+                on_disk=on_disk,
+                sharers=max(hosts.count(hosts[rank]), self.options.all_nodes),
+            )
             self._router.tell(rank, asked)
 
     def standby_states(self) -> list[StandbyState]:

@@ -185,11 +185,13 @@ class _Node:
         for report in node.checks.messages():
             self._channel.send(encode(report))
         pulse.end()  # nothing may come behind "loaded" that nobody asked for
-        own = held.prepared.program
-        return NodeLoop(
-            self._context, join, node, self._standing,
-            lambda asked: self._standing.start(asked, own, held.folder, held.assignment),
-        )  # fmt: skip
+        own, memory = held.prepared.program, held.prepared.memory
+        reserved = memory.kv_bytes + memory.work_bytes
+
+        def stand_by(asked: Standby) -> None:
+            self._standing.start(asked, own, held.folder, held.assignment, reserved)
+
+        return NodeLoop(self._context, join, node, self._standing, stand_by)
 
     def _lead(self, held: _Held, join: Join) -> None:
         """Lets what is not on this machine come from the others that have it."""

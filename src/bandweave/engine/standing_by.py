@@ -38,14 +38,18 @@ class StandingBy:
         self._context, self._cpus = context, cpus
         self.held = standby.Standby()
         self._thread: threading.Thread | None = None
-        self._wanted = False
+        self._wanted, self._reserved = False, 0
         self._state = StandbyState(num_bytes=0, seconds=0.0, over=True, reason="")
 
-    def start(self, asked: Standby, own: Program, folder: Folder, assignment: Assignment) -> None:
-        """Begins anew, for what the controller says now."""
+    def start(
+        self, asked: Standby, own: Program, folder: Folder, assignment: Assignment, reserved: int
+    ) -> None:
+        """Begins anew, for what the controller says now. ``reserved``: bytes of memory that the
+        node's cache and its steps may still take."""
         self.stop()
         self._wanted = True
         self._state = StandbyState(num_bytes=0, seconds=0.0, over=False, reason="")
+        self._reserved = reserved
         self._thread = threading.Thread(
             target=self._run, args=(asked, own, folder, assignment), name="standby", daemon=True
         )
@@ -95,8 +99,13 @@ class StandingBy:
         available = available_memory_bytes()
         if asked.on_disk and cache is None:
             return 0, "there is no cache on disk here"
-        if not asked.on_disk and available is not None and size > (1 - _LEFT) * available:
-            return 0, f"{gigabytes(size)} are needed, and there are {gigabytes(available)}"
+        # The others do the same, and caches and buffers are taken only when they are used.
+        needed = asked.sharers * (size + self._reserved)
+        if not asked.on_disk and available is not None and needed > (1 - _LEFT) * available:
+            return 0, (
+                f"{gigabytes(size)} would be, but of the {gigabytes(available)} of memory that are "
+                "available too little would be left"
+            )
         standby.hold_ready(
             standby.batches(own, others, folder.shape, form),
             folder,
