@@ -151,22 +151,27 @@ class Channel:
     def _send_whole(self, data: memoryview, limit: float | None) -> None:
         if self._send_failure is not None:
             raise self._send_failure
-        writable: Any = None
         self._unsent = b""
-        while data:
-            try:
-                data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                if writable is None:
-                    writable = select.poll()
-                    writable.register(self._socket.fileno(), select.POLLOUT)
-                if not writable.poll(None if limit is None else math.ceil(limit * 1000)):
-                    # Half a message may be out: nothing sensible can follow it.
-                    self._send_failure = ChannelClosed(f"the channel to {self.peer} is broken")
-                    raise TimeoutError(f"{self.peer} took no message for {limit:g} s") from None
-            except OSError as error:
-                self._send_failure = self._gone(error)
-                raise self._send_failure from error
+        try:
+            while data:
+                data = data[self._send_once(data, limit) :]
+        except KeyboardInterrupt:
+            self._unsent = bytes(data)  # goes on before anything else: half of it may be out
+            raise
+
+    def _send_once(self, data: memoryview, limit: float | None) -> int:
+        """Bytes that the system has taken, which may be none."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            if self._writable.poll(None if limit is None else math.ceil(limit * 1000)):
+                return 0
+            # Half a message may be out: nothing sensible can follow it.
+            self._send_failure = ChannelClosed(f"the channel to {self.peer} is broken")
+            raise TimeoutError(f"{self.peer} took no message for {limit:g} s") from None
+        except OSError as error:
+            self._send_failure = self._gone(error)
+            raise self._send_failure from error
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
         """The next message.
