@@ -166,6 +166,8 @@ def test_manifests_fit_together() -> None:
     (cluster,) = by_kind["RayCluster"]
     assert cluster["apiVersion"] == "ray.io/v1"
     assert cluster["spec"]["authOptions"]["mode"] == "token"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"ray=={cluster['spec']['rayVersion']}" in project["optional-dependencies"]["cluster"]
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     secrets = {one["metadata"]["name"] for one in by_kind.get("Secret", [])}
     claims = {one["metadata"]["name"] for one in by_kind.get("PersistentVolumeClaim", [])}

@@ -116,11 +116,9 @@ class HostCluster:
     kinds: Sequence[str] = (*PROCESS, *MACHINE)
     anew = False
 
-    def __init__(self, holder: Path, count: int, model: str, options: Sequence[str],
-                 worker_options: Sequence[str]) -> None:  # fmt: skip
+    def __init__(self, holder: Path, count: int, model: str, options: Sequence[str]) -> None:
         self.count = count
         self._marked = Marked(holder)
-        self._worker_options = list(worker_options)
         self._token = holder / "token"
         self._token.write_bytes(make_secret() + b"\n")
         self._token.chmod(0o600)
@@ -145,7 +143,7 @@ class HostCluster:
         command = [
             *self.switch.prefix(number), sys.executable, "-m", "bandweave", "worker", "--listen",
             f"{self.switch.address(number)}:{_PORT}", "--token-file", str(self._token),
-            "--threads", "1", *self._worker_options,
+            "--threads", "1",
         ]  # fmt: skip
         worker = subprocess.Popen(
             command, cwd=ROOT, env=self._marked.environment, start_new_session=True,
@@ -272,13 +270,12 @@ def _run(*command: str) -> None:
 
 
 @contextlib.contextmanager
-def started(count: int, model: str, options: Sequence[str],
-            worker_options: Sequence[str]) -> Iterator[HostCluster]:  # fmt: skip
+def started(count: int, model: str, options: Sequence[str]) -> Iterator[HostCluster]:
     """A server on so many machines. ``model``: "demo" has a template that knows tools then."""
     with tempfile.TemporaryDirectory() as folder:
         holder = Path(folder)
         found = str(demo_with_tools(holder)) if model == "demo" else model
-        cluster = HostCluster(holder, count, found, options, worker_options)
+        cluster = HostCluster(holder, count, found, options)
         try:
             yield cluster
         finally:
