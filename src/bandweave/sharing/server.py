@@ -175,7 +175,5 @@ def _small(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if is_small(path.name)
-        and path.is_file()
-        and path.stat().st_size <= _MOST_SMALL
+        if is_small(path.name) and path.is_file() and path.stat().st_size <= _MOST_SMALL
     ]
