@@ -215,6 +215,26 @@ def test_simulation(plan: Any) -> None:
     assert "bandweave today" in text and first["bandweave"]["tokens_per_s"] < first["tokens_per_s"]
 
 
+def test_simulation_of_failures_in_parts(plan: Any) -> None:
+    arguments = ("llama-3.1-8b", "--on", "4x m4-32", "--link", "10gbe", "--streams", "4",
+                 "--simulate", "--arrivals", "0.2", "--answer", "50", "--uptime", "0.1",
+                 "--repair", "1", "--seconds", "2000")  # fmt: skip
+    text = plan(*arguments)
+    assert narrow(text)
+    for words in ("after a failure half within", "notice", "--standby-weights would spare",
+                  "encrypted"):  # fmt: skip
+        assert words in " ".join(text.split()), text
+    found = json.loads(plan(*arguments, "--json"))
+    assert found["recoveries"] and found["recovery_parts_s"]["load_s"] > 0
+    standby = json.loads(plan(*arguments, "--standby-weights", "--json"))
+    assert standby["recovery_parts_s"]["load_s"] == 0
+    waiting = json.loads(plan(*arguments, "--no-takeover", "--json"))
+    assert waiting["available"] < found["available"] and not waiting["recoveries"]
+    plain = json.loads(plan(*arguments, "--no-encrypt", "--json"))
+    assert found["encrypted"] and not plain["encrypted"]
+    assert plain["formula_tokens_per_s"] >= found["formula_tokens_per_s"]
+
+
 def test_simulation_of_a_number_of_requests(plan: Any) -> None:
     arguments = ("llama-3.1-8b", "--on", "2x m4-32", "--streams", "4", "--simulate", "--requests",
                  "12", "--answer", "20")  # fmt: skip
@@ -240,6 +260,13 @@ def test_simulation_of_a_number_of_requests(plan: Any) -> None:
         (("llama-3.1-8b",), ["--on"]),
         (("nowhere/model", "--on", "m4"), ["nowhere/model"]),
         (("qwen3-4b", "--on", "m4", "--simulate", "--replicas", "2"), ["2 replicas"]),
+        (("qwen3-4b", "--on", "2x m4", "--simulate", "--spare", "1"), ["--spare", "--uptime"]),
+        (("qwen3-4b", "--on", "2x m4", "--simulate", "--spare", "2", "--uptime", "1"),
+         ["--spare 2", "no machine"]),
+        (("qwen3-4b", "--on", "2x m4", "--simulate", "--no-takeover", "--uptime", "1",
+          "--load-rate", "1GB/s"), ["--no-takeover", "--load-rate"]),
+        (("qwen3-4b", "--on", "m4", "--simulate", "--uptime", "1", "--load-rate", "0GB/s"),
+         ["--load-rate"]),
         (
             ("deepseek-r1", "--on", "m3-ultra-512", "--format", "q8"),
             ["GB too little", "in q4", "with 1 more m3-ultra-512"],

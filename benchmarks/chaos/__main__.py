@@ -25,7 +25,6 @@ from benchmarks.rounds import say
 
 # Fewer places than streams: some wait, and some give way to others.
 _SERVER = ("--threads", "1", "--context", "1024", "--streams", "10", "--speculate")
-_WORKER: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def run(given: argparse.Namespace, more: Sequence[str]) -> Found:
     options = [*_SERVER, *more]
     with contextlib.ExitStack() as stack:
         if given.hosts:
-            there = stack.enter_context(hosts.started(given.nodes, given.model, options, _WORKER))
+            there = stack.enter_context(hosts.started(given.nodes, given.model, options))
             found = there.inside(lambda: asyncio.run(play(there, plan, say)))
             stopped = there.stop()
             log = there.log()

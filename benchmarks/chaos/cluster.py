@@ -101,6 +101,7 @@ class LocalCluster:
             return left + self._marked.left_over()
         finally:
             self._marked.end()
+            self._server.close()
 
 
 class Server:
@@ -120,12 +121,21 @@ class Server:
             line = self.process.stdout.readline()
             if not line:
                 self.process.wait(10)
+                self.close()
                 raise RuntimeError(f"the server did not start: {self.log()}")
             said += line
         self.port = urlsplit(json.loads(said)["base_url"]).port or 0
 
     def log(self) -> str:
         return "".join(self._lines)
+
+    def close(self) -> None:
+        """Once it has ended."""
+        self.process.wait(10)
+        self._reader.join(5)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
     def end(self, seconds: float = 20.0) -> list[str]:
         """As a user ends it. What went wrong about that."""
@@ -142,8 +152,9 @@ class Server:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._lines.append(line)
+        with contextlib.suppress(ValueError):  # it was closed
+            for line in self.process.stderr:
+                self._lines.append(line)
 
 
 def serve_command(model: str, options: Sequence[str]) -> list[str]:

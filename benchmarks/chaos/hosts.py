@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -31,6 +30,7 @@ from benchmarks.contestant import ROOT
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _PORT = 7000
+_START_SECONDS = 60.0
 _DRIP = "limit rate over 2 kbytes/second drop"
 #: By kind of fault: the hooks of the packet filter that stop what passes there, and how.
 _CUTS = {"cut": ("input", "output"), "cut in": ("input",), "cut out": ("output",),
@@ -116,16 +116,14 @@ class HostCluster:
     kinds: Sequence[str] = (*PROCESS, *MACHINE)
     anew = False
 
-    def __init__(self, holder: Path, count: int, model: str, options: Sequence[str],
-                 worker_options: Sequence[str]) -> None:  # fmt: skip
+    def __init__(self, holder: Path, count: int, model: str, options: Sequence[str]) -> None:
         self.count = count
-        self._marked = Marked(holder)
-        self._worker_options = list(worker_options)
+        self._marked, self._holder = Marked(holder), holder
         self._token = holder / "token"
         self._token.write_bytes(make_secret() + b"\n")
         self._token.chmod(0o600)
         self.switch = Switch(count)
-        self._workers: dict[int, subprocess.Popen[str]] = {}
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._duties: dict[Blow, Duty] = {}
         self._stopped: dict[Blow, list[int]] = {}
         try:
@@ -145,19 +143,19 @@ class HostCluster:
         command = [
             *self.switch.prefix(number), sys.executable, "-m", "bandweave", "worker", "--listen",
             f"{self.switch.address(number)}:{_PORT}", "--token-file", str(self._token),
-            "--threads", "1", *self._worker_options,
+            "--threads", "1",
         ]  # fmt: skip
-        worker = subprocess.Popen(
-            command, cwd=ROOT, env=self._marked.environment, start_new_session=True,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert worker.stderr is not None
-        for line in worker.stderr:
-            if re.search(r"listening on \S+", line):
-                break
-        else:
-            raise RuntimeError(f"worker {number} does not listen")
-        threading.Thread(target=worker.stderr.read, daemon=True).start()
+        log = self._holder / f"worker-{number}.log"
+        with log.open("w") as file:
+            worker = subprocess.Popen(
+                command, cwd=ROOT, env=self._marked.environment, start_new_session=True,
+                stderr=file,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while "listening on " not in log.read_text():
+            if worker.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"worker {number} does not listen: {log.read_text()}")
+            time.sleep(0.05)
         self._workers[number] = worker
 
     def nodes(self) -> int:
@@ -224,9 +222,12 @@ class HostCluster:
             return left + self._marked.left_over()
         finally:
             self._marked.end()
+            self._server.close()
+            for worker in self._workers.values():
+                worker.wait(10)
             self.switch.close()
 
-    def _end_worker(self, number: int, worker: subprocess.Popen[str]) -> list[str]:
+    def _end_worker(self, number: int, worker: subprocess.Popen[bytes]) -> list[str]:
         if worker.poll() is not None:
             return [f"worker {number} ended by itself, with status {worker.returncode}"]
         worker.send_signal(signal.SIGINT)
@@ -272,13 +273,12 @@ def _run(*command: str) -> None:
 
 
 @contextlib.contextmanager
-def started(count: int, model: str, options: Sequence[str],
-            worker_options: Sequence[str]) -> Iterator[HostCluster]:  # fmt: skip
+def started(count: int, model: str, options: Sequence[str]) -> Iterator[HostCluster]:
     """A server on so many machines. ``model``: "demo" has a template that knows tools then."""
     with tempfile.TemporaryDirectory() as folder:
         holder = Path(folder)
         found = str(demo_with_tools(holder)) if model == "demo" else model
-        cluster = HostCluster(holder, count, found, options, worker_options)
+        cluster = HostCluster(holder, count, found, options)
         try:
             yield cluster
         finally:

@@ -16,8 +16,7 @@ PARTS = ("noticed", "planned", "loaded", "prefilled")
 @dataclass(frozen=True, kw_only=True)
 class Felt:
     """What a fault meant to the streams that were under way: of each, seconds from the fault to the
-    token that ended the silence. ``recoveries``: as the server tells of them; ``nodes``: how many
-    there were before, while it lasted and at the end."""
+    token that ended the silence. ``recoveries``: as the server tells of them."""
 
     title: str
     kind: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from bandweave.cli import output
@@ -22,26 +22,34 @@ _PARTS = ("notice_s", "plan_s", "load_s", "prefill_s")
 
 def takeover_of(values: Mapping[str, Any]) -> Takeover | None:
     """As the options say; None without failures, or where all wait for repairs."""
-    rate = quantity(values["load_rate"], "B/s", what="--load-rate")
-    if rate <= 0:
-        raise ValueError(f"--load-rate {values['load_rate']} must be above zero")
+    given = {
+        "--silent": values["silent"] is not None,
+        "--spare": values["spares"],
+        "--standby-weights": values["standby_weights"],
+        "--load-rate": values["load_rate"] is not None,
+        "--no-takeover": values["no_takeover"],
+    }
+    named = [name for name, value in given.items() if value]
     if values["uptime"] is None:
-        unused = [name for name, given in (("--spare", values["spares"]),
-                                           ("--standby-weights", values["standby_weights"]))
-                  if given]  # fmt: skip
-        if unused:
-            raise ValueError(f"{' and '.join(unused)}: for failures; give --uptime HOURS, too")
+        if named:
+            raise ValueError(f"{' and '.join(named)}: for failures; give --uptime HOURS, too")
         return None
     if values["no_takeover"]:
-        if values["spares"] or values["standby_weights"]:
+        if len(named) > 1:
             raise ValueError(
-                "--no-takeover waits for machines that failed: without --spare and "
-                "--standby-weights"
+                "--no-takeover waits for machines that failed; leave out "
+                f"{' and '.join(name for name in named if name != '--no-takeover')}"
             )
         return None
-    return Takeover(
-        silent_part=values["silent"], load_bytes_per_s=rate, standby=values["standby_weights"]
-    )
+    takeover = Takeover(standby=values["standby_weights"])
+    if values["silent"] is not None:
+        takeover = replace(takeover, silent_part=values["silent"])
+    if values["load_rate"] is not None:
+        rate = quantity(values["load_rate"], "B/s", what="--load-rate")
+        if rate <= 0:
+            raise ValueError(f"--load-rate {values['load_rate']} must be above zero")
+        takeover = replace(takeover, load_bytes_per_s=rate)
+    return takeover
 
 
 def failure_pairs(outcome: Outcome) -> list[tuple[str, str]]:

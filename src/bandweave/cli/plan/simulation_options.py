@@ -18,7 +18,6 @@ _OPTIONS = (
     click.option(
         "--silent",
         type=click.FloatRange(0, 1),
-        default=0.5,
         metavar="PART",
         help="The part of the failures that break no connection (power, a cable, a machine that "
         "hangs) and are noticed by silence alone. Default 0.5.",
@@ -38,7 +37,6 @@ _OPTIONS = (
     ),
     click.option(
         "--load-rate",
-        default="1GB/s",
         metavar="RATE",
         help="At which a machine fetches and packs weights that it lacks. Default 1GB/s.",
     ),
