@@ -30,13 +30,15 @@ from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
+from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER
 from bandweave.handshake.handshake import HandshakeError, connect
 from bandweave.handshake.secret import make_secret
 from bandweave.mesh.address import parse_address
+from bandweave.mesh.stream import Stream
 from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.process import SERVE
 from bandweave.sharing.copy import copy_folder, known_copy
-from bandweave.sharing.frames import receive_frame, send_frame
+from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 from bandweave.sharing.peer import Peer, PeerError
 from bandweave.sharing.server import MOST_READ, FileServer
 from tests.helpers.connections import SECRET, ends, framed, hello, wait_until
@@ -105,8 +107,10 @@ def guarded(idle_worker: Guarded) -> Iterator[Guarded]:
     assert "Traceback" not in worker.said
 
 
-def served(worker: WorkerProcess) -> None:
-    with HostLauncher([worker.address], SECRET, connect_timeout=20) as launcher:
+def served(worker: WorkerProcess, encryption: str = AUTO) -> None:
+    with HostLauncher(
+        [worker.address], SECRET, connect_timeout=20, encryption=encryption
+    ) as launcher:
         (handle,) = launcher.start(1)
         handle.channel.send({"type": "echo", "text": "here"})
         assert handle.channel.receive(10)["text"] == "here"
@@ -115,11 +119,13 @@ def served(worker: WorkerProcess) -> None:
 # --- strangers ---
 
 
-def test_a_wrong_secret_is_refused_and_logged_once(guarded: Guarded) -> None:
+@pytest.mark.parametrize("encryption", [ALWAYS, NEVER])
+def test_a_wrong_secret_is_refused_and_logged_once(guarded: Guarded, encryption: str) -> None:
     time.sleep(1.2)  # what was counted before is told
     before = guarded.said.count("\n")
     with pytest.raises(HandshakeError):
-        connect(parse_address(guarded.address), make_secret(), hello(purpose="control"), timeout=5)
+        connect(parse_address(guarded.address), make_secret(), hello(purpose="control"), timeout=5,
+                encryption=encryption)  # fmt: skip
     time.sleep(1.2)
     assert guarded.said.count("\n") == before + 1, guarded.said
     # Many of them fill no log.
@@ -130,10 +136,11 @@ def test_a_wrong_secret_is_refused_and_logged_once(guarded: Guarded) -> None:
     assert guarded.said.count("\n") - before - 1 <= time.monotonic() - begun + 2, guarded.said
 
 
-def test_a_replayed_handshake_opens_nothing(guarded: Guarded) -> None:
+@pytest.mark.parametrize("encryption", [ALWAYS, NEVER])
+def test_a_replayed_handshake_opens_nothing(guarded: Guarded, encryption: str) -> None:
     """All that a legitimate controller said, word for word, and again in parts."""
     with Relay(("127.0.0.1", guarded.port), keeps=True) as relay:
-        with HostLauncher([relay.address], SECRET) as launcher:
+        with HostLauncher([relay.address], SECRET, encryption=encryption) as launcher:
             (handle,) = launcher.start(1)
             handle.channel.send({"type": "echo", "text": "recorded"})
             assert handle.channel.receive(10)["text"] == "recorded"
@@ -150,7 +157,8 @@ def test_a_replayed_handshake_opens_nothing(guarded: Guarded) -> None:
     assert lines < guarded.said.count("\n") <= lines + 3  # it is told of, once
 
 
-def test_what_a_worker_said_is_no_answer_for_its_caller(guarded: Guarded) -> None:
+@pytest.mark.parametrize("encryption", [ALWAYS, NEVER])
+def test_what_a_worker_said_is_no_answer_for_its_caller(encryption: str) -> None:
     """A stranger who reflects what the controller says, in the place of a worker."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -166,7 +174,7 @@ def test_what_a_worker_said_is_no_answer_for_its_caller(guarded: Guarded) -> Non
     thread.start()
     address = f"127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(HandshakeError):
-        HostLauncher([address], SECRET, connect_timeout=1.0).start(1)
+        HostLauncher([address], SECRET, connect_timeout=1.0, encryption=encryption).start(1)
     listener.close()
 
 
@@ -224,6 +232,7 @@ def test_a_thousand_idle_connections_cost_next_to_nothing(guarded: Guarded) -> N
 # --- insiders ---
 
 
+@pytest.mark.parametrize("encryption", [ALWAYS, NEVER])
 @pytest.mark.parametrize(
     "said",
     [
@@ -237,13 +246,16 @@ def test_a_thousand_idle_connections_cost_next_to_nothing(guarded: Guarded) -> N
     ],
     ids=["endless", "huge", "other protocol", "noise", "nested", "number", "many"],
 )
-def test_frames_that_make_no_sense_end_their_own_session(real_worker: Guarded, said: bytes) -> None:
+def test_frames_that_make_no_sense_end_their_own_session(
+    real_worker: Guarded, said: bytes, encryption: str
+) -> None:
     """After the handshake, by somebody who has the secret."""
     own = hello(purpose="control", node=0, session="insider")
-    sock = connect(parse_address(real_worker.address), SECRET, own, timeout=20)[0]
-    with sock:
+    made = connect(parse_address(real_worker.address), SECRET, own, timeout=20,
+                   encryption=encryption)  # fmt: skip
+    with made.socket as sock:
         with contextlib.suppress(OSError):
-            sock.sendall(said + bytes(64))
+            sock.sendall(said + bytes(64))  # where it is encrypted none of it can be opened
         assert ends(sock, 15)
     assert wait_until(lambda: not real_worker.busy, 10), real_worker.said
     assert vitals(real_worker.process.pid).mib < 60
@@ -352,12 +364,12 @@ def test_strangers_and_insiders_leave_others_work_alone(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def file_server() -> Iterator[Callable[[], socket.socket]]:
+def file_server() -> Iterator[Callable[[], Stream]]:
     with Folder.open(demo_folder()) as folder:
         server = FileServer(folder)
 
-        def connected() -> socket.socket:
-            ours, theirs = socket.socketpair()
+        def connected() -> Stream:
+            ours, theirs = map(Stream, socket.socketpair())
             server.serve(theirs)
             ours.settimeout(10)
             return ours
@@ -378,14 +390,14 @@ _OUTSIDE = (
 
 
 def test_no_name_leads_out_of_the_model(tmp_path: Path) -> None:
-    with file_server() as connected, connected() as sock:
+    with file_server() as connected, connected() as stream:
         for name in _OUTSIDE:
-            send_frame(sock, {"type": "read", "file": name, "start": 0, "stop": 10})
-            answer, body = receive_frame(sock)
+            send_frame(stream, {"type": "read", "file": name, "start": 0, "stop": 10})
+            answer, body = receive_frame(stream)
             assert answer["type"] == "failed" and not body, name
             assert "there is no file" in answer["reason"] and len(answer["reason"]) < 500
-        send_frame(sock, {"type": "read", "file": "config.json", "start": 0, "stop": 10})
-        assert receive_frame(sock)[0]["type"] == "bytes"  # the connection is as good as before
+        send_frame(stream, {"type": "read", "file": "config.json", "start": 0, "stop": 10})
+        assert receive_frame(stream)[0]["type"] == "bytes"  # the connection is as good as before
 
 
 @pytest.mark.parametrize(
@@ -407,9 +419,10 @@ def test_no_name_leads_out_of_the_model(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_range_that_is_none_ends_its_connection_alone(request_: dict[str, Any]) -> None:
-    with file_server() as connected, connected() as sock, connected() as other:
-        send_frame(sock, request_)
-        assert ends(sock, 10)
+    with file_server() as connected, connected() as stream, connected() as other:
+        send_frame(stream, request_)
+        with pytest.raises(FramesError, match="closed the connection"):
+            receive_frame(stream)
         send_frame(other, {"type": "list"})
         assert receive_frame(other)[0]["type"] == "files"
 
@@ -417,7 +430,7 @@ def test_a_range_that_is_none_ends_its_connection_alone(request_: dict[str, Any]
 @contextlib.contextmanager
 def lying_peer(listing: dict[str, Any]) -> Iterator[Peer]:
     """Another machine that offers files of its own making."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = map(Stream, socket.socketpair())
 
     def answer() -> None:
         with theirs, contextlib.suppress(OSError):
