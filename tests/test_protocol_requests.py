@@ -199,6 +199,8 @@ def test_what_clients_of_anthropics_send_besides() -> None:
     ("fields", "param"),
     [
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "system", "content": []}]}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": ""}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]},

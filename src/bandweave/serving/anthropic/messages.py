@@ -29,8 +29,8 @@ def read_messages(fields: Fields) -> list[Message]:
             _user(one, turns)
         else:
             turns.system(_texts(one, "content"))
-    if not some:
-        raise bad("messages is empty; give at least one", "messages")
+    if not some or not turns.messages:
+        raise bad("messages says nothing; give at least one that does", "messages")
     return turns.messages
 
 
@@ -48,7 +48,11 @@ def _user(fields: Fields, turns: Turns) -> None:
     if isinstance(fields.any("content"), str):
         turns.user(fields.text("content"))
         return
-    for block in _blocks(fields, "content"):
+    blocks = _blocks(fields, "content")
+    if not blocks:
+        raise bad(f"{fields.name('content')} has no blocks; give at least one",
+                  fields.name("content"))  # fmt: skip
+    for block in blocks:
         kind = block.text("type")
         if kind == "tool_result":
             called = block.text("tool_use_id")
