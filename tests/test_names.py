@@ -110,8 +110,11 @@ def test_a_word_that_nobody_knows_is_never_passed_over() -> None:
 
 @pytest.mark.parametrize(
     ("text", "gib"),
-    [("m3 ultra 512", 512), ("M3 Ultra, 512GB", 512), ("epyc 9755 1TB", 1024), ("9755 1.5 TB", 1536),
-     ("epyc 9354 768 gb", 768), ("desktop ddr5 5600 48gb", 48), ("raspberry pi 5 4gb", 4)],
+    [
+        ("m3 ultra 512", 512), ("M3 Ultra, 512GB", 512), ("epyc 9755 1TB", 1024),
+        ("9755 1.5 TB", 1536), ("epyc 9354 768 gb", 768), ("desktop ddr5 5600 48gb", 48),
+        ("raspberry pi 5 4gb", 4),
+    ],
 )  # fmt: skip
 def test_sizes(text: str, gib: int) -> None:
     found = find_hardware(text)

@@ -1,4 +1,4 @@
-"""What is left of memory: no published configuration is refused, and what has to be raised is said."""
+"""What is left of memory: no published configuration is refused, and what to raise is said."""
 
 from __future__ import annotations
 
@@ -29,21 +29,28 @@ from bandweave.planning.search.layout import Question
 from bandweave.planning.search.search import find_plans
 
 
-def missing_gib(row: Measurement) -> float:
-    """What the nodes of a published row lack, by what it states."""
-    node = rates_from_factors(
-        row.hardware, factors(row.engine, row.hardware.kind), row.engine
-    )
+def fits(row: Measurement) -> bool:
+    """Whether a published row fits: in equal shares, or else in those that the planner finds, since
+    engines give the last of several cards fewer layers for the head's sake."""
+    node = rates_from_factors(row.hardware, factors(row.engine, row.hardware.kind), row.engine)
     deployment = deployment_of(row, node, find_engine(row.engine))
-    return max(
-        capacity(deployment, workload_of(row, prefill=prefill)).missing_bytes
-        for prefill in (False, True)
-    ) / GIB  # fmt: skip
+    asked = [workload_of(row, prefill=prefill) for prefill in (False, True)]
+    if all(capacity(deployment, each).fits for each in asked):
+        return True
+    question = Question(
+        model=row.model, weights=row.weights, context=max(1, row.context), streams=row.streams,
+        prompt=max(1, min(row.prompt, row.context)), answer=64, objective="decode",
+    )  # fmt: skip
+    links = (find_link(row.link or "pcie-4"),)
+    machines = Machines(hardware=(row.hardware,) * row.devices, links=links)
+    return find_plans(question, limit_setup(machines)) is not None
 
 
 def test_every_published_configuration_fits() -> None:
-    refused = {row.id: (row.hardware.name, row.devices, row.model.name, row.weights.name, missing)
-               for row in measurements() if (missing := missing_gib(row)) > 0}  # fmt: skip
+    rows = measurements()
+    assert len(rows) > 350
+    refused = {row.id: (row.hardware.name, row.devices, row.model.name, row.weights.name)
+               for row in rows if not fits(row)}  # fmt: skip
     assert not refused
 
 

@@ -31,7 +31,7 @@ if {windows}:
     for module, names in (
         (os, ("sched_getaffinity", "preadv", "pread", "pwrite", "pwritev", "O_CLOEXEC",
               "O_NONBLOCK", "O_NOCTTY", "getuid", "geteuid", "fork", "statvfs", "getloadavg",
-              "register_at_fork", "sysconf", "uname", "ftruncate", "memfd_create")),
+              "register_at_fork", "sysconf", "ftruncate", "memfd_create")),
         (signal, ("pthread_sigmask", "SIGKILL", "SIGHUP", "SIGUSR1", "setitimer", "sigwait")),
         (select, ("poll", "epoll", "kqueue")),
         (socket, ("AF_UNIX", "SO_REUSEPORT", "send_fds", "recv_fds")),
@@ -90,7 +90,7 @@ def test_the_planner_reads_files_without_an_engine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("run", "demo", "--prompt", "hi"), ("doctor",), ("worker", "--make-token"), ("demo",)],
+    [("run", "demo", "--prompt", "hi"), ("worker", "--make-token"), ("demo",)],
 )
 def test_other_commands_say_what_is_missing(arguments: tuple[str, ...], tmp_path: Path) -> None:
     for windows in (False, True):

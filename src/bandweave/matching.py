@@ -110,7 +110,7 @@ class Matcher:
         keys = {spelling.key for spelling in self._spellings}
         alike = difflib.get_close_matches(_glue(text, "-"), keys, n=_NEAR, cutoff=0.6)
         good = [key for key in ranked if scores[key] > 0.25]
-        return list(dict.fromkeys([*alike[:2], *good, *alike]))[:_NEAR]
+        return list(dict.fromkeys([*good[: _NEAR - 1], *alike, *good]))[:_NEAR]
 
     def containing(self, text: str) -> list[str]:
         """The keys of all names that have every word of the text, in their order: for lists."""
@@ -131,16 +131,18 @@ class Matcher:
         if read.unknown:
             return []
         best: list[Match] = []
-        most = (0, 0)
+        most = (0, 0)  # of the best ones
         for spelling in self._spellings:
             match = self._match(spelling, read)
             if match is None:
                 continue
-            # More of what is needed is more special; then what leaves fewer words unsaid.
-            rank = (len("".join(spelling.needed)), -len(spelling.allowed - read.words))
-            if not best or rank[0] > most[0]:
+            # A number that is a word of the name is no size; more that is needed is more special.
+            others = read.words - spelling.needed - spelling.allowed
+            taken = sum(_number(word) is not None for word in others)
+            rank = (-taken, len("".join(spelling.needed)))
+            if not best or rank > most:
                 best, most = [match], rank
-            elif rank[0] == most[0]:
+            elif rank == most:
                 best.append(match)
         return best
 

@@ -60,7 +60,6 @@ class _Commands(click.Group):
         with interrupts_held():
             return importlib.import_module(f"bandweave.cli.{cmd_name}").command
 
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))

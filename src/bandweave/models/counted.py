@@ -107,8 +107,8 @@ def _olmo3(config: Config) -> tuple[LayerSpec, ...]:
 def _hunyuan(config: Config) -> tuple[LayerSpec, ...]:
     """Sizes may be lists, with a value for each layer; they are the same for all."""
     count = fields.integer(config, "num_hidden_layers")
-    scalars = {name: _same(config, name) for name in
-               ("num_experts", "moe_topk", "moe_intermediate_size", "num_shared_expert")}  # fmt: skip
+    names = ("num_experts", "moe_topk", "moe_intermediate_size", "num_shared_expert")
+    scalars = {name: _same(config, name) for name in names}
     config = {**config, **scalars}
     shared = fields.integer(config, "num_shared_expert", 1)
     shared *= fields.integer(config, "moe_intermediate_size")

@@ -116,7 +116,11 @@ def _gemma(config: Config) -> Layers:
     per_layer = fields.count(config, "hidden_size_per_layer_input")
     same = fields.flag(config, "attention_k_eq_v", False)
     window = fields.integer(config, "sliding_window")
-    beside = 2 * hidden * per_layer + 2 * hidden * fields.count(config, "laurel_rank")
+    laurel = fields.count(config, "laurel_rank")
+    # Gate, projection and its part of the one projection from the model's own embeddings; of Gemma
+    # 3n the low-rank path, and its part of the projections between its four streams.
+    beside = 3 * hidden * per_layer + 2 * hidden * laurel
+    beside += 6 * hidden * hidden // count if laurel else 0
     width = fields.integer(config, "intermediate_size")
     doubled = fields.flag(config, "use_double_wide_mlp", False)
 

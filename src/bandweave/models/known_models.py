@@ -19,6 +19,7 @@ from bandweave.models.model_names import matcher_of, without_format
 from bandweave.models.model_shape import ModelShape
 from bandweave.shown import shown
 
+
 def model_names() -> tuple[str, ...]:
     """All names, variants left out, in the file's order: by family and size."""
     return tuple(_configs())

@@ -36,8 +36,9 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
     """One setup, in full."""
     question, model = columns.question, columns.question.model
     _say(
-        f"{model.name} in {question.weights.name}: {figures.parameters(model.total_parameters)} parameters; a "
-        f"token reads {figures.parameters(model.read_parameters)} of them, "
+        f"{model.name} in {question.weights.name}: "
+        f"{figures.parameters(model.total_parameters)} parameters; a token reads "
+        f"{figures.parameters(model.read_parameters)} of them, "
         f"{output.size(read_bytes(model, question.weights))}."
     )
     link = columns.machines.link_title

@@ -136,8 +136,8 @@ def _each_holds_all() -> tuple[str, str]:
     return (
         verdict,
         f"""In 8 bits R1 needs {needs["q8"]:.0f} GiB, in 4 bits {needs["q4"]:.0f} GiB; a
-        machine with 512 GB, which are GiB, has about {room:.0f} to give. So yes in 4 bits, no in 8. Both need
-        not hold everything: half is enough, and only half is read.""",
+        machine with 512 GB, which are GiB, has about {room:.0f} to give. So yes in 4 bits, no in 8.
+        Both need not hold everything: half is enough, and only half is read.""",
     )
 
 

@@ -62,9 +62,7 @@ def factors(engine: str, kind: str) -> Factors:
 
 def engine_classes(engine: str) -> tuple[str, ...]:
     """The kinds of hardware that something is known of an engine on."""
-    return tuple(
-        name.partition("/")[2] for name in _table() if name.partition("/")[0] == engine
-    )
+    return tuple(name.partition("/")[2] for name in _table() if name.partition("/")[0] == engine)
 
 
 def limit_rates(hardware: Hardware, *, engine: str | None = None) -> NodeRates:

@@ -97,6 +97,9 @@ def find_hardware(name: str) -> Hardware:
     key = re.sub(r"[\s_]+", "-", name.strip().lower())
     if key in catalogue:
         return catalogue[key]
+    base, _, size = key.rpartition("-")
+    if base in catalogue and size.isascii() and size.isdigit():
+        return _with_memory(catalogue[base], float(size[:9]))
     found = hardware_matcher().find(name)
     if found is None:
         near = hardware_matcher().near(name)

@@ -23,7 +23,8 @@ _PROCESSORS = (
     "naples single one socket 1s sp3 sp5 dimms"
 )
 _BESIDE: Mapping[str, str] = {
-    "apple": "apple mac studio mini macbook macbook_pro macbook_air imac chip",
+    "apple": "apple mac studio mini mac_pro macbook macbook_pro macbook_air imac chip "
+    "macbook_pro_14 macbook_pro_16 macbook_air_13 macbook_air_15 13inch 14inch 15inch 16inch",
     "geforce": _NVIDIA,
     "nvidia-pro": f"{_NVIDIA} quadro tesla workstation edition pcie",
     "nvidia-dc": "nvidia tesla hgx dgx sxm sxm2 sxm4 sxm5 hbm2 hbm2e hbm3 hbm3e",
@@ -33,15 +34,16 @@ _BESIDE: Mapping[str, str] = {
     "cpu-server": _PROCESSORS,
     "cpu-desktop": _PROCESSORS,
     "gb10": "nvidia",
-    "apu": "amd intel",
+    "apu": "amd intel ryzen core ultra ai 5 7 9",
 }
 _PASSED_OVER = (
     "gpu gpus card cards graphics vram ram memory unified machine machines box server servers "
     "computer host system node nodes with of the a an and in on cpu cpus processor processors soc "
-    "gen total each new used lpddr5 lpddr5x"
+    "gen total each new used lpddr5 lpddr5x w s fe oc pc"
 )
 _CHANNELS = re.compile(r"(\d+)ch")
 _CORES = re.compile(r"(\d+)c")
+_KEPT = ("quadro", "desktop", "laptop")  # what names of other machines do without
 _TWO_SOCKETS = ("2s", "dual", "2socket", "2sockets", "dualsocket", "two", "2p")
 
 
@@ -72,6 +74,8 @@ def _derived(row: Row, names: set[str]) -> list[str]:
     for count in channels:
         beside += [f"{count}{word}" for word in ("ch", "channel", "channels", "dimms", "x")]
     needed = [word for word in words if word not in beside and word != "2s"] or words
+    if words[0] in _KEPT:
+        needed = [word for word in words if word != "rtx"]
     optional = " ".join(f"({word})" for word in beside if word not in needed)
     cores = next((found[1] for word in needed if (found := _CORES.fullmatch(word))), None)
     if cores is not None and row["kind"] == "apple":

@@ -97,7 +97,9 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
         if not isinstance(fields.get(name, ""), str):
             raise ValueError(f"{name} is {shown(fields[name])}; it must be a text")
     values = {
-        name: quantity(_as_sold(fields[name]) if name == "memory" else fields[name], unit, what=name)
+        name: quantity(
+            _as_sold(fields[name]) if name == "memory" else fields[name], unit, what=name
+        )
         for name, unit in _FIELDS.items()
         if name in fields
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -10,10 +11,9 @@ from bandweave.planning.machines.quantities import quantity
 from bandweave.planning.machines.rates import Estimate, LinkRates
 from bandweave.planning.machines.tables import Row, required, rows
 
-
 _PASSED_OVER = (
-    "link network cable over ethernet lan gbit gbps gb g s bit between nvidia mellanox switch direct "
-    "attach the a with apple"
+    "link network cable over ethernet lan gbit gbps gb g s bit between nvidia mellanox switch "
+    "direct attach the a with apple"
 )
 
 
@@ -90,7 +90,8 @@ def _row(name: str) -> Row:
         found = _matcher().find(name)
         if found is not None:
             return table[found.key]
-        near = _matcher().near(name)
+        alike = difflib.get_close_matches(key, [*table, *aliases], n=2, cutoff=0.5)
+        near = list(dict.fromkeys([*alike, *_matcher().near(name)]))[:4]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"no link is called {name!r}; {hint}links are {', '.join(table)}")
     return table[key]

@@ -22,6 +22,8 @@ _SYSTEM_BYTES = 2 * GIB  # of a machine with 16 GiB or more
 _SYSTEM_PART = 16  # for what grows with memory: page tables, caches, other programs
 #: A monitor, its windows and a browser on the card.
 _DISPLAY_BYTES = GIB
+#: Kinds whose accelerator gets less than all that is left until somebody asks for more.
+_ASKED = ("apple", "apu")
 
 
 def installed_bytes(hardware: Hardware) -> int:
@@ -46,14 +48,12 @@ def granted_bytes(hardware: Hardware) -> int:
     if hardware.kind == "apple":
         # Metal's recommendedMaxWorkingSetSize.
         return min(usable, there * 3 // 4 if there > 36 * GIB else there * 2 // 3)
-    if hardware.kind == "apu":
-        return min(usable, there // 2)
-    return usable
+    return min(usable, there // 2) if hardware.kind == "apu" else usable
 
 
 def memory_remark(hardware: Hardware, needed_bytes: float) -> str:
     """What must be done for so much of the memory to be had, as a sentence; empty where nothing."""
-    if needed_bytes > granted_bytes(hardware):
+    if hardware.kind in _ASKED and needed_bytes > granted_bytes(hardware):
         granted = granted_bytes(hardware) / GIB
         sold = installed_bytes(hardware) / GIB
         limit = usable_bytes(hardware, on_processor=False) // MIB
