@@ -185,3 +185,8 @@ def test_numbers_are_never_cut_or_joined() -> None:
     assert matcher.find("gemma31b").key == "b"  # type: ignore[union-attr]
     assert matcher.find("gemma 3 31b") is None
     assert matcher.find("gemma 1b") is None
+
+
+def test_lists_keep_to_the_maker() -> None:
+    names = hardware_matcher().containing("epyc 95")
+    assert names and all(name.startswith("epyc-95") for name in names)

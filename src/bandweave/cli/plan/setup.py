@@ -109,11 +109,12 @@ def read_hardware(texts: Sequence[str]) -> Mapping[str, Hardware]:
             changed = hardware_from_text(text)
             result[changed.name] = changed
         else:
-            result |= _hardware_file(Path(text))
+            result |= read_hardware_file(Path(text))
     return result
 
 
-def _hardware_file(path: Path) -> Mapping[str, Hardware]:
+def read_hardware_file(path: Path) -> Mapping[str, Hardware]:
+    """The machines of one TOML file, by name."""
     from bandweave.planning.machines.hardware_text import hardware_from_toml
 
     content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)

@@ -43,6 +43,7 @@ _PASSED_OVER = (
 )
 _CHANNELS = re.compile(r"(\d+)ch")
 _CORES = re.compile(r"(\d+)c")
+_OWN = ("amd", "intel", "epyc", "xeon", "ryzen", "threadripper", "core", "ultra", "ampere", "aws")
 _KEPT = ("quadro", "desktop", "laptop")  # what names of other machines do without
 _TWO_SOCKETS = ("2s", "dual", "2socket", "2sockets", "dualsocket", "two", "2p")
 
@@ -69,7 +70,10 @@ def hardware_matcher() -> Matcher:
 def _derived(row: Row, names: set[str]) -> list[str]:
     """The spellings that follow from a name and its kind."""
     words = row["name"].split("-")
-    beside = _BESIDE.get(row["kind"], "").split()
+    # Of makers and families only its own: an EPYC is no Xeon.
+    title = row["title"].lower()
+    beside = [word for word in _BESIDE.get(row["kind"], "").split()
+              if word not in _OWN or word in title]  # fmt: skip
     channels = [found[1] for word in words if (found := _CHANNELS.fullmatch(word))]
     for count in channels:
         beside += [f"{count}{word}" for word in ("ch", "channel", "channels", "dimms", "x")]
