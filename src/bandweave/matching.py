@@ -211,7 +211,7 @@ class Matcher:
         if start not in edges:
             return
         atom = letters[start:whole]
-        if self._sizes and atom[0].isdigit() and atom.count(".") < 2:
+        if self._sizes and atom[0].isdecimal() and atom.count(".") < 2:
             yield whole, _BARE, "bare", float(atom)
             after = [edge for edge in edges if edge > whole]
             unit = letters[whole : min(after)] if after else ""
@@ -224,7 +224,7 @@ def _number(word: str) -> float | None:
     """The size that a word of some other name may stand for: ``48gb``, ``512``."""
     digits = word.rstrip("abcdefghijklmnopqrstuvwxyz")
     scale = _GIB_OF.get(word[len(digits) :] or "gb")
-    return float(digits) * scale if digits.isdigit() and scale is not None else None
+    return float(digits) * scale if digits.isdecimal() and scale is not None else None
 
 
 def _spelling(key: str, words: list[str], parts: Mapping[str, tuple[str, ...]]) -> _Spelling:

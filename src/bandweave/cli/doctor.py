@@ -81,8 +81,8 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     variants = _isa_variants()
     if not variants:
         mend = (
-            "install a C++ compiler (Debian, Ubuntu: apt install g++ python3-dev), then pip install "
-            "--force-reinstall bandweave, for this Python; `bandweave plan` works without"
+            "install a C++ compiler (Debian, Ubuntu: apt install g++ python3-dev), then pip "
+            "install --force-reinstall bandweave, for this Python; `bandweave plan` works without"
         )
         lack("the native module cannot be loaded", mend, fatal=True)
     elif variants[0] in _SLOW_VARIANTS:

@@ -223,7 +223,9 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
         return
     shape = parse_model(model)
     values["context"] = values["context"] or min(4096, shape.context_length)
-    question = question_of(shape, values["format_name"] or named_format(model), values)
+    # What a file's name says of its weights, its header says exactly.
+    said = None if shape.stored_bytes_by_role else named_format(model)
+    question = question_of(shape, values["format_name"] or said, values)
     if values["simulate"]:
         from bandweave.cli.plan.simulate import show_simulation
 

@@ -71,10 +71,6 @@ class Hardware:
     source: str = ""
 
     @property
-    def used_price_usd(self) -> float | None:
-        return next((price.usd for price in self.prices if price.kind == "used"), None)
-
-    @property
     def is_processor(self) -> bool:
         return self.kind in PROCESSORS
 
