@@ -92,7 +92,9 @@ def test_near_models_are_offered(text: str, near: str) -> None:
         find_model(text)
 
 
-@pytest.mark.parametrize("text", ["", " ", "gpu", "the card", "12", "x" * 5000, "9" * 5000, "a b", "²", "m4 ²", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "gpu", "the card", "12", "x" * 5000, "9" * 5000, "a b", "²", "m4 ²", "٣"]
+)
 def test_what_names_nothing_is_refused(text: str) -> None:
     for find in (find_hardware, find_model, find_link):
         with pytest.raises(ValueError, match="is called"):
