@@ -249,8 +249,8 @@ def test_too_large_says_by_how_much_and_what_would_fit() -> None:
     there = setup([node(gb=40)])
     assert find_plans(asked, there) is None
     sentence = shortage_sentence(asked, there)
-    missing = (needed_bytes(asked, there) - 40e9) / 1e9
-    assert f"{missing:.0f} GB too little" in sentence
+    missing = (needed_bytes(asked, there) - 40e9) / (1 << 30)
+    assert f"{missing:.0f} GiB too little" in sentence
     assert "in q4" not in sentence  # 40 GB and a cache
     assert "with 1 more" in sentence
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bandweave import figures
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill, prefill_range
+from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.machines.memory import memory_remark
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
@@ -58,9 +61,9 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
     elif today is None:
         asked = bandweave_question(question)
         today = None if runs else find_plans(asked, own)
-        memory = sum(node.memory_bytes for node in own.nodes) / 1e9
-        need = needed_bytes(asked, own) / 1e9
-        reason = reason or f"does not fit: {need:.0f} GB of {memory:.0f} GB"
+        memory = figures.gib(sum(node.memory_bytes for node in own.nodes))
+        need = figures.gib(needed_bytes(asked, own))
+        reason = reason or f"does not fit: {need} GiB of {memory} GiB"
     return Columns(
         question=question,
         machines=machines,
@@ -69,6 +72,20 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         reason=reason,
         hypothetical=not runs,
     )
+
+
+def memory_remarks(columns: Columns) -> list[str]:
+    """What must be done on the machines for the best plan to have its memory, a sentence a kind."""
+    best = columns.limit.best
+    if best.deployment.engine.name == BANDWEAVE.name:  # on processors nothing stands in its way
+        return []
+    needed: dict[str, float] = {}
+    for node in capacity(best.deployment, columns.limit.question.decoding).nodes:
+        needed[node.name] = max(node.needed_bytes, needed.get(node.name, 0.0))
+    machines = {each.name: each for each in columns.machines.hardware}
+    remarks = [memory_remark(machines[name], size) for name, size in needed.items()
+               if name in machines]  # fmt: skip
+    return [remark for remark in remarks if remark]
 
 
 def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
@@ -95,6 +112,12 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "bandweave": None if today is None or columns.hypothetical
         else answer_json(today, usd_per_kwh),
         "bandweave_reason": columns.reason,
+        "memory_remarks": memory_remarks(columns),
+        "prices": {
+            each.name: [{"kind": price.kind, "usd": price.usd, "date": price.date,
+                         "source": price.source} for price in each.prices]
+            for each in columns.machines.hardware
+        },
     }  # fmt: skip
 
 

@@ -18,7 +18,13 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 
 
 @click.command("plan", short_help="Predict how fast a model would be on given machines.")
-@click.argument("model", required=False)
+@click.argument("words", nargs=-1, metavar="[MODEL]")
+@click.option(
+    "--list",
+    "listed",
+    type=click.Choice(("machines", "links", "models", "engines")),
+    help="What the planner knows, with the words of MODEL in its name.",
+)
 @click.option(
     "--on",
     "on",
@@ -37,9 +43,10 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 )
 @click.option(
     "--hardware",
-    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
     metavar="FILE",
-    help="Machines of your own, as TOML tables.",
+    help="Machines of your own, as TOML tables; or a field of a known one, "
+    "'epyc-9755-12ch,price=12000'. Several times.",
 )
 @click.option(
     "--profile",
@@ -155,15 +162,22 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--seed", type=int, default=0, metavar="N", help="Random seed of the simulation. Default 0."
 )
 @json_option
-def command(model: str | None, as_json: bool, **values: Any) -> None:
+def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
 
-    MODEL is a known name (bandweave plan --on ... lists what fits), org/name of the hub, a folder
-    or a .gguf file.
+    MODEL is a known name (--list models shows them, --on alone what fits), org/name of the hub, a
+    folder or a .gguf file.
     Every figure is a range, once for what the hardware allows any engine and once for bandweave as
     it is today.
     """
+    model = " ".join(words) or None
+    if values["listed"]:
+        from bandweave.cli.plan.list import show_list
+
+        show_list(values["listed"], model or "", as_json=as_json)
+        return
     from bandweave.cli.plan.setup import (
+        named_format,
         parse_machines,
         parse_model,
         parse_setup,
@@ -178,6 +192,10 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
         return
     own = dict(read_hardware(values["hardware"]))
     probed = None
+    if not values["profile"]:
+        from bandweave.cli.plan.profile import stored_profile
+
+        values["profile"] = stored_profile((*values["on"], *values["compare"]))
     if values["profile"]:
         from bandweave.cli.plan.profile import read_probed
 
@@ -200,7 +218,9 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
         return
     shape = parse_model(model)
     values["context"] = values["context"] or min(4096, shape.context_length)
-    question = question_of(shape, values["format_name"], values)
+    # What a file's name says of its weights, its header says exactly.
+    said = None if shape.stored_bytes_by_role else named_format(model)
+    question = question_of(shape, values["format_name"] or said, values)
     if values["simulate"]:
         from bandweave.cli.plan.simulate import show_simulation
 

@@ -6,11 +6,13 @@ import string
 import textwrap
 from collections.abc import Sequence
 
+from bandweave import figures
 from bandweave.cli import output
-from bandweave.cli.plan.answer import Columns, first_token_s
+from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.machines.hardware import Hardware
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -34,8 +36,9 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
     """One setup, in full."""
     question, model = columns.question, columns.question.model
     _say(
-        f"{model.name} in {question.weights.name}: {_count(model.total_parameters)} parameters; a "
-        f"token reads {_count(model.read_parameters)} of them, "
+        f"{model.name} in {question.weights.name}: "
+        f"{figures.parameters(model.total_parameters)} parameters; a token reads "
+        f"{figures.parameters(model.read_parameters)} of them, "
         f"{output.size(read_bytes(model, question.weights))}."
     )
     link = columns.machines.link_title
@@ -60,8 +63,11 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
     ):
         if sentence:
             _say(sentence)
+    for sentence in memory_remarks(columns):
+        _say(sentence)
     _help(columns.limit)
     _money(columns.limit, usd_per_kwh)
+    _prices(columns.machines.hardware)
     if columns.today is not None and not columns.hypothetical:
         output.print_text()
         _say(f"bandweave today: {_today(columns.today)}")
@@ -84,7 +90,7 @@ def show_comparison(
             _range(decode_range(best.deployment, best.question.decoding)),
             output.rate(best.prefill.tokens_per_s),
             _today_figure(columns),
-            _dash(money.joules_per_token, "{:.3g}"),
+            _dash(money.joules_per_token, "figure"),
             _dash(money.usd_per_million_tokens, "{:.2f}"),
             _dash(money.usd_per_token_per_s, "{:.0f}"),
         ])  # fmt: skip
@@ -116,7 +122,7 @@ def _two_columns(columns: Columns) -> None:
     row("prefill, tokens/s", [_prefill(each) for each in answers])
     row("first token after", [_first(each) for each in answers])
     row("split", [_NONE if each is None else _short_kind(each) for each in answers])
-    row("fullest memory, GB", [_memory(each) for each in answers])
+    row("fullest memory, GiB", [_memory(each) for each in answers])
     formats = [_NONE if each is None else each.question.weights.name for each in answers]
     row("weights", formats)
     output.print_table(heads, rows)
@@ -179,7 +185,7 @@ def _money(answer: Answer, usd_per_kwh: float) -> None:
     words = []
     if money.watts is not None and money.joules_per_token is not None:
         words.append(
-            f"about {money.watts:.0f} W, {money.joules_per_token:.3g} J a token, "
+            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J a token, "
             f"${money.usd_per_million_tokens:.2f} of electricity for a million tokens "
             f"(${usd_per_kwh:.2f}/kWh)"
         )
@@ -190,6 +196,18 @@ def _money(answer: Answer, usd_per_kwh: float) -> None:
         )
     if words:
         _say("Energy and price: " + "; ".join(words) + ".")
+
+
+def _prices(machines: Sequence[Hardware]) -> None:
+    """Where a machine has several prices, or one of a day that is known: all of them."""
+    different = {each.name: each for each in machines}
+    words = [
+        f"{name} {' or '.join(str(price) for price in each.prices)}"
+        for name, each in different.items()
+        if len(each.prices) > 1 or any(price.date for price in each.prices)
+    ]
+    if words:
+        _say(f"Prices: {'; '.join(words)}.")
 
 
 def _today(answer: Answer) -> str:
@@ -224,7 +242,7 @@ def _memory(answer: Answer | None) -> str:
         return _NONE
     nodes = capacity(answer.best.deployment, answer.question.decoding).nodes
     node = max(nodes, key=lambda each: each.needed_bytes / each.available_bytes)
-    return f"{node.needed_bytes / 1e9:.3g} of {node.available_bytes / 1e9:.3g}"
+    return f"{figures.gib(node.needed_bytes)} of {figures.gib(node.available_bytes)}"
 
 
 def _range(value: Prediction) -> str:
@@ -242,13 +260,10 @@ def _short_kind(answer: Answer) -> str:
     return f"{best.kind} {count}"
 
 
-def _count(parameters: int) -> str:
-    scale, unit = (1e9, "B") if parameters >= 1e9 else (1e6, "M")
-    return f"{parameters / scale:.3g} {unit}"
-
-
 def _dash(value: float | None, style: str) -> str:
-    return _NONE if value is None else style.format(value)
+    if value is None:
+        return _NONE
+    return figures.figure(value) if style == "figure" else style.format(value)
 
 
 def _say(sentence: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _COUNT = re.compile(r"\s*(\d+)\s*[x*×]\s*(.*)", re.ASCII)
 _PAIR = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*=\s*(.+)", re.ASCII)
 _OVER = re.compile(r"\s+(?:over|@)\s+")
+#: A plus that is part of a processor's name: Ryzen AI Max+ 395.
+_NAMED_PLUS = re.compile(r"\bmax\s?\+(?=[\s-]*(?:pro\s*)?3\d\d\b)", re.IGNORECASE)
 _MOST_MACHINES = 1024
 _MOST_BYTES = 1_000_000  # of a hardware file
 
@@ -30,21 +34,59 @@ _MOST_BYTES = 1_000_000  # of a hardware file
 def parse_model(text: str) -> ModelShape:
     """A folder, a ``.gguf`` file, a model of the hub, of which headers are fetched, or a known
     name; ``ValueError`` with near names."""
-    path = Path(text)
-    if (name := _hub_name(text, path)) is not None:
-        from bandweave.checkpoints.model_files import shape_from_path
-        from bandweave.hub.resolve import fetch_folder
+    from bandweave.models.known_models import known_model
+    from bandweave.models.model_names import is_makers
 
-        return replace(shape_from_path(fetch_folder(name)), name=str(name))
+    path = Path(text)
+    if text in ("demo", "demo-moe"):
+        from bandweave.checkpoints.model_files import shape_from_path
+        from bandweave.checkpoints.resolve import demo_folder
+
+        return shape_from_path(demo_folder(text))
+    if (name := _hub_name(text, path)) is not None:
+        if is_makers(name.repo) and not name.file:
+            with contextlib.suppress(ValueError):
+                return known_model(text)
+        return _of_the_hub(name)
     if path.suffix == ".gguf" or path.is_dir():
         from bandweave.checkpoints.model_files import shape_from_path
 
         return shape_from_path(path)
     if path.exists() or "/" in text:
         raise ValueError(f"{text} is neither a model folder nor a .gguf file")
+    return known_model(text)
+
+
+def named_format(text: str) -> str | None:
+    """The format of the weights that a model's name ends in, where that is no file's and no
+    folder's name: ``llama3.1:70b-instruct-q4_K_M``."""
+    from bandweave.models.model_names import without_format
+
+    return None if Path(text).exists() else without_format(text)[1]
+
+
+def _of_the_hub(name: HubName) -> ModelShape:
+    """What the hub has by that name, or the catalogue where the hub cannot be reached."""
+    from bandweave.cli.remarks import remark
     from bandweave.models.known_models import known_model
 
-    return known_model(text)
+    try:
+        if os.name == "nt":  # where nothing that is filled as it is read can be kept
+            raise ValueError("sizes of other models are read there on Linux and macOS alone")
+        from bandweave.checkpoints.model_files import shape_from_path
+        from bandweave.hub.resolve import fetch_folder
+
+        return replace(shape_from_path(fetch_folder(name)), name=str(name))
+    except (ImportError, ValueError, OSError) as error:  # no engine here, or no network
+        try:
+            model = known_model(name.repo.partition("/")[2])
+        except ValueError:
+            raise error from None
+        remark(
+            f"{name} was not looked up at the hub: {str(error).splitlines()[0]}; these are the "
+            f"sizes of {model.name}"
+        )
+        return model
 
 
 def _hub_name(text: str, path: Path) -> HubName | None:
@@ -56,10 +98,23 @@ def _hub_name(text: str, path: Path) -> HubName | None:
     return parse_name(text)
 
 
-def read_hardware(path: Path | None) -> Mapping[str, Hardware]:
-    """A user's own machines by name."""
-    if path is None:
-        return {}
+def read_hardware(texts: Sequence[str]) -> Mapping[str, Hardware]:
+    """A user's own machines by name, from files and from ``NAME,FIELD=VALUE``, which changes a
+    known machine wherever it is named."""
+    from bandweave.planning.machines.hardware_text import hardware_from_text
+
+    result: dict[str, Hardware] = {}
+    for text in texts:
+        if "=" in text and not Path(text).exists():
+            changed = hardware_from_text(text)
+            result[changed.name] = changed
+        else:
+            result |= read_hardware_file(Path(text))
+    return result
+
+
+def read_hardware_file(path: Path) -> Mapping[str, Hardware]:
+    """The machines of one TOML file, by name."""
     from bandweave.planning.machines.hardware_text import hardware_from_toml
 
     content = files.read_bytes(path, most=_MOST_BYTES, error=ValueError)
@@ -138,7 +193,7 @@ def question_of(
 
 def _hardware(text: str, own: Mapping[str, Hardware]) -> list[Hardware]:
     result = []
-    for part in text.split("+"):
+    for part in _NAMED_PLUS.sub("max ", text).split("+"):
         match = _COUNT.fullmatch(part)
         count, name = (int(match[1]), match[2]) if match else (1, part)
         if not 1 <= count <= _MOST_MACHINES:
@@ -153,7 +208,8 @@ def _one(name: str, own: Mapping[str, Hardware]) -> Hardware:
     if name in own:
         return own[name]
     try:
-        return hardware_from_text(name)
+        found = hardware_from_text(name)
+        return found if "=" in name else own.get(found.name, found)
     except ValueError as error:
         near = difflib.get_close_matches(name, own, n=2, cutoff=0.6)
         if near and "=" not in name:

@@ -9,7 +9,7 @@ from bandweave.models.known_models import known_model
 from bandweave.planning.claims.normal_weights import lost_of_normal_weights
 from bandweave.planning.costs.cost import decode_range
 from bandweave.planning.costs.weight_bytes import find_format
-from bandweave.planning.machines.hardware import Hardware, find_hardware, hardware_names
+from bandweave.planning.machines.hardware import GIB, Hardware, find_hardware, hardware_names
 from bandweave.planning.machines.links import find_link
 from bandweave.planning.machines.rates import LinkRates
 from bandweave.planning.search.columns import Machines, limit_setup
@@ -129,15 +129,15 @@ def _each_holds_all() -> tuple[str, str]:
     for name in ("q8", "q4"):
         question = _question(R1, name)
         setup = limit_setup(Machines(hardware=(find_hardware(ULTRA),), links=(find_link(_LINK),)))
-        needs[name] = needed_bytes(question, setup) / 1e9
-        room = setup.nodes[0].memory_bytes / 1e9
+        needs[name] = needed_bytes(question, setup) / GIB
+        room = setup.nodes[0].memory_bytes / GIB
     fits = [name for name, need in needs.items() if need <= room]
     verdict = {0: FALSE, 1: HALF, 2: TRUE}[len(fits)]
     return (
         verdict,
-        f"""In 8 bits R1 needs {needs["q8"]:.0f} GB, in 4 bits {needs["q4"]:.0f} GB; a
-        machine with 512 GB has about {room:.0f} GB to give. So yes in 4 bits, no in 8. Both need
-        not hold everything: half is enough, and only half is read.""",
+        f"""In 8 bits R1 needs {needs["q8"]:.0f} GiB, in 4 bits {needs["q4"]:.0f} GiB; a
+        machine with 512 GB, which are GiB, has about {room:.0f} to give. So yes in 4 bits, no in 8.
+        Both need not hold everything: half is enough, and only half is read.""",
     )
 
 
@@ -161,8 +161,8 @@ def _sums() -> tuple[str, str]:
     return (
         (TRUE if gain > 1.9 else HALF),
         f"""On paper {2 * ultra.bytes_per_s / 1e12:.2f} TB/s and
-        {2 * ultra.memory_bytes / 1e12:.2f} TB, of which {2 * usable / 1e12:.2f} TB are usable. A
-        tensor split does read weights on both at once, but R1 in 4 bits gets
+        {2 * ultra.memory_bytes / GIB / 1024:.0f} TB, of which {2 * usable / GIB / 1024:.2f} TB are
+        usable. A tensor split does read weights on both at once, but R1 in 4 bits gets
         {gain:.2f} times as fast, not twice: the fixed time of each layer and the link's latency do
         not shrink. A pipeline adds memory alone: {pipeline.decode.tokens_per_s:.1f} tokens/s
         against {single:.1f} on one.""",
@@ -239,8 +239,8 @@ def _memory_and_power() -> tuple[str, str]:
     verdict = FALSE if memory > 0.1 and power > 0.1 else TRUE
     return (
         verdict,
-        f"""A B200 has {blackwell.memory_bytes / 1e9:.0f} GB against
-        {ultra.memory_bytes / 1e9:.0f}, {memory:.0%}; an M3 Ultra takes about {ours:.0f} W while it
+        f"""A B200 has {blackwell.memory_bytes / GIB:.0f} GB against
+        {ultra.memory_bytes / GIB:.0f}, {memory:.0%}; an M3 Ultra takes about {ours:.0f} W while it
         runs a model, against {theirs:.0f} W rated for a B200 without its host, {power:.0%}. A third
         and a quarter do not vanish.""",
     )

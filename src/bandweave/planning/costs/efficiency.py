@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bandweave.planning.machines.hardware import Hardware, find_hardware
+from bandweave.planning.machines.memory import usable_bytes
 from bandweave.planning.machines.rates import ANY, ComputeRate, Estimate, NodeRates
 from bandweave.planning.machines.tables import Row, required, rows
 
@@ -27,7 +28,6 @@ LIMIT_ENGINES: Mapping[str, str] = {
 
 _INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")
 _INTEGER_KINDS = ("geforce", "nvidia-pro", "nvidia-dc", "gb10")
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,11 @@ def factors(engine: str, kind: str) -> Factors:
         if name in table:
             return table[name]
     raise ValueError(f"nothing is known of {engine} on {kind}; known are {', '.join(table)}")
+
+
+def engine_classes(engine: str) -> tuple[str, ...]:
+    """The kinds of hardware that something is known of an engine on."""
+    return tuple(name.partition("/")[2] for name in _table() if name.partition("/")[0] == engine)
 
 
 def limit_rates(hardware: Hardware, *, engine: str | None = None) -> NodeRates:
@@ -98,7 +103,7 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
     experts = quantised.times(factors.expert_compute_efficiency)
     return NodeRates(
         name=hardware.name,
-        memory_bytes=usable_memory_bytes(hardware, on_processor=on_processor),
+        memory_bytes=usable_bytes(hardware, on_processor=on_processor),
         weight_bytes_per_s={ANY: Estimate.within(peak * factors.weight_efficiency, decode)},
         compute={ANY: ComputeRate.constant(quantised), "f16": sixteen, "bf16": sixteen},
         expert_compute=ComputeRate.constant(experts),
@@ -112,16 +117,6 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
         source=f"{engine} on {hardware.kind}: {factors.decode_rows} decode and "
         f"{factors.prefill_rows} prefill rows; {hardware.source}",
     )
-
-
-def usable_memory_bytes(hardware: Hardware, *, on_processor: bool) -> int:
-    """What the system leaves: all but 2 GiB and a sixteenth of a machine's memory, a sixteenth of
-    a card's. Apple's systems give the GPU about 3/4 until ``iogpu.wired_limit_mb`` is raised; it
-    is taken to be raised."""
-    kept = hardware.memory_bytes // 16
-    if on_processor or not hardware.is_card:
-        kept += min(2 * _GIB, hardware.memory_bytes // 4)
-    return hardware.memory_bytes - kept
 
 
 def _flops(hardware: Hardware, engine: str, on_processor: bool) -> tuple[float, float]:

@@ -6,9 +6,15 @@ import difflib
 from collections.abc import Mapping
 from functools import lru_cache
 
+from bandweave.matching import Matcher, Named
 from bandweave.planning.machines.quantities import quantity
 from bandweave.planning.machines.rates import Estimate, LinkRates
 from bandweave.planning.machines.tables import Row, required, rows
+
+_PASSED_OVER = (
+    "link network cable over ethernet lan gbit gbps gb g s bit between nvidia mellanox switch "
+    "direct attach the a with apple"
+)
 
 
 def link_names() -> tuple[str, ...]:
@@ -71,15 +77,36 @@ def link_from_text(text: str) -> LinkRates:
     )
 
 
+def link_matches(words: str) -> list[str]:
+    """The links that have all of the words, or that they mean; ``ValueError`` with near names."""
+    return _matcher().containing(words) or [_row(words)["name"]]
+
+
 def _row(name: str) -> Row:
     table, aliases = _table(), _aliases()
     key = name.strip().lower().replace(" ", "-").replace("_", "-")
     key = aliases.get(key, key)
     if key not in table:
-        near = difflib.get_close_matches(key, [*table, *aliases], n=3, cutoff=0.4)
+        found = _matcher().find(name)
+        if found is not None:
+            return table[found.key]
+        alike = difflib.get_close_matches(key, [*table, *aliases], n=2, cutoff=0.5)
+        near = list(dict.fromkeys([*alike, *_matcher().near(name)]))[:4]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"no link is called {name!r}; {hint}links are {', '.join(table)}")
     return table[key]
+
+
+@lru_cache(maxsize=1)
+def _matcher() -> Matcher:
+    """Finds links by the words of their names, in any order."""
+    names = []
+    for row in _table().values():
+        spelt = (row["name"], *row["aliases"].split())
+        beside = "(rdma)" if "rdma" in row["title"].lower() else "(tcp) (ip)"
+        texts = tuple(f"{text.replace('-', ' ')} {beside}" for text in spelt)
+        names.append(Named(key=row["name"], spellings=texts))
+    return Matcher(names, passed_over=_PASSED_OVER.split())
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+from bandweave import figures
 from bandweave.planning.costs.deployment import Network
 from bandweave.planning.costs.layer_cost import Items
 from bandweave.planning.costs.weight_bytes import find_format
@@ -110,7 +111,7 @@ def runner_up_sentence(answer: Answer) -> str:
         return f"{words}."
     if more <= 0:
         return f"{words}, as good as equal."
-    return f"{words}; it loses {_duration(more)} by {ITEMS[lost][1]}."
+    return f"{words}; it loses {figures.seconds(more)} by {ITEMS[lost][1]}."
 
 
 def left_out_sentences(answer: Answer) -> list[str]:
@@ -129,7 +130,7 @@ def left_out_sentences(answer: Answer) -> list[str]:
     ours, theirs = plan_items(answer.best), plan_items(everyone)
     lost = max(ITEMS, key=lambda key: getattr(theirs, key) - getattr(ours, key))
     more = getattr(theirs, lost) - getattr(ours, lost)
-    reason = f", because of {ITEMS[lost][1]} (+{_duration(more)})" if more > 0 else ""
+    reason = f", because of {ITEMS[lost][1]} (+{figures.seconds(more)})" if more > 0 else ""
     return [f"{words} With all machines it would be {speed_phrase(everyone)}{reason}."]
 
 
@@ -153,10 +154,10 @@ def layout_phrase(plan: Plan) -> str:
 def speed_phrase(plan: Plan) -> str:
     """The speed that the objective asks for."""
     if plan.question.objective == "decode":
-        return f"{_number(plan.decode.tokens_per_s)} tokens/s"
+        return f"{figures.figure(plan.decode.tokens_per_s)} tokens/s"
     if plan.question.objective == "prefill":
-        return f"{_number(plan.prefill.tokens_per_s)} prompt tokens/s"
-    return f"{_duration(plan.seconds)} a request"
+        return f"{figures.figure(plan.prefill.tokens_per_s)} prompt tokens/s"
+    return f"{figures.seconds(plan.seconds)} a request"
 
 
 def sensitivities(answer: Answer) -> list[Sensitivity]:
@@ -254,14 +255,3 @@ def _half_latency(link: LinkRates) -> LinkRates:
 
 def _twice_link(link: LinkRates) -> LinkRates:
     return replace(link, bytes_per_s=link.bytes_per_s.times(2))
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
-
-
-def _duration(value: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if value >= scale * 0.9995:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e6:.0f} us"
