@@ -12,7 +12,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from bandweave.planning.costs.deployment import Deployment, Stage, Workload, fractions
+from bandweave.planning.costs.deployment import (
+    ON_THE_CARD,
+    Deployment,
+    Stage,
+    Workload,
+    fractions,
+)
 from bandweave.planning.costs.exchange import NO_EXCHANGE, ExchangeTime, broadcast, exchange
 from bandweave.planning.costs.layer_cost import Items, RowBatch, layer_items
 from bandweave.planning.machines.rates import CASES
@@ -112,7 +118,7 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
     _check(deployment, workload, case)
     if workload.prompt < 1:
         raise ValueError(f"a prompt of {workload.prompt} tokens cannot be read")
-    chunk = min(deployment.engine.chunk_rows, workload.prompt)
+    chunk = min(_chunk_rows(deployment), workload.prompt)
     whole, rest = divmod(workload.prompt, chunk)
     items, overlapped = Items(), 0.0
     runs = [(whole, chunk, workload.context, whole * chunk)]
@@ -132,6 +138,17 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
         total = min(total, overlapped)
         items = items.times(total / items.total_s) if items.total_s else items
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
+
+
+def _chunk_rows(deployment: Deployment) -> int:
+    """Rows of a chunk; longer ones where each chunk carries weights over a bus."""
+    engine = deployment.engine
+    carried = any(
+        deployment.placement(node) != ON_THE_CARD and rates.host.bus_bytes_per_s.likely > 0
+        for node, rates in enumerate(deployment.nodes)
+        if rates.host is not None
+    )
+    return max(engine.chunk_rows, engine.streamed_rows) if carried else engine.chunk_rows
 
 
 def stage_costs(deployment: Deployment, batch: RowBatch, case: str = "likely") -> list[StageCost]:
@@ -171,6 +188,7 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
             busy[node] += own.total_s * count
         items = items.plus(_exchanged(crossing, EXCHANGES_A_LAYER * count))
     items = items.plus(_opening(deployment, stage, batch, case))
+    items = items.plus(_between_memories(deployment, stage, case))
     if last:
         items = items.plus(_head(deployment, stage, batch, case, busy))
     if first:
@@ -214,6 +232,14 @@ def _opening(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -
     return items
 
 
+def _between_memories(deployment: Deployment, stage: Stage, case: str) -> Items:
+    """The way from a stage's layers in host memory to those on its cards, and back."""
+    host, placed = deployment.nodes[stage.nodes[0]].host, deployment.placement(stage.nodes[0])
+    if host is None or not 0.0 < placed.layers < 1.0:
+        return Items()
+    return Items(handover_s=2 * host.crossing_s.time(case))
+
+
 def _head(
     deployment: Deployment, stage: Stage, batch: RowBatch, case: str, busy: dict[int, float]
 ) -> Items:
@@ -224,6 +250,8 @@ def _head(
     slowest = Items()
     for node, part in zip(stage.nodes, fractions(deployment, stage, layer), strict=True):
         rates = deployment.nodes[node]
+        if rates.host is not None and deployment.placement(node).layers == 0.0:
+            rates = rates.host.node
         count = model.head_parameters * part.vocabulary
         read = count * weights.of("head") / rates.weight_rate(weights.name, case)
         flops = 2 * rows * count / rates.compute_rate(weights.name, max(rows, 1), case)

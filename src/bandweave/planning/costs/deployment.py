@@ -42,6 +42,7 @@ class EngineTraits:
     exchange_s: float = 0.0
     embedding_in_memory: bool = True
     sharded_overhead: float = 0.0
+    streamed_rows: int = 4096  # of a chunk whose weights cross a bus to the card
 
 
 #: bandweave as it is: int32 grid values on the wire, everybody sends to everybody, absorbed latent
@@ -95,8 +96,27 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What of a stage's layers lies on a node's cards, 0 to 1; the rest lies in its host's memory.
+
+    ``layers``: of attention, cache, router, shared experts and dense FFNs; ``experts``: of the
+    routed experts. Experts are never on a card without their layer."""
+
+    layers: float
+    experts: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.experts <= self.layers <= 1.0:
+            raise ValueError(f"{self.layers} of the layers and {self.experts} of the experts")
+
+
+ON_THE_CARD = Placement(layers=1.0, experts=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A model placed on nodes. Stages cover its layers in order."""
+    """A model placed on nodes. Stages cover its layers in order. ``placements``: of nodes that have
+    cards beside host memory; a stage of such a node has no other node."""
 
     model: ModelShape
     weights: WeightBytes
@@ -106,6 +126,7 @@ class Deployment:
     engine: EngineTraits = BANDWEAVE
     kv_bytes_per_element: float = 2.0
     whole_experts: bool = False  # experts are given out whole instead of being sliced
+    placements: Mapping[int, Placement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = 0
@@ -118,6 +139,9 @@ class Deployment:
         used = [node for stage in self.stages for node in stage.nodes]
         if sorted(used) != list(range(len(self.nodes))):
             raise ValueError(f"stages use nodes {used}; there are {len(self.nodes)}")
+
+    def placement(self, node: int) -> Placement:
+        return self.placements.get(node, ON_THE_CARD)
 
 
 @dataclass(frozen=True, kw_only=True)
