@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill, prefill_range
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
     bandweave_setup,
     both_columns,
+    engine_answer,
     limit_setup,
+    would_allow,
 )
 from bandweave.planning.search.explain import (
     item_times,
@@ -23,17 +26,22 @@ from bandweave.planning.search.explain import (
     plan_items,
     runner_up_sentence,
     sensitivities,
+    split_phrase,
     verdict_sentence,
 )
 from bandweave.planning.search.layout import Question
 from bandweave.planning.search.search import Answer, Plan, find_plans
 from bandweave.planning.search.shortage import needed_bytes, shortage_sentence
 
+_MORE = 1.03  # by so much the hardware must allow more than software does, to be told
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the hardware allows (``limit``), and bandweave today. ``reason``: why there is no
-    answer for bandweave; ``hypothetical``: it would be that, did it run the model."""
+    """The best software that exists (``limit``, which ``engine`` names), and bandweave today.
+    ``would``: what the hardware would allow, where that is more than any software does; ``reason``:
+    why there is no answer for bandweave; ``hypothetical``: it would be that, did it run the
+    model."""
 
     question: Question
     machines: Machines
@@ -41,13 +49,21 @@ class Columns:
     today: Answer | None
     reason: str
     hypothetical: bool
+    would: Answer | None = None
+
+    @property
+    def engine(self) -> str:
+        return self.limit.setup.engine.name
 
 
 def answer_columns(question: Question, machines: Machines) -> Columns:
     """Both columns; ``ValueError`` says by how much the model does not fit."""
     limit, today = both_columns(question, machines)
+    would = would_allow(question, machines)
     if limit is None:
-        raise ValueError(shortage_sentence(question, limit_setup(machines)))
+        raise ValueError(_why_none(question, machines, would))
+    if would is not None and would.best.seconds * _MORE > limit.best.seconds:
+        would = None
     reason, own = question.model.why_not_run(question.context), bandweave_setup(machines)
     runs = not reason
     if own is None:
@@ -68,6 +84,23 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         today=today,
         reason=reason,
         hypothetical=not runs,
+        would=would,
+    )
+
+
+def _why_none(question: Question, machines: Machines, would: Answer | None) -> str:
+    """Why no software that may be used does it."""
+    if would is None:
+        return shortage_sentence(question, limit_setup(machines))
+    asked = "no software that the planner knows"
+    if machines.engine != ANY:
+        asked = software_title(machines.engine)
+        if engine_answer(question, replace(machines, engine=ANY), "llama.cpp") is not None:
+            asked += " cannot split it so, or does not run on these machines; --engine any finds "
+            return f"{question.model.name} on {machines.title}: {asked}what does"
+    return (
+        f"{question.model.name} on {machines.title}: {asked} splits it so that it fits; the "
+        f"hardware would allow {split_phrase(would, would.best)}"
     )
 
 
@@ -91,7 +124,9 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "objective": question.objective,
         "machines": [machine.name for machine in columns.machines.hardware],
         "links": [link.name for link in columns.machines.links],
+        "engine": columns.engine,
         "hardware": answer_json(columns.limit, usd_per_kwh),
+        "hardware_would_allow": None if columns.would is None else plan_json(columns.would.best),
         "bandweave": None if today is None or columns.hypothetical
         else answer_json(today, usd_per_kwh),
         "bandweave_reason": columns.reason,
@@ -104,6 +139,7 @@ def answer_json(answer: Answer, usd_per_kwh: float) -> dict[str, Any]:
     money = economy(answer.best.deployment, answer.best.decode, usd_per_kwh=usd_per_kwh)
     return {
         **plan_json(answer.best),
+        "engine": answer.setup.engine.name,
         "items_s": dict(item_times(plan_items(answer.best))),
         "memory": [
             {"machine": node.name, "needed_bytes": round(node.needed_bytes),

@@ -11,6 +11,7 @@ from bandweave.cli.plan.answer import Columns, first_token_s
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -19,6 +20,7 @@ from bandweave.planning.search.explain import (
     plan_items,
     runner_up_sentence,
     sensitivities,
+    split_phrase,
     verdict_sentence,
 )
 from bandweave.planning.search.search import Answer
@@ -49,14 +51,16 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
     )
     output.print_text()
     _two_columns(columns)
-    _time(columns.limit, "A token's time, as the hardware allows it"
-          if question.objective == "decode" else "The time, as the hardware allows it")  # fmt: skip
+    name = software_title(columns.engine)
+    _time(columns.limit, f"A token's time with {name}"
+          if question.objective == "decode" else f"The time with {name}")  # fmt: skip
     for sentence in (
         verdict_sentence(columns.limit),
         limiting_sentence(columns.limit),
         runner_up_sentence(columns.limit),
         *left_out_sentences(columns.limit),
         _split(columns.limit),
+        _would(columns),
     ):
         if sentence:
             _say(sentence)
@@ -77,7 +81,8 @@ def show_comparison(
         best = columns.limit.best
         money = economy(best.deployment, best.decode, usd_per_kwh=usd_per_kwh)
         link = columns.machines.link_title
-        _say(f"{letter}: {columns.machines.title}{f' over {link}' if link else ''}")
+        with_what = f", with {software_title(columns.engine)}"
+        _say(f"{letter}: {columns.machines.title}{f' over {link}' if link else ''}{with_what}")
         rows.append([
             letter,
             _short_kind(columns.limit),
@@ -91,7 +96,7 @@ def show_comparison(
     headings = ["", "split", "decode/s", "prefill/s", "today/s", "J/token", "$/M", "$/(tok/s)"]
     output.print_table(headings, rows)
     _say(
-        "decode and prefill: tokens/s that the hardware allows; today: bandweave, on the "
+        "decode and prefill: tokens/s with the software named; today: bandweave, on the "
         "processor; $/M: electricity for a million tokens; $/(tok/s): the machines' price."
     )
     for sentence in unfit:
@@ -106,8 +111,9 @@ def short_kind(answer: Answer) -> str:
 def _two_columns(columns: Columns) -> None:
     limit, today = columns.limit, columns.today
     answers = [limit, None if columns.hypothetical else today]
-    heads = ["", "what the hardware allows", "bandweave today"]
-    rows = [["", "(any engine)", "(processor only)"]]
+    asked = columns.machines.engine != ANY
+    heads = ["", "as asked for" if asked else "best software today", "bandweave today"]
+    rows = [["", f"({software_title(columns.engine)})", "(processor only)"]]
 
     def row(name: str, cells: list[str]) -> None:
         rows.append([name, *cells])
@@ -162,6 +168,17 @@ def _split(answer: Answer) -> str:
         parts.append(names if best.kind == "tensor" else layers + names)
     shown = parts if len(parts) <= 8 else [*parts[:7], f"and {len(parts) - 7} more stages"]
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
+
+
+def _would(columns: Columns) -> str:
+    """What no software does yet."""
+    if columns.would is None:
+        return ""
+    more = columns.limit.best.seconds / columns.would.best.seconds
+    return (
+        "What the hardware would allow, with software that does not exist: "
+        f"{split_phrase(columns.would, columns.would.best)}, {more:.2f} times as fast."
+    )
 
 
 def _help(answer: Answer) -> None:

@@ -46,7 +46,8 @@ def placement_phrase(deployment: Deployment, node: int) -> str:
         count = round(placed.experts * routed)
         some = f"the experts of {count} of {routed} layers" if count else "the KV cache"
         return f"attention, shared parts and {some} on the cards, experts in host memory"
-    return f"{round(placed.layers * layers)} of {layers} layers on the cards, the others in host memory"
+    count = round(placed.layers * layers)
+    return f"{count} of {layers} layers on the cards, the others in host memory"
 
 
 def _options(deployment: Deployment, stage: Stage, workload: Workload) -> Iterator[Placement]:

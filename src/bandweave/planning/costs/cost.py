@@ -21,9 +21,12 @@ from bandweave.planning.costs.deployment import (
 )
 from bandweave.planning.costs.exchange import NO_EXCHANGE, ExchangeTime, broadcast, exchange
 from bandweave.planning.costs.layer_cost import Items, RowBatch, layer_items
+from bandweave.planning.costs.ranges import range_power
 from bandweave.planning.machines.rates import CASES
 
 EXCHANGES_A_LAYER = 2  # attention output, FFN or expert output
+_MOST_CHUNKS = 4  # of a sum, in an engine that sends its rows while the product goes on
+_OF_THE_LAYER = 0.2  # of a layer's products: each of the two that give sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +162,18 @@ def stage_costs(deployment: Deployment, batch: RowBatch, case: str = "likely") -
 def decode_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Tokens a second of all streams together."""
     likely, slow, fast = (decode_step(deployment, workload, case).tokens_per_s for case in CASES)
-    return Prediction(likely=likely, low=slow, high=fast)
+    return _widened(likely, slow, fast, range_power(deployment, reading=False))
 
 
 def prefill_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Prompt tokens a second."""
     likely, slow, fast = (prefill(deployment, workload, case).tokens_per_s for case in CASES)
-    return Prediction(likely=likely, low=slow, high=fast)
+    return _widened(likely, slow, fast, range_power(deployment, reading=True))
+
+
+def _widened(likely: float, slow: float, fast: float, power: float) -> Prediction:
+    low, high = likely * (slow / likely) ** power, likely * (fast / likely) ** power
+    return Prediction(likely=likely, low=min(low, likely), high=max(high, likely))
 
 
 def _check(deployment: Deployment, workload: Workload, case: str) -> None:
@@ -179,14 +187,21 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
     items = Items()
     busy = dict.fromkeys(stage.nodes, 0.0)
     kinds = deployment.model.distinct_layers(stage.layers.start, stage.layers.stop)
-    crossing = _layer_exchange(deployment, stage, batch, case)
+    chunks = _exchange_chunks(deployment, stage, batch)
+    crossing = _layer_exchange(deployment, stage, batch, chunks, case)
     for layer, count in kinds:
         by_node = layer_items(deployment, stage, layer, batch, case)
         slowest = max(by_node, key=lambda node: node.total_s)
         items = items.plus(slowest.times(count))
         for node, own in zip(stage.nodes, by_node, strict=True):
             busy[node] += own.total_s * count
-        items = items.plus(_exchanged(crossing, EXCHANGES_A_LAYER * count))
+        # All chunks of a sum but the last cross while the product that makes it goes on.
+        product = _OF_THE_LAYER * (slowest.weights_s + slowest.compute_s)
+        hidden = (chunks - 1) / chunks * min(crossing.bytes_s, product)
+        own = ExchangeTime(
+            latency_s=crossing.latency_s, bytes_s=max(0.0, crossing.bytes_s - hidden)
+        )
+        items = items.plus(_exchanged(own, EXCHANGES_A_LAYER * count))
     items = items.plus(_opening(deployment, stage, batch, case))
     items = items.plus(_between_memories(deployment, stage, case))
     if last:
@@ -198,15 +213,29 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
 
 
 def _layer_exchange(
-    deployment: Deployment, stage: Stage, batch: RowBatch, case: str
+    deployment: Deployment, stage: Stage, batch: RowBatch, chunks: int, case: str
 ) -> ExchangeTime:
     size = batch.rows * deployment.model.hidden * deployment.engine.wire_bytes_per_value
-    time = exchange(deployment.network, stage.nodes, size, case,
-                    two_step=deployment.engine.two_step_exchange)  # fmt: skip
+    engine = deployment.engine
+    time = exchange(
+        deployment.network, stage.nodes, size, case,
+        two_step=engine.two_step_exchange, hop_bytes=engine.hop_bytes * chunks,
+    )  # fmt: skip
     if len(stage.nodes) < 2:
         return time
     latency = time.latency_s + deployment.engine.exchange_s * math.log2(len(stage.nodes))
     return ExchangeTime(latency_s=latency, bytes_s=time.bytes_s)
+
+
+def _exchange_chunks(deployment: Deployment, stage: Stage, batch: RowBatch) -> int:
+    """In how many parts a sum of so many rows leaves."""
+    engine = deployment.engine
+    size = batch.rows * deployment.model.hidden * engine.wire_bytes_per_value
+    if len(stage.nodes) < 2 or not engine.overlap_rows:
+        return 1
+    if batch.rows < 2 * engine.overlap_rows or size < 2 * engine.hop_bytes:
+        return 1
+    return min(_MOST_CHUNKS, int(batch.rows // engine.overlap_rows))
 
 
 def _exchanged(time: ExchangeTime, count: int) -> Items:

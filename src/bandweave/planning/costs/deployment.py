@@ -35,6 +35,8 @@ class EngineTraits:
     latent_expanded_in_prefill: bool = False
     overlaps_stages: bool = False  # several groups of streams, or prefill chunks, in flight
     two_step_exchange: bool = True  # large messages reduce-scatter and all-gather
+    hop_bytes: float = 0.0  # that two steps must save; 0: the quicker of one and two counts
+    overlap_rows: int = 0  # of a chunk of a sum that crosses while its product goes on; 0: none
     chunk_rows: int = 512  # of prefill
     chunks_in_flight: int = 4
     mixes_prompts: bool = False
@@ -45,11 +47,13 @@ class EngineTraits:
     streamed_rows: int = 4096  # of a chunk whose weights cross a bus to the card
 
 
-#: bandweave as it is: int32 grid values on the wire, everybody sends to everybody, absorbed latent
-#: attention, one step of up to 256 rows at a time, embedding rows read from the file.
+#: bandweave as it is: int32 grid values on the wire, small sums in one hop and large ones in two,
+#: of many rows in chunks that cross while the product goes on (native/executor/reduction.h),
+#: absorbed latent attention, one step of up to 256 rows at a time, embedding rows from the file.
 BANDWEAVE = EngineTraits(
     name="bandweave",
-    two_step_exchange=False,
+    hop_bytes=64 << 10,
+    overlap_rows=64,
     chunk_rows=256,
     mixes_prompts=True,
     embedding_in_memory=False,

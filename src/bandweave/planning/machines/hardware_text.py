@@ -19,6 +19,7 @@ _FIELDS = {
     "cpu-flops": "FLOP/s", "watts": "W", "price": "USD",
 }  # fmt: skip
 _TEXTS = ("name", "kind", "host", "source")
+_SOCKETS = "sockets"
 
 
 def hardware_from_text(text: str) -> Hardware:
@@ -61,9 +62,9 @@ def hardware_from_toml(text: str) -> dict[str, Hardware]:
 
 def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
     """The hardware of checked fields."""
-    unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS)]
+    unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS, _SOCKETS)]
     if unknown:
-        known = ", ".join((*_FIELDS, *_TEXTS))
+        known = ", ".join((*_FIELDS, *_TEXTS, _SOCKETS))
         raise ValueError(f"{shown(unknown[0])} is no field of hardware; fields are {known}")
     for name in _TEXTS:
         if not isinstance(fields.get(name, ""), str):
@@ -95,6 +96,7 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
         bytes_per_s=values["bandwidth"],
         flop_per_s=rates,
         cpu_bytes_per_s=values.get("cpu-bandwidth", values["bandwidth"] if processor else None),
+        sockets=_sockets(fields.get(_SOCKETS, 1)),
         cpu_flop_per_s=values.get("cpu-flops", rates.get("fp32") if processor else None),
         host=str(fields["host"]) if "host" in fields else None,
         watts=values.get("watts"),
@@ -102,3 +104,9 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
         confidence="as described by the user",
         source=str(fields.get("source", "the user")),
     )
+
+
+def _sockets(value: Any) -> int:
+    if str(value) not in ("1", "2", "4", "8"):
+        raise ValueError(f"sockets is {shown(value)}; it must be 1, 2, 4 or 8")
+    return int(value)

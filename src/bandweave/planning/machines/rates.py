@@ -90,9 +90,9 @@ class ComputeRate:
 class HostSide:
     """The machine that a node's cards sit in: its processor computes on what lies in its memory.
 
-    ``card_bytes``: usable on the cards together. ``crossing_s``: what a layer costs that begins on
-    a card and whose experts, or whose successor, are computed by the processor. ``bus_bytes_per_s``:
-    at which weights cross to a card for the rows of a prompt; 0 where the engine never does that.
+    ``card_bytes``: usable on the cards together. ``crossing_s``: what it costs that a layer begins
+    on a card and its experts, or the next layer, are the processor's. ``bus_bytes_per_s``: at which
+    weights cross to a card for the rows of a prompt; 0 where the engine never does that.
     """
 
     node: NodeRates
