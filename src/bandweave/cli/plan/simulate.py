@@ -9,10 +9,12 @@ from typing import Any
 
 from bandweave.cli import output
 from bandweave.cli.plan.report import WIDTH
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
     bandweave_setup,
+    best_answer,
     limit_setup,
 )
 from bandweave.planning.search.explain import layout_phrase
@@ -93,10 +95,9 @@ def _dealt(machines: Machines, replicas: int) -> list[Machines]:
 
 
 def _plan(question: Question, machines: Machines) -> Plan:
-    setup = limit_setup(machines)
-    answer = find_plans(question, setup)
+    answer = best_answer(question, machines)
     if answer is None:
-        raise ValueError(shortage_sentence(question, setup))
+        raise ValueError(shortage_sentence(question, limit_setup(machines)))
     return answer.best
 
 
@@ -117,9 +118,11 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
         else "every place is always taken"
     )
     link = f", joined by {machines.link_title}" if machines.link_title else ""
+    engines = dict.fromkeys(plan.deployment.engine.name for plan in plans)
+    with_what = " and ".join(map(software_title, engines))
     _say(
-        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
-        f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}, with "
+        f"{with_what}: {_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
         f"answers of {scenario.answer} tokens; {arrivals}. "
         f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
@@ -189,7 +192,7 @@ def _layouts(plans: list[Plan]) -> str:
 def _json(
     question: Question, machines: Machines, scenario: Scenario, run: _Run, own: _Run | None
 ) -> dict[str, Any]:
-    """What the hardware allows; under ``"bandweave"`` what bandweave does there today."""
+    """What the best software does there, by name; under ``"bandweave"`` what bandweave does."""
     return {
         "model": question.model.name,
         "format": question.weights.name,
@@ -205,6 +208,7 @@ def _run_json(run: _Run) -> dict[str, Any]:
     outcome = run.outcome
     return {
         "replicas": [layout_phrase(plan) for plan in run.plans],
+        "engines": [plan.deployment.engine.name for plan in run.plans],
         "seconds": outcome.seconds,
         "tokens_per_s": outcome.tokens_per_s,
         "formula_tokens_per_s": run.formula,

@@ -187,7 +187,7 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
     items = Items()
     busy = dict.fromkeys(stage.nodes, 0.0)
     kinds = deployment.model.distinct_layers(stage.layers.start, stage.layers.stop)
-    chunks = _exchange_chunks(deployment, stage, batch)
+    chunks = exchange_chunks(deployment, stage, batch)
     crossing = _layer_exchange(deployment, stage, batch, chunks, case)
     for layer, count in kinds:
         by_node = layer_items(deployment, stage, layer, batch, case)
@@ -227,7 +227,7 @@ def _layer_exchange(
     return ExchangeTime(latency_s=latency, bytes_s=time.bytes_s)
 
 
-def _exchange_chunks(deployment: Deployment, stage: Stage, batch: RowBatch) -> int:
+def exchange_chunks(deployment: Deployment, stage: Stage, batch: RowBatch) -> int:
     """In how many parts a sum of so many rows leaves."""
     engine = deployment.engine
     size = batch.rows * deployment.model.hidden * engine.wire_bytes_per_value

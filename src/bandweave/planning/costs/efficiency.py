@@ -111,6 +111,8 @@ def beside_from_factors(
     ``host`` calls the fixed time of a layer that routes is that of crossing to it and back."""
     if hardware.cpu_bytes_per_s is None:
         raise ValueError(f"nothing is known of the processor of {hardware.name}")
+    # How far both together are off was measured for both together.
+    card = replace(card, decode_spread=host.decode_spread, prefill_spread=host.prefill_spread)
     cards = rates_from_factors(_together(hardware.cards), card, card_engine)
     plain = replace(hardware, cards=(), bus="")
     bus, spread = find_link(hardware.bus), host.decode_spread
