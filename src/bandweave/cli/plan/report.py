@@ -154,7 +154,8 @@ def _time(answer: Answer, title: str) -> None:
 def _split(answer: Answer) -> str:
     best = answer.best
     if best.kind == "one":
-        return ""
+        beside = best.deployment.nodes[0].host is not None
+        return f"Best: {layout_phrase(best)}." if beside else ""
     parts = []
     for stage in best.deployment.stages:
         whole = sum(stage.shares)
@@ -240,8 +241,13 @@ def _memory(answer: Answer | None) -> str:
     if answer is None:
         return _NONE
     nodes = capacity(answer.best.deployment, answer.question.decoding).nodes
-    node = max(nodes, key=lambda each: each.needed_bytes / each.available_bytes)
-    return f"{node.needed_bytes / 1e9:.3g} of {node.available_bytes / 1e9:.3g}"
+    memories = [
+        each
+        for node in nodes
+        for each in node.memories or (("", node.needed_bytes, node.available_bytes),)
+    ]
+    _, needed, available = max(memories, key=lambda each: each[1] / each[2])
+    return f"{needed / 1e9:.3g} of {available / 1e9:.3g}"
 
 
 def _range(value: Prediction) -> str:

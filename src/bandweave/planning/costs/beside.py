@@ -37,7 +37,7 @@ def placement_phrase(deployment: Deployment, node: int) -> str:
     stage = next(stage for stage in deployment.stages if node in stage.nodes)
     placed = deployment.placement(node)
     layers = len(stage.layers)
-    routed = sum(bool(deployment.model.layers[n].experts) for n in stage.layers)
+    routed = _routing_layers(deployment, stage)
     if placed.experts == 1.0:
         return "everything on the cards"
     if placed.layers == 0.0:
@@ -50,11 +50,16 @@ def placement_phrase(deployment: Deployment, node: int) -> str:
     return f"{count} of {layers} layers on the cards, the others in host memory"
 
 
+def _routing_layers(deployment: Deployment, stage: Stage) -> int:
+    layers = range(stage.layers.start, stage.layers.stop)
+    return sum(bool(deployment.model.layers[number].experts) for number in layers)
+
+
 def _options(deployment: Deployment, stage: Stage, workload: Workload) -> Iterator[Placement]:
     """Placements that fill the cards; always at least one."""
     node = stage.nodes[0]
     layers = len(stage.layers)
-    routed = sum(bool(deployment.model.layers[n].experts) for n in stage.layers)
+    routed = _routing_layers(deployment, stage)
 
     def room(layer_part: float, expert_part: float) -> float:
         there = replace(

@@ -72,7 +72,7 @@ class Software:
     title: str
     on: Mapping[str, str]
     tensor: str
-    tensor_traits: str
+    tensor_traits: tuple[str, ...]  # inside of one machine, between machines; or for both
     inside_traits: str
     between_traits: str
     rdma: bool
@@ -101,7 +101,8 @@ class Software:
     def traits(self, *, inside: bool) -> EngineTraits:
         """How it runs splits; ``inside`` of one machine, or between machines."""
         stages = self.inside_traits if inside else self.between_traits
-        base = find_engine(self.tensor_traits or stages or self.inside_traits or "llama.cpp")
+        tensor = self.tensor_traits[0 if inside else -1] if self.tensor_traits else ""
+        base = find_engine(tensor or stages or self.inside_traits or "llama.cpp")
         hop = find_engine(stages) if stages else base
         host = find_engine(self.beside_host) if self.beside_host else base
         return replace(
@@ -153,7 +154,7 @@ def _software(row: Row) -> Software:
         title=row["title"],
         on={kind: label for kind, _, label in pairs},
         tensor=row["tensor"],
-        tensor_traits=row["tensor_traits"],
+        tensor_traits=tuple(row["tensor_traits"].split()),
         inside_traits=row["inside_traits"],
         between_traits=row["between_traits"],
         rdma=row["rdma"] == "1",
