@@ -28,6 +28,7 @@ from bandweave.planning.machines.rates import (
     NodeRates,
 )
 from bandweave.planning.search.columns import engine_answer
+from bandweave.planning.search.explain import sensitivities
 from bandweave.planning.search.layout import Question
 
 GB = 10**9
@@ -196,9 +197,14 @@ def test_the_usual_way_to_run_r1_at_home() -> None:
         assert answer is not None and without is not None
         assert answer.best.kind == "one" and answer.best.deployment.placement(0).layers == 1.0
         assert answer.best.decode.tokens_per_s > 0.9 * without.best.decode.tokens_per_s
-        assert answer.best.prefill.tokens_per_s > without.best.prefill.tokens_per_s
         span = decode_range(answer.best.deployment, question.decoding)
         assert span.low < span.likely < span.high
+    own, processor = (engine_answer(question, there, "llama.cpp") for there in (card, alone))
+    assert own is not None and processor is not None
+    assert own.best.decode.tokens_per_s > processor.best.decode.tokens_per_s
+    assert own.best.prefill.tokens_per_s > processor.best.prefill.tokens_per_s
+    found = {each.change: each.factor for each in sensitivities(own)}
+    assert found["twice the memory bandwidth"] > 1.4
     # It needs a mixture, and a machine with cards.
     assert engine_answer(question, alone, "ktransformers") is None
     dense = replace(question, model=known_model("llama-3.1-70b"))

@@ -91,6 +91,7 @@ def _factor_line(
         "expert_layer_us": f"{factors.expert_layer_s * 1e6:.1f}",
         "latent_layer_us": f"{factors.latent_layer_s * 1e6:.1f}",
         "bus_efficiency": f"{factors.bus_efficiency:.3f}",
+        "card_speed": f"{factors.card_speed:.3f}",
         "decode_spread": f"{spreads[name, False]:.3f}",
         "prefill_spread": f"{spreads[name, True]:.3f}",
         "decode_rows": str(counts[name, False]),
@@ -105,7 +106,7 @@ def _engine_lines(traits: Mapping, rows: Sequence[Measurement]) -> list[Mapping[
         trait = traits[row["name"]]
         count = sum(one.engine == trait.name and one.devices > 1 for one in rows)
         lines.append(
-            {**row, "hop_us": f"{trait.hop_s * 1e6:.4g}",
+            {**row, "hop_us": f"{trait.hop_s * 1e6:.4g}", "overlap": f"{trait.overlap:.3g}",
              "exchange_us": f"{trait.exchange_s * 1e6:.4g}",
              "sharded_overhead": f"{trait.sharded_overhead:.3g}", "rows": str(count)}
         )  # fmt: skip

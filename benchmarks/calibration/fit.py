@@ -44,12 +44,15 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "llama.cpp-cpu/cpu-desktop", "llama.cpp-cpu/apu", "llama.cpp-cpu/sbc",
         "llama.cpp-rpc/sbc",
     ),
-    "ik_llama.cpp, processor": ("ik_llama.cpp/cpu-server", "ik_llama.cpp/apple"),
+    "ik_llama.cpp, processor": (
+        "ik_llama.cpp/cpu-server", "ik_llama.cpp/apple", "ik_llama.cpp/cpu-desktop",
+    ),
     "distributed-llama, server processor": ("distributed-llama/cpu-server",),
     "distributed-llama, Raspberry Pi": ("distributed-llama/sbc", "distributed-llama/cpu-desktop"),
     "llama.cpp, cards beside memory": ("llama.cpp-beside/*",),
     "ik_llama.cpp, cards beside memory": ("ik_llama.cpp-beside/*",),
     "KTransformers 0.2, cards beside memory": ("ktransformers-0.2/*",),
+    "KTransformers 0.3, cards beside memory": ("ktransformers-0.3/*",),
     "KTransformers, cards beside memory": ("ktransformers/*",),
 }  # fmt: skip
 
@@ -66,8 +69,9 @@ NEAREST: Mapping[str, str] = {
     "vLLM, GB10 and Strix Halo": "llama.cpp, GB10",
     "llama.cpp, Radeon and Arc": "llama.cpp, Strix Halo",
     "ik_llama.cpp, processor": "llama.cpp, server processor",
-    "ik_llama.cpp, cards beside memory": "llama.cpp, cards beside memory",
+    "ik_llama.cpp, cards beside memory": "ik_llama.cpp, processor",
     "KTransformers 0.2, cards beside memory": "llama.cpp, cards beside memory",
+    "KTransformers 0.3, cards beside memory": "KTransformers 0.2, cards beside memory",
     "KTransformers, cards beside memory": "KTransformers 0.2, cards beside memory",
 }
 
@@ -81,13 +85,15 @@ CARD_CLASSES: Mapping[str, tuple[str, str]] = {
 }
 
 _TURNS = 3  # of nodes' factors and of what joins them
+_OVERLAPS = tuple(part / 20 for part in range(21))
 _HUBER = 0.15
 _PULL = 0.02
+_MANY = 12  # rows
 _PRIOR = Factors(
     name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
     compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
     layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
-    bus_efficiency=0.6,
+    bus_efficiency=0.6, card_speed=1.0,
     decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
 )  # fmt: skip
 _DECODE = (
@@ -98,9 +104,9 @@ _PREFILL = (
     "attention_efficiency",
 )  # fmt: skip
 _DECODE_BESIDE = ("weight_efficiency", "expert_layer_s")
-_PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency")
+_PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency", "card_speed")
 _LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
-_BEYOND_PEAK = 2.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
+_BEYOND_PEAK = 4.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
 
 _BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
 
@@ -202,6 +208,7 @@ def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fit
             group = [row for row in rows if row.engine == name and row.devices > 1]
             if group:
                 traits[name] = _fit_traits(traits[name], group, factors)
+                traits[name] = _fit_overlap(traits[name], group, factors)
     return factors, traits
 
 
@@ -246,7 +253,8 @@ def _fit_factors(
             for row in rows
         )  # fmt: skip
         common = [math.log(getattr(nearest, name)) for name in names]
-        return total + _PULL * sum(
+        # A few rows say little beyond what is known of the nearest class.
+        return total + _PULL * max(1.0, _MANY / len(rows)) * sum(
             (value - prior) ** 2 for value, prior in zip(values, common, strict=True)
         )
 
@@ -280,6 +288,26 @@ def _fit_traits(
 
     begin = [math.log(getattr(start, name) or _BEGIN[name]) for name in names]
     return build(search(loss, begin))
+
+
+def _fit_overlap(
+    start: EngineTraits, rows: Sequence[Measurement], factors: Mapping[str, Factors]
+) -> EngineTraits:
+    """The part of an engine's overlap of stages that fits prompts best, of a few."""
+    rows = [row for row in rows if row.prefill_tokens_per_s is not None]
+    if not rows or not start.overlaps_stages:
+        return start
+
+    def loss(overlap: float) -> float:
+        candidate = dataclasses.replace(start, overlap=overlap)
+        return sum(
+            _huber(math.log(predicted(row, factors, candidate, reading=True)
+                            / (row.prefill_tokens_per_s or 1.0)))
+            for row in rows
+        )  # fmt: skip
+
+    best = min(_OVERLAPS, key=loss)
+    return dataclasses.replace(start, overlap=best)
 
 
 def _huber(value: float) -> float:

@@ -122,8 +122,8 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
     with_what = " and ".join(map(software_title, engines))
     _say(
         f"{question.model.name} in {question.weights.name} on {machines.title}{link}, with "
-        f"{with_what}: {_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
-        f"answers of {scenario.answer} tokens; {arrivals}. "
+        f"{with_what}: {_layouts(plans)}. {question.streams} streams a replica, prompts of "
+        f"{scenario.prompt}, answers of {scenario.answer} tokens; {arrivals}. "
         f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
     output.print_text()

@@ -138,7 +138,8 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
         overlapped += waves * through + (count - waves) * slowest
     total = items.total_s
     if deployment.engine.overlaps_stages:
-        total = min(total, overlapped)
+        share = deployment.engine.overlap
+        total = min(total, share * overlapped + (1 - share) * total)
         items = items.times(total / items.total_s) if items.total_s else items
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
 

@@ -39,6 +39,7 @@ class EngineTraits:
     overlap_rows: int = 0  # of a chunk of a sum that crosses while its product goes on; 0: none
     chunk_rows: int = 512  # of prefill
     chunks_in_flight: int = 4
+    overlap: float = 1.0  # of a prompt's chunks, the part that stages really work on at once
     mixes_prompts: bool = False
     hop_s: float = 0.0
     exchange_s: float = 0.0

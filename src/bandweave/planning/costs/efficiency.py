@@ -21,7 +21,9 @@ PROCESSOR_ENGINES = ("llama.cpp-cpu", "ik_llama.cpp", "distributed-llama", "band
 #: Engines whose processor part works beside cards.
 BESIDE_ENGINES = (
     "llama.cpp-beside", "ik_llama.cpp-beside", "ktransformers", "ktransformers-0.2",
+    "ktransformers-0.3",
 )  # fmt: skip
+_TENSOR_OVER_CARDS = ("ktransformers",)
 #: The engine that a limit is stated for, by kind of hardware.
 LIMIT_ENGINES: Mapping[str, str] = {
     "apple": "llama.cpp", "geforce": "llama.cpp", "nvidia-pro": "llama.cpp", "gb10": "llama.cpp",
@@ -33,6 +35,7 @@ LIMIT_ENGINES: Mapping[str, str] = {
 _INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")
 _INTEGER_KINDS = ("geforce", "nvidia-pro", "nvidia-dc", "gb10")
 _GIB = 1 << 30
+_FLOPS_A_WATT = 1e12  # only scales the fitted factors
 _SOCKETS_BESIDE = 0.5  # two sockets read 1.4 times what one does
 
 
@@ -52,6 +55,7 @@ class Factors:
     expert_layer_s: float
     latent_layer_s: float  # beside either of them, with latent attention
     bus_efficiency: float  # of a bus' rate, carrying weights to a card for a prompt
+    card_speed: float  # beside cards: of what their class computes, what this engine does
     decode_spread: float
     prefill_spread: float
     decode_rows: int  # measured rows that it was fitted to
@@ -107,16 +111,25 @@ def beside_from_factors(
 ) -> NodeRates:
     """The same under given factors. ``ValueError`` where the processor's rates are not known.
 
-    Several cards work one after the other: together they are one with all their memory. What
-    ``host`` calls the fixed time of a layer that routes is that of crossing to it and back."""
+    Several cards work one after the other: together they are one with all their memory; but
+    KTransformers divides tensors among them. What ``host`` calls the fixed time of a layer that
+    routes is that of crossing to it and back."""
     if hardware.cpu_bytes_per_s is None:
         raise ValueError(f"nothing is known of the processor of {hardware.name}")
     # How far both together are off was measured for both together.
-    card = replace(card, decode_spread=host.decode_spread, prefill_spread=host.prefill_spread)
-    cards = rates_from_factors(_together(hardware.cards), card, card_engine)
+    card = replace(
+        card,
+        compute_efficiency=card.compute_efficiency * host.card_speed,
+        compute_16_efficiency=card.compute_16_efficiency * host.card_speed,
+        attention_efficiency=card.attention_efficiency * host.card_speed,
+        decode_spread=host.decode_spread,
+        prefill_spread=host.prefill_spread,
+    )
+    divided = len(hardware.cards) if host_engine in _TENSOR_OVER_CARDS else 1
+    cards = rates_from_factors(_together(hardware.cards, divided), card, card_engine)
     plain = replace(hardware, cards=(), bus="")
     bus, spread = find_link(hardware.bus), host.decode_spread
-    own = rates_from_factors(plain, host, host_engine)
+    own = _quick_with_one_row(rates_from_factors(plain, host, host_engine))
     card_bytes = sum(usable_memory_bytes(each, on_processor=False) for each in hardware.cards)
     return replace(
         cards,
@@ -128,19 +141,37 @@ def beside_from_factors(
             node=own,
             card_bytes=card_bytes,
             crossing_s=Estimate.within(host.expert_layer_s, spread),
-            bus_bytes_per_s=bus.bytes_per_s.times(host.bus_efficiency),
+            bus_bytes_per_s=bus.bytes_per_s.times(host.bus_efficiency * divided),
         ),
         source=f"{cards.source}; {own.source}",
     )
 
 
-def _together(cards: Sequence[Hardware]) -> Hardware:
-    """Cards that work one after the other, each on as much as it holds, as one."""
+def _quick_with_one_row(node: NodeRates) -> NodeRates:
+    """A processor multiplies one row in 8-bit integers as its weights go by: what was fitted to
+    prompts holds from some rows on."""
+    most, few = 32, 4.0
+
+    def rate(compute: ComputeRate) -> ComputeRate:
+        many = compute.points[-1][1]
+        return ComputeRate(points=((1, many.times(few)), (most, many)))
+
+    experts = node.expert_compute
+    return replace(
+        node,
+        compute={name: rate(compute) for name, compute in node.compute.items()},
+        expert_compute=None if experts is None else rate(experts),
+    )
+
+
+def _together(cards: Sequence[Hardware], divided: int) -> Hardware:
+    """Cards that work one after the other, each on as much as it holds, as one; or ``divided``, all
+    at once."""
     memory = sum(card.memory_bytes for card in cards)
 
     def mean(rates: Sequence[float]) -> float:
         parts = (card.memory_bytes / rate for card, rate in zip(cards, rates, strict=True))
-        return memory / sum(parts)
+        return divided * memory / sum(parts)
 
     kinds = set.intersection(*(set(card.flop_per_s) for card in cards))
     return replace(
@@ -225,7 +256,9 @@ def _flops(hardware: Hardware, engine: str, on_processor: bool) -> tuple[float, 
     """Peak FLOP/s that products of quantised and of 16-bit weights are counted against.
 
     llama.cpp multiplies quantised weights in 8-bit integers where matrix units have them; vLLM and
-    its like in fp8; others widen to 16 bits. What nobody published is taken from the next type."""
+    its like in fp8; others widen to 16 bits. What nobody published is taken from the next type.
+    NVIDIA's cards are held back by their power limits while they multiply: prompts are read in
+    proportion to the geometric mean of FLOP/s and watts, over a factor of four in both."""
     peaks = hardware.flop_per_s
     if on_processor:
         plain = hardware.cpu_flop_per_s or peaks.get("fp32") or 10.0 * hardware.bytes_per_s
@@ -233,10 +266,17 @@ def _flops(hardware: Hardware, engine: str, on_processor: bool) -> tuple[float, 
     # Without any figure: a byte a second rarely comes with less than ten FLOP/s.
     floating = peaks.get("fp16") or peaks.get("fp32") or 10.0 * hardware.bytes_per_s
     if engine in _INTEGER_ENGINES and hardware.kind in _INTEGER_KINDS:
-        return peaks.get("int8") or peaks.get("fp8") or 2 * floating, floating
+        integer = peaks.get("int8") or peaks.get("fp8") or 2 * floating
+        return _under_power(hardware, integer), _under_power(hardware, floating)
     if engine in ("vllm", "tensorrt-llm"):
         return peaks.get("fp8") or floating, floating
     return floating, floating
+
+
+def _under_power(hardware: Hardware, peak: float) -> float:
+    if hardware.watts is None:
+        return peak
+    return (peak * hardware.watts * _FLOPS_A_WATT) ** 0.5
 
 
 @lru_cache(maxsize=1)
@@ -257,6 +297,7 @@ def _factors(row: Row) -> Factors:
         expert_layer_s=required(row, "expert_layer_us") * 1e-6,
         latent_layer_s=required(row, "latent_layer_us") * 1e-6,
         bus_efficiency=number(row, "bus_efficiency") or 0.0,
+        card_speed=number(row, "card_speed") or 1.0,
         decode_spread=required(row, "decode_spread"),
         prefill_spread=required(row, "prefill_spread"),
         decode_rows=int(required(row, "decode_rows")),
