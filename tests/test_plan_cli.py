@@ -57,7 +57,7 @@ def test_report(plan: Any) -> None:
         "processor only",
         "tensor split over 2 machines",
         "Limited by",
-        "Second:",
+        "Other software:",
         "What would help:",
         "J a token",
         "No single machine here holds the model",

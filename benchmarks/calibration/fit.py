@@ -38,7 +38,8 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
         "llama.cpp/radeon", "ollama/radeon", "llama.cpp-vulkan/instinct",
     ),
     "gpt-fast, data centre": ("gpt-fast/nvidia-dc", "gpt-fast/instinct"),
-    "vLLM, GB10 and Strix Halo": ("vllm/gb10", "vllm/apu"),
+    "vLLM, GB10": ("vllm/gb10",),
+    "vLLM, Strix Halo": ("vllm/apu",),
     "llama.cpp, server processor": ("llama.cpp-cpu/cpu-server",),
     "llama.cpp, small processor": (
         "llama.cpp-cpu/cpu-desktop", "llama.cpp-cpu/apu", "llama.cpp-cpu/sbc",
@@ -56,6 +57,8 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "KTransformers, cards beside memory": ("ktransformers/*",),
 }  # fmt: skip
 
+BESIDE_CLASSES = tuple(name for name in CLASSES if "beside" in name)
+
 #: Whose factors a class is pulled towards. Fitted in the order of ``CLASSES``: those come first.
 NEAREST: Mapping[str, str] = {
     "llama.cpp 2024, Apple GPU": "llama.cpp, Apple GPU",
@@ -66,7 +69,8 @@ NEAREST: Mapping[str, str] = {
     "llama.cpp 2024, NVIDIA professional": "llama.cpp 2024, GeForce",
     "llama.cpp 2024, NVIDIA data centre": "llama.cpp 2024, GeForce",
     "Ollama, NVIDIA": "llama.cpp, NVIDIA",
-    "vLLM, GB10 and Strix Halo": "llama.cpp, GB10",
+    "vLLM, GB10": "llama.cpp, GB10",
+    "vLLM, Strix Halo": "vLLM, GB10",
     "llama.cpp, Radeon and Arc": "llama.cpp, Strix Halo",
     "ik_llama.cpp, processor": "llama.cpp, server processor",
     "ik_llama.cpp, cards beside memory": "ik_llama.cpp, processor",
@@ -213,7 +217,7 @@ def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fit
 
 
 def _fitted_names(name: str, *, reading: bool) -> Sequence[str]:
-    if "beside" in name:
+    if name in BESIDE_CLASSES:
         return _PREFILL_BESIDE if reading else _DECODE_BESIDE
     return _PREFILL if reading else _DECODE
 

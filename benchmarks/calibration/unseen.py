@@ -18,6 +18,7 @@ from bandweave.planning.costs.cost import decode_step, prefill
 from bandweave.planning.costs.deployment import EngineTraits
 from bandweave.planning.costs.efficiency import Factors
 from benchmarks.calibration.fit import (
+    BESIDE_CLASSES,
     Fitted,
     Residual,
     class_of,
@@ -89,7 +90,7 @@ def _ranged(
         other
         for other in found
         if other.reading == one.reading
-        and class_of(other.row) == class_of(one.row)
+        and _group(other.row) == _group(one.row)
         and other.row.machine != one.row.machine
     ]
     width = spread(others, common[one.reading])
@@ -108,6 +109,12 @@ def _ranged(
         low=min(ends[0], one.predicted * 0.99),
         high=max(ends[1], one.predicted * 1.01),
     )
+
+
+def _group(row: Measurement) -> str:
+    """Rows whose errors count together for a spread: those of a class; with cards beside memory,
+    of whose classes each has few rows, all of them."""
+    return "beside" if row.split == "beside" else class_of(row)
 
 
 def _rate(
@@ -171,8 +178,9 @@ def class_spreads(found: Sequence[Unseen], names: Iterable[str]) -> dict[tuple[s
         figures = [one for one in plain if one.reading == reading]
         common = spread(figures, None)
         for name in names:
-            own = [one for one in figures if class_of(one.row) == name]
-            result[name, reading] = spread(own, common)
+            group = "beside" if name in BESIDE_CLASSES else name
+            result[name, reading] = spread([one for one in figures if _group(one.row) == group],
+                                           common)  # fmt: skip
     return result
 
 

@@ -15,6 +15,7 @@ from bandweave.planning.search.columns import (
     bandweave_setup,
     both_columns,
     engine_answer,
+    engine_answers,
     limit_setup,
     would_allow,
 )
@@ -39,9 +40,10 @@ _MORE = 1.03  # by so much the hardware must allow more than software does, to b
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """The best software that exists (``limit``, which ``engine`` names), and bandweave today.
-    ``would``: what the hardware would allow, where that is more than any software does; ``reason``:
-    why there is no answer for bandweave; ``hypothetical``: it would be that, did it run the
-    model."""
+
+    ``others``: what other software does, the quickest first; ``would``: what the hardware would
+    allow, where that is more than any software does; ``reason``: why there is no answer for
+    bandweave; ``hypothetical``: it would be that, did it run the model."""
 
     question: Question
     machines: Machines
@@ -50,6 +52,7 @@ class Columns:
     reason: str
     hypothetical: bool
     would: Answer | None = None
+    others: tuple[Answer, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -58,7 +61,8 @@ class Columns:
 
 def answer_columns(question: Question, machines: Machines) -> Columns:
     """Both columns; ``ValueError`` says by how much the model does not fit."""
-    limit, today = both_columns(question, machines)
+    answers = engine_answers(question, machines)
+    limit, today = both_columns(question, machines, answers)
     would = would_allow(question, machines)
     if limit is None:
         raise ValueError(_why_none(question, machines, would))
@@ -85,6 +89,7 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         reason=reason,
         hypothetical=not runs,
         would=would,
+        others=tuple(each for each in answers if each is not limit),
     )
 
 
@@ -126,6 +131,9 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "links": [link.name for link in columns.machines.links],
         "engine": columns.engine,
         "hardware": answer_json(columns.limit, usd_per_kwh),
+        "other_engines": [
+            {"engine": each.setup.engine.name, **plan_json(each.best)} for each in columns.others
+        ],
         "hardware_would_allow": None if columns.would is None else plan_json(columns.would.best),
         "bandweave": None if today is None or columns.hypothetical
         else answer_json(today, usd_per_kwh),

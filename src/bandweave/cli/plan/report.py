@@ -30,6 +30,7 @@ WIDTH = 80
 _BAR = 40
 _SHOWN_S = 0.5e-6
 _NONE = "-"
+_OTHERS = 3  # programs, beside the quickest
 
 
 def show(columns: Columns, usd_per_kwh: float) -> None:
@@ -60,6 +61,7 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
         runner_up_sentence(columns.limit),
         *left_out_sentences(columns.limit),
         _split(columns.limit),
+        _others(columns),
         _would(columns),
     ):
         if sentence:
@@ -169,6 +171,15 @@ def _split(answer: Answer) -> str:
         parts.append(names if best.kind == "tensor" else layers + names)
     shown = parts if len(parts) <= 8 else [*parts[:7], f"and {len(parts) - 7} more stages"]
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
+
+
+def _others(columns: Columns) -> str:
+    """What else there is to run it with."""
+    words = [
+        f"{software_title(each.setup.engine.name)}: {split_phrase(each, each.best)}"
+        for each in columns.others[:_OTHERS]
+    ]
+    return f"Other software: {'; '.join(words)}." if words else ""
 
 
 def _would(columns: Columns) -> str:

@@ -171,21 +171,30 @@ def engine_answer(question: Question, machines: Machines, name: str) -> Answer |
     return None if setup is None else find_plans(question, setup)
 
 
+def engine_answers(question: Question, machines: Machines) -> list[Answer]:
+    """What software does there today, the quickest first: that which ``machines.engine`` asks for
+    alone, else all of it. Their names are their ``setup.engine.name``."""
+    names = software_names() if machines.engine == ANY else (machines.engine,)
+    found = (engine_answer(question, machines, name) for name in names)
+    return sorted(
+        (answer for answer in found if answer is not None), key=lambda answer: answer.best.seconds
+    )
+
+
 def best_answer(question: Question, machines: Machines) -> Answer | None:
-    """The best that software does there today: that which ``machines.engine`` asks for, else the
-    quickest of all; its name is its ``setup.engine.name``. Of equally quick ones the simpler."""
-    if machines.engine != ANY:
-        return engine_answer(question, machines, machines.engine)
-    found = (engine_answer(question, machines, name) for name in software_names())
-    answers = [answer for answer in found if answer is not None]
-    return min(answers, key=lambda answer: answer.best.seconds, default=None)
+    """The best that software does there today."""
+    return next(iter(engine_answers(question, machines)), None)
 
 
-def both_columns(question: Question, machines: Machines) -> tuple[Answer | None, Answer | None]:
+def both_columns(
+    question: Question, machines: Machines, answers: Sequence[Answer] | None = None
+) -> tuple[Answer | None, Answer | None]:
     """The best software today, and bandweave today (None also where it does not run the model).
 
-    Where bandweave is the quickest that exists, as for very small models, it is both."""
-    limit = best_answer(question, machines)
+    Where bandweave is the quickest that exists, as for very small models, it is both. ``answers``:
+    ``engine_answers``, where they are known."""
+    answers = engine_answers(question, machines) if answers is None else answers
+    limit = next(iter(answers), None)
     if machines.engine == BANDWEAVE_NAME:
         return limit, limit
     today = engine_answer(question, machines, BANDWEAVE_NAME)
