@@ -52,12 +52,12 @@ def narrow(text: str) -> bool:
 def test_report(plan: Any) -> None:
     text = plan("deepseek-r1", *ULTRAS, "--format", "q8", "--context", "8192")
     for words in (
-        "what the hardware allows",
+        "best software today",
         "bandweave today",
         "processor only",
         "tensor split over 2 machines",
         "Limited by",
-        "Second:",
+        "Other software:",
         "What would help:",
         "J a token",
         "No single machine here holds the model",

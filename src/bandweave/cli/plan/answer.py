@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bandweave import figures
@@ -10,13 +10,17 @@ from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill, prefill_range
 from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.machines.memory import memory_remark
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
     bandweave_setup,
     both_columns,
+    engine_answer,
+    engine_answers,
     limit_setup,
+    would_allow,
 )
 from bandweave.planning.search.explain import (
     item_times,
@@ -26,17 +30,23 @@ from bandweave.planning.search.explain import (
     plan_items,
     runner_up_sentence,
     sensitivities,
+    split_phrase,
     verdict_sentence,
 )
 from bandweave.planning.search.layout import Question
 from bandweave.planning.search.search import Answer, Plan, find_plans
 from bandweave.planning.search.shortage import needed_bytes, shortage_sentence
 
+_MORE = 1.03  # by so much the hardware must allow more than software does, to be told
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the hardware allows (``limit``), and bandweave today. ``reason``: why there is no
-    answer for bandweave; ``hypothetical``: it would be that, did it run the model."""
+    """The best software that exists (``limit``, which ``engine`` names), and bandweave today.
+
+    ``others``: what other software does, the quickest first; ``would``: what the hardware would
+    allow, where that is more than any software does; ``reason``: why there is no answer for
+    bandweave; ``hypothetical``: it would be that, did it run the model."""
 
     question: Question
     machines: Machines
@@ -44,13 +54,23 @@ class Columns:
     today: Answer | None
     reason: str
     hypothetical: bool
+    would: Answer | None = None
+    others: tuple[Answer, ...] = ()
+
+    @property
+    def engine(self) -> str:
+        return self.limit.setup.engine.name
 
 
 def answer_columns(question: Question, machines: Machines) -> Columns:
     """Both columns; ``ValueError`` says by how much the model does not fit."""
-    limit, today = both_columns(question, machines)
+    answers = engine_answers(question, machines)
+    limit, today = both_columns(question, machines, answers)
+    would = would_allow(question, machines)
     if limit is None:
-        raise ValueError(shortage_sentence(question, limit_setup(machines)))
+        raise ValueError(_why_none(question, machines, would))
+    if would is not None and would.best.seconds * _MORE > limit.best.seconds:
+        would = None
     reason, own = question.model.why_not_run(question.context), bandweave_setup(machines)
     runs = not reason
     if own is None:
@@ -71,6 +91,24 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
         today=today,
         reason=reason,
         hypothetical=not runs,
+        would=would,
+        others=tuple(each for each in answers if each is not limit),
+    )
+
+
+def _why_none(question: Question, machines: Machines, would: Answer | None) -> str:
+    """Why no software that may be used does it."""
+    if would is None:
+        return shortage_sentence(question, limit_setup(machines))
+    asked = "no software that the planner knows"
+    if machines.engine != ANY:
+        asked = software_title(machines.engine)
+        if engine_answer(question, replace(machines, engine=ANY), "llama.cpp") is not None:
+            asked += " cannot split it so, or does not run on these machines; --engine any finds "
+            return f"{question.model.name} on {machines.title}: {asked}what does"
+    return (
+        f"{question.model.name} on {machines.title}: {asked} splits it so that it fits; the "
+        f"hardware would allow {split_phrase(would, would.best)}"
     )
 
 
@@ -82,7 +120,7 @@ def memory_remarks(columns: Columns) -> list[str]:
     needed: dict[str, float] = {}
     for node in capacity(best.deployment, columns.limit.question.decoding).nodes:
         needed[node.name] = max(node.needed_bytes, needed.get(node.name, 0.0))
-    machines = {each.name: each for each in columns.machines.hardware}
+    machines = {each.name: each for one in columns.machines.hardware for each in (one, *one.cards)}
     remarks = [memory_remark(machines[name], size) for name, size in needed.items()
                if name in machines]  # fmt: skip
     return [remark for remark in remarks if remark]
@@ -108,7 +146,12 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "objective": question.objective,
         "machines": [machine.name for machine in columns.machines.hardware],
         "links": [link.name for link in columns.machines.links],
+        "engine": columns.engine,
         "hardware": answer_json(columns.limit, usd_per_kwh),
+        "other_engines": [
+            {"engine": each.setup.engine.name, **plan_json(each.best)} for each in columns.others
+        ],
+        "hardware_would_allow": None if columns.would is None else plan_json(columns.would.best),
         "bandweave": None if today is None or columns.hypothetical
         else answer_json(today, usd_per_kwh),
         "bandweave_reason": columns.reason,
@@ -116,7 +159,7 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "prices": {
             each.name: [{"kind": price.kind, "usd": price.usd, "date": price.date,
                          "source": price.source} for price in each.prices]
-            for each in columns.machines.hardware
+            for one in columns.machines.hardware for each in (one, *one.cards)
         },
     }  # fmt: skip
 
@@ -127,6 +170,7 @@ def answer_json(answer: Answer, usd_per_kwh: float) -> dict[str, Any]:
     money = economy(answer.best.deployment, answer.best.decode, usd_per_kwh=usd_per_kwh)
     return {
         **plan_json(answer.best),
+        "engine": answer.setup.engine.name,
         "items_s": dict(item_times(plan_items(answer.best))),
         "memory": [
             {"machine": node.name, "needed_bytes": round(node.needed_bytes),

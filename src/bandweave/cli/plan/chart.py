@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bandweave.cli.plan.answer import Columns
 from bandweave.planning.costs.cost import decode_range
 from bandweave.planning.costs.layer_cost import Items
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.machines.rates import NodeRates
 from bandweave.planning.search.columns import limit_setup
 from bandweave.planning.search.explain import ITEMS, layout_phrase, plan_items
@@ -37,7 +38,7 @@ def draw_answer(columns: Columns, path: Path) -> None:
     question = columns.question
     figure.suptitle(
         f"{question.model.name}, {question.weights.name}, {columns.machines.title}: "
-        "what the hardware allows"
+        f"with {software_title(columns.engine)}"
     )
     _save(figure, path)
 

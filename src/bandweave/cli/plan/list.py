@@ -15,11 +15,23 @@ from bandweave.models.known_models import (
     model_names,
     variant_names,
 )
-from bandweave.planning.costs.efficiency import PROCESSOR_ENGINES, engine_classes
-from bandweave.planning.machines.hardware import GIB, Hardware, find_hardware, hardware_names
+from bandweave.planning.costs.efficiency import engine_classes
+from bandweave.planning.costs.software import (
+    BANDWEAVE_NAME,
+    Software,
+    find_software,
+    software_names,
+    software_title,
+)
+from bandweave.planning.machines.hardware import (
+    GIB,
+    PROCESSORS,
+    Hardware,
+    find_hardware,
+    hardware_names,
+)
 from bandweave.planning.machines.hardware_names import hardware_matcher
 from bandweave.planning.machines.links import find_link, link_matches, link_names, link_title
-from bandweave.planning.machines.tables import rows
 
 KINDS = ("machines", "links", "models", "engines")
 _WIDTH = 80
@@ -146,25 +158,39 @@ def _model_cells(one: Mapping[str, Any]) -> list[str]:
 
 
 def _engines(words: str) -> Sequence[str]:
-    names = [row["name"] for row in rows("engines")]
-    found = [name for name in names if all(word in name for word in words.lower().split())]
-    if not found:
-        raise ValueError(f"no engine is called {words!r}; known are {', '.join(names)}")
-    return found
+    names = (*software_names(), BANDWEAVE_NAME)
+    texts = {name: f"{name} {software_title(name)}".lower() for name in names}
+    found = [name for name in names if all(word in texts[name] for word in words.lower().split())]
+    return found or [find_software(words).name]
 
 
 def _engine(name: str) -> dict[str, Any]:
-    row = next(row for row in rows("engines") if row["name"] == name)
+    if name == BANDWEAVE_NAME:
+        kinds = [kind for kind in PROCESSORS if kind in engine_classes(name)] or list(PROCESSORS)
+        return {"name": name, "title": name, "kinds": kinds, "beside_cards": False,
+                "splits": "tensor, pipeline", "source": "this project"}  # fmt: skip
+    software = find_software(name)
     return {
         "name": name,
-        "on": "processors" if name in PROCESSOR_ENGINES else "accelerators",
-        "kinds": list(engine_classes(name)),
-        "source": row["source"],
+        "title": software.title,
+        "kinds": list(software.on),
+        "beside_cards": bool(software.beside_host),
+        "splits": _splits(software),
+        "source": software.source,
     }
 
 
+def _splits(software: Software) -> str:
+    """How it divides a model, within a machine or between machines."""
+    ways = {"tensor": bool(software.tensor),
+            "pipeline": bool(software.inside_traits or software.between_traits)}  # fmt: skip
+    return ", ".join(way for way, there in ways.items() if there)
+
+
 def _engine_cells(one: Mapping[str, Any]) -> list[str]:
-    return [one["name"], ", ".join(one["kinds"]) or _UNKNOWN]
+    kinds = [*one["kinds"], *(["cards beside memory"] if one["beside_cards"] else [])]
+    words = textwrap.shorten(", ".join(kinds), 38, placeholder=" ...")
+    return [one["name"], one["splits"] or _UNKNOWN, words]
 
 
 _NAMES: Mapping[str, Callable[[str], Sequence[str]]] = {
@@ -193,8 +219,9 @@ _SHOWN: Mapping[str, tuple[list[str], Callable[[Mapping[str, Any]], list[str]], 
         "planned for: bandweave does not run it yet.",
     ),
     "engines": (
-        ["name", "measured on"],
+        ["name", "splits", "runs on"],
         _engine_cells,
-        "Kinds of hardware that published measurements of the engine are of.",
+        "--engine takes the names. cards beside memory: it computes on cards and on the processor "
+        "beside them, MACHINE with CARD. --json has all kinds of hardware, and sources.",
     ),
 }

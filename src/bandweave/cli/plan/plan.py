@@ -42,6 +42,13 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "; given several times the quickest is chosen; '1-2=LINK' joins two machines.",
 )
 @click.option(
+    "--engine",
+    default="any",
+    metavar="NAME",
+    help="The software that runs it: llama.cpp, mlx, exo, vllm, sglang, ktransformers, "
+    "ik_llama.cpp, distributed-llama or bandweave. Default: any, the quickest that exists.",
+)
+@click.option(
     "--hardware",
     multiple=True,
     metavar="FILE",
@@ -167,8 +174,8 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
 
     MODEL is a known name (--list models shows them, --on alone what fits), org/name of the hub, a
     folder or a .gguf file.
-    Every figure is a range, once for what the hardware allows any engine and once for bandweave as
-    it is today.
+    Every figure is a range, once for the quickest software that exists (or --engine), by name, and
+    once for bandweave as it is today. 'EPYC with 2x rtx-4090' is one machine with cards in it.
     """
     model = " ".join(words) or None
     if values["listed"]:
@@ -205,7 +212,7 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
         raise click.UsageError(
             'name the machines, for instance --on "2x m3-ultra-512" --link tb5-rdma'
         )
-    machines = parse_machines(values["on"], values["links"], own)
+    machines = parse_machines(values["on"], values["links"], own, values["engine"])
     if probed is not None:
         from bandweave.cli.plan.profile import with_measurements
 
@@ -226,7 +233,10 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
 
         show_simulation(question, machines, values, as_json=as_json)
         return
-    setups = [machines, *(parse_setup(text, values["links"], own) for text in values["compare"])]
+    setups = [
+        machines,
+        *(parse_setup(text, values["links"], own, values["engine"]) for text in values["compare"]),
+    ]
     if values["sweep"]:
         from bandweave.cli.plan.sweep import show_sweep
 

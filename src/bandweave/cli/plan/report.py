@@ -12,6 +12,7 @@ from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.machines.hardware import Hardware
 from bandweave.planning.search.explain import (
     item_times,
@@ -21,6 +22,7 @@ from bandweave.planning.search.explain import (
     plan_items,
     runner_up_sentence,
     sensitivities,
+    split_phrase,
     verdict_sentence,
 )
 from bandweave.planning.search.search import Answer
@@ -30,6 +32,7 @@ WIDTH = 80
 _BAR = 40
 _SHOWN_S = 0.5e-6
 _NONE = "-"
+_OTHERS = 3  # programs, beside the quickest
 
 
 def show(columns: Columns, usd_per_kwh: float) -> None:
@@ -52,14 +55,17 @@ def show(columns: Columns, usd_per_kwh: float) -> None:
     )
     output.print_text()
     _two_columns(columns)
-    _time(columns.limit, "A token's time, as the hardware allows it"
-          if question.objective == "decode" else "The time, as the hardware allows it")  # fmt: skip
+    name = software_title(columns.engine)
+    _time(columns.limit, f"A token's time with {name}"
+          if question.objective == "decode" else f"The time with {name}")  # fmt: skip
     for sentence in (
         verdict_sentence(columns.limit),
         limiting_sentence(columns.limit),
         runner_up_sentence(columns.limit),
         *left_out_sentences(columns.limit),
         _split(columns.limit),
+        _others(columns),
+        _would(columns),
     ):
         if sentence:
             _say(sentence)
@@ -83,7 +89,8 @@ def show_comparison(
         best = columns.limit.best
         money = economy(best.deployment, best.decode, usd_per_kwh=usd_per_kwh)
         link = columns.machines.link_title
-        _say(f"{letter}: {columns.machines.title}{f' over {link}' if link else ''}")
+        with_what = f", with {software_title(columns.engine)}"
+        _say(f"{letter}: {columns.machines.title}{f' over {link}' if link else ''}{with_what}")
         rows.append([
             letter,
             _short_kind(columns.limit),
@@ -97,7 +104,7 @@ def show_comparison(
     headings = ["", "split", "decode/s", "prefill/s", "today/s", "J/token", "$/M", "$/(tok/s)"]
     output.print_table(headings, rows)
     _say(
-        "decode and prefill: tokens/s that the hardware allows; today: bandweave, on the "
+        "decode and prefill: tokens/s with the software named; today: bandweave, on the "
         "processor; $/M: electricity for a million tokens; $/(tok/s): the machines' price."
     )
     for sentence in unfit:
@@ -112,8 +119,9 @@ def short_kind(answer: Answer) -> str:
 def _two_columns(columns: Columns) -> None:
     limit, today = columns.limit, columns.today
     answers = [limit, None if columns.hypothetical else today]
-    heads = ["", "what the hardware allows", "bandweave today"]
-    rows = [["", "(any engine)", "(processor only)"]]
+    asked = columns.machines.engine != ANY
+    heads = ["", "as asked for" if asked else "best software today", "bandweave today"]
+    rows = [["", f"({software_title(columns.engine)})", "(processor only)"]]
 
     def row(name: str, cells: list[str]) -> None:
         rows.append([name, *cells])
@@ -154,7 +162,8 @@ def _time(answer: Answer, title: str) -> None:
 def _split(answer: Answer) -> str:
     best = answer.best
     if best.kind == "one":
-        return ""
+        beside = best.deployment.nodes[0].host is not None
+        return f"Best: {layout_phrase(best)}." if beside else ""
     parts = []
     for stage in best.deployment.stages:
         whole = sum(stage.shares)
@@ -168,6 +177,26 @@ def _split(answer: Answer) -> str:
         parts.append(names if best.kind == "tensor" else layers + names)
     shown = parts if len(parts) <= 8 else [*parts[:7], f"and {len(parts) - 7} more stages"]
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
+
+
+def _others(columns: Columns) -> str:
+    """What else there is to run it with."""
+    words = [
+        f"{software_title(each.setup.engine.name)}: {split_phrase(each, each.best)}"
+        for each in columns.others[:_OTHERS]
+    ]
+    return f"Other software: {'; '.join(words)}." if words else ""
+
+
+def _would(columns: Columns) -> str:
+    """What no software does yet."""
+    if columns.would is None:
+        return ""
+    more = columns.limit.best.seconds / columns.would.best.seconds
+    return (
+        "What the hardware would allow, with software that does not exist: "
+        f"{split_phrase(columns.would, columns.would.best)}, {more:.2f} times as fast."
+    )
 
 
 def _help(answer: Answer) -> None:
@@ -200,7 +229,7 @@ def _money(answer: Answer, usd_per_kwh: float) -> None:
 
 def _prices(machines: Sequence[Hardware]) -> None:
     """Where a machine has several prices, or one of a day that is known: all of them."""
-    different = {each.name: each for each in machines}
+    different = {each.name: each for one in machines for each in (one, *one.cards)}
     words = [
         f"{name} {' or '.join(str(price) for price in each.prices)}"
         for name, each in different.items()
@@ -241,8 +270,13 @@ def _memory(answer: Answer | None) -> str:
     if answer is None:
         return _NONE
     nodes = capacity(answer.best.deployment, answer.question.decoding).nodes
-    node = max(nodes, key=lambda each: each.needed_bytes / each.available_bytes)
-    return f"{figures.gib(node.needed_bytes)} of {figures.gib(node.available_bytes)}"
+    memories = [
+        each
+        for node in nodes
+        for each in node.memories or (("", node.needed_bytes, node.available_bytes),)
+    ]
+    _, needed, available = max(memories, key=lambda each: each[1] / each[2])
+    return f"{figures.gib(needed)} of {figures.gib(available)}"
 
 
 def _range(value: Prediction) -> str:

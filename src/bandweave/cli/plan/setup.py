@@ -127,10 +127,14 @@ def read_hardware_file(path: Path) -> Mapping[str, Hardware]:
 
 
 def parse_machines(
-    texts: Sequence[str], links: Sequence[str], own: Mapping[str, Hardware]
+    texts: Sequence[str],
+    links: Sequence[str],
+    own: Mapping[str, Hardware],
+    engine: str = "any",
 ) -> Machines:
     """``--on`` and ``--link``: several of the first add up, several of the second are a choice;
-    ``1-2=LINK`` is the link of two machines, numbered from 1."""
+    ``1-2=LINK`` is the link of two machines, numbered from 1. ``engine``: software that is asked
+    for."""
     from bandweave.planning.machines.links import link_from_text
     from bandweave.planning.search.columns import Machines, default_link
 
@@ -155,13 +159,16 @@ def parse_machines(
         links=tuple(everywhere) or (default_link(hardware),),
         pairs=tuple(pairs),
         assumed=not everywhere,
+        engine=_engine(engine),
     )
 
 
-def parse_setup(text: str, links: Sequence[str], own: Mapping[str, Hardware]) -> Machines:
+def parse_setup(
+    text: str, links: Sequence[str], own: Mapping[str, Hardware], engine: str = "any"
+) -> Machines:
     """``--compare``: machines, and behind ``over`` a link of their own."""
     machines, *own_link = _OVER.split(text.strip())
-    return parse_machines([machines], own_link or links, own)
+    return parse_machines([machines], own_link or links, own, engine)
 
 
 def question_of(
@@ -191,6 +198,13 @@ def question_of(
     )
 
 
+def _engine(name: str) -> str:
+    from bandweave.planning.costs.software import ANY, BANDWEAVE_NAME, find_software
+
+    name = name.strip().lower()
+    return name if name in (ANY, BANDWEAVE_NAME) else find_software(name).name
+
+
 def _hardware(text: str, own: Mapping[str, Hardware]) -> list[Hardware]:
     result = []
     for part in _NAMED_PLUS.sub("max ", text).split("+"):
@@ -203,11 +217,15 @@ def _hardware(text: str, own: Mapping[str, Hardware]) -> list[Hardware]:
 
 
 def _one(name: str, own: Mapping[str, Hardware]) -> Hardware:
+    from bandweave.planning.machines.beside import machine_with_cards
     from bandweave.planning.machines.hardware_text import hardware_from_text
 
     if name in own:
         return own[name]
     try:
+        with_its_cards = machine_with_cards(name, lambda part: _one(part, own))
+        if with_its_cards is not None:
+            return with_its_cards
         found = hardware_from_text(name)
         return found if "=" in name else own.get(found.name, found)
     except ValueError as error:

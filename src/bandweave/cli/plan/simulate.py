@@ -16,10 +16,12 @@ from bandweave.cli.plan.simulated_failures import (
     failures_json,
     takeover_of,
 )
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
     bandweave_setup,
+    engine_answers,
     limit_setup,
 )
 from bandweave.planning.search.explain import layout_phrase
@@ -123,11 +125,16 @@ def _dealt(machines: Machines, replicas: int) -> list[Machines]:
 
 
 def _lineup(question: Question, machines: Machines, spares: int) -> PlannedLineup:
-    setup = limit_setup(machines)
-    lineup = PlannedLineup(question, setup, spares)
-    if lineup.plan(frozenset(range(len(setup.nodes)))) is None:
-        raise ValueError(shortage_sentence(question, setup))
-    return lineup
+    """With the software that is quickest on the machines that work while all are up."""
+    quickest: tuple[float, PlannedLineup] | None = None
+    for answer in engine_answers(question, machines):
+        lineup = PlannedLineup(answer.question, answer.setup, spares)
+        plan = lineup.plan(frozenset(range(len(answer.setup.nodes))))
+        if plan is not None and (quickest is None or plan.seconds < quickest[0]):
+            quickest = plan.seconds, lineup
+    if quickest is None:
+        raise ValueError(shortage_sentence(question, limit_setup(machines)))
+    return quickest[1]
 
 
 def _lineup_today(question: Question, machines: Machines, spares: int) -> PlannedLineup | None:
@@ -152,10 +159,12 @@ def _show(
     link = f", joined by {machines.link_title}" if machines.link_title else ""
     if link:
         link += ", encrypted" if encrypted else ", not encrypted"
+    engines = dict.fromkeys(plan.deployment.engine.name for plan in plans)
+    with_what = " and ".join(map(software_title, engines))
     _say(
-        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
-        f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
-        f"answers of {scenario.answer} tokens; {arrivals}. "
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}, with "
+        f"{with_what}: {_layouts(plans)}. {question.streams} streams a replica, prompts of "
+        f"{scenario.prompt}, answers of {scenario.answer} tokens; {arrivals}. "
         f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
     output.print_text()
@@ -236,7 +245,7 @@ def _json(
     *,
     encrypted: bool,
 ) -> dict[str, Any]:
-    """What the hardware allows; under ``"bandweave"`` what bandweave does there today."""
+    """What the best software does there, by name; under ``"bandweave"`` what bandweave does."""
     return {
         "model": question.model.name,
         "format": question.weights.name,
@@ -253,6 +262,7 @@ def _run_json(run: _Run) -> dict[str, Any]:
     outcome = run.outcome
     return {
         "replicas": [layout_phrase(plan) for plan in run.plans],
+        "engines": [plan.deployment.engine.name for plan in run.plans],
         "seconds": outcome.seconds,
         "tokens_per_s": outcome.tokens_per_s,
         "formula_tokens_per_s": run.formula,

@@ -9,6 +9,7 @@ from typing import Any
 
 from bandweave.cli import output
 from bandweave.planning.costs.cost import decode_range
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.links import find_link, link_names
 from bandweave.planning.search.columns import (
@@ -136,7 +137,9 @@ def _show(what: str, question: Question, series: Series) -> None:
         low, high = output.rate(span.low), output.rate(span.high)
         rows.append([point.label, split, f"{output.rate(speed)} ({low}-{high})", bar.ljust(_BAR),
                      today])  # fmt: skip
-    output.print_table([what, "best split", "hardware allows", "", "today"], rows)
+    output.print_table([what, "best split", "tokens/s", "", "today"], rows)
+    names = {p.limit.setup.engine.name: None for p in series.points if p.limit is not None}
+    output.print_text(f"With {', '.join(map(software_title, names))}; today: bandweave.")
 
 
 def _series_json(series: Series) -> dict[str, Any]:
@@ -156,6 +159,7 @@ def _point_json(point: Point) -> dict[str, Any]:
     return result | {
         "fits": True,
         "split": best.kind,
+        "engine": point.limit.setup.engine.name,
         "machines": len(best.machines),
         "decode_tokens_per_s": {"likely": span.likely, "low": span.low, "high": span.high},
         "prefill_tokens_per_s": best.prefill.tokens_per_s,

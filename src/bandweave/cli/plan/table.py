@@ -53,12 +53,12 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
     _say(f"What fits on {machines.title}{link}{assumed}, with {asked} tokens of context:")
     output.print_text()
     output.print_table(
-        ["model", "weights", "split", "decode, tokens/s", "prefill", "today"],
+        ["model, weights", "split", "with", "decode, tokens/s", "prefill", "today"],
         [_cells(row) for row in sorted(rows, key=lambda row: -row["total_parameters"])],
     )
     _say(
-        "decode and prefill: tokens/s that the hardware allows with any engine; today: "
-        "decode by bandweave, on the processors."
+        "decode and prefill: tokens/s with the best software that exists (--engine asks for one); "
+        "today: decode by bandweave, on the processors."
     )
     if too_large:
         _say(f"Too large: {', '.join(too_large)}.")
@@ -72,6 +72,7 @@ def _row(name: str, answer: Answer, today: Answer | None, runs: bool) -> dict[st
         "total_parameters": question.model.total_parameters,
         "format": question.weights.name,
         "split": best.kind,
+        "engine": answer.setup.engine.name,
         "machines": len(best.machines),
         "decode_tokens_per_s": {"likely": decode.likely, "low": decode.low, "high": decode.high},
         "prefill_tokens_per_s": best.prefill.tokens_per_s,
@@ -86,9 +87,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     today = row["bandweave_decode_tokens_per_s"]
     split = row["split"] if row["machines"] == 1 else f"{row['split']} {row['machines']}"
     return [
-        row["model"],
-        row["format"],
+        f"{row['model']} {row['format']}",
         split,
+        row["engine"],
         f"{likely} ({low} to {high})",
         output.rate(row["prefill_tokens_per_s"]),
         ("does not fit" if row["runs_on_bandweave"] else "not yet")

@@ -6,6 +6,8 @@ Knows links and sizes; knows no models. Two algorithms, the quicker one counts:
 - two steps: reduce-scatter, then all-gather, each sending 1/n of it to everybody:
   ``2 latency + 2 (n-1) (message + bytes/n/rate)``.
 
+An engine may choose by bytes instead: two steps where they save more than ``hop_bytes``.
+
 These are the alpha-beta costs of direct exchange (Thakur, Rabenseifner and Gropp 2005,
 "Optimization of Collective Communication Operations in MPICH").
 """
@@ -40,6 +42,7 @@ def exchange(
     case: str,
     *,
     two_step: bool = True,
+    hop_bytes: float = 0.0,
 ) -> ExchangeTime:
     """One all-reduce (or all-gather of equal parts) of ``size_bytes`` over the nodes."""
     if len(nodes) < 2:
@@ -49,6 +52,9 @@ def exchange(
         return one
     half = _round(network, nodes, size_bytes / len(nodes), case)
     two = ExchangeTime(latency_s=2 * half.latency_s, bytes_s=2 * half.bytes_s)
+    if hop_bytes:
+        saved = (len(nodes) - 1) * size_bytes * (1 - 2 / len(nodes))
+        return two if saved > hop_bytes else one
     return min(one, two, key=lambda time: time.total_s)
 
 

@@ -63,6 +63,8 @@ class Hardware:
     cpu_cores: int | None = None
     cpu_flop_per_s: float | None = None  # fp32: cores x clock x FLOPs a cycle
     host: str | None = None  # the machine that a card is assumed to sit in
+    cards: tuple[Hardware, ...] = ()  # that were put into this machine, on its ``bus``
+    bus: str = ""
     watts: float | None = None  # rated
     measured_watts: float | None = None  # of the whole machine while it runs a model
     price_usd: float | None = None  # new: of today where that is known, else at its launch

@@ -30,6 +30,7 @@ _FIELDS = {
 _TEXTS = ("name", "kind", "host", "source", "like")
 _RATES = ("fp32", "fp16", "fp8", "int8", "fp4")
 _DECIMAL = re.compile(r"([kmgt])b(ytes?)?", re.IGNORECASE)
+_SOCKETS = "sockets"
 
 
 def hardware_from_text(text: str) -> Hardware:
@@ -89,9 +90,9 @@ def _based(name: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
     """The hardware of checked fields."""
-    unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS)]
+    unknown = [name for name in fields if name not in (*_FIELDS, *_TEXTS, _SOCKETS)]
     if unknown:
-        known = ", ".join((*_FIELDS, *_TEXTS))
+        known = ", ".join((*_FIELDS, *_TEXTS, _SOCKETS))
         raise ValueError(f"{shown(unknown[0])} is no field of hardware; fields are {known}")
     for name in _TEXTS:
         if not isinstance(fields.get(name, ""), str):
@@ -124,6 +125,7 @@ def hardware_from_fields(fields: Mapping[str, Any]) -> Hardware:
         bytes_per_s=values["bandwidth"],
         flop_per_s=rates,
         cpu_bytes_per_s=values.get("cpu-bandwidth", values["bandwidth"] if processor else None),
+        sockets=_sockets(fields.get(_SOCKETS, 1)),
         cpu_flop_per_s=values.get("cpu-flops", rates.get("fp32") if processor else None),
         host=str(fields["host"]) if "host" in fields else None,
         watts=values.get("watts"),
@@ -149,6 +151,8 @@ def _changed(base: Hardware, fields: Mapping[str, Any], values: Mapping[str, flo
         changes["cpu_bytes_per_s"] = values["cpu-bandwidth"]
     if "cpu-flops" in values or (kind in PROCESSORS and "fp32" in rates):
         changes["cpu_flop_per_s"] = values.get("cpu-flops", rates.get("fp32"))
+    if _SOCKETS in fields:
+        changes["sockets"] = _sockets(fields[_SOCKETS])
     if "watts" in values:
         changes |= {"watts": values["watts"], "measured_watts": None}
     if "price" in values:
@@ -179,3 +183,9 @@ def _check_kind(kind: str) -> None:
 def _as_sold(value: Any) -> Any:
     """Memory in the GiB that boxes and data sheets call GB."""
     return _DECIMAL.sub(r"\1iB", value) if isinstance(value, str) else value
+
+
+def _sockets(value: Any) -> int:
+    if str(value) not in ("1", "2", "4", "8"):
+        raise ValueError(f"sockets is {shown(value)}; it must be 1, 2, 4 or 8")
+    return int(value)

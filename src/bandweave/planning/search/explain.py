@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 from bandweave import figures
+from bandweave.planning.costs.beside import placement_phrase
 from bandweave.planning.costs.deployment import Network
 from bandweave.planning.costs.layer_cost import Items
 from bandweave.planning.costs.weight_bytes import find_format
@@ -144,11 +145,17 @@ def layout_phrase(plan: Plan) -> str:
     count, stages = len(plan.machines), len(plan.layout.stages)
     whole = ", experts whole" if plan.layout.whole_experts else ""
     return {
-        "one": "one machine",
+        "one": _one_phrase(plan),
         "tensor": f"tensor split over {count} machines{whole}",
         "pipeline": f"pipeline of {count} machines",
         "mixed": f"pipeline of {stages} stages over {count} machines, tensor inside{whole}",
     }[plan.kind]
+
+
+def _one_phrase(plan: Plan) -> str:
+    if plan.deployment.nodes[0].host is None:
+        return "one machine"
+    return f"one machine, {placement_phrase(plan.deployment, 0)}"
 
 
 def speed_phrase(plan: Plan) -> str:
@@ -181,7 +188,7 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
         weights = find_format(fewer)
         changes.append((f"fewer bits: {fewer}", replace(question, weights=weights), setup))
     if uniform and setup.networks[0].default.name != "none":
-        more = replace(setup, nodes=(*setup.nodes, setup.nodes[best.machines[0]]))
+        more = setup.with_more(setup.nodes[best.machines[0]])
         changes.append((f"one more {setup.nodes[best.machines[0]].name}", question, more))
     result = []
     if len(setup.nodes) > _ANEW:
@@ -220,33 +227,48 @@ def _links(setup: Setup, change: Callable[[LinkRates], LinkRates]) -> Setup:
 
 def _twice_bandwidth(node: NodeRates) -> NodeRates:
     rates = {name: rate.times(2) for name, rate in node.weight_bytes_per_s.items()}
-    return replace(node, weight_bytes_per_s=rates, kv_bytes_per_s=node.kv_bytes_per_s.times(2))
+    return _with_host(
+        replace(node, weight_bytes_per_s=rates, kv_bytes_per_s=node.kv_bytes_per_s.times(2)),
+        _twice_bandwidth,
+    )
 
 
 def _twice_flops(node: NodeRates) -> NodeRates:
     def twice(compute: ComputeRate) -> ComputeRate:
         return ComputeRate(points=tuple((rows, rate.times(2)) for rows, rate in compute.points))
 
-    return replace(
+    changed = replace(
         node,
         compute={name: twice(compute) for name, compute in node.compute.items()},
         expert_compute=None if node.expert_compute is None else twice(node.expert_compute),
         attention_flop_per_s=node.attention_flop_per_s.times(2),
     )
+    return _with_host(changed, _twice_flops)
 
 
 def _half_overhead(node: NodeRates) -> NodeRates:
     experts = node.expert_layer_overhead_s
-    return replace(
+    changed = replace(
         node,
         layer_overhead_s=node.layer_overhead_s.times(0.5),
         expert_layer_overhead_s=None if experts is None else experts.times(0.5),
         step_overhead_s=node.step_overhead_s.times(0.5),
     )
+    return _with_host(changed, _half_overhead)
 
 
 def _twice_memory(node: NodeRates) -> NodeRates:
-    return replace(node, memory_bytes=node.memory_bytes * 2)
+    changed = replace(node, memory_bytes=node.memory_bytes * 2)
+    if changed.host is None:
+        return changed
+    return replace(changed, host=replace(changed.host, card_bytes=changed.host.card_bytes * 2))
+
+
+def _with_host(node: NodeRates, change: Callable[[NodeRates], NodeRates]) -> NodeRates:
+    """With the same change of the processor beside its cards."""
+    if node.host is None:
+        return node
+    return replace(node, host=replace(node.host, node=change(node.host.node)))
 
 
 def _half_latency(link: LinkRates) -> LinkRates:

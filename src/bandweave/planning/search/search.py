@@ -171,6 +171,7 @@ def _start_layouts(
     question: Question, setup: Setup, network: Network, machines: tuple[int, ...]
 ) -> Iterator[Layout]:
     nodes = [setup.nodes[node] for node in machines]
+    equal = setup.rules.equal
     alike = not network.links and all(node == nodes[0] for node in nodes)
     name = question.weights.name
     reads = [node.weight_rate(name, "likely") for node in setup.nodes]
@@ -181,8 +182,13 @@ def _start_layouts(
     seen = set()
     for order in _orders(network, machines):
         for stages in ways_to_cut(order, alike):
+            if not setup.allows(question.model, stages):
+                continue
             for weights in weightings:
                 layout = start_layout(question, stages, weights)
+                if layout is not None and equal:
+                    shares = tuple((1.0,) * len(stage) for stage in stages)
+                    layout = replace(layout, shares=shares)
                 if layout is not None and layout not in seen:
                     seen.add(layout)
                     yield layout
@@ -210,7 +216,7 @@ def _refined(question: Question, setup: Setup, network: Network, plan: Plan) -> 
     step = 4
     for _ in range(_STEPS):
         better = None
-        for layout in _neighbours(plan, step):
+        for layout in _neighbours(plan, step, shares_move=not setup.rules.equal):
             deployment = deploy(question, setup, network, layout)
             if not capacity(deployment, question.decoding).fits:
                 continue
@@ -227,7 +233,7 @@ def _refined(question: Question, setup: Setup, network: Network, plan: Plan) -> 
     return plan
 
 
-def _neighbours(plan: Plan, step: int) -> Iterator[Layout]:
+def _neighbours(plan: Plan, step: int, *, shares_move: bool) -> Iterator[Layout]:
     layout, stages = plan.layout, plan.deployment.stages
     busy = plan.decode.busy_s
     times = [max(busy[node] for node in stage.nodes) for stage in stages]
@@ -241,7 +247,7 @@ def _neighbours(plan: Plan, step: int) -> Iterator[Layout]:
         for source, target in dict.fromkeys(moves):
             if source != target:
                 yield from _some(with_layers(layout, source, target, step))
-    for number, stage in enumerate(stages):
+    for number, stage in enumerate(stages if shares_move else ()):
         own = [busy[node] for node in stage.nodes]
         source = max(range(len(own)), key=lambda i: own[i])
         target = min(range(len(own)), key=lambda i: own[i])

@@ -86,7 +86,7 @@ def _more_machines(question: Question, setup: Setup) -> str:
     missing = needed_bytes(question, setup) - sum(node.memory_bytes for node in setup.nodes)
     first = max(1, int(missing // largest.memory_bytes))
     for count in range(first, min(first + 4, _MOST_MACHINES)):
-        if _fits(question, replace(setup, nodes=(*setup.nodes, *[largest] * count))):
+        if _fits(question, setup.with_more(largest, count)):
             return f"with {count} more {largest.name}"
     return ""
 
