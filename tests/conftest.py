@@ -35,6 +35,7 @@ _PARALLEL = frozenset(
      "gguf_tokens", "grammars", "hardware", "hub", "known_models", "llama_logits", "load",
      "logprobs", "machine", "messages", "mixture_files", "mixture_program_checks", "mixtures",
      "native", "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli",
+     "plan_links", "plan_options", "plan_pictures", "plan_talks",
      "plan_search", "plan_simulation", "processors", "program", "program_checks",
      "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
      "rendering", "sampling", "scheduler", "served_answers", "served_defaults", "special_tokens",

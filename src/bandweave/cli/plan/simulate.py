@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bandweave.cli import output
+from bandweave.cli.plan.load import load_sentence, overloaded
 from bandweave.cli.plan.report import WIDTH
 from bandweave.planning.search.columns import (
     Machines,
@@ -49,14 +50,23 @@ def show_simulation(
         repair_s=values["repair"] * 60,
         seed=values["seed"],
     )
-    limit = _run([_plan(question, part) for part in parts], scenario)
-    today = [_plan_today(question, part) for part in parts]
-    own = _run([plan for plan in today if plan is not None], scenario) if all(today) else None
+    with output.status("Playing it through"):
+        limit = _run([_plan(question, part) for part in parts], scenario)
+        today = [_plan_today(question, part) for part in parts]
+        own = _run([plan for plan in today if plan is not None], scenario) if all(today) else None
+    if values["chart"]:
+        from bandweave.cli.plan.pictures.others import draw_outcome
+
+        title = (
+            f"{question.model.name} in {question.weights.name} on {machines.described}: "
+            f"{_streams(question, scenario)}, {_arriving(scenario)}"
+        )
+        draw_outcome(title, limit.outcome, values["chart"])
     if as_json:
         output.print_json(_json(question, machines, scenario, limit, own))
         return
     _show(question, machines, scenario, limit)
-    _show_today(own)
+    _show_today(own, scenario)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +121,10 @@ def _plan_today(question: Question, machines: Machines) -> Plan | None:
 
 def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run) -> None:
     plans, outcome = run.plans, run.outcome
-    arrivals = (
-        f"{scenario.arrivals_per_s:g} requests/s arrive"
-        if scenario.arrivals_per_s
-        else "every place is always taken"
-    )
     link = f", joined by {machines.link_title}" if machines.link_title else ""
     _say(
         f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
-        f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
-        f"answers of {scenario.answer} tokens; {arrivals}. "
+        f"{_layouts(plans)}. {_streams(question, scenario)}; {_arriving(scenario)}. "
         f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
     output.print_text()
@@ -137,6 +141,14 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
                          f"replica is whole {outcome.available:.1%} of the time")
         )  # fmt: skip
     output.print_pairs(pairs)
+    load = load_sentence(scenario, outcome, len(plans))
+    if load:
+        _say(load)
+    if any(link.channel for link in machines.links) and len(plans) > 1:
+        _say(
+            "The replicas share one medium; that their traffic meets there is not in this "
+            "simulation, which is too quick by that."
+        )
     output.print_text()
     shown = sorted(outcome.stages, key=lambda stage: -stage.utilisation)
     title = "busy"
@@ -161,13 +173,24 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
         _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
 
 
+def _streams(question: Question, scenario: Scenario) -> str:
+    streams = output.count(question.streams, "stream")
+    return f"{streams} a replica, prompts of {scenario.prompt}, answers of {scenario.answer} tokens"
+
+
+def _arriving(scenario: Scenario) -> str:
+    if scenario.arrivals_per_s:
+        return f"{scenario.arrivals_per_s:g} requests/s arrive"
+    return "every place is always taken"
+
+
 def _length(scenario: Scenario, outcome: Outcome) -> str:
     if scenario.requests:
         return f"{outcome.requests} requests take {output.seconds(outcome.seconds)}"
     return f"{outcome.seconds:.0f} s simulated after {scenario.warm_up_s:.0f} s of warming up"
 
 
-def _show_today(run: _Run | None) -> None:
+def _show_today(run: _Run | None, scenario: Scenario) -> None:
     output.print_text()
     if run is None:
         _say("bandweave today: not known there; `bandweave plan` without --simulate says why.")
@@ -177,7 +200,8 @@ def _show_today(run: _Run | None) -> None:
         f"{output.rate(run.outcome.tokens_per_s)} tokens/s, {run.outcome.requests} requests "
         f"finished in {output.seconds(run.outcome.seconds)}; between tokens "
         f"{_percentiles(run.outcome.gaps_s)}; first token "
-        f"{_percentiles(run.outcome.first_tokens_s)}."
+        f"{_percentiles(run.outcome.first_tokens_s)}. "
+        f"{load_sentence(scenario, run.outcome, len(run.plans))}".rstrip()
     )
 
 
@@ -196,12 +220,12 @@ def _json(
         "machines": [machine.name for machine in machines.hardware],
         "links": [link.name for link in machines.links],
         "scenario": asdict(scenario),
-        **_run_json(run),
-        "bandweave": None if own is None else _run_json(own),
+        **_run_json(run, scenario),
+        "bandweave": None if own is None else _run_json(own, scenario),
     }
 
 
-def _run_json(run: _Run) -> dict[str, Any]:
+def _run_json(run: _Run, scenario: Scenario) -> dict[str, Any]:
     outcome = run.outcome
     return {
         "replicas": [layout_phrase(plan) for plan in run.plans],
@@ -210,6 +234,8 @@ def _run_json(run: _Run) -> dict[str, Any]:
         "formula_tokens_per_s": run.formula,
         "requests": outcome.requests,
         "waiting": outcome.waiting,
+        "served_per_s": outcome.requests / outcome.seconds,
+        "overloaded": overloaded(scenario, outcome, len(run.plans)),
         "between_tokens_s": {f"p{part * 100:g}": _or_none(outcome.gaps_s, part) for part in _PARTS},
         "first_token_s": {
             f"p{part * 100:g}": _or_none(outcome.first_tokens_s, part) for part in _PARTS

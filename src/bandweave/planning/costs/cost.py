@@ -79,7 +79,8 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
 
     With ``overlaps_stages`` and several streams, the streams go through the stages in as many
     groups as there are stages: ``period = max(stages * slowest stage, way through all)``. Else one
-    stage works at a time: a pipeline adds up memory, never speed.
+    stage works at a time: a pipeline adds up memory, never speed. A medium that all share carries
+    one group's messages after another's.
     """
     _check(deployment, workload, case)
     stages = len(deployment.stages)
@@ -96,7 +97,7 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
     return StepCost(
         items=items,
         step_s=step,
-        period_s=max(groups * slowest, step),
+        period_s=max(groups * slowest, step, groups * _on_channel(deployment, items)),
         streams=workload.streams,
         busy_s=tuple(groups * seconds for seconds in busy),
     )
@@ -129,7 +130,8 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
         overlapped += waves * through + (count - waves) * slowest
     total = items.total_s
     if deployment.engine.overlaps_stages:
-        total = min(total, overlapped)
+        channel = _on_channel(deployment, items)
+        total = max(min(total, overlapped), channel)
         items = items.times(total / items.total_s) if items.total_s else items
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
 
@@ -149,6 +151,14 @@ def prefill_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Prompt tokens a second."""
     likely, slow, fast = (prefill(deployment, workload, case).tokens_per_s for case in CASES)
     return Prediction(likely=likely, low=slow, high=fast)
+
+
+def _on_channel(deployment: Deployment, items: Items) -> float:
+    """Seconds that these items keep a medium busy which all links share, if they do. Its latency
+    counts: on such a medium it is mostly waiting for one's turn."""
+    if not deployment.network.default.channel:
+        return 0.0
+    return items.exchange_latency_s + items.exchange_bytes_s + items.handover_s
 
 
 def _check(deployment: Deployment, workload: Workload, case: str) -> None:

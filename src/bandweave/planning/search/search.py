@@ -7,7 +7,7 @@ The best of a set depends on that set alone, so one more machine can never make 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -104,12 +104,15 @@ class Answer:
         return tuple(node for node in range(len(self.setup.nodes)) if node not in used)
 
 
-def find_plans(question: Question, setup: Setup) -> Answer | None:
-    """The best plan and the best of every other kind; None where nothing fits."""
+def find_plans(
+    question: Question, setup: Setup, among: Iterable[tuple[int, ...]] | None = None
+) -> Answer | None:
+    """The best plan and the best of every other kind; None where nothing fits. ``among``: only
+    these sets of machines."""
     assert question.objective in OBJECTIVES, question.objective
     best: dict[tuple[str, bool], Plan] = {}
     with_all: Plan | None = None
-    for machines in machine_sets(question, setup):
+    for machines in machine_sets(question, setup) if among is None else among:
         for plan in plans_on(question, setup, machines):
             key = (plan.kind, plan.layout.whole_experts)
             if key not in best or plan.seconds < best[key].seconds:
@@ -181,11 +184,19 @@ def _start_layouts(
     seen = set()
     for order in _orders(network, machines):
         for stages in ways_to_cut(order, alike):
+            if not _joined(network, stages):
+                continue
             for weights in weightings:
                 layout = start_layout(question, stages, weights)
                 if layout is not None and layout not in seen:
                     seen.add(layout)
                     yield layout
+
+
+def _joined(network: Network, stages: Sequence[Sequence[int]]) -> bool:
+    """Whether the machines of a stage can all have a cable to each other."""
+    most = network.most_joined
+    return most is None or bool(network.links) or all(len(stage) <= most for stage in stages)
 
 
 def _orders(network: Network, machines: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
