@@ -229,7 +229,8 @@ def command(invoked: click.Context, model: str | None, as_json: bool, **values: 
 
         machines = with_measurements(machines, probed)
     setups = [machines, *(parse_setup(text, values["links"], own) for text in values["compare"])]
-    if values["links"] and all(len(each.hardware) == 1 for each in setups):
+    alone = all(len(each.hardware) == 1 for each in setups)
+    if values["links"] and alone and values["sweep"] != "nodes":
         output.say("(one machine needs no link: --link changes nothing here)")
     if model is None:
         from bandweave.cli.plan.table import show_models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from bandweave.planning.search.search import Answer
 _FORMATS = ("bf16", "q8", "gguf-q6_k", "gguf-q5_k_m", "q4", "gguf-q3_k_m", "gguf-q2_k")
 _BAR = 22
 _LEAST_BAR = 8
+_MOST_NAMED = 5
 _WIDTH = 80
 
 
@@ -65,6 +67,8 @@ def show_sweep(
     as_json: bool,
 ) -> None:
     """A series for each setup."""
+    if what == "link" and all(len(setup.hardware) < 2 for setup in setups):
+        raise ValueError("one machine needs no link; give several to sweep over links")
     with output.status(f"Looking at every {what}"):
         series = [sweep_series(what, question, setup) for setup in setups]
     if all(point.limit is None for each in series for point in each.points):
@@ -102,11 +106,12 @@ def sweep(what: str, question: Question, machines: Machines) -> list[Point]:
         named = [link for link in machines.links if link.name not in link_names()]
         links = [*named, *map(find_link, links_between(machines.hardware))]
         pairs = () if machines.all_paired else machines.pairs
-        return [
+        points = [
             _point(link.name, link.latency_s.likely * 1e6, question,
                    replace(machines, links=(link,), pairs=pairs))
             for link in sorted(links, key=lambda link: -link.latency_s.likely)
         ]  # fmt: skip
+        return sorted(points, key=lambda p: -math.inf if p.limit is None else -p.limit.best.seconds)
     if what == "nodes":
         most = max(8, len(machines.hardware))
         if len({machine.name for machine in machines.hardware}) > 1:
@@ -143,6 +148,13 @@ def _point(
     return Point(label=label, value=value, limit=limit, today=today)
 
 
+def sweep_words(what: str, question: Question) -> str:
+    """A heading for the figures of a sweep."""
+    words = objective_words(question)
+    several = what == "streams" and question.objective == "decode"
+    return f"{words} of all streams" if several and question.streams == 1 else words
+
+
 def _title(what: str, machines: Machines) -> str:
     if what == "link":
         return machines.title
@@ -168,8 +180,8 @@ def _alone(points: Sequence[Point]) -> Alone | None:
 
 def _show(what: str, question: Question, series: Series) -> None:
     output.print_text()
-    streams = output.count(question.streams, "stream")
-    heading = f"{question.model.name}, {streams}, {series.title}: {objective_words(question)}"
+    streams = "" if what == "streams" else f", {output.count(question.streams, 'stream')}"
+    heading = f"{question.model.name}{streams}, {series.title}: {sweep_words(what, question)}"
     output.print_text(textwrap.fill(heading, _WIDTH, break_on_hyphens=False))
     slower_is_longer = question.objective == "request"
     shown = output.seconds if slower_is_longer else output.rate
@@ -216,7 +228,8 @@ def _sentences(what: str, question: Question, series: Series) -> list[str]:
         slower = [p.label for p in series.points if p.limit and len(p.limit.best.machines) == 1]
         words = f"One {series.alone.name} alone: {shown(series.alone.value)}."
         if slower:
-            words += f" Over {', '.join(slower)} that is the better choice."
+            more = f" and {len(slower) - _MOST_NAMED} more" if len(slower) > _MOST_NAMED else ""
+            words += f" That is the better choice over {', '.join(slower[-_MOST_NAMED:])}{more}."
         return [words]
     if what == "streams":
         fitting = [point for point in series.points if point.limit is not None]

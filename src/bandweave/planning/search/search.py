@@ -2,11 +2,14 @@
 
 Every set of machines is looked at (of equal ones, every number), and for every set the ways to cut
 it into stages: one stage is a tensor split, one machine a stage a pipeline, all between is both.
-The best of a set depends on that set alone, so one more machine can never make the answer worse.
+The best of a set depends on that set alone, so one more machine can never make the answer worse,
+as long as all sets are looked at: of very many a plain look chooses those that get a close one.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,6 +40,8 @@ OBJECTIVES = ("decode", "prefill", "request")
 _MOST_SHARED = 16  # machines; of more one's share matters little
 _REFINED = 2  # of a set's layouts, how many are improved step by step
 _STEPS = 24
+_FEW_SETS = 40  # up to so many sets all are looked at closely
+_CLOSE = 6  # of more, so many for each plain way to cut them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,8 @@ def find_plans(
     assert question.objective in OBJECTIVES, question.objective
     best: dict[tuple[str, bool], Plan] = {}
     with_all: Plan | None = None
-    for machines in machine_sets(question, setup) if among is None else among:
+    sets = list(machine_sets(question, setup) if among is None else among)
+    for machines in _shortlisted(question, setup, sets) if len(sets) > _FEW_SETS else sets:
         for plan in plans_on(question, setup, machines):
             key = (plan.kind, plan.layout.whole_experts)
             if key not in best or plan.seconds < best[key].seconds:
@@ -132,6 +138,47 @@ def find_plans(
         single=best.get(("one", False)),
         with_all=with_all,
     )
+
+
+def _shortlisted(
+    question: Question, setup: Setup, sets: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[int, ...]]:
+    """Of many sets those that are worth a close look: each machine alone, all together, and for
+    each of three plain ways to cut a set the sets that are quickest so. A close look at a set costs
+    a hundred evaluations, a plain one three."""
+    ranked: list[list[tuple[float, int]]] = [[], [], []]
+    for number, machines in enumerate(sets):
+        for times, seconds in zip(ranked, _plainly(question, setup, machines), strict=True):
+            times.append((seconds, number))
+    chosen = {
+        number for number, machines in enumerate(sets) if len(machines) in (1, len(setup.nodes))
+    }
+    for times in ranked:
+        chosen |= {number for seconds, number in sorted(times)[:_CLOSE] if seconds < math.inf}
+    return (sets[number] for number in sorted(chosen))
+
+
+def _plainly(question: Question, setup: Setup, machines: tuple[int, ...]) -> list[float]:
+    """What the objective counts of a set cut into one stage, into a stage for each kind of machine
+    and into a stage for each machine, in proportion to bandwidth; infinite where that is not to
+    be had."""
+    name = question.weights.name
+    reads = [node.weight_rate(name, "likely") for node in setup.nodes]
+    alike = [
+        tuple(group)
+        for _, group in itertools.groupby(machines, lambda node: setup.nodes[node].name)
+    ]
+    ways = ((machines,), tuple(alike), tuple((node,) for node in machines))
+    result = []
+    for stages in ways:
+        times = [math.inf]
+        for network in setup.networks:
+            layout = start_layout(question, stages, reads) if _joined(network, stages) else None
+            layout = layout and fitted(question, setup, network, layout)
+            if layout is not None:
+                times.append(evaluate(question, setup, network, layout).seconds)
+        result.append(min(times))
+    return result
 
 
 def plans_on(question: Question, setup: Setup, machines: tuple[int, ...]) -> list[Plan]:

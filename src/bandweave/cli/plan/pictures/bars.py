@@ -11,6 +11,7 @@ from bandweave.cli.plan.pictures.figure import COLOURS, GREY, PUBLISHED, TODAY, 
 from bandweave.planning.costs.cost import Prediction
 
 _BAR_INCHES = 0.42
+_WIDE = 25  # lines whose values differ by more are drawn on a logarithmic scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Line:
 
 def bars_height(count: int) -> float:
     """Inches that so many bars need."""
-    return 0.75 + _BAR_INCHES * max(count, 1)
+    return 0.6 + _BAR_INCHES * max(count, 1)
 
 
 def draw_bars(
@@ -81,8 +82,8 @@ def draw_bars(
         axes.annotate(mark[1], (mark[0], 1.0), xycoords=("data", "axes fraction"), ha=side,
                       va="bottom", fontsize=8, color=COLOURS[4])  # fmt: skip
     axes.set_yticks(list(places), [wrapped(bar.label, 30) for bar in bars])
-    axes.invert_yaxis()
-    axes.set_xlim(0, most * 1.36)
+    axes.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    axes.set_xlim(0, most * (1.36 + 0.011 * max(len(bar.note) for bar in bars)))
     axes.set_xlabel(unit)
     axes.set_title(title, pad=16 if mark is not None else 6)
 
@@ -109,7 +110,7 @@ def draw_lines(
                           linewidth=0)  # fmt: skip
         for x, value in zip(line.xs, values, strict=True):
             axes.annotate(shown(value), (x, value), textcoords="offset points",
-                          xytext=(0, -11 if line.today else 6), ha="center", fontsize=7,
+                          xytext=(0, -12 if line.published else 6), ha="center", fontsize=7,
                           color=GREY if line.today else colour)  # fmt: skip
         if line.published:
             axes.plot(*zip(*line.published, strict=True), "D", color=PUBLISHED, markersize=5,
@@ -118,8 +119,16 @@ def draw_lines(
         axes.set_xscale("log", base=2)
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.12)
+    ends = [span.likely for line in lines for span in line.spans]
+    top = max([span.high for line in lines for span in line.spans]
+              + [value for line in lines for _, value in line.published])  # fmt: skip
+    if len(lines) > 1 and min(ends) > 0 and max(ends) > _WIDE * min(ends):
+        axes.set_yscale("log")
+        axes.set_ylim(min(ends) / 1.6, top * 1.5)
+        axes.yaxis.set_major_formatter(lambda value, _: shown(value))
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+    else:
+        axes.set_ylim(0, top * 1.12)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(across)
@@ -143,13 +152,13 @@ def draw_parts(
             axes.barh([place], [value], left=[start], height=0.62, color=colours[name],
                       label=None if name in labelled else name)  # fmt: skip
             labelled.add(name)
-            if value > most * 0.05:
+            if value > most * 0.045:
                 axes.text(start + value / 2, place, output.rate(value), ha="center", va="center",
                           fontsize=7, color="white")  # fmt: skip
             start += value
         axes.text(start + most * 0.012, place, f"{output.rate(start)} ms", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [wrapped(label, 30) for label, _ in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, most * 1.15)
     axes.set_xlabel("ms")
     axes.set_title(title)

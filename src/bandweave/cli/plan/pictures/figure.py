@@ -118,8 +118,9 @@ def tokens_label(count: float) -> str:
 
 
 def wrapped(text: str, width: int = 26) -> str:
-    """A label in several lines; words stay whole where they can."""
-    return textwrap.fill(text, width, break_on_hyphens=False)
+    """A label in several lines; words stay whole where they can, and line breaks stay."""
+    return "\n".join(textwrap.fill(line, width, break_on_hyphens=False)
+                     for line in text.split("\n"))  # fmt: skip
 
 
 def _folded(title: str, width: float) -> list[str]:

@@ -51,4 +51,7 @@ def _shares(axes: Any, values: Sequence[float], title: str) -> None:
                       textcoords="offset points", xytext=(6, -9), fontsize=8)  # fmt: skip
     if values[-1] > 20 * max(values[0], 1e-9):
         axes.set_xscale("log")
-    axes.set_xlabel("seconds")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+    else:
+        axes.set_xlim(0, values[-1] * 1.12)
+    axes.xaxis.set_major_formatter(lambda value, _: output.seconds(value) if value > 0 else "0")

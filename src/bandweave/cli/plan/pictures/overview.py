@@ -21,6 +21,7 @@ from bandweave.planning.search.published import published_for
 from bandweave.planning.search.search import Plan
 
 _MOST_PLANS = 5  # of one setup
+_SEEN = 0.002  # of a bar
 
 
 def draw_answer(setups: Setups, path: Path) -> None:
@@ -116,7 +117,7 @@ def _today(columns: Columns, label: str) -> list[Bar]:
     if columns.today is None or columns.hypothetical:
         return []
     best = columns.today.best
-    return [Bar(label=f"{label} ({_brief(best)})", span=objective_range(best), today=True)]
+    return [Bar(label=f"{label}:\n{_brief(best)}", span=objective_range(best), today=True)]
 
 
 def _brief(plan: Plan) -> str:
@@ -149,6 +150,16 @@ def _one_machine(setups: Setups) -> tuple[float, str] | None:
     return value, f"one {name} alone: {shown(value)}"
 
 
+def _shown_parts(plan: Plan) -> list[tuple[str, float]]:
+    """Milliseconds by item, but for those that nobody would see."""
+    items = plan_items(plan)
+    return [
+        (name, seconds * 1e3)
+        for name, seconds in item_times(items)
+        if seconds > items.total_s * _SEEN
+    ]
+
+
 def _parts(setups: Setups) -> Sequence[tuple[str, Sequence[tuple[str, float]]]]:
     if len(setups.entries) == 1:
         plans = setups.fitting[0].limit.plans[:_MOST_PLANS]
@@ -159,7 +170,4 @@ def _parts(setups: Setups) -> Sequence[tuple[str, Sequence[tuple[str, float]]]]:
             for entry in setups.entries
             if entry.columns is not None
         ]
-    return [
-        (label, [(name, seconds * 1e3) for name, seconds in item_times(plan_items(plan))])
-        for label, plan in named
-    ]
+    return [(label, _shown_parts(plan)) for label, plan in named]

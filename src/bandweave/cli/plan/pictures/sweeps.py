@@ -16,7 +16,7 @@ from bandweave.cli.plan.pictures.figure import (
     save,
     tokens_label,
 )
-from bandweave.cli.plan.sweep import Point, Series
+from bandweave.cli.plan.sweep import Point, Series, sweep_words
 from bandweave.planning.costs.cost import Prediction
 from bandweave.planning.search.layout import Question
 from bandweave.planning.search.published import published_for
@@ -49,7 +49,7 @@ def _panels(what: str, question: Question, series: Sequence[Series]) -> Any:
     )  # fmt: skip
     title = f"{model}: by {what}"
     if what in _NAMED:
-        heights = [bars_height(len(sweep_bars(each))) + 0.15 for each in series]
+        heights = [bars_height(len(sweep_bars(each))) for each in series]
     else:
         heights = [3.4] if what != "streams" else [3.2, 3.2]
     return panels(heights, title=title)
@@ -71,9 +71,8 @@ def _draw(axes: Sequence[Any], what: str, question: Question, series: Sequence[S
     values = sorted({x for line in lines for x in line.xs})
     label = tokens_label if what == "context" else (lambda x: f"{x:g}")
     ticks = {x: label(x) for x in values}
-    titles = "" if len(series) > 1 else f"{series[0].title}: "
     draw_lines(
-        axes[0], lines, title=f"{titles}{objective_words(question).lower()}", unit=unit,
+        axes[0], lines, title=_lines_title(what, question, series), unit=unit,
         across=_ACROSS[what], ticks=ticks, logarithmic=what != "nodes", shown=shown,
     )  # fmt: skip
     if what == "streams":
@@ -82,6 +81,11 @@ def _draw(axes: Sequence[Any], what: str, question: Question, series: Sequence[S
             unit=unit, across=_ACROSS[what], ticks=ticks, logarithmic=True, shown=shown,
         )  # fmt: skip
     return published
+
+
+def _lines_title(what: str, question: Question, series: Sequence[Series]) -> str:
+    words = sweep_words(what, question)
+    return words if len(series) > 1 else f"{series[0].title}: {words[:1].lower()}{words[1:]}"
 
 
 def sweep_bars(series: Series) -> list[Bar]:
@@ -118,11 +122,15 @@ def _lines(what: str, question: Question, series: Sequence[Series]) -> tuple[lis
             )  # fmt: skip
         )
         own = [point for point in found if point.today is not None]
-        if own:
+        if own and not several:
             spans = tuple(objective_range(p.today.best) for p in own if p.today is not None)
-            title = f"{each.title}, bandweave today" if several else "bandweave today"
             lines.append(
-                Line(title=title, xs=tuple(point.value for point in own), spans=spans, today=True)
+                Line(
+                    title="bandweave today",
+                    xs=tuple(point.value for point in own),
+                    spans=spans,
+                    today=True,
+                )
             )
     return lines, published
 
