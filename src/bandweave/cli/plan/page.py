@@ -51,6 +51,9 @@ footer { color: #666; font-size: .85rem; margin-top: 2.5rem; border-top: 1px sol
 @media print { body { max-width: none; padding: 0; } figure { break-inside: avoid; } }
 """
 
+_MOST_SWEPT = 4  # machines: of more every link takes long
+_MOST_NAMED = 4
+
 
 def write_page(
     setups: Setups, costs: Mapping[str, ConversationCost], values: Mapping[str, Any]
@@ -75,7 +78,7 @@ def page(setups: Setups, costs: Mapping[str, ConversationCost], values: Mapping[
     if len(setups.entries) > 1:
         body += ["<h2>The setups</h2>", _setups_list(setups)]
         body += [_table(COMPARED, comparison_rows(setups, price))]
-        body += [_paragraphs(comparison_notes(setups))]
+        body += [_paragraphs(comparison_notes(setups)[int(len(setups.fitting) > 1) :])]
     body.append(f"<figure>{answer_svg(setups)}</figure>")
     named = f" of {_named(setups, first)}" if len(setups.entries) > 1 else ""
     heads, rows = column_rows(first)
@@ -107,18 +110,23 @@ def _title(setups: Setups) -> str:
 def _verdict(setups: Setups) -> str:
     """The most important sentences."""
     if len(setups.entries) > 1:
-        return comparison_notes(setups)[0] if len(setups.fitting) > 1 else (
-            f"Only {_named(setups, setups.fitting[0])} holds the model."
-        )  # fmt: skip
-    limit = setups.fitting[0].limit
-    span, question = objective_range(limit.best), setups.question
-    shown = output.seconds if question.objective == "request" else output.rate
-    unit = "" if question.objective == "request" else f" {objective_unit(question)}"
-    words = (
-        f"Probably {shown(span.likely)}{unit} (between {shown(span.low)} and {shown(span.high)}), "
-        f"{layout_phrase(limit.best)}."
-    )
-    return " ".join(filter(None, [words, verdict_sentence(limit)]))
+        ranked = sorted(setups.fitting, key=lambda columns: columns.limit.best.seconds)
+        lead = comparison_notes(setups)[0] if len(ranked) > 1 else "Only one holds the model."
+        figures = [f"{_named(setups, each)}: {_speed(each)}." for each in ranked[:_MOST_NAMED]]
+        return " ".join([lead, *figures])
+    columns = setups.fitting[0]
+    words = f"Probably {_speed(columns)}, {layout_phrase(columns.limit.best)}."
+    return " ".join(filter(None, [words, verdict_sentence(columns.limit)]))
+
+
+def _speed(columns: Columns) -> str:
+    """``27 tokens/s (23 to 31.3)``."""
+    question, span = columns.question, objective_range(columns.limit.best)
+    if question.objective == "request":
+        likely, low, high = map(output.seconds, (span.likely, span.low, span.high))
+        return f"{likely} ({low} to {high})"
+    likely, low, high = map(output.rate, (span.likely, span.low, span.high))
+    return f"{likely} {objective_unit(question)} ({low} to {high})"
 
 
 def _named(setups: Setups, columns: Columns) -> str:
@@ -165,9 +173,6 @@ def _sweep_parts(setups: Setups, values: Mapping[str, Any]) -> list[str]:
         f"<h2>By {escape(what)}</h2>",
         f"<figure>{sweep_svg(what, setups.question, series)}</figure>",
     ]
-
-
-_MOST_SWEPT = 4  # machines: of more every link takes long
 
 
 def _published_part(columns: Columns) -> list[str]:

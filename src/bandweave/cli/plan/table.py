@@ -63,7 +63,7 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
                            "take_less_context": too_short})  # fmt: skip
         return
     link = f", joined by {machines.link_title}" if machines.link_title else ""
-    streams = "" if values["streams"] == 1 else f"{values['streams']} streams with "
+    streams = "" if values["streams"] == 1 else f"{values['streams']} streams of "
     _say(
         f"What fits on {machines.title}{link}{machines.assumption}, with {streams}{asked} tokens "
         "of context:"

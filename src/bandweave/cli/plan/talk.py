@@ -29,7 +29,7 @@ def conversation_sentences(cost: ConversationCost) -> list[str]:
     talk, last = cost.conversation, cost.turns[-1]
     who = "the user" if talk.users == 1 else f"each of {talk.users} users"
     sentences = [
-        f"{output.count(talk.turns, 'turn')} for {who}: {output.duration(cost.seconds)} in all, "
+        f"{output.count(talk.turns, 'turn')} for {who}: {_wait(cost.seconds)} in all, "
         "without anybody's pauses."
     ]
     if last.last_first_token_s > last.first_token_s * 1.01:
@@ -40,10 +40,11 @@ def conversation_sentences(cost: ConversationCost) -> list[str]:
     kept, again = cost.kept[-1], cost.again[-1]
     factor = again.last_first_token_s / kept.last_first_token_s
     if talk.turns > 1 or talk.prefix:
+        which = "the first" if talk.users == 1 else "the last user's first"
         words = (
-            f"in turn {last.number} the last first token comes after "
-            f"{output.duration(kept.last_first_token_s)} where the engine keeps what it has read, "
-            f"after {output.duration(again.last_first_token_s)} where it reads all of it again "
+            f"in turn {last.number} {which} token comes after "
+            f"{_wait(kept.last_first_token_s)} where the engine keeps what it has read, "
+            f"after {_wait(again.last_first_token_s)} where it reads all of it again "
             f"(x{factor:.3g})"
         )
         sentences.append(f"What a prefix cache does: {words}.")
@@ -93,6 +94,10 @@ def _cells(turn: Turn) -> list[str]:
         output.rate(turn.tokens_per_s),
         output.seconds(turn.seconds),
     ]
+
+
+def _wait(value: float) -> str:
+    return output.seconds(value) if value < 90 else output.duration(value)
 
 
 def _say(sentence: str) -> None:

@@ -14,7 +14,7 @@ from bandweave.planning.costs.deployment import BANDWEAVE, EngineTraits, Network
 from bandweave.planning.costs.efficiency import bandweave_rates, limit_rates
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.hardware import Hardware
-from bandweave.planning.machines.links import find_link, link_shares_port
+from bandweave.planning.machines.links import find_link, link_needs, link_shares_port
 from bandweave.planning.machines.ports import most_cabled, ports_of, slowest_port
 from bandweave.planning.machines.rates import LinkRates, NodeRates
 from bandweave.planning.search.layout import Question, Setup
@@ -31,7 +31,6 @@ ANY_ENGINE = EngineTraits(
     chunk_rows=2048,
     embedding_in_memory=False,
 )
-_BUSES = ("pcie", "nvlink")  # inside one machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +121,7 @@ def bandweave_setup(machines: Machines) -> Setup | None:
 
     Cards on a bus sit in one machine: together they are one node."""
     hardware = machines.hardware
-    inside = all(link.name.startswith(_BUSES) for link in machines.links)
+    inside = all(_is_bus(link) for link in machines.links)
     if inside and all(machine.is_card for machine in hardware):
         hardware = hardware[:1]
     rates = []
@@ -183,6 +182,14 @@ def _most_joined(link: LinkRates, hardware: Sequence[Hardware]) -> int | None:
         return most_cabled(link.name, hardware)
     except ValueError:  # a user's own, or measured
         return None
+
+
+def _is_bus(link: LinkRates) -> bool:
+    """Whether it joins cards of one machine."""
+    try:
+        return link_needs(link.name) in ("bus", "nvlink")
+    except ValueError:  # a user's own
+        return False
 
 
 def _shares_port(link: LinkRates) -> bool:
