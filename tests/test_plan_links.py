@@ -156,6 +156,11 @@ def test_a_compared_setup_gets_a_link_that_it_can_have() -> None:
         parse_setup("2x dgx-spark over tb5-rdma", [], {})
 
 
+def test_a_word_for_a_link_is_no_mistake_beside_one_machine() -> None:
+    for on in ("m3-ultra-512", "dgx-spark"):
+        assert machines(on, "thunderbolt").link_title == ""
+
+
 def test_cables_reach_as_many_machines_as_there_are_sockets() -> None:
     there = machines("8x m4-pro-64", "tb5-rdma")
     assert most_cabled("thunderbolt-5-rdma", there.hardware) == 4

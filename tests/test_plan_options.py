@@ -150,6 +150,14 @@ def test_no_finished_request_is_said(plan: PlanCommand) -> None:
     assert "No request was finished" in text and "--seconds, 200" in flowing(text)
 
 
+def test_a_simulation_that_ends_early_says_so(
+    plan: PlanCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bandweave.planning.simulation.simulation._MOST_EVENTS", 100)
+    text = flowing(plan("llama-3.1-8b", *MAC, "--simulate", "--seconds", "50"))
+    assert "before there were too many events" in text and "Give more --seconds" not in text
+
+
 @pytest.mark.parametrize("waiting", [0, 5, 400])
 def test_load(waiting: int) -> None:
     scenario = Scenario(streams=4, prompt=10, answer=10, context=100, arrivals_per_s=1.0)

@@ -27,11 +27,14 @@ def show_answers(
     with output.status("Looking for the best split"):
         setups = answer_setups(question, machines)
     talk = conversation_of(values)
-    costs = {
-        entry.letter: conversation_cost(entry.columns.limit.plans, talk)
-        for entry in setups.entries
-        if talk is not None and entry.columns is not None
-    }
+    costs, own = {}, {}
+    for entry in setups.entries:
+        if talk is None or entry.columns is None:
+            continue
+        costs[entry.letter] = conversation_cost(entry.columns.limit.plans, talk)
+        today = None if entry.columns.hypothetical else entry.columns.today
+        if today is not None:
+            own[entry.letter] = conversation_cost(today.plans, talk)
     if values["chart"]:
         _draw(setups, costs, values)
     if values["page"]:
@@ -39,7 +42,7 @@ def show_answers(
 
         write_page(setups, costs, values)
     if as_json:
-        output.print_json(_json(setups, costs, price))
+        output.print_json(_json(setups, costs, own, price))
         return
     if len(setups.entries) > 1:
         show_comparison(setups, price)
@@ -51,7 +54,7 @@ def show_answers(
             show(entry.columns, price, heading=len(setups.entries) == 1)
             break
     if costs:
-        show_conversations(setups, costs)
+        show_conversations(setups, costs, own)
 
 
 def _draw(setups: Setups, costs: dict[str, ConversationCost], values: dict[str, Any]) -> None:
@@ -65,7 +68,12 @@ def _draw(setups: Setups, costs: dict[str, ConversationCost], values: dict[str, 
     draw_conversations(setups, costs, values["chart"])
 
 
-def _json(setups: Setups, costs: dict[str, ConversationCost], price: float) -> dict[str, Any]:
+def _json(
+    setups: Setups,
+    costs: dict[str, ConversationCost],
+    own: dict[str, ConversationCost],
+    price: float,
+) -> dict[str, Any]:
     """The first setup, with the others beside it."""
     shown = []
     for entry in setups.entries:
@@ -79,7 +87,11 @@ def _json(setups: Setups, costs: dict[str, ConversationCost], price: float) -> d
                 "links": [link.name for link in entry.machines.links],
             }
         if entry.letter in costs:
-            value["conversation"] = _talk_json(costs[entry.letter])
+            value["conversation"] = {
+                **asdict(costs[entry.letter].conversation),
+                **_talk_json(costs[entry.letter]),
+                "bandweave": _talk_json(own[entry.letter]) if entry.letter in own else None,
+            }
         shown.append(value)
     first, *others = shown
     if others:
@@ -92,7 +104,6 @@ def _json(setups: Setups, costs: dict[str, ConversationCost], price: float) -> d
 
 def _talk_json(cost: ConversationCost) -> dict[str, Any]:
     return {
-        **asdict(cost.conversation),
         "seconds": cost.seconds,
         "kept": [asdict(turn) for turn in cost.kept],
         "read_again": [asdict(turn) for turn in cost.again],

@@ -23,6 +23,11 @@ def overloaded(scenario: Scenario, outcome: Outcome, replicas: int) -> bool:
 def load_sentence(scenario: Scenario, outcome: Outcome, replicas: int) -> str:
     """What is to be said of the load; empty where no requests arrive by themselves and some were
     finished."""
+    if not outcome.requests and outcome.cut_short:
+        return (
+            "No request was finished before there were too many events. Give fewer --streams, "
+            "shorter answers, or fewer machines."
+        )
     if not outcome.requests:
         return (
             f"No request was finished in {output.duration(outcome.seconds)}: one takes longer. "

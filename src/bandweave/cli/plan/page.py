@@ -44,8 +44,11 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #ddd; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #eee; }
+td { white-space: nowrap; }
+td:last-child { white-space: normal; overflow-wrap: anywhere; }
 th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
+figure { margin: 1rem 0; overflow-x: auto; }
+svg { width: 100%; min-width: 42rem; height: auto; }
 code { background: #f4f4f4; padding: .1rem .3rem; overflow-wrap: anywhere; }
 footer { color: #666; font-size: .85rem; margin-top: 2.5rem; border-top: 1px solid #ddd; }
 @media print { body { max-width: none; padding: 0; } figure { break-inside: avoid; } }

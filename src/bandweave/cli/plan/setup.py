@@ -131,9 +131,15 @@ def _link(text: str, hardware: Sequence[Hardware]) -> LinkRates:
     """A link of these machines. One machine has no use for any, so any will do."""
     from bandweave.planning.machines.links import find_link, link_from_text
     from bandweave.planning.machines.ports import own_link_name, why_not_joined
+    from bandweave.planning.search.columns import default_link
 
     several = len(hardware) > 1
-    name = own_link_name(text, hardware) if several else None
+    try:
+        name = own_link_name(text, hardware)
+    except ValueError:
+        if several:
+            raise
+        return default_link(hardware)
     if name is not None:
         return find_link(name)
     link = link_from_text(text)

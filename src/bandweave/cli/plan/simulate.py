@@ -169,7 +169,7 @@ def _show(question: Question, machines: Machines, scenario: Scenario, run: _Run)
             for stage in shown
         ],
     )  # fmt: skip
-    if outcome.cut_short:
+    if outcome.cut_short and outcome.requests:
         _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
 
 

@@ -14,14 +14,18 @@ _WIDTH = 80
 _SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
-def show_conversations(setups: Setups, costs: Mapping[str, ConversationCost]) -> None:
-    """A table of turns for each setup."""
+def show_conversations(
+    setups: Setups, costs: Mapping[str, ConversationCost], own: Mapping[str, ConversationCost]
+) -> None:
+    """A table of turns for each setup, and a sentence on what bandweave does there (``own``)."""
     several = len(setups.entries) > 1
     for entry in setups.entries:
         if entry.letter in costs:
             output.print_text()
             prefix = f"{entry.letter}: {entry.machines.title}: " if several else ""
             _show(costs[entry.letter], prefix)
+            if entry.letter in own:
+                _say(_today(own[entry.letter]))
 
 
 def conversation_sentences(cost: ConversationCost) -> list[str]:
@@ -76,6 +80,15 @@ def _show(cost: ConversationCost, prefix: str) -> None:
     output.print_table(HEADINGS, turn_rows(cost))
     for sentence in conversation_sentences(cost):
         _say(sentence)
+
+
+def _today(cost: ConversationCost) -> str:
+    last = cost.turns[-1]
+    return (
+        f"bandweave today: in turn {last.number} first tokens after {_wait(last.first_token_s)} to "
+        f"{_wait(last.last_first_token_s)}, {output.rate(last.tokens_per_s)} tokens/s each; "
+        f"{_wait(cost.seconds)} in all."
+    )
 
 
 def _some(turns: tuple[Turn, ...]) -> list[Turn]:

@@ -17,7 +17,7 @@ PUBLISHED = "#111111"
 GREY = "#666666"
 
 _SUFFIXES = (".png", ".svg", ".pdf")
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
