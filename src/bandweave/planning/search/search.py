@@ -118,7 +118,11 @@ def find_plans(
     best: dict[tuple[str, bool], Plan] = {}
     with_all: Plan | None = None
     sets = list(machine_sets(question, setup) if among is None else among)
-    for machines in _shortlisted(question, setup, sets) if len(sets) > _FEW_SETS else sets:
+    if among is None and len(sets) > _FEW_SETS:
+        found = find_plans(question, setup, _shortlisted(question, setup, sets))
+        if found is not None:
+            return found
+    for machines in sets:
         for plan in plans_on(question, setup, machines):
             key = (plan.kind, plan.layout.whole_experts)
             if key not in best or plan.seconds < best[key].seconds:
