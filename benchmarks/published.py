@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.calibration.measurements import measured_rows
 
 TABLE = Path(__file__).resolve().parents[1] / "src/bandweave/planning/data/published.csv"
-_COLUMNS = (
+_COLUMNS: tuple[str, ...] = (
     "hardware", "devices", "link", "split", "model", "format", "engine", "streams", "context",
     "decode_tokens_per_s", "prefill_tokens_per_s", "source",
 )  # fmt: skip
