@@ -105,7 +105,7 @@ def test_compare(plan: Any) -> None:
     text = plan("deepseek-r1", *ULTRAS, "--compare", "8x dgx-spark over roce-200g", "--compare",
                 "m4-max-128")  # fmt: skip
     assert "8 x dgx-spark over roce-200g" in text
-    assert "Does not fit" in text and "too little" in text
+    assert "C does not fit" in text and "too little" in text
     assert narrow(text)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bandweave import figures
@@ -22,6 +25,7 @@ from bandweave.planning.search.columns import (
     limit_setup,
     would_allow,
 )
+from bandweave.planning.search.conversation import most_streams
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -34,6 +38,7 @@ from bandweave.planning.search.explain import (
     verdict_sentence,
 )
 from bandweave.planning.search.layout import Question
+from bandweave.planning.search.published import published_for
 from bandweave.planning.search.search import Answer, Plan, find_plans
 from bandweave.planning.search.shortage import needed_bytes, shortage_sentence
 
@@ -60,6 +65,52 @@ class Columns:
     @property
     def engine(self) -> str:
         return self.limit.setup.engine.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One setup of a comparison. ``columns`` is None where it does not hold the model, which
+    ``shortage`` says."""
+
+    letter: str
+    machines: Machines
+    columns: Columns | None
+    shortage: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setups:
+    """What is asked, and the answer of each setup: at least one holds the model."""
+
+    question: Question
+    entries: tuple[Entry, ...]
+
+    @property
+    def fitting(self) -> tuple[Columns, ...]:
+        return tuple(entry.columns for entry in self.entries if entry.columns is not None)
+
+
+def answer_setups(question: Question, machines: Sequence[Machines]) -> Setups:
+    """All setups; ``ValueError`` where none holds the model."""
+    entries = []
+    for letter, each in zip(_letters(), machines, strict=False):
+        try:
+            columns, shortage = answer_columns(question, each), ""
+        except ValueError as error:  # it does not fit: that is its answer
+            columns, shortage = None, str(error)
+        entries.append(Entry(letter=letter, machines=each, columns=columns, shortage=shortage))
+    if all(entry.columns is None for entry in entries):
+        shortages = [f"{e.letter}: {e.shortage}" if len(entries) > 1 else e.shortage
+                     for e in entries]  # fmt: skip
+        raise ValueError("; ".join(shortages))
+    return Setups(question=question, entries=tuple(entries))
+
+
+def _letters() -> Iterator[str]:
+    """A, B, ... Z, AA, AB, ..."""
+    for length in itertools.count(1):
+        for letters in itertools.product(string.ascii_uppercase, repeat=length):
+            yield "".join(letters)
 
 
 def answer_columns(question: Question, machines: Machines) -> Columns:
@@ -147,6 +198,11 @@ def columns_json(columns: Columns, usd_per_kwh: float) -> dict[str, Any]:
         "machines": [machine.name for machine in columns.machines.hardware],
         "links": [link.name for link in columns.machines.links],
         "engine": columns.engine,
+        "link_assumed": bool(columns.machines.assumption),
+        "published": [
+            asdict(each)
+            for each in published_for(model, question.weights, columns.machines.hardware)
+        ],
         "hardware": answer_json(columns.limit, usd_per_kwh),
         "other_engines": [
             {"engine": each.setup.engine.name, **plan_json(each.best)} for each in columns.others
@@ -213,12 +269,54 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "decode_tokens_per_s": _range(decode_range(plan.deployment, question.decoding)),
         "prefill_tokens_per_s": _range(prefill_range(plan.deployment, question.reading)),
         "first_token_s": first_token_s(plan),
+        "request_s": _range(request_range(plan)),
+        "most_streams": most_streams(plan),
     }
 
 
 def first_token_s(plan: Plan) -> float:
     """Seconds until the first token of the prompt's answer."""
     return prefill(plan.deployment, plan.question.reading).total_s
+
+
+def request_range(plan: Plan) -> Prediction:
+    """Seconds that one user waits for an answer: a prompt is read, then every step of all streams
+    gives a token. ``low`` is the quickest."""
+    question = plan.question
+    reading = prefill_range(plan.deployment, question.reading)
+    writing = decode_range(plan.deployment, question.decoding)
+
+    def wait(read: float, written: float) -> float:
+        return question.prompt / read + question.answer * question.streams / written
+
+    return Prediction(
+        likely=wait(reading.likely, writing.likely),
+        low=wait(reading.high, writing.high),
+        high=wait(reading.low, writing.low),
+    )
+
+
+def objective_range(plan: Plan) -> Prediction:
+    """What the objective asks for: tokens/s, prompt tokens/s or seconds a request."""
+    question = plan.question
+    if question.objective == "decode":
+        return decode_range(plan.deployment, question.decoding)
+    if question.objective == "prefill":
+        return prefill_range(plan.deployment, question.reading)
+    return request_range(plan)
+
+
+def objective_unit(question: Question) -> str:
+    return {"decode": "tokens/s", "prefill": "prompt tokens/s"}.get(question.objective, "seconds")
+
+
+def objective_words(question: Question) -> str:
+    """A heading for figures of the objective."""
+    if question.objective == "decode":
+        return "Decoding, tokens/s" + (" of all streams" if question.streams > 1 else "")
+    if question.objective == "prefill":
+        return "Reading prompts, tokens/s"
+    return f"A prompt of {question.prompt} and an answer of {question.answer} tokens, seconds"
 
 
 def _range(value: Prediction) -> dict[str, float]:

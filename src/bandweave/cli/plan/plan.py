@@ -71,7 +71,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--context",
     type=click.IntRange(1),
     metavar="N",
-    help="Tokens in each stream's cache while decoding. Default: 4096.",
+    help="Tokens in each stream's cache while decoding. Default: 4096, or what --prompt and "
+    "--answer need.",
 )
 @click.option(
     "--streams",
@@ -83,16 +84,41 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 @click.option(
     "--prompt",
     type=click.IntRange(1),
-    default=1024,
     metavar="N",
-    help="Tokens of a prompt. Default 1024.",
+    help="Tokens of a prompt. Default 1024, or as many as the --context.",
 )
 @click.option(
     "--answer",
     type=click.IntRange(1),
     default=512,
     metavar="N",
-    help="Tokens of an answer, for --objective request. Default 512.",
+    help="Tokens of an answer. Default 512.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="N people or agents in conversations of --turns, each turn with a --prompt and an "
+    "--answer.",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Turns of each conversation. Default 1.",
+)
+@click.option(
+    "--prefix",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Tokens that every conversation begins with: a system prompt, a repository. Default 0.",
+)
+@click.option(
+    "--reuse",
+    is_flag=True,
+    help="The engine keeps what it has read of a conversation (a prefix cache).",
 )
 @click.option(
     "--objective",
@@ -110,8 +136,16 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 @click.option(
     "--chart",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.png",
-    help="Draw: rooflines, machines and times, or the sweep. Needs bandweave[charts].",
+    metavar="FILE.svg",
+    help="Draw the answer, the sweep, what fits, or the simulation (.svg, .png, .pdf). Needs "
+    "bandweave[charts].",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write the answer as one page with pictures, to keep or to send. Needs bandweave[charts].",
 )
 @click.option(
     "--claims",
@@ -169,7 +203,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--seed", type=int, default=0, metavar="N", help="Random seed of the simulation. Default 0."
 )
 @json_option
-def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
+@click.pass_context
+def command(invoked: click.Context, words: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
 
     MODEL is a known name (--list models shows them, --on alone what fits), org/name of the hub, a
@@ -178,6 +213,14 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
     once for bandweave as it is today. 'EPYC with 2x rtx-4090' is one machine with cards in it.
     """
     model = " ".join(words) or None
+    from bandweave.cli.plan.combination import refuse_ignored
+
+    given = [
+        name
+        for name in values
+        if invoked.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    refuse_ignored(given, model=model is not None, objective=values["objective"])
     if values["listed"]:
         from bandweave.cli.plan.list import show_list
 
@@ -189,7 +232,6 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
         parse_model,
         parse_setup,
         question_of,
-        read_hardware,
     )
 
     if values["claims"]:
@@ -197,34 +239,31 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
 
         show_claims(as_json=as_json)
         return
-    own = dict(read_hardware(values["hardware"]))
-    probed = None
-    if not values["profile"]:
-        from bandweave.cli.plan.profile import stored_profile
-
-        values["profile"] = stored_profile((*values["on"], *values["compare"]))
-    if values["profile"]:
-        from bandweave.cli.plan.profile import read_probed
-
-        probed = read_probed(values["profile"])
-        own |= probed.hardware
     if not values["on"]:
         raise click.UsageError(
             'name the machines, for instance --on "2x m3-ultra-512" --link tb5-rdma'
         )
+    _check_targets(values)
+    own, probed = _own_machines(values)
     machines = parse_machines(values["on"], values["links"], own, values["engine"])
     if probed is not None:
         from bandweave.cli.plan.profile import with_measurements
 
         machines = with_measurements(machines, probed)
-    price: float = values["power_price"]
+    setups = [
+        machines,
+        *(parse_setup(text, values["links"], own, values["engine"]) for text in values["compare"]),
+    ]
+    alone = all(len(each.hardware) == 1 for each in setups)
+    if values["links"] and alone and values["sweep"] != "nodes":
+        output.say("(one machine needs no link: --link changes nothing here)")
     if model is None:
         from bandweave.cli.plan.table import show_models
 
-        show_models(machines, values, as_json=as_json)
+        with output.status("Looking at every known model"):
+            show_models(machines, values, as_json=as_json)
         return
     shape = parse_model(model)
-    values["context"] = values["context"] or min(4096, shape.context_length)
     # What a file's name says of its weights, its header says exactly.
     said = None if shape.stored_bytes_by_role else named_format(model)
     question = question_of(shape, values["format_name"] or said, values)
@@ -232,37 +271,39 @@ def command(words: tuple[str, ...], as_json: bool, **values: Any) -> None:
         from bandweave.cli.plan.simulate import show_simulation
 
         show_simulation(question, machines, values, as_json=as_json)
-        return
-    setups = [
-        machines,
-        *(parse_setup(text, values["links"], own, values["engine"]) for text in values["compare"]),
-    ]
-    if values["sweep"]:
+    elif values["sweep"] and not values["page"]:
         from bandweave.cli.plan.sweep import show_sweep
 
         show_sweep(values["sweep"], question, setups, chart=values["chart"], as_json=as_json)
-        return
-    from bandweave.cli.plan.answer import answer_columns, columns_json
-    from bandweave.cli.plan.report import show, show_comparison
+    else:
+        from bandweave.cli.plan.answers import show_answers
 
-    columns = [answer_columns(question, machines)]
-    unfit = []
-    for setup in setups[1:]:
-        try:
-            columns.append(answer_columns(question, setup))
-        except ValueError as error:  # it does not fit: that is its answer
-            unfit.append((setup, str(error)))
+        show_answers(question, setups, values, as_json=as_json)
+
+
+def _check_targets(values: dict[str, Any]) -> None:
+    """Files that are to be written, before anything is computed."""
+    from bandweave.cli.plan.pictures.figure import check_matplotlib, check_target
+
     if values["chart"]:
-        from bandweave.cli.plan.chart import draw_answer
+        check_target(values["chart"])
+    page: Path | None = values["page"]
+    if page is not None:
+        check_matplotlib("--html")
+        if page.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"--html {page}: the name must end in .html")
+        if not page.parent.is_dir():
+            raise ValueError(f"--html {page}: there is no folder {page.parent}")
 
-        draw_answer(columns[0], values["chart"])
-    if as_json:
-        first, *others = (columns_json(each, price) for each in columns)
-        if values["compare"]:
-            first["compared"] = others
-            first["does_not_fit"] = {setup.title: sentence for setup, sentence in unfit}
-        output.print_json(first)
-        return
-    show(columns[0], price)
-    if values["compare"]:
-        show_comparison(columns, [sentence for _, sentence in unfit], price)
+
+def _own_machines(values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Machines that a user describes in files or has measured, by name; and the measurements."""
+    from bandweave.cli.plan.profile import read_probed, stored_profile
+    from bandweave.cli.plan.setup import read_hardware
+
+    own = dict(read_hardware(values["hardware"]))
+    profile = values["profile"] or stored_profile((*values["on"], *values["compare"]))
+    if not profile:
+        return own, None
+    probed = read_probed(profile)
+    return own | probed.hardware, probed

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bandweave import files
 from bandweave.shown import printable
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from bandweave.planning.machines.hardware import Hardware
     from bandweave.planning.machines.rates import LinkRates
     from bandweave.planning.search.columns import Machines
+    from bandweave.planning.search.conversation import Conversation
     from bandweave.planning.search.layout import Question
+
+#: Tokens of a context and of a prompt that nobody names.
+DEFAULT_CONTEXT = 4096
+DEFAULT_PROMPT = 1024
 
 _COUNT = re.compile(r"\s*(\d+)\s*[x*×]\s*(.*)", re.ASCII)
 _PAIR = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*=\s*(.+)", re.ASCII)
@@ -134,8 +139,7 @@ def parse_machines(
 ) -> Machines:
     """``--on`` and ``--link``: several of the first add up, several of the second are a choice;
     ``1-2=LINK`` is the link of two machines, numbered from 1. ``engine``: software that is asked
-    for."""
-    from bandweave.planning.machines.links import link_from_text
+    for. ``ValueError`` for a link that the machines cannot have."""
     from bandweave.planning.search.columns import Machines, default_link
 
     hardware = [machine for text in texts for machine in _hardware(text, own)]
@@ -146,14 +150,16 @@ def parse_machines(
     for text in links:
         match = _PAIR.fullmatch(text)
         if match is None:
-            everywhere.append(link_from_text(text))
+            everywhere.append(_link(text, hardware))
             continue
         a, b = int(match[1]), int(match[2])
         if not (1 <= a <= len(hardware) and 1 <= b <= len(hardware)) or a == b:
             raise ValueError(
                 f"--link {text}: machines are numbered 1 to {len(hardware)}, and a link joins two"
             )
-        pairs.append((a - 1, b - 1, link_from_text(match[3])))
+        if any({a - 1, b - 1} == {one, other} for one, other, _ in pairs):
+            raise ValueError(f"--link {text}: machines {a} and {b} have a link already; give one")
+        pairs.append((a - 1, b - 1, _link(match[3], [hardware[a - 1], hardware[b - 1]])))
     return Machines(
         hardware=tuple(hardware),
         links=tuple(everywhere) or (default_link(hardware),),
@@ -166,22 +172,71 @@ def parse_machines(
 def parse_setup(
     text: str, links: Sequence[str], own: Mapping[str, Hardware], engine: str = "any"
 ) -> Machines:
-    """``--compare``: machines, and behind ``over`` a link of their own."""
+    """``--compare``: machines, and behind ``over`` a link of their own. Without it those of
+    ``links`` that they can have, else what is assumed where nobody names a link."""
     machines, *own_link = _OVER.split(text.strip())
-    return parse_machines([machines], own_link or links, own, engine)
+    if own_link:
+        return parse_machines([machines], own_link, own, engine)
+    usable = []
+    for link in links:
+        if _PAIR.fullmatch(link) is not None:
+            continue  # of the machines of --on alone
+        with contextlib.suppress(ValueError):
+            parse_machines([machines], [link], own)
+            usable.append(link)
+    return parse_machines([machines], usable, own, engine)
 
 
-def question_of(
-    model: ModelShape, format_name: str | None, values: Mapping[str, int | str]
-) -> Question:
-    """The question that the options ask."""
+def _link(text: str, hardware: Sequence[Hardware]) -> LinkRates:
+    """A link of these machines. One machine has no use for any, so any will do."""
+    from bandweave.planning.machines.links import find_link, link_from_text
+    from bandweave.planning.machines.ports import own_link_name, why_not_joined
+    from bandweave.planning.search.columns import default_link
+
+    several = len(hardware) > 1
+    try:
+        name = own_link_name(text, hardware)
+    except ValueError:
+        if several:
+            raise
+        return default_link(hardware)
+    if name is not None:
+        return find_link(name)
+    link = link_from_text(text)
+    if several and "=" not in text and (reason := why_not_joined(link.name, hardware)):
+        raise ValueError(f"--link {text}: {reason}")
+    return link
+
+
+def question_of(model: ModelShape, format_name: str | None, values: Mapping[str, Any]) -> Question:
+    """The question that the options ask. A context that nobody names holds the prompt and the
+    answer; ``ValueError`` where a prompt does not fit into the one that is named."""
     from bandweave.planning.costs.weight_bytes import find_format, stored_format
     from bandweave.planning.search.layout import Question
 
-    context, prompt = int(values["context"]), int(values["prompt"])
+    context, prompt, answer = values["context"], values["prompt"], int(values["answer"])
+    if values.get("users"):
+        context = _talk_tokens(values)
+        if context > model.context_length:
+            raise ValueError(
+                f"the conversation comes to {context} tokens, and {model.name} takes at most "
+                f"{model.context_length}; give fewer --turns, or shorter --prompt and --answer"
+            )
+    elif context is None:
+        wanted = 0 if prompt is None else prompt + answer
+        context = min(max(DEFAULT_CONTEXT, wanted), model.context_length)
     if context > model.context_length:
         raise ValueError(
             f"{model.name} takes a context of at most {model.context_length}, not {context}"
+        )
+    if prompt is not None and prompt > model.context_length:
+        raise ValueError(
+            f"--prompt {prompt} is more than {model.name} takes: {model.context_length} tokens"
+        )
+    if prompt is not None and prompt > context:
+        raise ValueError(
+            f"--prompt {prompt} does not fit into --context {context}; give a --context of at "
+            "least the prompt and the answer, or leave it out"
         )
     if format_name == "stored" or (format_name is None and model.stored_bytes_by_role):
         weights = stored_format(model)
@@ -191,9 +246,9 @@ def question_of(
         model=model,
         weights=weights,
         context=context,
-        streams=int(values["streams"]),
-        prompt=min(prompt, context),
-        answer=int(values["answer"]),
+        streams=int(values.get("users") or values["streams"]),
+        prompt=min(DEFAULT_PROMPT, context) if prompt is None else prompt,
+        answer=answer,
         objective=str(values["objective"]),
     )
 
@@ -203,6 +258,28 @@ def _engine(name: str) -> str:
 
     name = name.strip().lower()
     return name if name in (ANY, BANDWEAVE_NAME) else find_software(name).name
+
+
+def conversation_of(values: Mapping[str, Any]) -> Conversation | None:
+    """What ``--users`` and the options beside it ask; None without it."""
+    from bandweave.planning.search.conversation import Conversation
+
+    if not values["users"]:
+        return None
+    return Conversation(
+        users=values["users"],
+        turns=values["turns"],
+        prompt=DEFAULT_PROMPT if values["prompt"] is None else values["prompt"],
+        answer=values["answer"],
+        prefix=values["prefix"],
+        reuse=values["reuse"],
+    )
+
+
+def _talk_tokens(values: Mapping[str, Any]) -> int:
+    talk = conversation_of(values)
+    assert talk is not None
+    return talk.tokens
 
 
 def _hardware(text: str, own: Mapping[str, Hardware]) -> list[Hardware]:

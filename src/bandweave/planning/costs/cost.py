@@ -88,7 +88,8 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
 
     With ``overlaps_stages`` and several streams, the streams go through the stages in as many
     groups as there are stages: ``period = max(stages * slowest stage, way through all)``. Else one
-    stage works at a time: a pipeline adds up memory, never speed.
+    stage works at a time: a pipeline adds up memory, never speed. A medium that all share carries
+    one group's messages after another's.
     """
     _check(deployment, workload, case)
     stages = len(deployment.stages)
@@ -105,7 +106,7 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
     return StepCost(
         items=items,
         step_s=step,
-        period_s=max(groups * slowest, step),
+        period_s=max(groups * slowest, step, groups * _on_channel(deployment, items)),
         streams=workload.streams,
         busy_s=tuple(groups * seconds for seconds in busy),
     )
@@ -138,8 +139,8 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
         overlapped += waves * through + (count - waves) * slowest
     total = items.total_s
     if deployment.engine.overlaps_stages:
-        share = deployment.engine.overlap
-        total = min(total, share * overlapped + (1 - share) * total)
+        share, channel = deployment.engine.overlap, _on_channel(deployment, items)
+        total = max(min(total, share * overlapped + (1 - share) * total), channel)
         items = items.times(total / items.total_s) if items.total_s else items
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
 
@@ -175,6 +176,14 @@ def prefill_range(deployment: Deployment, workload: Workload) -> Prediction:
 def _widened(likely: float, slow: float, fast: float, power: float) -> Prediction:
     low, high = likely * (slow / likely) ** power, likely * (fast / likely) ** power
     return Prediction(likely=likely, low=min(low, likely), high=max(high, likely))
+
+
+def _on_channel(deployment: Deployment, items: Items) -> float:
+    """Seconds that these items keep a medium busy which all links share, if they do. Its latency
+    counts: on such a medium it is mostly waiting for one's turn."""
+    if not deployment.network.default.channel:
+        return 0.0
+    return items.exchange_latency_s + items.exchange_bytes_s + items.handover_s
 
 
 def _check(deployment: Deployment, workload: Workload, case: str) -> None:

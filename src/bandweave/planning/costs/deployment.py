@@ -66,11 +66,13 @@ class Network:
     """The link of every pair of nodes: ``default``, but for the pairs that ``links`` names.
 
     ``shared_port``: a node's links share its one port (a switch); else each pair has its cable.
+    ``most_joined``: how many nodes can each have a cable to all others; None for any number.
     """
 
     default: LinkRates = NO_LINK
     links: Mapping[tuple[int, int], LinkRates] = field(default_factory=dict)
     shared_port: bool = True
+    most_joined: int | None = None
 
     def link(self, a: int, b: int) -> LinkRates:
         return self.links.get((a, b)) or self.links.get((b, a)) or self.default

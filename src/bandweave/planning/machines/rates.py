@@ -145,13 +145,20 @@ class LinkRates:
     """A link between two nodes, one direction of it, software included.
 
     ``latency_s``: from the send to the receiver's knowing, of a message of a few bytes.
-    ``message_s``: what a message keeps its sender busy for, so that sends to several peers queue.
+    ``message_s``: what a message keeps its sender busy for, so that sends to several peers queue;
+    on a shared medium, what it keeps the medium busy for. ``channel``: the medium that all links of
+    this name share (Wi-Fi, powerline, a hub), over which each frame goes ``crossings`` times; empty
+    where a node's sends meet nobody else's. ``half_duplex``: what a node receives takes of what it
+    can send.
     """
 
     name: str
     latency_s: Estimate
     bytes_per_s: Estimate
     message_s: Estimate = NOTHING
+    channel: str = ""
+    crossings: int = 1
+    half_duplex: bool = False
     source: str = ""
 
     def transfer_s(self, size_bytes: float, case: str) -> float:

@@ -27,7 +27,8 @@ from bandweave.planning.costs.software import (
 )
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.hardware import Hardware
-from bandweave.planning.machines.links import find_link, link_shares_port
+from bandweave.planning.machines.links import find_link, link_needs, link_shares_port
+from bandweave.planning.machines.ports import most_cabled, ports_of, slowest_port
 from bandweave.planning.machines.rates import LinkRates, NodeRates
 from bandweave.planning.search.layout import Question, Setup
 from bandweave.planning.search.search import Answer, find_plans
@@ -43,7 +44,6 @@ ANY_ENGINE = EngineTraits(
     chunk_rows=2048,
     embedding_in_memory=False,
 )
-_BUSES = ("pcie", "nvlink")  # inside one machine
 _STAND_IN = 1.2  # a factor of what is not known where another engine's measurements stand in
 
 
@@ -74,7 +74,29 @@ class Machines:
             return ""
         own = [f"{a + 1}-{b + 1} by {link.name}" for a, b, link in self.pairs]
         shown = own if len(own) <= 4 else [*own[:3], f"{len(own) - 3} more pairs by their own"]
-        return ", ".join([" or ".join(link.name for link in self.links), *shown])
+        every = [] if self.all_paired else [" or ".join(link.name for link in self.links)]
+        return ", ".join([*every, *shown])
+
+    @property
+    def all_paired(self) -> bool:
+        """Whether every two machines have a link of their own."""
+        pairs = {frozenset((a, b)) for a, b, _ in self.pairs}
+        return len(pairs) == len(self.hardware) * (len(self.hardware) - 1) // 2
+
+    @property
+    def assumption(self) -> str:
+        """What was assumed of the link, in brackets; empty where it was named."""
+        if not self.assumed or len(self.hardware) < 2 or self.all_paired:
+            return ""
+        if all(machine.is_card for machine in self.hardware):
+            return " (assumed: no --link was given)"
+        slowest = slowest_port(self.hardware).name
+        return f" (assumed, the port that {slowest} has: no --link was given)"
+
+    @property
+    def described(self) -> str:
+        """``8 x dgx-spark over roce-200g``."""
+        return f"{self.title} over {self.link_title}" if self.link_title else self.title
 
     def measured(self, index: int) -> NodeRates | None:
         """The rates of a machine that was probed."""
@@ -91,10 +113,11 @@ class Machines:
 
 
 def default_link(hardware: Sequence[Hardware]) -> LinkRates:
-    """What is assumed where nobody names a link: cards sit in one machine, machines on a switch."""
+    """What is assumed where nobody names a link: cards sit in one machine, machines on a switch, by
+    the slowest port that one of them has."""
     if all(machine.is_card for machine in hardware):
         return find_link("nvlink-4" if hardware[0].kind == "nvidia-dc" else "pcie-4")
-    return find_link("ethernet-10g")
+    return find_link(ports_of(slowest_port(hardware)).ethernet)
 
 
 def limit_setup(machines: Machines) -> Setup:
@@ -229,7 +252,12 @@ def bandweave_format(weights: WeightBytes) -> WeightBytes:
 def _networks(machines: Machines) -> tuple[Network, ...]:
     pairs = {(a, b): link for a, b, link in machines.pairs}
     return tuple(
-        Network(default=link, links=pairs, shared_port=_shares_port(link))
+        Network(
+            default=link,
+            links=pairs,
+            shared_port=_shares_port(link),
+            most_joined=_most_joined(link, machines.hardware),
+        )
         for link in machines.links
     )
 
@@ -295,12 +323,23 @@ def _kind(hardware: Hardware) -> str:
     )
 
 
-def _is_bus(link: LinkRates) -> bool:
-    return link.name.startswith(_BUSES)
-
-
 def _remote_memory(link: LinkRates) -> bool:
     return any(word in link.name for word in ("rdma", "roce", "infiniband"))
+
+
+def _most_joined(link: LinkRates, hardware: Sequence[Hardware]) -> int | None:
+    try:
+        return most_cabled(link.name, hardware)
+    except ValueError:  # a user's own, or measured
+        return None
+
+
+def _is_bus(link: LinkRates) -> bool:
+    """Whether it joins cards of one machine."""
+    try:
+        return link_needs(link.name) in ("bus", "nvlink")
+    except ValueError:  # a user's own
+        return False
 
 
 def _shares_port(link: LinkRates) -> bool:

@@ -199,12 +199,25 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
         # More memory and more machines show only in another plan.
         anew = len(setup.nodes) <= _ANEW and name.startswith(_REPLANNED)
         if (len(setup.nodes) <= _SEARCHED and uniform) or anew:
-            found = find_plans(asked, changed)
+            near = None if len(setup.nodes) <= _SEARCHED else _near_sets(best, changed)
+            found = find_plans(asked, changed, near)
             seconds = best.seconds if found is None else found.best.seconds
         else:
             seconds = _same_plan(best, asked, changed).seconds
         result.append(Sensitivity(change=name, factor=best.seconds / seconds))
     return sorted(result, key=lambda each: -each.factor)
+
+
+def _near_sets(plan: Plan, changed: Setup) -> list[tuple[int, ...]] | None:
+    """Of many unlike machines those sets that a change may make the best: the plan's own, fewer of
+    them, with what was added, and each machine alone. None for all, where machines are alike."""
+    if all(node == changed.nodes[0] for node in changed.nodes):
+        return None
+    own = plan.machines
+    added = [node for node in [len(changed.nodes) - 1] if node not in own]
+    sets = [own[:count] for count in range(1, len(own) + 1)]
+    sets += [(*own, *added), *((node,) for node in range(len(changed.nodes)))]
+    return list(dict.fromkeys(sets))
 
 
 def _same_plan(plan: Plan, question: Question, setup: Setup) -> Plan:
