@@ -37,12 +37,12 @@ _PARALLEL = frozenset(
      "mixture_files", "mixture_program_checks", "mixtures", "names", "native", "not_finite",
      "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_links",
      "plan_options", "plan_pictures", "plan_search", "plan_simulation", "plan_talks",
-     "processors", "program", "program_checks", "protocol_requests", "protocol_streams",
-     "reference", "reference_math", "reference_products", "rendering", "said", "sampling",
-     "scheduler", "served_answers", "served_defaults", "special_tokens", "speculation", "split",
-     "states", "stored_damage", "stored_formats", "stored_tensors", "synth", "synth_families",
-     "teller", "tensor_views", "text", "thought_limit", "transformers_agreement", "usable_memory",
-     "wire", "without_engine", "work"}
+     "plan_together", "processors", "program", "program_checks", "protocol_requests",
+     "protocol_streams", "reference", "reference_math", "reference_products", "rendering", "said",
+     "sampling", "scheduler", "served_answers", "served_defaults", "special_tokens",
+     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors",
+     "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
+     "transformers_agreement", "usable_memory", "wire", "without_engine", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to

@@ -14,6 +14,7 @@ import pytest
 from bandweave.cli.main import cli, explain
 from bandweave.cli.plan.claims import claims_document
 from bandweave.planning.claims.claims import check_claims, link_effects
+from bandweave.planning.costs.software import BANDWEAVE_NAME, software_names
 from bandweave.planning.profile.profile import SCHEMA_VERSION
 from tests.helpers.command import bandweave
 
@@ -364,13 +365,17 @@ def test_known_machines_with_fields_of_ones_own(plan: Any, tmp_path: Path) -> No
 def test_lists(plan: Any) -> None:
     for kind in ("machines", "links", "models", "engines"):
         assert narrow(plan("--list", kind))
-        assert len(json.loads(plan("--list", kind, "--json"))[kind]) > 10
+        least = 5 if kind == "engines" else 10
+        assert len(json.loads(plan("--list", kind, "--json"))[kind]) > least
     assert "epyc-9575f-12ch" in plan("--list", "machines", "epyc", "9575F")
     assert "m3-ultra-512" in plan("--list", "machines", "Mac Studio M3 Ultra 512")
     assert "qwen3-8b" in plan("--list", "models", "Qwen/Qwen3-8B")
     assert "thunderbolt-5-rdma" in plan("--list", "links", "thunderbolt 5")
     assert "did you mean" in mistake(plan, "--list", "machines", "rtx 4095")
     assert "no engine is called" in mistake(plan, "--list", "engines", "nothing")
+    named = json.loads(plan("--list", "engines", "--json"))["engines"]
+    assert [one["name"] for one in named] == [*software_names(), BANDWEAVE_NAME]
+    assert "leave out --engine" in mistake(plan, "--list", "engines", "--engine", "mlx")
 
 
 def test_this_machine_has_to_be_measured_first(

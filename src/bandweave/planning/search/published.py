@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bandweave.models.known_models import known_model
 from bandweave.models.model_shape import ModelShape
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
+from bandweave.planning.machines.beside import machine_with_cards
 from bandweave.planning.machines.hardware import Hardware, find_hardware
 from bandweave.planning.machines.tables import Row, number, required, rows
 
@@ -92,14 +94,22 @@ def _published(row: Row) -> Published:
 
 def _same_machine(row: Row, machine: Hardware) -> bool:
     """Also of another memory size, or under another name with the same figures."""
-    name = row["hardware"]
-    if re.fullmatch(re.escape(name) + r"(-\d+)?", machine.name):
+    known = _machine(row["hardware"])
+    if [card.name for card in known.cards] != [card.name for card in machine.cards]:
+        return False
+    name, ours_alone = (each.name.partition(" with ")[0] for each in (known, machine))
+    if re.fullmatch(re.escape(name) + r"(-\d+)?", ours_alone):
         return True
-    known = find_hardware(name)
-    if not known.flop_per_s or known.title.split("(")[0] != machine.title.split("(")[0]:
+    if machine.cards or not known.flop_per_s or known.title.split("(")[0] != machine.title.split("(")[0]:
         return False
     ours = (machine.kind, machine.bytes_per_s, machine.flop_per_s, machine.sockets)
     return ours == (known.kind, known.bytes_per_s, known.flop_per_s, known.sockets)
+
+
+@lru_cache(maxsize=512)
+def _machine(name: str) -> Hardware:
+    """A machine of the table, which may have cards in it."""
+    return machine_with_cards(name, find_hardware) or find_hardware(name)
 
 
 def _same_model(name: str, model: ModelShape) -> bool:
