@@ -15,7 +15,8 @@ from bandweave.models.known_models import known_model
 from bandweave.models.model_shape import ModelShape
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
 from bandweave.planning.machines.beside import machine_with_cards
-from bandweave.planning.machines.hardware import Hardware, find_hardware
+from bandweave.planning.machines.hardware import Hardware
+from bandweave.planning.machines.hardware_text import hardware_from_text
 from bandweave.planning.machines.tables import Row, number, required, rows
 
 _BITS = 1.09  # formats whose sizes differ by less stand for each other: q4 and mlx-4bit
@@ -78,7 +79,7 @@ def published_sentence(found: Sequence[Published], streams: int, context: int) -
 
 def _published(row: Row) -> Published:
     return Published(
-        machines=f"{row['devices']} x {row['hardware']}",
+        machines=f"{row['devices']} x {_machine(row['hardware']).name}",
         model=row["model"],
         format=row["format"],
         engine=row["engine"],
@@ -100,7 +101,8 @@ def _same_machine(row: Row, machine: Hardware) -> bool:
     name, ours_alone = (each.name.partition(" with ")[0] for each in (known, machine))
     if re.fullmatch(re.escape(name) + r"(-\d+)?", ours_alone):
         return True
-    if machine.cards or not known.flop_per_s or known.title.split("(")[0] != machine.title.split("(")[0]:
+    titles = {each.title.split("(")[0] for each in (known, machine)}
+    if machine.cards or not known.flop_per_s or len(titles) > 1:
         return False
     ours = (machine.kind, machine.bytes_per_s, machine.flop_per_s, machine.sockets)
     return ours == (known.kind, known.bytes_per_s, known.flop_per_s, known.sockets)
@@ -108,8 +110,8 @@ def _same_machine(row: Row, machine: Hardware) -> bool:
 
 @lru_cache(maxsize=512)
 def _machine(name: str) -> Hardware:
-    """A machine of the table, which may have cards in it."""
-    return machine_with_cards(name, find_hardware) or find_hardware(name)
+    """A machine of the table, of the catalogue or described, which may have cards in it."""
+    return machine_with_cards(name, hardware_from_text) or hardware_from_text(name)
 
 
 def _same_model(name: str, model: ModelShape) -> bool:
