@@ -23,6 +23,7 @@ from bandweave.planning.search.columns import (
     software_setup,
     would_allow,
 )
+from bandweave.planning.search.explain import left_out_sentences
 from bandweave.planning.search.layout import Question
 
 NAMES = ("llama.cpp", "ik_llama.cpp", "mlx", "exo", "vllm", "sglang", "ktransformers",
@@ -99,6 +100,9 @@ def test_machines_that_it_does_not_run_on_are_left_out() -> None:
     asked = question("llama-3.1-8b")
     answer = engine_answer(asked, machines("m4-max-128 + rtx-4090", "ethernet-10g"), "mlx")
     assert answer is not None and answer.best.machines == (0,)
+    assert left_out_sentences(answer) == [
+        "Left out: rtx-4090. The software does not run on rtx-4090."
+    ]
     assert engine_answer(asked, machines("rtx-4090"), "mlx") is None
     setup = software_setup(find_software("mlx"), asked, machines("rtx-4090"))
     assert setup is None

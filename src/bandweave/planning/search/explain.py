@@ -126,8 +126,12 @@ def left_out_sentences(answer: Answer) -> list[str]:
     names = " and ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
     words = f"Left out: {names}."
     everyone = answer.with_all
+    elsewhere = {node.name: None for number, node in enumerate(answer.setup.nodes)
+                 if not answer.setup.runs_on(number)}  # fmt: skip
+    if elsewhere:
+        return [f"{words} The software does not run on {' and '.join(elsewhere)}."]
     if everyone is None:
-        return [f"{words} No split over all of them fits."]
+        return [f"{words} No split over all of them fits, or the software has none."]
     ours, theirs = plan_items(answer.best), plan_items(everyone)
     lost = max(ITEMS, key=lambda key: getattr(theirs, key) - getattr(ours, key))
     more = getattr(theirs, lost) - getattr(ours, lost)
