@@ -103,13 +103,13 @@ endef
 $(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
 	$(require_compiler)
 	@echo "Compiling for this machine and installing into $(VENV): a minute or two, once."
-	$(BIN)/pip install --quiet --editable .
+	BANDWEAVE_NATIVE=1 $(BIN)/pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
 	$(require_compiler)
 	@echo "Compiling for this machine and installing into $(VENV), with the tools for tests."
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	BANDWEAVE_NATIVE=1 $(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)-transformers/.installed: tests/transformers_reference/requirements.txt
@@ -125,7 +125,7 @@ $(VENV)-bench/.peers: benchmarks/requirements.txt
 	@touch $@
 
 $(VENV)-bench/.installed: $(VENV)-bench/.peers $(NATIVE)
-	$(VENV)-bench/bin/pip install --quiet --editable . --config-settings=build-dir=build/bench
+	BANDWEAVE_NATIVE=1 $(VENV)-bench/bin/pip install --quiet --editable . --config-settings=build-dir=build/bench
 	@touch $@
 
 clean:

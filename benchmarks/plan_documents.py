@@ -1,7 +1,8 @@
 """``python -m benchmarks.plan_documents``: writes what ``bandweave plan`` says into the documents.
 
 After a change of catalogue, calibration or report: docs/claims.md, and every example that begins
-with ``$ bandweave plan`` in the pages. Tests compare them with what comes out.
+with ``$ bandweave plan`` in the pages; and the packaged table of published measurements. Tests
+compare them with what comes out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from bandweave.cli.main import cli
 from bandweave.cli.plan.claims import claims_document
+from benchmarks.published import TABLE, published_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/planning.md")
@@ -21,6 +23,7 @@ _EXAMPLE = re.compile(r"```\n\$ bandweave (plan .*)\n(?:.*\n)*?```\n")
 
 
 def main() -> None:
+    TABLE.write_text(published_table(), "utf-8")
     (ROOT / "docs/claims.md").write_text(claims_document(), "utf-8")
     for page in PAGES:
         text = (ROOT / page).read_text("utf-8")

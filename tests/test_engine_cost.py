@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
+from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.engine.bill import make_bill
 from bandweave.engine.engine import Engine
@@ -22,9 +23,32 @@ from bandweave.formats.sizes import packed_bytes
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.models.graph import Graph
+from bandweave.models.known_models import known_model
+from bandweave.models.model_shape import ModelShape
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.nodes.thread_launcher import ThreadLauncher
+from bandweave.planning.costs.cost import EXCHANGES_A_LAYER, decode_step, exchange_chunks
+from bandweave.planning.costs.deployment import (
+    BANDWEAVE,
+    Deployment,
+    Network,
+    pipeline_split,
+    tensor_split,
+)
+from bandweave.planning.costs.deployment import Workload as CatalogueWorkload
+from bandweave.planning.costs.exchange import exchange
+from bandweave.planning.costs.layer_cost import RowBatch
+from bandweave.planning.costs.weight_bytes import find_format
+from bandweave.planning.machines.rates import (
+    ANY,
+    INFINITE,
+    NOTHING,
+    ComputeRate,
+    Estimate,
+    LinkRates,
+    NodeRates,
+)
 from bandweave.planning.profile.bill import ITEMS
 from bandweave.planning.profile.engine_cost import predict_step
 from bandweave.planning.profile.engine_node import EngineNode
@@ -32,6 +56,7 @@ from bandweave.planning.profile.link_profile import FREE_LINK, LinkProfile
 from bandweave.planning.profile.prediction import Load, choose_shares, predict, prompt_steps
 from bandweave.planning.profile.profile import HERE, MachineProfile
 from bandweave.planning.profile.profile_rates import link_rates_from_profile, rates_from_profile
+from bandweave.planning.profile.slowness import slowness_sentence
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Op, Program, Weight
 from bandweave.programs.split import make_split
@@ -453,3 +478,142 @@ def test_the_more_of_a_cache_weights_take_the_less_they_stay_in_it() -> None:
     assert walls[0] == decode_wall(graph, (1,), make_nodes(memory), FREE_LINK)
     assert walls[0] >= walls[1] > walls[2] > walls[3] > walls[4]
     assert walls[4] == pytest.approx(walls[0] / 4, rel=0.02)
+
+
+# --- the catalogue's model of this engine ---
+
+
+def catalogue_deployment(
+    shape: ModelShape, format: str, shares: Sequence[Fraction | int], *, stages: int = 1
+) -> Deployment:
+    """bandweave on nodes that read, and send, a byte each second: times are bytes."""
+    free, unit = INFINITE, Estimate.exactly(1.0)
+    node = NodeRates(
+        name="unit",
+        memory_bytes=1 << 50,
+        weight_bytes_per_s={ANY: unit},
+        compute={ANY: ComputeRate.constant(free)},
+        kv_bytes_per_s=free,
+        attention_flop_per_s=free,
+    )
+    wire = LinkRates(name="unit", latency_s=NOTHING, bytes_per_s=unit)
+    split = pipeline_split if stages > 1 else tensor_split
+    return Deployment(
+        model=shape,
+        weights=find_format(format),
+        nodes=(node,) * len(shares),
+        stages=split(shape, shares),
+        network=Network(default=wire),
+        engine=BANDWEAVE,
+    )
+
+
+def catalogue_bytes(deployment: Deployment, rows: int) -> tuple[list[float], float]:
+    """Weights that each node reads for a token, and activations that all send for so many rows."""
+    cost = decode_step(deployment, CatalogueWorkload(context=0))
+    nodes, model = len(deployment.nodes), deployment.model
+    size = rows * model.hidden * BANDWEAVE.wire_bytes_per_value
+    chunks = exchange_chunks(
+        deployment, deployment.stages[0],
+        RowBatch(rows=rows, streams=1, start=0, decoding=False, span=rows),
+    )  # fmt: skip
+    each = exchange(deployment.network, range(nodes), size, "likely",
+                    hop_bytes=BANDWEAVE.hop_bytes * chunks)  # fmt: skip
+    sums = nodes * EXCHANGES_A_LAYER * len(model.layers) * each.bytes_s
+    return list(cost.busy_s), sums + (nodes - 1) * size
+
+
+def test_the_catalogue_counts_what_three_nodes_count() -> None:
+    """The same run held against both models: that of probed machines, and that of the planner."""
+    shares, prompt, new = (2, 1, 1), 200, 8
+    options = EngineOptions(
+        shares=tuple(map(Fraction, shares)), run=RunOptions(weight_format="q4", context=256)
+    )
+    with (
+        Folder.open(demo_folder()) as folder,
+        Engine.start(folder, options, ThreadLauncher()) as engine,
+    ):
+        params = SamplingParams(temperature=0, max_tokens=new)
+        request = Request(tokens=tuple(range(100, 100 + prompt)), params=params)
+        before = engine.statistics()
+        results = engine.generate([request], reuse=False)
+        after = engine.statistics()
+        bill = make_bill(engine.split, before, after, [results[0].timing])
+    deployment = catalogue_deployment(shape_from_path(demo_folder()), "q4", shares)
+    weights, sent = catalogue_bytes(deployment, 1)
+    assert weights == pytest.approx(list(bill.weight_bytes), rel=0.04)
+    assert sent == pytest.approx(bill.wire_bytes["activations"], rel=0.04)
+    crossed = sum(new.prefill["activation_bytes"] - old.prefill["activation_bytes"]
+                  for old, new in zip(before, after, strict=True))  # fmt: skip
+    assert catalogue_bytes(deployment, prompt)[1] == pytest.approx(crossed, rel=0.04)
+
+
+@pytest.mark.parametrize("name", ["tinyllama-1.1b", "qwen3-0.6b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("rows", [1, 8, 256])
+def test_both_models_of_this_engine_count_alike(name: str, rows: int) -> None:
+    shares = (2, 1, 1)
+    graph = build_graph(find_shape(name).spec())
+    split = make_split(graph.spec, shares)
+    step = Step(rows=rows, keys=100.0, logit_rows=rows, slots=rows, pages=2)
+    nodes = make_nodes(*[make_machine()] * 3)
+    found = predict_step(
+        graph, split, nodes, same(make_link()), step, weight_format="q4", kv_format="f16"
+    )
+    weights, sent = catalogue_bytes(catalogue_deployment(known_model(name), "q4", shares), rows)
+    if rows == 1:
+        assert weights == pytest.approx(list(found.weight_bytes), rel=0.03)
+    assert sent == pytest.approx(found.wire_bytes["activations"], rel=0.03)
+
+
+# --- a run that is much slower ---
+
+
+def _bill_of(*nodes: dict[str, float]) -> list[dict[str, float]]:
+    return [{**dict.fromkeys(ITEMS, 0.0), **items, "wall": sum(items.values())} for items in nodes]
+
+
+def test_a_run_that_is_much_slower_says_why() -> None:
+    graph = tinyllama()
+    nodes = make_nodes(make_machine(), make_machine())
+    expected = predict_step(
+        graph, make_split(graph.spec, (1, 1)), nodes, same(make_link()), DECODE,
+        weight_format="q4", kv_format="f16",
+    )  # fmt: skip
+    names = ("node 0", "node 1 (10.0.0.2:9000)")
+    plain = [dict(seconds) for seconds in expected.seconds]
+    assert slowness_sentence(names, plain, expected) == ""
+    wall = expected.wall
+
+    def slow(node: int, item: str) -> str:
+        late = [{**one, "exchange_wait": one["exchange_wait"] + 5 * wall, "wall": 6 * wall}
+                for one in plain]  # fmt: skip
+        late[node] = {**plain[node], item: plain[node][item] + 5 * wall, "wall": 6 * wall}
+        return slowness_sentence(names, late, expected)
+
+    assert "node 1 (10.0.0.2:9000) takes" in slow(1, "weights")
+    assert "read weights" in slow(0, "weights")
+    both = [{**one, "wire": one["wire"] + 5 * wall, "wall": 6 * wall} for one in plain]
+    assert "the link" in slowness_sentence(names, both, expected)
+    assert "threads" in slow(0, "other")
+    assert slow(0, "weights").startswith("a token takes 6.0 times as long as predicted")
+
+
+def test_equal_machines_stay_equal_within_the_probes_own_spread() -> None:
+    """A noisy look at two machines of one kind is no reason for unequal shares."""
+
+    def noisy(spread: float, factor: float, processor: str = "made up") -> list[Fraction]:
+        slow = make_machine(bytes_per_s=20e9)
+        fast = make_machine(bytes_per_s=20e9 * factor, processor=processor)
+        machines = [
+            dataclasses.replace(
+                one, products=tuple(dataclasses.replace(p, spread=spread) for p in one.products)
+            )
+            for one in (slow, fast)
+        ]
+        load = Load(prompt_tokens=256, new_tokens=128)
+        choice = choose_shares(tinyllama(), make_nodes(*machines), same(make_link()), load)
+        return list(choice.shares)
+
+    assert noisy(0.19, 1.2) == [1, 1]
+    assert noisy(0.01, 1.5) != [1, 1]
+    assert noisy(0.19, 1.2, "another") != [1, 1]

@@ -56,6 +56,18 @@ TOTALS = {
     "deepseek-v3.1": 671.03, "deepseek-v3.2": 671.88,  # with the indexers'
     "kimi-k2": 1026.41, "kimi-k2.5": 1026.41,
     "llama-4-scout": 107.8, "llama-4-maverick": 400.7,  # 109 and 402 with vision
+    # Without vision and sound: the language models of their cards.
+    "qwen3-vl-4b": 4.02, "qwen3-vl-8b": 8.19, "qwen3-vl-32b": 32.76, "qwen3-vl-30b-a3b": 30.53,
+    "qwen3-vl-235b-a22b": 235.09, "gemma-4-31b": 30.7, "gemma-4-26b-a4b": 25.2,
+    "gemma-4-e4b": 7.47, "gemma-4-e2b": 4.63,  # 8 and 5.1 with vision and sound
+    "gemma-3n-e4b": 6.87, "gemma-3n-e2b": 4.46,
+    "nemotron-3-nano-30b-a3b": 31.6, "nemotron-3-super-120b-a12b": 120.6,
+    "nemotron-3-ultra-550b-a55b": 550.0, "mimo-v2-flash": 309.0, "deepseek-v4-flash": 284.0,
+    "deepseek-v4-pro": 1573.0,  # 1.6 T
+    "minimax-m3": 426.0,  # counted
+    "step-3.5-flash": 196.0, "mistral-large-3": 673.0, "hunyuan-a13b": 80.0,
+    "ministral-3-3b": 3.4, "ministral-3-8b": 8.49, "ministral-3-14b": 13.5,
+    "devstral-small-2-24b": 23.6, "devstral-2-123b": 125.0, "olmo-3-7b": 7.3, "olmo-3-32b": 32.2,
 }  # fmt: skip
 
 # Active parameters in billions as published, and the way of counting that the figure follows:
@@ -91,6 +103,19 @@ ACTIVE = {
     "deepseek-r1": ("37", "all"),
     "kimi-k2": ("32.6", "all"),  # arXiv:2507.20534
     "ernie-4.5-21b-a3b": ("3", "body"),
+    "qwen3-vl-30b-a3b": ("3.3", "all"),
+    "qwen3-vl-235b-a22b": ("22", "all"),
+    "gemma-4-26b-a4b": ("3.8", "all"),
+    "nemotron-3-nano-30b-a3b": ("3.6", "all"),
+    "nemotron-3-super-120b-a12b": ("12", "read"),
+    "nemotron-3-ultra-550b-a55b": ("55", "read"),
+    "mimo-v2-flash": ("15", "read"),
+    "deepseek-v4-flash": ("13", "read"),
+    "deepseek-v4-pro": ("49", "read"),
+    "minimax-m3": ("24", "read"),  # counted
+    "step-3.5-flash": ("11", "read"),
+    "mistral-large-3": ("39", "read"),
+    "hunyuan-a13b": ("13", "all"),
 }
 
 
@@ -166,6 +191,17 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
 #: Models that are planned for and cannot be run, and why: any other name must run.
 PLANNED = {
     **dict.fromkeys(("llama-4-scout", "llama-4-maverick"), "attention in chunks"),
+    **dict.fromkeys((name for name in model_names() if name.startswith("qwen3-vl")), "vision"),
+    **dict.fromkeys(("gemma-4-31b", "gemma-4-26b-a4b", "gemma-4-e4b", "gemma-4-e2b",
+                     "gemma-3n-e4b", "gemma-3n-e2b"), "layers that share keys; their embeddings"),
+    **dict.fromkeys((name for name in model_names() if name.startswith("nemotron-3")),
+                    "state spaces"),
+    **dict.fromkeys(("deepseek-v4-flash", "deepseek-v4-pro", "minimax-m3"), "sparse attention"),
+    **dict.fromkeys(("mimo-v2-flash", "step-3.5-flash"), "heads that differ by layer"),
+    **dict.fromkeys(("ministral-3-3b", "ministral-3-8b", "ministral-3-14b", "devstral-2-123b",
+                     "devstral-small-2-24b"), "queries that are scaled by position"),
+    "mistral-large-3": "another router", "hunyuan-a13b": "another rope",
+    "olmo-3-7b": "windows", "olmo-3-32b": "windows",
 }  # fmt: skip
 
 

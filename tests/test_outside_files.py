@@ -15,7 +15,7 @@ from bandweave import files
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.cli.plan.setup import read_hardware
+from bandweave.cli.plan.setup import read_hardware_file
 from bandweave.serving.profile_store import read_profile
 from bandweave.shown import printable, shown
 from bandweave.synth.tokenizer import tokenizer_config, tokenizer_json
@@ -100,7 +100,7 @@ def test_what_is_no_file_is_named(tmp_path: Path, name: str, kind: str) -> None:
 def test_what_is_no_file_is_named_elsewhere_too(tmp_path: Path, name: str, kind: str) -> None:
     make, what = KINDS[kind]
     make(tmp_path / name)
-    read = {"m.gguf": shape_from_path, "hardware.toml": read_hardware}.get(name, read_profile)
+    read = {"m.gguf": shape_from_path, "hardware.toml": read_hardware_file}.get(name, read_profile)
     with refused(ValueError, f"{tmp_path / name} ", what):
         read(tmp_path / name)
 

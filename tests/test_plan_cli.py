@@ -14,6 +14,7 @@ import pytest
 from bandweave.cli.main import cli, explain
 from bandweave.cli.plan.claims import claims_document
 from bandweave.planning.claims.claims import check_claims, link_effects
+from bandweave.planning.costs.software import BANDWEAVE_NAME, software_names
 from bandweave.planning.profile.profile import SCHEMA_VERSION
 from tests.helpers.command import bandweave
 
@@ -52,12 +53,12 @@ def narrow(text: str) -> bool:
 def test_report(plan: Any) -> None:
     text = plan("deepseek-r1", *ULTRAS, "--format", "q8", "--context", "8192")
     for words in (
-        "what the hardware allows",
+        "best software today",
         "bandweave today",
         "processor only",
         "tensor split over 2 machines",
         "Limited by",
-        "Second:",
+        "Other software:",
         "What would help:",
         "J a token",
         "No single machine here holds the model",
@@ -105,7 +106,7 @@ def test_compare(plan: Any) -> None:
     text = plan("deepseek-r1", *ULTRAS, "--compare", "8x dgx-spark over roce-200g", "--compare",
                 "m4-max-128")  # fmt: skip
     assert "8 x dgx-spark over roce-200g" in text
-    assert "Does not fit" in text and "too little" in text
+    assert "C does not fit" in text and "too little" in text
     assert narrow(text)
 
 
@@ -248,7 +249,7 @@ def test_simulation_of_a_number_of_requests(plan: Any) -> None:
     ("arguments", "words"),
     [
         (("lama-3.1-8b", "--on", "m4"), ["lama-3.1-8b", "llama-3.1-8b"]),
-        (("llama-3.1-8b", "--on", "m3ultra"), ["m3ultra", "m3-ultra"]),
+        (("llama-3.1-8b", "--on", "m3ultro"), ["m3ultro", "m3-ultra"]),
         (("llama-3.1-8b", "--on", "m3-ultra-300"), ["300 GB", "512"]),
         (("llama-3.1-8b", "--on", "2x m4", "--link", "tb5-rmda"), ["tb5-rmda", "tb5-rdma"]),
         (("llama-3.1-8b", "--on", "2x m4", "--link", "1-3=wifi"), ["1 to 2"]),
@@ -269,7 +270,7 @@ def test_simulation_of_a_number_of_requests(plan: Any) -> None:
          ["--load-rate"]),
         (
             ("deepseek-r1", "--on", "m3-ultra-512", "--format", "q8"),
-            ["GB too little", "in q4", "with 1 more m3-ultra-512"],
+            ["GiB too little", "in q4", "with 1 more m3-ultra-512"],
         ),
         (
             ("llama-3.1-8b", "--on", "m4-16", "--format", "q8", "--streams", "8", "--context",
@@ -356,3 +357,75 @@ def test_examples_in_documents_are_what_comes_out(plan: Any, page: str) -> None:
     for block in blocks:
         command, _, shown = block.partition("\n")
         assert plan(*_words(command)).rstrip() == shown.partition("\n```")[0], command
+
+
+def test_names_as_people_write_them(plan: Any) -> None:
+    text = plan("Qwen/Qwen3-8B", "--on", "Ryzen AI Max+ 395 128GB + RTX 4090", "--link", "10 GbE")
+    assert "qwen3-8b in q4" in text and "strix-halo-128 + rtx-4090" in text
+    value = json.loads(plan("llama3.1:70b-instruct-q4_K_M", "--on", "2x 3090", "--json"))
+    assert value["format"] == "gguf-q4_k_m" and value["machines"] == ["rtx-3090", "rtx-3090"]
+    assert "demo" in plan("demo", "--on", "2x raspberry pi 5")
+    assert "llama-3.1-8b" in plan("llama", "3.1", "8b", "--on", "m4")
+
+
+def test_known_machines_with_fields_of_ones_own(plan: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[epyc-9755-12ch]\nprice = 12000\n[attic]\nlike = "EPYC 7702"\nmemory = "512GB"\n'
+    )
+    asked = ("deepseek-r1", "--json", "--on")
+    for arguments in (
+        ("epyc-9755-12ch,price=12000",),
+        ("EPYC 9755", "--hardware", "epyc-9755-12ch,price=12000"),
+        ("EPYC 9755", "--hardware", own),
+    ):
+        value = json.loads(plan(*asked, *arguments))
+        assert value["machines"] == ["epyc-9755-12ch"]
+        assert value["hardware"]["price_usd"] == 12000
+    value = json.loads(plan("llama-3.1-8b", "--json", "--on", "attic", "--hardware", own))
+    available = value["hardware"]["memory"][0]["available_bytes"]
+    assert 440 << 30 < available < 512 << 30
+    assert "'colour' is no field" in mistake(plan, *asked, "epyc-9755-12ch,colour=red")
+    assert "no hardware is called" in mistake(plan, *asked, "epyc-9756,price=1")
+
+
+def test_lists(plan: Any) -> None:
+    for kind in ("machines", "links", "models", "engines"):
+        assert narrow(plan("--list", kind))
+        least = 5 if kind == "engines" else 10
+        assert len(json.loads(plan("--list", kind, "--json"))[kind]) > least
+    assert "epyc-9575f-12ch" in plan("--list", "machines", "epyc", "9575F")
+    assert "m3-ultra-512" in plan("--list", "machines", "Mac Studio M3 Ultra 512")
+    assert "qwen3-8b" in plan("--list", "models", "Qwen/Qwen3-8B")
+    assert "thunderbolt-5-rdma" in plan("--list", "links", "thunderbolt 5")
+    assert "did you mean" in mistake(plan, "--list", "machines", "rtx 4095")
+    assert "no engine is called" in mistake(plan, "--list", "engines", "nothing")
+    named = json.loads(plan("--list", "engines", "--json"))["engines"]
+    assert [one["name"] for one in named] == [*software_names(), BANDWEAVE_NAME]
+    assert "leave out --engine" in mistake(plan, "--list", "engines", "--engine", "mlx")
+
+
+def test_this_machine_has_to_be_measured_first(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDWEAVE_PROFILE", str(tmp_path / "none.json"))
+    assert "run `bandweave probe`" in mistake(plan, "llama-3.2-1b", "--on", "here")
+    profile = Path(__file__).resolve().parent / "data" / "profile.json"
+    monkeypatch.setenv("BANDWEAVE_PROFILE", str(profile))
+    value = json.loads(plan("llama-3.2-1b", "--on", "2x here", "--json"))
+    assert value["machines"] == ["here", "here"]
+
+
+def test_what_memory_asks_for_is_said(plan: Any) -> None:
+    text = plan("deepseek-r1", "--on", "m3-ultra-512", "--format", "gguf-q5_k_m")
+    assert "iogpu.wired_limit_mb" in text.replace("\n", " ")
+    text = plan("llama-3-70b", "--on", "2x rtx-3090", "--link", "pcie-4", "--format", "gguf-q4_k_m",
+                "--context", "256")  # fmt: skip
+    assert "fullest memory, GiB" in text and "used, 2026-" in text.replace("\n", " ")
+
+
+def test_numbers_as_people_write_them(plan: Any) -> None:
+    text = plan("kimi-k2", "--on", "2x m3-ultra-512", "--link", "tb5-rdma")
+    assert "1.03 T parameters" in text and "e+" not in text
+    text = plan("llama-3.1-8b", "--on", "m4-max-128", "--context", "131072", "--prompt", "100000")
+    assert " min" in text and "e+" not in text

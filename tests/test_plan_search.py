@@ -23,7 +23,14 @@ from bandweave.planning.search.explain import (
     sensitivities,
     verdict_sentence,
 )
-from bandweave.planning.search.layout import Question, Setup, fitted, start_layout, ways_to_cut
+from bandweave.planning.search.layout import (
+    Question,
+    Setup,
+    deploy,
+    fitted,
+    start_layout,
+    ways_to_cut,
+)
 from bandweave.planning.search.search import Answer, find_plans, machine_sets
 from bandweave.planning.search.shortage import needed_bytes, read_bytes, shortage_sentence
 
@@ -111,6 +118,32 @@ def test_one_more_machine_never_hurts(
     if before is not None:
         assert after is not None
         assert after.best.seconds <= before.best.seconds * SLACK
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "gpt-oss-20b"])
+@pytest.mark.parametrize("us", [20, 400])
+def test_a_plain_look_finds_the_sets_that_count(
+    model: str, us: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many unlike machines not every set gets a close look; the answer is as good."""
+    kinds = [node(16, 100, 3), node(8, 400, 20), node(32, 60, 1), node(6, 250, 8)]
+    there = setup([*kinds, *kinds[:3]], link(us, 1))
+    evaluated = []
+
+    def counted(*arguments: object) -> object:
+        evaluated.append(arguments)
+        return deploy(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("bandweave.planning.search.search.deploy", counted)
+    found = best(question(model), there)
+    plain = len(evaluated)
+    monkeypatch.setattr("bandweave.planning.search.search._FEW_SETS", 10_000)
+    exact = best(question(model), there)
+    assert found.best.seconds <= exact.best.seconds * 1.01
+    assert found.single is not None and exact.single is not None
+    assert found.single.seconds == exact.single.seconds
+    assert found.with_all is not None
+    assert plain < 0.75 * (len(evaluated) - plain)
 
 
 @FEW
@@ -249,8 +282,8 @@ def test_too_large_says_by_how_much_and_what_would_fit() -> None:
     there = setup([node(gb=40)])
     assert find_plans(asked, there) is None
     sentence = shortage_sentence(asked, there)
-    missing = (needed_bytes(asked, there) - 40e9) / 1e9
-    assert f"{missing:.0f} GB too little" in sentence
+    missing = (needed_bytes(asked, there) - 40e9) / (1 << 30)
+    assert f"{missing:.0f} GiB too little" in sentence
     assert "in q4" not in sentence  # 40 GB and a cache
     assert "with 1 more" in sentence
 

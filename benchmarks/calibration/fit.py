@@ -2,7 +2,8 @@
 
 A class is an engine on the kinds of hardware that behave alike there. Its few numbers are found by
 a pattern search in their logarithms: the least sum of Huber losses of ``log(predicted/measured)``
-plus a weak pull towards common values, so that what rows cannot tell stays common.
+plus a weak pull towards those of the class that is nearest to it (``NEAREST``), or towards common
+values, so that what its rows cannot tell is taken from there.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bandweave.planning.costs.cost import decode_step, prefill
 from bandweave.planning.costs.deployment import EngineTraits
-from bandweave.planning.costs.efficiency import Factors, rates_from_factors
+from bandweave.planning.costs.efficiency import Factors, beside_from_factors, rates_from_factors
+from bandweave.planning.machines.rates import NodeRates
 from benchmarks.calibration.measurements import Measurement, deployment_of, workload_of
 
 #: Classes, each with the ``engine/kind`` that it covers.
@@ -32,26 +35,69 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "llama.cpp, Strix Halo": ("llama.cpp-vulkan/apu", "llama.cpp-rpc/apu", "ollama/apu"),
     "llama.cpp, Radeon and Arc": (
         "llama.cpp-vulkan/radeon", "llama.cpp-vulkan/arc", "llama.cpp-vulkan/geforce",
-        "llama.cpp/radeon", "ollama/radeon",
+        "llama.cpp/radeon", "ollama/radeon", "llama.cpp-vulkan/instinct",
     ),
     "gpt-fast, data centre": ("gpt-fast/nvidia-dc", "gpt-fast/instinct"),
-    "vLLM, GB10 and Strix Halo": ("vllm/gb10", "vllm/apu"),
+    "vLLM, GB10": ("vllm/gb10",),
+    "vLLM, Strix Halo": ("vllm/apu",),
     "llama.cpp, server processor": ("llama.cpp-cpu/cpu-server",),
     "llama.cpp, small processor": (
         "llama.cpp-cpu/cpu-desktop", "llama.cpp-cpu/apu", "llama.cpp-cpu/sbc",
         "llama.cpp-rpc/sbc",
     ),
-    "ik_llama.cpp, processor": ("ik_llama.cpp/cpu-server", "ik_llama.cpp/apple"),
+    "ik_llama.cpp, processor": (
+        "ik_llama.cpp/cpu-server", "ik_llama.cpp/apple", "ik_llama.cpp/cpu-desktop",
+    ),
     "distributed-llama, server processor": ("distributed-llama/cpu-server",),
-    "distributed-llama, Raspberry Pi": ("distributed-llama/sbc",),
+    "distributed-llama, Raspberry Pi": ("distributed-llama/sbc", "distributed-llama/cpu-desktop"),
+    "llama.cpp, cards beside memory": ("llama.cpp-beside/*",),
+    "ik_llama.cpp, cards beside memory": ("ik_llama.cpp-beside/*",),
+    "KTransformers 0.2, cards beside memory": ("ktransformers-0.2/*",),
+    "KTransformers 0.3, cards beside memory": ("ktransformers-0.3/*",),
+    "KTransformers, cards beside memory": ("ktransformers/*",),
 }  # fmt: skip
 
+BESIDE_CLASSES = tuple(name for name in CLASSES if "beside" in name)
+
+#: Whose factors a class is pulled towards. Fitted in the order of ``CLASSES``: those come first.
+NEAREST: Mapping[str, str] = {
+    "llama.cpp 2024, Apple GPU": "llama.cpp, Apple GPU",
+    "Ollama, Apple GPU": "llama.cpp, Apple GPU",
+    "MLX, Apple GPU": "llama.cpp, Apple GPU",
+    "llama.cpp, GB10": "llama.cpp, NVIDIA",
+    "llama.cpp 2024, GeForce": "llama.cpp, NVIDIA",
+    "llama.cpp 2024, NVIDIA professional": "llama.cpp 2024, GeForce",
+    "llama.cpp 2024, NVIDIA data centre": "llama.cpp 2024, GeForce",
+    "Ollama, NVIDIA": "llama.cpp, NVIDIA",
+    "vLLM, GB10": "llama.cpp, GB10",
+    "vLLM, Strix Halo": "vLLM, GB10",
+    "llama.cpp, Radeon and Arc": "llama.cpp, Strix Halo",
+    "ik_llama.cpp, processor": "llama.cpp, server processor",
+    "ik_llama.cpp, cards beside memory": "ik_llama.cpp, processor",
+    "KTransformers 0.2, cards beside memory": "llama.cpp, cards beside memory",
+    "KTransformers 0.3, cards beside memory": "KTransformers 0.2, cards beside memory",
+    "KTransformers, cards beside memory": "KTransformers 0.2, cards beside memory",
+}
+
+#: By kind of card, the class whose factors a card beside host memory has, and its engine.
+CARD_CLASSES: Mapping[str, tuple[str, str]] = {
+    "geforce": ("llama.cpp, NVIDIA", "llama.cpp"),
+    "nvidia-pro": ("llama.cpp, NVIDIA", "llama.cpp"),
+    "nvidia-dc": ("llama.cpp 2024, NVIDIA data centre", "llama.cpp-2024"),
+    "radeon": ("llama.cpp, Radeon and Arc", "llama.cpp-vulkan"),
+    "arc": ("llama.cpp, Radeon and Arc", "llama.cpp-vulkan"),
+}
+
+_TURNS = 3  # of nodes' factors and of what joins them
+_OVERLAPS = tuple(part / 20 for part in range(21))
 _HUBER = 0.15
 _PULL = 0.02
+_MANY = 12  # rows
 _PRIOR = Factors(
     name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
     compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
     layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
+    bus_efficiency=0.6, card_speed=1.0,
     decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
 )  # fmt: skip
 _DECODE = (
@@ -61,22 +107,46 @@ _PREFILL = (
     "compute_efficiency", "compute_16_efficiency", "expert_compute_efficiency",
     "attention_efficiency",
 )  # fmt: skip
+_DECODE_BESIDE = ("weight_efficiency", "expert_layer_s")
+_PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency", "card_speed")
 _LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
-_BEYOND_PEAK = 2.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
+_BEYOND_PEAK = 4.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
 
 _BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
 
 Fitted = tuple[dict[str, Factors], dict[str, EngineTraits]]
 
 
+@lru_cache(maxsize=4096)
+def _class_of(kind: str, engine: str) -> str:
+    return next(name for name, kinds in CLASSES.items() if kind in kinds or f"{engine}/*" in kinds)
+
+
 def class_of(row: Measurement) -> str:
-    return next(name for name, kinds in CLASSES.items() if row.kind in kinds)
+    return _class_of(row.kind, row.engine)
 
 
-def predicted(row: Measurement, factors: Factors, engine: EngineTraits, *, reading: bool) -> float:
+def node_of(
+    row: Measurement, factors: Mapping[str, Factors], own: Factors | None = None
+) -> NodeRates:
+    """The node of a row under factors by class; ``own`` instead of those of its own class."""
+    own = own or factors[class_of(row)]
+    if not row.hardware.cards:
+        return rates_from_factors(row.hardware, own, row.engine)
+    card, engine = CARD_CLASSES[row.hardware.cards[0].kind]
+    return beside_from_factors(row.hardware, factors[card], own, engine, row.engine)
+
+
+def predicted(
+    row: Measurement,
+    factors: Mapping[str, Factors],
+    engine: EngineTraits,
+    *,
+    reading: bool,
+    own: Factors | None = None,
+) -> float:
     """Tokens a second: of prefill where ``reading``, else of decoding."""
-    node = rates_from_factors(row.hardware, factors, row.engine)
-    deployment = deployment_of(row, node, engine)
+    deployment = deployment_of(row, node_of(row, factors, own), engine)
     workload = workload_of(row, prefill=reading)
     if reading:
         return prefill(deployment, workload).tokens_per_s
@@ -113,7 +183,7 @@ def residuals(rows: Iterable[Measurement], fitted: Fitted, *, reading: bool) -> 
     for row in rows:
         value = measured(row, reading=reading)
         if value is not None:
-            guess = predicted(row, factors[class_of(row)], engines[row.engine], reading=reading)
+            guess = predicted(row, factors, engines[row.engine], reading=reading)
             result.append(Residual(row=row, reading=reading, predicted=guess, measured=value))
     return result
 
@@ -128,28 +198,45 @@ def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fit
         for name, engine in engines.items()
     }
     by_class = {name: [row for row in rows if class_of(row) == name] for name in CLASSES}
-    for _ in range(3):
+    for turn in range(_TURNS):
         for name, group in by_class.items():
             one = [row for row in group if row.split == "one"]
             used = one if len(one) >= 3 else group
-            factors[name] = _fit_factors(factors[name], used, traits, _DECODE, reading=False)
-            factors[name] = _fit_factors(factors[name], used, traits, _PREFILL, reading=True)
+            # Only where several machines are fitted to does a hop change a machine's factors.
+            if turn and all(row.devices == 1 for row in used):
+                continue
+            nearest = factors[NEAREST[name]] if name in NEAREST else _PRIOR
+            for reading in (False, True):
+                factors[name] = _fit_factors(name, factors, nearest, used, traits, reading=reading)
         for name in traits:
             group = [row for row in rows if row.engine == name and row.devices > 1]
             if group:
                 traits[name] = _fit_traits(traits[name], group, factors)
+                traits[name] = _fit_overlap(traits[name], group, factors)
     return factors, traits
 
 
+def _fitted_names(name: str, *, reading: bool) -> Sequence[str]:
+    if name in BESIDE_CLASSES:
+        return _PREFILL_BESIDE if reading else _DECODE_BESIDE
+    return _PREFILL if reading else _DECODE
+
+
 def _fit_factors(
-    start: Factors,
+    class_name: str,
+    factors: Mapping[str, Factors],
+    nearest: Factors,
     rows: Sequence[Measurement],
     traits: Mapping[str, EngineTraits],
-    names: Sequence[str],
     *,
     reading: bool,
 ) -> Factors:
+    names = _fitted_names(class_name, reading=reading)
     rows = [row for row in rows if measured(row, reading=reading) is not None]
+    start = factors[class_name]
+    if start is _PRIOR or not rows:
+        values = {name: getattr(nearest, name) for name in names}
+        start = dataclasses.replace(start, **values)
     if not rows:
         return start
 
@@ -163,12 +250,15 @@ def _fit_factors(
     def loss(values: Sequence[float]) -> float:
         candidate = build(values)
         total = sum(
-            _huber(math.log(predicted(row, candidate, traits[row.engine], reading=reading)
-                            / (measured(row, reading=reading) or 1.0)))
+            _huber(math.log(
+                predicted(row, factors, traits[row.engine], reading=reading, own=candidate)
+                / (measured(row, reading=reading) or 1.0)
+            ))
             for row in rows
         )  # fmt: skip
-        common = [math.log(getattr(_PRIOR, name)) for name in names]
-        return total + _PULL * sum(
+        common = [math.log(getattr(nearest, name)) for name in names]
+        # A few rows say little beyond what is known of the nearest class.
+        return total + _PULL * max(1.0, _MANY / len(rows)) * sum(
             (value - prior) ** 2 for value, prior in zip(values, common, strict=True)
         )
 
@@ -194,7 +284,7 @@ def _fit_traits(
         divided = math.log(candidate.sharded_overhead or _BEGIN["sharded_overhead"])
         pulled = (divided - math.log(_BEGIN["sharded_overhead"])) ** 2
         return _PULL * pulled + sum(
-            _huber(math.log(predicted(row, factors[class_of(row)], candidate, reading=False)
+            _huber(math.log(predicted(row, factors, candidate, reading=False)
                             / (row.decode_tokens_per_s or 1.0)))
             for row in rows
             if row.decode_tokens_per_s is not None
@@ -202,6 +292,26 @@ def _fit_traits(
 
     begin = [math.log(getattr(start, name) or _BEGIN[name]) for name in names]
     return build(search(loss, begin))
+
+
+def _fit_overlap(
+    start: EngineTraits, rows: Sequence[Measurement], factors: Mapping[str, Factors]
+) -> EngineTraits:
+    """The part of an engine's overlap of stages that fits prompts best, of a few."""
+    rows = [row for row in rows if row.prefill_tokens_per_s is not None]
+    if not rows or not start.overlaps_stages:
+        return start
+
+    def loss(overlap: float) -> float:
+        candidate = dataclasses.replace(start, overlap=overlap)
+        return sum(
+            _huber(math.log(predicted(row, factors, candidate, reading=True)
+                            / (row.prefill_tokens_per_s or 1.0)))
+            for row in rows
+        )  # fmt: skip
+
+    best = min(_OVERLAPS, key=loss)
+    return dataclasses.replace(start, overlap=best)
 
 
 def _huber(value: float) -> float:

@@ -7,32 +7,34 @@ in ``left_out``. That choice was made by what a row states, never by how well it
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
 from bandweave.models.known_models import known_model
 from bandweave.models.model_shape import ModelShape
+from bandweave.planning.costs.beside import placed
 from bandweave.planning.costs.deployment import (
     Deployment,
     EngineTraits,
     Network,
+    Placement,
     Workload,
     pipeline_split,
     tensor_split,
 )
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
-from bandweave.planning.machines.hardware import Hardware, find_hardware
+from bandweave.planning.machines.beside import machine_with_cards
+from bandweave.planning.machines.hardware import Hardware
+from bandweave.planning.machines.hardware_text import hardware_from_text
 from bandweave.planning.machines.links import find_link, link_shares_port
 from bandweave.planning.machines.rates import NodeRates
 from bandweave.planning.machines.tables import Row, number
 
 _TABLE = Path(__file__).with_name("measured.csv")
-HELD_OUT_PART = 3  # one row in three of every class is held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,8 @@ class Measurement:
     hardware: Hardware
     devices: int
     link: str  # "" for one device
-    split: str  # "one", "tensor" or "stages"
+    split: str  # "one", "tensor", "stages" or "beside"
+    placement: Placement | None  # what lies on the cards, where the source says it
     model: ModelShape
     weights: WeightBytes
     engine: str
@@ -59,6 +62,11 @@ class Measurement:
     def kind(self) -> str:
         return f"{self.engine}/{self.hardware.kind}"
 
+    @property
+    def machine(self) -> str:
+        """The same for all rows of one machine, under whatever name."""
+        return self.hardware.title
+
 
 @lru_cache(maxsize=1)
 def measurements() -> tuple[Measurement, ...]:
@@ -73,10 +81,11 @@ def measurements() -> tuple[Measurement, ...]:
         result.append(
             Measurement(
                 id=row["id"],
-                hardware=find_hardware(row["hardware"]),
+                hardware=_hardware(row["hardware"]),
                 devices=int(row["devices"]),
                 link=row["link"],
                 split=row["split"],
+                placement=_placement(row["on_card"]),
                 model=models[name],
                 weights=find_format(row["format"]),
                 engine=row["engine"],
@@ -101,19 +110,6 @@ def left_out() -> Mapping[str, int]:
     return counts
 
 
-def held_out_ids(part: int = HELD_OUT_PART) -> frozenset[str]:
-    """The rows that are kept from fitting: of every class, in the order of the hash of their id,
-    every ``part``-th. So the choice is the same everywhere and depends on no value."""
-    by_kind: dict[str, list[Measurement]] = {}
-    for row in measurements():
-        by_kind.setdefault(f"{row.kind} {row.split}", []).append(row)
-    result: set[str] = set()
-    for group in by_kind.values():
-        ordered = sorted(group, key=lambda row: hashlib.sha256(row.id.encode()).hexdigest())
-        result |= {row.id for row in ordered[part - 1 :: part]}
-    return frozenset(result)
-
-
 def deployment_of(row: Measurement, node: NodeRates, engine: EngineTraits) -> Deployment:
     """The deployment of a row on ``devices`` equal nodes of these rates."""
     shares = [Fraction(1)] * row.devices
@@ -121,7 +117,7 @@ def deployment_of(row: Measurement, node: NodeRates, engine: EngineTraits) -> De
     network = Network()
     if row.link:
         network = Network(default=find_link(row.link), shared_port=link_shares_port(row.link))
-    return Deployment(
+    deployment = Deployment(
         model=row.model,
         weights=row.weights,
         nodes=(node,) * row.devices,
@@ -129,6 +125,25 @@ def deployment_of(row: Measurement, node: NodeRates, engine: EngineTraits) -> De
         network=network,
         engine=engine,
     )
+    if row.placement is not None:
+        return replace(deployment, placements={0: row.placement})
+    return placed(deployment, workload_of(row, prefill=False))
+
+
+@lru_cache(maxsize=512)
+def _hardware(text: str) -> Hardware:
+    """A name, a description, or either ``with`` cards."""
+    return machine_with_cards(text, hardware_from_text) or hardware_from_text(text)
+
+
+def _placement(text: str) -> Placement | None:
+    """``experts 0.25``: of the routed experts, beside all else; ``layers 0.4``: whole layers."""
+    if not text:
+        return None
+    what, part = text.split()
+    assert what in ("experts", "layers"), text
+    layers = 1.0 if what == "experts" else float(part)
+    return Placement(layers=layers, experts=float(part))
 
 
 def workload_of(row: Measurement, *, prefill: bool) -> Workload:

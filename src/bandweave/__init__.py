@@ -12,4 +12,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("bandweave.serving.model"), name)
+    try:
+        return getattr(import_module("bandweave.serving.model"), name)
+    except ImportError as error:
+        from bandweave.missing_engine import missing_engine
+
+        if not (sentence := missing_engine(error)):
+            raise
+        raise ImportError(sentence, name=error.name) from error

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,8 +24,11 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+#: Those of the system: Windows has no devices that wait, and text that is not bytes.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 _MOST_VALUES = 4_000_000  # in a JSON text; a model has 7 for each tensor, and some 100,000 tensors
 _MOST_DIGITS = 4000  # beyond 4300 Python neither reads nor writes a number
+_SEEKING = threading.Lock()
 _DIGITS, _TOO_LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * (_MOST_DIGITS + 1)
 
 
@@ -37,8 +41,7 @@ def open_regular(path: Path, error: type[ValueError]) -> int:
         raise error(f"{printable(path)} is no name of a file")
     try:
         _check_regular(path, os.stat(path).st_mode, error)  # before the open, which devices notice
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     except OSError as problem:
         _refuse(path, problem, error)
     try:
@@ -57,13 +60,23 @@ def read_at(
     done = 0
     while done < len(target):
         try:
-            count = os.preadv(descriptor, [target[done:]], offset + done)
+            count = _read_some(descriptor, target[done:], offset + done)
         except OSError as problem:
             _refuse(path, problem, error)
         if count == 0:
             break
         done += count
     return done
+
+
+def _read_some(descriptor: int, target: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [target], offset)
+    with _SEEKING:  # Windows: an open file has one position, whoever reads
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        content = os.read(descriptor, len(target))
+    target[: len(content)] = content
+    return len(content)
 
 
 def read_bytes(path: Path, *, most: int, error: type[ValueError]) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.safetensors import SafetensorsFile, encode_header
-from bandweave.cli.plan.setup import read_hardware
+from bandweave.cli.plan.setup import read_hardware_file
 from bandweave.models.known_models import known_config, model_names
 from bandweave.models.registry import spec_from_config
 from bandweave.planning.machines.hardware_text import hardware_from_text
@@ -435,7 +435,7 @@ def _read_hardware(folder: Path) -> None:
         hardware_from_text((folder / "text").read_text("utf-8", "surrogatepass"))
     except ValueError as error:
         check_sentence(error)
-    read_hardware(folder / "hardware.toml")
+    read_hardware_file(folder / "hardware.toml")
 
 
 def _make_profile(folder: Path, chance: Chance) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import mmap
 import os
@@ -28,6 +27,11 @@ import numpy.typing as npt
 from bandweave import files
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable
+
+try:
+    import fcntl as _fcntl
+except ImportError:  # Windows: the table can be looked at, and nothing is filled there
+    _fcntl = None
 
 SUFFIX = ".have"
 WHOLE_SUFFIX = ".whole"  # of the mark of a file that was filled and found to be the right one
@@ -198,7 +202,7 @@ class Have:
             yield got
         finally:
             if got:
-                _lock(self._descriptor, fcntl.F_UNLCK, _CLAIMS + units.start, len(units))
+                _lock(self._descriptor, False, _CLAIMS + units.start, len(units))
                 with self._lock:
                     self._claimed.remove(units)
 
@@ -231,22 +235,26 @@ class Have:
         with self._lock:
             if any(one.start < units.stop and units.start < one.stop for one in self._claimed):
                 return False
-            if not _lock(self._descriptor, fcntl.F_WRLCK, _CLAIMS + units.start, len(units)):
+            if not _lock(self._descriptor, True, _CLAIMS + units.start, len(units)):
                 return False
             self._claimed.append(units)
             return True
 
 
-def _lock(descriptor: int, kind: int, start: int, length: int) -> bool:
+def _lock(descriptor: int, lock: bool, start: int, length: int) -> bool:
     """Locks a range of numbers, or unlocks it; False where somebody else has it. The lock belongs
     to the open file where the system has such locks, so that two openings in one process exclude
     each other too."""
+    fcntl = _fcntl
+    if fcntl is None:
+        return True
+    kind = fcntl.F_WRLCK if lock else fcntl.F_UNLCK
     try:
         if hasattr(fcntl, "F_OFD_SETLK"):
             request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
         else:
-            how = fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB
+            how = fcntl.LOCK_EX | fcntl.LOCK_NB if lock else fcntl.LOCK_UN
             fcntl.lockf(descriptor, how, length, start, os.SEEK_SET)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bandweave import _native
 from bandweave.ranges import Range
 
 
@@ -60,6 +59,8 @@ def widen(array: npt.NDArray[np.generic], dtype: str = "f32") -> npt.NDArray[np.
     """What ``read`` returned of a tensor of a dtype, as float32; exact but for blocks, whose
     products round as docs/numerics.md says. ``CheckpointError`` for a scale that is no number."""
     if blocks := block_source(dtype):
+        from bandweave import _native  # here: sizes are read where there is no native code
+
         try:
             return _native.widen_blocks(blocks, np.ascontiguousarray(array.view(np.uint8)))
         except ValueError as error:

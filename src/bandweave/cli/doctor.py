@@ -80,7 +80,10 @@ def _examine() -> tuple[dict[str, Any], list[dict[str, Any]]]:
             lack(f"the package {name} is missing", f"pip install {name}", fatal=True)
     variants = _isa_variants()
     if not variants:
-        mend = "pip install --force-reinstall bandweave, for this Python"
+        mend = (
+            "install a C++ compiler (Debian, Ubuntu: apt install g++ python3-dev), then pip "
+            "install --force-reinstall bandweave, for this Python; `bandweave plan` works without"
+        )
         lack("the native module cannot be loaded", mend, fatal=True)
     elif variants[0] in _SLOW_VARIANTS:
         lack("no fast kernels for this processor", "nothing; it runs, only slowly")

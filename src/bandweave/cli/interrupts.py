@@ -15,6 +15,9 @@ def interrupts_held() -> Iterator[None]:
 
     For imports: extension modules turn an interrupt of theirs into some other error, or swallow it.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield

@@ -1,7 +1,7 @@
 """The ``bandweave`` command: its group of commands, and what becomes of every error.
 
 A command is the ``command`` of the module of its name, imported when it is asked for, so that
-``--version`` costs no more than click.
+``--version`` and ``--help`` cost no more than click, and need no engine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,29 @@ from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
+from bandweave.missing_engine import missing_engine
 
-COMMANDS = (
-    "demo", "run", "chat", "serve", "up", "join", "status", "leave", "down", "pull", "bench",
-    "plan", "probe", "synth", "worker", "doctor", "cache", "dump",
-)  # fmt: skip
+#: In the order of ``--help``, with what it says of them.
+COMMANDS = {
+    "demo": "Split a small model over two nodes, and see that it is the same.",
+    "run": "Answer one prompt.",
+    "chat": "Talk with a model.",
+    "serve": "Answer programs that speak OpenAI's API or others.",
+    "up": "Start a cluster here, for others to join.",
+    "join": "Make this machine a part of a cluster.",
+    "status": "Show a cluster's machines and what runs on them.",
+    "leave": "Let this machine leave its cluster.",
+    "down": "End the cluster that `up` started here.",
+    "pull": "Download a model of the Hugging Face hub.",
+    "bench": "Measure a model's speed, and what bounds it.",
+    "plan": "Predict how fast a model would be on given machines.",
+    "probe": "Measure machines and links, for predictions.",
+    "synth": "Write a model of random weights, to measure with.",
+    "worker": "Offer this machine as a node.",
+    "doctor": "Say what this machine has and lacks.",
+    "cache": "Show or empty what is kept: packed weights, downloads.",
+    "dump": "Write a model into one file for bandweave-runner.",
+}
 
 # Exit statuses.
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 130, 141, 143
@@ -46,6 +64,10 @@ class _Commands(click.Group):
             return None
         with interrupts_held():
             return importlib.import_module(f"bandweave.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
@@ -160,7 +182,7 @@ def explain(error: Exception) -> tuple[int, str]:
     if _is_step_error(error):
         return FAILURE, _one_line(str(error))
     if isinstance(error, ImportError):
-        return FAILURE, f"{error}; install bandweave again"
+        return FAILURE, missing_engine(error) or f"{error}; install bandweave again"
     return FAILURE, _unforeseen(error)
 
 

@@ -13,6 +13,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bandweave import figures
+
 MAX_WIDTH = 100  # longer lines are hard to read
 _TABLE_WIDTH = 80
 _CONTROLS = {*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}
@@ -119,13 +121,8 @@ def size(count: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: ``"1.24 s"``, ``"35.1 ms"``, ``"410 us"``."""
-    if value >= 999.5:
-        return f"{value:.0f} s"
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if value >= scale * 0.9995:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e6:.0f} us"
+    """A duration: ``"12 min"``, ``"1.24 s"``, ``"35.1 ms"``, ``"410 us"``."""
+    return figures.seconds(value)
 
 
 def duration(value: float) -> str:
@@ -138,7 +135,7 @@ def duration(value: float) -> str:
 
 def rate(value: float) -> str:
     """Tokens per second with three figures that matter."""
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 99.5 else figures.figure(value)
 
 
 def count(number: int, noun: str) -> str:

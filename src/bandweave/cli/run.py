@@ -19,6 +19,7 @@ from bandweave.cli.options import (
     sampling_params,
     split_options,
 )
+from bandweave.cli.remarks import remark
 from bandweave.shown import printable
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def command(
             return
         output.write_answer("" if answer.text.endswith("\n") else "\n")
         _summarise(session, answer, predicted)
+        _remark_slowness(bill, predicted)
         if not plan["exact"]:
             output.say(f"(not the exact answer: activations crossed as {plan['wire']})")
         if verbose and answer.timing.decode_tokens and bill is not None:
@@ -178,6 +180,16 @@ def _summarise(session: Session, answer: Answer, predicted: Prediction | None) -
     if answer.finish_reason == "length":
         full = len(answer.tokens) + answer.prompt_tokens >= session.engine.context
         output.say(f"(cut: the answer reached {'--context' if full else '--max-tokens'})")
+
+
+def _remark_slowness(bill: Bill, predicted: Prediction | None) -> None:
+    """One remark where a token took more than twice what was predicted."""
+    if predicted is None:
+        return
+    from bandweave.planning.profile.slowness import slowness_sentence
+
+    if sentence := slowness_sentence(bill.names, bill.seconds, predicted.decode):
+        remark(sentence)
 
 
 def _lost_json(

@@ -11,6 +11,7 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.config import ConfigError
 from bandweave.models.counted import counted_spec
+from bandweave.models.counted_shapes import CountedModel, counted_shape
 from bandweave.models.model_shape import AttentionShape, LayerShape, ModelShape
 from bandweave.models.registry import architecture_of, spec_from_config
 from bandweave.models.spec import (
@@ -36,6 +37,7 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
     of text reads.
     """
     architectures, runs = fields.texts(config, "architectures"), True
+    architecture = architectures[0] if architectures else fields.text(config, "model_type") or ""
     try:
         spec = spec_from_config(config)
     except ConfigError:
@@ -44,12 +46,14 @@ def shape_from_config(config: Mapping[str, Any], *, name: str = "model") -> Mode
         runs = False
         text = fields.table(config, "text_config")
         whole = {**config, **text}
+        if (counted := counted_shape(whole)) is not None:
+            return _shape_of_counts(counted, whole, name=name, architecture=architecture)
         spec = spec_from_config(text) if text and _is_run(text) else counted_spec(whole)
         config = whole
     return shape_of(
         spec,
         name=name,
-        architecture=architectures[0] if architectures else fields.text(config, "model_type") or "",
+        architecture=architecture,
         runs=runs,
         stored_format=_stored_format(config),
     )
@@ -84,6 +88,26 @@ def shape_of(
         final_norm_parameters=spec.hidden_size,
         stored_format=stored_format,
         run_length=spec.run_length if spec.run_length < spec.context_length else None,
+    )
+
+
+def _shape_of_counts(
+    counted: CountedModel, config: Mapping[str, Any], *, name: str, architecture: str
+) -> ModelShape:
+    hidden = fields.integer(config, "hidden_size")
+    return ModelShape(
+        name=name,
+        architecture=architecture,
+        runs_on_bandweave=False,
+        hidden=hidden,
+        vocab=fields.integer(config, "vocab_size"),
+        context_length=fields.integer(config, "max_position_embeddings"),
+        layers=counted.layers,
+        embedding_parameters=counted.embedding,
+        head_parameters=counted.head,
+        tied=False,  # a table that is also the head counts as head alone
+        final_norm_parameters=hidden,
+        stored_format=_stored_format(config),
     )
 
 

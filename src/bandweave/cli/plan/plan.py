@@ -18,7 +18,13 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 
 
 @click.command("plan", short_help="Predict how fast a model would be on given machines.")
-@click.argument("model", required=False)
+@click.argument("words", nargs=-1, metavar="[MODEL]")
+@click.option(
+    "--list",
+    "listed",
+    type=click.Choice(("machines", "links", "models", "engines")),
+    help="What the planner knows, with the words of MODEL in its name.",
+)
 @click.option(
     "--on",
     "on",
@@ -36,10 +42,18 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "; given several times the quickest is chosen; '1-2=LINK' joins two machines.",
 )
 @click.option(
+    "--engine",
+    default="any",
+    metavar="NAME",
+    help="The software that runs it: llama.cpp, mlx, exo, vllm, sglang, ktransformers, "
+    "ik_llama.cpp, distributed-llama or bandweave. Default: any, the quickest that exists.",
+)
+@click.option(
     "--hardware",
-    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
     metavar="FILE",
-    help="Machines of your own, as TOML tables.",
+    help="Machines of your own, as TOML tables; or a field of a known one, "
+    "'epyc-9755-12ch,price=12000'. Several times.",
 )
 @click.option(
     "--profile",
@@ -57,7 +71,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--context",
     type=click.IntRange(1),
     metavar="N",
-    help="Tokens in each stream's cache while decoding. Default: 4096.",
+    help="Tokens in each stream's cache while decoding. Default: 4096, or what --prompt and "
+    "--answer need.",
 )
 @click.option(
     "--streams",
@@ -69,16 +84,41 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 @click.option(
     "--prompt",
     type=click.IntRange(1),
-    default=1024,
     metavar="N",
-    help="Tokens of a prompt. Default 1024.",
+    help="Tokens of a prompt. Default 1024, or as many as the --context.",
 )
 @click.option(
     "--answer",
     type=click.IntRange(1),
     default=512,
     metavar="N",
-    help="Tokens of an answer, for --objective request. Default 512.",
+    help="Tokens of an answer. Default 512.",
+)
+@click.option(
+    "--users",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="N people or agents in conversations of --turns, each turn with a --prompt and an "
+    "--answer.",
+)
+@click.option(
+    "--turns",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Turns of each conversation. Default 1.",
+)
+@click.option(
+    "--prefix",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Tokens that every conversation begins with: a system prompt, a repository. Default 0.",
+)
+@click.option(
+    "--reuse",
+    is_flag=True,
+    help="The engine keeps what it has read of a conversation (a prefix cache).",
 )
 @click.option(
     "--objective",
@@ -96,8 +136,16 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
 @click.option(
     "--chart",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.png",
-    help="Draw: rooflines, machines and times, or the sweep. Needs bandweave[charts].",
+    metavar="FILE.svg",
+    help="Draw the answer, the sweep, what fits, or the simulation (.svg, .png, .pdf). Needs "
+    "bandweave[charts].",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write the answer as one page with pictures, to keep or to send. Needs bandweave[charts].",
 )
 @click.option(
     "--claims",
@@ -155,20 +203,35 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--seed", type=int, default=0, metavar="N", help="Random seed of the simulation. Default 0."
 )
 @json_option
-def command(model: str | None, as_json: bool, **values: Any) -> None:
+@click.pass_context
+def command(invoked: click.Context, words: tuple[str, ...], as_json: bool, **values: Any) -> None:
     """Says how fast MODEL would be on machines, how best to split it, and why.
 
-    MODEL is a known name (bandweave plan --on ... lists what fits), org/name of the hub, a folder
-    or a .gguf file.
-    Every figure is a range, once for what the hardware allows any engine and once for bandweave as
-    it is today.
+    MODEL is a known name (--list models shows them, --on alone what fits), org/name of the hub, a
+    folder or a .gguf file.
+    Every figure is a range, once for the quickest software that exists (or --engine), by name, and
+    once for bandweave as it is today. 'EPYC with 2x rtx-4090' is one machine with cards in it.
     """
+    model = " ".join(words) or None
+    from bandweave.cli.plan.combination import refuse_ignored
+
+    given = [
+        name
+        for name in values
+        if invoked.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    refuse_ignored(given, model=model is not None, objective=values["objective"])
+    if values["listed"]:
+        from bandweave.cli.plan.list import show_list
+
+        show_list(values["listed"], model or "", as_json=as_json)
+        return
     from bandweave.cli.plan.setup import (
+        named_format,
         parse_machines,
         parse_model,
         parse_setup,
         question_of,
-        read_hardware,
     )
 
     if values["claims"]:
@@ -176,63 +239,71 @@ def command(model: str | None, as_json: bool, **values: Any) -> None:
 
         show_claims(as_json=as_json)
         return
-    own = dict(read_hardware(values["hardware"]))
-    probed = None
-    if values["profile"]:
-        from bandweave.cli.plan.profile import read_probed
-
-        probed = read_probed(values["profile"])
-        own |= probed.hardware
     if not values["on"]:
         raise click.UsageError(
             'name the machines, for instance --on "2x m3-ultra-512" --link tb5-rdma'
         )
-    machines = parse_machines(values["on"], values["links"], own)
+    _check_targets(values)
+    own, probed = _own_machines(values)
+    machines = parse_machines(values["on"], values["links"], own, values["engine"])
     if probed is not None:
         from bandweave.cli.plan.profile import with_measurements
 
         machines = with_measurements(machines, probed)
-    price: float = values["power_price"]
+    setups = [
+        machines,
+        *(parse_setup(text, values["links"], own, values["engine"]) for text in values["compare"]),
+    ]
+    alone = all(len(each.hardware) == 1 for each in setups)
+    if values["links"] and alone and values["sweep"] != "nodes":
+        output.say("(one machine needs no link: --link changes nothing here)")
     if model is None:
         from bandweave.cli.plan.table import show_models
 
-        show_models(machines, values, as_json=as_json)
+        with output.status("Looking at every known model"):
+            show_models(machines, values, as_json=as_json)
         return
     shape = parse_model(model)
-    values["context"] = values["context"] or min(4096, shape.context_length)
-    question = question_of(shape, values["format_name"], values)
+    # What a file's name says of its weights, its header says exactly.
+    said = None if shape.stored_bytes_by_role else named_format(model)
+    question = question_of(shape, values["format_name"] or said, values)
     if values["simulate"]:
         from bandweave.cli.plan.simulate import show_simulation
 
         show_simulation(question, machines, values, as_json=as_json)
-        return
-    setups = [machines, *(parse_setup(text, values["links"], own) for text in values["compare"])]
-    if values["sweep"]:
+    elif values["sweep"] and not values["page"]:
         from bandweave.cli.plan.sweep import show_sweep
 
         show_sweep(values["sweep"], question, setups, chart=values["chart"], as_json=as_json)
-        return
-    from bandweave.cli.plan.answer import answer_columns, columns_json
-    from bandweave.cli.plan.report import show, show_comparison
+    else:
+        from bandweave.cli.plan.answers import show_answers
 
-    columns = [answer_columns(question, machines)]
-    unfit = []
-    for setup in setups[1:]:
-        try:
-            columns.append(answer_columns(question, setup))
-        except ValueError as error:  # it does not fit: that is its answer
-            unfit.append((setup, str(error)))
+        show_answers(question, setups, values, as_json=as_json)
+
+
+def _check_targets(values: dict[str, Any]) -> None:
+    """Files that are to be written, before anything is computed."""
+    from bandweave.cli.plan.pictures.figure import check_matplotlib, check_target
+
     if values["chart"]:
-        from bandweave.cli.plan.chart import draw_answer
+        check_target(values["chart"])
+    page: Path | None = values["page"]
+    if page is not None:
+        check_matplotlib("--html")
+        if page.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"--html {page}: the name must end in .html")
+        if not page.parent.is_dir():
+            raise ValueError(f"--html {page}: there is no folder {page.parent}")
 
-        draw_answer(columns[0], values["chart"])
-    if as_json:
-        first, *others = (columns_json(each, price) for each in columns)
-        if values["compare"]:
-            first["compared"] = others
-            first["does_not_fit"] = {setup.title: sentence for setup, sentence in unfit}
-        output.print_json(first)
-        return
-    show(columns[0], price)
-    if values["compare"]:
-        show_comparison(columns, [sentence for _, sentence in unfit], price)
+
+def _own_machines(values: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Machines that a user describes in files or has measured, by name; and the measurements."""
+    from bandweave.cli.plan.profile import read_probed, stored_profile
+    from bandweave.cli.plan.setup import read_hardware
+
+    own = dict(read_hardware(values["hardware"]))
+    profile = values["profile"] or stored_profile((*values["on"], *values["compare"]))
+    if not profile:
+        return own, None
+    probed = read_probed(profile)
+    return own | probed.hardware, probed

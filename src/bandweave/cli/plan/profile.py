@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+from bandweave.environment import read_environment
 from bandweave.planning.machines.hardware import Hardware
 from bandweave.planning.machines.rates import ANY, LinkRates, NodeRates
-from bandweave.planning.profile.profile import Profile
+from bandweave.planning.profile.profile import HERE, Profile
 from bandweave.planning.profile.profile_rates import link_rates_from_profile, rates_from_profile
 from bandweave.planning.search.columns import Machines
 from bandweave.serving.profile_store import read_profile
 
+_HERE = re.compile(rf"(?:^|[+x*×]|\s){HERE}\s*(?:$|\+|\s)")
 _USUAL = "q4"  # stands for formats that were not measured
 
 
@@ -46,6 +49,20 @@ def read_probed(path: Path) -> Probed:
         for name, machine in profile.machines.items()
     }
     return Probed(profile=profile, hardware=hardware, rates=rates)
+
+
+def stored_profile(texts: Sequence[str]) -> Path | None:
+    """Where this machine's measurements are kept, where machines name it as ``here``.
+    ``ValueError`` where nobody has measured it."""
+    if not any(_HERE.search(text) for text in texts):
+        return None
+    path = read_environment().profile
+    if path is None or HERE not in read_profile(path).machines:
+        raise ValueError(
+            "`here` is this machine, which has not been measured yet; run `bandweave probe`, or "
+            "name the machine (`bandweave plan --list machines` shows names)"
+        )
+    return path
 
 
 def with_measurements(machines: Machines, probed: Probed) -> Machines:

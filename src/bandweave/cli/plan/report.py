@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import string
 import textwrap
 from collections.abc import Sequence
 
+from bandweave import figures
 from bandweave.cli import output
-from bandweave.cli.plan.answer import Columns, first_token_s
+from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks, request_range
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
 from bandweave.planning.costs.economy import economy
+from bandweave.planning.costs.software import ANY, software_title
+from bandweave.planning.machines.hardware import Hardware
+from bandweave.planning.search.conversation import most_streams
+from bandweave.planning.search.doubt import cables_sentence, doubt_sentence
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -19,113 +23,134 @@ from bandweave.planning.search.explain import (
     plan_items,
     runner_up_sentence,
     sensitivities,
+    split_phrase,
     verdict_sentence,
 )
+from bandweave.planning.search.layout import Question
+from bandweave.planning.search.published import published_for, published_sentence
 from bandweave.planning.search.search import Answer
 from bandweave.planning.search.shortage import read_bytes
 
 WIDTH = 80
 _BAR = 40
 _SHOWN_S = 0.5e-6
-_NONE = "-"
+NONE = "-"
+_OTHERS = 3  # programs, beside the quickest
 
 
-def show(columns: Columns, usd_per_kwh: float) -> None:
-    """One setup, in full."""
-    question, model = columns.question, columns.question.model
-    _say(
-        f"{model.name} in {question.weights.name}: {_count(model.total_parameters)} parameters; a "
-        f"token reads {_count(model.read_parameters)} of them, "
+def show(columns: Columns, usd_per_kwh: float, *, heading: bool = True) -> None:
+    """One setup, in full; ``heading``: with what is asked."""
+    question = columns.question
+    if heading:
+        say_model(question)
+    link = columns.machines.link_title
+    joined = f", joined by {link}{columns.machines.assumption}" if link else ""
+    say(f"On {columns.machines.title}{joined}.")
+    if heading:
+        say_work(question)
+    output.print_text()
+    _two_columns(columns)
+    name = software_title(columns.engine)
+    _time(columns.limit, f"A token's time with {name}"
+          if question.objective == "decode" else f"The time with {name}")  # fmt: skip
+    for sentence in reasons(columns):
+        say(sentence)
+    for sentence in (*what_would_help(columns.limit), *money_sentences(columns, usd_per_kwh)):
+        say(sentence)
+    if columns.today is not None and not columns.hypothetical:
+        output.print_text()
+        say(f"bandweave today: {_today(columns.today)}")
+
+
+def reasons(columns: Columns) -> list[str]:
+    """Why the answer is what it is, a sentence each."""
+    limit, question = columns.limit, columns.question
+    sentences = [
+        verdict_sentence(limit),
+        doubt_sentence(limit),
+        limiting_sentence(limit),
+        runner_up_sentence(limit),
+        *left_out_sentences(limit),
+        _split(limit),
+        _others(columns),
+        _would(columns),
+        cables_sentence(columns.machines),
+        _room(limit),
+        published_sentence(
+            published_for(question.model, question.weights, columns.machines.hardware),
+            question.streams,
+            question.context,
+        ),
+        *memory_remarks(columns),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def asked_sentences(question: Question) -> tuple[str, str]:
+    """The model as it is stored, and the work."""
+    model = question.model
+    first = (
+        f"{model.name} in {question.weights.name}: "
+        f"{figures.parameters(model.total_parameters)} parameters; a token reads "
+        f"{figures.parameters(model.read_parameters)} of them, "
         f"{output.size(read_bytes(model, question.weights))}."
     )
-    link = columns.machines.link_title
-    assumed = " (assumed: no --link was given)" if columns.machines.assumed else ""
-    joined = f", joined by {link}{assumed}" if link else ""
-    _say(f"On {columns.machines.title}{joined}.")
     streams = output.count(question.streams, "stream")
-    _say(
+    second = (
         f"{streams}, {question.context} tokens of context in the cache, prompts of "
         f"{question.prompt} tokens; best for {question.objective}."
     )
-    output.print_text()
-    _two_columns(columns)
-    _time(columns.limit, "A token's time, as the hardware allows it"
-          if question.objective == "decode" else "The time, as the hardware allows it")  # fmt: skip
-    for sentence in (
-        verdict_sentence(columns.limit),
-        limiting_sentence(columns.limit),
-        runner_up_sentence(columns.limit),
-        *left_out_sentences(columns.limit),
-        _split(columns.limit),
-    ):
-        if sentence:
-            _say(sentence)
-    _help(columns.limit)
-    _money(columns.limit, usd_per_kwh)
-    if columns.today is not None and not columns.hypothetical:
-        output.print_text()
-        _say(f"bandweave today: {_today(columns.today)}")
+    return first, second
 
 
-def show_comparison(
-    all_columns: Sequence[Columns], unfit: Sequence[str], usd_per_kwh: float
-) -> None:
-    """Setups side by side; ``unfit``: what is to be said of those that do not hold the model."""
-    rows = []
-    output.print_text()
-    for letter, columns in zip(string.ascii_uppercase * 40, all_columns, strict=False):
-        best = columns.limit.best
-        money = economy(best.deployment, best.decode, usd_per_kwh=usd_per_kwh)
-        link = columns.machines.link_title
-        _say(f"{letter}: {columns.machines.title}{f' over {link}' if link else ''}")
-        rows.append([
-            letter,
-            _short_kind(columns.limit),
-            _range(decode_range(best.deployment, best.question.decoding)),
-            output.rate(best.prefill.tokens_per_s),
-            _today_figure(columns),
-            _dash(money.joules_per_token, "{:.3g}"),
-            _dash(money.usd_per_million_tokens, "{:.2f}"),
-            _dash(money.usd_per_token_per_s, "{:.0f}"),
-        ])  # fmt: skip
-    headings = ["", "split", "decode/s", "prefill/s", "today/s", "J/token", "$/M", "$/(tok/s)"]
-    output.print_table(headings, rows)
-    _say(
-        "decode and prefill: tokens/s that the hardware allows; today: bandweave, on the "
-        "processor; $/M: electricity for a million tokens; $/(tok/s): the machines' price."
-    )
-    for sentence in unfit:
-        _say(f"Does not fit: {sentence}.")
+def say_model(question: Question) -> None:
+    say(asked_sentences(question)[0])
 
 
-def short_kind(answer: Answer) -> str:
-    """The split in a word or two."""
-    return _short_kind(answer)
+def say_work(question: Question) -> None:
+    say(asked_sentences(question)[1])
+
+
+def _room(answer: Answer) -> str:
+    """How many streams fit, where there are several."""
+    if answer.question.streams < 2:
+        return ""
+    most = most_streams(answer.best)
+    return f"Memory holds {most} streams of {answer.question.context} tokens at once."
 
 
 def _two_columns(columns: Columns) -> None:
+    output.print_table(*column_rows(columns))
+    if columns.reason:
+        also = ""
+        if columns.hypothetical and columns.today is not None:
+            also = f"; its processor path would come to about {_decode(columns.today)} tokens/s"
+        say(f"bandweave today: {columns.reason}{also}.")
+    output.print_text()
+
+
+def column_rows(columns: Columns) -> tuple[list[str], list[list[str]]]:
+    """Both columns as a table: headings and rows."""
     limit, today = columns.limit, columns.today
     answers = [limit, None if columns.hypothetical else today]
-    heads = ["", "what the hardware allows", "bandweave today"]
-    rows = [["", "(any engine)", "(processor only)"]]
+    asked = columns.machines.engine != ANY
+    heads = ["", "as asked for" if asked else "best software today", "bandweave today"]
+    rows = [["", f"({software_title(columns.engine)})", "(processor only)"]]
 
     def row(name: str, cells: list[str]) -> None:
         rows.append([name, *cells])
 
     row("decode, tokens/s", [_decode(each) for each in answers])
+    if columns.question.streams > 1:
+        row("for each stream", [_each(each) for each in answers])
     row("prefill, tokens/s", [_prefill(each) for each in answers])
     row("first token after", [_first(each) for each in answers])
-    row("split", [_NONE if each is None else _short_kind(each) for each in answers])
-    row("fullest memory, GB", [_memory(each) for each in answers])
-    formats = [_NONE if each is None else each.question.weights.name for each in answers]
+    row(f"all {columns.question.answer} tokens after", [_request(each) for each in answers])
+    row("split", [NONE if each is None else short_kind(each) for each in answers])
+    row("fullest memory, GiB", [_memory(each) for each in answers])
+    formats = [NONE if each is None else each.question.weights.name for each in answers]
     row("weights", formats)
-    output.print_table(heads, rows)
-    if columns.reason:
-        also = ""
-        if columns.hypothetical and today is not None:
-            also = f"; its processor path would come to about {_decode(today)} tokens/s"
-        _say(f"bandweave today: {columns.reason}{also}.")
-    output.print_text()
+    return heads, rows
 
 
 def _time(answer: Answer, title: str) -> None:
@@ -148,7 +173,8 @@ def _time(answer: Answer, title: str) -> None:
 def _split(answer: Answer) -> str:
     best = answer.best
     if best.kind == "one":
-        return ""
+        beside = best.deployment.nodes[0].host is not None
+        return f"Best: {layout_phrase(best)}." if beside else ""
     parts = []
     for stage in best.deployment.stages:
         whole = sum(stage.shares)
@@ -164,22 +190,52 @@ def _split(answer: Answer) -> str:
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
 
 
-def _help(answer: Answer) -> None:
+def _others(columns: Columns) -> str:
+    """What else there is to run it with."""
+    words = [
+        f"{software_title(each.setup.engine.name)}: {split_phrase(each, each.best)}"
+        for each in columns.others[:_OTHERS]
+    ]
+    return f"Other software: {'; '.join(words)}." if words else ""
+
+
+def _would(columns: Columns) -> str:
+    """What no software does yet."""
+    if columns.would is None:
+        return ""
+    more = columns.limit.best.seconds / columns.would.best.seconds
+    return (
+        "What the hardware would allow, with software that does not exist: "
+        f"{split_phrase(columns.would, columns.would.best)}, {more:.2f} times as fast."
+    )
+
+
+def what_would_help(answer: Answer) -> list[str]:
+    """Changes with their factors, and those that bring nothing."""
     found = sensitivities(answer)
     useful = [f"{each.change} x{each.factor:.2f}" for each in found if each.factor >= 1.015]
     useless = [each.change for each in found if each.factor < 1.015]
+    sentences = []
     if useful:
-        _say("What would help: " + "; ".join(useful[:6]) + ".")
+        sentences.append("What would help: " + "; ".join(useful[:6]) + ".")
     if useless:
-        _say("Next to nothing: " + "; ".join(useless) + ".")
+        sentences.append("Next to nothing: " + "; ".join(useless) + ".")
+    return sentences
 
 
-def _money(answer: Answer, usd_per_kwh: float) -> None:
+def money_sentences(columns: Columns, usd_per_kwh: float) -> list[str]:
+    """Energy, and prices as far as they are known."""
+    sentences = (_money(columns.limit, usd_per_kwh), _prices(columns.machines.hardware))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _money(answer: Answer, usd_per_kwh: float) -> str:
+    """Energy and price; empty where nothing is known."""
     money = economy(answer.best.deployment, answer.best.decode, usd_per_kwh=usd_per_kwh)
     words = []
     if money.watts is not None and money.joules_per_token is not None:
         words.append(
-            f"about {money.watts:.0f} W, {money.joules_per_token:.3g} J a token, "
+            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J a token, "
             f"${money.usd_per_million_tokens:.2f} of electricity for a million tokens "
             f"(${usd_per_kwh:.2f}/kWh)"
         )
@@ -188,8 +244,18 @@ def _money(answer: Answer, usd_per_kwh: float) -> None:
             f"${money.price_usd:,.0f} of machines, ${money.usd_per_token_per_s:,.0f} for each "
             "token/s"
         )
-    if words:
-        _say("Energy and price: " + "; ".join(words) + ".")
+    return "Energy and price: " + "; ".join(words) + "." if words else ""
+
+
+def _prices(machines: Sequence[Hardware]) -> str:
+    """Where a machine has several prices, or one of a day that is known: all of them."""
+    different = {each.name: each for one in machines for each in (one, *one.cards)}
+    words = [
+        f"{name} {' or '.join(str(price) for price in each.prices)}"
+        for name, each in different.items()
+        if len(each.prices) > 1 or any(price.date for price in each.prices)
+    ]
+    return f"Prices: {'; '.join(words)}." if words else ""
 
 
 def _today(answer: Answer) -> str:
@@ -197,42 +263,50 @@ def _today(answer: Answer) -> str:
     return ". ".join(word.rstrip(".") for word in words if word) + "."
 
 
-def _today_figure(columns: Columns) -> str:
-    if columns.today is None or columns.hypothetical:
-        return _NONE
-    return output.rate(columns.today.best.decode.tokens_per_s)
-
-
 def _decode(answer: Answer | None) -> str:
     if answer is None:
-        return _NONE
-    return _range(decode_range(answer.best.deployment, answer.question.decoding))
+        return NONE
+    return range_text(decode_range(answer.best.deployment, answer.question.decoding))
 
 
 def _prefill(answer: Answer | None) -> str:
     if answer is None:
-        return _NONE
-    return _range(prefill_range(answer.best.deployment, answer.question.reading))
+        return NONE
+    return range_text(prefill_range(answer.best.deployment, answer.question.reading))
 
 
 def _first(answer: Answer | None) -> str:
-    return _NONE if answer is None else output.seconds(first_token_s(answer.best))
+    return NONE if answer is None else output.seconds(first_token_s(answer.best))
+
+
+def _each(answer: Answer | None) -> str:
+    return NONE if answer is None else output.rate(answer.best.decode.tokens_per_s_per_stream)
+
+
+def _request(answer: Answer | None) -> str:
+    return NONE if answer is None else output.seconds(request_range(answer.best).likely)
 
 
 def _memory(answer: Answer | None) -> str:
     if answer is None:
-        return _NONE
+        return NONE
     nodes = capacity(answer.best.deployment, answer.question.decoding).nodes
-    node = max(nodes, key=lambda each: each.needed_bytes / each.available_bytes)
-    return f"{node.needed_bytes / 1e9:.3g} of {node.available_bytes / 1e9:.3g}"
+    memories = [
+        each
+        for node in nodes
+        for each in node.memories or (("", node.needed_bytes, node.available_bytes),)
+    ]
+    _, needed, available = max(memories, key=lambda each: each[1] / each[2])
+    return f"{figures.gib(needed)} of {figures.gib(available)}"
 
 
-def _range(value: Prediction) -> str:
+def range_text(value: Prediction) -> str:
     likely, low, high = (output.rate(v) for v in (value.likely, value.low, value.high))
     return f"{likely} ({low} to {high})"
 
 
-def _short_kind(answer: Answer) -> str:
+def short_kind(answer: Answer) -> str:
+    """The split in a word or two."""
     best = answer.best
     count = len(best.machines)
     if best.kind == "one":
@@ -242,15 +316,6 @@ def _short_kind(answer: Answer) -> str:
     return f"{best.kind} {count}"
 
 
-def _count(parameters: int) -> str:
-    scale, unit = (1e9, "B") if parameters >= 1e9 else (1e6, "M")
-    return f"{parameters / scale:.3g} {unit}"
-
-
-def _dash(value: float | None, style: str) -> str:
-    return _NONE if value is None else style.format(value)
-
-
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
     output.print_text(textwrap.fill(sentence, WIDTH, break_long_words=False,
                                     break_on_hyphens=False))  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bandweave.cli import output
+from bandweave.cli.plan.load import load_sentence, overloaded
 from bandweave.cli.plan.report import WIDTH
 from bandweave.cli.plan.simulated_failures import (
     exchange_sentences,
@@ -16,10 +17,12 @@ from bandweave.cli.plan.simulated_failures import (
     failures_json,
     takeover_of,
 )
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.search.columns import (
     Machines,
     bandweave_question,
     bandweave_setup,
+    engine_answers,
     limit_setup,
 )
 from bandweave.planning.search.explain import layout_phrase
@@ -71,14 +74,23 @@ def show_simulation(
         takeover=takeover,
         seed=values["seed"],
     )
-    limit = _run([_lineup(question, part, spares) for part in parts], scenario)
-    today = [_lineup_today(question, part, spares) for part in parts]
-    own = _run([each for each in today if each is not None], scenario) if all(today) else None
+    with output.status("Playing it through"):
+        limit = _run([_lineup(question, part, spares) for part in parts], scenario)
+        today = [_lineup_today(question, part, spares) for part in parts]
+        own = _run([each for each in today if each is not None], scenario) if all(today) else None
+    if values["chart"]:
+        from bandweave.cli.plan.pictures.others import draw_outcome
+
+        title = (
+            f"{question.model.name} in {question.weights.name} on {machines.described}: "
+            f"{_streams(question, scenario)}, {_arriving(scenario)}"
+        )
+        draw_outcome(title, limit.outcome, values["chart"])
     if as_json:
         output.print_json(_json(question, machines, scenario, limit, own, encrypted=encrypted))
         return
     _show(question, machines, scenario, limit, encrypted=encrypted)
-    _show_today(own)
+    _show_today(own, scenario)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +135,16 @@ def _dealt(machines: Machines, replicas: int) -> list[Machines]:
 
 
 def _lineup(question: Question, machines: Machines, spares: int) -> PlannedLineup:
-    setup = limit_setup(machines)
-    lineup = PlannedLineup(question, setup, spares)
-    if lineup.plan(frozenset(range(len(setup.nodes)))) is None:
-        raise ValueError(shortage_sentence(question, setup))
-    return lineup
+    """With the software that is quickest on the machines that work while all are up."""
+    quickest: tuple[float, PlannedLineup] | None = None
+    for answer in engine_answers(question, machines):
+        lineup = PlannedLineup(answer.question, answer.setup, spares)
+        plan = lineup.plan(frozenset(range(len(answer.setup.nodes))))
+        if plan is not None and (quickest is None or plan.seconds < quickest[0]):
+            quickest = plan.seconds, lineup
+    if quickest is None:
+        raise ValueError(shortage_sentence(question, limit_setup(machines)))
+    return quickest[1]
 
 
 def _lineup_today(question: Question, machines: Machines, spares: int) -> PlannedLineup | None:
@@ -144,18 +161,14 @@ def _show(
     question: Question, machines: Machines, scenario: Scenario, run: _Run, *, encrypted: bool
 ) -> None:
     plans, outcome = run.plans, run.outcome
-    arrivals = (
-        f"{scenario.arrivals_per_s:g} requests/s arrive"
-        if scenario.arrivals_per_s
-        else "every place is always taken"
-    )
     link = f", joined by {machines.link_title}" if machines.link_title else ""
     if link:
         link += ", encrypted" if encrypted else ", not encrypted"
+    engines = dict.fromkeys(plan.deployment.engine.name for plan in plans)
+    with_what = " and ".join(map(software_title, engines))
     _say(
-        f"{question.model.name} in {question.weights.name} on {machines.title}{link}: "
-        f"{_layouts(plans)}. {question.streams} streams a replica, prompts of {scenario.prompt}, "
-        f"answers of {scenario.answer} tokens; {arrivals}. "
+        f"{question.model.name} in {question.weights.name} on {machines.title}{link}, with "
+        f"{with_what}: {_layouts(plans)}. {_streams(question, scenario)}; {_arriving(scenario)}. "
         f"{_length(scenario, outcome)}, seed {scenario.seed}."
     )
     output.print_text()
@@ -171,7 +184,13 @@ def _show(
     output.print_pairs(pairs)
     sentences = failure_sentences(scenario, outcome, run.lineups, run.plans)
     sentences += exchange_sentences(run.plans)
-    for sentence in sentences:
+    sentences.append(load_sentence(scenario, outcome, len(plans)))
+    if any(link.channel for link in machines.links) and len(plans) > 1:
+        sentences.append(
+            "The replicas share one medium; that their traffic meets there is not in this "
+            "simulation, which is too quick by that."
+        )
+    for sentence in filter(None, sentences):
         output.print_text()
         _say(sentence)
     output.print_text()
@@ -194,8 +213,19 @@ def _show(
             for stage in shown
         ],
     )  # fmt: skip
-    if outcome.cut_short:
+    if outcome.cut_short and outcome.requests:
         _say("Too many events: it ended early. Fewer --seconds or streams show the same.")
+
+
+def _streams(question: Question, scenario: Scenario) -> str:
+    streams = output.count(question.streams, "stream")
+    return f"{streams} a replica, prompts of {scenario.prompt}, answers of {scenario.answer} tokens"
+
+
+def _arriving(scenario: Scenario) -> str:
+    if scenario.arrivals_per_s:
+        return f"{scenario.arrivals_per_s:g} requests/s arrive"
+    return "every place is always taken"
 
 
 def _length(scenario: Scenario, outcome: Outcome) -> str:
@@ -204,7 +234,7 @@ def _length(scenario: Scenario, outcome: Outcome) -> str:
     return f"{outcome.seconds:.0f} s simulated after {scenario.warm_up_s:.0f} s of warming up"
 
 
-def _show_today(run: _Run | None) -> None:
+def _show_today(run: _Run | None, scenario: Scenario) -> None:
     output.print_text()
     if run is None:
         _say("bandweave today: not known there; `bandweave plan` without --simulate says why.")
@@ -214,7 +244,8 @@ def _show_today(run: _Run | None) -> None:
         f"{output.rate(run.outcome.tokens_per_s)} tokens/s, {run.outcome.requests} requests "
         f"finished in {output.seconds(run.outcome.seconds)}; between tokens "
         f"{_percentiles(run.outcome.gaps_s)}; first token "
-        f"{_percentiles(run.outcome.first_tokens_s)}."
+        f"{_percentiles(run.outcome.first_tokens_s)}. "
+        f"{load_sentence(scenario, run.outcome, len(run.plans))}".rstrip()
     )
     if run.outcome.recoveries:
         output.print_pairs(failure_pairs(run.outcome))
@@ -236,7 +267,7 @@ def _json(
     *,
     encrypted: bool,
 ) -> dict[str, Any]:
-    """What the hardware allows; under ``"bandweave"`` what bandweave does there today."""
+    """What the best software does there, by name; under ``"bandweave"`` what bandweave does."""
     return {
         "model": question.model.name,
         "format": question.weights.name,
@@ -244,20 +275,23 @@ def _json(
         "links": [link.name for link in machines.links],
         "encrypted": encrypted,
         "scenario": asdict(scenario),
-        **_run_json(run),
-        "bandweave": None if own is None else _run_json(own),
+        **_run_json(run, scenario),
+        "bandweave": None if own is None else _run_json(own, scenario),
     }
 
 
-def _run_json(run: _Run) -> dict[str, Any]:
+def _run_json(run: _Run, scenario: Scenario) -> dict[str, Any]:
     outcome = run.outcome
     return {
         "replicas": [layout_phrase(plan) for plan in run.plans],
+        "engines": [plan.deployment.engine.name for plan in run.plans],
         "seconds": outcome.seconds,
         "tokens_per_s": outcome.tokens_per_s,
         "formula_tokens_per_s": run.formula,
         "requests": outcome.requests,
         "waiting": outcome.waiting,
+        "served_per_s": outcome.requests / outcome.seconds,
+        "overloaded": overloaded(scenario, outcome, len(run.plans)),
         "between_tokens_s": {f"p{part * 100:g}": _or_none(outcome.gaps_s, part) for part in _PARTS},
         "first_token_s": {
             f"p{part * 100:g}": _or_none(outcome.first_tokens_s, part) for part in _PARTS

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bandweave.cli import output
+from bandweave.cli.plan.answer import objective_range, objective_words, request_range
 from bandweave.planning.costs.cost import decode_range
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.planning.machines.links import find_link, link_names
+from bandweave.planning.machines.ports import links_between
 from bandweave.planning.search.columns import (
     Machines,
     both_columns,
 )
+from bandweave.planning.search.conversation import most_streams
 from bandweave.planning.search.layout import Question
 from bandweave.planning.search.search import Answer
 
 _FORMATS = ("bf16", "q8", "gguf-q6_k", "gguf-q5_k_m", "q4", "gguf-q3_k_m", "gguf-q2_k")
 _BAR = 22
+_LEAST_BAR = 8
+_MOST_NAMED = 5
+_WIDTH = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +42,21 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alone:
+    """The best machine alone, which every link must beat: its name, and what the objective asks."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
+    """One setup. ``alone``: in a sweep over links, where one machine holds the model."""
+
+    machines: Machines
     title: str
     points: tuple[Point, ...]
+    alone: Alone | None = None
 
 
 def show_sweep(
@@ -47,13 +68,14 @@ def show_sweep(
     as_json: bool,
 ) -> None:
     """A series for each setup."""
-    series = [
-        Series(title=setup.title, points=tuple(sweep(what, question, setup))) for setup in setups
-    ]
+    if what == "link" and all(len(setup.hardware) < 2 for setup in setups):
+        raise ValueError("one machine needs no link; give several to sweep over links")
+    with output.status(f"Looking at every {what}"):
+        series = [sweep_series(what, question, setup) for setup in setups]
     if all(point.limit is None for each in series for point in each.points):
         raise ValueError(f"{question.model.name} fits nowhere in this sweep over {what}")
     if chart is not None:
-        from bandweave.cli.plan.chart import draw_sweep
+        from bandweave.cli.plan.pictures.sweeps import draw_sweep
 
         draw_sweep(what, question, series, chart)
     if as_json:
@@ -66,17 +88,31 @@ def show_sweep(
         _show(what, question, each)
 
 
+def sweep_series(what: str, question: Question, machines: Machines) -> Series:
+    """The points of one setup, with what they are to be compared with."""
+    points = tuple(sweep(what, question, machines))
+    return Series(
+        machines=machines,
+        title=_title(what, machines),
+        points=points,
+        alone=_alone(points) if what == "link" else None,
+    )
+
+
 def sweep(what: str, question: Question, machines: Machines) -> list[Point]:
     """The points of one setup."""
     if what == "link":
         if len(machines.hardware) < 2:
-            raise ValueError("one machine needs no link; give several to sweep over links")
-        names = sorted(link_names(), key=lambda name: -find_link(name).latency_s.likely)
-        return [
-            _point(name, find_link(name).latency_s.likely * 1e6, question,
-                   replace(machines, links=(find_link(name),)))
-            for name in names
+            return [_point("(one machine)", 0.0, question, machines)]
+        named = [link for link in machines.links if link.name not in link_names()]
+        links = [*named, *map(find_link, links_between(machines.hardware))]
+        pairs = () if machines.all_paired else machines.pairs
+        points = [
+            _point(link.name, link.latency_s.likely * 1e6, question,
+                   replace(machines, links=(link,), pairs=pairs))
+            for link in sorted(links, key=lambda link: -link.latency_s.likely)
         ]  # fmt: skip
+        return sorted(points, key=lambda p: -math.inf if p.limit is None else -p.limit.best.seconds)
     if what == "nodes":
         most = max(8, len(machines.hardware))
         if len({machine.name for machine in machines.hardware}) > 1:
@@ -113,34 +149,111 @@ def _point(
     return Point(label=label, value=value, limit=limit, today=today)
 
 
+def sweep_words(what: str, question: Question) -> str:
+    """A heading for the figures of a sweep."""
+    words = objective_words(question)
+    several = what == "streams" and question.objective == "decode"
+    return f"{words} of all streams" if several and question.streams == 1 else words
+
+
+def _title(what: str, machines: Machines) -> str:
+    if what == "link":
+        return machines.title
+    alike = len({machine.name for machine in machines.hardware}) == 1
+    if what == "nodes" and alike:
+        link = f" over {machines.links[0].name}"
+        return f"{machines.hardware[0].name}{link}"
+    return machines.described
+
+
+def _alone(points: Sequence[Point]) -> Alone | None:
+    """The quickest of the single machines: the link changes nothing about it."""
+    singles = [
+        (point.limit.single, point.limit.setup)
+        for point in points
+        if point.limit is not None and point.limit.single is not None
+    ]
+    if not singles or len(singles[0][1].nodes) < 2:
+        return None
+    plan, setup = singles[0]
+    return Alone(name=setup.nodes[plan.machines[0]].name, value=objective_range(plan).likely)
+
+
 def _show(what: str, question: Question, series: Series) -> None:
     output.print_text()
-    output.print_text(
-        f"{question.model.name}, {question.streams} stream(s), {series.title}: decode, tokens/s"
-    )
-    speeds = [
-        0.0 if point.limit is None else point.limit.best.decode.tokens_per_s
-        for point in series.points
-    ]
-    most = max([*speeds, 1e-9])
+    streams = "" if what == "streams" else f", {output.count(question.streams, 'stream')}"
+    heading = f"{question.model.name}{streams}, {series.title}: {sweep_words(what, question)}"
+    output.print_text(textwrap.fill(heading, _WIDTH, break_on_hyphens=False))
+    slower_is_longer = question.objective == "request"
+    shown = output.seconds if slower_is_longer else output.rate
+    spans = [None if p.limit is None else objective_range(p.limit.best) for p in series.points]
+    most = max([*(span.likely for span in spans if span is not None), 1e-9])
+    each = what == "streams" and not slower_is_longer
     rows = []
-    for point, speed in zip(series.points, speeds, strict=True):
-        if point.limit is None:
-            rows.append([point.label, "-", "-", "does not fit".ljust(_BAR), "-"])
+    for point, span in zip(series.points, spans, strict=True):
+        if point.limit is None or span is None:
+            rows.append([point.label, "-", "-", *(["-"] if each else []),
+                         "does not fit".ljust(_BAR), "-"])  # fmt: skip
             continue
         best = point.limit.best
-        span = decode_range(best.deployment, best.question.decoding)
-        bar = "#" * max(1, round(speed / most * _BAR))
+        bar = "#" * max(1, round(span.likely / most * _BAR))
         split = best.kind if best.kind == "one" else f"{best.kind} {len(best.machines)}"
-        today = "-" if point.today is None else output.rate(point.today.best.decode.tokens_per_s)
-        low, high = output.rate(span.low), output.rate(span.high)
-        rows.append([point.label, split, f"{output.rate(speed)} ({low}-{high})", bar.ljust(_BAR),
-                     today])  # fmt: skip
-    output.print_table([what, "best split", "hardware allows", "", "today"], rows)
+        today = "-" if point.today is None else shown(objective_range(point.today.best).likely)
+        figures = f"{shown(span.likely)} ({shown(span.low)}-{shown(span.high)})"
+        one = [output.rate(span.likely / point.value)] if each else []
+        rows.append([point.label, split, figures, *one, bar.ljust(_BAR), today])
+    unit = "time" if slower_is_longer else "tokens/s"
+    heads = [what, "best split", unit, *(["each"] if each else []), "", "today"]
+    output.print_table(heads, _narrowed(rows, heads))
+    names = {p.limit.setup.engine.name: None for p in series.points if p.limit is not None}
+    if names:
+        with_what = f"With {', '.join(map(software_title, names))}; today: bandweave."
+        output.print_text(textwrap.fill(with_what, _WIDTH, break_on_hyphens=False))
+    for sentence in _sentences(what, question, series):
+        output.print_text(textwrap.fill(sentence, _WIDTH, break_on_hyphens=False))
+
+
+def _narrowed(rows: list[list[str]], heads: Sequence[str]) -> list[list[str]]:
+    """With shorter bars where the table would be wider than the terminal."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    over = sum(widths) + len(widths) - 1 - _WIDTH
+    if over <= 0:
+        return rows
+    bar = max(_LEAST_BAR, _BAR - over)
+    return [
+        [*row[:-2], ("#" * -(-row[-2].count("#") * bar // _BAR) or row[-2].strip()).ljust(bar),
+         row[-1]]
+        for row in rows
+    ]  # fmt: skip
+
+
+def _sentences(what: str, question: Question, series: Series) -> list[str]:
+    """What the table says."""
+    if what == "link" and series.alone is not None:
+        shown = output.seconds if question.objective == "request" else output.rate
+        slower = [p.label for p in series.points if p.limit and len(p.limit.best.machines) == 1]
+        words = f"One {series.alone.name} alone: {shown(series.alone.value)}."
+        if slower:
+            more = f" and {len(slower) - _MOST_NAMED} more" if len(slower) > _MOST_NAMED else ""
+            words += f" That is the better choice over {', '.join(slower[-_MOST_NAMED:])}{more}."
+        return [words]
+    if what == "streams":
+        fitting = [point for point in series.points if point.limit is not None]
+        if fitting and fitting[-1].limit is not None:
+            most = most_streams(fitting[-1].limit.best)
+            return [f"Memory holds {most} streams of {question.context} tokens at once."]
+    return []
 
 
 def _series_json(series: Series) -> dict[str, Any]:
-    return {"machines": series.title, "points": [_point_json(point) for point in series.points]}
+    alone = None
+    if series.alone is not None:
+        alone = {"machine": series.alone.name, "value": series.alone.value}
+    return {
+        "machines": series.title,
+        "one_machine": alone,
+        "points": [_point_json(point) for point in series.points],
+    }
 
 
 def _point_json(point: Point) -> dict[str, Any]:
@@ -156,9 +269,11 @@ def _point_json(point: Point) -> dict[str, Any]:
     return result | {
         "fits": True,
         "split": best.kind,
+        "engine": point.limit.setup.engine.name,
         "machines": len(best.machines),
         "decode_tokens_per_s": {"likely": span.likely, "low": span.low, "high": span.high},
         "prefill_tokens_per_s": best.prefill.tokens_per_s,
+        "request_s": request_range(best).likely,
         "by_split": kinds,
         "bandweave_decode_tokens_per_s": None if today is None else today.best.decode.tokens_per_s,
     }

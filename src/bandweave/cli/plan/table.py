@@ -7,7 +7,7 @@ from typing import Any
 
 from bandweave.cli import output
 from bandweave.cli.plan.report import WIDTH
-from bandweave.cli.plan.setup import question_of
+from bandweave.cli.plan.setup import DEFAULT_CONTEXT, question_of
 from bandweave.models.known_models import known_model, model_names
 from bandweave.planning.costs.cost import decode_range
 from bandweave.planning.search.columns import (
@@ -22,13 +22,18 @@ _SMALLEST = 1e8  # parameters: below that it is for tests
 
 
 def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) -> None:
-    """A row a model; those that do not fit are named at the end."""
-    asked = values["context"] or 4096
+    """A row a model; those that do not fit are named at the end, and those that take no context so
+    long."""
+    prompt, named = values["prompt"], values["context"]
+    asked = named or max(DEFAULT_CONTEXT, 0 if prompt is None else prompt + values["answer"])
     rows: list[dict[str, Any]] = []
-    too_large = []
+    too_large, too_short = [], []
     for name in model_names():
         model = known_model(name)
         if model.total_parameters < _SMALLEST:
+            continue
+        if model.context_length < asked and (named is not None or prompt is not None):
+            too_short.append(name)
             continue
         options = {**values, "context": min(asked, model.context_length)}
         # What is published in 4 bits is not widened.
@@ -43,25 +48,39 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
             break
         else:
             too_large.append(name)
+    if values["chart"]:
+        from bandweave.cli.plan.pictures.others import draw_models
+
+        if not rows:
+            raise ValueError(f"no known model fits on {machines.title}: there is nothing to draw")
+        title = f"What fits on {machines.described}, with {asked} tokens of context"
+        ranked = sorted(rows, key=lambda row: -row["total_parameters"])
+        draw_models(title, ranked, values["chart"])
     if as_json:
         output.print_json({"machines": [each.name for each in machines.hardware],
                            "links": [link.name for link in machines.links], "context": asked,
-                           "models": rows, "do_not_fit": too_large})  # fmt: skip
+                           "models": rows, "do_not_fit": too_large,
+                           "take_less_context": too_short})  # fmt: skip
         return
     link = f", joined by {machines.link_title}" if machines.link_title else ""
-    assumed = " (assumed)" if machines.assumed and link else ""
-    _say(f"What fits on {machines.title}{link}{assumed}, with {asked} tokens of context:")
+    streams = "" if values["streams"] == 1 else f"{values['streams']} streams of "
+    _say(
+        f"What fits on {machines.title}{link}{machines.assumption}, with {streams}{asked} tokens "
+        "of context:"
+    )
     output.print_text()
     output.print_table(
-        ["model", "weights", "split", "decode, tokens/s", "prefill", "today"],
+        ["model, weights", "split", "with", "decode, tokens/s", "prefill", "today"],
         [_cells(row) for row in sorted(rows, key=lambda row: -row["total_parameters"])],
     )
     _say(
-        "decode and prefill: tokens/s that the hardware allows with any engine; today: "
-        "decode by bandweave, on the processors."
+        "decode and prefill: tokens/s with the best software that exists (--engine asks for one); "
+        "today: decode by bandweave, on the processors."
     )
     if too_large:
         _say(f"Too large: {', '.join(too_large)}.")
+    if too_short:
+        _say(f"Take less context than {asked} tokens: {', '.join(too_short)}.")
 
 
 def _row(name: str, answer: Answer, today: Answer | None, runs: bool) -> dict[str, Any]:
@@ -72,6 +91,7 @@ def _row(name: str, answer: Answer, today: Answer | None, runs: bool) -> dict[st
         "total_parameters": question.model.total_parameters,
         "format": question.weights.name,
         "split": best.kind,
+        "engine": answer.setup.engine.name,
         "machines": len(best.machines),
         "decode_tokens_per_s": {"likely": decode.likely, "low": decode.low, "high": decode.high},
         "prefill_tokens_per_s": best.prefill.tokens_per_s,
@@ -86,9 +106,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     today = row["bandweave_decode_tokens_per_s"]
     split = row["split"] if row["machines"] == 1 else f"{row['split']} {row['machines']}"
     return [
-        row["model"],
-        row["format"],
+        f"{row['model']} {row['format']}",
         split,
+        row["engine"],
         f"{likely} ({low} to {high})",
         output.rate(row["prefill_tokens_per_s"]),
         ("does not fit" if row["runs_on_bandweave"] else "not yet")

@@ -9,13 +9,13 @@ from bandweave.models.known_models import known_model
 from bandweave.planning.claims.normal_weights import lost_of_normal_weights
 from bandweave.planning.costs.cost import decode_range
 from bandweave.planning.costs.weight_bytes import find_format
-from bandweave.planning.machines.hardware import Hardware, find_hardware, hardware_names
+from bandweave.planning.machines.hardware import GIB, Hardware, find_hardware, hardware_names
 from bandweave.planning.machines.links import find_link
 from bandweave.planning.machines.rates import LinkRates
-from bandweave.planning.search.columns import Machines, limit_setup
+from bandweave.planning.search.columns import Machines, best_answer, engine_answer, limit_setup
 from bandweave.planning.search.explain import plan_items
 from bandweave.planning.search.layout import Question
-from bandweave.planning.search.search import Answer, find_plans
+from bandweave.planning.search.search import Answer, Plan
 from bandweave.planning.search.shortage import needed_bytes, read_bytes
 
 TRUE, HALF, FALSE = "true", "half true", "false"
@@ -28,13 +28,23 @@ _READING = 7.0  # tokens/s: 300 words a minute, 4 tokens to 3 words
 def planned(
     model: str, format_name: str, names: tuple[str, ...], link: LinkRates | None = None
 ) -> Answer:
-    """What these machines allow, with one stream."""
+    """What the best software does on these machines, with one stream."""
     machines = Machines(
         hardware=tuple(find_hardware(name) for name in names), links=(link or find_link(_LINK),)
     )
-    answer = find_plans(_question(model, format_name), limit_setup(machines))
+    answer = best_answer(_question(model, format_name), machines)
     assert answer is not None, f"{model} in {format_name} on {names}"
     return answer
+
+
+def split_plans(link: LinkRates) -> tuple[Plan, ...]:
+    """What MLX, which splits tensors over any link, makes of R1 in 4 bits on two M3 Ultra."""
+    ultra = find_hardware(ULTRA)
+    answer = engine_answer(
+        _question(R1, "q4"), Machines(hardware=(ultra, ultra), links=(link,)), "mlx"
+    )
+    assert answer is not None
+    return answer.plans
 
 
 def _one_machine_speed() -> float:
@@ -129,15 +139,15 @@ def _each_holds_all() -> tuple[str, str]:
     for name in ("q8", "q4"):
         question = _question(R1, name)
         setup = limit_setup(Machines(hardware=(find_hardware(ULTRA),), links=(find_link(_LINK),)))
-        needs[name] = needed_bytes(question, setup) / 1e9
-        room = setup.nodes[0].memory_bytes / 1e9
+        needs[name] = needed_bytes(question, setup) / GIB
+        room = setup.nodes[0].memory_bytes / GIB
     fits = [name for name, need in needs.items() if need <= room]
     verdict = {0: FALSE, 1: HALF, 2: TRUE}[len(fits)]
     return (
         verdict,
-        f"""In 8 bits R1 needs {needs["q8"]:.0f} GB, in 4 bits {needs["q4"]:.0f} GB; a
-        machine with 512 GB has about {room:.0f} GB to give. So yes in 4 bits, no in 8. Both need
-        not hold everything: half is enough, and only half is read.""",
+        f"""In 8 bits R1 needs {needs["q8"]:.0f} GiB, in 4 bits {needs["q4"]:.0f} GiB; a
+        machine with 512 GB, which are GiB, has about {room:.0f} to give. So yes in 4 bits, no in 8.
+        Both need not hold everything: half is enough, and only half is read.""",
     )
 
 
@@ -155,17 +165,21 @@ def _what_crosses() -> tuple[str, str]:
 
 def _sums() -> tuple[str, str]:
     ultra, two = find_hardware(ULTRA), _two_ultras("q4")
-    pipeline = next(plan for plan in two.plans if plan.kind == "pipeline")
+    pair = Machines(hardware=(ultra, ultra), links=(find_link(_LINK),))
+    staged = engine_answer(two.question, pair, "llama.cpp")
+    assert staged is not None and staged.single is not None
+    pipeline = next(plan for plan in staged.plans if plan.kind == "pipeline")
     single, usable = _one_machine_speed(), two.setup.nodes[0].memory_bytes
     gain = _speed(two) / single
     return (
         (TRUE if gain > 1.9 else HALF),
         f"""On paper {2 * ultra.bytes_per_s / 1e12:.2f} TB/s and
-        {2 * ultra.memory_bytes / 1e12:.2f} TB, of which {2 * usable / 1e12:.2f} TB are usable. A
-        tensor split does read weights on both at once, but R1 in 4 bits gets
+        {2 * ultra.memory_bytes / GIB / 1024:.0f} TB, of which {2 * usable / GIB / 1024:.2f} TB are
+        usable. A tensor split does read weights on both at once, but R1 in 4 bits gets
         {gain:.2f} times as fast, not twice: the fixed time of each layer and the link's latency do
-        not shrink. A pipeline adds memory alone: {pipeline.decode.tokens_per_s:.1f} tokens/s
-        against {single:.1f} on one.""",
+        not shrink. A pipeline adds memory alone: with llama.cpp
+        {pipeline.decode.tokens_per_s:.1f} tokens/s against
+        {staged.single.decode.tokens_per_s:.1f} on one.""",
     )
 
 
@@ -173,6 +187,7 @@ def _forty_and_eighty() -> tuple[str, str]:
     eight, four = _two_ultras("q8"), _two_ultras("q4")
     model = eight.question.model
     both = 2 * find_hardware(ULTRA).bytes_per_s
+    given = 2 * eight.setup.nodes[0].weight_rate("q8", "likely") / both
     bounds = [both / read_bytes(model, answer.question.weights) for answer in (eight, four)]
     spans = [decode_range(answer.best.deployment, answer.question.decoding)
              for answer in (eight, four)]  # fmt: skip
@@ -182,8 +197,9 @@ def _forty_and_eighty() -> tuple[str, str]:
         verdict,
         f"""Predicted are {_range(eight)} in 8 bits and {_range(four)} in 4. The claimed
         figures are what 1.6 TB/s alone would allow if nothing else took time
-        ({bounds[0]:.0f} and {bounds[1]:.0f} tokens/s): memory gives 85% of its peak, and attention,
-        the engine's fixed time of {len(model.layers)} layers and the link come on top.""",
+        ({bounds[0]:.0f} and {bounds[1]:.0f} tokens/s): memory gives {given:.0%} of its peak, and
+        attention, the engine's fixed time of {len(model.layers)} layers and the link come on
+        top.""",
     )
 
 
@@ -239,8 +255,8 @@ def _memory_and_power() -> tuple[str, str]:
     verdict = FALSE if memory > 0.1 and power > 0.1 else TRUE
     return (
         verdict,
-        f"""A B200 has {blackwell.memory_bytes / 1e9:.0f} GB against
-        {ultra.memory_bytes / 1e9:.0f}, {memory:.0%}; an M3 Ultra takes about {ours:.0f} W while it
+        f"""A B200 has {blackwell.memory_bytes / GIB:.0f} GB against
+        {ultra.memory_bytes / GIB:.0f}, {memory:.0%}; an M3 Ultra takes about {ours:.0f} W while it
         runs a model, against {theirs:.0f} W rated for a B200 without its host, {power:.0%}. A third
         and a quarter do not vanish.""",
     )

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from bandweave.planning.claims.claim_checks import CHECKS, R1, ULTRA, planned
+from bandweave.planning.claims.claim_checks import CHECKS, R1, ULTRA, planned, split_plans
 from bandweave.planning.machines.rates import Estimate, LinkRates
 
 
@@ -63,7 +63,7 @@ def link_effects() -> tuple[LinkEffect, ...]:
             latency_s=Estimate.exactly(latency_us * 1e-6),
             bytes_per_s=Estimate.exactly(rate * 1e9),
         )
-        plans = planned(R1, "q4", (ULTRA, ULTRA), link).plans
+        plans = split_plans(link)
         # Whether or not one machine would do better: it is the link that is looked at.
         speed = next(plan for plan in plans if plan.kind == "tensor").decode.tokens_per_s
         result.append(

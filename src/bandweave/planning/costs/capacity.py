@@ -14,13 +14,15 @@ _WORK_VALUES = 8  # buffers as wide as the model that a step keeps, beside the F
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCapacity:
-    """Bytes that one node needs, and has."""
+    """Bytes that one node needs, and has. ``memories``: of a node with cards beside host memory,
+    what each of the two needs and has."""
 
     name: str
     weight_bytes: float
     kv_bytes: float
     work_bytes: float
     available_bytes: int
+    memories: tuple[tuple[str, float, int], ...] = ()
 
     @property
     def needed_bytes(self) -> float:
@@ -28,8 +30,9 @@ class NodeCapacity:
 
     @property
     def spare_bytes(self) -> float:
-        """Below zero: what is missing."""
-        return self.available_bytes - self.needed_bytes
+        """Below zero: what is missing, in the fuller memory where there are two."""
+        spare = [available - needed for _, needed, available in self.memories]
+        return min(spare, default=self.available_bytes - self.needed_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ def capacity(deployment: Deployment, workload: Workload) -> Capacity:
         first, last = stage is deployment.stages[0], stage is deployment.stages[-1]
         held = [0.0] * len(stage.nodes)
         cached = [0.0] * len(stage.nodes)
+        routed = 0.0  # of what a lone node holds, the routed experts
         widest = model.hidden
         kinds = model.distinct_layers(stage.layers.start, stage.layers.stop)
         for layer, count in kinds:
@@ -76,22 +80,34 @@ def capacity(deployment: Deployment, workload: Workload) -> Capacity:
                     + sizes["router"] + sizes["norm"]
                 )  # fmt: skip
                 cached[rank] += count * workload.streams * cache * part.kv
+                routed += count * sizes["expert"] * part.expert
             widest = max(widest, layer.dense_width, layer.expert_width * layer.top_k)
         head = fractions(deployment, stage, model.layers[stage.layers.start])
         for rank, node in enumerate(stage.nodes):
+            projection = table = 0.0
             if last:
-                held[rank] += weights.of("head") * model.head_parameters * head[rank].vocabulary
+                projection = weights.of("head") * model.head_parameters * head[rank].vocabulary
             tied_here = model.tied and last and len(stage.nodes) == 1
             holds = deployment.engine.embedding_in_memory and first and rank == 0
             if holds and not tied_here:
-                held[rank] += weights.of("embedding") * model.embedding_parameters
+                table = weights.of("embedding") * model.embedding_parameters
             rows = deployment.engine.chunk_rows + workload.streams
             values = _WORK_VALUES * model.hidden + 3 * widest
+            rates, placed = deployment.nodes[node], deployment.placement(node)
+            work = BASE_BYTES + rows * values * _WORK_BYTES_PER_VALUE
+            memories: tuple[tuple[str, float, int], ...] = ()
+            if rates.host is not None:
+                card = placed.layers * (held[rank] - routed + cached[rank])
+                card += placed.experts * routed + work + (projection if placed.layers else 0.0)
+                total = held[rank] + cached[rank] + projection + table + 2 * work
+                beside = rates.memory_bytes - rates.host.card_bytes
+                memories = (("cards", card, rates.host.card_bytes), ("host", total - card, beside))
             result[node] = NodeCapacity(
-                name=deployment.nodes[node].name,
-                weight_bytes=held[rank],
+                name=rates.name,
+                weight_bytes=held[rank] + projection + table,
                 kv_bytes=cached[rank],
-                work_bytes=BASE_BYTES + rows * values * _WORK_BYTES_PER_VALUE,
-                available_bytes=deployment.nodes[node].memory_bytes,
+                work_bytes=work * (2 if memories else 1),
+                available_bytes=rates.memory_bytes,
+                memories=memories,
             )
     return Capacity(nodes=tuple(node for node in result if node is not None))

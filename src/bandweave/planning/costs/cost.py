@@ -12,12 +12,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from bandweave.planning.costs.deployment import Deployment, Stage, Workload, fractions
+from bandweave.planning.costs.deployment import (
+    ON_THE_CARD,
+    Deployment,
+    Stage,
+    Workload,
+    fractions,
+)
 from bandweave.planning.costs.exchange import NO_EXCHANGE, ExchangeTime, broadcast, exchange
 from bandweave.planning.costs.layer_cost import Items, RowBatch, layer_items
+from bandweave.planning.costs.ranges import range_power
 from bandweave.planning.machines.rates import CASES
 
 EXCHANGES_A_LAYER = 2  # attention output, FFN or expert output
+_MOST_CHUNKS = 4  # of a sum, in an engine that sends its rows while the product goes on
+_OF_THE_LAYER = 0.2  # of a layer's products: each of the two that give sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,8 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
 
     With ``overlaps_stages`` and several streams, the streams go through the stages in as many
     groups as there are stages: ``period = max(stages * slowest stage, way through all)``. Else one
-    stage works at a time: a pipeline adds up memory, never speed.
+    stage works at a time: a pipeline adds up memory, never speed. A medium that all share carries
+    one group's messages after another's.
     """
     _check(deployment, workload, case)
     stages = len(deployment.stages)
@@ -96,7 +106,7 @@ def decode_step(deployment: Deployment, workload: Workload, case: str = "likely"
     return StepCost(
         items=items,
         step_s=step,
-        period_s=max(groups * slowest, step),
+        period_s=max(groups * slowest, step, groups * _on_channel(deployment, items)),
         streams=workload.streams,
         busy_s=tuple(groups * seconds for seconds in busy),
     )
@@ -112,7 +122,7 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
     _check(deployment, workload, case)
     if workload.prompt < 1:
         raise ValueError(f"a prompt of {workload.prompt} tokens cannot be read")
-    chunk = min(deployment.engine.chunk_rows, workload.prompt)
+    chunk = min(_chunk_rows(deployment), workload.prompt)
     whole, rest = divmod(workload.prompt, chunk)
     items, overlapped = Items(), 0.0
     runs = [(whole, chunk, workload.context, whole * chunk)]
@@ -129,9 +139,21 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
         overlapped += waves * through + (count - waves) * slowest
     total = items.total_s
     if deployment.engine.overlaps_stages:
-        total = min(total, overlapped)
+        share, channel = deployment.engine.overlap, _on_channel(deployment, items)
+        total = max(min(total, share * overlapped + (1 - share) * total), channel)
         items = items.times(total / items.total_s) if items.total_s else items
     return PrefillCost(items=items, total_s=total, prompt=workload.prompt)
+
+
+def _chunk_rows(deployment: Deployment) -> int:
+    """Rows of a chunk; longer ones where each chunk carries weights over a bus."""
+    engine = deployment.engine
+    carried = any(
+        deployment.placement(node) != ON_THE_CARD and rates.host.bus_bytes_per_s.likely > 0
+        for node, rates in enumerate(deployment.nodes)
+        if rates.host is not None
+    )
+    return max(engine.chunk_rows, engine.streamed_rows) if carried else engine.chunk_rows
 
 
 def stage_costs(deployment: Deployment, batch: RowBatch, case: str = "likely") -> list[StageCost]:
@@ -142,13 +164,26 @@ def stage_costs(deployment: Deployment, batch: RowBatch, case: str = "likely") -
 def decode_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Tokens a second of all streams together."""
     likely, slow, fast = (decode_step(deployment, workload, case).tokens_per_s for case in CASES)
-    return Prediction(likely=likely, low=slow, high=fast)
+    return _widened(likely, slow, fast, range_power(deployment, reading=False))
 
 
 def prefill_range(deployment: Deployment, workload: Workload) -> Prediction:
     """Prompt tokens a second."""
     likely, slow, fast = (prefill(deployment, workload, case).tokens_per_s for case in CASES)
-    return Prediction(likely=likely, low=slow, high=fast)
+    return _widened(likely, slow, fast, range_power(deployment, reading=True))
+
+
+def _widened(likely: float, slow: float, fast: float, power: float) -> Prediction:
+    low, high = likely * (slow / likely) ** power, likely * (fast / likely) ** power
+    return Prediction(likely=likely, low=min(low, likely), high=max(high, likely))
+
+
+def _on_channel(deployment: Deployment, items: Items) -> float:
+    """Seconds that these items keep a medium busy which all links share, if they do. Its latency
+    counts: on such a medium it is mostly waiting for one's turn."""
+    if not deployment.network.default.channel:
+        return 0.0
+    return items.exchange_latency_s + items.exchange_bytes_s + items.handover_s
 
 
 def _check(deployment: Deployment, workload: Workload, case: str) -> None:
@@ -162,15 +197,23 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
     items = Items()
     busy = dict.fromkeys(stage.nodes, 0.0)
     kinds = deployment.model.distinct_layers(stage.layers.start, stage.layers.stop)
-    crossing = _layer_exchange(deployment, stage, batch, case)
+    chunks = exchange_chunks(deployment, stage, batch)
+    crossing = _layer_exchange(deployment, stage, batch, chunks, case)
     for layer, count in kinds:
         by_node = layer_items(deployment, stage, layer, batch, case)
         slowest = max(by_node, key=lambda node: node.total_s)
         items = items.plus(slowest.times(count))
         for node, own in zip(stage.nodes, by_node, strict=True):
             busy[node] += own.total_s * count
-        items = items.plus(_exchanged(crossing, EXCHANGES_A_LAYER * count))
+        # All chunks of a sum but the last cross while the product that makes it goes on.
+        product = _OF_THE_LAYER * (slowest.weights_s + slowest.compute_s)
+        hidden = (chunks - 1) / chunks * min(crossing.bytes_s, product)
+        own = ExchangeTime(
+            latency_s=crossing.latency_s, bytes_s=max(0.0, crossing.bytes_s - hidden)
+        )
+        items = items.plus(_exchanged(own, EXCHANGES_A_LAYER * count))
     items = items.plus(_opening(deployment, stage, batch, case))
+    items = items.plus(_between_memories(deployment, stage, case))
     if last:
         items = items.plus(_head(deployment, stage, batch, case, busy))
     if first:
@@ -180,15 +223,29 @@ def _stage(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -> 
 
 
 def _layer_exchange(
-    deployment: Deployment, stage: Stage, batch: RowBatch, case: str
+    deployment: Deployment, stage: Stage, batch: RowBatch, chunks: int, case: str
 ) -> ExchangeTime:
     size = batch.rows * deployment.model.hidden * deployment.engine.wire_bytes_per_value
-    time = exchange(deployment.network, stage.nodes, size, case,
-                    two_step=deployment.engine.two_step_exchange)  # fmt: skip
+    engine = deployment.engine
+    time = exchange(
+        deployment.network, stage.nodes, size, case,
+        two_step=engine.two_step_exchange, hop_bytes=engine.hop_bytes * chunks,
+    )  # fmt: skip
     if len(stage.nodes) < 2:
         return time
     latency = time.latency_s + deployment.engine.exchange_s * math.log2(len(stage.nodes))
     return ExchangeTime(latency_s=latency, bytes_s=time.bytes_s)
+
+
+def exchange_chunks(deployment: Deployment, stage: Stage, batch: RowBatch) -> int:
+    """In how many parts a sum of so many rows leaves."""
+    engine = deployment.engine
+    size = batch.rows * deployment.model.hidden * engine.wire_bytes_per_value
+    if len(stage.nodes) < 2 or not engine.overlap_rows:
+        return 1
+    if batch.rows < 2 * engine.overlap_rows or size < 2 * engine.hop_bytes:
+        return 1
+    return min(_MOST_CHUNKS, int(batch.rows // engine.overlap_rows))
 
 
 def _exchanged(time: ExchangeTime, count: int) -> Items:
@@ -214,6 +271,14 @@ def _opening(deployment: Deployment, stage: Stage, batch: RowBatch, case: str) -
     return items
 
 
+def _between_memories(deployment: Deployment, stage: Stage, case: str) -> Items:
+    """The way from a stage's layers in host memory to those on its cards, and back."""
+    host, placed = deployment.nodes[stage.nodes[0]].host, deployment.placement(stage.nodes[0])
+    if host is None or not 0.0 < placed.layers < 1.0:
+        return Items()
+    return Items(handover_s=2 * host.crossing_s.time(case))
+
+
 def _head(
     deployment: Deployment, stage: Stage, batch: RowBatch, case: str, busy: dict[int, float]
 ) -> Items:
@@ -224,6 +289,8 @@ def _head(
     slowest = Items()
     for node, part in zip(stage.nodes, fractions(deployment, stage, layer), strict=True):
         rates = deployment.nodes[node]
+        if rates.host is not None and deployment.placement(node).layers == 0.0:
+            rates = rates.host.node
         count = model.head_parameters * part.vocabulary
         read = count * weights.of("head") / rates.weight_rate(weights.name, case)
         flops = 2 * rows * count / rates.compute_rate(weights.name, max(rows, 1), case)

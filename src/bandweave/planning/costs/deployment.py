@@ -35,20 +35,26 @@ class EngineTraits:
     latent_expanded_in_prefill: bool = False
     overlaps_stages: bool = False  # several groups of streams, or prefill chunks, in flight
     two_step_exchange: bool = True  # large messages reduce-scatter and all-gather
+    hop_bytes: float = 0.0  # that two steps must save; 0: the quicker of one and two counts
+    overlap_rows: int = 0  # of a chunk of a sum that crosses while its product goes on; 0: none
     chunk_rows: int = 512  # of prefill
     chunks_in_flight: int = 4
+    overlap: float = 1.0  # of a prompt's chunks, the part that stages really work on at once
     mixes_prompts: bool = False
     hop_s: float = 0.0
     exchange_s: float = 0.0
     embedding_in_memory: bool = True
     sharded_overhead: float = 0.0
+    streamed_rows: int = 4096  # of a chunk whose weights cross a bus to the card
 
 
-#: bandweave as it is: int32 grid values on the wire, everybody sends to everybody, absorbed latent
-#: attention, one step of up to 256 rows at a time, embedding rows read from the file.
+#: bandweave as it is: int32 grid values on the wire, small sums in one hop and large ones in two,
+#: of many rows in chunks that cross while the product goes on (native/executor/reduction.h),
+#: absorbed latent attention, one step of up to 256 rows at a time, embedding rows from the file.
 BANDWEAVE = EngineTraits(
     name="bandweave",
-    two_step_exchange=False,
+    hop_bytes=64 << 10,
+    overlap_rows=64,
     chunk_rows=256,
     mixes_prompts=True,
     embedding_in_memory=False,
@@ -60,11 +66,13 @@ class Network:
     """The link of every pair of nodes: ``default``, but for the pairs that ``links`` names.
 
     ``shared_port``: a node's links share its one port (a switch); else each pair has its cable.
+    ``most_joined``: how many nodes can each have a cable to all others; None for any number.
     """
 
     default: LinkRates = NO_LINK
     links: Mapping[tuple[int, int], LinkRates] = field(default_factory=dict)
     shared_port: bool = True
+    most_joined: int | None = None
 
     def link(self, a: int, b: int) -> LinkRates:
         return self.links.get((a, b)) or self.links.get((b, a)) or self.default
@@ -95,8 +103,27 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What of a stage's layers lies on a node's cards, 0 to 1; the rest lies in its host's memory.
+
+    ``layers``: of attention, cache, router, shared experts and dense FFNs; ``experts``: of the
+    routed experts. Experts are never on a card without their layer."""
+
+    layers: float
+    experts: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.experts <= self.layers <= 1.0:
+            raise ValueError(f"{self.layers} of the layers and {self.experts} of the experts")
+
+
+ON_THE_CARD = Placement(layers=1.0, experts=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A model placed on nodes. Stages cover its layers in order."""
+    """A model placed on nodes. Stages cover its layers in order. ``placements``: of nodes that have
+    cards beside host memory; a stage of such a node has no other node."""
 
     model: ModelShape
     weights: WeightBytes
@@ -106,6 +133,7 @@ class Deployment:
     engine: EngineTraits = BANDWEAVE
     kv_bytes_per_element: float = 2.0
     whole_experts: bool = False  # experts are given out whole instead of being sliced
+    placements: Mapping[int, Placement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = 0
@@ -118,6 +146,9 @@ class Deployment:
         used = [node for stage in self.stages for node in stage.nodes]
         if sorted(used) != list(range(len(self.nodes))):
             raise ValueError(f"stages use nodes {used}; there are {len(self.nodes)}")
+
+    def placement(self, node: int) -> Placement:
+        return self.placements.get(node, ON_THE_CARD)
 
 
 @dataclass(frozen=True, kw_only=True)

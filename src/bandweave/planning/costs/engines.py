@@ -22,6 +22,8 @@ def find_engine(name: str) -> EngineTraits:
                 overlaps_stages=row["overlaps_stages"] == "1",
                 chunk_rows=int(required(row, "chunk_rows")),
                 chunks_in_flight=int(required(row, "chunks_in_flight")),
+                overlap=required(row, "overlap"),
+                streamed_rows=int(required(row, "streamed_rows")),
                 hop_s=required(row, "hop_us") * 1e-6,
                 exchange_s=required(row, "exchange_us") * 1e-6,
                 sharded_overhead=required(row, "sharded_overhead"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bandweave.models.model_shape import AttentionShape, LayerShape, distinct_experts
-from bandweave.planning.costs.deployment import Deployment, Fractions, Stage, fractions
+from bandweave.planning.costs.deployment import (
+    ON_THE_CARD,
+    Deployment,
+    Fractions,
+    Stage,
+    fractions,
+)
 from bandweave.planning.costs.experts import expected_busiest
 from bandweave.planning.machines.rates import NodeRates
 
@@ -81,8 +87,7 @@ def layer_items(
     parts = fractions(deployment, stage, layer)
     experts = _experts_read(deployment, layer, parts, batch, case)
     return [
-        _node_items(deployment, deployment.nodes[node], layer, part, read, batch, case,
-                    len(stage.nodes))
+        _node_items(deployment, node, layer, part, read, batch, case, len(stage.nodes))
         for node, part, read in zip(stage.nodes, parts, experts, strict=True)
     ]  # fmt: skip
 
@@ -108,7 +113,7 @@ def _experts_read(
 
 def _node_items(
     deployment: Deployment,
-    node: NodeRates,
+    node: int,
     layer: LayerShape,
     part: Fractions,
     experts_read: float,
@@ -116,64 +121,149 @@ def _node_items(
     case: str,
     stage_nodes: int,
 ) -> Items:
-    weights, rows = deployment.weights, batch.rows
-    attention = layer.attention
-    shared = [  # role, parameters that this node reads
-        ("attention", attention.parameters * part.attention),
-        ("dense", layer.dense_parameters * part.dense),
-        ("shared", layer.shared_parameters * (part.expert if layer.experts else part.dense)),
-        ("router", layer.router_parameters),
-        ("norm", layer.norm_parameters),
-    ]
-    read_rate = node.weight_rate(weights.name, case)
-    read = sum(weights.of(role) * count for role, count in shared) / read_rate
-    flops = 2 * rows * sum(count for _, count in shared)
-    compute = flops / node.compute_rate(weights.name, max(rows, 1.0), case)
-    busy = max(read, compute)
-    if layer.experts and experts_read > 0:
-        expert_read = experts_read * layer.expert_parameters * weights.of("expert") / read_rate
+    work = _LayerWork(deployment, layer, part, experts_read, batch, case, stage_nodes)
+    rates, placed = deployment.nodes[node], deployment.placement(node)
+    if rates.host is None or placed == ON_THE_CARD:
+        return work.on(rates)
+    # The mean of a layer that is all on the card, of one whose experts are not, and of one in the
+    # host's memory: a stage has so many of each.
+    shared, experts, cache = work.shared_in_host(rates), work.routed_in_host(rates), rates.host.node
+    whole = shared.plus(experts).plus(
+        Items(attention_s=work.attention(cache), overhead_s=work.overhead(cache))
+    )
+    # Rows cross to experts in every layer, to whole layers once a stage: ``cost`` charges that.
+    crossing = Items(handover_s=rates.host.crossing_s.time(case) if layer.experts else 0.0)
+    apart = work.on(rates, routed=False).plus(experts).plus(crossing)
+    return (
+        work.on(rates).times(placed.experts)
+        .plus(apart.times(placed.layers - placed.experts))
+        .plus(whole.times(1 - placed.layers))
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _LayerWork:
+    """What there is to do in one layer for one batch, and how long that takes on some rates."""
+
+    deployment: Deployment
+    layer: LayerShape
+    part: Fractions
+    experts_read: float
+    batch: RowBatch
+    case: str
+    stage_nodes: int
+
+    def on(self, node: NodeRates, *, routed: bool = True) -> Items:
+        """All of the layer, with or without its routed experts, on one side's rates."""
+        read, busy = self._time(*self._shared_size(), node)
+        if routed and self.routes:
+            more, also = self._routed_time(node)
+            read, busy = read + more, busy + also
+        return Items(
+            weights_s=read,
+            compute_s=busy - read,
+            attention_s=self.attention(node),
+            overhead_s=self.overhead(node),
+        )
+
+    def shared_in_host(self, node: NodeRates) -> Items:
+        """Attention's matrices, dense FFN, shared experts, router and norms in host memory."""
+        assert node.host is not None
+        size, parameters = self._shared_size()
+        work = 2 * self.batch.rows * parameters
+        rate = node.compute_rate(self._format, max(self.batch.rows, 1.0), self.case)
+        return self._quicker(self._time(size, parameters, node.host.node), node, size, work / rate)
+
+    def routed_in_host(self, node: NodeRates) -> Items:
+        """Routed experts in host memory."""
+        assert node.host is not None
+        if not self.routes:
+            return Items()
+        size, work, rows = self._routed_size()
+        rate = _expert_rate(node, self._format, rows, self.case)
+        return self._quicker(self._routed_time(node.host.node), node, size, work / rate)
+
+    def _quicker(
+        self, own: tuple[float, float], node: NodeRates, size: float, on_card: float
+    ) -> Items:
+        """By the processor, or with the weights carried to the card where a prompt is read."""
+        assert node.host is not None
+        read, busy = own
+        processor = Items(weights_s=read, compute_s=busy - read)
+        bus = node.host.bus_bytes_per_s.rate(self.case)
+        if self.batch.decoding or bus <= 0:
+            return processor
+        carried = Items(exchange_bytes_s=size / bus, compute_s=on_card)
+        return min(processor, carried, key=lambda items: items.total_s)
+
+    def attention(self, node: NodeRates) -> float:
+        """Seconds: the larger of reading the cache and multiplying with it."""
+        attention, batch = self.layer.attention, self.batch
+        pairs = batch.pairs(attention)
+        element = self.deployment.kv_bytes_per_element
+        # Decoding reads each stream's cache for its own row; a chunk's rows share one reading.
+        readings = pairs if batch.decoding else pairs / batch.rows
+        size = readings * attention.kv_elements * element * self.part.kv
+        size += 2 * batch.streams * attention.state_elements * 4.0 * self.part.attention
+        read = size / node.kv_bytes_per_s.rate(self.case)
+        expanded = self.deployment.engine.latent_expanded_in_prefill and not batch.decoding
+        each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
+        flops = pairs * each * self.part.attention
+        return max(read, flops / node.attention_flop_per_s.rate(self.case))
+
+    def overhead(self, node: NodeRates) -> float:
+        """Seconds: the engine's fixed time of the layer."""
+        overhead = node.overhead(bool(self.layer.experts), self.case)
+        if self.layer.attention.kind == "latent":
+            overhead += node.latent_overhead_s.time(self.case)
+        divided = self.deployment.engine.sharded_overhead * (1.0 - 1.0 / self.stage_nodes)
+        return overhead * (1.0 - divided)
+
+    @property
+    def routes(self) -> bool:
+        return bool(self.layer.experts) and self.experts_read > 0
+
+    @property
+    def _format(self) -> str:
+        return self.deployment.weights.name
+
+    def _shared_size(self) -> tuple[float, float]:
+        """Bytes and parameters that this node reads."""
+        layer, part, weights = self.layer, self.part, self.deployment.weights
+        shared = [
+            ("attention", layer.attention.parameters * part.attention),
+            ("dense", layer.dense_parameters * part.dense),
+            ("shared", layer.shared_parameters * (part.expert if layer.experts else part.dense)),
+            ("router", layer.router_parameters),
+            ("norm", layer.norm_parameters),
+        ]
+        size = sum(weights.of(role) * count for role, count in shared)
+        return size, sum(count for _, count in shared)
+
+    def _routed_size(self) -> tuple[float, float, float]:
+        """Bytes and FLOPs of the experts that this node reads, and the rows that each sees."""
+        layer, rows = self.layer, self.batch.rows
+        size = self.experts_read * layer.expert_parameters * self.deployment.weights.of("expert")
         routed = rows * layer.top_k
         # Rows that an expert sees: all routed rows over the experts that there are to read.
-        distinct = distinct_experts(layer.experts, layer.top_k, rows, routing=ROUTING[case])
-        work = 2 * routed * layer.expert_parameters * experts_read / distinct
-        rate = _expert_rate(node, weights.name, max(routed / distinct, 1.0), case)
-        read += expert_read
-        busy += max(expert_read, work / rate)
-    overhead = node.overhead(bool(layer.experts), case)
-    if attention.kind == "latent":
-        overhead += node.latent_overhead_s.time(case)
-    overhead *= 1.0 - deployment.engine.sharded_overhead * (1.0 - 1.0 / stage_nodes)
-    return Items(
-        weights_s=read,
-        compute_s=busy - read,
-        attention_s=_attention(deployment, node, attention, part, batch, case),
-        overhead_s=overhead,
-    )
+        distinct = distinct_experts(layer.experts, layer.top_k, rows, routing=ROUTING[self.case])
+        work = 2 * routed * layer.expert_parameters * self.experts_read / distinct
+        return size, work, max(routed / distinct, 1.0)
+
+    def _time(self, size: float, parameters: float, node: NodeRates) -> tuple[float, float]:
+        """Seconds of reading, and of all that products with these parameters take."""
+        read = size / node.weight_rate(self._format, self.case)
+        rows = self.batch.rows
+        flops = 2 * rows * parameters
+        return read, max(read, flops / node.compute_rate(self._format, max(rows, 1.0), self.case))
+
+    def _routed_time(self, node: NodeRates) -> tuple[float, float]:
+        size, work, rows = self._routed_size()
+        read = size / node.weight_rate(self._format, self.case)
+        return read, max(read, work / _expert_rate(node, self._format, rows, self.case))
 
 
 def _expert_rate(node: NodeRates, format_name: str, rows: float, case: str) -> float:
     if node.expert_compute is not None:
         return node.expert_compute.rate(rows, case)
     return node.compute_rate(format_name, rows, case)
-
-
-def _attention(
-    deployment: Deployment,
-    node: NodeRates,
-    attention: AttentionShape,
-    part: Fractions,
-    batch: RowBatch,
-    case: str,
-) -> float:
-    """Seconds: the larger of reading the cache and multiplying with it."""
-    pairs = batch.pairs(attention)
-    element = deployment.kv_bytes_per_element
-    # Decoding reads each stream's cache for its own row; the rows of a chunk share one reading.
-    readings = pairs if batch.decoding else pairs / batch.rows
-    size = readings * attention.kv_elements * element * part.kv
-    size += 2 * batch.streams * attention.state_elements * 4.0 * part.attention
-    read = size / node.kv_bytes_per_s.rate(case)
-    expanded = deployment.engine.latent_expanded_in_prefill and not batch.decoding
-    each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
-    flops = pairs * each * part.attention
-    return max(read, flops / node.attention_flop_per_s.rate(case))

@@ -75,8 +75,14 @@ _FORMATS: Mapping[str, WeightBytes] = {
         _format("gguf-q4_0", 4.5, **_K_QUANTS),
         _format("gguf-q3_k_m", 3.9, embedding=3.4375, **_K_QUANTS),
         _format("gguf-q2_k", 2.95, **_K_QUANTS),
+        # R1 in 130 GB: experts in 1.5 bits, what every token reads in about 5.
+        _format(
+            "gguf-iq1_s", 1.5, attention=5.0, shared=5.0, dense=5.0, embedding=4.5, **_K_QUANTS
+        ),
         # gpt-oss as llama.cpp's makers publish it: experts as they are, the rest q8_0.
         _format("gguf-mxfp4", 8.5, expert=4.25),
+        # Kimi K2 in 3.33 bits on average: experts in 3, what every token reads in 8.
+        _format("mlx-3bit", 3.25, attention=8.5, shared=8.5, dense=8.5, embedding=8.5, head=8.5),
         _format("mlx-4bit", 4.5),
         _format("mlx-8bit", 8.5),
     )

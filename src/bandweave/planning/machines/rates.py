@@ -87,11 +87,27 @@ class ComputeRate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostSide:
+    """The machine that a node's cards sit in: its processor computes on what lies in its memory.
+
+    ``card_bytes``: usable on the cards together. ``crossing_s``: what it costs that a layer begins
+    on a card and its experts, or the next layer, are the processor's. ``bus_bytes_per_s``: at which
+    weights cross to a card for the rows of a prompt; 0 where the engine never does that.
+    """
+
+    node: NodeRates
+    card_bytes: int
+    crossing_s: Estimate
+    bus_bytes_per_s: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeRates:
     """One node: a machine, or one accelerator of it, with the engine that runs on it.
 
     ``weight_bytes_per_s`` and ``compute`` are by weight format (``"*"``: any other): the rate at
-    which decoding one row reads weights in that format, and the FLOP/s of its products.
+    which decoding one row reads weights in that format, and the FLOP/s of its products. Where
+    ``host`` is set, all of them are the cards', and ``memory_bytes`` counts both memories.
     """
 
     name: str
@@ -110,6 +126,7 @@ class NodeRates:
     price_usd: float | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    host: HostSide | None = None
 
     def weight_rate(self, format_name: str, case: str) -> float:
         found = self.weight_bytes_per_s.get(format_name)
@@ -128,13 +145,20 @@ class LinkRates:
     """A link between two nodes, one direction of it, software included.
 
     ``latency_s``: from the send to the receiver's knowing, of a message of a few bytes.
-    ``message_s``: what a message keeps its sender busy for, so that sends to several peers queue.
+    ``message_s``: what a message keeps its sender busy for, so that sends to several peers queue;
+    on a shared medium, what it keeps the medium busy for. ``channel``: the medium that all links of
+    this name share (Wi-Fi, powerline, a hub), over which each frame goes ``crossings`` times; empty
+    where a node's sends meet nobody else's. ``half_duplex``: what a node receives takes of what it
+    can send.
     """
 
     name: str
     latency_s: Estimate
     bytes_per_s: Estimate
     message_s: Estimate = NOTHING
+    channel: str = ""
+    crossings: int = 1
+    half_duplex: bool = False
     source: str = ""
 
     def transfer_s(self, size_bytes: float, case: str) -> float:

@@ -147,7 +147,8 @@ def choose_shares(
 ) -> Choice:
     """The shares with the least predicted time a token: from what the nodes' memories give, parts
     move from the busiest node to the idlest, or from the slowest to the fastest, for as long as
-    that helps. Equal shares where others gain next to nothing. Takes some milliseconds."""
+    that helps. Equal shares where others gain next to nothing, and between machines of one kind
+    where they gain no more than the probes' own spread. Takes some milliseconds."""
     step = decode_step(load)
 
     def bill(parts: Sequence[int]) -> Bill | None:
@@ -176,12 +177,27 @@ def choose_shares(
             trials = _moves(parts, found)
         elif parts == start:
             trials = _moves(best, at_best)
-    if not at_best.wall < equal.wall * (1 - _WORTH):
+    if not at_best.wall * (1 + _worth(nodes, load)) < equal.wall:
         return Choice(shares=(Fraction(1),) * count, gain=1.0)
     common = math.gcd(*best)
     return Choice(
         shares=tuple(Fraction(part // common) for part in best), gain=equal.wall / at_best.wall
     )
+
+
+def _worth(nodes: Sequence[EngineNode], load: Load) -> float:
+    """What unequal shares must gain. Machines of one kind are as fast as each other: what their
+    profiles say beyond their spread is noise of the day on which they were probed."""
+    kinds = {(node.machine.processor, node.machine.isa, node.threads) for node in nodes}
+    if len(kinds) > 1:
+        return _WORTH
+    return max(_WORTH, *(_spread(node, load) for node in nodes))
+
+
+def _spread(node: EngineNode, load: Load) -> float:
+    """Of the rounds of the products in this format: the one in the middle."""
+    spreads = [one.spread for one in node.machine.products if one.format == load.weight_format]
+    return sorted(spreads)[len(spreads) // 2] if spreads else 0.0
 
 
 def _moves(parts: tuple[int, ...], bill: Bill) -> list[tuple[int, ...]]:

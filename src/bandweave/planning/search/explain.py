@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+from bandweave import figures
+from bandweave.planning.costs.beside import placement_phrase
 from bandweave.planning.costs.deployment import Network
 from bandweave.planning.costs.layer_cost import Items
 from bandweave.planning.costs.weight_bytes import find_format
@@ -110,7 +112,7 @@ def runner_up_sentence(answer: Answer) -> str:
         return f"{words}."
     if more <= 0:
         return f"{words}, as good as equal."
-    return f"{words}; it loses {_duration(more)} by {ITEMS[lost][1]}."
+    return f"{words}; it loses {figures.seconds(more)} by {ITEMS[lost][1]}."
 
 
 def left_out_sentences(answer: Answer) -> list[str]:
@@ -124,12 +126,16 @@ def left_out_sentences(answer: Answer) -> list[str]:
     names = " and ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
     words = f"Left out: {names}."
     everyone = answer.with_all
+    elsewhere = {node.name: None for number, node in enumerate(answer.setup.nodes)
+                 if not answer.setup.runs_on(number)}  # fmt: skip
+    if elsewhere:
+        return [f"{words} The software does not run on {' and '.join(elsewhere)}."]
     if everyone is None:
-        return [f"{words} No split over all of them fits."]
+        return [f"{words} No split over all of them fits, or the software has none."]
     ours, theirs = plan_items(answer.best), plan_items(everyone)
     lost = max(ITEMS, key=lambda key: getattr(theirs, key) - getattr(ours, key))
     more = getattr(theirs, lost) - getattr(ours, lost)
-    reason = f", because of {ITEMS[lost][1]} (+{_duration(more)})" if more > 0 else ""
+    reason = f", because of {ITEMS[lost][1]} (+{figures.seconds(more)})" if more > 0 else ""
     return [f"{words} With all machines it would be {speed_phrase(everyone)}{reason}."]
 
 
@@ -143,20 +149,26 @@ def layout_phrase(plan: Plan) -> str:
     count, stages = len(plan.machines), len(plan.layout.stages)
     whole = ", experts whole" if plan.layout.whole_experts else ""
     return {
-        "one": "one machine",
+        "one": _one_phrase(plan),
         "tensor": f"tensor split over {count} machines{whole}",
         "pipeline": f"pipeline of {count} machines",
         "mixed": f"pipeline of {stages} stages over {count} machines, tensor inside{whole}",
     }[plan.kind]
 
 
+def _one_phrase(plan: Plan) -> str:
+    if plan.deployment.nodes[0].host is None:
+        return "one machine"
+    return f"one machine, {placement_phrase(plan.deployment, 0)}"
+
+
 def speed_phrase(plan: Plan) -> str:
     """The speed that the objective asks for."""
     if plan.question.objective == "decode":
-        return f"{_number(plan.decode.tokens_per_s)} tokens/s"
+        return f"{figures.figure(plan.decode.tokens_per_s)} tokens/s"
     if plan.question.objective == "prefill":
-        return f"{_number(plan.prefill.tokens_per_s)} prompt tokens/s"
-    return f"{_duration(plan.seconds)} a request"
+        return f"{figures.figure(plan.prefill.tokens_per_s)} prompt tokens/s"
+    return f"{figures.seconds(plan.seconds)} a request"
 
 
 def sensitivities(answer: Answer) -> list[Sensitivity]:
@@ -180,7 +192,7 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
         weights = find_format(fewer)
         changes.append((f"fewer bits: {fewer}", replace(question, weights=weights), setup))
     if uniform and setup.networks[0].default.name != "none":
-        more = replace(setup, nodes=(*setup.nodes, setup.nodes[best.machines[0]]))
+        more = setup.with_more(setup.nodes[best.machines[0]])
         changes.append((f"one more {setup.nodes[best.machines[0]].name}", question, more))
     result = []
     if len(setup.nodes) > _ANEW:
@@ -191,12 +203,25 @@ def sensitivities(answer: Answer) -> list[Sensitivity]:
         # More memory and more machines show only in another plan.
         anew = len(setup.nodes) <= _ANEW and name.startswith(_REPLANNED)
         if (len(setup.nodes) <= _SEARCHED and uniform) or anew:
-            found = find_plans(asked, changed)
+            near = None if len(setup.nodes) <= _SEARCHED else _near_sets(best, changed)
+            found = find_plans(asked, changed, near)
             seconds = best.seconds if found is None else found.best.seconds
         else:
             seconds = _same_plan(best, asked, changed).seconds
         result.append(Sensitivity(change=name, factor=best.seconds / seconds))
     return sorted(result, key=lambda each: -each.factor)
+
+
+def _near_sets(plan: Plan, changed: Setup) -> list[tuple[int, ...]] | None:
+    """Of many unlike machines those sets that a change may make the best: the plan's own, fewer of
+    them, with what was added, and each machine alone. None for all, where machines are alike."""
+    if all(node == changed.nodes[0] for node in changed.nodes):
+        return None
+    own = plan.machines
+    added = [node for node in [len(changed.nodes) - 1] if node not in own]
+    sets = [own[:count] for count in range(1, len(own) + 1)]
+    sets += [(*own, *added), *((node,) for node in range(len(changed.nodes)))]
+    return list(dict.fromkeys(sets))
 
 
 def _same_plan(plan: Plan, question: Question, setup: Setup) -> Plan:
@@ -219,33 +244,48 @@ def _links(setup: Setup, change: Callable[[LinkRates], LinkRates]) -> Setup:
 
 def _twice_bandwidth(node: NodeRates) -> NodeRates:
     rates = {name: rate.times(2) for name, rate in node.weight_bytes_per_s.items()}
-    return replace(node, weight_bytes_per_s=rates, kv_bytes_per_s=node.kv_bytes_per_s.times(2))
+    return _with_host(
+        replace(node, weight_bytes_per_s=rates, kv_bytes_per_s=node.kv_bytes_per_s.times(2)),
+        _twice_bandwidth,
+    )
 
 
 def _twice_flops(node: NodeRates) -> NodeRates:
     def twice(compute: ComputeRate) -> ComputeRate:
         return ComputeRate(points=tuple((rows, rate.times(2)) for rows, rate in compute.points))
 
-    return replace(
+    changed = replace(
         node,
         compute={name: twice(compute) for name, compute in node.compute.items()},
         expert_compute=None if node.expert_compute is None else twice(node.expert_compute),
         attention_flop_per_s=node.attention_flop_per_s.times(2),
     )
+    return _with_host(changed, _twice_flops)
 
 
 def _half_overhead(node: NodeRates) -> NodeRates:
     experts = node.expert_layer_overhead_s
-    return replace(
+    changed = replace(
         node,
         layer_overhead_s=node.layer_overhead_s.times(0.5),
         expert_layer_overhead_s=None if experts is None else experts.times(0.5),
         step_overhead_s=node.step_overhead_s.times(0.5),
     )
+    return _with_host(changed, _half_overhead)
 
 
 def _twice_memory(node: NodeRates) -> NodeRates:
-    return replace(node, memory_bytes=node.memory_bytes * 2)
+    changed = replace(node, memory_bytes=node.memory_bytes * 2)
+    if changed.host is None:
+        return changed
+    return replace(changed, host=replace(changed.host, card_bytes=changed.host.card_bytes * 2))
+
+
+def _with_host(node: NodeRates, change: Callable[[NodeRates], NodeRates]) -> NodeRates:
+    """With the same change of the processor beside its cards."""
+    if node.host is None:
+        return node
+    return replace(node, host=replace(node.host, node=change(node.host.node)))
 
 
 def _half_latency(link: LinkRates) -> LinkRates:
@@ -254,14 +294,3 @@ def _half_latency(link: LinkRates) -> LinkRates:
 
 def _twice_link(link: LinkRates) -> LinkRates:
     return replace(link, bytes_per_s=link.bytes_per_s.times(2))
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.5 else f"{value:.3g}"
-
-
-def _duration(value: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if value >= scale * 0.9995:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e6:.0f} us"

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from bandweave.models.model_shape import ModelShape
+from bandweave.planning.costs.beside import placed
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.deployment import Deployment, EngineTraits, Network, Stage, Workload
+from bandweave.planning.costs.software import EVERY_SPLIT, SplitRules
 from bandweave.planning.costs.weight_bytes import WeightBytes
 from bandweave.planning.machines.rates import LinkRates, NodeRates
 from bandweave.programs.split import apportion
@@ -61,6 +63,25 @@ class Setup:
     networks: tuple[Network, ...]
     engine: EngineTraits
     whole_experts: bool = True  # whether the engine can give experts out whole
+    rules: SplitRules = EVERY_SPLIT
+    kinds: tuple[str, ...] = ()  # by node; "": the engine does not run there. None given: all alike
+
+    def with_more(self, node: NodeRates, count: int = 1) -> Setup:
+        """With so many more nodes like one of them."""
+        kind = self.kinds[self.nodes.index(node)] if self.kinds else ""
+        kinds = (*self.kinds, *[kind] * count) if self.kinds else ()
+        return replace(self, nodes=(*self.nodes, *[node] * count), kinds=kinds)
+
+    def runs_on(self, node: int) -> bool:
+        return not self.kinds or bool(self.kinds[node])
+
+    def allows(self, model: ModelShape, stages: Sequence[Sequence[int]]) -> bool:
+        """Whether the engine cuts the model into these stages of nodes."""
+        for stage in stages:
+            if len(stage) > 1 and any(self.nodes[node].host is not None for node in stage):
+                return False  # cards beside host memory are a stage of their own
+        kinds = self.kinds or ("",) * len(self.nodes)
+        return self.rules.allow(model, stages, kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +123,7 @@ def deploy(question: Question, setup: Setup, network: Network, layout: Layout) -
         )
         node += len(members)
         layer += count
-    return Deployment(
+    deployment = Deployment(
         model=question.model,
         weights=question.weights,
         nodes=tuple(setup.nodes[machine] for machine in machines),
@@ -112,6 +133,7 @@ def deploy(question: Question, setup: Setup, network: Network, layout: Layout) -
         kv_bytes_per_element=question.kv_bytes_per_element,
         whole_experts=layout.whole_experts,
     )
+    return placed(deployment, question.decoding)
 
 
 def ways_to_cut(order: Sequence[int], alike: bool) -> Iterator[tuple[tuple[int, ...], ...]]:
@@ -160,7 +182,9 @@ def fitted(question: Question, setup: Setup, network: Network, layout: Layout) -
         )
         short = min(spare, key=lambda node: spare[node])
         stage = next(i for i, members in enumerate(layout.stages) if short in members)
-        changed = _share_moved(layout, stage, short, spare, held)
+        changed = None
+        if not setup.rules.equal:
+            changed = _share_moved(layout, stage, short, spare, held)
         changed = changed or _layers_moved(layout, stage, spare, held)
         if changed is None or changed == layout:
             return None

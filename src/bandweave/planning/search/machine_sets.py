@@ -30,7 +30,7 @@ def machine_sets(question: Question, setup: Setup) -> Iterator[tuple[int, ...]]:
         )  # fmt: skip
         chosen = dict.fromkeys(tuple(sorted(nodes, key=order)) for nodes in sets if nodes)
     else:
-        by_speed = sorted(range(len(setup.nodes)), key=order)
+        by_speed = sorted((n for n in range(len(setup.nodes)) if setup.runs_on(n)), key=order)
         by_memory = sorted(by_speed, key=lambda node: -setup.nodes[node].memory_bytes)
         chosen = dict.fromkeys(
             tuple(sorted(ranked[:count], key=order))
@@ -52,10 +52,13 @@ def decode_rate(question: Question, node: NodeRates) -> float:
 
 
 def _groups(setup: Setup) -> list[list[int]]:
-    """Machines that can stand for each other; none can where pairs have links of their own."""
+    """Machines that can stand for each other; none can where pairs have links of their own.
+    Those that the engine does not run on are in no group."""
     uniform = not any(network.links for network in setup.networks)
     groups: list[list[int]] = []
     for node, rates in enumerate(setup.nodes):
+        if not setup.runs_on(node):
+            continue
         same = (group for group in groups if uniform and setup.nodes[group[0]] == rates)
         group = next(same, None)
         if group is None:

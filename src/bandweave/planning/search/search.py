@@ -2,12 +2,15 @@
 
 Every set of machines is looked at (of equal ones, every number), and for every set the ways to cut
 it into stages: one stage is a tensor split, one machine a stage a pipeline, all between is both.
-The best of a set depends on that set alone, so one more machine can never make the answer worse.
+The best of a set depends on that set alone, so one more machine can never make the answer worse,
+as long as all sets are looked at: of very many a plain look chooses those that get a close one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -37,6 +40,8 @@ OBJECTIVES = ("decode", "prefill", "request")
 _MOST_SHARED = 16  # machines; of more one's share matters little
 _REFINED = 2  # of a set's layouts, how many are improved step by step
 _STEPS = 24
+_FEW_SETS = 40  # up to so many sets all are looked at closely
+_CLOSE = 6  # of more, so many for each plain way to cut them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +109,20 @@ class Answer:
         return tuple(node for node in range(len(self.setup.nodes)) if node not in used)
 
 
-def find_plans(question: Question, setup: Setup) -> Answer | None:
-    """The best plan and the best of every other kind; None where nothing fits."""
+def find_plans(
+    question: Question, setup: Setup, among: Iterable[tuple[int, ...]] | None = None
+) -> Answer | None:
+    """The best plan and the best of every other kind; None where nothing fits. ``among``: only
+    these sets of machines."""
     assert question.objective in OBJECTIVES, question.objective
     best: dict[tuple[str, bool], Plan] = {}
     with_all: Plan | None = None
-    for machines in machine_sets(question, setup):
+    sets = list(machine_sets(question, setup) if among is None else among)
+    if among is None and len(sets) > _FEW_SETS:
+        found = find_plans(question, setup, _shortlisted(question, setup, sets))
+        if found is not None:
+            return found
+    for machines in sets:
         for plan in plans_on(question, setup, machines):
             key = (plan.kind, plan.layout.whole_experts)
             if key not in best or plan.seconds < best[key].seconds:
@@ -129,6 +142,49 @@ def find_plans(question: Question, setup: Setup) -> Answer | None:
         single=best.get(("one", False)),
         with_all=with_all,
     )
+
+
+def _shortlisted(
+    question: Question, setup: Setup, sets: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[int, ...]]:
+    """Of many sets those that are worth a close look: each machine alone, all together, and for
+    each of three plain ways to cut a set the sets that are quickest so. A close look at a set costs
+    a hundred evaluations, a plain one three."""
+    ranked: list[list[tuple[float, int]]] = [[], [], []]
+    for number, machines in enumerate(sets):
+        for times, seconds in zip(ranked, _plainly(question, setup, machines), strict=True):
+            times.append((seconds, number))
+    chosen = {
+        number for number, machines in enumerate(sets) if len(machines) in (1, len(setup.nodes))
+    }
+    for times in ranked:
+        chosen |= {number for seconds, number in sorted(times)[:_CLOSE] if seconds < math.inf}
+    return (sets[number] for number in sorted(chosen))
+
+
+def _plainly(question: Question, setup: Setup, machines: tuple[int, ...]) -> list[float]:
+    """What the objective counts of a set cut into one stage, into a stage for each kind of machine
+    and into a stage for each machine, in proportion to bandwidth; infinite where that is not to
+    be had."""
+    name = question.weights.name
+    reads = [node.weight_rate(name, "likely") for node in setup.nodes]
+    alike = [
+        tuple(group)
+        for _, group in itertools.groupby(machines, lambda node: setup.nodes[node].name)
+    ]
+    ways = ((machines,), tuple(alike), tuple((node,) for node in machines))
+    result = []
+    for stages in ways:
+        times = [math.inf]
+        for network in setup.networks:
+            if not (setup.allows(question.model, stages) and _joined(network, stages)):
+                continue
+            layout = _with_equal_shares(setup, start_layout(question, stages, reads))
+            layout = layout and fitted(question, setup, network, layout)
+            if layout is not None:
+                times.append(evaluate(question, setup, network, layout).seconds)
+        result.append(min(times))
+    return result
 
 
 def plans_on(question: Question, setup: Setup, machines: tuple[int, ...]) -> list[Plan]:
@@ -181,11 +237,26 @@ def _start_layouts(
     seen = set()
     for order in _orders(network, machines):
         for stages in ways_to_cut(order, alike):
+            if not (setup.allows(question.model, stages) and _joined(network, stages)):
+                continue
             for weights in weightings:
-                layout = start_layout(question, stages, weights)
+                layout = _with_equal_shares(setup, start_layout(question, stages, weights))
                 if layout is not None and layout not in seen:
                     seen.add(layout)
                     yield layout
+
+
+def _with_equal_shares(setup: Setup, layout: Layout | None) -> Layout | None:
+    """The layout as engines have it that divide a stage equally, if this is one of them."""
+    if layout is None or not setup.rules.equal:
+        return layout
+    return replace(layout, shares=tuple((1.0,) * len(stage) for stage in layout.stages))
+
+
+def _joined(network: Network, stages: Sequence[Sequence[int]]) -> bool:
+    """Whether the machines of a stage can all have a cable to each other."""
+    most = network.most_joined
+    return most is None or bool(network.links) or all(len(stage) <= most for stage in stages)
 
 
 def _orders(network: Network, machines: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -210,7 +281,7 @@ def _refined(question: Question, setup: Setup, network: Network, plan: Plan) -> 
     step = 4
     for _ in range(_STEPS):
         better = None
-        for layout in _neighbours(plan, step):
+        for layout in _neighbours(plan, step, shares_move=not setup.rules.equal):
             deployment = deploy(question, setup, network, layout)
             if not capacity(deployment, question.decoding).fits:
                 continue
@@ -227,7 +298,7 @@ def _refined(question: Question, setup: Setup, network: Network, plan: Plan) -> 
     return plan
 
 
-def _neighbours(plan: Plan, step: int) -> Iterator[Layout]:
+def _neighbours(plan: Plan, step: int, *, shares_move: bool) -> Iterator[Layout]:
     layout, stages = plan.layout, plan.deployment.stages
     busy = plan.decode.busy_s
     times = [max(busy[node] for node in stage.nodes) for stage in stages]
@@ -241,7 +312,7 @@ def _neighbours(plan: Plan, step: int) -> Iterator[Layout]:
         for source, target in dict.fromkeys(moves):
             if source != target:
                 yield from _some(with_layers(layout, source, target, step))
-    for number, stage in enumerate(stages):
+    for number, stage in enumerate(stages if shares_move else ()):
         own = [busy[node] for node in stage.nodes]
         source = max(range(len(own)), key=lambda i: own[i])
         target = min(range(len(own)), key=lambda i: own[i])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bandweave.models.model_shape import ModelShape, distinct_experts
 from bandweave.planning.costs.capacity import BASE_BYTES
 from bandweave.planning.costs.weight_bytes import WeightBytes, find_format
-from bandweave.planning.machines.hardware import GB, find_hardware, hardware_names
+from bandweave.planning.machines.hardware import GIB, find_hardware, hardware_names
 from bandweave.planning.search.layout import Question, Setup
 from bandweave.planning.search.search import find_plans
 
@@ -45,13 +45,13 @@ def shortage_sentence(question: Question, setup: Setup) -> str:
     count = len(setup.nodes)
     there = "the machine has" if count == 1 else f"the {count} machines have"
     by = (
-        f"{(needed - memory) / GB:.0f} GB too little"
+        f"{(needed - memory) / GIB:.0f} GiB too little"
         if needed > memory
         else "and no split puts it where there is room"
     )
     return (
         f"{question.model.name} in {question.weights.name} with a context of {question.context} "
-        f"needs {needed / GB:.0f} GB, {there} {memory / GB:.0f} GB usable, {by}; "
+        f"needs {needed / GIB:.0f} GiB, {there} {memory / GIB:.0f} GiB usable, {by}; "
         f"{_remedies(question, setup)}"
     )
 
@@ -61,7 +61,7 @@ def _remedies(question: Question, setup: Setup) -> str:
     for name in _FORMATS:
         smaller = replace(question, weights=find_format(name))
         if needed_bytes(smaller, setup) < needed_bytes(question, setup) and _fits(smaller, setup):
-            remedies.append(f"in {name} ({needed_bytes(smaller, setup) / GB:.0f} GB)")
+            remedies.append(f"in {name} ({needed_bytes(smaller, setup) / GIB:.0f} GiB)")
             break
     context = question.context
     while context > 1024:
@@ -86,7 +86,7 @@ def _more_machines(question: Question, setup: Setup) -> str:
     missing = needed_bytes(question, setup) - sum(node.memory_bytes for node in setup.nodes)
     first = max(1, int(missing // largest.memory_bytes))
     for count in range(first, min(first + 4, _MOST_MACHINES)):
-        if _fits(question, replace(setup, nodes=(*setup.nodes, *[largest] * count))):
+        if _fits(question, setup.with_more(largest, count)):
             return f"with {count} more {largest.name}"
     return ""
 

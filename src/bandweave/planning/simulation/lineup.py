@@ -65,6 +65,7 @@ class PlannedLineup:
         return replace(
             self._setup,
             nodes=tuple(self._setup.nodes[one] for one in chosen),
+            kinds=tuple(self._setup.kinds[one] for one in chosen) if self._setup.kinds else (),
             networks=tuple(_numbered_anew(each, chosen) for each in self._setup.networks),
         )
 
