@@ -29,7 +29,11 @@ def gathering(values: dict[str, Any], name: str) -> Iterator[Gathering | None]:
     from bandweave.serving.gathering import Gathering
 
     token_file = values["token_file"]
-    membership = _open(listen, token_file) if where is None else _attend(where, token_file, name)
+    if where is not None:
+        membership = _attend(where, token_file, name)
+    else:
+        assert listen is not None
+        membership = _open(listen, token_file)
     with contextlib.closing(membership):
         yield Gathering(membership, _wish(values))
 

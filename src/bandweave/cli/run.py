@@ -113,7 +113,8 @@ def command(
             return
         output.write_answer("" if answer.text.endswith("\n") else "\n")
         _summarise(session, answer, predicted)
-        _remark_slowness(bill, predicted)
+        if bill is not None:
+            _remark_slowness(bill, predicted)
         if not plan["exact"]:
             output.say(f"(not the exact answer: activations crossed as {plan['wire']})")
         if verbose and answer.timing.decode_tokens and bill is not None:
