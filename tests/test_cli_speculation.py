@@ -150,6 +150,8 @@ def test_a_stop_string_takes_one_generation_only(monkeypatch: pytest.MonkeyPatch
             "kv_format": "f16",
             "no_cache": True,
             "wire": "exact",
+            "encrypt": None,
+            "patience": 60.0,
         }
     )
     with open_session("demo", options) as session:

@@ -191,10 +191,10 @@ def test_follow_ups_reuse_what_is_computed_and_give_the_answer_of_a_fresh_start(
     made = make()
     first = made.generator.run([REQUESTS[0]], digest=True)[0]
     said = (*REQUESTS[0].tokens, *first.tokens)
-    # A follow-up goes on; others share full pages: the same again, a history edited behind and
-    # before the page's end.
+    # A follow-up goes on, and so does the same again, in the page that the follow-up left; others
+    # share full pages: a history edited early behind the page's end, and before it.
     follow_ups = [(*said, 3, 1, 4), said, (*said[:68], 9, 9), (*said[:20], 8, 8, 8)]
-    reused = [len(said) - 1, 64, 64, 0]
+    reused = [len(said) - 1, len(said) - 1, 64, 0]
     for tokens, least in zip(follow_ups, reused, strict=True):
         request = Request(tokens=tokens, params=WARM)
         result = made.generator.run([request], digest=True)[0]
@@ -294,6 +294,6 @@ def test_a_failed_step_leaves_nothing_behind() -> None:
     with pytest.raises(StepError, match="^node 1 closed"):
         generator.run(requests)
     results = generator.run(requests, digest=True)
-    assert results[0].timing.reused_tokens == 64
+    assert results[0].timing.reused_tokens == 69  # what was computed before stands
     fresh = generator.run(requests, digest=True, reuse=False)
     assert [heart(result) for result in results] == [heart(result) for result in fresh]

@@ -341,7 +341,8 @@ def test_a_check_takes_a_second_of_the_processor_at_most() -> None:
         return spent.ru_utime + spent.ru_stime
 
     before = used()
-    assert "takes more than" in check_grammar(f"start: %json {json.dumps(_ENDLESS)}")
+    said = check_grammar(f"start: %json {json.dumps(_ENDLESS)}")
+    assert "takes more than" in said or "Unable to determine" in said  # quick processors get there
     assert used() - before < 2.5  # with the start of the process
 
 

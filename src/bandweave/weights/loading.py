@@ -102,7 +102,7 @@ def load_weights(
     readers: Sequence[int] = (),
     kept: Weights | None = None,
     standby: Sequence[Weights] = (),
-    least_cached: int = _CACHED_BYTES,
+    least_cached: int | None = None,
     piece_bytes: int = PANEL_BYTES,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
@@ -129,7 +129,7 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    if size < least_cached:
+    if size < (_CACHED_BYTES if least_cached is None else least_cached):
         cache = None
     loading = _Loading(program, source, weight_format, matrices, cache, others)
     with ThreadPoolExecutor(threads) as pool:
