@@ -290,6 +290,8 @@ _CONTRAST = """
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_can_be_read_by_day_and_night(page: Page, dark: bool) -> None:
     page.look(dark=dark)
+    # The page hears of it with the browser's next frame.
+    page.until(f"document.documentElement.dataset.theme === '{'dark' if dark else 'light'}'")
     pairs = [[text, ground] for text in ("--ink", "--muted", "--accent", "--bad")
              for ground in ("--card", "--page", "--sunk")]  # fmt: skip
     pairs += [["--accent-ink", "--accent"], ["--bad", "--bad-wash"], ["--muted", "--rail"]]

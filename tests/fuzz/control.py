@@ -47,6 +47,8 @@ _WORKER_EVERY = 2000
 _GROWTH_BYTES = 64 << 20
 _SILENT = ("progress", "alive", "tokens", "content")
 _UNANSWERED = ("cancel", "shutdown")
+#: What a node out of a generation drops: it was meant for one that has ended.
+_OF_A_GENERATION = ("ask_state", "ask_standby", "ask_statistics", "standby", "submit", "vocabulary")
 _ANSWERS = {"describe", "hold", "join", "submit", "ask_statistics", "leave"}
 
 
@@ -127,14 +129,14 @@ _TYPES = (*_ANSWERS, "cancel", "shutdown", "probe_machine", "probe_links", "fail
 def play(sock: socket.socket, parts: list[bytes]) -> str:
     """Says it all, as a controller that waits for its answers; the last thing heard."""
     channel = Channel(sock, "the node", send_timeout=_PATIENCE)
-    last = "nothing"
+    last, inside = "nothing", False
     for part in parts:
         try:
             sock.setblocking(True)
             sock.settimeout(_PATIENCE)
             sock.sendall(part)
             sock.setblocking(False)
-            if not _is_answered(part):
+            if not _is_answered(part, inside):
                 continue
             deadline = time.monotonic() + _PATIENCE
             while True:
@@ -142,6 +144,8 @@ def play(sock: socket.socket, parts: list[bytes]) -> str:
                 last = str(message.get("type"))
                 if last not in _SILENT:
                     break
+            if last in ("loaded", "broken", "left"):
+                inside = last == "loaded"
             if last == "failed":
                 return "failed: " + ("mistake" if message["mistake"] else "error")
         except TimeoutError:
@@ -151,8 +155,9 @@ def play(sock: socket.socket, parts: list[bytes]) -> str:
     return f"over after {last}"
 
 
-def _is_answered(part: bytes) -> bool:
-    """Whether something is to come after this; bytes that are no message may be part of one."""
+def _is_answered(part: bytes, inside: bool) -> bool:
+    """Whether something is to come after this, ``inside`` a generation or not; bytes that are no
+    message may be part of one."""
     magic, length, zero = struct.unpack_from("<4sII", part) if len(part) >= 12 else (b"", 0, 0)
     if magic != b"bwv1" or zero or length != len(part) - 12:
         return False
@@ -160,7 +165,8 @@ def _is_answered(part: bytes) -> bool:
         message = json.loads(part[12:])
     except (ValueError, RecursionError):
         return True
-    return not isinstance(message, dict) or message.get("type") not in _UNANSWERED
+    silent = _UNANSWERED if inside else (*_UNANSWERED, *_OF_A_GENERATION)
+    return not isinstance(message, dict) or message.get("type") not in silent
 
 
 def in_thread(parts: list[bytes], complaints: list[str]) -> str:

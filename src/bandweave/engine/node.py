@@ -50,9 +50,9 @@ from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import Weights
 
-_OVER = {
+_OVER = tuple(
     one.TYPE for one in (AskState, AskStatistics, AskStandby, Cancel, Standby, Submit, Vocabulary)
-}
+)
 
 
 def serve(context: NodeContext) -> None:
