@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_loading_and_reading_a_long_prompt(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "prompt"
-    file.write_text("far too much to read " * 200)
+    file.write_text("far too much to read " * 400)
     arguments = ("run", model, "--raw", "--max-tokens", "2", "--context", "40000", "--prompt-file",
                  file, "--threads", "1")  # fmt: skip
     with start_on_terminal(*arguments, TERM="xterm") as terminal:
