@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,7 @@ from bandweave.nodes.process import SERVE
 from bandweave.run_options import RunOptions
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import GREEDY, Ask, Streams, asks, undisturbed, wait_until
-from tests.helpers.networks import End, two_hosts
+from tests.helpers.networks import End, filtered_hosts
 from tests.helpers.workers import WorkerProcess
 
 RUN = RunOptions(context=512, streams=3)
@@ -114,11 +113,7 @@ def test_without_a_machine_those_who_ask_wait_and_then_hear_why() -> None:
 
 @pytest.fixture
 def cable() -> Iterator[tuple[End, End]]:
-    if shutil.which("nft") is None:
-        pytest.skip("needs nft")
-    with two_hosts() as ends:
-        for end in ends:
-            end.run("nft", "add table inet cable")
+    with filtered_hosts() as ends:
         yield ends
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,17 +21,13 @@ from bandweave.mesh import tcp_options
 from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.process import SERVE
 from tests.helpers.connections import SECRET
-from tests.helpers.networks import End, two_hosts
+from tests.helpers.networks import End, filtered_hosts
 from tests.helpers.workers import STUBS, WorkerProcess, all_gone, hosts, pids_of
 
 
 @pytest.fixture
 def cable() -> Iterator[tuple[End, End]]:
-    if shutil.which("nft") is None:
-        pytest.skip("needs nft")
-    with two_hosts() as ends:
-        for end in ends:
-            end.run("nft", "add table inet cable")
+    with filtered_hosts() as ends:
         yield ends
 
 

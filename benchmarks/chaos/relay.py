@@ -38,9 +38,6 @@ class Relay:
         """Nothing passes any more, and nobody is told."""
         self._flows.clear()
 
-    def let_go(self) -> None:
-        self._flows.set()
-
     def cut(self, *, reset: bool = False) -> None:
         """Ends all connections that there are."""
         with self._lock:

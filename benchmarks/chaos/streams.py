@@ -59,9 +59,6 @@ class Crowd:
 
         await asyncio.gather(*(client(number) for number in range(len(self.questions))))
 
-    def under_way(self) -> list[Heard]:
-        return [one for one in self.heard if one.over is None]
-
     async def _ask(self, number: int) -> Heard:
         question = self.questions[number]
         heard = Heard(number=number, asked=time.monotonic())

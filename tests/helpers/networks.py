@@ -137,3 +137,14 @@ def forwarded(listening: socket.socket, to: tuple[str, int], connect: Callable) 
         thread.join(5)
         for sock in opened:
             sock.close()
+
+
+@contextlib.contextmanager
+def filtered_hosts() -> Iterator[tuple[End, End]]:
+    """Two hosts each of which has a table of packet filters, ``inet cable``, that is empty yet."""
+    if shutil.which("nft") is None:
+        pytest.skip("needs nft")
+    with two_hosts() as ends:
+        for end in ends:
+            end.run("nft", "add table inet cable")
+        yield ends

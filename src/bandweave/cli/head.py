@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 from bandweave.cli import output
 from bandweave.cli.remarks import remark
@@ -33,6 +33,7 @@ def run_head(
         write_record,
     )
     from bandweave.mesh.address import format_address, is_unspecified
+    from bandweave.nodes.waiting import take
 
     folder = cluster_folder(make=True)
     secret = read_secret(token, remark)
@@ -70,4 +71,4 @@ def run_head(
         host, port = door.address
         near = format_address(("127.0.0.1" if is_unspecified(host) else host, port))
         say_ready(ready_fd, address=where, near=near, ray=ray_address)
-        threading.Event().wait()
+        take(SimpleQueue[None]())  # until a signal ends it

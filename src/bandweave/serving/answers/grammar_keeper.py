@@ -50,10 +50,6 @@ class GrammarKeeper:
         if not self._learnt and (wrong := await self._run(lambda: self._learn(vocab_size))):
             raise bad(f"{param} cannot be kept to: {wrong}", param)
 
-    def renew(self) -> None:
-        """The engine's nodes have joined anew, and may know no vocabulary any more."""
-        self._learnt = False
-
     async def _run(self, work: Callable[[], str]) -> str:
         """What ``work`` gives, which is left undone where nobody waits for it any more."""
         loop = asyncio.get_running_loop()
