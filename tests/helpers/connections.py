@@ -44,3 +44,16 @@ def ends(sock: socket.socket, seconds: float = 5.0) -> bool:
     except ConnectionError:
         return True
     return True
+
+
+def ended(sock: socket.socket) -> bool:
+    """Whether the far side has ended the connection; what it said before is thrown away."""
+    sock.setblocking(False)
+    try:
+        while sock.recv(4096):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
