@@ -34,15 +34,15 @@ _GAUGES = {
     "kv_pages": ("pages", "Pages of the KV cache."),
     "kv_pages_used": ("pages_used", "Pages of the KV cache that answers under way hold."),
     "kv_pages_kept": ("pages_kept", "Free pages whose content may be wanted again."),
-    "tokens_per_second": ("tokens_per_s", "Tokens a second over the last seconds."),
+    "tokens_per_second": ("tokens_per_s", "Tokens per second over the last seconds."),
     "prompt_tokens_per_second": (
-        "prompt_tokens_per_s", "Prompt tokens a second that were computed over the last seconds."),
+        "prompt_tokens_per_s", "Prompt tokens computed per second over the last seconds."),
     "measured_tokens_per_second": (
-        "measured_tokens_per_s", "Tokens a second while nothing but answers was computed."),
+        "measured_tokens_per_s", "Tokens per second while nothing but answers was computed."),
     "predicted_tokens_per_second": (
-        "predicted_tokens_per_s", "Tokens a second that the machines' profiles promise."),
+        "predicted_tokens_per_s", "Tokens per second that the machines' profiles promise."),
     "limit_tokens_per_second": (
-        "limit_tokens_per_s", "Tokens a second if memory were read without a pause."),
+        "limit_tokens_per_s", "Tokens per second if memory were read without a pause."),
 }  # fmt: skip
 _COUNTERS = {
     "prefix_cache_queries": (
