@@ -1,4 +1,4 @@
-"""How decoding speed changes: with the context, with rows a step, with the model's size.
+"""How decoding speed changes: with the context, with rows per step, with the model's size.
 
 Knows what is varied and who is compared; two threads, q4, beside llama.cpp.
 """
@@ -52,9 +52,9 @@ def rows(store: Store, scale: Scale) -> Result:
         _entrants(store, scale, context=context, streams=scale.streams[-1]),
         works,
         experiment="rows",
-        subject="Rows a step",
+        subject="Rows per step",
         title="Decoding speed of all answers together",
-        axis="rows a step",
+        axis="rows per step",
     )
 
 

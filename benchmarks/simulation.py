@@ -100,7 +100,7 @@ def run(store: Store, scale: Scale) -> Result:
         ),
         series=(_series(found),),
         notes=(
-            f"{_TURNS} requests for each place, all there from the start; tokens of answers a "
+            f"{_TURNS} requests for each place, all there from the start; tokens of answers per "
             "second until the last has ended, reading prompts included. The simulation's service "
             "times are those of the profile; links by name are emulated, others are shared memory.",
         ),
