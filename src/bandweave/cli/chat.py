@@ -15,13 +15,8 @@ from bandweave.cli.conversation import Conversation
 from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.line_input import LineInput
-from bandweave.cli.options import (
-    cluster_options,
-    engine_options,
-    sampling_options,
-    sampling_params,
-    split_options,
-)
+from bandweave.cli.options import cluster_options, engine_options, split_options
+from bandweave.cli.sampling import sampling_options, sampling_params
 from bandweave.environment import read_environment
 
 if TYPE_CHECKING:

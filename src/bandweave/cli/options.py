@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bandweave.cli.interrupts import interrupts_held
 from bandweave.environment import read_environment
 from bandweave.formats.names import AUTO, KV_FORMATS, RUN_FORMATS
 from bandweave.run_options import MAX_NODES, RunOptions
 
 if TYPE_CHECKING:
     from bandweave.engine.options import EngineOptions
-    from bandweave.generation.sampling import SamplingParams
     from bandweave.planning.profile.emulation import EmulatedLink
 
 _SHARE = re.compile(r"-?\d{1,12}(\.\d{0,12})?", re.ASCII)
@@ -103,53 +101,27 @@ _LASTING = (
                       "need if any other failed; the server tells how much that is."),
 )  # fmt: skip
 
-_SAMPLING = (
-    click.option("--temperature", type=float, default=0.0, metavar="X",
-                 help="0 (the default) always picks the most likely token; 1 samples from the "
-                      "model's own distribution."),
-    click.option("--top-k", type=int, default=0, metavar="K",
-                 help="Sample only from the K most likely tokens. Default 0: all."),
-    click.option("--top-p", type=float, default=1.0, metavar="P",
-                 help="Sample only from the most likely tokens whose probabilities add up to P "
-                      "(nucleus sampling). Default 1: all."),
-    click.option("--min-p", type=float, default=0.0, metavar="P",
-                 help="Sample only from tokens at least P times as likely as the most likely. "
-                      "Default 0."),
-    click.option("--repetition-penalty", type=float, default=1.0, metavar="X",
-                 help="Above 1 makes tokens that were there already less likely. Default 1."),
-    click.option("--frequency-penalty", type=float, default=0.0, metavar="X",
-                 help="Subtracted from a token's logit once for each time it already appears in "
-                      "the answer. Default 0."),
-    click.option("--presence-penalty", type=float, default=0.0, metavar="X",
-                 help="Subtracted once from the logit of a token that already appears in the "
-                      "answer. Default 0."),
-    click.option("--seed", type=int, default=0, metavar="N",
-                 help="The same seed draws the same tokens. Default 0."),
-    click.option("--max-tokens", type=int, default=512, metavar="N", show_default=True,
-                 help="Ends the answer after N tokens."),
-    click.option("--stop", multiple=True, metavar="TEXT",
-                 help="Ends the answer before TEXT. May be given several times."),
-)  # fmt: skip
+
+def stacked(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    """A command with these options, which its help lists in this order."""
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def split_options(function: F) -> F:
     """How the model is split and stored; see ``engine_options``."""
-    return _stack(_SPLIT, function)
+    return stacked(_SPLIT, function)
 
 
 def cluster_options(function: F) -> F:
     """The machines of a cluster; see ``cli.gathering``."""
-    return _stack(_CLUSTER, function)
+    return stacked(_CLUSTER, function)
 
 
 def lasting_options(function: F) -> F:
     """How a server outlives its machines; see ``engine_options``."""
-    return _stack(_LASTING, function)
-
-
-def sampling_options(function: F) -> F:
-    """How tokens are chosen; see ``sampling_params``."""
-    return _stack(_SAMPLING, function)
+    return stacked(_LASTING, function)
 
 
 def json_option(function: F) -> F:
@@ -277,23 +249,6 @@ def encryption_of(encrypt: bool | None) -> str:
     return AUTO if encrypt is None else ALWAYS if encrypt else NEVER
 
 
-def sampling_params(values: dict[str, Any]) -> SamplingParams:
-    """What the values of ``sampling_options`` ask for."""
-    with interrupts_held():
-        from bandweave.generation.sampling import SamplingParams
-
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty",
-             "presence_penalty", "seed", "max_tokens")  # fmt: skip
-    fields = {name: values[name] for name in names}
-    if "" in values["stop"]:
-        raise ValueError("--stop is empty; give the text before which an answer is to end")
-    try:
-        return SamplingParams(**fields, stop=tuple(values["stop"]))
-    except ValueError as error:  # starts with the name of a field
-        name, _, rest = str(error).partition(" ")
-        raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
-
-
 def parse_shares(text: str) -> tuple[Fraction, ...]:
     """``3,2,1`` or ``1.5,1``; whether the numbers make sense as shares is the plan's business."""
     if not text.strip():
@@ -372,9 +327,3 @@ def usable_isa(name: str | None, hosts: Sequence[str] = ()) -> str:
                 f"the kernel variant {name!r} is not one of this processor's: {', '.join(usable)}"
             )
     return name
-
-
-def _stack(options: tuple[Callable[[F], F], ...], function: F) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -11,15 +11,9 @@ import click
 from bandweave.cli import output
 from bandweave.cli.gathering import gathering, reporting
 from bandweave.cli.interrupts import interrupts_held
-from bandweave.cli.options import (
-    cluster_options,
-    engine_options,
-    json_option,
-    sampling_options,
-    sampling_params,
-    split_options,
-)
+from bandweave.cli.options import cluster_options, engine_options, json_option, split_options
 from bandweave.cli.remarks import remark
+from bandweave.cli.sampling import sampling_options, sampling_params
 from bandweave.shown import printable
 
 if TYPE_CHECKING:
