@@ -27,7 +27,8 @@ hypothesis.settings.load_profile("machine")
 # machine to themselves, unless they stand below; so do single tests that are marked ``alone``.
 _PARALLEL = frozenset(
     {"admission", "answers", "backend", "benchmarks", "block_products", "calibration",
-     "checkpoints", "cli", "cli_speculation", "cli_tokens", "code_books", "config_fields",
+     "checkpoints", "cli", "cli_mistakes", "cli_speculation", "cli_tokens", "code_books",
+     "catalogue_cost", "config_fields",
      "config_hybrid", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
      "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
      "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",

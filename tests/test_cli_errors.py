@@ -14,19 +14,12 @@ import pytest
 
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.cli.main import explain
-from tests.helpers.command import Outcome, bandweave, lines_of, start_command
+from tests.helpers.command import bandweave, lines_of, sentence, start_command
 
 ASK = ("--prompt", "a", "--max-tokens", "2")
 RUN = ("run", "demo", *ASK)
 LARGE = ("--layers", "24", "--hidden", "512", "--heads", "8", "--kv-heads", "4",
          "--intermediate", "2048")  # fmt: skip
-
-
-def sentence(outcome: Outcome) -> str:
-    assert (outcome.status, outcome.out) == (2, ""), outcome
-    (line,) = lines_of(outcome.err)
-    assert line.startswith("bandweave: ")
-    return line.removeprefix("bandweave: ")
 
 
 @pytest.fixture(scope="module")

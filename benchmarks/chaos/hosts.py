@@ -7,7 +7,6 @@ Needs root, iproute2 and nftables. Knows networks and processes; knows no reques
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import shutil
@@ -15,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,11 +22,11 @@ from typing import Any
 from bandweave.handshake.secret import make_secret
 from benchmarks.chaos.cluster import Server, serve_command
 from benchmarks.chaos.faults import MACHINE, PROCESS, Blow
+from benchmarks.chaos.namespace import inside
 from benchmarks.chaos.processes import Duty, Marked, kill
 from benchmarks.chaos.questions import demo_with_tools
 from benchmarks.contestant import ROOT
 
-_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _PORT = 7000
 _START_SECONDS = 60.0
 _DRIP = "limit rate over 2 kbytes/second drop"
@@ -241,29 +239,6 @@ class HostCluster:
         listing = subprocess.run([*self.switch.prefix(number), "ss", "-Hltn"], text=True,
                                  capture_output=True, check=False).stdout  # fmt: skip
         return [f"machine {number} listens: {line.split()[3]}" for line in listing.splitlines()]
-
-
-def inside(name: str, function: Callable[[], Any]) -> Any:
-    """What a function gives that runs in a network namespace, in a thread of its own."""
-    results: list[Any] = []
-    failures: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/run/netns/{name}") as namespace:
-                if libc.setns(namespace.fileno(), _NEW_NETWORK):
-                    raise OSError(ctypes.get_errno(), "setns")
-            results.append(function())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
 
 
 def _run(*command: str) -> None:

@@ -83,6 +83,14 @@ class Command:
         )
 
 
+def sentence(outcome: Outcome, status: int = 2) -> str:
+    """What a command that failed said: one line of standard error, and nothing else anywhere."""
+    assert (outcome.status, outcome.out) == (status, ""), outcome
+    (line,) = lines_of(outcome.err)
+    assert line.startswith("bandweave: ")
+    return line.removeprefix("bandweave: ")
+
+
 def environment(mark: str) -> dict[str, str]:
     """For a command from this source tree."""
     own = {"PYTHONPATH": str(_SOURCE), "COLUMNS": "80", "BANDWEAVE_PROFILE": "off", _MARK: mark}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import shutil
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-_CLONE_NEWNET = 0x40000000
+from benchmarks.chaos.namespace import inside
 
 
 def run(*command: str) -> None:
@@ -45,26 +43,7 @@ class End:
 
     def inside(self, function: Callable[[], Any]) -> Any:
         """What a function gives that runs in this network, in a thread of its own."""
-        results: list[Any] = []
-        failures: list[BaseException] = []
-
-        def enter() -> None:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/run/netns/{self.name}") as namespace:
-                if libc.setns(namespace.fileno(), _CLONE_NEWNET):
-                    failures.append(OSError(ctypes.get_errno(), "setns"))
-                    return
-            try:
-                results.append(function())
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if failures:
-            raise failures[0]
-        return results[0]
+        return inside(self.name, function)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,12 @@ class GraphOp:
     attributes: Attributes = field(default_factory=dict)
     drafts: bool = False
 
+    def number(self, attribute: str) -> int | float:
+        """An attribute that is a number."""
+        value = self.attributes[attribute]
+        assert isinstance(value, int | float), (self.name, attribute)
+        return value
+
 
 #: The value that holds the normed last hidden states, where a further layer reads them.
 HIDDEN = "hidden"

@@ -8,30 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 from bandweave.models.cut import Cut
 from bandweave.models.graph import HIDDEN, Graph, GraphOp, Value, WeightSpec
-from bandweave.models.graph import Split as WeightSplit
-from bandweave.models.rope import RopeSpec
 from bandweave.programs import (
     lowering_all_heads,
+    lowering_attention,
     lowering_delta,
     lowering_further,
     lowering_last_hidden,
     lowering_latent,
     lowering_mixture,
+    lowering_products,
 )
 from bandweave.programs.builder import Builder
 from bandweave.programs.operations import GATES
 from bandweave.programs.program import (
-    CacheShape,
     Part,
     Program,
     Vector,
     View,
-    Weight,
 )
 from bandweave.programs.split import NodeShare, Split
 from bandweave.ranges import Range
@@ -120,7 +117,7 @@ class Lowering:
         x = self.views[value.name] = self.made.buffer(value.name, self.spec.hidden_size)
         group = tuple(sorted({0, *self.group}))
         self.made.op("embed", op.name, outputs=(x,), tag=self.tag, group=group)
-        if (factor := _number(op, "factor")) != 1:
+        if (factor := op.number("factor")) != 1:
             self.made.op("scale", f"{op.name}.scale", (x,), (x,), factor=factor)
         if self.share.node == 0 and not op.drafts:
             rows, columns = (Range(start=0, stop=size) for size in op.weights[0].shape)
@@ -143,124 +140,6 @@ class Lowering:
 
     _layer_norm = _rms_norm
 
-    def _linear(self, op: GraphOp) -> None:
-        own = [self.elements(value) for value in op.outputs]
-        widths = [len(rows) for rows in own]
-        if not sum(widths):
-            return
-        name = op.name.rsplit(".", 1)[-1].removesuffix("_proj")
-        target = self.made.buffer(name, sum(widths))
-        offset, made = 0, []
-        for value, weight, bias, rows in zip(op.outputs, op.weights, op.biases, own, strict=True):
-            self.views[value.name] = View(buffer=name, offset=offset, width=len(rows))
-            offset += len(rows)
-            if len(rows):  # a node may have no heads, but what all nodes have
-                columns = Range(start=0, stop=weight.shape[1])
-                made.append((self.part(weight, rows, columns), bias, self.views[value.name]))
-        # A matrix has one format; those of an operation may be stored in several.
-        alike = groupby(made, lambda one: self.formats.get(one[0].tensor, ""))
-        runs = [list(run) for _, run in alike]
-        for run in runs:
-            full = op.name if len(runs) == 1 else f"{op.name}.{run[0][0].tensor}"
-            self._product(op, full, run, target)
-
-    def _product(
-        self,
-        op: GraphOp,
-        name: str,
-        run: Sequence[tuple[Part, WeightSpec | None, View]],
-        target: View,
-    ) -> None:
-        """Products of one input whose matrices are stacked; their outputs lie side by side."""
-        outputs, inputs = sum(view.width for *_, view in run), op.weights[0].shape[1]
-        self.made.weights[name] = Weight(
-            name=name,
-            parts=tuple(part for part, *_ in run),
-            outputs=outputs,
-            inputs=inputs,
-            unit=inputs,
-            format=self.formats.get(run[0][0].tensor, ""),
-        )
-        vector = None
-        if any(bias is not None for _, bias, _ in run):
-            vector = f"{name}.bias"
-            pieces = tuple(self.part(bias, part.rows) for part, bias, _ in run if bias is not None)
-            self.made.vectors[vector] = Vector(name=vector, parts=pieces, size=outputs)
-        out = replace(target, offset=run[0][2].offset, width=outputs)
-        source = self.views[op.inputs[0].name]
-        self.made.op("linear", name, (source,), (out,), weight=name, vector=vector)
-
-    def _head_norm(self, op: GraphOp) -> None:
-        if (view := self._own_view(op.inputs[0])) is not None:
-            (weight,) = op.weights
-            dim = weight.shape[0]
-            offset = float(_number(op, "offset"))
-            self.norm(op, view, view, groups=view.width // dim, dim=dim, offset=offset)
-
-    def _part_norm(self, op: GraphOp) -> None:
-        (value,), (weight,) = op.inputs, op.weights
-        view = replace(self.views[value.name], width=weight.shape[0])
-        self.norm(op, view, view, groups=1, dim=view.width, eps=float(_number(op, "eps")))
-
-    def _rope(self, op: GraphOp) -> None:
-        if (view := self._own_view(op.inputs[0])) is not None:
-            dim = int(_number(op, "dim"))
-            rope = op.attributes["rope"]
-            assert isinstance(rope, RopeSpec)
-            self.made.op(
-                "rope",
-                op.name,
-                (view,),
-                (view,),
-                heads=view.width // dim,
-                dim=dim,
-                offset=_number(op, "offset"),
-                to_dim=dim,
-                to_offset=_number(op, "offset"),
-                rotary=rope.rotary_dim,
-                interleaved=int(rope.interleaved),
-                table=self.made.table(rope),
-            )
-
-    def _attention(self, op: GraphOp) -> None:
-        query, key, value = op.inputs
-        assert query.cut is not None and key.cut is not None and value.cut is not None
-        heads, kv_heads = self.share.range(query.cut), self.share.range(key.cut)
-        if not len(heads):
-            return
-        q, k, v = (self.views[one.name] for one in op.inputs)
-        shape = CacheShape(kv_heads=len(kv_heads), k_dim=key.cut.width, v_dim=value.cut.width)
-        cache = self.made.cache(shape)
-        self.made.op(
-            "kv_append",
-            f"{op.name}.kv",
-            (k, v),
-            cache=cache,
-            kv_heads=shape.kv_heads,
-            k_dim=shape.k_dim,
-            v_dim=shape.v_dim,
-        )
-        kv_map = tuple(
-            head // key.cut.sharing - kv_heads.start for head in range(heads.start, heads.stop)
-        )
-        out = self.made.buffer("attended", q.width)
-        self.views[op.outputs[0].name] = out
-        self.made.op(
-            "attention",
-            op.name,
-            (q,),
-            (out,),
-            cache=cache,
-            heads=len(heads),
-            k_dim=shape.k_dim,
-            v_dim=shape.v_dim,
-            vector=self.own_vector(op.weights[0], heads) if op.weights else None,
-            scale=_number(op, "scale"),
-            cap=_number(op, "cap"),
-            window=_number(op, "window"),
-            kv_map=kv_map,
-        )
-
     def _gated_mul(self, op: GraphOp) -> None:
         function = op.attributes["function"]
         assert isinstance(function, str)
@@ -270,58 +149,15 @@ class Lowering:
 
     def _pointwise(self, op: GraphOp) -> None:
         """An operation on numbers in the same place of its inputs and output, all split alike."""
-        if (first := self._own_view(op.inputs[0])) is None:
+        if (first := self.own_view(op.inputs[0])) is None:
             return
         (value,) = op.outputs
         rows = self.made.buffers[first.buffer].rows
         out = self.made.buffer(value.name, first.width, rows=rows)
         inputs = tuple(self.views[one.name] for one in op.inputs)
         self.views[value.name] = out
-        attributes: dict[str, Any] = {name: _number(op, name) for name in op.attributes}
+        attributes: dict[str, Any] = {name: op.number(name) for name in op.attributes}
         self.made.op(op.kind, op.name, inputs, (out,), **attributes)
-
-    def _linear_add(self, op: GraphOp) -> None:
-        """A product whose inputs are split, and how its sums end."""
-        inputs, x = op.inputs[-1], op.outputs[0]
-        (matrix,), cut = op.weights, inputs.cut
-        assert matrix.split is WeightSplit.SHARDED_TO_ALL and cut is not None
-        grid = self.made.buffer("grid", x.width, dtype="grid")
-        columns = self.share.elements(cut)
-        if len(columns):
-            rows = Range(start=0, stop=x.width)
-            self.made.weights[op.name] = Weight(
-                name=op.name,
-                parts=(self.part(matrix, rows, columns),),
-                outputs=x.width,
-                inputs=len(columns),
-                unit=cut.unit,
-            )
-            source = self.views[inputs.name]
-            if source.width > len(columns):  # every node has all of it
-                source = replace(source, offset=columns.start, width=len(columns))
-            self.made.op("linear_grid", op.name, (source,), (grid,), weight=op.name)
-        vector = self.replicated(op.biases[0])
-        self.reduce(op, grid, vector=vector, contributors=self.owners(cut))
-
-    _linear_sum = _linear_add
-
-    def _logits(self, op: GraphOp) -> None:
-        own = self.share.vocabulary
-        if len(own):
-            inputs = op.inputs[0].width
-            part = self.part(op.weights[0], own, Range(start=0, stop=inputs))
-            self.made.weights["lm_head"] = Weight(
-                name="lm_head", parts=(part,), outputs=len(own), inputs=inputs, unit=inputs
-            )
-            target = self.made.buffer("own_logits", len(own), rows="logits")
-            source = self.views[op.inputs[0].name]
-            self.made.op("linear", "lm_head", (source,), (target,), weight="lm_head")
-            if (factor := _number(op, "factor")) != 1:
-                self.made.op("scale", "lm_head.scale", (target,), (target,), factor=factor)
-            if cap := _number(op, "cap"):
-                self.made.op("soft_cap", "lm_head.cap", (target,), (target,), cap=cap)
-        if len(own) or self.share.node == 0:
-            self.gather(drafts=op.drafts)
 
     # --- helpers ---
 
@@ -431,12 +267,20 @@ class Lowering:
             return Range(start=0, stop=value.width)
         return self.share.elements(value.cut)
 
-    def _own_view(self, value: Value) -> View | None:
+    def own_view(self, value: Value) -> View | None:
         return self.views.get(value.name) if len(self.elements(value)) else None
 
 
 #: Kinds of operations that have files of their own.
 _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
+    "linear": lowering_products.linear,
+    "linear_add": lowering_products.linear_add,
+    "linear_sum": lowering_products.linear_add,
+    "logits": lowering_products.logits,
+    "head_norm": lowering_attention.head_norm,
+    "part_norm": lowering_attention.part_norm,
+    "rope": lowering_attention.rope,
+    "attention": lowering_attention.attention,
     "norm_of_all": lowering_all_heads.norm_of_all,
     "route": lowering_mixture.route,
     "expert_linear": lowering_mixture.expert_linear,
@@ -450,9 +294,3 @@ _OTHERS: Mapping[str, Callable[[Lowering, GraphOp], None]] = {
     "norm_beside": lowering_further.norm_beside,
     "pick_rows": lowering_further.pick_rows,
 }
-
-
-def _number(op: GraphOp, name: str) -> int | float:
-    value = op.attributes[name]
-    assert isinstance(value, int | float), (op.name, name)
-    return value

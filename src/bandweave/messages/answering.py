@@ -1,0 +1,116 @@
+"""Requests on their way to node 0, and what comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bandweave.generation.logprobs import TokenLogprobs
+from bandweave.generation.request import Request, Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submit:
+    """Requests that arrive together, under names of the controller's that none has that is under
+    way; see ``Generator.submit``. Stop strings stay with the controller."""
+
+    TYPE: ClassVar[str] = "submit"
+    ids: tuple[int, ...]
+    requests: tuple[Request, ...]
+    chunk: int | None
+    digest: bool
+    reuse: bool
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise ValueError("no requests")
+        if len(self.ids) != len(self.requests) or len(set(self.ids)) != len(self.ids):
+            raise ValueError(f"{len(self.requests)} requests have {len(set(self.ids))} names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancel:
+    """Requests that are no longer wanted, as far as they are under way."""
+
+    TYPE: ClassVar[str] = "cancel"
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """New tokens: token ``i`` belongs to request ``ids[i]``, and ``logprobs[i]`` to it; there are
+    none where nobody asked. Plain lists, for they come by the thousand."""
+
+    TYPE: ClassVar[str] = "tokens"
+    ids: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens for {len(self.ids)} requests")
+        if len(self.logprobs) not in (0, len(self.tokens)):
+            raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.tokens)} tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """How a request's answer of ``count`` tokens, which went before, ended; see ``Result``."""
+
+    TYPE: ClassVar[str] = "finished"
+    SIGNED: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    id: int
+    count: int
+    reason: str
+    error: str
+    logits_digest: str
+    digests: tuple[str, ...]
+    prompt_logprobs: tuple[TokenLogprobs, ...]
+    embedding: tuple[float, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Requests that cannot be run, and why; they came together."""
+
+    TYPE: ClassVar[str] = "refused"
+    ids: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """A node that takes part in a generation lives; ``progress`` grows while its steps get on. Of
+    the requests ``ids``, whose prompts are being read, so many ``tokens`` were read before the step
+    at hand."""
+
+    TYPE: ClassVar[str] = "alive"
+    ids: tuple[int, ...]
+    tokens: tuple[int, ...]
+    progress: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} counts for {len(self.ids)} requests")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Some of the texts of the vocabulary's tokens for node 0, which needs them for grammars: those
+    from ``first`` on, each as base64 of its bytes, empty for one that is no text. ``end_tokens``
+    end an answer. The ``last`` of several is answered with ``Learnt``."""
+
+    TYPE: ClassVar[str] = "vocabulary"
+    first: int
+    texts: tuple[str, ...]
+    end_tokens: tuple[int, ...]
+    last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """Node 0 has the vocabulary, or ``reason`` says why grammars cannot be kept to."""
+
+    TYPE: ClassVar[str] = "learnt"
+    reason: str
