@@ -66,7 +66,7 @@ class _Measured:
 @click.option("--rounds", type=click.IntRange(1), default=3, metavar="R", show_default=True,
               help="Rounds after one to warm up; the median counts.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, metavar="N", show_default=True,
-              help="Of the prompt.")  # fmt: skip
+              help="The seed of the prompt.")  # fmt: skip
 @split_options
 @json_option
 def command(

@@ -83,8 +83,8 @@ def cli(context: click.Context) -> None:
     """Weaves the memory bandwidth of several machines into one, and runs a language model on them
     that none could run alone.
 
-    MODEL is a folder in Hugging Face layout, a model of the hub as org/name, or `demo` for the
-    small model that comes with bandweave. Try `bandweave demo` first.
+    MODEL is a folder in Hugging Face layout, a .gguf file, a model of the hub as org/name, or
+    `demo` for the small model that comes with bandweave. Try `bandweave demo` first.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -30,9 +30,9 @@ _NOISY = 0.25  # a spread from which on other programs must have been at work
               help="The secret that the workers at --hosts have.")  # fmt: skip
 @encrypt_option
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
-              help="Up to so many threads. Default: all processors.")  # fmt: skip
+              help="Measure with up to T threads. Default: all processors.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="A few seconds instead of half a minute; q4 only.")
-@click.option("--links-only", is_flag=True, help="Of --hosts, measure the links alone.")
+@click.option("--links-only", is_flag=True, help="Measure only the links of --hosts.")
 @click.option("--show", is_flag=True, help="Show what is stored and measure nothing.")
 @json_option
 def command(

@@ -21,7 +21,7 @@ OnProgress = Callable[[int, int], None]
 @click.option(
     "--part",
     metavar="I/N",
-    help="Only what node I of N equal ones reads, for a machine that will be one.",
+    help="Fetch only what node I of N equal nodes reads, for a machine that will be that node.",
 )
 @json_option
 def command(model: str, part: str | None, as_json: bool) -> None:

@@ -31,8 +31,8 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
               help="Where to listen; port 0 takes any free one. 0.0.0.0:8080 lets other machines "
                    "ask, and needs --key-file.")  # fmt: skip
 @click.option("--key-file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Answer only those who send a key of FILE: one a line, with a name and a weight "
-                   "behind it if you like.")  # fmt: skip
+              help="Answer only those who send a key of FILE, which has one key per line; a name "
+                   "and a weight may follow it.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="The model's name for clients. Default: MODEL's.")
 @click.option("--any-model", is_flag=True,
               help="Answer whatever model a client names.")  # fmt: skip
@@ -41,11 +41,11 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
                    "key can find out how prompts of others begin.")  # fmt: skip
 @click.option("--thoughts-as", type=click.Choice(("reasoning_content", "reasoning", "both")),
               default="reasoning_content", show_default=True,
-              help="The field of OpenAI's chats in which thoughts are told.")  # fmt: skip
+              help="The field of OpenAI's chats in which thoughts are sent.")  # fmt: skip
 @click.option("--streams", type=click.IntRange(1, 1 << 12), default=4, metavar="N",
               show_default=True,
-              help="Keep room for N answers of a full --context at a time; shorter ones may be "
-                   "more.")  # fmt: skip
+              help="Keep room for N answers of a full --context at a time; more fit if they are "
+                   "shorter.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0), default=64, metavar="N", show_default=True,
               help="Let N requests wait, and tell others when to come again. 0: any "
                    "number.")  # fmt: skip
@@ -54,7 +54,7 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
                    "context.")  # fmt: skip
 @click.option("--drain", type=click.FloatRange(0, 86_400), default=0.0, metavar="SECONDS",
               show_default=True,
-              help="Let answers go on for so long after Ctrl-C or SIGTERM.")  # fmt: skip
+              help="Let answers go on for that long after Ctrl-C or SIGTERM.")  # fmt: skip
 @click.option("--allow-host", multiple=True, metavar="HOST",
               help="Answer to this name of the machine, too, where there are no keys. May be given "
                    "several times.")  # fmt: skip

@@ -27,10 +27,10 @@ def _size_options(function: Any) -> Any:
 @click.command("synth", short_help="Write a model of random weights, to measure with.")
 @click.argument("shape", required=False)
 @click.argument("directory", metavar="DIR", required=False, type=click.Path(path_type=Path))
-@click.option("--list", "show_list", is_flag=True, help="Show the shapes there are, and leave.")
+@click.option("--list", "show_list", is_flag=True, help="Show the shapes there are, and exit.")
 @_size_options
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, metavar="N",
-              help="Of the weights. Default 0.")  # fmt: skip
+              help="The seed of the weights. Default 0.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(("bf16", "f16", "f32")), default="bf16", metavar="DTYPE",
               help="bf16, f16 or f32, as stored. Default bf16.")  # fmt: skip
 @json_option

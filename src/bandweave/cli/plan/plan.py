@@ -23,7 +23,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--list",
     "listed",
     type=click.Choice(("machines", "links", "models", "engines")),
-    help="What the planner knows, with the words of MODEL in its name.",
+    help="List what the planner knows; words in the place of MODEL choose by name.",
 )
 @click.option(
     "--on",
@@ -38,8 +38,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "links",
     multiple=True,
     metavar="LINK",
-    help="What joins them: tb5-rdma, ethernet-10g, ... or 'latency=30us,bandwidth=10Gbit/s'"
-    "; given several times the quickest is chosen; '1-2=LINK' joins two machines.",
+    help="What joins them: tb5-rdma, ethernet-10g, ... or 'latency=30us,bandwidth=10Gbit/s'. "
+    "If given several times, the quickest is chosen; '1-2=LINK' joins two machines.",
 )
 @click.option(
     "--engine",
@@ -53,13 +53,14 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     multiple=True,
     metavar="FILE",
     help="Machines of your own, as TOML tables; or a field of a known one, "
-    "'epyc-9755-12ch,price=12000'. Several times.",
+    "'epyc-9755-12ch,price=12000'. May be given several times.",
 )
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Machines that `bandweave probe` measured; --on names them as it does, like 'here'.",
+    help="Machines that `bandweave probe` measured; --on then knows their names there, such as "
+    "'here'.",
 )
 @click.option(
     "--format",
@@ -130,7 +131,8 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     "--compare",
     multiple=True,
     metavar="MACHINES",
-    help="Another setup beside it, '8x dgx-spark over roce-200g'. Several times.",
+    help="Another setup to compare with, such as '8x dgx-spark over roce-200g'. May be given "
+    "several times.",
 )
 @click.option("--sweep", type=click.Choice(_SWEEPS), help="Speeds along a range of one thing.")
 @click.option(
@@ -157,7 +159,7 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     type=click.FloatRange(0),
     default=0.30,
     metavar="USD",
-    help="Of a kWh. Default 0.30.",
+    help="The price of a kWh. Default 0.30.",
 )
 @click.option(
     "--simulate",
@@ -176,27 +178,27 @@ _SWEEPS = ("link", "nodes", "context", "format", "streams")
     type=click.FloatRange(0),
     default=0.0,
     metavar="R",
-    help="Requests each second (Poisson). Default 0: every place is always taken.",
+    help="Requests per second (Poisson). Default 0: every place is always taken.",
 )
 @click.option(
     "--requests",
     type=click.IntRange(0, 1_000_000),
     default=0,
     metavar="N",
-    help="Ends when N are answered. Default 0: when the time is over.",
+    help="End when N requests are answered. Default 0: when the time is over.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 1e6),
     default=60.0,
     metavar="S",
-    help="Simulated time, where no --requests are given. Default 60.",
+    help="Simulated time, unless --requests is given. Default 60.",
 )
 @click.option(
     "--uptime",
     type=click.FloatRange(1e-3),
     metavar="HOURS",
-    help="A machine fails after so many hours on average. Default: never.",
+    help="Every machine fails after this many hours on average. Default: never.",
 )
 @simulation_options
 @click.option(

@@ -13,13 +13,13 @@ _OPTIONS = (
         type=click.FloatRange(0),
         default=5.0,
         metavar="MINUTES",
-        help="Until a machine that failed is back. Default 5.",
+        help="The time until a machine that failed is back. Default 5.",
     ),
     click.option(
         "--silent",
         type=click.FloatRange(0, 1),
         metavar="PART",
-        help="The part of the failures that break no connection (power, a cable, a machine that "
+        help="The fraction of failures that break no connection (power, a cable, a machine that "
         "hangs) and are noticed by silence alone. Default 0.5.",
     ),
     click.option(
@@ -38,18 +38,18 @@ _OPTIONS = (
     click.option(
         "--load-rate",
         metavar="RATE",
-        help="At which a machine fetches and packs weights that it lacks. Default 1GB/s.",
+        help="The rate at which a machine fetches and packs weights that it lacks. Default 1GB/s.",
     ),
     click.option(
         "--no-takeover",
         is_flag=True,
-        help="A replica that lost a machine waits until it is back, as with engines that cannot "
-        "go on without it.",
+        help="Let a replica that lost a machine wait until it is back, as with engines that "
+        "cannot go on without it.",
     ),
     click.option(
         "--no-encrypt",
         is_flag=True,
-        help="What crosses between machines is not encrypted.",
+        help="Leave out the time that encryption between machines takes.",
     ),
 )
 
