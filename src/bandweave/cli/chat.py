@@ -44,7 +44,7 @@ A line that ends in \\ goes on in the next one. Ctrl-C stops an answer."""
 def command(model: str, system: str | None, verbose: bool, **values: Any) -> None:
     """Talks with MODEL.
 
-    Type /help for what else there is. Questions may be piped in, one a line.
+    Type /help for what else there is. Questions may be piped in, one per line.
     """
     params, options = sampling_params(values), engine_options(values)
 

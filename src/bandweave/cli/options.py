@@ -63,8 +63,8 @@ _SPLIT = (
     click.option("--context", type=int, metavar="N",
                  help="Tokens of prompt and answer. Default: the model's, at most 4096."),
     click.option("--patience", type=click.FloatRange(0, 1e6), default=60.0, metavar="SECONDS",
-                 help="Wait so long for a machine, where nodes fail and those that are left cannot "
-                      "hold the model. Default 60."),
+                 help="How long to wait for a machine when nodes fail and those that are left "
+                      "cannot hold the model. Default 60."),
     click.option("--no-cache", is_flag=True,
                  help="Neither read nor write the cache of packed weights."),
     click.option("--speculate", is_flag=False, flag_value="ngram", metavar="[HOW]",

@@ -13,14 +13,26 @@ from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import json_option
 
-_SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "experts",
-          "experts_per_token", "expert_intermediate", "vocab", "context")  # fmt: skip
+#: Sizes that may differ from the shape's, and what each is.
+_SIZES = {
+    "layers": "Layers. Default, as of all sizes: SHAPE's.",
+    "hidden": "Numbers of a hidden state.",
+    "heads": "Query heads.",
+    "kv_heads": "Heads of keys and values.",
+    "head_dim": "Numbers of a head.",
+    "intermediate": "Columns of a dense MLP.",
+    "experts": "Routed experts of a layer.",
+    "experts_per_token": "Experts that a token goes to.",
+    "expert_intermediate": "Columns of an expert.",
+    "vocab": "Tokens that the model knows.",
+    "context": "Positions that the model was made for.",
+}
 
 
 def _size_options(function: Any) -> Any:
-    for name in reversed(_SIZES):
+    for name, words in reversed(_SIZES.items()):
         option = "--" + name.replace("_", "-")
-        function = click.option(option, type=click.IntRange(1), metavar="N")(function)
+        function = click.option(option, type=click.IntRange(1), metavar="N", help=words)(function)
     return function
 
 

@@ -54,7 +54,7 @@ MEMBER_LISTEN = "0.0.0.0:7101"
               help="Refuse commands and nodes of other machines that do not encrypt.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write a new secret to FILE, readable by you alone, and leave.")  # fmt: skip
+              help="Write a new secret to FILE, readable by you alone, and exit.")  # fmt: skip
 def command(
     listen: str | None,
     token_file: Path | None,

@@ -52,7 +52,7 @@ class Keys:
 
 
 def read_keys(path: str | Path, on_remark: Callable[[str], None] = lambda remark: None) -> Keys:
-    """The keys of a file: one a line, a name and a weight behind it where they are wanted; what
+    """The keys of a file: one per line, a name and a weight behind it where they are wanted; what
     follows ``#`` is for people.
 
     ``on_remark`` hears a sentence where others on this machine can read the file. ``ValueError``
@@ -72,7 +72,7 @@ def read_keys(path: str | Path, on_remark: Callable[[str], None] = lambda remark
         if words:
             keys.append(_key(words, number, f"line {number} of the key file {path}"))
     if not keys:
-        raise ValueError(f"the key file {path} holds no key; write one a line: {_REMEDY}")
+        raise ValueError(f"the key file {path} holds no key; write one per line: {_REMEDY}")
     if len(keys) > _MOST_KEYS:
         raise ValueError(f"the key file {path} holds {len(keys)} keys; {_MOST_KEYS} are the most")
     if len({key.digest for key in keys}) < len(keys):
