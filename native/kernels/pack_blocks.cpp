@@ -16,40 +16,50 @@ constexpr const char* kNotFinite = "holds a NaN or an infinity";
 
 bool finite_half(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
 
+uint32_t word_at(const uint8_t* bytes) {
+    uint32_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
 void put_word(uint8_t* lines, int line, int r, uint32_t word) {
     std::memcpy(lines + 64 * line + 4 * r, &word, sizeof word);
 }
 
+// The halves of a word whose columns are those of two lines, or of one.
+uint32_t low_half(uint64_t word) { return static_cast<uint32_t>(word); }
+uint32_t high_half(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
+
 // A group's lines: of nibbles, of pairs of bits and of single bits, as its format has them. A byte
 // of a word of nibbles holds columns c and 16 + c, one of pairs those and columns 4 + c and 20 + c,
-// and so on.
+// one of single bits those and the four that are eight columns on.
 template <Source kSource, Format kFormat>
 BW_INLINE void put_group(uint8_t* lines, int r, const uint8_t* block, int group) {
     constexpr BlockShape kShape =
         kFormat == Format::q4 ? block_shape(Format::q4_1) : block_shape(kFormat);
     if constexpr (kShape.nibble_lines() > 0) {
-        for (int j = 0; j < 4; j++) {
-            const uint32_t low = stored_nibbles<kSource>(block, group, 4 * j);
-            put_word(lines, j, r, low | stored_nibbles<kSource>(block, group, 16 + 4 * j) << 4);
+        for (int at = 0; at < 16; at += 8) {
+            const uint64_t both = stored_nibbles<kSource>(block, group, at) |
+                                  stored_nibbles<kSource>(block, group, 16 + at) << 4;
+            put_word(lines, at / 4, r, low_half(both));
+            put_word(lines, at / 4 + 1, r, high_half(both));
         }
         lines += 256;
     }
     if constexpr (kShape.pair_lines() > 0) {
-        for (int line = 0; line < 2; line++) {
-            uint32_t word = 0;
-            for (int i = 0; i < 4; i++) {
-                const int at = 16 * (i % 2) + 4 * (2 * line + i / 2);
-                word |= stored_pairs<kSource>(block, group, at) << (2 * i);
-            }
-            put_word(lines, line, r, word);
+        for (int at = 0; at < 16; at += 8) {
+            const uint64_t both = stored_pairs<kSource>(block, group, at) |
+                                  stored_pairs<kSource>(block, group, 16 + at) << 2;
+            put_word(lines, at / 8, r, low_half(both) | high_half(both) << 4);
         }
         lines += 128;
     }
     if constexpr (kShape.bit_lines() > 0) {
-        uint32_t word = 0;
-        for (int i = 0; i < 8; i++)
-            word |= stored_bits<kSource>(block, group, 16 * (i % 2) + 4 * (i / 2)) << i;
-        put_word(lines, 0, r, word);
+        const uint64_t four = stored_bits<kSource>(block, group, 0) |
+                              stored_bits<kSource>(block, group, 16) << 1 |
+                              stored_bits<kSource>(block, group, 8) << 4 |
+                              stored_bits<kSource>(block, group, 24) << 5;
+        put_word(lines, 0, r, low_half(four) | high_half(four) << 2);
     }
 }
 
