@@ -95,6 +95,21 @@ const char* put_mxfp4(uint8_t* to, int r, StoredBlock& block) {
     return nullptr;
 }
 
+// The same where the scale neither makes a number infinite nor one too small to be stored, and not
+// all are zero; false where it may.
+bool put_usual_mxfp4(uint8_t* to, int r, const uint8_t* bytes) {
+    constexpr int kLeast = 128 - 40, kMost = 248;
+    static_assert(kSmallestStored == 0x1p-40f, "2^(kLeast - 128)");
+    const uint8_t scale = bytes[0];
+    if (scale < kLeast || scale > kMost) return false;
+    uint64_t all = 0;
+    for (int at = 0; at < 16; at += 8) all |= columns_at(bytes + 1 + at);
+    if ((all & in_all_bytes(0x77)) == 0) return false;  // codes 0 and 8 are zeros
+    to[r] = static_cast<uint8_t>(scale - 1);
+    put_group<Source::mxfp4, Format::q4>(to + scale_bytes(Format::mxfp4), r, bytes, 0);
+    return true;
+}
+
 // Signed bytes, in panels 128 larger.
 void put_bytes(uint8_t* to, int r, const uint8_t* codes) {
     for (int line = 0; line < 8; line++)
@@ -106,6 +121,7 @@ template <Source kSource, Format kFormat>
 const char* put_block(uint8_t* to, int r, const uint8_t* bytes) {
     StoredBlock block;
     if constexpr (kFormat == Format::mxfp4) {
+        if (put_usual_mxfp4(to, r, bytes)) return nullptr;
         take_apart(kSource, bytes, &block);
         return put_mxfp4(to, r, block);
     } else {

@@ -35,7 +35,8 @@ BW_INLINE uint64_t stored_nibbles(const uint8_t* block, int group, int at) {
         constexpr int kStart = kFromEight                  ? 8
                                : kSource == Source::q5_0 ? 6
                                : kSource == Source::q4_1 ? 4
-                                                         : 2;
+                               : kSource == Source::mxfp4 ? 1
+                                                          : 2;
         return columns_at(block + kStart + 16 * group + at % 16) >> (4 * (at / 16)) & kMask;
     }
 }

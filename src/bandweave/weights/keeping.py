@@ -17,8 +17,9 @@ def keep_weights(
 ) -> None:
     """Puts what had to be packed into a cache, and what was learnt of the checkpoint's files. Takes
     as long as the disk does."""
-    room = cache.folder.room()
+    room = cache.folder.room() if weights.fresh else None
     for one in weights.fresh:
+        assert room is not None
         sums = section_sums(one.section, one.weight, weights.content, one.part)
         assert sums is not None
         cache.store(

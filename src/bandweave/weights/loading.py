@@ -19,6 +19,7 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
 from bandweave.content.blocks import blocks_of, sum_values
+from bandweave.formats.gguf_blocks import is_as_stored
 from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
 from bandweave.weights.known_content import KnownContent
@@ -32,6 +33,7 @@ PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the m
 
 _HANDED_BYTES = 1 << 20  # what a thread is given to read at least
 _CACHED_BYTES = 32 << 20  # smaller models pack in no time
+_CACHED_SECTION_BYTES = 128 << 10  # and a smaller stretch sooner than a file of its own is opened
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
 
@@ -75,9 +77,11 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    if size < (_CACHED_BYTES if least_cached is None else least_cached):
+    least = _CACHED_BYTES if least_cached is None else least_cached
+    if size < least:
         cache = None
     loading = _Loading(program, source, weight_format, matrices, cache, others)
+    loading.least_cached = min(least, _CACHED_SECTION_BYTES)
     with ThreadPoolExecutor(threads) as pool:
         try:
             loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress, sum_table)
@@ -93,7 +97,7 @@ def load_weights(
         parts=dict(program.weights),
         vector_parts=dict(program.vectors),
         kept_bytes=loading.kept_bytes,
-        fresh=() if cache is None else tuple(loading.fresh),
+        fresh=tuple(one for one in loading.fresh if one.key),
         learnt=loading.known.learnt,
         since=since,
     )
@@ -117,6 +121,7 @@ class _Loading:
         self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
         self.known = KnownContent(program, source, cache, (one.content for one in kept))
         self.fresh: list[Fresh] = []
+        self.least_cached = 0  # packed bytes of a section from which on a file of it is of use
 
     def run(
         self, pool: ThreadPoolExecutor, most_bytes: int, on_progress: Progress, sum_table: bool
@@ -208,12 +213,21 @@ class _Loading:
         left_of = self._take_kept(weight, own) if self._kept else [[one.range] for one in own]
         for section, left in zip(own, left_of, strict=True):
             key = ""
-            if self._cache is not None:
+            if self._cache is not None and self._is_cached(weight, section):
                 described, own_format = self._describe(weight, section), self._format_of(weight)
                 key = self._cache.key(section, described, own_format)
                 left = self._load(self._cache, key, weight, section, left)
             gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
         return gaps
+
+    def _is_cached(self, weight: Weight, section: Section) -> bool:
+        """Whether a cache is of use for a section: one that is small, or whose blocks stay as they
+        are stored, is packed from the checkpoint's file as fast as it is read from another."""
+        own_format = self._format_of(weight)
+        if bytes_of(section, section.range, own_format) < self.least_cached:
+            return False
+        stored = {self._source.dtype(part.tensor) for part in weight.parts}
+        return not all(is_as_stored(one, own_format, weight.unit) for one in stored)
 
     def _take_kept(self, weight: Weight, own: Sequence[Section]) -> list[list[Range]]:
         """What is left of each section once memory has given what it has, which it then frees."""

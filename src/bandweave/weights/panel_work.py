@@ -146,7 +146,8 @@ def work(
         else:
             part = weight.parts[section.part]
             output = section.first_panel * PANEL + gap.start - section.range.start
-            yield from _rows(matrix, output, replace(part, rows=gap), source, most_bytes)
+            own = part if gap == part.rows else replace(part, rows=gap)
+            yield from _rows(matrix, output, own, source, most_bytes)
 
 
 def unpacked(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Unpacked]:
@@ -162,6 +163,9 @@ def row_pieces(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Pa
         yield part
         return
     count = max(1, most_bytes // _row_bytes(part, source))
+    if count >= len(part.rows):
+        yield part
+        return
     for start in range(part.rows.start, part.rows.stop, count):
         rows = Range(start=start, stop=min(start + count, part.rows.stop))
         yield replace(part, rows=rows)
