@@ -1,6 +1,6 @@
-// Runs of bytes at even distances in an open file: the rows of a rectangle of a stored tensor. Reads
-// these and no others, but for gaps between them that are shorter than a page: what lies in one is
-// read from the disk anyway. Knows no formats.
+// Runs of bytes at even distances in an open file: the rows of a rectangle of a stored tensor.
+// Reads these and no others, but for gaps between them that are shorter than a page: what lies in
+// one is read from the disk anyway. Knows no formats.
 #pragma once
 #include <cstddef>
 #include <cstdint>

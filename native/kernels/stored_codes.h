@@ -1,6 +1,6 @@
-// Where the codes of GGUF's blocks lie as they are stored: eight columns' at a time, as the bytes of
-// a word, so that a packer needs no codes one by one. `group` counts 32 columns within a block, `at`
-// is a multiple of eight within the group. gguf_blocks.h takes blocks apart code by code.
+// Where the codes of GGUF's blocks lie as they are stored: eight columns' at a time, as the bytes
+// of a word, so that a packer needs no codes one by one. `group` counts 32 columns within a block,
+// `at` is a multiple of eight within the group. gguf_blocks.h takes blocks apart code by code.
 #pragma once
 #include <cstring>
 

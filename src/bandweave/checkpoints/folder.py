@@ -53,8 +53,8 @@ class Folder:
     """An open checkpoint, a ``TensorSource``. Threads may read at once; use ``with`` or ``close``.
 
     ``path``: the folder, or the GGUF file. ``spec``: its model. ``config``: the parsed config.json,
-    or what one would say. ``fields``: a GGUF file's metadata, but of long arrays their lengths; none
-    of a folder. ``remarks``: sentences on what the files leave out.
+    or what one would say. ``fields``: a GGUF file's metadata, but of long arrays their lengths;
+    none of a folder. ``remarks``: sentences on what the files leave out.
     """
 
     def __init__(self, path: Path, contents: Contents, stack: ExitStack) -> None:

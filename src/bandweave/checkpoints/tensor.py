@@ -102,7 +102,9 @@ class FileTensor:
         """Where the rows lie that ``read`` would give; None where not all of the file is on this
         machine, or its values are read as others."""
         descriptor = self.file.descriptor
-        return None if descriptor is None else FileRows(descriptor, *self.place(rows, columns, entry))
+        if descriptor is None:
+            return None
+        return FileRows(descriptor, *self.place(rows, columns, entry))
 
 
 class StoredTensor(FileTensor):
