@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,7 @@ def test_a_share_is_what_it_is_however_it_is_read(mixed: Path, weight_format: st
                     found = folder.rows_in_file(part.tensor, part.rows, part.columns)
                     straight += found is not None
                 one = load_weights(program, folder, weight_format, threads=2)
-                other = load_weights(program, _Read(folder), weight_format)
+                other = load_weights(program, cast(Any, _Read(folder)), weight_format)
                 assert one.matrices.keys() == other.matrices.keys()
                 for name, matrix in one.matrices.items():
                     assert np.array_equal(matrix.panels, other.matrices[name].panels), name
