@@ -25,7 +25,7 @@ from bandweave.mesh.sealing import AES
 from bandweave.mesh.shared import share_memory
 from bandweave.nodes.libcrypto import load_libcrypto
 from bandweave.programs.program import Buffer, Op, Program, View
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 WIDTH = 2048
 _EXCHANGES = 64  # of a step

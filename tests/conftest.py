@@ -31,7 +31,7 @@ _PARALLEL = frozenset(
      "catalogue_cost", "config_fields",
      "config_hybrid", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
      "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
-     "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
+     "fairness", "families", "figures", "file_packing", "flush_to_zero", "formats", "further_layer",
      "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
      "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
      "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",

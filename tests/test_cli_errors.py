@@ -244,3 +244,14 @@ def _wait(happened, seconds: float = 20.0) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_tokenizer_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    """It is opened while the nodes start, and none of them is left."""
+    path = tmp_path / "model"
+    shutil.copytree(demo_folder(), path)
+    (path / "tokenizer.json").write_text("{")
+    outcome = bandweave("run", str(path), "--nodes", "2", "--prompt", "x")
+    assert outcome.status == 2
+    (line,) = lines_of(outcome.err)
+    assert "tokenizer.json" in line

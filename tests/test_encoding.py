@@ -22,7 +22,8 @@ from bandweave.programs.operations import BY_KIND, OPERATIONS, OPERATIONS_DIGEST
 from bandweave.programs.program import Op, Program
 from bandweave.programs.split import make_split
 from bandweave.programs.work import Attention, Step, step_work
-from bandweave.weights.loading import Weights, load_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import random_source, tiny_spec
 from tests.helpers.reference_nodes import Book, ReferenceNodes

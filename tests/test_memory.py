@@ -22,7 +22,7 @@ from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
-from bandweave.weights.loading import packed_bytes
+from bandweave.weights.packed import packed_bytes
 
 CONTEXT = 2048
 BESIDE_BYTES = 200_000_000  # what a node may take beside its weights and KV cache

@@ -16,7 +16,8 @@ from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
-from bandweave.weights.loading import Weights, load_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from tests.helpers.family_specs import FAMILY_SPECS
 from tests.helpers.random_model import ODD_SPECS, random_source
 from tests.test_program_checks import changed

@@ -19,7 +19,7 @@ from bandweave.formats.registry import get_format
 from bandweave.probing.programs import matrix, products
 from bandweave.programs.encoding import encode
 from bandweave.programs.program import CacheShape
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 from tests.exhaustive.cases import covering_array
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import (

@@ -26,7 +26,9 @@ from bandweave.ranges import Range
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 from bandweave.weights import cache_folder, loading
-from bandweave.weights.loading import Weights, keep_weights, load_weights
+from bandweave.weights.keeping import keep_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from bandweave.weights.panel_cache import Held, PanelCache, _next
 from bandweave.weights.panel_sections import missing
 from tests.helpers.random_model import ODD_SPECS, random_source

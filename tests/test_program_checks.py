@@ -27,7 +27,8 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.program import Buffer, Op, Part, Program, Vector, View, Weight
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
-from bandweave.weights.loading import Weights, load_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from tests.helpers.linked_nodes import pair_link
 from tests.helpers.random_model import MemorySource, bell, random_source, tiny_spec
 from tests.helpers.reference_nodes import Book

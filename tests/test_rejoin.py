@@ -27,7 +27,8 @@ from bandweave.programs.split import Split, make_split
 from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
-from bandweave.weights.loading import load_weights, packed_bytes
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import packed_bytes
 from tests.helpers.connections import SECRET
 from tests.helpers.workers import WorkerProcess
 

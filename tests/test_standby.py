@@ -16,6 +16,7 @@ import pytest
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
+from bandweave.checkpoints.source import FileRows
 from bandweave.cluster.cluster import Cluster
 from bandweave.cluster.standing import StandbySummary, told
 from bandweave.engine.options import EngineOptions
@@ -30,7 +31,8 @@ from bandweave.serving.texts import open_tokenizer
 from bandweave.synth.model import synthesise
 from bandweave.synth.shapes import find_shape
 from bandweave.weights import standby
-from bandweave.weights.loading import load_weights, packed_bytes
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import packed_bytes
 from bandweave.weights.panel_cache import PanelCache
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, asks, harm, learn, pids, undisturbed, wait_until
@@ -228,6 +230,12 @@ class _Counting:
 
     def file_key(self, name: str) -> str:
         return self._folder.file_key(name)
+
+    def rows_in_file(
+        self, name: str, rows: Range, columns: Range | None = None
+    ) -> FileRows | None:
+        self._reads.append(name)
+        return self._folder.rows_in_file(name, rows, columns)
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         self._reads.append(name)

@@ -11,6 +11,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,9 @@ struct PackedMatrix {
                  int unit);
     Sums pack(int first, const Values& values, uint64_t first_row, uint64_t block_rows,
               size_t block_columns, const std::string& stored);
+    std::optional<Sums> pack_file(int first, int descriptor, uint64_t start, uint64_t stride,
+                                  int rows, uint64_t first_row, uint64_t block_rows,
+                                  size_t block_columns, const std::string& stored);
     void release();
 };
 

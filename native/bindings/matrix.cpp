@@ -1,8 +1,10 @@
 // Matrices of packed weights, and the memory that they lie in.
+#include <algorithm>
 #include <iterator>
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "core/file_runs.h"
 #include "core/float_mode.h"
 #include "executor/place.h"
 #include "kernels/pack.h"
@@ -90,6 +92,23 @@ Source source_of(const Values& values, const std::string& stored) {
         "named");
 }
 
+// How a file stores values: the name of plain numbers, or of a type of GGUF's blocks.
+Source stored_source_of(const std::string& name) {
+    if (name == "f32") return Source::f32;
+    if (name == "bf16") return Source::bf16;
+    if (name == "f16") return Source::f16;
+    return block_source_of(name);
+}
+
+// Rows that are read together, before they are packed: what stays in a processor's own cache, but
+// whole panels of all but very long rows.
+size_t rows_at_once(size_t pitch) {
+    constexpr size_t kBytes = size_t{256} << 10, kMostBytes = size_t{4} << 20;
+    const size_t rows = kBytes / pitch / kPanel * kPanel;
+    if (rows > 0) return rows;
+    return kPanel * pitch <= kMostBytes ? kPanel : std::max<size_t>(1, kMostBytes / pitch);
+}
+
 // How many weights a row of stored values has.
 size_t columns_of(const Values& values, Source source) {
     if (values.ndim() < 2) return 1;
@@ -98,18 +117,17 @@ size_t columns_of(const Values& values, Source source) {
                                  : values.shape(1);
 }
 
-// How the values, rows of a tensor, fall into the blocks that content is compared by. Sums are of
-// the bytes as they are stored.
-ContentSums sums_of(const Values& values, Source source, uint64_t first_row, uint64_t block_rows,
-                    size_t block_columns) {
+// How `rows` rows of `width` weights of a tensor fall into the blocks that content is compared by.
+// Sums are of the bytes as they are stored.
+ContentSums sums_of(size_t rows, size_t width, Source source, uint64_t first_row,
+                    uint64_t block_rows, size_t block_columns) {
     if ((block_rows == 0) == (block_columns == 0))
         throw nb::value_error("blocks are runs of rows or of columns");
     const BlockSize size = block_size(source);
     const auto whole = static_cast<size_t>(size.columns);
     if (block_columns % whole != 0)
         throw nb::value_error("runs of columns must hold whole stored blocks");
-    const size_t width = columns_of(values, source);
-    return ContentSums({block_rows, block_columns / whole * size.bytes}, first_row, values.shape(0),
+    return ContentSums({block_rows, block_columns / whole * size.bytes}, first_row, rows,
                        width / whole * size.bytes);
 }
 
@@ -120,7 +138,8 @@ Sums content_sums(const Values& values, uint64_t first_row, uint64_t block_rows,
         throw nb::value_error("values are rows, each of them contiguous");
     const Source source = source_of(values, stored);
     const size_t item = stored_bytes(source);
-    ContentSums sums = sums_of(values, source, first_row, block_rows, block_columns);
+    ContentSums sums = sums_of(values.shape(0), columns_of(values, source), source, first_row,
+                               block_rows, block_columns);
     const auto* bytes = static_cast<const uint8_t*>(values.data());
     const size_t stride = static_cast<size_t>(values.stride(0)) * item;
     const size_t rows = values.shape(0);
@@ -167,7 +186,8 @@ Sums PackedMatrix::pack(int first, const Values& values, uint64_t first_row, uin
         throw nb::value_error("rows must be contiguous");
     std::optional<ContentSums> sums;
     if (block_rows || block_columns)
-        sums = sums_of(values, source, first_row, block_rows, block_columns);
+        sums = sums_of(values.shape(0), columns_of(values, source), source, first_row, block_rows,
+                       block_columns);
     std::string wrong;
     {
         nb::gil_scoped_release released;
@@ -175,6 +195,50 @@ Sums PackedMatrix::pack(int first, const Values& values, uint64_t first_row, uin
         wrong = pack_rows(matrix.format, matrix.layout, panels, first, source, values.data(),
                           static_cast<size_t>(values.stride(0)), rows, sums ? &*sums : nullptr);
     }
+    if (!wrong.empty()) throw nb::value_error(wrong.c_str());
+    return to_numpy(sums ? sums->finish() : std::vector<uint64_t>());
+}
+
+std::optional<Sums> PackedMatrix::pack_file(int first, int descriptor, uint64_t start,
+                                            uint64_t stride, int rows, uint64_t first_row,
+                                            uint64_t block_rows, size_t block_columns,
+                                            const std::string& stored) {
+    const Source source = stored_source_of(stored);
+    const BlockSize size = block_size(source);
+    const auto width = static_cast<size_t>(matrix.layout.k);
+    const auto whole = static_cast<size_t>(size.columns);
+    const size_t length = width / whole * size.bytes;
+    if (first < 0 || rows < 0 || rows > matrix.outputs - first || width % whole != 0 ||
+        stride < length || (stride - length) % stored_bytes(source) != 0)
+        throw nb::value_error("the rows do not fit the matrix");
+    const auto count = static_cast<size_t>(rows);
+    std::optional<ContentSums> sums;
+    if (block_rows || block_columns)
+        sums = sums_of(count, width, source, first_row, block_rows, block_columns);
+    std::string wrong;
+    bool whole_file = true;
+    {
+        nb::gil_scoped_release released;
+        const FloatMode mode;
+        FileRuns runs(descriptor, start, stride, length, count);
+        const size_t most = rows_at_once(runs.pitch());
+        std::vector<uint8_t> buffer(std::min(most, count) * runs.pitch());
+        const size_t items = runs.pitch() / stored_bytes(source);
+        for (size_t done = 0; done < count && wrong.empty();) {
+            // To the end of a panel where it can be.
+            const size_t output = static_cast<size_t>(first) + done;
+            size_t some = most - (output + most) % kPanel;
+            if (most < kPanel) some = most;
+            some = std::min(some, count - done);
+            if (!(whole_file = runs.read(done, some, buffer.data()))) break;
+            wrong = pack_rows(matrix.format, matrix.layout, panels, static_cast<int>(output),
+                              source, buffer.data(), items, static_cast<int>(some),
+                              sums ? &*sums : nullptr);
+            if (sums) sums->go_on(some);
+            done += some;
+        }
+    }
+    if (!whole_file) return std::nullopt;
     if (!wrong.empty()) throw nb::value_error(wrong.c_str());
     return to_numpy(sums ? sums->finish() : std::vector<uint64_t>());
 }
@@ -197,6 +261,12 @@ void bind_matrix(nb::module_& m) {
              "of a GGUF type as source they are uint8 [n, row_bytes]: the format that runs it as "
              "it is stored keeps the very codes and scales where no unit cuts a block, any other "
              "is made of what widen_blocks gives.")
+        .def("pack_file", &PackedMatrix::pack_file, "first_output"_a, "descriptor"_a, "start"_a,
+             "stride"_a, "rows"_a, "first_row"_a = 0, "block_rows"_a = 0, "block_columns"_a = 0,
+             "source"_a = "f32",
+             "Packs rows of an open file, the first at byte `start` and `stride` bytes from one to "
+             "the next, as `pack` does rows in memory, and reads no others; `source` is f32, f16, "
+             "bf16 or a GGUF type. None where the file cannot be read so far.")
         .def(
             "clear",
             [](PackedMatrix& self) {

@@ -35,7 +35,7 @@ ContentSums::ContentSums(Blocks blocks, uint64_t first_row, size_t rows, size_t 
 }
 
 void ContentSums::add(size_t index, const uint8_t* bytes) {
-    const uint64_t row = first_row_ + index;
+    const uint64_t row = first_row_ + done_ + index;
     uint64_t* sums = lanes_.data();
     if (blocks_.rows) sums += kContentLanes * (row / blocks_.rows - first_row_ / blocks_.rows);
     kernels_->content_row(bytes, row_bytes_, blocks_.rows ? row_bytes_ : blocks_.column_bytes,

@@ -27,8 +27,10 @@ class ContentSums {
     // `first_row` is where the first row that will be added stands in its tensor; `rows` of them,
     // `row_bytes` each, from the start of a block of columns on.
     ContentSums(Blocks blocks, uint64_t first_row, size_t rows, size_t row_bytes);
-    // Row `index`, counted from `first_row`.
+    // Row `index`, counted from `first_row`, or from where `go_on` was called.
     void add(size_t index, const uint8_t* bytes);
+    // The next rows are counted from `rows` further on.
+    void go_on(size_t rows) { done_ += rows; }
     // One sum for each block that the rows belong to, the first row's first.
     std::vector<uint64_t> finish() const;
 
@@ -36,6 +38,7 @@ class ContentSums {
     const Kernels* kernels_;
     Blocks blocks_;
     uint64_t first_row_;
+    uint64_t done_ = 0;
     size_t row_bytes_;
     std::vector<uint64_t> lanes_;  // kContentLanes for each block
 };

@@ -43,6 +43,9 @@ uint16_t half_at(const uint8_t* bytes) {
     return half;
 }
 
+// Whether a block of 32 has a minimum beside its scale.
+bool has_minima(Source source) { return source == Source::q4_1 || source == Source::q5_1; }
+
 // One run of columns with scale `d` and, where there are minima, what is added.
 BW_CLONES void widen_run(const uint8_t* codes, int count, int zero, float d, float added,
                          float* weights) {
@@ -68,17 +71,14 @@ BlockSize block_size(Source source) { return kSizes[static_cast<int>(source)]; }
 Format runs_as(Source source) { return kRuns[static_cast<int>(source)]; }
 
 void take_apart(Source source, const uint8_t* bytes, StoredBlock* block) {
-    const bool minima = source == Source::q4_1 || source == Source::q5_1;
-    const uint8_t* next = bytes + (minima ? 4 : 2);
+    const uint8_t* next = bytes + (has_minima(source) ? 4 : 2);
     switch (source) {
         case Source::q8_0:
-            block->d = half_at(bytes);
             std::memcpy(block->codes, next, kGroup);
-            return;
+            break;
         case Source::mxfp4:
-            block->d = bytes[0];
             take_nibbles(bytes + 1, block->codes);
-            return;
+            break;
         case Source::q5_0:
         case Source::q5_1:
             take_nibbles(next + 4, block->codes);
@@ -92,8 +92,13 @@ void take_apart(Source source, const uint8_t* bytes, StoredBlock* block) {
         default:
             return take_super_block_apart(source, bytes, block);
     }
-    block->d = half_at(bytes);
-    block->m = minima ? half_at(bytes + 2) : uint16_t{0};
+    take_scales(source, bytes, block);
+}
+
+void take_scales(Source source, const uint8_t* bytes, StoredBlock* block) {
+    if (block_size(source).columns > kGroup) return take_super_block_scales(source, bytes, block);
+    block->d = source == Source::mxfp4 ? uint16_t{bytes[0]} : half_at(bytes);
+    block->m = has_minima(source) ? half_at(bytes + 2) : uint16_t{0};
 }
 
 void widen_block(Source source, const uint8_t* bytes, float* weights) {

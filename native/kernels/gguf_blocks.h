@@ -26,6 +26,9 @@ struct StoredBlock {
 };
 void take_apart(Source source, const uint8_t* bytes, StoredBlock* block);
 void take_super_block_apart(Source source, const uint8_t* bytes, StoredBlock* block);
+// All of them but the codes.
+void take_scales(Source source, const uint8_t* bytes, StoredBlock* block);
+void take_super_block_scales(Source source, const uint8_t* bytes, StoredBlock* block);
 
 // The weights of one block as floats: each of both products is exact, and so only their sum or
 // difference is rounded. What is not finite stays so.

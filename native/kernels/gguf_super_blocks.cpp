@@ -46,19 +46,16 @@ void six_bits(const uint8_t* bytes, StoredBlock* block) {
     }
 }
 
-void q2_k(const uint8_t* bytes, StoredBlock* block) {
+void q2_k_scales(const uint8_t* bytes, StoredBlock* block) {
     for (int i = 0; i < 16; i++) {
         block->scales[i] = bytes[i] & 15;
         block->minima[i] = bytes[i] >> 4;
     }
-    pairs(bytes + 16, block->codes);
     block->d = half_at(bytes + 80);
     block->m = half_at(bytes + 82);
 }
 
-void q3_k(const uint8_t* bytes, StoredBlock* block) {
-    pairs(bytes + 32, block->codes);
-    add_bits(bytes, 2, block->codes);
+void q3_k_scales(const uint8_t* bytes, StoredBlock* block) {
     const uint8_t *low = bytes + 96, *high = bytes + 104;
     for (int i = 0; i < 16; i++) {
         const int four = i < 8 ? low[i] & 15 : low[i - 8] >> 4;
@@ -68,54 +65,80 @@ void q3_k(const uint8_t* bytes, StoredBlock* block) {
     block->d = half_at(bytes + 108);
 }
 
-void q4_k(const uint8_t* bytes, const uint8_t* codes, StoredBlock* block) {
+void q4_k_scales(const uint8_t* bytes, StoredBlock* block) {
     block->d = half_at(bytes);
     block->m = half_at(bytes + 2);
     six_bits(bytes + 4, block);
-    for (int i = 0; i < 4; i++) nibbles(codes + 32 * i, 32, block->codes + 64 * i);
 }
 
-BW_CLONES void q6_k(const uint8_t* bytes, StoredBlock* block) {
+void q6_k_scales(const uint8_t* bytes, StoredBlock* block) {
+    std::memcpy(block->scales, bytes + 192, 16);
+    block->d = half_at(bytes + 208);
+}
+
+void iq4_xs_scales(const uint8_t* bytes, StoredBlock* block) {
+    block->d = half_at(bytes);
+    const int high = half_at(bytes + 2);
+    for (int i = 0; i < 8; i++) {
+        const int low = bytes[4 + i / 2] >> (4 * (i % 2)) & 15;
+        block->scales[i] = static_cast<uint8_t>((low | (high >> (2 * i) & 3) << 4) - 32);
+    }
+}
+
+void q4_k_codes(const uint8_t* bytes, uint8_t* codes) {
+    for (int i = 0; i < 4; i++) nibbles(bytes + 32 * i, 32, codes + 64 * i);
+}
+
+BW_CLONES void q6_k_codes(const uint8_t* bytes, uint8_t* codes) {
     for (int half = 0; half < 2; half++) {
-        uint8_t* codes = block->codes + 128 * half;
         nibbles(bytes + 64 * half, 64, codes);
         const uint8_t* high = bytes + 128 + 32 * half;
         for (int part = 0; part < 4; part++, codes += 32)
             for (int i = 0; i < 32; i++)
                 codes[i] = static_cast<uint8_t>(codes[i] | (high[i] >> (2 * part) & 3) << 4);
     }
-    std::memcpy(block->scales, bytes + 192, 16);
-    block->d = half_at(bytes + 208);
 }
 
-void iq4_xs(const uint8_t* bytes, StoredBlock* block) {
-    block->d = half_at(bytes);
-    const int high = half_at(bytes + 2);
-    for (int i = 0; i < 8; i++) {
-        const int low = bytes[4 + i / 2] >> (4 * (i % 2)) & 15;
-        block->scales[i] = static_cast<uint8_t>((low | (high >> (2 * i) & 3) << 4) - 32);
-        nibbles(bytes + 8 + 16 * i, 16, block->codes + 32 * i);
-    }
+void iq4_xs_codes(const uint8_t* bytes, uint8_t* codes) {
+    for (int i = 0; i < 8; i++) nibbles(bytes + 16 * i, 16, codes + 32 * i);
 }
 
 }  // namespace
 
-void take_super_block_apart(Source source, const uint8_t* bytes, StoredBlock* block) {
+void take_super_block_scales(Source source, const uint8_t* bytes, StoredBlock* block) {
     block->m = 0;
     switch (source) {
         case Source::q2_k:
-            return q2_k(bytes, block);
+            return q2_k_scales(bytes, block);
         case Source::q3_k:
-            return q3_k(bytes, block);
+            return q3_k_scales(bytes, block);
         case Source::q4_k:
-            return q4_k(bytes, bytes + 16, block);
         case Source::q5_k:
-            q4_k(bytes, bytes + 48, block);
+            return q4_k_scales(bytes, block);
+        case Source::q6_k:
+            return q6_k_scales(bytes, block);
+        default:
+            return iq4_xs_scales(bytes, block);
+    }
+}
+
+void take_super_block_apart(Source source, const uint8_t* bytes, StoredBlock* block) {
+    take_super_block_scales(source, bytes, block);
+    switch (source) {
+        case Source::q2_k:
+            return pairs(bytes + 16, block->codes);
+        case Source::q3_k:
+            pairs(bytes + 32, block->codes);
+            return add_bits(bytes, 2, block->codes);
+        case Source::q4_k:
+            return q4_k_codes(bytes + 16, block->codes);
+        case Source::q5_k:
+            q4_k_codes(bytes + 48, block->codes);
             return add_bits(bytes + 16, 4, block->codes);
         case Source::q6_k:
-            return q6_k(bytes, block);
+            return q6_k_codes(bytes, block->codes);
         default:
-            return iq4_xs(bytes, block);
+            return iq4_xs_codes(bytes + 8, block->codes);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/pack.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -139,6 +140,26 @@ bool pack_floats(Format format, const Layout& layout, uint8_t* panel, int r, con
     return true;
 }
 
+// Rows of blocks that stay as they are, panel by panel; `stride` is in bytes.
+std::string pack_stored(Format format, const Layout& layout, uint8_t* panels, int first_output,
+                        Source source, const uint8_t* values, size_t stride, int rows,
+                        ContentSums* sums) {
+    const size_t bytes = panel_bytes(format, layout);
+    for (int i = 0; i < rows;) {
+        const int output = first_output + i, r = output % kPanel;
+        const int count = std::min(rows - i, kPanel - r);
+        const uint8_t* row = values + stride * static_cast<size_t>(i);
+        if (sums)
+            for (int n = 0; n < count; n++)
+                sums->add(static_cast<size_t>(i + n), row + stride * static_cast<size_t>(n));
+        uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
+        const char* wrong = pack_blocks(layout, panel, r, count, source, row, stride);
+        if (wrong) return wrong;
+        i += count;
+    }
+    return "";
+}
+
 }  // namespace
 
 BW_CLONES bool all_finite(const float* x, size_t count) {
@@ -198,8 +219,10 @@ void clear_panels(Format format, const Layout& layout, int num_panels, uint8_t* 
 std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int first_output,
                       Source source, const void* values, size_t stride, int rows,
                       ContentSums* sums) {
-    const bool as_stored = holds_as_stored(format, layout, source);
-    if (keeps_blocks(format) && !as_stored)
+    if (holds_as_stored(format, layout, source))
+        return pack_stored(format, layout, panels, first_output, source,
+                           static_cast<const uint8_t*>(values), stride, rows, sums);
+    if (keeps_blocks(format))
         return "cannot be made into a format that keeps blocks as a GGUF file stores them; choose "
                "another format for it";
     std::vector<float> w(static_cast<size_t>(layout.k));
@@ -210,11 +233,6 @@ std::string pack_rows(Format format, const Layout& layout, uint8_t* panels, int 
         const int output = first_output + i;
         uint8_t* panel = panels + bytes * static_cast<size_t>(output / kPanel);
         const uint8_t* row = static_cast<const uint8_t*>(values) + index * row_bytes;
-        if (as_stored) {
-            const char* wrong = pack_blocks(format, layout, panel, output % kPanel, source, row);
-            if (wrong) return wrong;
-            continue;
-        }
         if (stores_blocks(source))
             widen_blocks(source, row, layout.k, w.data());
         else

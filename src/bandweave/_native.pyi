@@ -65,6 +65,18 @@ class Matrix:
         block_columns: int = 0,
         source: str = "",
     ) -> npt.NDArray[np.uint64]: ...
+    def pack_file(
+        self,
+        first_output: int,
+        descriptor: int,
+        start: int,
+        stride: int,
+        rows: int,
+        first_row: int = 0,
+        block_rows: int = 0,
+        block_columns: int = 0,
+        source: str = "f32",
+    ) -> npt.NDArray[np.uint64] | None: ...
     def release(self) -> None: ...
     @property
     def format(self) -> str: ...

@@ -28,7 +28,8 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.program import Buffer, Op, Program, View
 from bandweave.programs.split import make_split
 from bandweave.ranges import Range
-from bandweave.weights.loading import Weights, load_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from tests.helpers.crc32c import crc32c
 from tests.helpers.random_model import F32
 

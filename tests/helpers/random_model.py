@@ -60,6 +60,9 @@ class MemorySource:
     def file_key(self, name: str) -> str:
         return hashlib.sha256(self.tensors[name].tobytes()).hexdigest()
 
+    def rows_in_file(self, name: str, rows: Range, columns: Range | None = None) -> None:
+        """They are in no file."""
+
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         values = self.tensors[name][rows.start : rows.stop]
         if columns is not None:

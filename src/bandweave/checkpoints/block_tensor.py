@@ -60,8 +60,10 @@ class BlockTensor(FileTensor):
             raise ValueError(f"columns {columns} of {self.name} cut blocks of {weights}")
         result = np.empty((len(rows), len(columns) // weights * size), np.uint8)
         if result.size:
-            stride = self.columns // weights * size
-            row = entry * self.rows + rows.start
-            start = self.entry.start + row * stride + columns.start // weights * size
-            read_runs(self.file, result, start, rows.step * stride)
+            read_runs(self.file, result, *self.place(rows, columns, entry))
         return result
+
+    def place(self, rows: range, columns: Range, entry: int) -> tuple[int, int]:
+        weights, size = self.block.weights, self.block.bytes
+        stride, row = self.columns // weights * size, entry * self.rows + rows.start
+        return self.entry.start + row * stride + columns.start // weights * size, rows.step * stride

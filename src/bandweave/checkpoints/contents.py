@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bandweave.checkpoints.headed_file import HeadedFile
@@ -16,7 +16,8 @@ from bandweave.models.tensor_names import Names
 class Contents:
     """``config``: the fields of a config.json, and ``config_bytes`` what tells it from others.
     ``files`` and ``tensors`` by name, none where there is the config alone; ``names`` of stored
-    tensors. ``metadata`` gives a GGUF file's, with arrays in full. ``remarks``: sentences on what
+    tensors. ``metadata`` gives a GGUF file's, with arrays in full; ``fields`` are the same, but of
+    long arrays their lengths. ``remarks``: sentences on what
     files leave out and how that was taken."""
 
     spec: ModelSpec
@@ -26,4 +27,5 @@ class Contents:
     tensors: Mapping[str, View]
     names: Names
     metadata: Callable[[], Mapping[str, Any]] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()

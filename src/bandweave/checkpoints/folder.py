@@ -13,6 +13,7 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
-from bandweave.checkpoints.source import READ_BITS, widen
+from bandweave.checkpoints.source import READ_BITS, FileRows, widen
 from bandweave.checkpoints.stored import stored_name
+from bandweave.checkpoints.view import View
 from bandweave.collection import no_collection
 from bandweave.ranges import Range
 
@@ -51,16 +53,19 @@ class Folder:
     """An open checkpoint, a ``TensorSource``. Threads may read at once; use ``with`` or ``close``.
 
     ``path``: the folder, or the GGUF file. ``spec``: its model. ``config``: the parsed config.json,
-    or what one would say. ``remarks``: sentences on what the files leave out.
+    or what one would say. ``fields``: a GGUF file's metadata, but of long arrays their lengths;
+    none of a folder. ``remarks``: sentences on what the files leave out.
     """
 
     def __init__(self, path: Path, contents: Contents, stack: ExitStack) -> None:
         """Takes what ``open`` has checked; call ``open``."""
         self.path, self.spec, self.config = path, contents.spec, contents.config
-        self._metadata, self.remarks = contents.metadata, contents.remarks
+        self._metadata, self.fields = contents.metadata, contents.fields
+        self.remarks = contents.remarks
         self._config_bytes, self._names = contents.config_bytes, contents.names
         self._files, self._tensors = contents.files, contents.tensors
         self._file_keys = {name: file.key for name, file in contents.files.items()}
+        self._read_keys: dict[tuple[str, ...], str] = {}  # by how tensors are read, and of what
         self._stack = stack
         self._closed = False
 
@@ -107,10 +112,10 @@ class Folder:
         """Names the very files that hold the tensor, as they are now, and how it is read from
         them; empty where that cannot be told."""
         view = self._tensors[name]
-        keys = sorted(self._keys(name))
-        if "" in keys or (len(keys) == 1 and not view.recipe):
-            return keys[0]
-        return hashlib.sha256(json.dumps([view.recipe, *keys]).encode()).hexdigest()
+        key = self._read_keys.get(files := (view.recipe, *self._keys(name)))
+        if key is None:
+            key = self._read_keys[files] = _read_key(view.recipe, sorted(set(files[1:])))
+        return key
 
     def read(self, name: str, rows: Range, columns: Range | None = None) -> npt.NDArray[np.generic]:
         """The rectangle as stored, C order, reading its bytes and no others but short gaps.
@@ -121,19 +126,15 @@ class Folder:
         range outside of the tensor, or one that cuts a block; ``CheckpointError`` where what is
         stored there makes no sense.
         """
-        if self._closed:
-            raise ValueError(f"{self.path} has been closed")
-        view = self._tensors[name]
-        is_vector = len(view.shape) == 1
-        if is_vector and columns is not None:
-            raise ValueError(f"{name} is a vector, but columns {columns} were asked for")
-        width = 1 if is_vector else view.shape[1]
-        if columns is None:  # not "or": an empty range is false
-            columns = Range(start=0, stop=width)
-        _check_range(name, "rows", rows, view.shape[0])
-        _check_range(name, "columns", columns, width)
+        view, columns = self._rectangle(name, rows, columns)
         values = view.read(rows, columns)
-        return values.reshape(-1) if is_vector else values
+        return values.reshape(-1) if len(view.shape) == 1 else values
+
+    def rows_in_file(self, name: str, rows: Range, columns: Range | None = None) -> FileRows | None:
+        """Where the rows lie that ``read`` would give, if they are stored so, in a file that is on
+        this machine; else None. ``ValueError`` as ``read``."""
+        view, columns = self._rectangle(name, rows, columns)
+        return view.rows_in_file(rows, columns)
 
     def read_rows(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.float32]:
         """Rows of a matrix from anywhere in it, widened: ``[rows, width]``.
@@ -241,13 +242,32 @@ class Folder:
         """Bits of one element as ``read`` gives it, which is what copies are compared by."""
         return READ_BITS.get(self.dtype(name)) or self._tensors[name].bits
 
-    def _keys(self, name: str) -> set[str]:
-        """The keys of the files that hold a tensor."""
+    def _rectangle(self, name: str, rows: Range, columns: Range | None) -> tuple[View, Range]:
+        """A tensor, and the columns of a rectangle that it has."""
+        if self._closed:
+            raise ValueError(f"{self.path} has been closed")
+        view = self._tensors[name]
+        is_vector = len(view.shape) == 1
+        if is_vector and columns is not None:
+            raise ValueError(f"{name} is a vector, but columns {columns} were asked for")
+        width = 1 if is_vector else view.shape[1]
+        if columns is None:  # not "or": an empty range is false
+            columns = Range(start=0, stop=width)
+        _check_range(name, "rows", rows, view.shape[0])
+        _check_range(name, "columns", columns, width)
+        return view, columns
+
+    def _keys(self, name: str) -> list[str]:
+        """The keys of the files that hold a tensor, or parts of it."""
         stored = self._tensors[name].matrix.stored
-        return {self._file_keys[file.path.name] for file, _ in stored}
+        return [self._file_keys[file.path.name] for file, _ in stored]
 
     def layout_fingerprint(self) -> Fingerprint:
         """``fingerprint`` without a sample, which nothing is read for."""
+        return self._layout
+
+    @cached_property
+    def _layout(self) -> Fingerprint:
         headers = hashlib.sha256()
         for name, file in sorted(self._files.items()):
             encoded = name.encode()
@@ -282,6 +302,13 @@ class Folder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _read_key(recipe: str, keys: Sequence[str]) -> str:
+    """Names tensors that are read so from files with these keys."""
+    if "" in keys or (len(keys) == 1 and not recipe):
+        return keys[0]
+    return hashlib.sha256(json.dumps([recipe, *keys]).encode()).hexdigest()
 
 
 def _check_range(name: str, what: str, asked: Range, size: int) -> None:

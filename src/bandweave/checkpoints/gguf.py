@@ -222,5 +222,5 @@ def _value(cursor: Cursor, kind: int) -> Any:
 
 def _items(cursor: Cursor, item: int, count: int) -> list[Any]:
     if item == _STRING:
-        return [cursor.text() for _ in range(count)]
+        return cursor.texts(count)
     return cursor.numbers(_SCALARS[item], count)

@@ -19,6 +19,7 @@ _MAX_ITEMS = 1_000_000  # of all arrays that are kept
 _MAX_PASSED = 2_000_000  # items of all arrays that are not kept; vocabularies have a fifth of it
 _MAX_HEADER_BYTES = 64_000_000
 _READ_BYTES = 1 << 20  # of the file at once, and doubled as long as the header goes on
+_LENGTH = struct.Struct("<Q")
 
 
 class Cursor:
@@ -74,9 +75,36 @@ class Cursor:
         length = self.number("Q")
         self._text_bytes += length
         if length > most or self._text_bytes > _MAX_TEXT_BYTES:
-            raise CheckpointError(f"{self.path}: a text of {length} bytes in the header; damaged")
+            raise self._too_long(length)
         start = self.need(length)
         return self.content[start : self.position].decode("utf-8", "surrogateescape")
+
+    def texts(self, count: int) -> list[str]:
+        """As many texts as ``text`` one by one, in a quarter of the time: vocabularies have some
+        hundred thousand."""
+        found: list[str] = []
+        at, left = self.position, _MAX_TEXT_BYTES - self._text_bytes
+        content, unpack, add = self.content, _LENGTH.unpack_from, found.append
+        have = len(content)
+        for _ in range(count):
+            start = at + 8
+            if start > have:
+                self._read(start)
+                content, have = self.content, len(self.content)
+            (length,) = unpack(content, at)
+            left -= length
+            if left < 0:
+                raise self._too_long(length)
+            at = start + length
+            if at > have:
+                self._read(at)
+                content, have = self.content, len(self.content)
+            add(content[start:at].decode("utf-8", "surrogateescape"))
+        self.position, self._text_bytes = at, _MAX_TEXT_BYTES - left
+        return found
+
+    def _too_long(self, length: int) -> CheckpointError:
+        return CheckpointError(f"{self.path}: a text of {length} bytes in the header; damaged")
 
     def keep(self, count: int) -> None:
         """Counts items of arrays that are kept."""
@@ -92,5 +120,13 @@ class Cursor:
         if letter is not None:
             self.need(count * struct.calcsize("<" + letter))
             return
-        for _ in range(count):
-            self.need(self.number("Q"))
+        at, content, unpack = self.position, self.content, _LENGTH.unpack_from
+        last = len(content) - 8  # where a length can begin
+        for _ in range(count):  # the hot loop of opening a file
+            if at > last:
+                self._read(at + 8)
+                content = self.content
+                last = len(content) - 8
+            at += 8 + unpack(content, at)[0]
+        self.position = at
+        self.need(0)  # the last one is there, too

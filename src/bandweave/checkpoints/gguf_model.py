@@ -64,6 +64,7 @@ def open_gguf(path: Path, stack: ExitStack) -> Contents:
         tensors=tensors,
         names=names,
         metadata=first.whole_metadata,
+        fields=first.metadata,
         remarks=_remarks(data),
     )
 

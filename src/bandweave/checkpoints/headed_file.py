@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from bandweave.checkpoints.byte_file import ByteFile
+from bandweave.checkpoints.byte_file import ByteFile, LocalFile
 
 
 class TensorEntry(NamedTuple):  # made in a third of a dataclass's time; a model has 100,000
@@ -41,6 +41,11 @@ class HeadedFile:
     def key(self) -> str:
         """64 hexadecimal digits for this very file as it is now; empty where nothing tells."""
         return self.file.key(self.header_sha256)
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of the open file, to read from; None where not all of it is on this machine."""
+        return self.file.descriptor if isinstance(self.file, LocalFile) else None
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""

@@ -107,7 +107,10 @@ def _entries(
     path: Path, content: Mapping[str, Any], data_start: int, size: int
 ) -> dict[str, TensorEntry]:
     where = printable(path)
-    entries = {name: _entry(where, name, field, data_start) for name, field in content.items()}
+    entries = {
+        name: _usual(name, field, data_start) or _entry(where, name, field, data_start)
+        for name, field in content.items()
+    }
     end, previous = data_start, ""
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start < end:
@@ -132,6 +135,24 @@ def _entries(
             "the file is damaged, download it again"
         )
     return entries
+
+
+def _usual(name: str, field: Any, data_start: int) -> TensorEntry | None:
+    """The entry of a sound matrix, as nearly all are; None for ``_entry`` to look at. In a quarter
+    of its time: a model has 100,000."""
+    try:
+        dtype, (rows, columns), (start, stop) = (
+            field["dtype"], field["shape"], field["data_offsets"],
+        )  # fmt: skip
+        bits = _DTYPE_BITS[dtype]
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+    numbers = type(rows) is type(columns) is type(start) is type(stop) is int
+    if not numbers or not (0 <= rows < 1 << 31 and 0 <= columns < 1 << 31 and 0 <= start <= stop):
+        return None
+    if rows * columns * bits != 8 * (stop - start) or stop >= 1 << 63:
+        return None
+    return TensorEntry(name, dtype, (rows, columns), data_start + start, data_start + stop)
 
 
 def _entry(file: str, name: str, field: Any, data_start: int) -> TensorEntry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,15 @@ from bandweave.ranges import Range
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or not what its config says; says what to do."""
+
+
+class FileRows(NamedTuple):
+    """Rows of bytes at even distances in an open file: its descriptor, where the first one begins,
+    and how many bytes there are from one to the next."""
+
+    descriptor: int
+    start: int
+    stride: int
 
 
 class TensorSource(Protocol):
@@ -43,6 +52,11 @@ class TensorSource(Protocol):
 
         Reads only the byte ranges asked for. ``columns`` None: all, or a vector.
         """
+        ...
+
+    def rows_in_file(self, name: str, rows: Range, columns: Range | None = None) -> FileRows | None:
+        """Where the rows lie that ``read`` would give, if they are stored so, in a file that is on
+        this machine; else None."""
         ...
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from bandweave.checkpoints.byte_runs import read_runs
 from bandweave.checkpoints.headed_file import HeadedFile, TensorEntry
-from bandweave.checkpoints.source import CheckpointError, narrowed
+from bandweave.checkpoints.source import CheckpointError, FileRows, narrowed
 from bandweave.ranges import Range
 from bandweave.shown import printable, shown
 
@@ -94,6 +94,18 @@ class FileTensor:
     def stored(self) -> tuple[Stored, ...]:
         return ((self.file, self.entry),)
 
+    def place(self, rows: range, columns: Range, entry: int) -> tuple[int, int]:
+        """Where the first of the rows begins in the file, and the bytes from one to the next."""
+        raise NotImplementedError
+
+    def rows_in_file(self, rows: range, columns: Range, entry: int = 0) -> FileRows | None:
+        """Where the rows lie that ``read`` would give; None where not all of the file is on this
+        machine, or its values are read as others."""
+        descriptor = self.file.descriptor
+        if descriptor is None:
+            return None
+        return FileRows(descriptor, *self.place(rows, columns, entry))
+
 
 class StoredTensor(FileTensor):
     """What a file holds, as a stack of matrices of ``rows`` by ``columns`` elements; dtypes that
@@ -117,11 +129,16 @@ class StoredTensor(FileTensor):
         """The rectangle as stored, but float64 rounded to float32; ``rows`` may have a step."""
         result = np.empty((len(rows), len(columns)), self.item)
         if result.size:
-            stride = self.columns * result.itemsize
-            row = entry * self.rows + rows.start
-            start = self.entry.start + row * stride + columns.start * result.itemsize
-            read_runs(self.file, result.view(np.uint8), start, rows.step * stride)
+            read_runs(self.file, result.view(np.uint8), *self.place(rows, columns, entry))
         return narrowed(result)
+
+    def place(self, rows: range, columns: Range, entry: int) -> tuple[int, int]:
+        size = np.dtype(self.item).itemsize
+        stride, row = self.columns * size, entry * self.rows + rows.start
+        return self.entry.start + row * stride + columns.start * size, rows.step * stride
+
+    def rows_in_file(self, rows: range, columns: Range, entry: int = 0) -> FileRows | None:
+        return None if self.item is np.float64 else super().rows_in_file(rows, columns, entry)
 
 
 def wrong(stored: Stored, how: str) -> CheckpointError:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bandweave.checkpoints.block_tensor import BlockTensor
 from bandweave.checkpoints.rounded_log import rounded_log
-from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.source import FileRows, widen
 from bandweave.checkpoints.tensor import Matrix, StoredTensor, wrong
 from bandweave.models.places import Placed
 from bandweave.ranges import Range
@@ -19,10 +19,11 @@ class View:
     """A tensor of the model. ``shape``: ``(outputs, inputs)``, or ``(size,)``; ``placed``: what of
     the matrix it is."""
 
-    __slots__ = ("matrix", "placed", "shape")
+    __slots__ = ("_bits", "matrix", "placed", "shape")
 
     def __init__(self, matrix: Matrix, shape: tuple[int, ...], placed: Placed) -> None:
         self.matrix, self.shape, self.placed = matrix, shape, placed
+        self._bits = 0.0
 
     @property
     def whole(self) -> bool:
@@ -62,8 +63,10 @@ class View:
     @property
     def bits(self) -> float:
         """Stored bits of one element, its share of scales and the like included."""
-        size = sum(entry.stop - entry.start for _, entry in self.matrix.stored)
-        return 8 * size / math.prod(self.matrix.shape)
+        if not self._bits:  # loading asks for it several times
+            size = sum(entry.stop - entry.start for _, entry in self.matrix.stored)
+            self._bits = 8 * size / math.prod(self.matrix.shape)
+        return self._bits
 
     @property
     def recipe(self) -> str:
@@ -94,6 +97,18 @@ class View:
         if len(pieces) == 1:
             return np.ascontiguousarray(pieces[0])
         return np.concatenate(pieces)
+
+    def rows_in_file(self, rows: Range, columns: Range) -> FileRows | None:
+        """Where the rows lie that ``read`` would give; None where they are made of others, or lie
+        in several places."""
+        placed, matrix = self.placed, self.matrix
+        moved = placed.pairs or placed.turned or placed.transposed or placed.tiles or placed.log
+        if moved or not isinstance(matrix, (StoredTensor, BlockTensor)):
+            return None
+        stored = self._stored_rows(rows)
+        if len(stored) != 1:
+            return None
+        return matrix.rows_in_file(stored[0], columns, placed.entry)
 
     def _read_log(self, rows: Range, columns: Range) -> npt.NDArray[np.float32]:
         stored = [self.matrix.read(some, columns, self.placed.entry)

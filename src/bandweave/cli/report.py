@@ -125,6 +125,17 @@ def _figure(value: float) -> str:
 # --- the rest ---
 
 
+def start_text(seconds: Mapping[str, float]) -> str:
+    """Where the time of a start went: what it waited for, and what went on beside it."""
+    waits = (
+        ("open", "the model's headers"), ("nodes", "processes"), ("model", "copies found"),
+        ("weights", "weights"), ("comparison", "copies compared"),
+    )  # fmt: skip
+    told = [f"{what} {output.seconds(seconds[part])}" for part, what in waits]
+    beside = f"the tokenizer {output.seconds(seconds['texts'])}"
+    return f"start: {', '.join(told[:3])},\n{', '.join(told[3:])}; beside them {beside}"
+
+
 def timing_json(timing: Timing, load_seconds: float | None = None) -> dict[str, Any]:
     """Seconds and rates of one answer."""
     load = {} if load_seconds is None else {"load_seconds": load_seconds}

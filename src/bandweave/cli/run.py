@@ -76,6 +76,7 @@ def command(
         tokens = _tokens(session, text, chat, system)
         if verbose:
             report.print_plan(plan, stderr=True)
+            output.print_text(report.start_text(session.start_seconds), stderr=True)
             output.say()
         before = session.look()
         try:
@@ -230,6 +231,7 @@ def _json(
         "model": session.name,
         "plan": plan,
         "timing": report.timing_json(answer.timing, session.load_seconds),
+        "start_seconds": dict(session.start_seconds),
         # None where nodes failed in the midst of the answer: what they counted is lost with them.
         "bill": None if bill is None else bill.to_json(),
         "predicted": prediction_json(predicted),

@@ -23,6 +23,7 @@ from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.loading_nodes import NodeInfo, OnProgress
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
+from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.messages import EngineState
@@ -101,6 +102,11 @@ class Cluster(Asking):
     def nodes(self) -> tuple[NodeInfo, ...]:
         """Those that hold the model now."""
         return self._engine.nodes
+
+    @property
+    def start_times(self) -> StartTimes:
+        """Of its start, or of the last recovery."""
+        return self._engine.start_times
 
     @property
     def agreement(self) -> Agreement:

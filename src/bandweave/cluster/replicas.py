@@ -29,6 +29,7 @@ from bandweave.engine.loading_nodes import NodeInfo, OnProgress
 from bandweave.engine.memory import check_memory
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, node_needs, resolve_context, settle_format
+from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import PAGE_SIZE, StepError
 from bandweave.generation.request import Request
 from bandweave.host.machine import available_memory_bytes
@@ -111,6 +112,10 @@ class Replicas(Asking):
     @property
     def nodes(self) -> tuple[NodeInfo, ...]:
         return self._first.nodes
+
+    @property
+    def start_times(self) -> StartTimes:
+        return self._first.start_times
 
     @property
     def agreement(self) -> Agreement:

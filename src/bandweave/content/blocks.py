@@ -7,6 +7,7 @@ rows (native/kernels/content_sums.h). Knows tensors by name; knows no files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -77,6 +78,9 @@ class Content:
     def runs(self) -> Iterator[tuple[str, SplitUnit, int, U64]]:
         """Known blocks as runs without gaps: tensor, unit, number of the first, sums."""
         for name, one in self.tensors.items():
+            if one.known.all():  # as it nearly always is on one node
+                yield name, one.unit, 0, one.sums
+                continue
             for run in runs_of(one.known):
                 yield name, one.unit, run.start, one.sums[run.start : run.stop]
 
@@ -104,6 +108,17 @@ def block_bytes(unit: SplitUnit, shape: tuple[int, ...], item_bits: float) -> np
     sizes = np.full(num_blocks(unit, shape), unit.size, np.int64)
     sizes[-1] = extent - unit.size * (len(sizes) - 1)
     return (sizes * (other * item_bits / 8)).astype(np.int64)
+
+
+def run_bytes(
+    unit: SplitUnit, shape: tuple[int, ...], item_bits: float, first: int, count: int
+) -> int:
+    """Bytes of some blocks of a tensor as it is read: the sum of those of ``block_bytes``."""
+    extent = shape[1 if unit.columns else 0]
+    each = math.prod(shape) // extent * item_bits / 8
+    whole = min(count, extent // unit.size - first)
+    rest = extent % unit.size if whole < count else 0
+    return int(unit.size * each) * whole + int(rest * each)
 
 
 def sum_values(values: npt.NDArray[np.generic], first_row: int, unit: SplitUnit, dtype: str) -> U64:

@@ -31,7 +31,7 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.program import Part
 from bandweave.programs.split import Split
 from bandweave.ranges import Range
-from bandweave.weights.loading import remember_content
+from bandweave.weights.keeping import remember_content
 from bandweave.weights.panel_cache import PanelCache
 
 _SHOWN_TENSORS = 3

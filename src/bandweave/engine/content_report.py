@@ -12,8 +12,9 @@ import numpy as np
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.content.blocks import Content, block_bytes
-from bandweave.content.manifest import MANIFEST, read_manifest
+from bandweave.content.blocks import Content, run_bytes
+from bandweave.content.manifest import MANIFEST, manifest_path, read_manifest
+from bandweave.files import is_there
 from bandweave.messages import BlockSums, ContentReport
 
 _BLOCKS_A_MESSAGE = 1 << 16
@@ -42,6 +43,12 @@ class OwnChecks:
             yield ContentReport(blocks=tuple(some))
 
 
+def is_compared(folder: Folder, name: str, own_files: Collection[str]) -> bool:
+    """Whether a tensor needs no look at its content: it lies in the controller's very files, and no
+    manifest beside them says what it should be."""
+    return folder.is_in(name, own_files) and not is_there(manifest_path(folder.path))
+
+
 def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> OwnChecks:
     """Sorts what a share was made of. ``own_files``: keys of the controller's files, as far as
     this machine has them. ``CheckpointError`` where a manifest beside this copy disagrees with it.
@@ -50,8 +57,7 @@ def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> O
     same = compared = 0
     runs: list[BlockSums] = []
     for name, unit, first, sums in content.runs():
-        sizes = block_bytes(unit, folder.shape(name), folder.read_bits(name))
-        size = int(sizes[first : first + len(sums)].sum())
+        size = run_bytes(unit, folder.shape(name), folder.read_bits(name), first, len(sums))
         expected = None if manifest is None else manifest.tensors.get(name)
         if expected is not None and expected.unit == unit:
             if not np.array_equal(expected.sums[first : first + len(sums)], sums):

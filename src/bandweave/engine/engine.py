@@ -7,6 +7,7 @@ into results. Knows tokens, not text.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from bandweave.engine.placement import (
     resolve_context,
     settle_format,
 )
+from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import Request
 from bandweave.messages import (
@@ -86,6 +88,7 @@ class Engine(Asking):
         self.split = make_split(folder.spec, options.shares, stages=options.stages)
         self.nodes: tuple[NodeInfo, ...] = ()
         self.agreement = Agreement()  # of the nodes' copies of the model
+        self.start_times = StartTimes()  # of its start, or of when its nodes last joined
         self._started, self._loading = options, False
         self.on_failure: Callable[[], None] = lambda: None
         """Called in a thread of the engine's when its nodes have failed; must not wait."""
@@ -108,13 +111,17 @@ class Engine(Asking):
         options = settle_format(folder, options)
         launcher = launcher or make_launcher(options)
         engine = cls(folder, options, launcher)
+        begun = time.perf_counter()
         try:
             if launcher.local:
+                launcher.begin(engine.split.num_nodes)  # they come up meanwhile
                 with no_collection():
                     check_local_memory(folder, engine.split, options, engine.context)
             handles = launcher.start(engine.split.num_nodes)
+            ready = time.perf_counter() - begun
             engine._gather(handles)
             engine._join(handles, options, on_progress)
+            engine.start_times = replace(engine.start_times, nodes=ready)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -199,7 +206,7 @@ class Engine(Asking):
             loading = Loading(group, split, folder, cache, further=further)
             stack.enter_context(loading)
             nodes, agreement = loading.run(assignments, join, on_progress)
-        self._loading = False
+        self._loading, self.start_times = False, loading.times
         self.split, self.nodes, self.agreement, self.options = split, nodes, agreement, options
         self._router = Router(group, lambda: self.on_failure())
         self._router.start()

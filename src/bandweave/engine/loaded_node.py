@@ -14,7 +14,7 @@ from functools import partial
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.assignment import Assignment
-from bandweave.engine.content_report import OwnChecks, check_own
+from bandweave.engine.content_report import OwnChecks, check_own, is_compared
 from bandweave.engine.drafts import draft_memory, load_draft
 from bandweave.engine.memory import NodeMemory, check_memory, executor_sizes, node_memory
 from bandweave.executors.backend import NATIVE, NodeExecutor
@@ -41,7 +41,9 @@ from bandweave.nodes.joining import Members, meet
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.weights.embedding import read_embeddings
-from bandweave.weights.loading import Weights, keep_weights, load_weights
+from bandweave.weights.keeping import keep_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights
 from bandweave.weights.panel_cache import PanelCache, open_cache
 from bandweave.weights.stored_formats import node_program
 
@@ -143,6 +145,7 @@ def join_node(
     )
     exchange = None if mesh is None else mesh.exchange
     cache = open_cache(context.cache if assignment.cache else "")
+    own_files = frozenset(assignment.own_files if assignment.host_id == host_id() else ())
     weights = load_weights(
         program,
         folder,
@@ -153,6 +156,7 @@ def join_node(
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         kept=kept,
         standby=standby,
+        sum_table=not is_compared(folder, "embed_tokens", own_files),
     )
     executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None
@@ -174,7 +178,6 @@ def join_node(
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),
     )
-    own_files = assignment.own_files if assignment.host_id == host_id() else ()
     return LoadedNode(
         rank=assignment.rank,
         executor=executor,
@@ -184,7 +187,7 @@ def join_node(
         options=options,
         weights=weights,
         kv_bytes=prepared.memory.kv_bytes,
-        checks=check_own(folder, weights.content, frozenset(own_files)),
+        checks=check_own(folder, weights.content, own_files),
         routes=() if mesh is None else mesh.routes,
         keep=_keeping(weights, folder, cache, assignment, cpus),
     )

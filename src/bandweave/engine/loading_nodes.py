@@ -16,6 +16,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.content_check import Agreement, ContentCheck
+from bandweave.engine.start_times import StartTimes
 from bandweave.messages import (
     Alive,
     ContentReport,
@@ -58,7 +59,8 @@ class NodeInfo:
 
 
 class Loading:
-    """One start of a model. A context manager; ``run`` it once."""
+    """One start of a model. A context manager; ``run`` it once, then ``times`` says how long its
+    parts took."""
 
     def __init__(
         self,
@@ -76,25 +78,32 @@ class Loading:
         self._moved = list(self._heard)
         self._progress = [(0, 0)] * len(group)
         self._came = [0] * len(group)
+        self.times = StartTimes()
 
     def run(
         self, assignments: Sequence[Assignment], join: Join, on_progress: OnProgress
     ) -> tuple[tuple[NodeInfo, ...], Agreement]:
         """Loads the nodes. ``ValueError`` for what cannot be loaded, ``StepError`` where a node
         fails, says nothing for 5 s or reads nothing for two minutes."""
+        started = time.perf_counter()
         for node, assignment in enumerate(assignments):
             self._group.send(node, encode(assignment))
         found = self._gather(Found, on_progress)
         for node, one in enumerate(found):
             self._check.found(node, one.path, same_files=one.same_files)
         _check_headers(self._group.names, found)
+        met = time.perf_counter()
         for node in range(len(self._group)):
             self._group.send(node, encode(join))
         loaded = self._gather(Loaded, on_progress)
+        over = time.perf_counter()
         infos = tuple(self._info(node, one) for node, one in enumerate(loaded))
         same = sum(one.same_file_bytes for one in loaded)
         agreement = self._check.finish(
             same, lambda done, total: on_progress([*self._progress, (done, total)])
+        )
+        self.times = StartTimes(
+            model=met - started, weights=over - met, comparison=time.perf_counter() - over
         )
         return infos, agreement
 

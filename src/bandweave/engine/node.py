@@ -48,7 +48,7 @@ from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import LoadingPulse
 from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 _OVER = tuple(
     one.TYPE for one in (AskState, AskStatistics, AskStandby, Cancel, Standby, Submit, Vocabulary)

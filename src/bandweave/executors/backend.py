@@ -17,7 +17,7 @@ from bandweave.executors.executor import Executor, ExecutorOptions
 from bandweave.executors.native import NativeBackend
 from bandweave.executors.reference.backend import ReferenceBackend
 from bandweave.programs.program import Program, Weight
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 F32 = npt.NDArray[np.float32]
 

@@ -33,7 +33,7 @@ from bandweave.formats.names import BLOCK_FORMATS
 from bandweave.programs.encoding import encode, ints
 from bandweave.programs.program import Program
 from bandweave.ranges import Range
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 DUMP_VERSION = 2
 

@@ -16,7 +16,7 @@ from bandweave.executors.executor import ExecutorOptions, Step, StepError
 from bandweave.executors.native_memory import exchange_bytes, step_bytes
 from bandweave.programs.encoding import encode
 from bandweave.programs.program import CacheShape, Program, StateShape, Weight
-from bandweave.weights.loading import Weights, packed_bytes
+from bandweave.weights.packed import Weights, packed_bytes
 
 
 class NativeExecutor:

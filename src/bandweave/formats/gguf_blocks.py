@@ -48,6 +48,12 @@ def block_size(source: str) -> tuple[int, int]:
     raise ValueError(f"stored type {source!r} is not known; known are {', '.join(RUNS_AS)}")
 
 
+def is_as_stored(source: str, weight_format: str, unit: int) -> bool:
+    """Whether a matrix in the format, with units of so many columns, keeps what is stored as a
+    dtype as it is: False for dtypes that are no blocks."""
+    return RUNS_AS.get(source) == weight_format and unit % block_size(source)[0] == 0
+
+
 def as_stored(source: str, bytes_NX: Bytes, unit: int) -> BlockMatrix | QuantisedMatrix:
     """The matrix whose rows are these bytes, in the format of ``RUNS_AS``: the very codes and
     scales. ``unit`` must hold whole blocks. ``ValueError`` where a scale is not finite."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 
 from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, heads, vocabulary
 from bandweave.models.rope import RopeSpec
@@ -37,6 +38,12 @@ class SplitUnit:
     size: int
 
 
+@lru_cache(1024)
+def _split_unit(columns: bool, size: int) -> SplitUnit:
+    """Few different ones are asked for a hundred thousand times."""
+    return SplitUnit(columns=columns, size=size)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightSpec:
     """A tensor that the model needs: ``shape`` is ``(outputs, inputs)``, or ``(size,)``.
@@ -54,10 +61,10 @@ class WeightSpec:
         """The unit by which it may be split, and its content is compared."""
         columns = self.split is Split.SHARDED_TO_ALL
         if self.cut is not None:
-            return SplitUnit(columns=columns, size=self.cut.unit)
+            return _split_unit(columns, self.cut.unit)
         if len(self.shape) == 2:  # the embedding and routers, read by rows
-            return SplitUnit(columns=columns, size=VOCABULARY_UNIT)
-        return SplitUnit(columns=columns, size=self.shape[0])
+            return _split_unit(columns, VOCABULARY_UNIT)
+        return _split_unit(columns, self.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,8 +406,10 @@ class Graph:
             for product in ("gate_proj", "up_proj"):
                 full, shape = f"{name}.{product}", (width, y.width)
                 weights.append(self._weight(full, shape, Split.ALL_TO_SHARDED, cut))
-                vector = self._weight(f"{full}.bias", (width,), Split.ALL_TO_SHARDED, cut)
-                biases.append(vector if mixture.bias else None)
+                vector = None
+                if mixture.bias:
+                    vector = self._weight(f"{full}.bias", (width,), Split.ALL_TO_SHARDED, cut)
+                biases.append(vector)
         out = Value(name="expert_gate_up", width=0)  # its width is each node's own
         return self._emit(
             "expert_linear", "experts.gate_up", (y, routes), (out,), weights=tuple(weights),
@@ -425,8 +434,10 @@ class Graph:
             full, shape = f"{name}.down_proj", (out.width, width)
             cut = columns(width, self.spec.column_unit)
             weights.append(self._weight(full, shape, Split.SHARDED_TO_ALL, cut))
-            vector = self._weight(f"{full}.bias", (out.width,), Split.REPLICATED)
-            biases.append(vector if mixture.bias else None)
+            vector = None
+            if mixture.bias:
+                vector = self._weight(f"{full}.bias", (out.width,), Split.REPLICATED)
+            biases.append(vector)
         return self._emit(
             kind, "experts.down", inputs, (out,), weights=tuple(weights),
             biases=tuple(biases), attributes={"mixture": mixture},

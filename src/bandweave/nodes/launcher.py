@@ -65,6 +65,7 @@ class Launcher(ABC):
         self._stopping = threading.Lock()
         self._changing = threading.Lock()  # of the handles, once the nodes have started
         self._stopped = False
+        self._begun: float | None = None  # when nodes were begun that are waited for yet
 
     @abstractmethod
     def _launch(self, num_nodes: int) -> None:
@@ -106,26 +107,40 @@ class Launcher(ABC):
         _give_up(handle)
 
     def start(self, num_nodes: int) -> list[NodeHandle]:
-        """Starts nodes 0 to ``num_nodes - 1`` and waits until each is ready to serve.
+        """Starts nodes 0 to ``num_nodes - 1``, unless they have been begun, and waits until each is
+        ready to serve.
 
         ``ValueError`` where the request makes no sense; ``LaunchError`` or another ``OSError`` that
         names the node where one does not come up, after the others have been ended.
         """
-        if num_nodes < 1:
-            raise ValueError(f"{num_nodes} nodes: at least one is needed")
-        if self._handles:
-            raise ValueError("the nodes of this launcher run already; stop them first")
-        self.session, self.mesh_key = secrets.token_hex(16), secrets.token_bytes(KEY_BYTES)
-        self._stopped = False
-        deadline = time.monotonic() + self._start_timeout
+        if self._begun is None:
+            self.begin(num_nodes)
+        assert self._begun is not None
+        deadline, self._begun = self._begun + self._start_timeout, None
         try:
-            self._launch(num_nodes)
             for handle in self._handles:
                 await_ready(handle, max(0.0, deadline - time.monotonic()))
             return list(self._handles)
         except BaseException:
             self.stop(patience=_STARTING_PATIENCE)
             raise
+
+    def begin(self, num_nodes: int) -> None:
+        """Begins what ``start`` does, and returns at once where nodes are processes of this
+        machine: they come up while this one does other things. Errors as ``start``."""
+        if num_nodes < 1:
+            raise ValueError(f"{num_nodes} nodes: at least one is needed")
+        if self._handles:
+            raise ValueError("the nodes of this launcher run already; stop them first")
+        self.session, self.mesh_key = secrets.token_hex(16), secrets.token_bytes(KEY_BYTES)
+        self._stopped = False
+        begun = time.monotonic()
+        try:
+            self._launch(num_nodes)
+        except BaseException:
+            self.stop(patience=_STARTING_PATIENCE)
+            raise
+        self._begun = begun
 
     def link_encryption(self) -> LinkEncryption:
         """How the links of the started nodes are encrypted: with AES where all processors have
@@ -159,6 +174,7 @@ class Launcher(ABC):
                 handle.close()
             with self._changing:
                 self._handles = []
+                self._begun = None
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from bandweave.planning.profile.profile import ElementRate, ProductRate, median_
 from bandweave.probing import programs
 from bandweave.probing.stopwatch import Setting, Timed, take_turns, vectors_of
 from bandweave.programs.program import Program, Weight
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 ROWS = (1, 2, 4, 8, 32, 128)
 _INPUTS, _OUTPUTS = 2048, 2048

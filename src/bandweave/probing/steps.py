@@ -24,7 +24,7 @@ from bandweave.probing.products import Streamed
 from bandweave.probing.stopwatch import Setting, take_turns
 from bandweave.routing.token_stream import TokenStream
 from bandweave.weights.embedding import read_embeddings
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 _TOKENS, _LOGITS = 16, 32768
 _HIDDEN, _VOCABULARY, _PAGES = 64, 256, 8

@@ -17,7 +17,7 @@ from bandweave.executors.executor import PAGE_SIZE, Step
 from bandweave.executors.native import ExecutorOptions, NativeExecutor
 from bandweave.planning.profile.profile import median_and_spread
 from bandweave.programs.program import Program
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 _MORE_LOOKS, _PAUSE_SECONDS = 2, 0.3
 _CALM = 0.15  # of the median may be between the quartiles

@@ -72,11 +72,12 @@ def expert_linear(low: Lowering, op: GraphOp) -> None:
         return
     names: list[str | None] = []
     pieces: list[Part] = []
+    inputs = Range(start=0, stop=y.width)
     for gate, up, gate_bias, up_bias in zip(
         op.weights[::2], op.weights[1::2], op.biases[::2], op.biases[1::2], strict=True
     ):
         assert gate.cut is not None
-        rows, inputs = low.share.elements(gate.cut), Range(start=0, stop=y.width)
+        rows = low.share.elements(gate.cut)
         if not len(rows):
             names.append(None)
             continue
@@ -112,12 +113,12 @@ def expert_add(low: Lowering, op: GraphOp) -> None:
     width, shared_width = (len(own) for own in _columns(low, mixture))
     if width or shared_width:
         names: list[str | None] = []
+        rows = Range(start=0, stop=x.width)
         for weight in op.weights:
             columns = low.elements_of(weight)
             if not len(columns):
                 names.append(None)
                 continue
-            rows = Range(start=0, stop=x.width)
             low.made.weights[weight.name] = Weight(
                 name=weight.name,
                 parts=(low.part(weight, rows, columns),),

@@ -104,6 +104,8 @@ class NodeShare:
     def elements(self, cut: Cut) -> Range:
         """The same in elements."""
         own = self.range(cut)
+        if cut.width == 1:
+            return own
         return Range(start=own.start * cut.width, stop=own.stop * cut.width)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.cluster import Cluster
@@ -35,8 +35,8 @@ from bandweave.serving.prediction import (
     stored_profile,
 )
 from bandweave.serving.replica_count import settle_replicas
-from bandweave.serving.texts import open_template, open_tokenizer
-from bandweave.serving.watcher import Watch, unwatched
+from bandweave.serving.texts import OpeningTexts
+from bandweave.serving.watcher import Watch, Watcher, unwatched
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError
@@ -75,7 +75,8 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """See ``open_session``. ``template`` is None for models that were not trained to chat."""
+    """See ``open_session``. ``template`` is None for models that were not trained to chat.
+    ``start_seconds``: what the start took, by part; ``texts`` were opened beside the others."""
 
     name: str
     folder: Folder
@@ -84,6 +85,7 @@ class Session:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     load_seconds: float
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a conversation, up to where the model's answer starts."""
@@ -197,18 +199,21 @@ def open_session(
     ``gathering``: the cluster whose machines are to be its nodes, in the place of those in
     ``options``; it is waited for until they suffice.
 
-    Errors are those of ``Folder.open``, ``open_tokenizer`` and ``Engine.start``.
+    Errors are those of ``Folder.open``, ``OpeningTexts`` and ``Engine.start``.
     """
     # Workers have the weights; to give the command config and tokenizer will do.
     said: list[str] = []
     here = not options.hosts and gathering is None
-    with Folder.open(resolve_model(model, said.append), weights=here) as folder:
-        tokenizer = open_tokenizer(folder)
-        template = open_template(folder, tokenizer)
+    begun = time.perf_counter()
+    with (
+        Folder.open(resolve_model(model, said.append), weights=here) as folder,
+        OpeningTexts(folder) as texts,
+    ):
         options = settle_format(folder, options)
         start = time.perf_counter()
-        remarks = (*said, *folder.remarks, *tokenizer.remarks)
-        with start_engine(model, folder, options, watch, remarks, tell, gathering) as engine:
+        with start_engine(model, folder, options, watch, said, tell, gathering, texts) as engine:
+            tokenizer, template = texts.wait()
+            parts = {"open": start - begun, **vars(engine.start_times), "texts": texts.seconds}
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -217,6 +222,7 @@ def open_session(
                 tokenizer=tokenizer,
                 template=template,
                 load_seconds=time.perf_counter() - start,
+                start_seconds=parts,
             )
 
 
@@ -228,56 +234,87 @@ def start_engine(
     remarks: Sequence[str] = (),
     tell: Tell | None = None,
     gathering: Gathering | None = None,
+    texts: OpeningTexts | None = None,
 ) -> Engine | Cluster | Replicas:
     """``Cluster.start``, or that of ``Replicas`` where there are to be several groups, watched, or
     ``Engine.start`` where nobody wants to be told; shares and groups that are left to us are chosen
-    by the stored profile. The watcher hears the ``remarks``, and those on the model's files."""
+    by the stored profile. The watcher hears the ``remarks``, those on the model's files, and those
+    on its ``texts``, whose errors end the start."""
     with watch(name, len(options.shares) if gathering is None else 0) as watcher:
         for remark in (*remarks, *folder.remarks):
             watcher.remark(remark)
-        if gathering is None:
-            options = settle_replicas(folder, options, watcher.remark)
-        if gathering is None and options.replicas == 1:
-            options = choose_split(folder, options, watcher.remark)
-        spec = folder.spec
-        if options.run.context is None and spec.run_length < min(
-            spec.context_length, DEFAULT_CONTEXT
-        ):
-            watcher.remark(
-                f"context {spec.run_length}: beyond that (index_topk) the model's attention leaves "
-                "positions out, which cannot be run yet"
-            )
-        if options.run.weight_format == STORED:
-            watcher.remark(told(folder, build_graph(folder.spec)))
-        if options.replicas > 1:
-            return Replicas.start(
-                folder,
-                options,
-                watcher.loading,
-                on_waiting=watcher.waiting,
-                choose=lambda left: choose_split(folder, left),
-                tell=tell or (lambda sentence: None),
-            )
+        engine = _start(folder, options, watcher, tell, gathering, texts)
+        try:
+            if texts is not None:
+                tokenizer, _ = texts.wait()
+                for remark in tokenizer.remarks:
+                    watcher.remark(remark)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
-        def begin(options: EngineOptions, launcher: Launcher) -> Engine | Cluster:
-            if tell is None:
-                return Engine.start(folder, options, launcher, watcher.loading)
-            return Cluster.start(
-                folder,
-                options,
-                launcher,
-                watcher.loading,
-                choose=lambda left: choose_split(folder, left),
-                tell=tell,
-            )
 
-        if gathering is None:
-            return begin(options, make_launcher(options, watcher.waiting))
-        while True:
-            gathered = gathering.gather(folder, options, watcher)
-            try:
-                return begin(gathered.options, gathered.launcher)
-            except (ConnectionError, StepError) as error:
-                if not gathering.has_changed(gathered):
-                    raise
-                watcher.remark(f"{error}; gathering the machines anew")
+def _start(
+    folder: Folder,
+    options: EngineOptions,
+    watcher: Watcher,
+    tell: Tell | None,
+    gathering: Gathering | None,
+    texts: OpeningTexts | None,
+) -> Engine | Cluster | Replicas:
+    if gathering is None:
+        options = settle_replicas(folder, options, watcher.remark)
+    if gathering is None and options.replicas == 1:
+        options = choose_split(folder, options, watcher.remark)
+    spec = folder.spec
+    if options.run.context is None and spec.run_length < min(
+        spec.context_length, DEFAULT_CONTEXT
+    ):
+        watcher.remark(
+            f"context {spec.run_length}: beyond that (index_topk) the model's attention leaves "
+            "positions out, which cannot be run yet"
+        )
+    if options.run.weight_format == STORED:
+        watcher.remark(told(folder, build_graph(folder.spec)))
+    if options.replicas > 1:
+        if texts is not None:
+            texts.wait()  # groups load in threads of their own
+        return Replicas.start(
+            folder,
+            options,
+            watcher.loading,
+            on_waiting=watcher.waiting,
+            choose=lambda left: choose_split(folder, left),
+            tell=tell or (lambda sentence: None),
+        )
+
+    def loading(progress: Sequence[tuple[int, int]]) -> None:
+        if texts is not None:
+            texts.check()
+        watcher.loading(progress)
+
+    def begin(options: EngineOptions, launcher: Launcher) -> Engine | Cluster:
+        if tell is None:
+            return Engine.start(folder, options, launcher, loading)
+        return Cluster.start(
+            folder,
+            options,
+            launcher,
+            loading,
+            choose=lambda left: choose_split(folder, left),
+            tell=tell,
+        )
+
+    if gathering is None:
+        return begin(options, make_launcher(options, watcher.waiting))
+    if texts is not None:
+        texts.wait()  # before machines are waited for
+    while True:
+        gathered = gathering.gather(folder, options, watcher)
+        try:
+            return begin(gathered.options, gathered.launcher)
+        except (ConnectionError, StepError) as error:
+            if not gathering.has_changed(gathered):
+                raise
+            watcher.remark(f"{error}; gathering the machines anew")

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
 from bandweave.checkpoints.folder import Folder
+from bandweave.collection import no_collection
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.end_tokens import end_token_ids
 from bandweave.text.tokenizer import Tokenizer
 
 
+class OpeningTexts:
+    """A model's tokenizer and chat template, which a thread opens while its nodes start: a
+    vocabulary takes as long as some gigabytes of weights. A context manager, within that of the
+    folder."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.seconds = 0.0  # that it took, once it is done
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="texts")
+        self._opened = self._pool.submit(self._open)
+
+    def check(self) -> None:
+        """Returns at once. ``TextError`` where either is found to be missing or damaged."""
+        if self._opened.done():
+            self._opened.result()
+
+    def wait(self) -> tuple[Tokenizer, ChatTemplate | None]:
+        """Both, once they are there; ``TextError`` where one is missing or damaged."""
+        return self._opened.result()
+
+    def _open(self) -> tuple[Tokenizer, ChatTemplate | None]:
+        begun = time.perf_counter()
+        tokenizer = open_tokenizer(self._folder)
+        template = open_template(self._folder, tokenizer)
+        self.seconds = time.perf_counter() - begun
+        return tokenizer, template
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
 def open_tokenizer(folder: Folder) -> Tokenizer:
     """``TextError`` where it is missing or damaged."""
     size = folder.spec.vocab_size
-    if folder.is_gguf:
-        where = printable(folder.path)
-        return Tokenizer.from_gguf(folder.metadata(), vocab_size=size, where=where)
-    return Tokenizer.from_folder(folder.path, vocab_size=size)
+    with no_collection():
+        if folder.is_gguf:
+            where = printable(folder.path)
+            return Tokenizer.from_gguf(folder.metadata(), vocab_size=size, where=where)
+        return Tokenizer.from_folder(folder.path, vocab_size=size)
 
 
 def open_template(folder: Folder, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -25,10 +65,9 @@ def open_template(folder: Folder, tokenizer: Tokenizer) -> ChatTemplate | None:
         if not ChatTemplate.is_in(folder.path):
             return None
         return ChatTemplate.from_folder(folder.path, tokens=tokens)
-    metadata = folder.metadata()
-    if not ChatTemplate.is_in_gguf(metadata):
+    if not ChatTemplate.is_in_gguf(folder.fields):
         return None
-    return ChatTemplate.from_gguf(metadata, tokens=tokens, where=printable(folder.path))
+    return ChatTemplate.from_gguf(folder.fields, tokens=tokens, where=printable(folder.path))
 
 
 def end_tokens_of(folder: Folder) -> tuple[int, ...]:

@@ -9,87 +9,33 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
-from bandweave.content.blocks import (
-    Content,
-    blocks_of,
-    num_blocks,
-    runs_of,
-    sum_values,
-)
+from bandweave.content.blocks import blocks_of, sum_values
+from bandweave.formats.gguf_blocks import is_as_stored
 from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
+from bandweave.weights.known_content import KnownContent
+from bandweave.weights.packed import Fresh, Weights, packed_bytes
 from bandweave.weights.panel_cache import Held, PanelCache
 from bandweave.weights.panel_memory import bytes_of, take_kept
-from bandweave.weights.panel_sections import (
-    Section,
-    missing,
-    section_sums,
-    sections,
-    step_runs,
-)
+from bandweave.weights.panel_sections import Section, missing, sections, step_runs
 from bandweave.weights.panel_work import Read, Work, stored_bytes, unpacked, work
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
 
 _HANDED_BYTES = 1 << 20  # what a thread is given to read at least
 _CACHED_BYTES = 32 << 20  # smaller models pack in no time
+_CACHED_SECTION_BYTES = 128 << 10  # and a smaller stretch sooner than a file of its own is opened
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """A node's weights, packed: matrices by name, and float32 vectors ``[size]`` by name.
-
-    ``content``: the sums of all that they were made of, and of the table that node 0 reads rows
-    from.
-    """
-
-    arena: _native.Arena
-    matrices: dict[str, _native.Matrix]
-    vectors: dict[str, npt.NDArray[np.float32]]
-    content: Content = field(default_factory=Content)
-    parts: Mapping[str, Weight] = field(default_factory=dict)  # what the matrices are made of
-    vector_parts: Mapping[str, Vector] = field(default_factory=dict)  # and the vectors
-    fresh: tuple[Fresh, ...] = ()  # what had to be packed and a cache may keep
-    learnt: bool = False  # whether some of the content was not known before
-    kept_bytes: int = 0  # packed bytes that were in memory already
-    since: float = 0.0  # when loading began, in seconds since the epoch
-
-    def is_of(self, program: Program) -> bool:
-        """Whether they are just what a program needs."""
-        return self.parts == _parts_of(program) and self.vector_parts == program.vectors
-
-    @property
-    def num_bytes(self) -> int:
-        return self.arena.used + sum(vector.nbytes for vector in self.vectors.values())
-
-
-def packed_bytes(program: Program, weight_format: str) -> int:
-    """Bytes of a program's matrices in a weight format, packed."""
-    return sum(
-        _aligned(_matrix_bytes(weight, weight_format)) for weight in program.weights.values()
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """A part of a section that had to be packed, and the key by which a cache may keep it."""
-
-    weight: Weight
-    key: str
-    section: Section
-    part: Range
 
 
 def load_weights(
@@ -104,6 +50,7 @@ def load_weights(
     standby: Sequence[Weights] = (),
     least_cached: int | None = None,
     piece_bytes: int = PANEL_BYTES,
+    sum_table: bool = True,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
@@ -112,7 +59,8 @@ def load_weights(
     own. ``kept``: weights of the same checkpoint and format, whose memory passes into the new ones'
     matrix by matrix; they are of no use afterwards, unless the program needs exactly them. So do
     those of ``standby``. ``least_cached``: bytes of a program from which on a cache is of use;
-    ``piece_bytes``: of the checkpoint, that a thread has in hand at a time.
+    ``piece_bytes``: of the checkpoint, that a thread has in hand at a time. ``sum_table``: whether
+    the content is wanted of the table that node 0 reads rows from, which is read for nothing else.
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
     whose values cannot be used.
     """
@@ -129,34 +77,34 @@ def load_weights(
     }
     if readers:
         _native.place(list(matrices.values()), readers)
-    if size < (_CACHED_BYTES if least_cached is None else least_cached):
+    least = _CACHED_BYTES if least_cached is None else least_cached
+    if size < least:
         cache = None
     loading = _Loading(program, source, weight_format, matrices, cache, others)
+    loading.least_cached = min(least, _CACHED_SECTION_BYTES)
     with ThreadPoolExecutor(threads) as pool:
         try:
-            loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress)
+            loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress, sum_table)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    vectors = {
-        vector.name: loading.take_vector(vector, others) for vector in program.vectors.values()
-    }
+    vectors = {vector.name: loading.take_vector(vector) for vector in program.vectors.values()}
     return Weights(
         arena=arena,
         matrices=matrices,
         vectors=vectors,
-        content=loading.content,
-        parts=_parts_of(program),
+        content=loading.known.content,
+        parts=dict(program.weights),
         vector_parts=dict(program.vectors),
         kept_bytes=loading.kept_bytes,
-        fresh=() if cache is None else tuple(loading.fresh),
-        learnt=loading.learnt,
+        fresh=tuple(one for one in loading.fresh if one.key),
+        learnt=loading.known.learnt,
         since=since,
     )
 
 
 class _Loading:
-    """One load: what is known of the content, what the cache has, and what is left to read."""
+    """One load: what memory and the cache have, and what is left to read."""
 
     def __init__(
         self,
@@ -170,16 +118,20 @@ class _Loading:
         self._program, self._source, self._format = program, source, weight_format
         self._matrices, self._cache, self._kept = matrices, cache, kept
         self.kept_bytes, self._lock = 0, threading.Lock()
-        self._units = {part.tensor: part.unit for part in self._parts()}
         self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
-        self.content, self.learnt = self._known(), False
+        self.known = KnownContent(program, source, cache, (one.content for one in kept))
         self.fresh: list[Fresh] = []
-        self._sums: dict[str, npt.NDArray[np.uint64]] = {}  # of blocks that are being read
+        self.least_cached = 0  # packed bytes of a section from which on a file of it is of use
 
-    def run(self, pool: ThreadPoolExecutor, most_bytes: int, on_progress: Progress) -> None:
+    def run(
+        self, pool: ThreadPoolExecutor, most_bytes: int, on_progress: Progress, sum_table: bool
+    ) -> None:
         """Fills the matrices."""
         weights = list(self._program.weights.values())
-        total = sum(self._bytes(part) for weight in weights for part in weight.parts)
+        sizes = {
+            weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights
+        }
+        total = sum(sizes.values())
         tasks: dict[Future[list[Read]], int] = {}
         pieces: list[Work] = []
         waiting = done = 0
@@ -200,31 +152,43 @@ class _Loading:
                 hand_over()
             return size
 
-        table = self._unknown_table()
+        table = self.known.unknown_table() if sum_table else []
         for part in table:
             total += self._bytes(part)
             for piece in unpacked(part, self._source, most_bytes):
                 add(piece)
-        for some, gaps_of in pool.map(self._gaps_of, self._batches(weights)):
+        for some, gaps_of in self._lookups(pool, weights):
             for weight, gaps in zip(some, gaps_of, strict=True):
                 left = sum(add(piece) for piece in self._work(weight, gaps, most_bytes))
                 self.fresh += gaps
-                done += sum(self._bytes(part) for part in weight.parts) - left
+                done += sizes[weight.name] - left
             on_progress(done, total)
         hand_over()
         for task in as_completed(tasks):
             for read in task.result():
-                self._add(read)
+                self.known.add(read)
             done += tasks[task]
             on_progress(done, total)
         for fresh in self.fresh:
             for part, blocks in fresh.section.blocks(fresh.weight, fresh.part):
-                self._learn(part, blocks)
+                self.known.learn(part, blocks)
         for part in table:
-            self._learn(part, blocks_of(part.unit, part.along))
+            self.known.learn(part, blocks_of(part.unit, part.along))
 
     def _read(self, pieces: list[Work]) -> list[Read]:
         return [piece.run(self._source) for piece in pieces]
+
+    # --- what is there already ---
+
+    def _lookups(
+        self, pool: ThreadPoolExecutor, weights: Sequence[Weight]
+    ) -> Iterator[tuple[list[Weight], list[list[Fresh]]]]:
+        """Weights in order, some at a time, each with its gaps. Threads look where that may mean
+        reading."""
+        batches = self._batches(weights)
+        if self._cache is None and not self._kept:
+            return map(self._gaps_of, batches)
+        return pool.map(self._gaps_of, batches)
 
     def _batches(self, weights: Sequence[Weight]) -> Iterator[list[Weight]]:
         """Weights in order, small ones together."""
@@ -232,7 +196,7 @@ class _Loading:
         size = 0
         for weight in weights:
             batch.append(weight)
-            size += self._matrices[weight.name].panels.nbytes
+            size += self._matrices[weight.name].nbytes
             if size >= _HANDED_BYTES:
                 yield batch
                 batch, size = [], 0
@@ -242,94 +206,28 @@ class _Loading:
     def _gaps_of(self, weights: list[Weight]) -> tuple[list[Weight], list[list[Fresh]]]:
         return weights, [self._gaps(weight) for weight in weights]
 
-    def take_vector(self, vector: Vector, kept: Sequence[Weights]) -> npt.NDArray[np.float32]:
-        """``[size]``, from memory where it is there."""
-        for one in kept:
-            same = one.vector_parts.get(vector.name) == vector
-            if same and self._learn_from(one.content, vector.parts):
-                return one.vectors[vector.name]
-        values = [self._read_vector(part) for part in vector.parts]
-        return np.concatenate(values) + np.float32(vector.offset)
-
-    def _learn_from(self, content: Content, parts: Sequence[Part]) -> bool:
-        """Whether all of the parts' content is known there; then it is known here, too."""
-        known = [
-            (part, blocks.start, content.get(part.tensor, blocks))
-            for part in parts
-            for blocks in [blocks_of(part.unit, part.rows)]
-        ]
-        if any(sums is None for _, _, sums in known):
-            return False
-        for part, first, sums in known:
-            if sums is not None:
-                shape = self._source.shape(part.tensor)
-                self.content.learn(part.tensor, part.unit, shape, first, sums)
-        return True
-
-    def _read_vector(self, part: Part) -> npt.NDArray[np.float32]:
-        """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
-        stored = self._source.read(part.tensor, part.rows)
-        dtype = self._source.dtype(part.tensor)
-        values = widen(stored, dtype)
-        if not np.isfinite(values).all():
-            raise CheckpointError(f"tensor {part.tensor} holds a NaN or an infinity")
-        first = blocks_of(part.unit, part.rows).start
-        sums = sum_values(stored, part.rows.start, part.unit, dtype)
-        self.content.learn(part.tensor, part.unit, self._source.shape(part.tensor), first, sums)
-        return values.reshape(-1)
-
-    def _known(self) -> Content:
-        """What a cache remembers of the tensors that are needed."""
-        needed = self._units.keys()
-        content = Content()
-        for one in self._kept:
-            content.update(one.content)
-        if self._cache is not None:
-            keys = {self._source.file_key(name) for name in needed}
-            for key in sorted(keys - {""}):
-                content.update(self._cache.known(key))
-        return Content({name: content.tensors[name] for name in needed & content.tensors.keys()})
-
-    def _parts(self) -> Iterator[Part]:
-        for weight in self._program.weights.values():
-            yield from weight.parts
-        if self._program.embedding is not None:
-            yield self._program.embedding
-
-    def _unknown_table(self) -> list[Part]:
-        """What is left of the embedding, whose rows are read one by one when they are needed, once
-        what is known of it, or read as a matrix, is left out."""
-        table = self._program.embedding
-        if table is None:
-            return []
-        blocks = blocks_of(table.unit, table.rows)
-        left = np.ones(len(blocks), np.bool_)
-        if (known := self.content.tensors.get(table.tensor)) is not None:
-            left &= ~known.known
-        for weight in self._program.weights.values():
-            for part in weight.parts:
-                if part.tensor == table.tensor:
-                    packed = blocks_of(part.unit, part.rows)
-                    left[packed.start : packed.stop] = False
-        parts = []
-        for run in runs_of(left):
-            start, stop = (place * table.unit.size for place in (run.start, run.stop))
-            parts.append(replace(table, rows=Range(start=start, stop=min(stop, table.rows.stop))))
-        return parts
-
     def _gaps(self, weight: Weight) -> list[Fresh]:
         """What neither memory nor a cache has of a matrix; the rest is in its place."""
         gaps: list[Fresh] = []
         own = sections(weight, self._source.shape)
-        kept = self._take_kept(weight, own)
-        for section, left in zip(own, kept, strict=True):
+        left_of = self._take_kept(weight, own) if self._kept else [[one.range] for one in own]
+        for section, left in zip(own, left_of, strict=True):
             key = ""
-            if self._cache is not None:
+            if self._cache is not None and self._is_cached(weight, section):
                 described, own_format = self._describe(weight, section), self._format_of(weight)
                 key = self._cache.key(section, described, own_format)
                 left = self._load(self._cache, key, weight, section, left)
             gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
         return gaps
+
+    def _is_cached(self, weight: Weight, section: Section) -> bool:
+        """Whether a cache is of use for a section: one that is small, or whose blocks stay as they
+        are stored, is packed from the checkpoint's file as fast as it is read from another."""
+        own_format = self._format_of(weight)
+        if bytes_of(section, section.range, own_format) < self.least_cached:
+            return False
+        stored = {self._source.dtype(part.tensor) for part in weight.parts}
+        return not all(is_as_stored(one, own_format, weight.unit) for one in stored)
 
     def _take_kept(self, weight: Weight, own: Sequence[Section]) -> list[list[Range]]:
         """What is left of each section once memory has given what it has, which it then frees."""
@@ -359,7 +257,7 @@ class _Loading:
         left: list[Range] = []
         panels = self._matrices[weight.name].panels
         for part in wanted:
-            for run, sums in step_runs(section, part, weight, self.content):
+            for run, sums in step_runs(section, part, weight, self.known.content):
                 if sums is None:
                     left.append(run)
                     continue
@@ -376,79 +274,36 @@ class _Loading:
             for part in parts
         )
 
+    # --- the rest ---
+
     def _work(self, weight: Weight, gaps: list[Fresh], most_bytes: int) -> Iterator[Work]:
         matrix = self._matrices[weight.name]
         left = [(one.section, one.part) for one in gaps]
         own_format = self._format_of(weight)
         yield from work(weight, matrix, left, self._source, own_format, most_bytes)
 
+    def take_vector(self, vector: Vector) -> npt.NDArray[np.float32]:
+        """``[size]``, from memory where it is there."""
+        for one in self._kept:
+            same = one.vector_parts.get(vector.name) == vector
+            if same and self.known.take_from(one.content, vector.parts):
+                return one.vectors[vector.name]
+        values = [self._read_vector(part) for part in vector.parts]
+        return np.concatenate(values) + np.float32(vector.offset)
+
+    def _read_vector(self, part: Part) -> npt.NDArray[np.float32]:
+        """``[size]``, a matrix row after row; so small that nothing is gained by knowing it."""
+        stored = self._source.read(part.tensor, part.rows)
+        dtype = self._source.dtype(part.tensor)
+        values = widen(stored, dtype)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"tensor {part.tensor} holds a NaN or an infinity")
+        sums = sum_values(stored, part.rows.start, part.unit, dtype)
+        self.known.set(part, blocks_of(part.unit, part.rows).start, sums)
+        return values.reshape(-1)
+
     def _format_of(self, weight: Weight) -> str:
         return weight.format_in(self._format)
 
     def _bytes(self, part: Part) -> int:
         return stored_bytes(part, self._source)
-
-    def _add(self, read: Read) -> None:
-        if read.tensor not in self._sums:
-            count = num_blocks(self._units[read.tensor], self._source.shape(read.tensor))
-            self._sums[read.tensor] = np.zeros(count, np.uint64)
-        self._sums[read.tensor][read.first : read.first + len(read.sums)] += read.sums
-
-    def _learn(self, part: Part, blocks: Range) -> None:
-        """All of these blocks have been read."""
-        self.learnt = True
-        shape = self._source.shape(part.tensor)
-        sums = self._sums[part.tensor][blocks.start : blocks.stop]
-        self.content.learn(part.tensor, part.unit, shape, blocks.start, sums)
-
-
-def keep_weights(
-    weights: Weights, source: TensorSource, cache: PanelCache, *, model: str, weight_format: str
-) -> None:
-    """Puts what had to be packed into a cache, and what was learnt of the checkpoint's files. Takes
-    as long as the disk does."""
-    room = cache.folder.room()
-    for one in weights.fresh:
-        sums = section_sums(one.section, one.weight, weights.content, one.part)
-        assert sums is not None
-        cache.store(
-            one.key,
-            one.section,
-            one.part,
-            weights.matrices[one.weight.name].panels,
-            sums,
-            names={
-                "model": model,
-                "weight": one.weight.name,
-                "weight_format": one.weight.format_in(weight_format),
-            },
-            room=room,
-            since=weights.since,  # what this start has found there is not forgotten for it
-        )
-    if weights.learnt:
-        remember_content(weights.content, source, cache)
-    if weights.fresh:
-        cache.trim()
-
-
-def remember_content(content: Content, source: TensorSource, cache: PanelCache) -> None:
-    """Keeps what was learnt of a checkpoint's files, where they can be told from others."""
-    by_file: dict[str, Content] = defaultdict(Content)
-    for name, one in content.tensors.items():
-        by_file[source.file_key(name)].tensors[name] = one
-    for key, some in by_file.items():
-        if key:
-            cache.remember(key, some)
-
-
-def _parts_of(program: Program) -> dict[str, Weight]:
-    return dict(program.weights)
-
-
-def _matrix_bytes(weight: Weight, weight_format: str) -> int:
-    own = weight.format_in(weight_format)
-    return _native.matrix_bytes(own, weight.outputs, weight.inputs, weight.unit)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64

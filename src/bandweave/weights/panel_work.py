@@ -5,8 +5,9 @@ Knows tensor sources, sections and the native packer; knows no cache and no thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -44,19 +45,27 @@ class Rows:
     def run(self, source: TensorSource) -> Read:
         """``CheckpointError`` names the tensor whose values cannot be used."""
         part, unit = self.part, self.part.unit
-        values = source.read(part.tensor, part.rows, part.columns)
+        stored = source.rows_in_file(part.tensor, part.rows, part.columns)
+        sums = None
+        if stored is not None:
+            sums = self._packed(part, self.matrix.pack_file, *stored, len(part.rows),
+                                source=source.dtype(part.tensor))  # fmt: skip
+        if sums is None:  # what cannot be read from the file says so when it is read here
+            values = source.read(part.tensor, part.rows, part.columns)
+            sums = self._packed(part, self.matrix.pack, values,
+                                source=block_source(source.dtype(part.tensor)))  # fmt: skip
+            assert sums is not None
+        return Read(tensor=part.tensor, first=blocks_of(unit, part.along).start, sums=sums)
+
+    def _packed(
+        self, part: Part, pack: Callable[..., U64 | None], *rows: Any, source: str
+    ) -> U64 | None:
+        unit = part.unit
         blocks = (0, unit.size) if unit.columns else (unit.size, 0)
         try:
-            sums = self.matrix.pack(
-                self.first_output,
-                values,
-                part.rows.start,
-                *blocks,
-                source=block_source(source.dtype(part.tensor)),
-            )
+            return pack(self.first_output, *rows, part.rows.start, *blocks, source=source)
         except ValueError as error:
             raise CheckpointError(f"tensor {part.tensor} {error}") from error
-        return Read(tensor=part.tensor, first=blocks_of(unit, part.along).start, sums=sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +146,8 @@ def work(
         else:
             part = weight.parts[section.part]
             output = section.first_panel * PANEL + gap.start - section.range.start
-            yield from _rows(matrix, output, replace(part, rows=gap), source, most_bytes)
+            own = part if gap == part.rows else replace(part, rows=gap)
+            yield from _rows(matrix, output, own, source, most_bytes)
 
 
 def unpacked(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Unpacked]:
@@ -153,6 +163,9 @@ def row_pieces(part: Part, source: TensorSource, most_bytes: int) -> Iterator[Pa
         yield part
         return
     count = max(1, most_bytes // _row_bytes(part, source))
+    if count >= len(part.rows):
+        yield part
+        return
     for start in range(part.rows.start, part.rows.stop, count):
         rows = Range(start=start, stop=min(start + count, part.rows.stop))
         yield replace(part, rows=rows)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from bandweave.checkpoints.source import TensorSource
 from bandweave.programs.program import Part, Program, Weight
 from bandweave.ranges import Range
-from bandweave.weights.loading import Weights, keep_weights, load_weights, packed_bytes
+from bandweave.weights.keeping import keep_weights
+from bandweave.weights.loading import load_weights
+from bandweave.weights.packed import Weights, packed_bytes
 from bandweave.weights.panel_cache import PanelCache
 from bandweave.weights.panel_sections import COLUMNS, WHOLE, Section, Shape, missing, sections
 

@@ -54,6 +54,13 @@ class Scales:
         """Multiplies a rectangle's values by their blocks' scales, in float32."""
         if not values.size:
             return
+        high, wide = self.block
+        rows_of = Range(start=rows[0] // high, stop=rows[-1] // high + 1)
+        columns_of = Range(start=columns.start // wide, stop=(columns.stop - 1) // wide + 1)
+        if len(rows_of) == len(columns_of) == 1:  # as of a small matrix
+            with np.errstate(over="ignore"):  # an infinite weight is refused with its tensor's name
+                values *= self.read(rows_of, columns_of, entry)
+            return
         down, across = np.asarray(rows), np.arange(columns.start, columns.stop)
         self.apply_blocks(values, down // self.block[0], across // self.block[1], entry)
 

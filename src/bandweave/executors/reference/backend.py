@@ -17,7 +17,7 @@ from bandweave.formats.matrix import Matrix
 from bandweave.formats.names import INTEGER_FORMATS
 from bandweave.formats.packing import unpack
 from bandweave.programs.program import Program, Weight
-from bandweave.weights.loading import Weights
+from bandweave.weights.packed import Weights
 
 
 class ReferenceBackend:
