@@ -36,6 +36,8 @@ class Peer:
         self._connect, self._most = connect, most
         self._idle: LifoQueue[Stream] = LifoQueue()
         self._made = 0
+        self._used: set[Stream] = set()
+        self._over = False
         self._lock = threading.Lock()
         self.gone = False
 
@@ -74,6 +76,15 @@ class Peer:
             while True:
                 self._idle.get_nowait().close()
 
+    def interrupt(self) -> None:
+        """Ends all connections, whoever waits for something: that comes to an end with
+        ``PeerError``."""
+        with self._lock:
+            self._over = True
+            for stream in self._used:
+                stream.hang_up()
+        self.close()
+
     def _receive(self, stream: Stream) -> tuple[dict[str, Any], bytes]:
         while True:
             message, body = receive_frame(stream)
@@ -88,9 +99,15 @@ class Peer:
         answer ends."""
         try:
             stream = self._take(timeout)
+            with self._lock:
+                self._used.add(stream)
+                if self._over:
+                    stream.hang_up()
             try:
                 yield stream
             except BaseException as error:
+                with self._lock:
+                    self._used.discard(stream)
                 if isinstance(error, PeerError):  # it has said so, and goes on
                     self._idle.put(stream)
                 else:
@@ -98,6 +115,8 @@ class Peer:
                     with self._lock:
                         self._made -= 1
                 raise
+            with self._lock:
+                self._used.discard(stream)
             self._idle.put(stream)
         except (OSError, Empty) as error:
             self.gone = True
