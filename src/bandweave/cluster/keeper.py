@@ -330,6 +330,7 @@ class Keeper:
         self.roster.look()
         if self.interrupted:
             return
+        self._takeover.send_away()
         calls = self.calls()
         if self._lookout.should_join(calls):
             self._change(self._takeover.join)

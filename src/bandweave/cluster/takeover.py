@@ -136,6 +136,16 @@ class Takeover:
             self._places[handle.node] = place
             taken.add(place)
 
+    def send_away(self) -> None:
+        """Whoever is ready to stand in for others that are all there again."""
+        ready = self._roster.ready()
+        staying = self._staying()
+        over = self._launcher.superfluous([one.node for one in (*staying, *ready)])
+        for handle in ready:
+            if handle.node in over:
+                self._roster.release(handle)
+                self._launcher.dismiss(handle)
+
     # --- changes ---
 
     def after(self, failure: StepError) -> Recovery | None:

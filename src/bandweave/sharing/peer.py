@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import Empty, LifoQueue
 from typing import Any
@@ -18,6 +19,7 @@ from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 from bandweave.sharing.server import MOST_READ
 
 _PATIENCE = 20.0  # seconds without a sign of life
+_LOOK_SECONDS = 0.2  # between two looks at whether nobody waits for an answer any more
 _MOST_REASON = 400
 
 
@@ -139,4 +141,11 @@ class Peer:
                     raise
                 stream.settimeout(_PATIENCE)
                 return stream
-        return self._idle.get(timeout=timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._idle.get(timeout=max(0.0, min(left, _LOOK_SECONDS)))
+            except Empty:
+                if left <= _LOOK_SECONDS or self._over:
+                    raise
