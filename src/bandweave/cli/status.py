@@ -110,12 +110,14 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         for node in _list(model, "nodes")
         if isinstance(node, dict)
     }
-    roles = {
-        one.get("worker"): one
+    told = [
+        one
         for model in found["models"]
         for one in _list(model, "machines")
         if isinstance(one, dict)
-    }
+    ]
+    # Of several models what a machine is to the one that it holds comes last, and counts.
+    roles = {one.get("worker"): one for one in sorted(told, key=_holds)}
     rows = [
         _row(machine, workers.get(machine["worker"]), roles.get(machine["worker"]))
         for machine in machines
@@ -138,6 +140,10 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     if not found["models"]:
         lines += ["", "No model runs here: bandweave serve MODEL --cluster."]
     return lines
+
+
+def _holds(role: dict[str, Any]) -> bool:
+    return _text(role, "role") in ("serving", "loading", "silent")
 
 
 def _row(
@@ -167,7 +173,7 @@ def _role(machine: dict[str, Any], role: dict[str, Any]) -> list[str]:
     if kind == "spare":
         return _folded(f"{who} is held ready, and takes part once another machine fails.")
     if role.get("stands_in") is True:
-        state = "takes part" if kind in ("serving", "loading", "silent") else "will take part"
+        state = "takes part" if _holds(role) else "will take part"
         return _folded(
             f"{who} {state} while another machine is missing; it was left out at first: {why}."
         )
