@@ -36,6 +36,7 @@ from bandweave.serving.replica_count import copies_that_pay, copies_unknown, pre
 
 _TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what a split is chosen for
 _PLANNED_IN = "q4"  # where blocks of a GGUF file stay as they are: of all, the nearest to most
+_LOOKS, _FEW_LOOKS = 6, 2  # at the layouts that promise most
 _MOST_COPIES = 8  # that are tried where their number is left to us
 
 Remark = Callable[[str], None]
@@ -131,9 +132,9 @@ class ClusterPlanner:
 
     def layout(self, stages: int | None) -> PlannedGroup | None:
         """All of the machines as one group, by what was measured; None where that is too little,
-        or does not fit."""
-        numbers = range(len(self._machines))
-        found = self._search(numbers, rooms_of(self._machines), stages, everybody=True)
+        or does not fit. Answers may wait for it."""
+        numbers, rooms = range(len(self._machines)), rooms_of(self._machines)
+        found = self._search(numbers, rooms, stages, everybody=True, looks=_FEW_LOOKS)
         return self._measured(numbers, found) if isinstance(found, MeasuredPlan) else None
 
     # --- groups ---
@@ -277,6 +278,7 @@ class ClusterPlanner:
         *,
         everybody: bool,
         alone: bool = True,
+        looks: int = _LOOKS,
     ) -> MeasuredPlan | str | None:
         """The planner's choice; None where nothing was measured, a word where nothing fits.
         ``alone``: whoever is left out leaves its memory to others of its host."""
@@ -309,6 +311,7 @@ class ClusterPlanner:
                 needs=self._needs,
                 stages=stages,
                 everybody=everybody,
+                looks=looks,
             )
             or "nothing fits"
         )

@@ -62,9 +62,11 @@ def plan_measured(
     needs: Needs,
     stages: int | None = None,
     everybody: bool = False,
+    looks: int = _REFINED,
 ) -> MeasuredPlan | None:
-    """The quickest layout for one stream; ``stages`` and ``everybody``: what is settled already.
-    None where no layout fits the machines' memories."""
+    """The quickest layout for one stream; ``stages`` and ``everybody``: what is settled already;
+    ``looks``: at how many of the layouts that promise most. None where no layout fits the machines'
+    memories."""
     found = _Layouts(graph, nodes, links, load, rooms, needs)
     rough = sorted(
         (layout for layout in found.rough(stages, everybody)), key=lambda layout: layout.seconds
@@ -72,7 +74,7 @@ def plan_measured(
     fitting: list[Layout] = []
     for layout in rough:
         # Shares that are searched for gain something on equal ones, but never so much as a half.
-        if len(fitting) >= _REFINED or (fitting and layout.seconds > 2 * fitting[0].seconds):
+        if len(fitting) >= looks or (fitting and layout.seconds > 2 * fitting[0].seconds):
             break
         refined = found.refined(layout)
         if refined is not None:
