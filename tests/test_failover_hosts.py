@@ -144,3 +144,33 @@ def test_a_machine_that_is_cut_off_is_left_behind_and_taken_in_again(
             assert Streams(cluster, KINDS).hearts() == expected()
 
     cable[0].inside(cut)
+
+
+@pytest.mark.timeout(120)
+def test_those_that_are_left_are_planned_in_other_stages() -> None:
+    asked: list[EngineOptions] = []
+
+    def choose(options: EngineOptions) -> EngineOptions:
+        asked.append(options)
+        count = len(options.shares)
+        return replace(options, stages=count, shares=tuple(map(Fraction, range(1, count + 1))))
+
+    kinds = asks(grammars=False, embeds=False)
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(worker()) for _ in range(3)]
+        hosts = tuple(one.address for one in workers)
+        options = replace(
+            ALONE, shares=(Fraction(1),) * 3, hosts=hosts, secret=SECRET, fit=True,
+            standby="memory",
+        )  # fmt: skip
+        folder = stack.enter_context(Folder.open(DEMO, weights=False))
+        cluster = stack.enter_context(Cluster.start(folder, options, choose=choose))
+        # What they hold ready is what they would need in those stages.
+        assert wait_until(lambda: cluster.standby is not None and cluster.standby.over)
+        assert {(len(one.hosts), one.stages) for one in asked} == {(2, 1)}
+        streams = Streams(cluster, kinds)
+        streams.wait_for(100)
+        os.kill(node_of(workers[1]), signal.SIGKILL)
+        assert streams.hearts() == undisturbed(DEMO, ALONE, embeds=False)[: len(kinds)]
+        assert cluster.recoveries()[0].kind == "failed"
+        assert wait_until(lambda: cluster.options.stages == len(cluster.nodes) >= 2)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import bandweave
+from bandweave.membership.attendance import ask_status
+from bandweave.membership.door import Door
 from tests.helpers.command import bandweave as run_command
+from tests.helpers.connections import SECRET
+from tests.helpers.members import Member
 
 QUESTION = "What is 17 + 25?"
 
@@ -102,3 +108,34 @@ def test_mistakes_end_in_a_sentence(model: bandweave.Model) -> None:
         bandweave.lode  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises((ValueError, OSError)):
         bandweave.load("/there/is/no/such/model", cache=False)
+
+
+def test_on_the_machines_of_a_cluster(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(SECRET)
+    token.chmod(0o600)
+    with (
+        Door(("127.0.0.1", 0), SECRET) as door,
+        Member(door.where) as first,
+        Member(door.where) as second,
+        bandweave.load("demo", nodes=1, threads=1, cache=False) as alone,
+    ):
+        with bandweave.load(
+            "demo", cluster=door.where, token_file=token, shares=[2, 1], streams=2, cache=False
+        ) as model:
+            assert model.chat(QUESTION, max_tokens=20).tokens == alone.chat(
+                QUESTION, max_tokens=20
+            ).tokens  # fmt: skip
+            hosts = {node.name.partition("(")[2].rstrip(")") for node in model.session.engine.nodes}
+            assert hosts == {first.address, second.address}
+            deadline = time.monotonic() + 30
+            while not (found := ask_status(door.where, SECRET).controllers):
+                assert time.monotonic() < deadline
+            assert found[0].name == "bandweave.load demo"
+        with pytest.raises(ValueError, match="hosts names machines, and a cluster has its own"):
+            bandweave.load("demo", cluster=door.where, hosts=["h:1"], token_file=token)
+        with pytest.raises(ValueError, match="2 copies of the model need 2 machines at least"):
+            bandweave.load("demo", cluster=door.where, token_file=token, nodes=1, replicas=2)
+        where = door.where
+    with pytest.raises(ValueError, match="is `bandweave up` running there"):
+        bandweave.load("demo", cluster=where, token_file=token)

@@ -81,15 +81,36 @@ def test_a_status_fits_eighty_columns() -> None:
                         "nodes_after": 1, "seconds": {"noticed": 0.1, "loaded": 0.2}}],
         "outage": {"reason": "too few machines"},
     }  # fmt: skip
-    found = {"head": "10.0.0.1:7100", "machines": [machine], "gone": ["x is gone"],
+    idle = [{**machine, "worker": role} for role in ("out", "spare", "ready", "in")]
+    model["machines"] = [
+        {"worker": "out", "role": "left out", "reason": "with it 3 tokens/s " * 9},
+        {"worker": "spare", "role": "spare", "reason": ""},
+        {"worker": "ready", "role": "ready", "reason": "is busy"},
+        {"worker": "in", "role": "serving", "stands_in": True, "reason": "it is slow"},
+    ]
+    model["groups"] = [
+        {"group": 0, "serves": True, "streams": 2, "nodes": ["node 0 (10.0.0.1:7101)"] * 9},
+        {"group": 1, "serves": False, "streams": 0, "nodes": ["node 0"], "reason": "memory"},
+    ]
+    model["standby"] = {"where": "memory", "over": True, "num_bytes": [10**9, 10**9],
+                        "reasons": []}  # fmt: skip
+    model["recoveries"][0] |= {"newcomers": ["node 2"], "retired": ["node 3"]}
+    found = {"head": "10.0.0.1:7100", "machines": [machine, *idle], "gone": ["x is gone"],
              "notes": {"ray": "Ray places workers"}, "models": [model], "ray": None}  # fmt: skip
     lines = status_lines(found)
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     for wanted in ("25%", "3 streams, 1 waiting", "10.0.0.1:7101 (10 us), which answers sooner "
-                   "than 10.1.0.1:7101 (1 ms)", "2 to 1 nodes; noticed 100 ms, loaded 200 ms",
+                   "than 10.1.0.1:7101 (1 ms)", "2 to 1 nodes; node 2 came in; node 3 went",
+                   "noticed 100 ms, loaded 200 ms", "is left out: with it 3 tokens/s",
+                   "is held ready, and takes part once another machine fails",
+                   "yet: is busy.", "takes part while another machine is missing; it was left out "
+                   "at first: it is slow", "): 2 streams.", "answers nobody now, memory",
+                   "Standby weights in memory: 2 GB ready", "of group 0 meet at",
                    "Answers wait: too few machines", "Ray places workers."):  # fmt: skip
         assert wanted in text
     # What a controller reports may be anything.
-    wild = {**model, "links": 3, "why": None, "nodes": [{}], "recoveries": ["x"], "streams": []}
+    wild = {**model, "links": 3, "why": None, "nodes": [{}, 3], "recoveries": ["x"], "streams": [],
+            "machines": [3, {}, {"worker": "out", "role": 3, "reason": []}], "groups": [3, {}],
+            "standby": {"num_bytes": [True, "x"], "reasons": 3}}  # fmt: skip
     assert status_lines({**found, "models": [wild, {"command": "", "pid": 2}]})

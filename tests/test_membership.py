@@ -22,7 +22,7 @@ from bandweave.membership.announcer import Announcer, announced
 from bandweave.membership.attendance import HeadError, ask_status, attend
 from bandweave.membership.caller import pauses
 from bandweave.membership.door import Door
-from bandweave.membership.launcher import MemberLauncher, Placed
+from bandweave.membership.launcher import LeftOut, MemberLauncher, Placed
 from bandweave.membership.messages import Machine
 from bandweave.mesh import routes
 from bandweave.mesh.address import bind, format_address, parse_address
@@ -138,7 +138,9 @@ def test_newcomers_are_candidates_and_those_left_out_once_one_is_missing(door: D
             assert len(door.wait(known, 10.0)) == len(known) + 1
         first, second, third = door.machines
         placed = Placed(machine=first, address=first.places[0])
-        launcher = stack.enter_context(MemberLauncher(door, [placed], left_out=[second.worker]))
+        left_out = LeftOut(machine=second, reason="it is slow")
+        launcher = stack.enter_context(MemberLauncher(door, [placed], left_out=[left_out]))
+        assert launcher.why_left_out(second) == "it is slow" and not launcher.why_left_out(third)
         (handle,) = launcher.start(1)
         (newcomer,) = launcher.candidates()
         assert newcomer.node == 1 and launcher.machines[1] == third
@@ -147,6 +149,13 @@ def test_newcomers_are_candidates_and_those_left_out_once_one_is_missing(door: D
         launcher.dismiss(handle)
         names = {launcher.machines[one.node].worker for one in launcher.candidates()}
         assert names == {first.worker}  # two nodes run, or can: as many as were chosen
+        # Who stands in goes once as many others are there as were chosen.
+        launcher.dismiss(launcher._handles[0])
+        found = {launcher.machines[one.node].worker: one.node for one in launcher.candidates()}
+        assert found.keys() == {first.worker, second.worker, third.worker}
+        numbers = [found[one.worker] for one in (first, second, third)]
+        assert launcher.superfluous(numbers) == [found[second.worker]]
+        assert list(launcher.superfluous([found[second.worker]])) == []
 
 
 def test_another_worker_at_the_address_is_not_taken_for_the_member(door: Door) -> None:

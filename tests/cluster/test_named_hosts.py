@@ -34,10 +34,10 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         alone = json.loads(anna.run("run", model, *_ASK))
 
         # It listens everywhere, and is known by an address on the network that is slow.
-        up = anna.run("up", "--advertise", f"{anna.slow}:7100", "--json")
+        up = anna.run("up", "--advertise", f"{anna.slow}:7100", "--require-encryption", "--json")
         line = json.loads(up)["join"]
         token, _, join = line.partition(" | ")
-        assert join == f"bandweave join {anna.slow}:7100"
+        assert join == f"bandweave join {anna.slow}:7100 --require-encryption"
         secret = token.removeprefix("echo ")
         for one in (bert, carl):
             one.run(*join.split()[1:], text=secret)
@@ -48,6 +48,10 @@ def test_machines_come_answer_and_go(models: Path, tmp_path: Path) -> None:
         assert found["text"] == alone["text"]
         assert found["logits_digest"] == alone["logits_digest"]
         assert len(found["plan"]["nodes"]) == 3
+        # All workers want what leaves their machines to be encrypted, this machine's too.
+        sentence = anna.run("run", model, "--cluster", "--shares", "2,1,1", "--no-encrypt", *_ASK,
+                            fails=True)  # fmt: skip
+        assert "(--require-encryption)" in sentence
 
         server = anna.start("serve", model, "--cluster", "--nodes", "3", "--listen",
                             "127.0.0.1:8080")  # fmt: skip

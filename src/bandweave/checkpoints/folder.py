@@ -24,6 +24,7 @@ from bandweave.checkpoints.byte_file import ByteFile
 from bandweave.checkpoints.contents import Contents
 from bandweave.checkpoints.gguf_model import is_gguf, open_gguf
 from bandweave.checkpoints.hugging_face import open_folder
+from bandweave.checkpoints.partial_file import PartialFile
 from bandweave.checkpoints.source import READ_BITS, FileRows, widen
 from bandweave.checkpoints.stored import stored_name
 from bandweave.checkpoints.view import View
@@ -216,6 +217,16 @@ class Folder:
     def moved(self) -> int:
         """Grows while bytes come from elsewhere, or what has come is compared."""
         return sum(file.file.moved for file in self._files.values())
+
+    def interrupt(self, over: bool = True) -> None:
+        """Ends whatever is being fetched of them, with ``CheckpointError`` for who waits for it,
+        and lets nothing be fetched, until it is called again with False."""
+        for file in self._files.values():
+            if isinstance(file.file, PartialFile):
+                if over:
+                    file.file.interrupted.set()
+                else:
+                    file.file.interrupted.clear()
 
     def read_bytes(self, file: str, target: memoryview, offset: int) -> None:
         """Fills ``target`` from a weight file, whatever is there."""

@@ -137,6 +137,7 @@ class PartialFile:
         had."""
         fetched, stop = False, threading.Event()
         while missing := self.have.missing(units):
+            self._check_interrupted()
             most = max(1, REQUEST_BYTES // self.have.unit)
             route = None if direct else self.route
             pieces = [
@@ -196,6 +197,7 @@ class PartialFile:
                     for run in self.have.missing(units):
                         self._fetch(run, source, stop)
             if missing := self.have.missing(units):
+                self._check_interrupted()
                 own = self._open_fetcher().fetch
                 for run in missing:
                     self._fetch(run, own, stop)
@@ -225,8 +227,9 @@ class PartialFile:
                     if len(some) == room:
                         crcs.append(crc)
                         crc = 0
-                if stop.is_set() or self.interrupted.is_set():
+                if stop.is_set():
                     raise CheckpointError(f"{printable(self.path)}: fetching was ended")
+                self._check_interrupted()
                 with self._lock:
                     self.fetched_bytes += len(piece)
                     self.moved += len(piece)
@@ -238,6 +241,10 @@ class PartialFile:
             raise CheckpointError(
                 f"{printable(self.path)}: {wanted.stop - position} bytes of a range did not come"
             )
+
+    def _check_interrupted(self) -> None:
+        if self.interrupted.is_set():
+            raise CheckpointError(f"{printable(self.path)}: fetching was ended")
 
     def _open_fetcher(self) -> Fetcher:
         with self._lock:

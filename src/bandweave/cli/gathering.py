@@ -28,14 +28,14 @@ def gathering(values: dict[str, Any], name: str) -> Iterator[Gathering | None]:
                          "one of them")  # fmt: skip
     from bandweave.serving.gathering import Gathering
 
-    token_file = values["token_file"]
+    wish, token_file = _wish(values), values["token_file"]
     if where is not None:
         membership = _attend(where, token_file, name)
     else:
         assert listen is not None
         membership = _open(listen, token_file)
     with contextlib.closing(membership):
-        yield Gathering(membership, _wish(values))
+        yield Gathering(membership, wish)
 
 
 @contextlib.contextmanager
@@ -51,20 +51,29 @@ def reporting(members: Gathering | None, session: Session) -> Iterator[None]:
 
 
 def _wish(values: dict[str, Any]):  # noqa: ANN202
-    from bandweave.cli.options import parse_shares
-    from bandweave.serving.gathering import Wish
+    from bandweave.cli.options import encryption_of, parse_shares, replica_count
+    from bandweave.run_options import MAX_NODES
+    from bandweave.serving.cluster_plan import Wish
 
     shares = None if values["shares"] is None else parse_shares(values["shares"])
-    machines = values["nodes"]
+    machines, spare = values["nodes"], values.get("spare", 0)
     if shares is not None and machines not in (None, len(shares)):
         raise ValueError(
             f"how many machines? --nodes says {machines} and --shares says {len(shares)}; give "
             "one of them"
         )
+    machines = machines if shares is None else len(shares)
+    if machines is not None and machines + spare > MAX_NODES:
+        raise ValueError(
+            f"{machines} machines and {spare} spare ones; there may be {MAX_NODES} in all"
+        )
     return Wish(
-        machines=machines if shares is None else len(shares),
+        machines=machines,
         shares=shares,
         stages=values["stages"],
+        replicas=replica_count(values.get("replicas", "1")),
+        spare=spare,
+        encryption=encryption_of(values["encrypt"]),
     )
 
 
@@ -92,28 +101,8 @@ def _open(listen: str, token_file: Path | None) -> Membership:
 
 
 def head_and_secret(where: str, token_file: Path | None) -> tuple[str, bytes]:
-    """The head at ``where``, or the one that is up on this machine where that is empty; and its
-    secret. ``ValueError`` where there is none, or no secret is known."""
+    """See ``membership.known_heads``; says what is odd about the token's file."""
     from bandweave.cli.remarks import remark
-    from bandweave.handshake.secret import read_secret
-    from bandweave.membership.records import cluster_folder, find_record
+    from bandweave.membership import known_heads
 
-    records = cluster_folder()
-    head = find_record(records, "head")
-    joined = find_record(records, "worker")
-    address = where
-    if not address:
-        if head is None and joined is None:
-            raise ValueError(
-                "no cluster is up on this machine, and this machine has joined none: `bandweave "
-                "up` starts one, `bandweave join` joins one, and --cluster HOST:PORT names its head"
-            )
-        address = head.address if head is not None else joined.head if joined is not None else ""
-    if token_file is not None:
-        return address, read_secret(token_file, remark)
-    for record in (head, joined):
-        if record is not None and address in (record.address, record.head):
-            return address, read_secret(record.token_file)
-    raise ValueError(
-        f"the head at {address} has a secret, which this machine does not know: give --token-file"
-    )
+    return known_heads.head_and_secret(where, token_file, remark)

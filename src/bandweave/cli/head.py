@@ -18,9 +18,11 @@ def run_head(
     ray_address: str | None,
     models: tuple[Path, ...],
     threads: int | None,
+    require_encryption: bool,
     ready_fd: int | None,
 ) -> None:
-    """Runs in the foreground; ``ready_fd`` where it was started for the background."""
+    """Runs in the foreground; ``ready_fd`` where it was started for the background. ``models``,
+    ``threads`` and ``require_encryption``: of workers that Ray places."""
     from bandweave.cli.up import reachable
     from bandweave.handshake.secret import read_secret
     from bandweave.membership.background import say_ready
@@ -49,7 +51,7 @@ def run_head(
             stack.enter_context(
                 Placing(
                     door, where, ray_address, token=token, models=models, threads=threads,
-                    log=output.say,
+                    require_encryption=require_encryption, log=output.say,
                 )
             )  # fmt: skip
         write_record(

@@ -12,7 +12,11 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.options import cache_folder, json_option, usable_isa, usable_threads
-from bandweave.cli.worker import MEMBER_LISTEN
+from bandweave.cli.worker import (
+    MEMBER_LISTEN,
+    encryption_remarks,
+    require_encryption_option,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +36,7 @@ def worker_options(function: F) -> F:
                           "come from machines that have them."),
         click.option("--threads", type=click.IntRange(1, 1024), metavar="T",
                      help="Threads to compute with at most. Default: one for each processor."),
+        require_encryption_option,
     )  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -61,6 +66,7 @@ def command(
     worker_listen: str,
     models: tuple[Path, ...],
     threads: int | None,
+    require_encryption: bool,
     foreground: bool,
     placed_by: str,
     ready_fd: int | None,
@@ -76,8 +82,16 @@ def command(
     head = format_address(parse_address(head))
     if foreground:
         assert token_file is not None
-        _run(head, token_file, advertise, worker_listen, models, threads, placed_by, ready_fd)
+        _run(
+            head, token_file, advertise, worker_listen, models, threads, require_encryption,
+            placed_by, ready_fd,
+        )  # fmt: skip
         return
+    if ray_address is not None and require_encryption:
+        raise ValueError(
+            "Ray places the worker of this machine as the head says: give --require-encryption to "
+            "`bandweave up --ray` there"
+        )
     from bandweave.membership.records import cluster_folder, find_record
 
     folder = cluster_folder(make=True)
@@ -100,7 +114,7 @@ def command(
         return
     said = start_worker(
         folder, head, token, listen=worker_listen, advertise=advertise, models=models,
-        threads=threads, placed_by=placed_by,
+        threads=threads, require_encryption=require_encryption, placed_by=placed_by,
     )  # fmt: skip
     if as_json:
         output.print_json({"head": head, "addresses": said["addresses"]})
@@ -118,6 +132,7 @@ def start_worker(
     advertise: str | None = None,
     models: tuple[Path, ...] = (),
     threads: int | None = None,
+    require_encryption: bool = False,
     placed_by: str = "",
 ) -> dict[str, Any]:
     """A worker in the background that has joined; what it said of itself. ``BackgroundError`` where
@@ -134,6 +149,8 @@ def start_worker(
         arguments += ["--advertise", advertise]
     if threads is not None:
         arguments += ["--threads", str(threads)]
+    if require_encryption:
+        arguments.append("--require-encryption")
     if placed_by:
         arguments += ["--placed-by", placed_by]
     _, said = start(
@@ -149,6 +166,7 @@ def _run(
     listen: str,
     models: tuple[Path, ...],
     threads: int | None,
+    require_encryption: bool,
     placed_by: str,
     ready_fd: int | None,
 ) -> None:
@@ -166,7 +184,7 @@ def _run(
     )
 
     folder = cluster_folder(make=True)
-    remarks: list[str] = []
+    remarks = encryption_remarks(require_encryption)
     secret = read_secret(token, remarks.append)
 
     def begin(announcer: Announcer) -> None:
@@ -191,8 +209,8 @@ def _run(
     try:
         run_member(
             listen, secret, models, join=head, advertise=advertise, threads=usable_threads(threads),
-            cache=cache_folder(), isa=usable_isa(None), placed_by=placed_by, ends=True,
-            remarks=remarks, on_announced=begin,
+            cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
+            placed_by=placed_by, ends=True, remarks=remarks, on_announced=begin,
         )  # fmt: skip
     finally:
         remove_record(folder, "worker", os.getpid())

@@ -28,8 +28,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 encrypt_option = click.option(
     "--encrypt/--no-encrypt", "encrypt", default=None,
-    help="Encrypt what crosses to and between --hosts, or do not: on a network that you trust. "
-         "Default: all that leaves a machine is encrypted.",
+    help="Encrypt what crosses to and between --hosts or machines of a cluster, or do not: on a "
+         "network that you trust. Default: all that leaves a machine is encrypted.",
 )  # fmt: skip
 
 _SPLIT = (
@@ -95,7 +95,7 @@ _LASTING = (
                       "`bandweave probe` measured. Default 1."),
     click.option("--spare", type=click.IntRange(0, MAX_NODES), default=0, metavar="K",
                  help="Hold K nodes ready that take the place of others that fail: the last K of "
-                      "--hosts, or K processes more."),
+                      "--hosts, K machines of a cluster, or K processes more."),
     click.option("--standby-weights", type=click.Choice(("memory", "disk")),
                  help="Let every node hold ready, in memory or in its cache on disk, what it would "
                       "need if any other failed; the server tells how much that is."),
@@ -142,14 +142,14 @@ def engine_options(values: dict[str, Any], *, nodes: int = 1) -> EngineOptions:
 
 
 def _for_a_cluster(values: dict[str, Any]) -> EngineOptions:
-    """What is known before the machines of a cluster have joined."""
+    """What is known before the machines of a cluster have joined; the rest is a ``Wish``, see
+    ``cli.gathering``."""
     if values["hosts"] is not None:
         raise ValueError("--hosts names machines, and a cluster has its own; give one of them")
     if values["emulate_link"] is not None:
         raise ValueError("--emulate-link is for nodes of this machine, not for a cluster's")
-    if values.get("replicas", "1") != "1" or values.get("spare", 0):
-        raise ValueError("--replicas and --spare divide --hosts or --nodes, not yet a cluster's")
-    alone = {**values, "nodes": None, "shares": None, "stages": None, "threads": None, "isa": None}
+    alone = {**values, "nodes": None, "shares": None, "stages": None, "threads": None, "isa": None,
+             "replicas": "1", "spare": 0, "encrypt": None}  # fmt: skip
     # As of a host: its threads and kernels are for its worker to say.
     options = _options(alone, (), None, 1)
     return replace(
@@ -189,7 +189,7 @@ def _options(
         ),
         emulate=_emulated(values["emulate_link"]),
         patience=values["patience"],
-        replicas=_replicas(values.get("replicas", "1")),
+        replicas=replica_count(values.get("replicas", "1")),
         spare=spare,
         spare_hosts=spare_hosts,
         standby=values.get("standby_weights") or "",
@@ -199,7 +199,7 @@ def _options(
     )
 
 
-def _replicas(text: str) -> int:
+def replica_count(text: str) -> int:
     """How many groups; 0 where that is left to the planner."""
     if text == "auto":
         return 0

@@ -105,14 +105,31 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     count = output.count(len(machines), "machine")
     lines = [f"The head at {found['head']}: {count}."]
     workers = {
-        node.get("worker"): node for model in found["models"] for node in _list(model, "nodes")
+        node.get("worker"): node
+        for model in found["models"]
+        for node in _list(model, "nodes")
+        if isinstance(node, dict)
     }
-    rows = [_row(machine, workers.get(machine["worker"])) for machine in machines]
+    told = [
+        one
+        for model in found["models"]
+        for one in _list(model, "machines")
+        if isinstance(one, dict)
+    ]
+    # Of several models what a machine is to the one that it holds comes last, and counts.
+    roles = {one.get("worker"): one for one in sorted(told, key=_holds)}
+    rows = [
+        _row(machine, workers.get(machine["worker"]), roles.get(machine["worker"]))
+        for machine in machines
+    ]
     if rows:
         lines += ["", *_table(["machine", "address", "cpus", "free", "of", "holds", "for"], rows)]
     for machine in machines:
         if len(machine["addresses"]) > 1:
             lines += _folded(f"{machine['host']} is at {', '.join(machine['addresses'])}.")
+    for machine in machines:
+        if machine["worker"] in roles:
+            lines += _role(machine, roles[machine["worker"]])
     for sentence in (*found["notes"].values(), *found["gone"][-3:]):
         lines += _folded(f"{sentence}.")
     if found["ray"] is not None:
@@ -125,17 +142,45 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _row(machine: dict[str, Any], node: dict[str, Any] | None) -> list[str]:
-    share = "-" if node is None else f"{100 * _number(node, 'share'):.0f}%"
+def _holds(role: dict[str, Any]) -> bool:
+    return _text(role, "role") in ("serving", "loading", "silent")
+
+
+def _row(
+    machine: dict[str, Any], node: dict[str, Any] | None, role: dict[str, Any] | None
+) -> list[str]:
+    """What a machine holds of a model, or what it is to it."""
+    holds = "-" if role is None else _text(role, "role")[:8]
+    if node is not None and holds not in ("spare", "left out"):
+        holds = f"{100 * _number(node, 'share'):.0f}%"
     return [
-        machine["host"][:16],
-        machine["addresses"][0][:24],
+        machine["host"][:13],
+        machine["addresses"][0][:20],
         str(machine["threads"] or machine["cpus"]),
         output.size(machine["free_bytes"]),
         output.size(machine["memory_bytes"]),
-        share,
+        holds,
         output.duration(machine["seconds"]),
     ]
+
+
+def _role(machine: dict[str, Any], role: dict[str, Any]) -> list[str]:
+    """Why a machine holds nothing of a model, or holds some though it was left out at first."""
+    who, why = f"{machine['host']} ({machine['addresses'][0]})", _text(role, "reason")
+    kind = _text(role, "role")
+    if kind == "left out":
+        return _folded(f"{who} is left out: {why}.")
+    if kind == "spare":
+        return _folded(f"{who} is held ready, and takes part once another machine fails.")
+    if role.get("stands_in") is True:
+        state = "takes part" if _holds(role) else "will take part"
+        return _folded(
+            f"{who} {state} while another machine is missing; it was left out at first: {why}."
+        )
+    if kind in ("joining", "ready"):
+        more = f": {why}" if why else ""
+        return _folded(f"{who} has joined, and holds nothing of the model yet{more}.")
+    return []
 
 
 def _model(model: dict[str, Any]) -> list[str]:
@@ -150,11 +195,16 @@ def _model(model: dict[str, Any]) -> list[str]:
     )
     for sentence in _list(model, "why"):
         lines += _folded(f"  {printable(str(sentence))[:_LONGEST]}")
-    rows = [_link(link) for link in _list(model, "links") if isinstance(link, dict)]
+    groups = [one for one in _list(model, "groups") if isinstance(one, dict)]
+    for one in groups:
+        lines += _group(one)
+    lines += _standby(model.get("standby"))
+    links = [one for one in _list(model, "links") if isinstance(one, dict)]
+    rows = [_link(link, bool(groups)) for link in links]
     if rows:
         lines += ["", *_table(["link", "over", "latency", "GB/s", "way"], rows)]
-    for link in _list(model, "links"):
-        lines += _routes(link)
+    for link in links:
+        lines += _routes(link, bool(groups))
     outage = model.get("outage")
     if isinstance(outage, dict):
         lines += _folded(f"Answers wait: {_text(outage, 'reason')}.")
@@ -166,11 +216,13 @@ def _model(model: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _link(link: dict[str, Any]) -> list[str]:
+def _link(link: dict[str, Any], several: bool) -> list[str]:
     nodes = _list(link, "nodes")
     latency, rate = link.get("latency_seconds"), link.get("bytes_per_s")
+    group = link.get("group")
+    ends = " - ".join(str(node) for node in nodes)
     return [
-        " - ".join(str(node) for node in nodes),
+        f"group {_number(link, 'group'):.0f}: {ends}" if several and group is not None else ends,
         _text(link, "transport"),
         output.seconds(latency) if isinstance(latency, (int, float)) else "-",
         f"{rate / 1e9:.3g}" if isinstance(rate, (int, float)) else "-",
@@ -178,7 +230,30 @@ def _link(link: dict[str, Any]) -> list[str]:
     ]
 
 
-def _routes(link: dict[str, Any]) -> list[str]:
+def _group(one: dict[str, Any]) -> list[str]:
+    """One of several groups that each hold the whole model."""
+    names = ", ".join(printable(str(name))[:_LONGEST] for name in _list(one, "nodes"))
+    state = f"{_number(one, 'streams'):.0f} streams"
+    if one.get("serves") is not True:
+        state = f"answers nobody now, {_text(one, 'reason') or 'its nodes change'}"
+    return _folded(f"  Group {_number(one, 'group'):.0f} ({names}): {state}.")
+
+
+def _standby(summary: object) -> list[str]:
+    """What nodes hold ready beside their shares."""
+    if not isinstance(summary, dict):
+        return []
+    reasons = [printable(str(one))[:_LONGEST] for one in _list(summary, "reasons")]
+    sizes = [one for one in _list(summary, "num_bytes") if type(one) is int]
+    told = f"  Standby weights in {_text(summary, 'where')}: "
+    if reasons:
+        return _folded(f"{told}not all is ready: {'; '.join(reasons)}.")
+    if summary.get("over") is not True:
+        return _folded(f"{told}not ready yet.")
+    return _folded(f"{told}{output.size(sum(sizes))} ready for the loss of a node.")
+
+
+def _routes(link: dict[str, Any], several: bool) -> list[str]:
     """Why a link takes the way that it takes."""
     routes = [one for one in _list(link, "routes") if isinstance(one, dict)]
     if len(routes) < 2:
@@ -187,6 +262,8 @@ def _routes(link: dict[str, Any]) -> list[str]:
         f"{_text(one, 'address')} ({output.seconds(_number(one, 'seconds'))})" for one in routes
     )
     nodes = " and ".join(str(node) for node in _list(link, "nodes"))
+    if several:
+        nodes += f" of group {_number(link, 'group'):.0f}"
     return _folded(f"Nodes {nodes} meet at {best}, which answers sooner than {', '.join(others)}.")
 
 
@@ -199,6 +276,12 @@ def _recovery(one: dict[str, Any]) -> list[str]:
         if _number(seconds, name) > 0
     )
     change = f"{_number(one, 'nodes_before'):.0f} to {_number(one, 'nodes_after'):.0f} nodes"
+    came = ", ".join(printable(str(name))[:_LONGEST] for name in _list(one, "newcomers"))
+    went = ", ".join(printable(str(name))[:_LONGEST] for name in _list(one, "retired"))
+    if came and _text(one, "kind") != "joined":
+        change += f"; {came} came in"
+    if went:
+        change += f"; {went} went, since nobody was missing any more"
     return _folded(f"  {_text(one, 'kind')}: {_text(one, 'cause')}; {change}; {parts}.")
 
 

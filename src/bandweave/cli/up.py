@@ -45,6 +45,7 @@ def command(
     worker_listen: str,
     models: tuple[Path, ...],
     threads: int | None,
+    require_encryption: bool,
     foreground: bool,
     ready_fd: int | None,
     as_json: bool,
@@ -75,10 +76,17 @@ def command(
             "in the foreground nothing else is started: give --ray the ADDRESS of a Ray cluster, "
             "or auto on one of its machines"
         )
+    if require_encryption and foreground and ray_address is None:
+        raise ValueError(
+            "--require-encryption is for workers, and in the foreground none is started; give it "
+            "to those that join: `bandweave worker --join ... --require-encryption`"
+        )
     if foreground:
         from bandweave.cli.head import run_head
 
-        run_head(listen, advertise, token, ray_address, models, threads, ready_fd)
+        run_head(
+            listen, advertise, token, ray_address, models, threads, require_encryption, ready_fd
+        )
         return
     from bandweave.membership.background import start
 
@@ -96,6 +104,8 @@ def command(
         arguments += [word for root in models for word in ("--models", str(root))]
         if threads is not None:
             arguments += ["--threads", str(threads)]
+        if require_encryption:
+            arguments.append("--require-encryption")
     try:
         _, said = start(
             arguments, folder / "head.log", seconds=_SECONDS, environment=dict(os.environ)
@@ -109,13 +119,17 @@ def command(
                 listen=worker_listen,
                 models=models,
                 threads=threads,
+                require_encryption=require_encryption,
             )
     except BaseException:
         from bandweave.cli.down import take_down
 
         take_down(folder)
         raise
-    line = join_line(address, token, own_token, ray=own_ray)
+    line = join_line(
+        address, token, own_token, ray=own_ray,
+        require_encryption=require_encryption and ray_address is None,
+    )  # fmt: skip
     ray_bytes = _ray_bytes(folder) if own_ray else None
     if as_json:
         output.print_json({"head": address, "join": line, "token_file": str(token),
@@ -142,12 +156,16 @@ def _ray_bytes(folder: Path) -> int | None:
     return None if record is None else ray_memory_bytes(record)
 
 
-def join_line(address: str, token: Path, own_token: bool, *, ray: str = "") -> str:
+def join_line(
+    address: str, token: Path, own_token: bool, *, ray: str = "", require_encryption: bool = False
+) -> str:
     """What is typed on other machines. A secret that nobody has copied there is in it: it never
     stands on a command line that others see, since the shell itself writes it into the pipe."""
     words = f"bandweave join {address}"
     if ray:
         words += f" --ray {ray}"
+    if require_encryption:
+        words += " --require-encryption"
     if own_token:
         return f"echo {token.read_text().strip()} | {words}"
     return f"{words} --token-file {token}"

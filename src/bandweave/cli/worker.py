@@ -13,6 +13,11 @@ from bandweave.cli.options import cache_folder, usable_isa, usable_threads
 
 MEMBER_LISTEN = "0.0.0.0:7101"
 
+require_encryption_option = click.option(
+    "--require-encryption", is_flag=True,
+    help="Refuse commands and nodes of other machines that do not encrypt.",
+)  # fmt: skip
+
 
 @click.command("worker", short_help="Offer this machine as a node.")
 @click.option(
@@ -50,8 +55,7 @@ MEMBER_LISTEN = "0.0.0.0:7101"
 @click.option("--join", metavar="HOST:PORT",
               help="Join the cluster of the head there, and serve its commands alone. --listen is "
                    "then 0.0.0.0:7101 where it is not given.")  # fmt: skip
-@click.option("--require-encryption", is_flag=True,
-              help="Refuse commands and nodes of other machines that do not encrypt.")  # fmt: skip
+@require_encryption_option
 @click.option("--once", is_flag=True, help="Serve one session and end.")
 @click.option("--make-token", type=click.Path(path_type=Path), metavar="FILE",
               help="Write a new secret to FILE, readable by you alone, and exit.")  # fmt: skip
@@ -89,7 +93,7 @@ def command(
 
     from bandweave.handshake.secret import read_secret
 
-    remarks = _encryption_remarks(require_encryption)
+    remarks = encryption_remarks(require_encryption)
     secret = read_secret(token_file, remarks.append)
     asked = usable_threads(threads)
     if join is not None:
@@ -109,7 +113,7 @@ def command(
     )  # fmt: skip
 
 
-def _encryption_remarks(required: bool) -> list[str]:
+def encryption_remarks(required: bool) -> list[str]:
     """What is said at the start where this machine cannot encrypt; ``ValueError`` where it must."""
     from bandweave.mesh.sealing import MissingLibrary, library
 

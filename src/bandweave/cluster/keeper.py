@@ -70,7 +70,7 @@ class Keeper:
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
         self._lookout = Lookout(engine, self._takeover, self.roster, self._slowness)
-        self._standing = StandingBy(engine, self._takeover.shares, tell)
+        self._standing = StandingBy(engine, self._takeover.division, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
@@ -330,6 +330,7 @@ class Keeper:
         self.roster.look()
         if self.interrupted:
             return
+        self._takeover.send_away()
         calls = self.calls()
         if self._lookout.should_join(calls):
             self._change(self._takeover.join)

@@ -14,7 +14,8 @@ _REMEMBERED = 256
 class Recovery:
     """How the nodes went on. ``node``: the one that failed, was taken in or got another share;
     ``cause``: a sentence; ``kind``: ``"failed"``, ``"joined"``, ``"balanced"``, or ``"moved"``,
-    where streams went on at another group.
+    where streams went on at another group. ``newcomers``: the nodes that came in with it, and
+    ``retired``: those that stood in for others and are not needed any more.
 
     Seconds: ``noticed`` from the last sign of life, or the end of the connection, to the verdict;
     ``planned`` from there until the nodes that are left were told what to hold; ``loaded`` until
@@ -36,6 +37,8 @@ class Recovery:
     streams: int = 0
     at: float = 0.0
     over: bool = False
+    newcomers: tuple[str, ...] = ()
+    retired: tuple[str, ...] = ()
 
     @property
     def total_s(self) -> float:

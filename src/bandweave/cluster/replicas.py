@@ -82,6 +82,21 @@ class Replicas(Asking):
         if not options.hosts:
             _check_memory(folder, each)
         launchers = [make_launcher(one, on_waiting) if make is None else make(one) for one in each]
+        return cls.start_each(folder, each, launchers, on_progress, choose=choose, tell=tell)
+
+    @classmethod
+    def start_each(
+        cls,
+        folder: Folder,
+        each: Sequence[EngineOptions],
+        launchers: Sequence[Launcher],
+        on_progress: OnProgress,
+        *,
+        choose: Choose = keep_options,
+        tell: Tell = lambda sentence: None,
+    ) -> Replicas:
+        """Groups whose nodes are settled: the options of ``each``, whose nodes its launcher
+        starts."""
         starting = _Starting(folder, launchers, on_progress, choose, tell)
         return cls(starting.run(each))
 

@@ -120,6 +120,11 @@ class Roster:
                 self._records.setdefault(handle.node, _Record()).taken_at = now
         return handles
 
+    def release(self, handle: NodeHandle) -> None:
+        """Who is ready is not needed."""
+        with self._lock:
+            self._ready.pop(handle.node, None)
+
     def missing(self) -> list[Missing]:
         """Who could be a node, as far as anybody has looked."""
         with self._lock:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bandweave.engine.engine import ChooseShares, Engine
+from bandweave.engine.division import Divide
+from bandweave.engine.engine import Engine
 from bandweave.engine.memory import gigabytes
 from bandweave.executors.executor import StepError
 from bandweave.messages import StandbyState
@@ -30,10 +31,11 @@ class StandbySummary:
 
 
 class StandingBy:
-    """For one thread; ``summary`` may be read by any. ``shares`` of those that would be left."""
+    """For one thread; ``summary`` may be read by any. ``divide``: among those that would be
+    left."""
 
-    def __init__(self, engine: Engine, shares: ChooseShares, tell: Callable[[str], None]) -> None:
-        self._engine, self._shares, self._tell = engine, shares, tell
+    def __init__(self, engine: Engine, divide: Divide, tell: Callable[[str], None]) -> None:
+        self._engine, self._divide, self._tell = engine, divide, tell
         self._asked_at: float | None = None
         where = engine.options.standby
         self.summary = StandbySummary(where=where) if where else None
@@ -49,7 +51,7 @@ class StandingBy:
         if alone:
             return
         with contextlib.suppress(StepError):  # seen by whoever looks for failures
-            self._engine.stand_by(self._shares, on_disk=self.summary.where == "disk")
+            self._engine.stand_by(self._divide, on_disk=self.summary.where == "disk")
             self._asked_at = time.monotonic()
 
     def look(self) -> None:

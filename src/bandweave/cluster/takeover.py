@@ -18,6 +18,7 @@ from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.unavailable import Unavailable
+from bandweave.engine.division import Division
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.executors.executor import StepError
@@ -110,23 +111,40 @@ class Takeover:
 
     @property
     def room(self) -> int | None:
-        """How many machines may be taken in: where there are spare ones, as many as are missing;
-        None for any number."""
+        """How many machines may be taken in: where there are spare ones, as many as are missing,
+        or are ready beyond those; None for any number."""
         if self._limit is None:
             return None
-        alive = [one for one in self._engine.handles if one.alive() and one.node not in self._gone]
-        return max(0, self._limit - len(alive))
+        more = len(self._roster.ready()) - self._started.spare
+        return max(0, self._limit - len(self._staying()), more)
 
-    def _seat(self, newcomers: Sequence[NodeHandle]) -> None:
+    def _staying(self) -> list[NodeHandle]:
+        """The nodes that have not failed."""
+        return [one for one in self._engine.handles if one.alive() and one.node not in self._gone]
+
+    def _seat(self, newcomers: Sequence[NodeHandle], retired: Sequence[NodeHandle]) -> None:
         """Gives newcomers their places: their own numbers where nobody is, else the first that is
-        free."""
-        staying = [one for one in self._engine.handles if one.node not in self._gone]
-        taken = {self.place(one) for one in staying if one.alive()}
+        free, else new ones."""
+        taken = {self.place(one) for one in self._staying() if one not in retired}
         for handle in newcomers:
             free = [place for place in sorted(self.wanted) if place not in taken]
-            own = handle.node in free or not free
-            self._places[handle.node] = handle.node if own else free[0]
-            taken.add(self._places[handle.node])
+            place = handle.node
+            if free and place not in free:
+                place = free[0]
+            elif place in taken:
+                place = max((*taken, *self.wanted)) + 1
+            self._places[handle.node] = place
+            taken.add(place)
+
+    def send_away(self) -> None:
+        """Whoever is ready to stand in for others that are all there again."""
+        ready = self._roster.ready()
+        staying = self._staying()
+        over = self._launcher.superfluous([one.node for one in (*staying, *ready)])
+        for handle in ready:
+            if handle.node in over:
+                self._roster.release(handle)
+                self._launcher.dismiss(handle)
 
     # --- changes ---
 
@@ -189,16 +207,20 @@ class Takeover:
         over."""
         recovery = self._begin(begun, kind)
         verdict_at, waited, tries = time.monotonic(), 0.0, 0
+        came, went = list[NodeHandle](), list[NodeHandle]()
         while True:
             self._planned_at = 0.0
-            newcomers = self._roster.take(self.room)
-            self._seat(newcomers)
+            newcomers, retired = self._gather()
+            came += newcomers
+            went += retired
+            self._seat(newcomers, retired)
             tries += 1
             reason = ""
             try:
                 self._engine.rejoin(
-                    self.shares,
+                    self.division,
                     newcomers=newcomers,
+                    retired=retired,
                     place=self.place,
                     on_planned=self._note_planned,
                 )
@@ -224,7 +246,24 @@ class Takeover:
                 if not self._await_machine(reason):
                     return None
                 waited += time.monotonic() - began
+        recovery = replace(
+            recovery,
+            newcomers=tuple(one.name for one in came if one in self._engine.handles),
+            retired=tuple(one.name for one in went),
+        )
         return self._settle(recovery, verdict_at, waited)
+
+    def _gather(self) -> tuple[list[NodeHandle], list[NodeHandle]]:
+        """Who comes in, and which nodes go that stood in for those."""
+        newcomers, staying = self._roster.take(self.room), self._staying()
+        over = self._launcher.superfluous([one.node for one in (*staying, *newcomers)])
+        for handle in newcomers:
+            if handle.node in over:
+                self._launcher.dismiss(handle)
+        return (
+            [one for one in newcomers if one.node not in over],
+            [one for one in staying if one.node in over],
+        )
 
     def _begin(self, begun: Recovery, kind: str) -> Recovery:
         recovery = replace(
@@ -251,6 +290,8 @@ class Takeover:
         planned_at = self._planned_at or now
         self._out = None
         self._gone.clear()
+        if self._limit is not None:  # a cluster may have grown
+            self._limit = max(self._limit, len(self._engine.nodes))
         recovery = replace(
             recovery,
             planned_s=max(0.0, planned_at - verdict_at - waited),
@@ -261,29 +302,36 @@ class Takeover:
         self.pause = recovery.planned_s + recovery.loaded_s
         self._recoveries.replace(recovery)
         nodes = len(self._engine.nodes)
-        self._tell(f"serving again, on {nodes} {'node' if nodes == 1 else 'nodes'}")
+        told = f"serving again, on {nodes} {'node' if nodes == 1 else 'nodes'}"
+        if recovery.newcomers and recovery.kind != "joined":
+            told += f"; {', '.join(recovery.newcomers)} came in"
+        if recovery.retired:
+            told += f"; {', '.join(recovery.retired)} went, since nobody is missing any more"
+        self._tell(told)
         return recovery
 
     def _note_planned(self) -> None:
         self._planned_at = time.monotonic()
 
-    def shares(self, handles: Sequence[NodeHandle]) -> Sequence[Fraction]:
-        """By the planner where the machines' profiles say something, else as they were."""
+    def division(self, handles: Sequence[NodeHandle]) -> Division:
+        """By the planner where the machines' profiles say something, else in shares and stages as
+        they were."""
         numbers = [self.place(handle) for handle in handles]
-        slowed = self.slowed()
+        slowed, count = self.slowed(), len(handles)
+        stages = min(self._started.stages, count)
         if self._started.fit and self._started.hosts:
-            count = len(handles)
             equal = (Fraction(1),) * count
             asked = replace(
                 self._started,
                 shares=equal,
                 hosts=tuple(handle.host for handle in handles),
-                stages=min(self._started.stages, count),
+                stages=stages,
             )
-            chosen = self._choose(asked).shares
-            if chosen != equal:
-                return divide(numbers, dict(zip(numbers, chosen, strict=True)), slowed)
-        return divide(numbers, self.wanted, slowed)
+            chosen = self._choose(asked)
+            if chosen is not asked:
+                own = dict(zip(numbers, chosen.shares, strict=True))
+                return Division(shares=divide(numbers, own, slowed), stages=chosen.stages)
+        return Division(shares=divide(numbers, self.wanted, slowed), stages=stages)
 
     def _note_mistake(self, error: NodeMistake) -> None:
         handles = self._engine.handles

@@ -18,6 +18,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
 from bandweave.engine.asking import Asking
 from bandweave.engine.content_check import Agreement
+from bandweave.engine.division import Divide, Division
 from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import (
@@ -56,8 +57,6 @@ from bandweave.weights.panel_cache import open_cache
 
 _LOADING_PATIENCE = 0.1  # a node that loads does not listen
 _TEXTS = 32_768  # of the vocabulary, in one message
-
-ChooseShares = Callable[[Sequence[NodeHandle]], Sequence[Fraction]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,18 +128,20 @@ class Engine(Asking):
 
     def rejoin(
         self,
-        shares: Sequence[Fraction] | ChooseShares | None = None,
+        divide: Sequence[Fraction] | Divide | None = None,
         on_progress: OnProgress = lambda progress: None,
         *,
         newcomers: Sequence[NodeHandle] = (),
+        retired: Sequence[NodeHandle] = (),
         place: Callable[[NodeHandle], int] = lambda handle: handle.node,
         on_planned: Callable[[], None] = lambda: None,
     ) -> None:
-        """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work, and
-        with ``newcomers``, in new ``shares``: given, or chosen for the nodes by what is called with
-        them; equal ones where there are none. ``place`` says in which order they stand. Nodes keep
-        what they can of what they hold, and read the rest. ``on_planned`` is called when all is
-        settled, before they are told.
+        """Goes on with the nodes that are left, after a ``StepError`` or in the midst of work,
+        without those that are ``retired``, and with ``newcomers``: divided as what is called with
+        them says, or in shares that are given, equal ones where there are none, and in as many
+        stages as at the start. ``place`` says in which order they stand. Nodes keep what they can
+        of what they hold, and read the rest. ``on_planned`` is called when all is settled, before
+        they are told.
 
         All requests have failed, and the KV cache is empty. Errors as ``start``, after which it may
         be called again; ``NodeMistake`` where a node has ended for what it was told;
@@ -148,20 +149,25 @@ class Engine(Asking):
         """
         self._router.close()
         loading, self._loading = self._loading, False
+        for handle in retired:
+            self._launcher.dismiss(handle)
         left = [*self._group.survivors(loading=loading), *newcomers]
         handles = sorted(left, key=place)
         self._gather(handles)
         if not handles:
             raise StepError("no node is left")
-        if callable(shares):
-            shares = shares(handles)
-        shares = tuple(shares or (Fraction(1),) * len(handles))
+        if callable(divide):
+            division = divide(handles)
+        else:
+            equal = (Fraction(1),) * len(handles)
+            stages = min(self._started.stages, len(handles))
+            division = Division(shares=tuple(divide or equal), stages=stages)
         hosts = tuple(handle.host for handle in handles) if self.options.hosts else ()
         options = replace(
             self.options,
-            shares=shares,
+            shares=division.shares,
             hosts=hosts,
-            stages=min(self._started.stages, len(handles)),
+            stages=division.stages,
             emulate=self._started.emulate if len(handles) > 1 else None,
             fit=True,
         )
@@ -250,19 +256,18 @@ class Engine(Asking):
         """What goes on, as of the end of the step at hand."""
         return self._router.ask(0, AskState(), EngineState)
 
-    def stand_by(self, shares: ChooseShares, *, on_disk: bool = False) -> None:
+    def stand_by(self, divide: Divide, *, on_disk: bool = False) -> None:
         """Has every node hold ready what it would need if any one of the others were gone, when
-        those that are left would have ``shares``. Returns at once; see ``standby_states``."""
+        the model would be divided so. Returns at once; see ``standby_states``."""
         handles = self.handles
         lists: list[list[Alternative]] = [[] for _ in handles]
         for gone in range(len(handles)):
             left = [rank for rank in range(len(handles)) if rank != gone]
             if not left:
                 continue
-            own = tuple(shares([handles[rank] for rank in left]))
-            stages = min(self._started.stages, len(left))
+            own = divide([handles[rank] for rank in left])
             for place, rank in enumerate(left):
-                lists[rank].append(Alternative(shares=own, stages=stages, rank=place))
+                lists[rank].append(Alternative(shares=own.shares, stages=own.stages, rank=place))
         hosts = [handle.host_id for handle in handles]
         for rank, alternatives in enumerate(lists):
             asked = Standby(

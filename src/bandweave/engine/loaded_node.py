@@ -122,10 +122,12 @@ def join_node(
     on_progress: OnProgress,
     kept: Weights | None = None,
     standby: Sequence[Weights] = (),
+    wanted: Callable[[], bool] = lambda: True,
 ) -> LoadedNode:
     """Joins the mesh and loads what was prepared, but for what of it is ``kept``, or on
     ``standby``. ``ValueError`` for what cannot be loaded; ``StepError`` and ``HandshakeError``
-    where a node cannot be reached, before anything was loaded."""
+    where a node cannot be reached, before anything was loaded; ``LoadingInterrupted`` where it is
+    no longer ``wanted``."""
     cpus, numa = allowed_cpus(), numa_nodes()  # before any thread is pinned
     if assignment.home:
         keep_to(assignment.home)
@@ -157,6 +159,7 @@ def join_node(
         kept=kept,
         standby=standby,
         sum_table=not is_compared(folder, "embed_tokens", own_files),
+        wanted=wanted,
     )
     executor = NATIVE.make_executor(program, weights, options, exchange)
     drafter = None

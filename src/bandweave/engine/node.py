@@ -48,6 +48,7 @@ from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import LoadingPulse
 from bandweave.programs.split import make_split
 from bandweave.sharing.exchange import FileExchange
+from bandweave.weights.loading import LoadingInterrupted
 from bandweave.weights.packed import Weights
 
 _OVER = tuple(
@@ -164,19 +165,39 @@ class _Node:
         return loop is None or self._take_part(loop)
 
     def _enter(self, held: _Held, join: Join, pulse: LoadingPulse) -> NodeLoop | None:
-        """Meets the others and loads what is lacking; None where they could not be met."""
+        """Meets the others and loads what is lacking; None where they could not be met, or the
+        controller has changed its mind meanwhile."""
         self._standing.stop()
         kept, self._weights = self._weights, None
         self._lead(held, join)
+
+        def wanted() -> bool:
+            """Until the controller has something to say: that another plan holds, or none."""
+            if not self._channel.poll():
+                return True
+            held.folder.interrupt(True)
+            if self._files is not None:
+                self._files.interrupt()
+            return False
+
         try:
             node = join_node(
                 self._context, held.assignment, join, held.prepared, held.folder, held.draft,
-                pulse.update, kept, self._standing.held.batches,
+                pulse.update, kept, self._standing.held.batches, wanted,
             )  # fmt: skip
+        except LoadingInterrupted as interrupted:
+            self._weights = interrupted.weights
+            self._standing.clear()  # it has passed into them
+            self._context.log("loading was interrupted: there is another plan, or none")
+            if self._files is not None:
+                self._files.leave()
+            return None
         except (StepError, HandshakeError) as error:
             self._weights = kept
             self._broken(join.generation, str(error))
             return None
+        finally:
+            held.folder.interrupt(False)
         if self._files is not None:
             self._files.leave()
         if kept is None or node.weights.arena is not kept.arena:

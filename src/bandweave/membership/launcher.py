@@ -28,23 +28,45 @@ class Placed:
     address: Address
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A member that the planner left out, and why: a clause."""
+
+    machine: Machine
+    reason: str
+
+    def is_of(self, machine: Machine) -> bool:
+        """Whether that is the machine, even after it has joined again. One that has changed since,
+        or been replaced, is another."""
+        own = self.machine
+        return machine.worker == own.worker or (
+            machine.addresses,
+            machine.processor,
+            machine.cpus,
+            machine.threads,
+            machine.total_bytes,
+        ) == (own.addresses, own.processor, own.cpus, own.threads, own.total_bytes)
+
+
 class MemberLauncher(HostLauncher):
     """Nodes on the members that were ``chosen``, in their order. Members that come later, or come
-    back, are candidates; those ``left_out`` of the plan only once a node is missing."""
+    back, are candidates; those ``left_out`` of the plan only once a node is missing, and they are
+    ``superfluous`` once none is any more."""
 
     def __init__(
         self,
         membership: Membership,
         chosen: Sequence[Placed],
         *,
-        left_out: Collection[str] = (),
+        left_out: Sequence[LeftOut] = (),
+        own: Callable[[Machine], bool] = lambda machine: True,
         connect_timeout: float = 10.0,
         start_timeout: float = START_TIMEOUT,
         on_waiting: OnWaiting = lambda name: None,
         routes: Routes = best_routes,
         encryption: str = AUTO,
     ) -> None:
-        """``left_out``: workers by their names of themselves."""
+        """``own``: whether a member may be one of these nodes, and not of another group."""
         super().__init__(
             [one.address for one in chosen],
             membership.secret,
@@ -53,7 +75,8 @@ class MemberLauncher(HostLauncher):
             on_waiting=on_waiting,
             encryption=encryption,
         )
-        self._membership, self._left_out, self._routes = membership, frozenset(left_out), routes
+        self._membership, self._left_out, self._routes = membership, tuple(left_out), routes
+        self._own = own
         self._machines = {node: one.machine for node, one in enumerate(chosen)}
 
     @property
@@ -69,7 +92,9 @@ class MemberLauncher(HostLauncher):
         short = len(running) < len(self.addresses)
         found, taken = [], set(running)
         for machine in self._membership.machines:
-            if machine.worker in there or (machine.worker in self._left_out and not short):
+            if machine.worker in there or not self._own(machine):
+                continue
+            if self.why_left_out(machine) and not short:
                 continue
             node = self._number(machine, taken)
             if node is None:
@@ -80,6 +105,21 @@ class MemberLauncher(HostLauncher):
             found.append(Candidate(node=node, name=name, address=address))
             self._machines[node] = machine
         return found
+
+    def owns(self, machine: Machine) -> bool:
+        """Whether a member may be one of these nodes, and not of another group."""
+        return self._own(machine)
+
+    def why_left_out(self, machine: Machine) -> str:
+        """Why the plan has no part for a machine; empty where it has one, or where the machine came
+        later."""
+        return next((one.reason for one in self._left_out if one.is_of(machine)), "")
+
+    def superfluous(self, nodes: Collection[int]) -> Collection[int]:
+        """Those that were left out, once as many others are there as were chosen."""
+        machines = self._machines
+        over = [node for node in nodes if node in machines and self.why_left_out(machines[node])]
+        return over if len(nodes) - len(over) >= len(self.addresses) else ()
 
     def _number(self, machine: Machine, taken: set[int]) -> int | None:
         """The number that its machine had before; else the next that nobody has."""

@@ -32,8 +32,9 @@ def secret_name(secret: bytes) -> str:
 
 class NodeActor:
     """One machine's. ``token_file``: where its copy of the secret may lie, besides where `bandweave
-    join` keeps it; ``name``: of the secret, see ``secret_name``. ``ValueError`` where the machine
-    has another version of bandweave, or no secret of that name."""
+    join` keeps it; ``name``: of the secret, see ``secret_name``; ``encrypted``: what leaves the
+    worker's machine must be. ``ValueError`` where the machine has another version of bandweave, or
+    no secret of that name."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class NodeActor:
         version: str,
         models: Sequence[str],
         threads: int | None,
+        encrypted: bool = False,
     ) -> None:
         from bandweave import __version__
 
@@ -61,6 +63,8 @@ class NodeActor:
                 self._command += ["--models", root]
         if threads is not None:
             self._command += ["--threads", str(threads)]
+        if encrypted:
+            self._command.append("--require-encryption")
         self._starts, self._trouble, self._over = 0, "", threading.Event()
         self._joining: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="worker", daemon=True)

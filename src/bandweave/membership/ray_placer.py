@@ -71,6 +71,7 @@ class Placer:
                     version=__version__,
                     models=self._options.models,
                     threads=self._options.threads,
+                    encrypted=self._options.require_encryption,
                 )
                 self._placed[identity] = _Placed(actor=actor, host=node["NodeManagerHostname"])
         for identity, placed in list(self._placed.items()):
@@ -114,6 +115,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--models", action="append", default=[])
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--require-encryption", action="store_true")
     options = parser.parse_args()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: over.set())

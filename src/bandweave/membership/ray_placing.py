@@ -45,6 +45,7 @@ class Placing:
         token: Path,
         models: Sequence[Path] = (),
         threads: int | None = None,
+        require_encryption: bool = False,
         log: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         check_ray()
@@ -62,6 +63,8 @@ class Placing:
         self._command += [word for root in models for word in ("--models", str(root))]
         if threads is not None:
             self._command += ["--threads", str(threads)]
+        if require_encryption:
+            self._command.append("--require-encryption")
         self._said = ""
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -74,6 +74,11 @@ class Launcher(ABC):
     def candidates(self) -> Sequence[Candidate]:
         """Who could be a node now and is none: machines that are back, spares, those that have
         joined. Cheap: it is asked once a second; whether one answers shows when it is admitted."""
+        return ()
+
+    def superfluous(self, nodes: Collection[int]) -> Collection[int]:
+        """Those of these nodes, by their numbers, that stand in for others which are all there
+        again."""
         return ()
 
     def _admit(self, candidate: Candidate, timeout: float) -> NodeHandle:

@@ -6,12 +6,19 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
+from bandweave.cluster.cluster import Cluster
+from bandweave.cluster.health import NodeHealth
+from bandweave.cluster.replicas import Replicas
+from bandweave.engine.engine import Engine
 from bandweave.engine.loading_nodes import NodeInfo
 from bandweave.executors.executor import StepError
+from bandweave.membership.launcher import MemberLauncher
 from bandweave.membership.membership import BEAT_SECONDS
+from bandweave.membership.messages import Machine
 from bandweave.messages import EngineState
 from bandweave.serving.gathering import Gathered, Gathering
 from bandweave.serving.session import Session
@@ -47,21 +54,25 @@ class Reporter:
             with contextlib.suppress(StepError):
                 self._state = self._session.engine.state()
             if not self._over.is_set():
-                with contextlib.suppress(StepError):
+                # The nodes may become others in the midst of a look; the next one sees them.
+                with contextlib.suppress(StepError, ValueError, LookupError):
                     self._look()
 
     def _look(self) -> None:
         session, gathered = self._session, self._gathering.gathered
         engine, state = session.engine, self._state
         assert gathered is not None
-        generation = getattr(engine, "generation", 0)
-        if self._planned_for != generation:
+        groups = groups_of(engine)
+        # A generation that is being loaded has no nodes yet.
+        now = tuple((getattr(group, "generation", 0), group.nodes) for group in groups)
+        if self._planned_for != now:
             self._plan = plan_json(session, gathered)
-            self._planned_for = generation
+            self._planned_for = now
         self._text = json.dumps(
             {
                 "model": session.name,
                 **self._plan,
+                "machines": roles_json(gathered, groups, self._gathering.membership.machines),
                 "streams": {
                     "running": state.running if state else 0,
                     "waiting": state.waiting if state else 0,
@@ -71,13 +82,38 @@ class Reporter:
         )
 
 
+def groups_of(engine: Engine | Cluster | Replicas) -> Sequence[Engine | Cluster]:
+    """Each of which holds the whole model."""
+    return engine.groups if isinstance(engine, Replicas) else (engine,)
+
+
 def plan_json(session: Session, gathered: Gathered) -> dict[str, Any]:
     """Who holds what of the model, over which links, and why so."""
-    machines = machines_of(session)
-    hosts = gathered.launcher.machines
-    whole = sum(node["weight_bytes"] for node in machines.plan["nodes"]) or 1
+    groups = groups_of(session.engine)
+    nodes, links, why = [], [], list[str]()
+    plan: dict[str, Any] = {}
+    for number, (group, found) in enumerate(zip(groups, gathered.groups, strict=True)):
+        machines = machines_of(replace(session, engine=group))
+        plan = plan or machines.plan
+        nodes += [
+            {**one, "group": number} for one in _nodes_json(machines.plan, found.launcher.machines)
+        ]
+        links += [{**one, "group": number} for one in links_json(machines.links, group.nodes)]
+        name = f"group {number}: " if len(groups) > 1 else ""
+        why += [f"{name}{sentence}" for sentence in gathered.replanner.why(group.options)]
+    return {
+        "format": plan["format"],
+        "stages": plan["stages"],
+        "why": why,
+        "nodes": nodes,
+        "links": links,
+    }
+
+
+def _nodes_json(plan: dict[str, Any], hosts: Mapping[int, Machine]) -> list[dict[str, Any]]:
+    whole = sum(node["weight_bytes"] for node in plan["nodes"]) or 1
     nodes = []
-    for node in machines.plan["nodes"]:
+    for node in plan["nodes"]:
         found = [
             one for number, one in hosts.items() if node["name"].startswith(f"node {number} (")
         ]
@@ -92,13 +128,45 @@ def plan_json(session: Session, gathered: Gathered) -> dict[str, Any]:
                 "threads": node["threads"],
             }
         )
-    return {
-        "format": machines.plan["format"],
-        "stages": machines.plan["stages"],
-        "why": list(gathered.why),
-        "nodes": nodes,
-        "links": links_json(machines.links, session.engine.nodes),
-    }
+    return nodes
+
+
+def roles_json(
+    gathered: Gathered, groups: Sequence[Engine | Cluster], members: Sequence[Machine]
+) -> list[dict[str, Any]]:
+    """What every machine of the cluster is to the model. ``role``: a node's state (see
+    ``NodeHealth``); ``"joining"``, which is being connected to; or ``"left out"``. ``reason``: why,
+    where it holds nothing, or though it was left out at first, as ``stands_in`` says."""
+    health = [group.health().nodes if isinstance(group, Cluster) else () for group in groups]
+    told = []
+    for machine in members:
+        one = {"worker": machine.worker, "host": machine.host, "group": 0, "role": "joining",
+               "stands_in": False, "reason": ""}  # fmt: skip
+        for number, found in enumerate(gathered.groups):
+            launcher = found.launcher
+            if not launcher.owns(machine):
+                continue
+            one["group"], left_out = number, launcher.why_left_out(machine)
+            node = _node_of(machine, launcher, health[number])
+            if node is not None and node.state != "missing":
+                one |= {"role": node.state, "reason": node.reason or left_out,
+                        "stands_in": bool(left_out)}  # fmt: skip
+            elif left_out:
+                one |= {"role": "left out", "reason": left_out}
+            elif node is not None:
+                one["reason"] = node.reason
+        told.append(one)
+    return told
+
+
+def _node_of(
+    machine: Machine, launcher: MemberLauncher, nodes: Sequence[NodeHealth]
+) -> NodeHealth | None:
+    """How it is as a node; None where it is none, and nobody has tried to make it one."""
+    own = {number for number, one in launcher.machines.items() if one.worker == machine.worker}
+    found = [node for node in nodes if node.node in own]
+    # A number may have been another machine's before: what serves is what counts.
+    return min(found, key=lambda node: node.state == "missing", default=None)
 
 
 def links_json(links: Sequence[dict[str, Any]], nodes: Sequence[NodeInfo]) -> list[dict[str, Any]]:

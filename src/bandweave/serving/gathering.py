@@ -7,7 +7,7 @@ takes part, in which shares and stages. Knows a model's needs; starts no model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,48 +16,58 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs, resolve_context
 from bandweave.environment import read_environment
 from bandweave.executors.executor import StepError
-from bandweave.formats.names import PROBED_FORMATS
-from bandweave.membership.launcher import MemberLauncher, Placed
+from bandweave.membership.allotment import Allotment
+from bandweave.membership.launcher import LeftOut, MemberLauncher, Placed
 from bandweave.membership.membership import Membership
 from bandweave.membership.messages import Machine
 from bandweave.mesh.address import format_address, is_loopback, parse_address
 from bandweave.mesh.routes import Route, best_routes
-from bandweave.models.registry import build_graph
-from bandweave.planning.profile.link_profile import LinkProfile
-from bandweave.planning.profile.prediction import Load
 from bandweave.planning.profile.profile import MachineProfile, Profile
-from bandweave.planning.search.fit import fitting_shares
-from bandweave.planning.search.measured import MeasuredPlan, plan_measured, reasons
 from bandweave.programs.split import make_split
-from bandweave.serving.prediction import find_predictor, levelled
+from bandweave.serving.cluster_plan import (
+    ClusterPlanner,
+    PlannedGroup,
+    Wish,
+    measured_format,
+    one_node,
+    rooms_of,
+)
 from bandweave.serving.profile_store import read_profile, save_profile, why_stale
+from bandweave.serving.replanning import Replanner
 from bandweave.serving.watcher import Watcher
 
 _SETTLE_SECONDS = 1.5  # in which nobody else has come: several that start at once are one cluster
 _LOOK_SECONDS = 2.0  # between two looks at whether those that have joined can be reached
-_TYPICAL = Load(prompt_tokens=256, new_tokens=128)  # what a split is chosen for
-_PLANNED_IN = "q4"  # where blocks of a GGUF file stay as they are: of all, the nearest to most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the user has settled: how many ``machines``, their ``shares``, how many ``stages``;
-    None for what the planner decides."""
-
-    machines: int | None = None
-    shares: tuple[Fraction, ...] | None = None
-    stages: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gathered:
+class GatheredGroup:
     """``options`` name the machines that were chosen, which ``launcher`` starts; ``why`` so, in
-    sentences."""
+    sentences; ``remarks``: who holds nothing, and why not."""
 
     options: EngineOptions
     launcher: MemberLauncher
     why: tuple[str, ...]
     chosen: tuple[Placed, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Groups that each hold the whole model; ``replanner`` divides it among those that are left
+    later."""
+
+    groups: tuple[GatheredGroup, ...]
+    replanner: Replanner
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the user is told of it."""
+        told = []
+        for number, group in enumerate(self.groups):
+            name = f"group {number}: " if len(self.groups) > 1 else ""
+            told += [f"{name}{sentence}" for sentence in (*group.why, *group.remarks)]
+        return told
 
 
 class Gathering:
@@ -74,7 +84,7 @@ class Gathering:
         context = resolve_context(folder, options)
         options = replace(options, secret=self.membership.secret)
         whole = node_needs(
-            folder, make_split(folder.spec, (Fraction(1),)), _alone(options), context
+            folder, make_split(folder.spec, (Fraction(1),)), one_node(options), context
         )[0].total_bytes
         while True:
             machines = self._await(folder, whole, watcher)
@@ -82,11 +92,11 @@ class Gathering:
             gathered = self._plan(folder, options, context, machines, profile, watcher)
             if gathered is not None:
                 self.gathered = gathered
-                for sentence in gathered.why:
+                for sentence in gathered.sentences:
                     watcher.remark(sentence)
                 return gathered
             lack = (
-                f"more memory: {folder.path.name} does not fit on "
+                f"more memory: {folder.path.name}{self._times} does not fit on "
                 f"{_count(len(machines), 'machine')} with {_gigabytes(_available(machines))} free"
             )
             watcher.gathering(lack)
@@ -95,7 +105,7 @@ class Gathering:
     def has_changed(self, gathered: Gathered) -> bool:
         """Whether a machine that was chosen has gone since, which explains what went wrong there:
         then others are to be gathered."""
-        chosen = {one.machine.worker for one in gathered.chosen}
+        chosen = {one.machine.worker for group in gathered.groups for one in group.chosen}
         deadline = time.monotonic() + _LOOK_SECONDS
         while True:
             members = self.membership.machines
@@ -116,8 +126,8 @@ class Gathering:
             machines, lost = self._reachable(members)
             lack = self._lack(folder, machines, lost, whole)
             left = self.membership.changed_at + _SETTLE_SECONDS - time.monotonic()
-            if not lack and (left <= 0 or len(machines) == self._wish.machines):
-                return machines[: self._wish.machines]
+            if not lack and (left <= 0 or len(machines) == self._wish.all_machines):
+                return machines[: self._wish.all_machines]
             if lack and lack != said:
                 watcher.gathering(lack)
                 said = lack
@@ -135,7 +145,7 @@ class Gathering:
         self, folder: Folder, machines: Sequence[Machine], lost: Sequence[Machine], whole: int
     ) -> str:
         """What is waited for; empty where nothing is."""
-        where, wanted = self.membership.where, self._wish.machines
+        where, wanted = self.membership.where, self._wish.all_machines
         unreached = ""
         if lost:
             names = ", ".join(f"{one.host} ({', '.join(one.addresses)})" for one in lost)
@@ -143,15 +153,25 @@ class Gathering:
         if not machines:
             return f"machines: none has joined at {where} yet{unreached}"
         there = _count(len(machines), "machine")
-        if wanted is not None and len(machines) < wanted:
-            return f"machines: {there} of {wanted} joined at {where} so far{unreached}"
-        free = _available(machines)
+        if len(machines) < self._wish.least_machines:
+            return (
+                f"machines: {there} of {self._wish.least_machines} joined at {where} so far"
+                f"{unreached}"
+            )
+        free, whole = _available(machines), whole * self._wish.copies
         if wanted is None and free < whole:
             return (
-                f"machines: {folder.path.name} needs {_gigabytes(whole)}, and the {there} that "
+                f"machines: {folder.path.name}{self._times} needs {_gigabytes(whole)}, and the "
+                f"{there} that "
                 f"joined at {where} so far can give {_gigabytes(free)}{unreached}"
             )
         return ""
+
+    @property
+    def _times(self) -> str:
+        """How often a model is to be held, behind its name."""
+        copies = self._wish.copies
+        return "" if copies == 1 else f" ({copies} copies)"
 
     # --- measuring ---
 
@@ -165,7 +185,7 @@ class Gathering:
             known = read_profile(path)
         except ValueError:
             known = Profile()
-        format = _measured_format(options)
+        format = measured_format(options)
         names = {machine.worker: self._name(machine) for machine in machines}
         new = [one for one in machines if not _knows(known, names[one.worker], one, format)]
         pairs = [(a, b) for i, a in enumerate(machines) for b in machines[:i]]
@@ -220,7 +240,7 @@ class Gathering:
                 schedule=Schedule(num_nodes=len(placed), sizes=QUICK_SIZES, rounds=3),
                 links_only=links,
                 machines_only=not links,
-                launcher=MemberLauncher(self.membership, placed, encryption=options.encryption),
+                launcher=MemberLauncher(self.membership, placed, encryption=self._wish.encryption),
             )
             found = found.joined(part)
         return found
@@ -238,107 +258,61 @@ class Gathering:
     ) -> Gathered | None:
         """None where the machines cannot hold the model."""
         placed = self._placed(machines)
-        names = [machine.host for machine in machines]
-        if len(set(names)) < len(names):
-            names = [f"{one.host} ({self._name(one)})" for one in machines]
-        stages = self._wish.stages or 1
-        if self._wish.shares is not None:
-            why = ("The shares are those of --shares.",)
-            return self._gathered(
-                options, placed, range(len(placed)), self._wish.shares, stages, why
-            )
-
-        def needs(shares: Sequence[Fraction], stages: int) -> list[int]:
-            split = make_split(folder.spec, shares, stages=stages)
-            asked = replace(_alone(options), shares=tuple(shares), stages=stages)
-            return [need.total_bytes for need in node_needs(folder, split, asked, context)]
-
-        def rooms(numbers: Sequence[int]) -> list[int]:
-            return _rooms([machines[number] for number in numbers])
-
-        plan = self._search(folder, options, placed, profile, needs, rooms, watcher.remark)
-        if isinstance(plan, MeasuredPlan):
-            best = plan.best
-            why = tuple(reasons(plan, names))
-            return self._gathered(options, placed, best.machines, best.shares, best.stages, why)
-        equal = (Fraction(1),) * len(placed)
-        shares = None
-        if plan is None:
-            shares = fitting_shares(
-                rooms(range(len(placed))), lambda shares: needs(shares, stages), equal
-            )
-        if shares is None:
-            return None
-        why = ("Equal shares, as far as memory goes: the machines were not measured.",)
-        if len(placed) == 1:
-            why = ("It is the only machine.",)
-        return self._gathered(options, placed, range(len(placed)), shares, stages, why)
-
-    def _search(
-        self,
-        folder: Folder,
-        options: EngineOptions,
-        placed: Sequence[Placed],
-        profile: Profile,
-        needs: Callable[[Sequence[Fraction], int], Sequence[int]],
-        rooms: Callable[[Sequence[int]], Sequence[int]],
-        remark: Callable[[str], None],
-    ) -> MeasuredPlan | str | None:
-        """The planner's choice; None where nothing was measured, a word where nothing fits."""
-        format = _measured_format(options)
-        asked = replace(
-            options,
-            run=replace(options.run, weight_format=format),
-            hosts=tuple(format_address(one.address) for one in placed),
-            shares=(Fraction(1),) * len(placed),
-            stages=1,
+        names = [format_address(one.address) for one in placed]
+        planner = ClusterPlanner(
+            folder, options, context, self._wish, machines, names, profile, watcher.remark
         )
-        predictor = find_predictor(profile, asked)
-        if predictor is None:
+        groups = planner.plan()
+        if groups is None:
             return None
-
-        def link(a: int, b: int) -> LinkProfile:
-            assert predictor is not None
-            return predictor.link(a, b)
-
-        return (
-            plan_measured(
-                build_graph(folder.spec),
-                levelled(predictor.nodes, asked.hosts, remark),
-                link,
-                replace(_TYPICAL, weight_format=format, kv_format=options.run.kv_format),
-                rooms=rooms,
-                needs=needs,
-                stages=self._wish.stages,
-                everybody=self._wish.machines is not None,
-            )
-            or "nothing fits"
+        allotment = Allotment(
+            [
+                [machines[number] for number in (*one.machines, *one.spare, *one.left_out)]
+                for one in groups
+            ]
         )
+        gathered = tuple(
+            self._gathered(options, placed, one, number, allotment)
+            for number, one in enumerate(groups)
+        )
+        replanner = Replanner(folder, options, context, self._wish, machines, names, profile)
+        for one in gathered:
+            replanner.keep(one.options, one.why)
+        return Gathered(groups=gathered, replanner=replanner)
 
     def _gathered(
         self,
         options: EngineOptions,
         placed: Sequence[Placed],
-        numbers: Sequence[int],
-        shares: Sequence[Fraction],
-        stages: int,
-        why: tuple[str, ...],
-    ) -> Gathered:
-        chosen = [placed[number] for number in numbers]
-        left_out = [one.machine.worker for one in placed if one not in chosen]
-        return Gathered(
+        group: PlannedGroup,
+        number: int,
+        allotment: Allotment,
+    ) -> GatheredGroup:
+        membership = self.membership
+        chosen, spare, left_out = (
+            [placed[one] for one in some] for some in (group.machines, group.spare, group.left_out)
+        )
+        return GatheredGroup(
             options=replace(
                 options,
                 hosts=tuple(format_address(one.address) for one in chosen),
-                shares=tuple(shares),
-                stages=stages,
+                shares=group.shares,
+                stages=group.stages,
                 fit=self._wish.shares is None,
+                spare=len(spare),
+                spare_hosts=tuple(format_address(one.address) for one in spare),
+                encryption=self._wish.encryption,
             ),
             launcher=MemberLauncher(
-                self.membership, chosen, left_out=left_out, encryption=options.encryption
+                membership,
+                chosen,
+                left_out=[LeftOut(machine=one.machine, reason=group.reason) for one in left_out],
+                own=lambda machine: allotment.group_of(machine, membership.machines) == number,
+                encryption=self._wish.encryption,
             ),
-            why=why,
+            why=group.why,
             chosen=tuple(chosen),
+            remarks=_remarks(spare, left_out, group.reason),
         )
 
     def _placed(self, machines: Sequence[Machine]) -> list[Placed]:
@@ -359,15 +333,6 @@ def _for_all(routes: Sequence[Route]) -> tuple[Route, ...]:
     return tuple(shared or routes)
 
 
-def _alone(options: EngineOptions) -> EngineOptions:
-    return replace(options, hosts=(), shares=(Fraction(1),), stages=1)
-
-
-def _measured_format(options: EngineOptions) -> str:
-    known = options.run.weight_format in PROBED_FORMATS
-    return options.run.weight_format if known else _PLANNED_IN
-
-
 def _knows(profile: Profile, name: str, machine: Machine, format: str) -> bool:
     """Whether a profile still speaks for a machine; another may have got its address."""
     known: MachineProfile | None = profile.machines.get(name)
@@ -380,17 +345,24 @@ def _knows(profile: Profile, name: str, machine: Machine, format: str) -> bool:
     )
 
 
-def _rooms(machines: Sequence[Machine]) -> list[int]:
-    """Bytes that each may take: workers of one host share its memory."""
-    hosts = [machine.host_id or machine.worker for machine in machines]
-    return [
-        machine.memory_bytes // hosts.count(host)
-        for machine, host in zip(machines, hosts, strict=True)
-    ]
-
-
 def _available(machines: Sequence[Machine]) -> int:
-    return sum(_rooms(machines))
+    return sum(rooms_of(machines))
+
+
+def _remarks(spare: Sequence[Placed], left_out: Sequence[Placed], reason: str) -> tuple[str, ...]:
+    """Who holds nothing of the model, in sentences."""
+    remarks = [f"{_people(spare)} {_are(spare)} held ready."] if spare else []
+    if left_out:
+        remarks.append(f"{_people(left_out)} {_are(left_out)} left out: {reason}.")
+    return tuple(remarks)
+
+
+def _people(placed: Sequence[Placed]) -> str:
+    return " and ".join(f"{one.machine.host} ({format_address(one.address)})" for one in placed)
+
+
+def _are(placed: Sequence[Placed]) -> str:
+    return "is" if len(placed) == 1 else "are"
 
 
 def _count(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bandweave.checkpoints.folder import Folder
@@ -42,16 +42,27 @@ def settle_replicas(
         return one
     profile = stored_profile() if profile is None else profile
     if find_predictor(profile, one) is None:
-        remark(
-            "(one copy of the model: how many pay is not known before `bandweave probe` has "
-            "measured the machines; --replicas R chooses)"
-        )
+        remark(copies_unknown())
         return one
     speeds: dict[int, float] = {}
     for count in range(1, len(options.shares) // options.stages + 1):
         speed = _speed(folder, replace(options, replicas=count), profile)
         if speed is not None:
             speeds[count] = speed
+    return replace(options, replicas=copies_that_pay(speeds, options.run.streams, remark))
+
+
+def copies_unknown() -> str:
+    """Why there is one copy where nobody has said how many."""
+    return (
+        "(one copy of the model: how many pay is not known before `bandweave probe` has "
+        "measured the machines; --replicas R chooses)"
+    )
+
+
+def copies_that_pay(speeds: Mapping[int, float], streams: int, remark: Remark) -> int:
+    """The number of copies with most tokens a second, which ``speeds`` has by their number, where
+    that is worth what they cost; says so. One copy where nothing is known."""
     best = max(speeds, key=lambda count: speeds[count], default=1)
     if speeds.get(1) is not None and speeds[best] < _LEAST_GAIN * speeds[1]:
         best = 1
@@ -59,9 +70,9 @@ def settle_replicas(
         gain = speeds[best] / speeds[1]
         remark(
             f"{best} copies of the model: the machines' profiles promise {gain:.2f} times the "
-            f"tokens/s of one for {options.run.streams} streams (--replicas chooses others)"
+            f"tokens/s of one for {streams} streams (--replicas chooses others)"
         )
-    return replace(options, replicas=best)
+    return best
 
 
 def _speed(folder: Folder, options: EngineOptions, profile: Profile) -> float | None:
@@ -80,7 +91,7 @@ def _speed(folder: Folder, options: EngineOptions, profile: Profile) -> float | 
             needs[node.host] += need.total_bytes
             rooms[node.host] = node.machine.memory_bytes
         streams = max(1, math.ceil(options.run.streams / len(groups)))
-        speed = _predicted(folder, predictor, group, streams)
+        speed = predicted_speed(folder, predictor, group, streams)
         if speed is None:
             return None
         total += speed
@@ -89,9 +100,10 @@ def _speed(folder: Folder, options: EngineOptions, profile: Profile) -> float | 
     return total
 
 
-def _predicted(
+def predicted_speed(
     folder: Folder, predictor: Predictor, group: EngineOptions, streams: int
 ) -> float | None:
+    """Tokens a second of so many streams of a group; None where the profiles lack its format."""
     load = dataclasses.replace(
         _TYPICAL,
         streams=streams,
@@ -102,5 +114,5 @@ def _predicted(
     split = make_split(folder.spec, group.shares, stages=group.stages)
     try:
         return predictor.predict(folder, split, load).decode_tokens_per_s
-    except ValueError:  # the profile lacks the format
+    except ValueError:
         return None

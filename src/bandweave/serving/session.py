@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.cluster import Cluster
+from bandweave.cluster.keeper import Choose
 from bandweave.cluster.replicas import Replicas
 from bandweave.engine.bill import Bill, make_bill, same_nodes
 from bandweave.engine.engine import Engine, NodeStatistics
@@ -294,26 +295,30 @@ def _start(
             texts.check()
         watcher.loading(progress)
 
-    def begin(options: EngineOptions, launcher: Launcher) -> Engine | Cluster:
+    def begin(options: EngineOptions, launcher: Launcher, choose: Choose) -> Engine | Cluster:
         if tell is None:
             return Engine.start(folder, options, launcher, loading)
-        return Cluster.start(
-            folder,
-            options,
-            launcher,
-            loading,
-            choose=lambda left: choose_split(folder, left),
-            tell=tell,
-        )
+        return Cluster.start(folder, options, launcher, loading, choose=choose, tell=tell)
 
     if gathering is None:
-        return begin(options, make_launcher(options, watcher.waiting))
+        launcher = make_launcher(options, watcher.waiting)
+        return begin(options, launcher, lambda left: choose_split(folder, left))
     if texts is not None:
         texts.wait()  # before machines are waited for
     while True:
         gathered = gathering.gather(folder, options, watcher)
+        choose, groups = gathered.replanner.choose, gathered.groups
         try:
-            return begin(gathered.options, gathered.launcher)
+            if len(groups) == 1:
+                return begin(groups[0].options, groups[0].launcher, choose)
+            return Replicas.start_each(
+                folder,
+                [group.options for group in groups],
+                [group.launcher for group in groups],
+                watcher.loading,
+                choose=choose,
+                tell=tell or (lambda sentence: None),
+            )
         except (ConnectionError, StepError) as error:
             if not gathering.has_changed(gathered):
                 raise

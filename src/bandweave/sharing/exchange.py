@@ -104,6 +104,12 @@ class FileExchange:
         for name, file in files.items():
             routes.lead(name, file)
 
+    def interrupt(self) -> None:
+        """Ends what is being got from the other nodes, one of which may have gone."""
+        for one in self._neighbours:
+            if one.peer is not self.controller:
+                one.peer.interrupt()
+
     def leave(self) -> None:
         """Asks the other nodes for nothing more."""
         for one in self._neighbours:

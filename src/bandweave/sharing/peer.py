@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import Empty, LifoQueue
 from typing import Any
@@ -18,6 +19,7 @@ from bandweave.sharing.frames import FramesError, receive_frame, send_frame
 from bandweave.sharing.server import MOST_READ
 
 _PATIENCE = 20.0  # seconds without a sign of life
+_LOOK_SECONDS = 0.2  # between two looks at whether nobody waits for an answer any more
 _MOST_REASON = 400
 
 
@@ -36,6 +38,8 @@ class Peer:
         self._connect, self._most = connect, most
         self._idle: LifoQueue[Stream] = LifoQueue()
         self._made = 0
+        self._used: set[Stream] = set()
+        self._over = False
         self._lock = threading.Lock()
         self.gone = False
 
@@ -74,6 +78,15 @@ class Peer:
             while True:
                 self._idle.get_nowait().close()
 
+    def interrupt(self) -> None:
+        """Ends all connections, whoever waits for something: that comes to an end with
+        ``PeerError``."""
+        with self._lock:
+            self._over = True
+            for stream in self._used:
+                stream.hang_up()
+        self.close()
+
     def _receive(self, stream: Stream) -> tuple[dict[str, Any], bytes]:
         while True:
             message, body = receive_frame(stream)
@@ -88,9 +101,15 @@ class Peer:
         answer ends."""
         try:
             stream = self._take(timeout)
+            with self._lock:
+                self._used.add(stream)
+                if self._over:
+                    stream.hang_up()
             try:
                 yield stream
             except BaseException as error:
+                with self._lock:
+                    self._used.discard(stream)
                 if isinstance(error, PeerError):  # it has said so, and goes on
                     self._idle.put(stream)
                 else:
@@ -98,6 +117,8 @@ class Peer:
                     with self._lock:
                         self._made -= 1
                 raise
+            with self._lock:
+                self._used.discard(stream)
             self._idle.put(stream)
         except (OSError, Empty) as error:
             self.gone = True
@@ -120,4 +141,11 @@ class Peer:
                     raise
                 stream.settimeout(_PATIENCE)
                 return stream
-        return self._idle.get(timeout=timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._idle.get(timeout=max(0.0, min(left, _LOOK_SECONDS)))
+            except Empty:
+                if left <= _LOOK_SECONDS or self._over:
+                    raise

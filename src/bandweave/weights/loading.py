@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ from bandweave.formats.gguf_blocks import is_as_stored
 from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
 from bandweave.weights.known_content import KnownContent
-from bandweave.weights.packed import Fresh, Weights, packed_bytes
+from bandweave.weights.packed import Fresh, Partial, Weights, packed_bytes
 from bandweave.weights.panel_cache import Held, PanelCache
 from bandweave.weights.panel_memory import bytes_of, take_kept
 from bandweave.weights.panel_sections import Section, missing, sections, step_runs
@@ -34,8 +36,22 @@ PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the m
 _HANDED_BYTES = 1 << 20  # what a thread is given to read at least
 _CACHED_BYTES = 32 << 20  # smaller models pack in no time
 _CACHED_SECTION_BYTES = 128 << 10  # and a smaller stretch sooner than a file of its own is opened
+_LOOK_SECONDS = 0.1  # between two looks at whether it is still wanted
 
 Progress = Callable[[int, int], None]  # checkpoint bytes read so far, and in all
+
+
+class LoadingInterrupted(Exception):
+    """Nobody wants the weights any more. ``weights``: what is in memory of them, ``partial``, to be
+    kept by whoever loads others."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__("loading was interrupted")
+        self.weights = weights
+
+
+class _Unwanted(Exception):
+    """In the midst of a load."""
 
 
 def load_weights(
@@ -51,6 +67,7 @@ def load_weights(
     least_cached: int | None = None,
     piece_bytes: int = PANEL_BYTES,
     sum_table: bool = True,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Weights:
     """Reads and packs what the program names, ``threads`` panels at a time, or takes it packed from
     a cache.
@@ -62,7 +79,8 @@ def load_weights(
     ``piece_bytes``: of the checkpoint, that a thread has in hand at a time. ``sum_table``: whether
     the content is wanted of the table that node 0 reads rows from, which is read for nothing else.
     Peak memory is the packed size plus 64 MiB of panels. ``CheckpointError`` names the tensor
-    whose values cannot be used.
+    whose values cannot be used; ``LoadingInterrupted`` soon after they are no longer ``wanted``,
+    once what is being read has come.
     """
     if kept is not None and kept.is_of(program):
         return replace(kept, fresh=(), learnt=False, kept_bytes=kept.arena.used)
@@ -80,11 +98,26 @@ def load_weights(
     least = _CACHED_BYTES if least_cached is None else least_cached
     if size < least:
         cache = None
-    loading = _Loading(program, source, weight_format, matrices, cache, others)
+    loading = _Loading(program, source, weight_format, matrices, cache, others, wanted)
     loading.least_cached = min(least, _CACHED_SECTION_BYTES)
     with ThreadPoolExecutor(threads) as pool:
         try:
             loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress, sum_table)
+        except _Unwanted:
+            pool.shutdown(cancel_futures=True)
+            filled, content = loading.rest()
+            raise LoadingInterrupted(
+                Weights(
+                    arena=arena,
+                    matrices=matrices,
+                    vectors={} if kept is None else dict(kept.vectors),
+                    content=content,
+                    parts=program.weights,
+                    vector_parts={} if kept is None else dict(kept.vector_parts),
+                    since=since,
+                    partial=filled,
+                )
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -114,7 +147,9 @@ class _Loading:
         matrices: dict[str, _native.Matrix],
         cache: PanelCache | None,
         kept: Sequence[Weights],
+        wanted: Callable[[], bool],
     ) -> None:
+        self._wanted, self._over = wanted, False
         self._program, self._source, self._format = program, source, weight_format
         self._matrices, self._cache, self._kept = matrices, cache, kept
         self.kept_bytes, self._lock = 0, threading.Lock()
@@ -122,6 +157,11 @@ class _Loading:
         self.known = KnownContent(program, source, cache, (one.content for one in kept))
         self.fresh: list[Fresh] = []
         self.least_cached = 0  # packed bytes of a section from which on a file of it is of use
+        # Of each matrix: what neither memory nor a cache had, and pieces of that to be read.
+        self._lacking: dict[str, list[Fresh]] = {}
+        self._given: set[str] = set()  # to be read, as far as it was not there
+        self._unread: Counter[str] = Counter()
+        self._tasks: dict[Future[list[Read]], tuple[int, list[str]]] = {}
 
     def run(
         self, pool: ThreadPoolExecutor, most_bytes: int, on_progress: Progress, sum_table: bool
@@ -132,20 +172,23 @@ class _Loading:
             weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights
         }
         total = sum(sizes.values())
-        tasks: dict[Future[list[Read]], int] = {}
-        pieces: list[Work] = []
+        ended: SimpleQueue[Future[list[Read]]] = SimpleQueue()
+        pieces: list[tuple[str, Work]] = []
         waiting = done = 0
 
         def hand_over() -> None:
             """A thread gets several small pieces at a time: handing one over takes 0.1 ms."""
             nonlocal pieces, waiting
             if pieces:
-                tasks[pool.submit(self._read, pieces)] = waiting
+                task = pool.submit(self._read, [piece for _, piece in pieces])
+                self._tasks[task] = waiting, [name for name, _ in pieces]
+                task.add_done_callback(ended.put)
             pieces, waiting = [], 0
 
-        def add(piece: Work) -> int:
+        def add(name: str, piece: Work) -> int:
             nonlocal waiting
-            pieces.append(piece)
+            pieces.append((name, piece))
+            self._unread[name] += 1
             size = piece.bytes(self._source)
             waiting += size
             if waiting >= _HANDED_BYTES:
@@ -156,18 +199,26 @@ class _Loading:
         for part in table:
             total += self._bytes(part)
             for piece in unpacked(part, self._source, most_bytes):
-                add(piece)
+                add("", piece)
         for some, gaps_of in self._lookups(pool, weights):
+            self._over = self._over or not self._wanted()
             for weight, gaps in zip(some, gaps_of, strict=True):
-                left = sum(add(piece) for piece in self._work(weight, gaps, most_bytes))
+                self._lacking[weight.name] = gaps
+                if self._over:  # what is in memory has passed into the matrices, and no more
+                    continue
+                self._given.add(weight.name)
+                left = sum(
+                    add(weight.name, piece) for piece in self._work(weight, gaps, most_bytes)
+                )
                 self.fresh += gaps
                 done += sizes[weight.name] - left
             on_progress(done, total)
+        if self._over:
+            raise _Unwanted
         hand_over()
-        for task in as_completed(tasks):
-            for read in task.result():
-                self.known.add(read)
-            done += tasks[task]
+        for _ in range(len(self._tasks)):
+            task = self._next(ended)
+            done += self._count(task)
             on_progress(done, total)
         for fresh in self.fresh:
             for part, blocks in fresh.section.blocks(fresh.weight, fresh.part):
@@ -175,8 +226,59 @@ class _Loading:
         for part in table:
             self.known.learn(part, blocks_of(part.unit, part.along))
 
+    def rest(self) -> tuple[Partial, Content]:
+        """What of the matrices is in its place after an interruption, when nobody reads any more,
+        and what is known of its content."""
+        for task in list(self._tasks):
+            if task.done() and not task.cancelled() and task.exception() is None:
+                self._count(task)
+        filled: dict[str, list[list[Range]]] = {}
+        size = 0
+        for weight in self._program.weights.values():
+            gaps = self._lacking.get(weight.name)
+            if gaps is None:  # not even looked at
+                continue
+            if weight.name in self._given and not self._unread[weight.name]:
+                for fresh in gaps:
+                    for part, blocks in fresh.section.blocks(weight, fresh.part):
+                        self.known.learn(part, blocks)
+                gaps = []
+            own = sections(weight, self._source.shape)
+            filled[weight.name] = [
+                missing(one.range, [gap.part for gap in gaps if gap.section == one]) for one in own
+            ]
+            form = self._format_of(weight)
+            for section, parts in zip(own, filled[weight.name], strict=True):
+                size += sum(bytes_of(section, part, form) for part in parts)
+        return Partial(filled=filled, num_bytes=size), self.known.content
+
+    def _next(self, ended: SimpleQueue[Future[list[Read]]]) -> Future[list[Read]]:
+        """A task that has ended. ``_Unwanted`` where nobody wants what it has read."""
+        while True:
+            if not self._wanted():
+                self._over = True
+                raise _Unwanted
+            try:
+                return ended.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                continue
+
+    def _count(self, task: Future[list[Read]]) -> int:
+        """Notes what a task has read; its bytes of the checkpoint. Raises what it met."""
+        size, names = self._tasks[task]
+        for read in task.result():
+            self.known.add(read)
+        del self._tasks[task]
+        self._unread.subtract(names)
+        return size
+
     def _read(self, pieces: list[Work]) -> list[Read]:
-        return [piece.run(self._source) for piece in pieces]
+        found = []
+        for piece in pieces:
+            if self._over:
+                raise _Unwanted
+            found.append(piece.run(self._source))
+        return found
 
     # --- what is there already ---
 
@@ -213,7 +315,7 @@ class _Loading:
         left_of = self._take_kept(weight, own) if self._kept else [[one.range] for one in own]
         for section, left in zip(own, left_of, strict=True):
             key = ""
-            if self._cache is not None and self._is_cached(weight, section):
+            if self._cache is not None and not self._over and self._is_cached(weight, section):
                 described, own_format = self._describe(weight, section), self._format_of(weight)
                 key = self._cache.key(section, described, own_format)
                 left = self._load(self._cache, key, weight, section, left)
@@ -234,13 +336,17 @@ class _Loading:
         found: list[list[Range]] = [[] for _ in own]
         panels, own_format = self._matrices[weight.name].panels, self._format_of(weight)
         for kept in self._kept:
-            if weight.name not in kept.parts:
+            held = kept.parts if kept.partial is None else kept.partial.filled
+            if weight.name not in held:
                 continue
             before, matrix = kept.parts[weight.name], kept.matrices[weight.name]
             theirs = sections(before, self._source.shape)
+            filled: Sequence[Sequence[Range]] = [[one.range] for one in theirs]
+            if kept.partial is not None:
+                filled = kept.partial.filled[weight.name]
             for section, parts in zip(own, found, strict=True):
                 parts += take_kept(
-                    weight, section, panels, before, theirs, matrix.panels, own_format
+                    weight, section, panels, before, theirs, matrix.panels, own_format, filled
                 )
             matrix.release()
         left = [missing(section.range, parts) for section, parts in zip(own, found, strict=True)]

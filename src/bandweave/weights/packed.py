@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,15 @@ class Fresh:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Partial:
+    """What is in its place of weights whose loading was interrupted: of each matrix, by name, the
+    parts of its sections."""
+
+    filled: Mapping[str, Sequence[Sequence[Range]]]
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weights:
     """A node's weights, packed: matrices by name, and float32 vectors ``[size]`` by name.
 
@@ -44,14 +53,18 @@ class Weights:
     learnt: bool = False  # whether some of the content was not known before
     kept_bytes: int = 0  # packed bytes that were in memory already
     since: float = 0.0  # when loading began, in seconds since the epoch
+    partial: Partial | None = None  # where loading was interrupted: of no use but to be kept from
 
     def is_of(self, program: Program) -> bool:
         """Whether they are just what a program needs."""
-        return self.parts == program.weights and self.vector_parts == program.vectors
+        whole = self.partial is None
+        return whole and self.parts == program.weights and self.vector_parts == program.vectors
 
     @property
     def num_bytes(self) -> int:
-        return self.arena.used + sum(vector.nbytes for vector in self.vectors.values())
+        """In memory."""
+        own = self.arena.used if self.partial is None else self.partial.num_bytes
+        return own + sum(vector.nbytes for vector in self.vectors.values())
 
 
 def packed_bytes(program: Program, weight_format: str) -> int:

@@ -21,17 +21,29 @@ def take_kept(
     sections: Sequence[Section],
     kept: Bytes,
     weight_format: str,
+    filled: Sequence[Sequence[Range]],
 ) -> list[Range]:
     """Copies what the panels ``kept`` of the weight ``before``, with its ``sections``, have of a
-    section of ``weight`` into its ``panels``; the parts of the section that were copied."""
+    section of ``weight`` into its ``panels``; the parts of the section that were copied.
+    ``filled``: what of each of those sections is in its place."""
     found: list[Range] = []
-    for other in sections:
-        part = _common(weight, section, before, other)
-        if part is not None:
+    for other, own in zip(sections, filled, strict=True):
+        common = _common(weight, section, before, other)
+        for part in () if common is None else _within(common, own):
             target = section.view(weight_format, part, panels)
             target[...] = other.view(weight_format, part, kept)
             found.append(part)
     return found
+
+
+def _within(whole: Range, parts: Sequence[Range]) -> list[Range]:
+    """What of a range is in any of those."""
+    cut = [
+        Range(start=max(whole.start, part.start), stop=min(whole.stop, part.stop))
+        for part in parts
+        if part.start < whole.stop and whole.start < part.stop
+    ]
+    return [part for part in cut if len(part)]
 
 
 def bytes_of(section: Section, part: Range, weight_format: str) -> int:

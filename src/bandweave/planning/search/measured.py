@@ -62,9 +62,11 @@ def plan_measured(
     needs: Needs,
     stages: int | None = None,
     everybody: bool = False,
+    looks: int = _REFINED,
 ) -> MeasuredPlan | None:
-    """The quickest layout for one stream; ``stages`` and ``everybody``: what is settled already.
-    None where no layout fits the machines' memories."""
+    """The quickest layout for one stream; ``stages`` and ``everybody``: what is settled already;
+    ``looks``: at how many of the layouts that promise most. None where no layout fits the machines'
+    memories."""
     found = _Layouts(graph, nodes, links, load, rooms, needs)
     rough = sorted(
         (layout for layout in found.rough(stages, everybody)), key=lambda layout: layout.seconds
@@ -72,7 +74,7 @@ def plan_measured(
     fitting: list[Layout] = []
     for layout in rough:
         # Shares that are searched for gain something on equal ones, but never so much as a half.
-        if len(fitting) >= _REFINED or (fitting and layout.seconds > 2 * fitting[0].seconds):
+        if len(fitting) >= looks or (fitting and layout.seconds > 2 * fitting[0].seconds):
             break
         refined = found.refined(layout)
         if refined is not None:
@@ -176,19 +178,29 @@ class _Layouts:
 
 def reasons(plan: MeasuredPlan, names: Sequence[str]) -> list[str]:
     """Why this plan, in sentences."""
+    sentences = layout_reasons(plan, names)
+    left = [one for one in range(len(names)) if one not in plan.best.machines]
+    if left:
+        verb = "is" if len(left) == 1 else "are"
+        sentences.append(f"{_listed(left, names)} {verb} left out: {left_out_reason(plan)}.")
+    return sentences
+
+
+def left_out_reason(plan: MeasuredPlan) -> str:
+    """Why machines are left out of it, as a clause."""
+    if plan.everybody is None:
+        return "together they hold less than the model needs"
+    return f"with all machines it would be {plan.everybody.tokens_per_s:.3g} tokens/s"
+
+
+def layout_reasons(plan: MeasuredPlan, names: Sequence[str]) -> list[str]:
+    """Why this layout, without a word on who is left out."""
     best = plan.best
     sentences = [f"{phrase(best)}: {best.tokens_per_s:.3g} tokens/s predicted for one stream."]
     if plan.second is not None:
         second = plan.second
         who = "" if second.machines == best.machines else f" ({_listed(second.machines, names)})"
         sentences.append(f"Second: {phrase(second)}{who}, {second.tokens_per_s:.3g} tokens/s.")
-    left = [one for one in range(len(names)) if one not in best.machines]
-    if left:
-        verb = "is" if len(left) == 1 else "are"
-        why = "together they hold less than the model needs"
-        if plan.everybody is not None:
-            why = f"with all machines it would be {plan.everybody.tokens_per_s:.3g} tokens/s"
-        sentences.append(f"{_listed(left, names)} {verb} left out: {why}.")
     return sentences
 
 

@@ -96,6 +96,8 @@ def _recovery(one: Recovery) -> dict[str, Any]:
         },
         "nodes_before": one.nodes_before,
         "nodes_after": one.nodes_after,
+        "newcomers": list(one.newcomers),
+        "retired": list(one.retired),
         "streams": one.streams,
         "over": one.over,
     }
