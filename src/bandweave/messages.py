@@ -286,6 +286,14 @@ class Describe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Echo:
+    """Asks an idle node for the same, which shows how soon a ``text`` comes there and back."""
+
+    TYPE: ClassVar[str] = "echo"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinkEncryption:
     """How links between nodes are encrypted: whether (``handshake.encryption``), with which
     ``cipher``, and the ``key`` of the session that they are bound to, in hexadecimal."""
