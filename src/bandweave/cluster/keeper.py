@@ -171,6 +171,8 @@ class Keeper:
     def nodes(self) -> list[NodeHealth]:
         """How those are that are nodes now."""
         engine, found = self._engine, list[NodeHealth]()
+        held = {info.name: info for info in engine.nodes} if self._serving else {}
+        whole = sum(info.weight_bytes for info in held.values()) or 1
         names = [info.name for info in engine.nodes]
         slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
         for handle, silence in zip(engine.handles, engine.silences(), strict=False):
@@ -186,6 +188,8 @@ class Keeper:
                     state=state,
                     since=silence if state == "silent" else 0.0,
                     slowed=slowed.get(handle.name, 1.0),
+                    stage=info.share.stage if (info := held.get(handle.name)) else None,
+                    share=info.weight_bytes / whole if info else None,
                 )
             )
         return found
