@@ -48,11 +48,11 @@ _PARALLEL = frozenset(
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
-    {"cache_folder", "callers", "chaos", "chats", "cli_errors", "damaged_links",
+    {"cache_folder", "callers", "chaos", "chats", "cli_errors", "damaged_links", "door",
      "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
      "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
-     "intruders", "launcher", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
+     "intruders", "launcher", "leaving", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
      "page", "progress", "reception", "rejoin", "rendezvous", "replicas", "replicas_http",
      "serve_cli", "shared_memory", "sharing", "standard_streams", "standby", "status",
      "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from bandweave.handshake.encryption import ALWAYS, NEVER
 from bandweave.handshake.connection import Secured
+from bandweave.handshake.encryption import ALWAYS, NEVER
 from bandweave.handshake.handshake import HandshakeError, connect
 from bandweave.handshake.hello import NO_NODE, Hello
 from bandweave.membership.attendance import ask_status, attend

@@ -283,9 +283,10 @@ def run(inputs: int, seed: int) -> dict[str, Any]:
     """Attacks a worker; what became of the inputs, how it grew, and the sessions in between.
     ``AssertionError`` where it did not hold."""
     began = time.monotonic()
-    with quiet_worker() as worker, contextlib.closing(
-        Attack(parse_address(worker.address), seed)
-    ) as attack:
+    with (
+        quiet_worker() as worker,
+        contextlib.closing(Attack(parse_address(worker.address), seed)) as attack,
+    ):
         pid = worker.process.pid
         seconds = [session(worker)]
         attack.many(min(inputs // 10, 2000))  # until what it keeps has been made

@@ -262,7 +262,7 @@ class Keeper:
             self._measured = (recovery, time.monotonic()) if streams else None
         if not streams:
             self.recoveries.replace(replace(recovery, over=True))
-        # A large vocabulary takes a second, for which only those wait that need it. Whoever has said
+        # A large vocabulary takes a second, for which only those wait that need it. Who has said
         # nothing yet comes after those, or would take the places of some that have.
         self._attach_all(learnt=False)
         self._learn_again()
