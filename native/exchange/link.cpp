@@ -197,6 +197,7 @@ void Link::read_ahead() {
 // behind a frame that is not taken before everybody's is there.
 void Link::listen_ahead() {
     if (!ready || taken) return;
+    transport->finish_wait();  // nobody sleeps on it meanwhile, and memory does not tell of an end
     read_ahead();
     heard_ = std::max(heard_, sizeof front + front.bytes);
     while (end_ - begin_ - heard_ >= sizeof(FrameHeader)) {
