@@ -29,7 +29,7 @@ from bandweave.nodes.launcher import Launcher
 from bandweave.nodes.leaving import Leaving, await_left
 from bandweave.nodes.node_handle import LONGEST_REASON, SILENT, NodeHandle
 
-_GRACE_SECONDS = 0.3  # for the cause of a failure to show
+_GRACE_SECONDS = 0.25  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
 _SECOND_HAND_SECONDS = 2.0
 _LOOK_MILLISECONDS = 500  # between two looks at what no message tells
