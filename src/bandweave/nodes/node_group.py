@@ -221,18 +221,20 @@ class NodeGroup:
         to say of it is dropped; one that failed, or says nothing within the bound for stalls, is
         ended. ``loading``: one that loads may take its time, as long as it says that it does."""
         failed, silences = self._broken, self.silences()
-        leaving, lost = list[Leaving](), list[NodeHandle]()
+        leaving = list[Leaving]()
+        if failed is not None and failed.culprit is not None and failed.gone:
+            # First: whoever still waits for it, waits no longer.
+            self._launcher.dismiss(self._handles[failed.culprit])
         for node, handle in enumerate(self._handles):
             if failed is not None and failed.culprit == node and failed.gone:
-                lost.append(handle)
                 continue
             try:
                 handle.channel.send(encode(Leave()), timeout=self._stall_seconds)
                 leaving.append(Leaving(handle, silences[node], self._stall_seconds, loading))
             except OSError:
-                lost.append(handle)
+                self._launcher.dismiss(handle)
         left, hanging = await_left(leaving)
-        for handle in (*lost, *hanging):
+        for handle in hanging:
             self._launcher.dismiss(handle)
         return left
 
