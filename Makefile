@@ -58,6 +58,7 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(KINDS)
 	$(BIN)/python -m tests.fuzz.bodies --inputs $(INPUTS)
 	$(BIN)/python -m tests.fuzz.sealed --inputs $(INPUTS)
+	$(BIN)/python -m tests.fuzz.door --inputs $(INPUTS)
 
 # CHAOS="--hosts --seed 7" has machines in networks of their own, which needs root, and another story.
 SECONDS ?= 600

@@ -50,13 +50,17 @@ _PARALLEL = frozenset(
 # load. A few of their tests at a time leave the processors free enough for each one's clock.
 _WAITING = frozenset(
     {"cache_folder", "callers", "chaos", "chats", "cli_errors", "cluster_groups", "damaged_links",
-     "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
+     "door", "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
      "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
      "interrupted_loading", "intruders", "launcher", "loading_nodes", "membership", "mesh",
      "named_hosts", "outages", "page", "progress", "reception", "rejoin", "rendezvous", "replicas",
      "replicas_http", "serve_cli", "shared_memory", "sharing", "standard_streams", "standby",
      "status", "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
+     "intruders", "launcher", "leaving", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
+     "page", "progress", "reception", "rejoin", "rendezvous", "replicas", "replicas_http",
+     "serve_cli", "shared_memory", "sharing", "standard_streams", "standby", "status",
+     "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from bandweave.serving.status.sampler import Sampler
 from bandweave.serving.status.service import Service
 from bandweave.text.tokenizer import Tokenizer
 from tests.helpers.browser import CHROMIUM, Browser, Page
-from tests.helpers.machines import pretend_machines
+from tests.helpers.machines import PretendCluster, pretend_machines
 from tests.helpers.scripted_engine import Script
 from tests.helpers.server import ServerThread, served_by
 
@@ -268,6 +268,59 @@ def test_all_can_be_reached_and_seen_by_keys(page: Page, server: ServerThread) -
     page.press("Enter")
     _answered(page)
     assert page.text(".told").endswith("stopped")
+
+
+@pytest.fixture
+def clustered(server: ServerThread) -> Iterator[None]:
+    status = server.app.state.status
+    status.show(pretend_machines, PretendCluster())
+    yield
+    status.show(pretend_machines)
+
+
+def test_the_cluster_is_shown_by_groups_and_recoveries_in_parts(
+    page: Page, server: ServerThread, clustered: None
+) -> None:
+    page.until("document.querySelectorAll('.cluster .group').length === 2")
+    assert page.text(".cluster .head p") == (
+        "2 groups · 2 of 5 machines serve · 7 changes since the start"
+    )
+    told = _status(server)
+    assert [(one["group"], one["share"]) for one in told["members"]][:2] == [(0, 0.6), (0, 0.4)]
+    lines = page.evaluate(
+        "[...document.querySelectorAll('.members li')]"
+        ".map((one) => one.innerText.replace(/\\s+/g, ' '))"
+    )
+    assert lines == [
+        "node 0 (10.0.0.1:7101) 60 % of the weights serves",
+        "node 1 (10.0.0.2:7101) 40 % of the weights serves, 2.5 times slower than it was",
+        "node 2 (10.0.0.3:7101) spare",
+        "node 0 (10.0.1.1:7101) loads",
+        "node 1 (10.0.1.2:7101) down node 1 (10.0.1.2:7101) made no progress for 5.0 s",
+    ]
+    assert "Group 1 does not serve" in page.text('[data-group="1"] h3')
+    assert page.text(".recoveries li[data-kind]").endswith("Not over yet.")
+    assert page.text(".recoveries ol li:last-child .muted") == (
+        "3 to 2 nodes, 4 streams went on after 400 ms: notice 10 ms, plan 40 ms, load 200 ms, "
+        "prefill 150 ms."
+    )
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.recoveries ol li:last-child .bar i')]"
+        ".map((one) => one.getBoundingClientRect().width)"
+    )
+    assert len(widths) == 4 and widths[2] > widths[1]  # load is longer than plan
+    for width in (320, 820):
+        page.look(width=width, height=740)
+        page.until(f"document.scrollingElement.scrollWidth === {width}")
+        assert page.evaluate(
+            "[...document.querySelectorAll('.cluster *')].every((one) => "
+            "one.getBoundingClientRect().right <= innerWidth + 1)"
+        )
+
+
+def test_a_machine_alone_has_no_cluster(page: Page) -> None:
+    page.until("document.querySelector('.node')")
+    assert not page.evaluate("!!document.querySelector('.cluster')")
 
 
 _CONTRAST = """

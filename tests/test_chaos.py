@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from benchmarks.chaos import __main__ as chaos
-from benchmarks.chaos import hosts, workers
+from benchmarks.chaos import hosts, table, workers
 from benchmarks.chaos.answers import NoAnswer, says_something, told
-from benchmarks.chaos.faults import MACHINE, PROCESS, story
+from benchmarks.chaos.faults import MACHINE, NOTHING, PROCESS, story
 from benchmarks.chaos.questions import KINDS, questions
-from benchmarks.chaos.silences import PARTS, Felt, back, parts_of, silence_after, silences
+from benchmarks.chaos.report import PART_NAMES, as_json, figures_of, lines
+from benchmarks.chaos.silences import PARTS, REST, Felt, back, silence_after, silences, spoke
 from benchmarks.chaos.streams import Crowd, Heard
 from benchmarks.chaos.trial import Found
 from benchmarks.crowd import Question
@@ -99,10 +100,42 @@ def test_streams_are_back_when_all_have_gone_on() -> None:
     assert back([went_on], 10.0, 12.5, 2.0)
     assert not back([went_on, silent], 10.0, 12.5, 2.0)
     assert not back([went_on], 10.0, 20.0, 2.0)  # and then nothing came
-    some = [{"kind": kind, "seconds": dict.fromkeys(PARTS, seconds)}
-            for kind, seconds in (("failed", 0.1), ("failed", 0.3), ("joined", 9.0))]  # fmt: skip
-    assert parts_of(some) == dict.fromkeys(PARTS, pytest.approx(0.2))
-    assert parts_of([]) == {}
+
+
+def recovered(kind: str, seconds: float) -> dict[str, Any]:
+    return {"kind": kind, "seconds": dict.fromkeys(PARTS, seconds)}
+
+
+def test_a_silence_is_told_in_parts_beside_what_passes_without_a_fault(tmp_path: Path) -> None:
+    """Those that just spoke apart from those that waited anyway; what no part says is the rest."""
+    assert spoke(heard(5, 9.2, 12), 10.0) and not spoke(heard(5, 8.9, 12), 10.0)
+    assert not spoke(heard(9.5, 10.1), 10.0)  # asked, and has said nothing yet
+    felt = [
+        Felt(title=NOTHING, kind=NOTHING, at_s=1.0, silences=(0.1, 5.0), spoke=(0.1,)),
+        Felt(title="kill 0", kind="kill", at_s=9.0, silences=(1.0, 1.0, 7.0), spoke=(1.0,),
+             recoveries=(recovered("failed", 0.1), recovered("joined", 9.0))),
+        Felt(title="kill 1", kind="kill", at_s=9.0, silences=(3.0,), spoke=(3.0,),
+             recoveries=(recovered("failed", 0.5),)),
+        Felt(title="slow 1", kind="slow", at_s=12.0, silences=(0.5,), spoke=(0.5,)),
+    ]  # fmt: skip
+    kills = figures_of(felt[1:3])
+    assert (kills["times"], kills["median_s"], kills["worst_s"]) == (2, 2.0, 3.0)
+    assert (kills["waited_median_s"], kills["waited_worst_s"]) == (4.0, 7.0)
+    assert kills["parts"]["noticed"] == (pytest.approx(0.3), 0.5)
+    assert kills["parts"][REST] == (pytest.approx(0.8), pytest.approx(1.0))  # 0.6 and 1.0
+    assert figures_of(felt[3:])["parts"] == {}
+    found = Found(asked=3, felt=felt)
+    said = "\n".join(lines(found))
+    assert max(map(len, said.splitlines())) <= 80
+    assert all(name in said for name in PART_NAMES.values())
+    assert not Found(asked=3, felt=felt[:1]).fine  # nothing was tried
+    assert as_json(found)["all"]["times"] == 3
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(as_json(found)))
+    header, _, *rows = table.rows([json.loads(path.read_text())] * 2)
+    assert header.startswith("| fault | times | next token, s | notice | plan |")
+    assert rows[0] == "| nothing | 2 | 0.10 (0.10) |  |  |  |  |  |"
+    assert rows[1].startswith("| kill | 4 | 2.00 (3.00) | 0.30 (0.50) |")
 
 
 def test_a_trial_is_fine_only_if_something_was_tried_and_nothing_was_wrong() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bandweave import _native
 from bandweave.checkpoints.source import TensorSource
 from bandweave.executors.executor import Step, StepError
 from tests.helpers.linked_nodes import (
@@ -27,6 +28,7 @@ from tests.helpers.linked_nodes import (
     PROGRESS,
     STEP,
     LinkedNodes,
+    Relay,
     circle,
     frame,
     link_nodes,
@@ -353,6 +355,103 @@ def test_a_slow_link_is_no_stall() -> None:
     assert nodes.run(step).tobytes() == alone.tobytes()
     assert time.monotonic() - start > 3.0  # of which each of the two sums takes half
     thread.join(timeout=30)
+
+
+def test_messages_that_all_come_but_trickle_are_a_stall() -> None:
+    """Each comes whole within the bound, and counts as work; a step of them takes many times as
+    long as it usually does."""
+    spec = tiny_spec(num_layers=12, vocab_size=64)
+    relays: list[Relay] = []
+
+    def join(a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
+        relays.append(Relay(a, b, low, high))
+
+    nodes = link_nodes(spec, random_source(spec, 1), 2, link=join, stall_seconds=1.0)
+    step, errors = one_step(), list[str]()
+
+    def follow() -> None:
+        try:
+            while nodes.node(1).follow() == "ran":
+                pass
+        except StepError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(thread.join, 30)
+        stack.callback(relays[0].close)
+        for _ in range(6):  # what is usual
+            nodes.run(step)
+        relays[0].pause = 0.2
+        start = time.monotonic()
+        # Each end sees the other as the slow one; who is first tells the other.
+        with pytest.raises(StepError, match=r"^node [01] made no progress for \d\.\d s but for"):
+            nodes.run(step)
+        assert time.monotonic() - start < 4.0  # the whole step would take 24 messages of 0.2 s
+    assert len(errors) == 1 and "made no progress" in errors[0]
+
+
+def played_beside_a_quiet_one(linked: Link, *words: bytes) -> tuple[str, float]:
+    """Node 0's error, and after how long, where node 1 says nothing and node 2 has sent its part
+    of the first sum, and then says something else, before it ends the connection."""
+    nodes = linked(3, played=[1, 2])
+    sock = nodes.sockets[2, 0]
+
+    def play() -> None:
+        while read_frame(sock)[0] != DATA:
+            pass
+        sock.sendall(b"".join([frame(DATA, bytes(64), node=2, op=6), *words]))
+        sock.close()
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(StepError) as caught:
+        nodes.run(one_step())
+    took = time.monotonic() - start
+    thread.join()
+    return str(caught.value), took
+
+
+def test_the_end_of_a_peer_is_seen_behind_what_it_has_sent(linked: Link) -> None:
+    error, took = played_beside_a_quiet_one(linked)
+    assert error == "node 2 closed its connection to node 0"
+    assert took < 5.0  # half of the bound, for which node 1 would have been waited for
+
+
+def test_a_peers_reason_is_heard_behind_what_it_has_sent(linked: Link) -> None:
+    reason = frame(ABORT, b"node 2 has had enough", node=2)
+    error, took = played_beside_a_quiet_one(linked, frame(PROGRESS, node=2, op=7), reason)
+    assert error == "node 2 has had enough"
+    assert took < 5.0
+
+
+def test_a_peer_that_has_sent_its_part_tells_whom_it_waits_for(linked: Link) -> None:
+    """Node 1, which waits for node 2 at first hand, blames whoever node 2 waits for."""
+    nodes = linked(4, played=[1, 2, 3], stall_seconds=0.5)
+
+    def play(node: int, waits_for: int) -> None:
+        sock = nodes.sockets[node, 0]
+        with contextlib.suppress(OSError):
+            while read_frame(sock)[0] != DATA:
+                pass
+            if node == 2:
+                sock.sendall(frame(DATA, bytes(64), node=2, op=6))
+            for _ in range(40):
+                sock.sendall(frame(PROGRESS, node=node, op=7, part=waits_for + 1))
+                time.sleep(0.05)
+
+    # Node 1 says that it waits for node 2, which has sent its part and waits for node 3.
+    parts = ((1, 2), (2, 3), (3, -1))
+    threads = [threading.Thread(target=play, args=part) for part in parts]
+    for thread in threads:
+        thread.start()
+    with pytest.raises(StepError, match="^node 3 made no progress for "):
+        nodes.run(one_step())
+    nodes.close()
+    for thread in threads:
+        thread.join()
 
 
 # --- frames that make no sense ---

@@ -60,6 +60,22 @@ def test_a_node_that_hangs_is_left_behind() -> None:
         assert not os.path.exists(f"/proc/{stopped}")
 
 
+def test_a_kill_beside_a_node_that_hangs_costs_no_more_than_the_hang() -> None:
+    """Whoever has sent its part of a sum sees the end of the one, and does not wait for the
+    other; and the nodes that are left are asked all at once."""
+    options = replace(THREE, shares=(Fraction(1),) * 4)
+    expected = undisturbed(DEMO, options)
+    with Folder.open(DEMO) as folder, lasting.cluster(folder, options) as (cluster, launcher):
+        streams = Streams(cluster, asks())
+        streams.wait_for(200)
+        harm(launcher, 1, signal.SIGSTOP)
+        harm(launcher, 2)
+        assert streams.hearts() == expected
+        first = cluster.recoveries()[0]
+        assert first.kind == "failed" and first.nodes_after == 2
+        assert first.noticed_s + first.planned_s < 8  # 5 are the bound
+
+
 def test_failure_upon_failure_down_to_one_node_and_back() -> None:
     """The second comes in the midst of the first one's recovery; node 0 goes, too."""
     expected = undisturbed(DEMO, THREE)

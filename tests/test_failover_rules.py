@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
@@ -203,6 +203,49 @@ def test_whoever_fails_again_and_again_is_tried_ever_more_seldom() -> None:
     (ready_one,) = roster.ready()
     ready_one.kill()  # before anybody needed it
     assert not roster.ready() and 3 in launcher.there
+
+
+class _Far(_Launcher):
+    """Machines on a cable over which what is said comes back as ``echo`` makes it."""
+
+    local = False
+
+    def __init__(self, echo: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        super().__init__()
+        self.there, self._echo = {3}, echo
+
+    def admit(self, candidate: Candidate, timeout: float | None = None) -> NodeHandle:
+        handle, said = super().admit(candidate, timeout), list[dict[str, Any]]()
+        handle.channel = cast(Any, SimpleNamespace(
+            hung_up=lambda: not handle.alive(), send=lambda message, timeout: said.append(message),
+            receive=lambda timeout: self._echo(said[-1]),
+        ))  # fmt: skip
+        return handle
+
+
+def _too_late(message: dict[str, Any]) -> dict[str, Any]:
+    raise TimeoutError("it did not answer within 3 s")
+
+
+@pytest.mark.parametrize(
+    ("echo", "reason"),
+    [(lambda message: message, ""), (_too_late, "see to the network"),
+     (lambda message: {**message, "text": "x"}, "did not say what"),
+     (lambda message: {"type": "failed"}, "came where 'echo' was due")],
+    ids=["sound", "trickles", "others", "failed"],
+)  # fmt: skip
+def test_a_machine_whose_bytes_trickle_is_not_taken_in(
+    echo: Callable[[dict[str, Any]], dict[str, Any]], reason: str
+) -> None:
+    launcher, ready = _Far(echo), threading.Event()
+    roster = Roster(launcher, ready.set)
+    roster.look()
+    for thread in threading.enumerate():
+        if thread.name == "admission":
+            thread.join(5)
+    (one,) = roster.missing()
+    assert (one.ready, bool(roster.ready())) == (not reason, not reason)
+    assert reason in one.reason and (3 in launcher.there) == bool(reason)
 
 
 class _Told:

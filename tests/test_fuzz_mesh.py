@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import control, handshake, sealed
+from tests.fuzz import control, door, handshake, sealed
 
 
 @pytest.mark.timeout(300)
@@ -29,3 +29,12 @@ def test_encrypted_connections_hold_before_and_after_a_proof() -> None:
     assert sum(outcomes.values()) == 3000
     assert sum(n for what, n in outcomes.items() if "refused" in what) > 400
     assert outcomes["altered_records: ChannelTampered"] > 200
+
+
+@pytest.mark.timeout(300)
+def test_a_door_holds_against_strangers_and_members() -> None:
+    found = door.run(inputs=300, seed=1)
+    outcomes = found["outcomes"]
+    assert sum(outcomes.values()) == 360
+    assert sum(n for what, n in outcomes.items() if what.startswith("member: ")) == 180
+    assert outcomes["member: ended"] > 20 and outcomes["member: status"] > 5

@@ -23,6 +23,7 @@ _HOLDS = {"kill": (0.0, 0.0), "stop": (8.0, 14.0), "slow": (3.0, 6.0), "power": 
           "cut": (8.0, 14.0), "cut in": (8.0, 14.0), "cut out": (8.0, 14.0),
           "drip": (8.0, 14.0)}  # fmt: skip
 _TWO_AT_ONCE = 0.2
+NOTHING = "nothing"  # of a moment at which no fault happens, to compare with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,11 @@ class Fault:
 
     @property
     def title(self) -> str:
-        return " + ".join(f"{blow.kind} {blow.node}" for blow in self.blows)
+        return " + ".join(f"{blow.kind} {blow.node}" for blow in self.blows) or NOTHING
 
     @property
     def kind(self) -> str:
-        kinds = [blow.kind for blow in self.blows]
+        kinds = [blow.kind for blow in self.blows] or [NOTHING]
         return kinds[0] if len(kinds) == 1 else "two at once"
 
 

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.chaos.faults import NOTHING
 from benchmarks.chaos.foretold import both
-from benchmarks.chaos.silences import PARTS, Felt, parts_of
+from benchmarks.chaos.silences import REST, Felt
 from benchmarks.chaos.trial import Found
 
 _SHOWN = 12
+#: The parts of a recovery, as people are told of them.
+PART_NAMES = {"noticed": "notice", "planned": "plan", "loaded": "load", "prefilled": "prefill",
+              REST: "rest"}  # fmt: skip
 
 
 def lines(found: Found) -> Iterator[str]:
     """The report."""
+    kinds = _by_kind(found.felt)
+    if len(kinds) > 1:
+        kinds.append(("all", [one for one in found.felt if one.kind != NOTHING]))
     yield ""
-    yield "fault          times   next token, s       in parts, medians of the server's, s"
-    yield "                       median   worst   notice     plan     load  prefill"
+    yield "                     next token, s, of streams      and of those that"
+    yield "fault          times that spoke: median   worst     waited: median   worst"
     yield "-" * 72
-    for kind, felt in _by_kind(found.felt):
-        yield _row(kind, felt)
-    if len(_by_kind(found.felt)) > 1:
-        yield _row("all", found.felt)
+    for kind, felt in kinds:
+        figures = figures_of(felt)
+        cells = [_cell(figures[name], width) for name, width in
+                 (("median_s", 19), ("worst_s", 8), ("waited_median_s", 19),
+                  ("waited_worst_s", 8))]  # fmt: skip
+        yield f"{kind:15}{len(felt):5}{''.join(cells)}"
     for kind, (half, nearly) in foretold(found).items():
         yield f"{'simulated ' + kind:20}{half:9.2f}{nearly:9.2f} (99 %)"
+    yield ""
+    yield "recoveries in parts, s (median, worst)"
+    yield f"{'':13}" + "".join(f"{name:>13}" for name in PART_NAMES.values())
+    yield "-" * 78
+    for kind, felt in kinds:
+        parts = figures_of(felt)["parts"]
+        if parts:
+            cells = (f"{_cell(half, 7)}{_cell(most, 6)}" for half, most in parts.values())
+            yield f"{kind:13}{''.join(cells)}"
     yield ""
     yield (f"{found.asked} answers, {len(found.lost)} lost, {len(found.changed)} changed; "
            f"{found.nodes[0]} nodes before, {found.nodes[1]} after")  # fmt: skip
@@ -54,8 +73,8 @@ def as_json(found: Found) -> dict[str, Any]:
         "left": found.left,
         "nodes": found.nodes,
         "faults": [asdict(one) for one in found.felt],
-        "kinds": {kind: _figures(felt) for kind, felt in _by_kind(found.felt)},
-        "all": _figures(found.felt),
+        "kinds": {kind: figures_of(felt) for kind, felt in _by_kind(found.felt)},
+        "all": figures_of([one for one in found.felt if one.kind != NOTHING]),
         "simulated": foretold(found),
     }
 
@@ -72,22 +91,33 @@ def _by_kind(felt: Sequence[Felt]) -> list[tuple[str, list[Felt]]]:
     return [(kind, [one for one in felt if one.kind == kind]) for kind in kinds]
 
 
-def _figures(felt: Sequence[Felt]) -> dict[str, Any]:
-    silences = [one for each in felt for one in each.silences]
+def figures_of(felt: Sequence[Felt]) -> dict[str, Any]:
+    """Of faults of one kind: medians and the worst of all streams that spoke, of those that did
+    not, and of each part of the recoveries; None where there were none."""
+    spoken = [one for each in felt for one in each.spoke]
+    waited = [one for each in felt for one in waiting(each)]
+    parts = [found for each in felt if (found := each.parts()) is not None]
     return {
         "times": len(felt),
-        "median_s": statistics.median(silences) if silences else None,
-        "worst_s": max(silences, default=None),
-        **parts_of([one for each in felt for one in each.recoveries]),
+        "median_s": statistics.median(spoken) if spoken else None,
+        "worst_s": max(spoken, default=None),
+        "waited_median_s": statistics.median(waited) if waited else None,
+        "waited_worst_s": max(waited, default=None),
+        "parts": {
+            name: (statistics.median(one[name] for one in parts), max(one[name] for one in parts))
+            for name in PART_NAMES
+        }
+        if parts
+        else {},
     }
 
 
-def _row(title: str, felt: Sequence[Felt]) -> str:
-    figures = _figures(felt)
+def waiting(felt: Felt) -> list[float]:
+    """The silences of streams that had not just spoken."""
+    left = Counter(felt.silences)
+    left.subtract(felt.spoke)
+    return [*left.elements()]
 
-    def cell(name: str) -> str:
-        value = figures.get(name)
-        return f"{'-' if value is None else format(value, '.2f'):>9}"
 
-    cells = "".join(cell(name) for name in ("median_s", "worst_s", *PARTS))
-    return f"{title:15}{len(felt):5}{cells}"
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-' if value is None else format(value, '.2f'):>{width}}"

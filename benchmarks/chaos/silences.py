@@ -10,27 +10,44 @@ from typing import Any
 from benchmarks.chaos.streams import Heard
 
 _BEGINS_SECONDS = 1.0
+_SPOKE_SECONDS = 1.0
 PARTS = ("noticed", "planned", "loaded", "prefilled")
+REST = "rest"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Felt:
     """What a fault meant to the streams that were under way: of each, seconds from the fault to the
-    token that ended the silence. ``recoveries``: as the server tells of them."""
+    token that ended the silence, ascending. ``spoke``: of those that said something just before it;
+    the others waited for a place, or for their prompt to be read, as they do without a fault.
+    ``recoveries``: as the server tells of them."""
 
     title: str
     kind: str
     at_s: float
     silences: tuple[float, ...]
+    spoke: tuple[float, ...] = ()
     recoveries: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def median(self) -> float:
-        return statistics.median(self.silences) if self.silences else 0.0
+        """Of those that spoke."""
+        return statistics.median(self.spoke) if self.spoke else 0.0
 
     @property
     def worst(self) -> float:
-        return max(self.silences, default=0.0)
+        return max(self.spoke, default=0.0)
+
+    def parts(self) -> dict[str, float] | None:
+        """Seconds of the recoveries from the fault by part, and the ``rest`` of the median silence:
+        what passed before the last sign of life counted as such, until a stream's own next token,
+        and while machines joined again. None where nothing had to be recovered from, or the server
+        tells of nothing."""
+        failed = [one for one in self.recoveries if one.get("kind", "failed") == "failed"]
+        if not failed:
+            return None
+        found = {name: sum(float(one["seconds"][name]) for one in failed) for name in PARTS}
+        return {**found, REST: max(0.0, self.median - sum(found.values()))}
 
 
 def silence_after(heard: Heard, fault: float) -> float | None:
@@ -68,13 +85,6 @@ def back(all_heard: Sequence[Heard], fault: float, now: float, calm: float) -> b
     return last > fault and now - last < calm
 
 
-def parts_of(recoveries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median of each part over recoveries from failures, in seconds; none where the server
-    tells of none."""
-    failed = [one for one in recoveries if one.get("kind", "failed") == "failed"]
-    found = {}
-    for name in PARTS:
-        values = [float(one["seconds"][name]) for one in failed]
-        if values:
-            found[name] = statistics.median(values)
-    return found
+def spoke(heard: Heard, fault: float) -> bool:
+    """Whether a stream said something just before a fault, and went on to speak."""
+    return any(fault - _SPOKE_SECONDS < at <= fault for at in heard.came)

@@ -11,12 +11,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from benchmarks.chaos.cluster import Cluster
-from benchmarks.chaos.faults import Fault, story
+from benchmarks.chaos.faults import NOTHING, Fault, story
 from benchmarks.chaos.foretold import Pace, pace_of
-from benchmarks.chaos.silences import Felt, back, silences
+from benchmarks.chaos.silences import Felt, back, silences, spoke
 from benchmarks.chaos.streams import Crowd, get
 from benchmarks.crowd import Question
 from benchmarks.vitals import Vitals, vitals
@@ -25,6 +26,7 @@ _LOOK_SECONDS = 0.1
 _STREAMS_RETURN_SECONDS = 120.0
 _MACHINES_RETURN_SECONDS = 200.0
 _CALM_SECONDS = 2.0
+_CALM_TIMES = 2  # moments without a fault, to compare with
 _STATUS = "/v1/status"
 
 Say = Callable[[str], None]
@@ -64,7 +66,8 @@ class Found:
 
     @property
     def fine(self) -> bool:
-        return not (self.lost or self.changed or self.left) and bool(self.asked and self.felt)
+        tried = any(one.kind != NOTHING for one in self.felt)
+        return tried and bool(self.asked) and not (self.lost or self.changed or self.left)
 
 
 async def play(cluster: Cluster, plan: Plan, say: Say) -> Found:
@@ -112,7 +115,9 @@ async def play(cluster: Cluster, plan: Plan, say: Say) -> Found:
 async def _storm(cluster: Cluster, plan: Plan, crowd: Crowd, found: Found, say: Say) -> None:
     begun = time.monotonic()
     known = {one.get("at") for one in await _recoveries(cluster)}
-    for fault in story(plan.seed, cluster.count, plan.kinds, pauses=plan.pauses, pairs=plan.pairs):
+    calm = [Fault(blows=(), pause_s=_CALM_SECONDS, hold_s=0.0)] * _CALM_TIMES
+    faults = story(plan.seed, cluster.count, plan.kinds, pauses=plan.pauses, pairs=plan.pairs)
+    for fault in chain(calm, faults):
         await asyncio.sleep(fault.pause_s)
         if time.monotonic() - begun > plan.seconds:
             return
@@ -124,7 +129,9 @@ async def _storm(cluster: Cluster, plan: Plan, crowd: Crowd, found: Found, say: 
         news = [one for one in await _recoveries(cluster) if one.get("at") not in known]
         known |= {one.get("at") for one in news}
         felt = Felt(title=fault.title, kind=fault.kind, at_s=at - begun, recoveries=tuple(news),
-                    silences=silences(crowd.heard, struck))  # fmt: skip
+                    silences=silences(crowd.heard, struck),
+                    spoke=silences([one for one in crowd.heard if spoke(one, struck)],
+                                   struck))  # fmt: skip
         found.felt.append(felt)
         say(f"{felt.at_s:5.1f} s  {felt.title}: next token after {felt.median:.2f} s, at worst "
             f"{felt.worst:.2f} s; {cluster.nodes()} nodes; {len(crowd.heard)} asked, "

@@ -40,6 +40,7 @@ Exchange::Exchange(int node, std::vector<std::string> names, uint32_t generation
                                     std::to_string(names.size()) + " nodes");
     if (!(stall_seconds > 0)) throw std::invalid_argument("the bound for stalls must be above 0 s");
     context_.node = node;
+    waited_for_.resize(names.size());
     context_.names = std::move(names);
     context_.generation = generation;
     context_.most_step_bytes = context_.most_data_bytes = kMaxPayload;
@@ -190,7 +191,13 @@ const Exchange::Received* Exchange::await_step(int wake_descriptor, bool* woken)
     return &step_frame_;
 }
 
-void Exchange::begin_step(uint32_t step) { step_ = step; }
+void Exchange::begin_step(uint32_t step) {
+    if (context_.moved != moved_before_) usual_.note(context_.moved - moved_before_, waited_);
+    moved_before_ = context_.moved;
+    waited_ = 0;
+    std::fill(waited_for_.begin(), waited_for_.end(), 0.0);
+    step_ = step;
+}
 
 // --- waiting ---
 
@@ -202,9 +209,16 @@ void Exchange::listen() {
     }
 }
 
+void Exchange::listen_ahead() {
+    for (Link* link : peers_) {
+        link->listen_ahead();
+        if (link->closed && !link->ended) link->gone();
+    }
+}
+
 void Exchange::settle(const std::vector<int>& sources, bool drained) {
     if (trouble_) std::rethrow_exception(trouble_);
-    const double start = now();
+    const double start = counted_until_ = now();
     double sent_at = 0, listened = start, checked = start;
     blind_since_ = 0;
     for (;;) {
@@ -233,6 +247,7 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
         if (!receiving && !(drained && sending)) break;
         if (time - checked > kCheckEvery) {
             checked = time;
+            listen_ahead();
             check_stalls(sources, start);
         }
         if (spinning)
@@ -241,6 +256,7 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
             back_off(peers_, -1, kBackOffMilliseconds);
     }
     const double end = now();
+    waited_ += end - counted_until_;
     if (sent_at == 0) sent_at = end;
     context_.counters.wire_seconds += sent_at - start;
     context_.counters.wait_seconds += end - sent_at;

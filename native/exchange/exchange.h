@@ -10,14 +10,17 @@
 #include "exchange/frame.h"
 #include "exchange/link.h"
 #include "exchange/transport.h"
+#include "exchange/usual_wait.h"
 
 namespace bw {
 
 class Exchange {
   public:
     // `names[i]` names node i in messages. A mesh in which nobody that this node waits for, at
-    // first or second hand, does any work for `stall_seconds` is an error. `spin` off where threads
-    // outnumber processors. Throws std::invalid_argument.
+    // first or second hand, does any work for `stall_seconds` is an error; and so is a step whose
+    // messages trickle: in which this node has waited for nobody who computes, for as long and for
+    // ten times what is usual. `spin` off where threads outnumber processors. Throws
+    // std::invalid_argument.
     Exchange(int node, std::vector<std::string> names, uint32_t generation, double stall_seconds,
              bool spin);
     ~Exchange();
@@ -88,7 +91,9 @@ class Exchange {
     void settle(const std::vector<int>& sources, bool drained);
     bool back_off(const std::vector<Link*>& links, int extra, int milliseconds);
     void listen();
+    void listen_ahead();
     void check_stalls(const std::vector<int>& sources, double since);
+    void note_wait(int culprit, double time, double bound);
     double idle_seconds(int node, double since, double time, int* culprit) const;
     void send_progress(int waiting_for);
     Link& link(int node) { return *links_[static_cast<size_t>(node)]; }
@@ -104,6 +109,12 @@ class Exchange {
     double last_report_ = 0;
     bool left_ = false;
     double blind_since_ = 0;
+    // Of the step: seconds of waits for nobody who computes, in all and by whom they were for;
+    // until when they have been counted; and the bytes that had moved before it.
+    double waited_ = 0, counted_until_ = 0;
+    std::vector<double> waited_for_;
+    uint64_t moved_before_ = 0;
+    UsualWait usual_;
     std::exception_ptr trouble_;                // what report_progress() could not say
     std::vector<std::unique_ptr<Link>> links_;  // by node; null for this one
     std::vector<Link*> peers_;

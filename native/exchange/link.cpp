@@ -69,10 +69,11 @@ void Link::tampered() const {
                     " was tampered with or is damaged: what came is not what was sent");
 }
 
-// The header at the front. Its checksum comes first: nothing else of a damaged one means anything.
-FrameHeader Link::read_header() const {
+// A header among the bytes that have come. Its checksum comes first: nothing else of a damaged one
+// means anything.
+FrameHeader Link::read_header(size_t at) const {
     FrameHeader h;
-    std::memcpy(&h, in_.data() + begin_, sizeof h);
+    std::memcpy(&h, in_.data() + at, sizeof h);
     if (h.header_sum != header_sum(h)) damaged();
     if (h.magic != kMagic || h.node != node || h.generation != context_.generation)
         throw StepError(name() + " sent a frame that does not belong to this mesh");
@@ -88,13 +89,13 @@ FrameHeader Link::read_header() const {
 }
 
 void Link::begin_frame() {
-    front = read_header();
+    front = read_header(begin_);
     begun_ = true;
     summed_ = coming_ = 0;
     payload_sum_ = 0;
     if (!is_work(front)) return;  // what a progress frame is worth it says itself
     if (partial_payload()) note_work();
-    waits_for = -1;  // whatever it waited for, it went on
+    if (!heard()) waits_for = -1;  // whatever it waited for, it went on
 }
 
 // True where all of the payload is there, and as it was sent. Checksums go on as bytes come, so
@@ -109,22 +110,32 @@ bool Link::take_payload() {
     return true;
 }
 
-void Link::end_control_frame() {
-    switch (static_cast<FrameKind>(front.kind)) {
+// A control frame that is whole.
+void Link::hear(const FrameHeader& frame, const uint8_t* words) {
+    switch (static_cast<FrameKind>(frame.kind)) {
         case FrameKind::progress: {
-            const uint64_t mark = (static_cast<uint64_t>(front.step) << 32) | front.op;
-            if (mark != mark_) note_progress();
+            const uint64_t mark = (static_cast<uint64_t>(frame.step) << 32) | frame.op;
+            if (mark != mark_) {
+                note_progress();
+                if (frame.part == 0) computed_at = progressed_at;
+            }
             mark_ = mark;
-            waits_for = static_cast<int>(front.part) - 1;
+            waits_for = static_cast<int>(frame.part) - 1;
             break;
         }
         case FrameKind::abort:
-            if (front.bytes == 0) throw StepError(name() + " gave up without a reason");
-            throw StepError(printable(payload(), front.bytes, kLongestReason));
+            if (frame.bytes == 0) throw StepError(name() + " gave up without a reason");
+            throw StepError(printable(words, frame.bytes, kLongestReason));
         default:
             ended = true;
     }
-    begin_ += sizeof front + front.bytes;
+}
+
+// The frame at the front.
+void Link::drop_frame() {
+    const size_t bytes = sizeof front + front.bytes;
+    begin_ += bytes;
+    heard_ -= std::min(heard_, bytes);
 }
 
 // Takes control frames off the front; stops at a data or step frame, complete or not.
@@ -138,7 +149,8 @@ void Link::parse() {
             ready = true;
             return;
         }
-        end_control_frame();
+        if (!heard()) hear(front, payload());
+        drop_frame();
     }
     if (begin_ == end_) begin_ = end_ = 0;
 }
@@ -164,6 +176,7 @@ size_t Link::receive() {
     if (moved < 0) closed = true;
     if (moved <= 0) return 0;
     end_ += static_cast<size_t>(moved);
+    context_.moved += static_cast<uint64_t>(moved);
     return static_cast<size_t>(moved);
 }
 
@@ -180,8 +193,30 @@ void Link::read_ahead() {
     }
 }
 
+// Whoever has sent its part of an operation waits for others behind it, or has died: its words lie
+// behind a frame that is not taken before everybody's is there.
+void Link::listen_ahead() {
+    if (!ready || taken) return;
+    transport->finish_wait();  // nobody sleeps on it meanwhile, and memory does not tell of an end
+    read_ahead();
+    heard_ = std::max(heard_, sizeof front + front.bytes);
+    while (end_ - begin_ - heard_ >= sizeof(FrameHeader)) {
+        const size_t at = begin_ + heard_;
+        const FrameHeader frame = read_header(at);
+        if (end_ - at < sizeof frame + frame.bytes) return;
+        const uint8_t* words = in_.data() + at + sizeof frame;
+        if (is_work(frame))
+            waits_for = -1;
+        else if (on_wire && crc32c(0, words, frame.bytes) != frame.payload_sum)
+            damaged();
+        else
+            hear(frame, words);
+        heard_ += sizeof frame + frame.bytes;
+    }
+}
+
 void Link::drop_front() {
-    begin_ += sizeof(FrameHeader) + front.bytes;
+    drop_frame();
     ready = taken = false;
     parse();
 }
@@ -220,9 +255,11 @@ int64_t Link::push(const uint8_t* data, size_t bytes, Traffic traffic) {
     const int64_t moved = transport->send(data, bytes);
     note_sealing();
     if (moved < 0) closed = true;
-    if (moved > 0)
+    if (moved > 0) {
+        context_.moved += static_cast<uint64_t>(moved);
         context_.counters.bytes[static_cast<size_t>(traffic)] +=
             transport->wire_bytes(static_cast<size_t>(moved));
+    }
     return moved;
 }
 

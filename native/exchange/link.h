@@ -21,6 +21,7 @@ struct LinkContext {
     // The largest payloads that a peer may send.
     size_t most_step_bytes, most_data_bytes;
     WireCounters counters;
+    uint64_t moved = 0;                 // bytes, both ways
     uint32_t work = 0;                  // goes up with what this node computes, sends and receives
     std::atomic<uint32_t> activity{0};  // goes up with every sign of a peer's work
 };
@@ -38,6 +39,9 @@ class Link {
     void pump();
     // Takes what there is behind that frame too, within bounds. Only while nobody reads payload().
     void read_ahead();
+    // The same, and hears what the peer says of itself there: that it waits, goes or gives up,
+    // which is thrown.
+    void listen_ahead();
     const uint8_t* payload() const { return in_.data() + begin_ + sizeof(FrameHeader); }
     // Whether a frame has begun to come that is not complete.
     bool partial() const { return !ready && (begin_ != end_ || transport->partial()); }
@@ -69,6 +73,7 @@ class Link {
     const std::unique_ptr<Transport> transport;
     const bool on_wire;
     double progressed_at = 0;  // when the peer last showed work
+    double computed_at = 0;    // when it last said that it computes
     int waits_for = -1;        // whom it says that it waits for
 
   private:
@@ -81,10 +86,12 @@ class Link {
     const std::string& name() const { return context_.names[static_cast<size_t>(node)]; }
     bool partial_payload() const { return end_ - begin_ < sizeof front + front.bytes; }
     void parse();
-    FrameHeader read_header() const;
+    FrameHeader read_header(size_t at) const;
     void begin_frame();
     bool take_payload();
-    void end_control_frame();
+    void hear(const FrameHeader& frame, const uint8_t* words);
+    bool heard() const { return heard_ > 0; }
+    void drop_frame();
     size_t receive();
     void make_room();
     void note_progress();
@@ -99,6 +106,7 @@ class Link {
     // Received bytes [begin, end).
     std::vector<uint8_t> in_;
     size_t begin_ = 0, end_ = 0;
+    size_t heard_ = 0;    // of them, in whole frames: their control frames have been heard
     bool begun_ = false;  // `front` has been read
     size_t summed_ = 0;   // bytes of its payload that the sum is of
     uint32_t payload_sum_ = 0;

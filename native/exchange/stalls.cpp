@@ -7,6 +7,13 @@
 
 namespace bw {
 
+namespace {
+constexpr double kTimesUsual = 10;
+constexpr double kReportsMissed = 3;  // of a peer that computes, until that is no longer believed
+// Whoever hears nothing of anybody may be the one that is cut off: the others may speak first.
+constexpr double kOwnDoubt = 0.1;  // of the bound
+}  // namespace
+
 void Exchange::send_progress(int waiting_for) {
     uint8_t frame[sizeof(FrameHeader)];
     const auto part = static_cast<uint16_t>(waiting_for + 1);
@@ -59,7 +66,7 @@ double Exchange::idle_seconds(int node, double since, double time, int* culprit)
 void Exchange::check_stalls(const std::vector<int>& sources, double since) {
     const double time = now();
     double worst = -1;
-    int awaited = -1, culprit = -1;
+    int awaited = -1, culprit = -1, late = 0;
     auto look = [&](int node) {
         int end = node;
         const double seconds = idle_seconds(node, since, time, &end);
@@ -69,12 +76,30 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
         culprit = end;
     };
     for (int node : sources)
-        if (!link(node).ready) look(node);
+        if (!link(node).ready) late++, look(node);
     for (const Link* link : peers_)
         if (link->sending_data()) look(link->node);
     if (awaited < 0) return;
-    if (worst > stall_seconds_) throw StepError(stalled(culprit, worst));
+    const bool all = late > 1 && static_cast<size_t>(late) == peers_.size();
+    const double bound = stall_seconds_ * (all ? 1 + kOwnDoubt : 1);
+    if (worst > bound) throw StepError(stalled(culprit, worst));
+    note_wait(culprit, time, bound);
     if (time - last_report_ > report_every_) send_progress(awaited);
+}
+
+// Where a link loses nearly all that it should carry, every message comes in the end, and counts as
+// work. What tells is how long the step waits with nobody at work whom it waits for.
+void Exchange::note_wait(int culprit, double time, double bound) {
+    const double waited = time - counted_until_;
+    counted_until_ = time;
+    if (time - link(culprit).computed_at < kReportsMissed * report_every_) return;
+    waited_ += waited;
+    waited_for_[static_cast<size_t>(culprit)] += waited;
+    const double usual = usual_.expected(context_.moved - moved_before_);
+    if (waited_ <= std::max(bound, kTimesUsual * usual)) return;
+    const auto most = std::max_element(waited_for_.begin(), waited_for_.end());
+    throw StepError(stalled(static_cast<int>(most - waited_for_.begin()), waited_) +
+                    " but for bytes that trickle");
 }
 
 }  // namespace bw

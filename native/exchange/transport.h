@@ -39,7 +39,7 @@ class Transport {
     virtual short prepare_wait(bool reading, bool writing) {
         return static_cast<short>((reading ? POLLIN : 0) | (writing ? POLLOUT : 0));
     }
-    virtual void finish_wait() {}
+    virtual void finish_wait() {}  // without a wait: sees whether the other side is gone
 };
 
 // Takes over a connected stream socket. `busy` lets the system poll the network card itself while

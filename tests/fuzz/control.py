@@ -8,7 +8,6 @@ every 2000th input goes to a worker's node instead, and a legitimate session fol
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import faulthandler
 import json
@@ -36,6 +35,7 @@ from bandweave.nodes.host_launcher import HostLauncher
 from bandweave.nodes.process import SERVE, run_node
 from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.run_options import RunOptions
+from tests.fuzz.command import command
 from tests.fuzz.handshake import quiet_worker, size_of
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, wait_until
@@ -285,15 +285,6 @@ def good_sessions(worker: WorkerProcess) -> int:
     return 1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    faulthandler.enable()
-    found = run(options.inputs, options.seed, lambda line: print(line, file=sys.stderr))
-    print(json.dumps(found, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    faulthandler.enable()
+    command(lambda *given: run(*given, lambda line: print(line, file=sys.stderr)), __doc__)

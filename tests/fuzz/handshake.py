@@ -7,7 +7,6 @@ somebody who knows the secret, or grows, fails the run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -15,7 +14,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from bandweave.handshake.hello import PROTOCOL_VERSION
 from bandweave.handshake.noise import Noise
 from bandweave.handshake.secret import make_secret, shared_key
 from bandweave.handshake.transcript import Transcript
-from bandweave.mesh.address import parse_address
+from bandweave.mesh.address import Address, parse_address
 from bandweave.mesh.channel import Channel
 from bandweave.nodes.host_launcher import HostLauncher
+from tests.fuzz.command import command
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, hello
 from tests.helpers.workers import WorkerProcess, ask, threads_of
@@ -46,10 +46,12 @@ _OTHER_PROTOCOLS = (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01", b"SSH-2.0-x\r\n"
 
 
 class Attack:
-    """One run against one worker."""
+    """One run against whoever listens at an address. ``kinds``: of its inputs."""
 
-    def __init__(self, worker: WorkerProcess, seed: int) -> None:
-        self.worker, self.address = worker, parse_address(worker.address)
+    kinds: Sequence[Callable[[Any, socket.socket], str]] = ()
+
+    def __init__(self, address: Address, seed: int) -> None:
+        self.address = address
         self.mutator = Mutator(seed)
         self.random = self.mutator.random
         self.outcomes: Counter[str] = Counter()
@@ -57,7 +59,7 @@ class Attack:
         self.recorded: list[bytes] = []
 
     def once(self) -> None:
-        kind = self.random.choice(KINDS)
+        kind = self.random.choice(self.kinds)
         try:
             with contextlib.ExitStack() as stack:
                 sock = socket.create_connection(self.address, _ANSWER_SECONDS)
@@ -200,7 +202,7 @@ class Attack:
         return Noise(shared_key(secret), prologue(PROTOCOL_VERSION), initiator=True)
 
 
-KINDS: tuple[Callable[[Attack, socket.socket], str], ...] = (
+Attack.kinds = (
     Attack.raw,
     Attack.other_protocol,
     Attack.lengths,
@@ -281,7 +283,10 @@ def run(inputs: int, seed: int) -> dict[str, Any]:
     """Attacks a worker; what became of the inputs, how it grew, and the sessions in between.
     ``AssertionError`` where it did not hold."""
     began = time.monotonic()
-    with quiet_worker() as worker, contextlib.closing(Attack(worker, seed)) as attack:
+    with (
+        quiet_worker() as worker,
+        contextlib.closing(Attack(parse_address(worker.address), seed)) as attack,
+    ):
         pid = worker.process.pid
         seconds = [session(worker)]
         attack.many(min(inputs // 10, 2000))  # until what it keeps has been made
@@ -311,13 +316,5 @@ def run(inputs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    print(json.dumps(run(options.inputs, options.seed), indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    command(run, __doc__)

@@ -8,9 +8,7 @@ that nobody sent, an error that nobody foresaw, a wait.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import socket
 import time
 from collections import Counter
@@ -30,6 +28,7 @@ from bandweave.handshake.secret import make_secret, shared_key
 from bandweave.mesh.channel import Channel, ChannelError
 from bandweave.mesh.sealing import Keys, Sealer
 from bandweave.mesh.stream import Stream
+from tests.fuzz.command import command
 from tests.fuzz.mutations import Mutator, text_of
 from tests.helpers.connections import SECRET, framed, hello
 
@@ -239,13 +238,5 @@ def run(inputs: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    print(json.dumps(run(options.inputs, options.seed), indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    command(run, __doc__)

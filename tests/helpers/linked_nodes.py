@@ -9,6 +9,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,10 +121,12 @@ def sealed_link(cipher: str = AES, seals_a_key: int = SEALS_A_KEY) -> LinkMaker:
 
 
 class Relay:
-    """A link of two nodes whose bytes pass through this process, which counts them by sender."""
+    """A link of two nodes whose bytes pass through this process, which counts them by sender.
+    ``pause``: seconds that each piece of at most ``most`` bytes takes."""
 
     def __init__(self, a: _native.Exchange, b: _native.Exchange, low: int, high: int) -> None:
         self.carried = {low: 0, high: 0}
+        self.pause, self.most = 0.0, 1 << 16
         left, near = socket.socketpair()
         far, right = socket.socketpair()
         a.add_tcp(high, left.detach())
@@ -134,8 +137,10 @@ class Relay:
 
     def _pass(self, source: socket.socket, target: socket.socket, sender: int) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
+            while data := source.recv(self.most):
                 self.carried[sender] += len(data)
+                if self.pause:
+                    time.sleep(self.pause)
                 target.sendall(data)
 
     def close(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
+from bandweave.cluster.health import ClusterHealth, NodeHealth
+from bandweave.cluster.recoveries import Recovery
 from bandweave.engine.engine import NodeStatistics
 from bandweave.messages import EngineState
 from bandweave.programs.split import Split
@@ -73,3 +77,45 @@ def accounts(steps: int, nodes: int, at: float) -> Look:
         seconds=steps * STEP_SECONDS, durations=(0,) * 12, read=0, written=2 * steps, ended=0,
     )  # fmt: skip
     return Look(state=state, nodes=told, at=at)
+
+
+class PretendCluster:
+    """Two groups of machines: one serves, one has lost a machine; beside them a spare one. Two
+    recoveries, of which one has just begun."""
+
+    nodes: Sequence[object] = ()
+    num_recoveries = 7
+
+    def health(self) -> ClusterHealth:
+        def one(node: int, group: int, state: str = "serving", **more: Any) -> NodeHealth:
+            name = f"group {group}, node {node} (10.0.{group}.{node + 1}:7101)"
+            return NodeHealth(node=node, name=name, group=group, state=state, **more)
+
+        lost = "node 1 (10.0.1.2:7101) made no progress for 5.0 s"
+        return ClusterHealth(
+            nodes=(
+                one(0, 0, stage=0, share=0.6),
+                one(1, 0, stage=0, share=0.4, slowed=2.5),
+                one(2, 0, "spare"),
+                one(0, 1, "loading"),
+                one(1, 1, "missing", reason=lost),
+            )
+        )
+
+    def recoveries(self) -> Sequence[Recovery]:
+        failed = Recovery(
+            node="group 0, node 1", cause="node 1 was killed by SIGKILL", at=1.8e9, noticed_s=0.01,
+            planned_s=0.04, loaded_s=0.2, prefilled_s=0.15, nodes_before=3, nodes_after=2,
+            streams=4, over=True,
+        )  # fmt: skip
+        hung = "node 1 (10.0.1.2:7101) made no progress for 5.0 s"
+        begun = Recovery(node="group 1, node 1", cause=hung, at=1.8e9 + 60, noticed_s=5.02,
+                         nodes_before=2, streams=9)  # fmt: skip
+        return failed, begun
+
+    def group_states(self) -> list[dict[str, Any]]:
+        return [
+            {"group": group, "serves": not group, "streams": 4 - 4 * group, "unread_tokens": 0,
+             "nodes": [], "recoveries_total": 1, "reason": ""}
+            for group in range(2)
+        ]  # fmt: skip

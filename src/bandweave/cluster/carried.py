@@ -129,6 +129,11 @@ class Carried:
     def has_grammar(self) -> bool:
         return any(one.request.grammar for one in self._answers if not one.ended)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the caller has heard a token of it."""
+        return any(one.heard for one in self._answers)
+
     def begin(self, generation: int, *, proves: bool = False) -> Ask | None:
         """What an engine is to be asked; None where nothing is left, or where it has been."""
         with self._lock:

@@ -15,7 +15,9 @@ class NodeHealth:
     takes part from the next change on; ``"spare"``, which does when another one fails;
     ``"missing"``, which was a node and is none, or ended. ``since`` seconds; ``reason``: why, where
     it is not serving. ``slowed``: how many times longer its weights take it than they did, 1 where
-    it is as fast as ever or nothing is known."""
+    it is as fast as ever or nothing is known. ``group``: of those that hold the model each, None
+    where there is one; ``stage`` and ``share`` of the weights (0 to 1) of one that serves, None of
+    others."""
 
     node: int
     name: str
@@ -23,6 +25,9 @@ class NodeHealth:
     since: float = 0.0
     reason: str = ""
     slowed: float = 1.0
+    group: int | None = None
+    stage: int | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,6 +171,8 @@ class Keeper:
     def nodes(self) -> list[NodeHealth]:
         """How those are that are nodes now."""
         engine, found = self._engine, list[NodeHealth]()
+        held = {info.name: info for info in engine.nodes} if self._serving else {}
+        whole = sum(info.weight_bytes for info in held.values()) or 1
         names = [info.name for info in engine.nodes]
         slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
         for handle, silence in zip(engine.handles, engine.silences(), strict=False):
@@ -186,6 +188,8 @@ class Keeper:
                     state=state,
                     since=silence if state == "silent" else 0.0,
                     slowed=slowed.get(handle.name, 1.0),
+                    stage=info.share.stage if (info := held.get(handle.name)) else None,
+                    share=info.weight_bytes / whole if info else None,
                 )
             )
         return found
@@ -258,9 +262,9 @@ class Keeper:
             self._measured = (recovery, time.monotonic()) if streams else None
         if not streams:
             self.recoveries.replace(replace(recovery, over=True))
-        # A large vocabulary takes a second, for which only those wait that need it.
-        if not any(call.has_grammar for call in streams):
-            self._attach_all(grammars=False)
+        # A large vocabulary takes a second, for which only those wait that need it. Who has said
+        # nothing yet comes after those, or would take the places of some that have.
+        self._attach_all(learnt=False)
         self._learn_again()
         self._attach_all()
         with self._lock:
@@ -275,11 +279,11 @@ class Keeper:
             with self._learning, contextlib.suppress(StepError, ValueError):
                 self._engine.learn(*self._vocabulary)
 
-    def _attach_all(self, *, grammars: bool = True) -> None:
-        """Has computed whatever nobody computes, oldest first, without ``grammars`` only what has
-        none. Of those that may have made the nodes fail one at a time shows first that it does
-        not."""
-        while self._suspects and grammars:
+    def _attach_all(self, *, learnt: bool = True) -> None:
+        """Has computed whatever nobody computes, oldest first. Before the vocabulary is ``learnt``
+        only what has no grammar, and of that only what has begun, where anything has a grammar. Of
+        those that may have made the nodes fail one at a time shows first that it does not."""
+        while self._suspects and learnt:
             call = self._suspects[0]
             if call is self._proving and call.attached:
                 return
@@ -290,9 +294,11 @@ class Keeper:
             self._proving = call
             self._attach(call, proves=True)
             return
-        for call in () if self._suspects else self.calls():
-            if not call.attached and (grammars or not call.has_grammar):
-                self._attach(call)
+        calls = [] if self._suspects else [one for one in self.calls() if not one.attached]
+        if not learnt and any(one.has_grammar for one in calls):
+            calls = [one for one in calls if one.has_begun and not one.has_grammar]
+        for call in calls:
+            self._attach(call)
 
     def _attach(self, call: Carried, *, proves: bool = False, raising: bool = False) -> None:
         ask = call.begin(self._engine.generation, proves=proves)

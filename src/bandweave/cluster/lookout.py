@@ -19,7 +19,6 @@ from bandweave.cluster.taking_in import is_worth
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
 
-_BEAT_SECONDS = 1.0  # an idle node's; so much older than the fault the last sign of life may be
 _IDLE_SILENCE = 15.0  # of a node while nobody asks: a cable may be out for a while
 _BILL_SECONDS = 5.0  # between two looks at the nodes' bills
 _BALANCE_SECONDS = 60.0  # between two changes for the sake of speed
@@ -43,7 +42,7 @@ class Lookout:
     @property
     def bound(self) -> float:
         """Seconds without a sign of life, behind which a node counts as silent."""
-        return self._engine.options.stall_seconds + _BEAT_SECONDS
+        return self._engine.options.stall_seconds
 
     def silent(self) -> list[int]:
         """The nodes that serve, by their ranks, which give no sign of life. Any thread."""

@@ -271,7 +271,10 @@ class Replicas(Asking):
         """Of all nodes; their numbers are those in their groups."""
         nodes: list[NodeHealth] = []
         for number, group in enumerate(self.groups):
-            nodes += [replace(one, name=_named(number, one.name)) for one in group.health().nodes]
+            nodes += [
+                replace(one, name=_named(number, one.name), group=number)
+                for one in group.health().nodes
+            ]
         return ClusterHealth(nodes=nodes, outage=self.outage, generation=self.generation)
 
     def group_states(self) -> list[dict[str, Any]]:

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bandweave.messages import Echo, decode, encode
 from bandweave.nodes.launcher import Candidate, Launcher
 from bandweave.nodes.node_handle import NodeHandle
 
 _ADMISSION_SECONDS = 15.0  # to be dialled, start a process, and be ready
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 _UNREACHABLE_PAUSE = 5.0  # at most, between two looks for a machine that does not answer
+_ECHO_BYTES, _ECHO_SECONDS = 32 << 10, 3.0  # there and back; 200 kbit/s would do
 _GOOD_SECONDS = 60.0  # a node that has served for so long fails for the first time
 
 
@@ -163,6 +165,8 @@ class Roster:
     def _admit(self, candidate: Candidate) -> None:
         try:
             handle = self._launcher.admit(candidate, _ADMISSION_SECONDS)
+            if not self._launcher.local:
+                self._check_cable(handle)
         except (OSError, ValueError, RuntimeError) as error:
             with self._lock:
                 record = self._records[candidate.node]
@@ -178,3 +182,20 @@ class Roster:
             if not self._over:
                 self._ready[candidate.node] = handle, self._clock()
         self._on_ready()
+
+    def _check_cable(self, handle: NodeHandle) -> None:
+        """``OSError`` for a machine whose bytes trickle: it says that it is ready, and would hold
+        up all others as soon as they had to wait for it."""
+        text = "x" * _ECHO_BYTES
+        try:
+            handle.channel.send(encode(Echo(text=text)), timeout=_ECHO_SECONDS)
+            if decode(Echo, handle.channel.receive(_ECHO_SECONDS)).text != text:
+                raise ValueError(f"{handle.name} did not say what it was asked to say")
+        except (OSError, ValueError) as error:
+            self._launcher.dismiss(handle)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(
+                    f"{_ECHO_BYTES >> 10} KB to {handle.name} and back took longer than "
+                    f"{_ECHO_SECONDS:g} s; see to the network between it and this machine"
+                ) from None
+            raise

@@ -34,6 +34,7 @@ from bandweave.messages import (
     Cancel,
     Describe,
     Description,
+    Echo,
     Found,
     Join,
     Leave,
@@ -98,6 +99,8 @@ class _Node:
                 return
             if kind == Describe.TYPE:
                 self._channel.send(encode(_description(self._context, self._held_bytes)))
+            elif kind == Echo.TYPE:
+                self._channel.send(encode(decode(Echo, message)))
             elif kind == Leave.TYPE:
                 self._channel.send(encode(Left()))
             elif kind == Join.TYPE and self._held is not None:

@@ -8,12 +8,14 @@ and requests go other ways. Knows no models.
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from bandweave.handshake.hello import NO_NODE, Hello, Refusal
@@ -21,6 +23,7 @@ from bandweave.handshake.reception import Connection, Reception
 from bandweave.membership.membership import BEAT_SECONDS
 from bandweave.membership.messages import (
     MOST_MEMBERS,
+    MOST_REPORT_BYTES,
     Controller,
     Farewell,
     Machine,
@@ -33,6 +36,7 @@ from bandweave.mesh.address import Address, bind, format_address, parse_address
 from bandweave.messages import MessageError
 
 _MOST_VISITORS = MOST_MEMBERS + 64
+_MOST_TOLD_BYTES = MOST_REPORT_BYTES // 2  # of reports, in one status
 _MOST_GONE = 16  # sentences on machines that went, kept for the status
 
 
@@ -126,7 +130,7 @@ class Door:
         """Tells all members that the cluster is over: those end that were started for it."""
         for visitor in list(self._visitors.values()):
             if visitor.machine is not None:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, MessageError):
                     visitor.tell(Farewell())
 
     def close(self) -> None:
@@ -199,6 +203,9 @@ class Door:
                 self._drop(visitor, "left")
                 return
             if new and visitor.machine is not None:
+                if self._is_full(visitor.machine):
+                    self._drop(visitor, f"is one too many: a cluster has {MOST_MEMBERS} machines")
+                    return
                 self._welcome(visitor, visitor.machine)
             elif new:
                 visitor.tell(self._roster())
@@ -209,6 +216,10 @@ class Door:
             self._drop(visitor, f"sent a message that makes no sense: {error}")
         except OSError:
             self._drop(visitor, "is gone")
+
+    def _is_full(self, machine: Machine) -> bool:
+        others = sum(one.worker != machine.worker for one in self._machines)
+        return others >= MOST_MEMBERS
 
     def _beat(self) -> None:
         for visitor in list(self._visitors.values()):
@@ -229,7 +240,11 @@ class Door:
                 other.machine = None
                 self._drop(other, "")
         if machine.worker not in self._order:
-            self._order = [*self._order[-2 * MOST_MEMBERS :], machine.worker]
+            there = {one.worker for one in self._machines}
+            gone = [worker for worker in self._order if worker not in there]
+            forgotten = set(gone[:-MOST_MEMBERS])
+            kept = [worker for worker in self._order if worker not in forgotten]
+            self._order = [*kept, machine.worker]
         self._log(f"{_name(machine)} has joined")
         self._count()
 
@@ -256,7 +271,7 @@ class Door:
             if visitor.attend is not None:
                 try:
                     visitor.tell(self._roster())
-                except OSError:
+                except (OSError, MessageError):
                     self._drop(visitor, "is gone")
 
     def _roster(self) -> Roster:
@@ -278,10 +293,19 @@ class Door:
                 for one in self._machines
             ),
             gone=tuple(self._gone),
-            controllers=tuple(controllers),
+            controllers=_told(controllers),
             notes=self._notes,
         )
 
 
 def _name(machine: Machine) -> str:
     return f"{machine.host} ({machine.addresses[0]})"
+
+
+def _told(controllers: Sequence[Controller]) -> tuple[Controller, ...]:
+    """With as many of their reports as one message holds."""
+    told, room = list[Controller](), _MOST_TOLD_BYTES
+    for one in controllers:
+        room -= len(json.dumps(one.report))
+        told.append(one if room >= 0 else replace(one, report=""))
+    return tuple(told)

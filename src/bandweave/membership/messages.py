@@ -17,6 +17,7 @@ MOST_ADDRESSES = 32
 MOST_MEMBERS = 1024
 MOST_REPORT_BYTES = 4 << 20
 _LONGEST_NAME = 256
+_LONGEST_MACHINE = 2048  # characters of its names and addresses: a roster of all must be told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,21 @@ class Machine:
 
     def __post_init__(self) -> None:
         """``ValueError`` for what nobody honest says."""
-        for name in ("worker", "host", "host_id", "processor", "version", "placed_by"):
-            value: str = getattr(self, name)
-            if len(value) > _LONGEST_NAME or not value.isprintable():
+        names = ("worker", "host", "host_id", "processor", "version", "placed_by")
+        for name in names:
+            if not _is_name(getattr(self, name)):
                 raise ValueError(f"a machine's {name} is no name")
         if not 8 <= len(self.worker) <= 64:
             raise ValueError("a worker without a name of its own")
         if not 1 <= len(self.addresses) <= MOST_ADDRESSES:
             raise ValueError(f"{len(self.addresses)} addresses; there may be 1 to {MOST_ADDRESSES}")
         for address in self.addresses:
+            if not _is_name(address):
+                raise ValueError("a machine's address is none")
             parse_address(address)
+        length = sum(map(len, (*self.addresses, *(getattr(self, name) for name in names))))
+        if length > _LONGEST_MACHINE:
+            raise ValueError(f"a machine with names and addresses of {length} characters")
         if self.cpus < 1:
             raise ValueError("a machine has at least 1 processor")
 
@@ -97,6 +103,10 @@ class Attend:
     TYPE: ClassVar[str] = "attend"
     name: str
     pid: int
+
+    def __post_init__(self) -> None:
+        if not _is_name(self.name):
+            raise ValueError("a controller's name is no name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +175,8 @@ class Status:
     gone: tuple[str, ...]
     controllers: tuple[Controller, ...]
     notes: Mapping[str, str]
+
+
+def _is_name(text: str) -> bool:
+    """Whether it may stand in a line of a terminal or a log."""
+    return len(text) <= _LONGEST_NAME and text.isprintable()

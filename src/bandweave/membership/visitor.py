@@ -21,6 +21,7 @@ from bandweave.mesh.channel import Channel
 from bandweave.messages import Message, MessageError, decode, encode
 
 _SEND_SECONDS = 1.0
+_AT_ONCE = 64  # messages: then it is the others' turn
 _KINDS = {kind.TYPE: kind for kind in (Announcement, Attend, AskStatus, Beat, Farewell, Report)}
 _FIRST = (Announcement.TYPE, Attend.TYPE, AskStatus.TYPE)
 
@@ -45,10 +46,12 @@ class Visitor:
         self.asks = 0  # questions that are not answered yet
 
     def read(self) -> bool:
-        """Takes in what has come; whether it became a member or a controller by it. ``OSError``
-        where it is gone, ``MessageError`` where it makes no sense."""
+        """Takes in what has come, or some of it; whether it became a member or a controller by it.
+        ``OSError`` where it is gone, ``MessageError`` where it makes no sense."""
         new = False
-        while self.channel.poll():
+        for _ in range(_AT_ONCE):
+            if not self.channel.poll():
+                return new
             message = self.channel.receive(0.0)
             kind = _KINDS.get(str(message.get("type")))
             first = self.machine is None and self.attend is None
@@ -56,6 +59,8 @@ class Visitor:
                 raise MessageError(f"{str(message.get('type'))[:40]!r} is nothing to say at a door")
             said = decode(kind, message)
             self.heard = time.monotonic()
+            if not first and isinstance(said, Announcement | Attend):
+                raise MessageError("it has said already what it is")
             if isinstance(said, Announcement):
                 self.machine, new = said.machine, True
             elif isinstance(said, Attend):
@@ -70,8 +75,12 @@ class Visitor:
         return new
 
     def tell(self, message: Message) -> None:
-        """``OSError`` where it is gone or does not listen."""
-        self.channel.send(encode(message), timeout=_SEND_SECONDS)
+        """``OSError`` where it is gone or does not listen; ``MessageError`` where there is more to
+        tell than a message may hold."""
+        try:
+            self.channel.send(encode(message), timeout=_SEND_SECONDS)
+        except ValueError as error:
+            raise MessageError(str(error)) from error
 
     def beat(self) -> None:
         """A sign of life, if there is room for one."""

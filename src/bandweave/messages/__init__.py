@@ -24,7 +24,7 @@ from bandweave.messages.loading import (
     Loaded,
     Progress,
 )
-from bandweave.messages.meeting import Broken, Join, Leave, Left, LinkEncryption, RouteTaken
+from bandweave.messages.meeting import Broken, Echo, Join, Leave, Left, LinkEncryption, RouteTaken
 from bandweave.messages.message import M, Message, MessageError, decode, encode
 from bandweave.messages.standby import Alternative, AskStandby, Standby, StandbyState
 
@@ -40,6 +40,7 @@ __all__ = [
     "ContentReport",
     "Describe",
     "Description",
+    "Echo",
     "EngineState",
     "Finished",
     "Found",

@@ -112,3 +112,11 @@ class Broken:
     TYPE: ClassVar[str] = "broken"
     generation: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo:
+    """Asks an idle node for the same, which shows how soon a ``text`` comes there and back."""
+
+    TYPE: ClassVar[str] = "echo"
+    text: str

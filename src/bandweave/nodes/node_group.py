@@ -6,6 +6,7 @@ Knows the messages "failed", "broken" and "alive"; knows no models and no reques
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import time
 from collections.abc import Callable, Sequence
@@ -17,26 +18,22 @@ from bandweave.messages import (
     Alive,
     Broken,
     Leave,
-    Left,
     M,
     Message,
     MessageError,
-    Progress,
     decode,
     encode,
 )
 from bandweave.nodes.failure import NodeFailure, NodeMistake, accused, is_stall
 from bandweave.nodes.launcher import Launcher
+from bandweave.nodes.leaving import Leaving, await_left
 from bandweave.nodes.node_handle import LONGEST_REASON, SILENT, NodeHandle
 
-_GRACE_SECONDS = 0.3  # for the cause of a failure to show
+_GRACE_SECONDS = 0.25  # for the cause of a failure to show
 _BROKEN_PATIENCE = 0.3
 _SECOND_HAND_SECONDS = 2.0
-_BEAT_SECONDS = 0.5  # by which the last sign of life may be older than the fault
 _LOOK_MILLISECONDS = 500  # between two looks at what no message tells
 _PAUSED_SECONDS = 2.0  # between two looks: this process itself was stopped
-_LEAVING_SECONDS = 0.5  # beyond the bound for stalls
-_LEAST_SECONDS = 1.0  # for an answer that needs no work
 
 
 class NodeGroup:
@@ -152,7 +149,7 @@ class NodeGroup:
                 self._awaiting = None
             else:
                 self._check(late)
-            heard = poll.poll(_LOOK_MILLISECONDS)
+            heard = poll.poll(self._look_milliseconds(late))
             if any(descriptor == wake for descriptor, _ in heard):
                 raise InterruptedError
             if not heard and (awaited is None or late is not None):
@@ -203,35 +200,42 @@ class NodeGroup:
         silent = now - max(self._heard[node], since)
         stuck = now - max(self._moved, since)  # all wait for node 0's steps
         name = self._handles[node].name
-        if silent > self._stall_seconds + _BEAT_SECONDS:
+        if silent > self._stall_seconds:
             self._raise_failure(
                 node, f"{name} has given no sign of life for {silent:.1f} s", gone=True
             )
         if stuck > self._patience:
             self._raise_failure(node, f"{name} made no progress for {stuck:.1f} s", gone=True)
 
+    def _look_milliseconds(self, awaited: int | None) -> int:
+        """Until the next look: no longer than until the node that somebody waits for would count
+        as silent."""
+        if awaited is None or self._awaiting is None:
+            return _LOOK_MILLISECONDS
+        since = max(self._heard[awaited], self._awaiting)
+        left = since + self._stall_seconds - time.monotonic()
+        return min(_LOOK_MILLISECONDS, math.ceil(1000 * max(0.0, left)) + 1)
+
     def survivors(self, *, loading: bool = False) -> list[NodeHandle]:
         """The nodes that have left the generation and can take part in another. Whatever they had
         to say of it is dropped; one that failed, or says nothing within the bound for stalls, is
         ended. ``loading``: one that loads may take its time, as long as it says that it does."""
         failed, silences = self._broken, self.silences()
-        asked, left = list[tuple[NodeHandle, float]](), list[NodeHandle]()
-        bound = self._stall_seconds + _LEAVING_SECONDS
+        leaving = list[Leaving]()
+        if failed is not None and failed.culprit is not None and failed.gone:
+            # First: whoever still waits for it, waits no longer.
+            self._launcher.dismiss(self._handles[failed.culprit])
         for node, handle in enumerate(self._handles):
             if failed is not None and failed.culprit == node and failed.gone:
-                self._launcher.dismiss(handle)
                 continue
             try:
                 handle.channel.send(encode(Leave()), timeout=self._stall_seconds)
-                # One that has been silent for as long as the one that failed is not waited for.
-                asked.append((handle, max(_LEAST_SECONDS, bound - silences[node])))
+                leaving.append(Leaving(handle, silences[node], self._stall_seconds, loading))
             except OSError:
                 self._launcher.dismiss(handle)
-        for handle, seconds in asked:
-            if _has_left(handle, seconds, loading=loading):
-                left.append(handle)
-            else:
-                self._launcher.dismiss(handle)
+        left, hanging = await_left(leaving)
+        for handle in hanging:
+            self._launcher.dismiss(handle)
         return left
 
     def close(self) -> None:
@@ -282,17 +286,3 @@ class NodeGroup:
             self._handles[culprit].channel.hang_up()  # whoever still sends to it waits no longer
         self._broken = NodeFailure(sentence, culprit=culprit, gone=gone, noticed=noticed)
         raise self._broken
-
-
-def _has_left(handle: NodeHandle, timeout: float, *, loading: bool) -> bool:
-    """Whether a node says that it has left, within so many seconds."""
-    deadline = time.monotonic() + timeout
-    try:
-        while True:
-            message = handle.receive(max(0.0, deadline - time.monotonic()))
-            if message.get("type") == Left.TYPE:
-                return True
-            if loading and message.get("type") == Progress.TYPE:
-                deadline = time.monotonic() + timeout
-    except OSError:
-        return False

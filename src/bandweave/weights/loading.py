@@ -168,9 +168,7 @@ class _Loading:
     ) -> None:
         """Fills the matrices."""
         weights = list(self._program.weights.values())
-        sizes = {
-            weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights
-        }
+        sizes = {weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights}
         total = sum(sizes.values())
         ended: SimpleQueue[Future[list[Read]]] = SimpleQueue()
         pieces: list[tuple[str, Work]] = []

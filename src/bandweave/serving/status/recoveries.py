@@ -46,6 +46,9 @@ def cluster_json(cluster: Recovering | None) -> dict[str, Any]:
             {
                 "node": one.node,
                 "name": one.name,
+                "group": one.group,
+                "stage": one.stage,
+                "share": None if one.share is None else round(one.share, 4),
                 "state": one.state,
                 "silent_seconds": round(one.since, 1),
                 "slowed": round(one.slowed, 2),

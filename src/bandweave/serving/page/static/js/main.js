@@ -1,6 +1,7 @@
 // The page: what is known, and the parts that show it.
 import { Bill } from "./bill.js";
 import { Chat } from "./chat.js";
+import { Cluster } from "./cluster.js";
 import { Feed } from "./feed.js";
 import { Figures } from "./figures.js";
 import { Header } from "./header.js";
@@ -8,7 +9,6 @@ import { html, Component, render } from "./html.js";
 import { applyTheme, key, theme } from "./keep.js";
 import { Lock } from "./lock.js";
 import { Machines } from "./machines.js";
-import { Recoveries } from "./recoveries.js";
 import { Speed } from "./speed.js";
 import { Streams } from "./streams.js";
 
@@ -77,7 +77,7 @@ class App extends Component {
               <${Speed} status=${status} history=${this.history} link=${link} />
               <${Figures} status=${status} />
               <${Machines} status=${status} />
-              <${Recoveries} status=${status} />
+              <${Cluster} status=${status} />
               <${Bill} status=${status} />
               <${Streams} status=${status} />
             </div>
