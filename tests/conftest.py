@@ -33,7 +33,7 @@ _PARALLEL = frozenset(
      "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
      "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
      "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
-     "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",
+     "groups", "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",
      "measured_plan", "messages", "mixture_files", "mixture_program_checks", "mixtures", "names",
      "native", "noise", "not_finite", "one_answer", "outside_files", "pages", "panel_cache",
      "plan_cli", "plan_links", "plan_options", "plan_pictures", "plan_search", "plan_simulation",

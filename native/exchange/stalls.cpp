@@ -69,7 +69,7 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
         culprit = end;
     };
     for (int node : sources)
-        if (!link(node).ready) look(node);
+        if (!link(node).ready && !link(node).early(step_)) look(node);
     for (const Link* link : peers_)
         if (link->sending_data()) look(link->node);
     if (awaited < 0) return;

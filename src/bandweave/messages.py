@@ -265,6 +265,7 @@ class EngineState:
     read: int
     written: int
     ended: int
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

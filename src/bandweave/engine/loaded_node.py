@@ -173,6 +173,7 @@ def join_node(
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),
+        pipeline=executor.pipeline(1 if assignment.run.further else assignment.stages),
     )
     own_files = assignment.own_files if assignment.host_id == host_id() else ()
     return LoadedNode(
