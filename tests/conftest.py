@@ -44,6 +44,22 @@ _PARALLEL = frozenset(
      "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
      "synth_families", "teller", "tensor_views", "text", "thought_limit", "transformers_agreement",
      "usable_memory", "wire", "without_engine", "work"}
+     "checkpoints", "cli", "cli_speculation", "cli_tokens", "code_books", "config_fields",
+     "config_hybrid", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
+     "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
+     "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
+     "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
+     "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
+     "groups", "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",
+     "measured_plan", "messages", "mixture_files", "mixture_program_checks", "mixtures", "names",
+     "native", "noise", "not_finite", "one_answer", "outside_files", "pages", "panel_cache",
+     "plan_cli", "plan_links", "plan_options", "plan_pictures", "plan_search", "plan_simulation",
+     "plan_talks", "plan_together", "private_cache", "processors", "program", "program_checks",
+     "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
+     "rendering", "said", "sampling", "scheduler", "sealing", "served_answers", "served_defaults",
+     "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats",
+     "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text",
+     "thought_limit", "transformers_agreement", "usable_memory", "wire", "without_engine", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to

@@ -109,6 +109,19 @@ def test_speculation_goes_on(how: str) -> None:
         assert streams.hearts() == expected
 
 
+@pytest.mark.parametrize(("node", "moment"), [(2, 250), (0, 500)], ids=lambda value: str(value))
+def test_steps_of_all_stages_are_lost_and_computed_again(node: int, moment: int) -> None:
+    expected = undisturbed(DEMO, THREE)
+    options = replace(THREE, stages=3, run=replace(RUN, streams=9))
+    with Folder.open(DEMO) as folder, lasting.cluster(folder, options) as (cluster, launcher):
+        streams = Streams(cluster, asks())
+        streams.wait_for(moment)
+        harm(launcher, node)
+        assert streams.hearts() == expected
+        assert wait_until(lambda: len(cluster.nodes) == 3)
+        assert Streams(cluster, asks()).hearts() == expected
+
+
 def test_idle_nodes_that_stop_are_known_before_anybody_asks() -> None:
     options = replace(THREE, shares=(Fraction(1),) * 2)
     ask = [Ask([Request(tokens=(5, 6, 7), params=GREEDY)])]

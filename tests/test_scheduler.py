@@ -17,6 +17,7 @@ from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.scheduler import Scheduler
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.ngram_drafter import NgramDrafter
+from tests.helpers.delayed_pipeline import DelayedPipeline
 from tests.helpers.prefix_executor import PrefixExecutor
 
 VOCABULARY, CONTEXT = 5, 320
@@ -24,12 +25,19 @@ GREEDY = SamplingParams(temperature=0.0)
 WARM = SamplingParams(temperature=1.0, repetition_penalty=1.3, seed=3)
 
 
-def make(num_pages: int, max_rows: int, speculate: bool = False, num_states: int = 0) -> Generator:
+def make(
+    num_pages: int,
+    max_rows: int,
+    speculate: bool = False,
+    num_states: int = 0,
+    groups: int = 1,
+) -> Generator:
     fake = PrefixExecutor(num_pages=num_pages, vocab_size=VOCABULARY, num_states=num_states)
     return Generator(
         fake, fake.embed, num_pages=num_pages, context=CONTEXT, max_rows=max_rows,
         vocab_size=VOCABULARY, num_states=num_states, exp=reference_math.exp,
         speculation=Speculation(NgramDrafter(), adaptive=False) if speculate else None,
+        pipeline=DelayedPipeline(fake, groups) if groups > 1 else None,
     )  # fmt: skip
 
 
@@ -95,7 +103,7 @@ class Play:
 @settings(max_examples=80)
 @given(
     stories(), st.integers(5, 12), st.sampled_from([1, 3, 8, 64]), st.booleans(),
-    st.sampled_from([0, 0, 1, 2, 5, 9]),
+    st.sampled_from([0, 0, 1, 2, 5, 9]), st.sampled_from([1, 1, 2, 3]),
 )  # fmt: skip
 def test_every_sequences_tokens_are_those_it_has_alone(
     story: list[tuple[Request, int, int | None, int | None, bool]],
@@ -103,11 +111,12 @@ def test_every_sequences_tokens_are_those_it_has_alone(
     max_rows: int,
     speculate: bool,
     num_states: int,
+    groups: int,
 ) -> None:
-    play = Play(make(num_pages, max_rows, speculate, num_states))
+    play = Play(make(num_pages, max_rows, speculate, num_states, groups))
     generator = play.generator
     coming = sorted(enumerate(story), key=lambda one: (one[1][1], one[0]))
-    most = 100 + sum(4 * (len(one[0].tokens) + 90) for one in story)
+    most = 100 + groups * sum(4 * (len(one[0].tokens) + 90) for one in story)
     while coming or generator.busy:
         while coming and (coming[0][1][1] <= play.steps or not generator.busy):
             id, (request, _, _, chunk, reuse) = coming.pop(0)
@@ -125,8 +134,11 @@ def test_every_sequences_tokens_are_those_it_has_alone(
         if states is not None:
             own = {one.cached.state for one in running}
             read = {one.cached.source for one in running} - {-1}
+            keeping = sum(one.cached.keeping is not None for one in running)
             assert len(own) == len(running) and not own & read
-            assert len(own) + len(read) + states.available == num_states, "a state is lost"
+            assert len(own) + len(read) + keeping + states.available == num_states, (
+                "a state is lost"
+            )
         assert play.steps < most, "nothing gets on"
     for id, (request, _, limit, _, _) in enumerate(story):
         result, expected = play.results[id], alone(request)
@@ -251,12 +263,78 @@ def test_a_request_that_cannot_be_run_changes_nothing() -> None:
     assert not scheduler.busy and scheduler.schedule() == []
 
 
-def test_a_step_that_fails_leaves_all_as_before_it() -> None:
-    fake = PrefixExecutor(num_pages=8, vocab_size=VOCABULARY)
+def test_steps_under_way_have_even_parts_of_all_that_run() -> None:
+    for groups, streams, parts in (
+        (2, 8, [4, 4]),
+        (2, 5, [2, 3]),
+        (3, 7, [1, 3, 3]),
+        (3, 2, [1, 1]),
+    ):
+        generator = make(24, 64, groups=groups)
+        for id in range(streams):
+            generator.submit(id, asked(id % 3, 4, 60))
+        for _ in range(12):
+            generator.step()
+        assert generator.state().in_flight == len(parts)
+        generator._start_steps()
+        assert sorted(len(one.batch) for one in generator._flights) == parts
+        told = 0
+        for _ in parts:
+            told += len(generator.step().tokens)
+        assert told == streams
+        generator.abandon()
+        assert not generator.busy and generator.state().in_flight == 0
+
+
+def test_a_prompt_is_read_beside_all_groups() -> None:
+    play = Play(make(12, 8, groups=2))
+    for id in range(4):
+        play.generator.submit(id, asked(id % 3, 4, 80))
+        play.tokens[id] = []
+    for _ in range(10):
+        play.step()
+    play.generator.submit(9, asked(1, 200, 5))
+    play.tokens[9] = []
+    while not play.tokens[9]:
+        play.step()
+    assert not play.results and min(map(len, play.tokens.values())) < 80
+    before = [len(play.tokens[id]) for id in range(4)]
+    for _ in range(20):
+        play.step()
+    assert all(len(play.tokens[id]) >= before[id] + 8 for id in range(4))
+
+
+def test_what_is_cancelled_under_way_ends_behind_its_step() -> None:
+    play = Play(make(12, 64, groups=2))
+    for id in range(4):
+        play.generator.submit(id, asked(id % 3, 4 + id, 60), digest=True)
+        play.tokens[id] = []
+    for _ in range(9):
+        play.step()
+    under_way = [one.id for one in play.generator._scheduler.running if one.under_way]
+    assert under_way
+    for id in range(4):
+        play.generator.cancel(id)
+    while play.generator.busy:
+        play.step()
+    for id in range(4):
+        result, count = play.results[id], len(play.tokens[id])
+        expected = alone(asked(id % 3, 4 + id, 60))
+        assert result.reason == "cancelled" and 0 < count < 60
+        assert list(result.tokens) == play.tokens[id] == list(expected.tokens[:count])
+        assert result.logits_digest == expected.digests[count - 1]
+    pool = play.generator._scheduler.pool
+    assert pool.available == 12 and not any(pool._users)
+
+
+@pytest.mark.parametrize("num_states", [0, 5])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_step_that_fails_leaves_all_as_before_it(groups: int, num_states: int) -> None:
+    fake = PrefixExecutor(num_pages=8, vocab_size=VOCABULARY, num_states=num_states)
     fake.failing = {2, 3, 9}
     generator = Generator(
         fake, fake.embed, num_pages=8, context=CONTEXT, max_rows=64, vocab_size=VOCABULARY,
-        exp=reference_math.exp,
+        exp=reference_math.exp, num_states=num_states, pipeline=DelayedPipeline(fake, groups),
     )  # fmt: skip
     requests = [asked(0, 70, 10), asked(1, 5, 12)]
     for id, request in enumerate(requests):

@@ -68,6 +68,20 @@ StepRows step_of(const Executor& executor, const Ints& tokens, const Ints& slots
     return step;
 }
 
+// The logits of the step that was run or finished last.
+std::vector<float> logits_of(const Executor& executor) {
+    const auto width = static_cast<size_t>(executor.program().vocab_size);
+    std::vector<float> logits(width * static_cast<size_t>(executor.logit_rows()));
+    for (int r = 0; r < executor.logit_rows(); r++)
+        std::copy_n(executor.logits() + static_cast<size_t>(r) * executor.logits_stride(), width,
+                    logits.data() + static_cast<size_t>(r) * width);
+    return logits;
+}
+
+std::vector<int32_t> best_of(const Executor& executor) {
+    return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
+}
+
 void check_buffer(const PyExecutor& self, size_t index, bool grid) {
     const auto& buffers = self.executor->program().buffers;
     if (index >= buffers.size() || buffers[index].grid != grid)
@@ -133,11 +147,7 @@ void bind_executor(nb::module_& m) {
                 {
                     nb::gil_scoped_release released;
                     executor.run(step, embeddings.data());
-                    logits.resize(width * static_cast<size_t>(executor.logit_rows()));
-                    for (int r = 0; r < executor.logit_rows(); r++)
-                        std::copy_n(
-                            executor.logits() + static_cast<size_t>(r) * executor.logits_stride(),
-                            width, logits.data() + static_cast<size_t>(r) * width);
+                    logits = logits_of(executor);
                 }
                 return to_numpy(std::move(logits), static_cast<size_t>(executor.logit_rows()),
                                 width);
@@ -155,11 +165,47 @@ void bind_executor(nb::module_& m) {
                 step.best_only = true;
                 nb::gil_scoped_release released;
                 executor.run(step, embeddings.data());
-                return executor.logit_rows() ? executor.best() : std::vector<int32_t>{};
+                return best_of(executor);
             },
             "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
             "prefill"_a = false, "sources"_a.none() = nb::none(), "states"_a.none() = nb::none(),
             "Like run, but returns each wanting row's best token.")
+        .def_prop_ro(
+            "staged", [](PyExecutor& self) { return self.executor->staged(); },
+            "Whether steps can be started before earlier ones are finished.")
+        .def_prop_ro(
+            "under_way", [](PyExecutor& self) { return self.executor->under_way(); },
+            "Steps that were started and are not finished.")
+        .def(
+            "start",
+            [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,
+               Floats embeddings, bool prefill, std::optional<Ints> states, bool best_only) {
+                Executor& executor = *self.executor;
+                StepRows step = step_of(executor, tokens, slots, positions, wants, tables,
+                                        embeddings, prefill, std::nullopt, states);
+                step.best_only = best_only;
+                nb::gil_scoped_release released;
+                executor.start(step, embeddings.data());
+            },
+            "tokens"_a, "slots"_a, "positions"_a, "wants"_a, "tables"_a, "embeddings"_a,
+            "prefill"_a, "states"_a.none(), "best_only"_a,
+            "Runs a step up to where logits come back from the last stage; see finish.")
+        .def(
+            "finish",
+            [](PyExecutor& self) -> nb::object {
+                Executor& executor = *self.executor;
+                std::vector<float> logits;
+                {
+                    nb::gil_scoped_release released;
+                    executor.finish();
+                    if (!executor.best_only()) logits = logits_of(executor);
+                }
+                if (executor.best_only()) return nb::cast(best_of(executor));
+                return nb::cast(to_numpy(std::move(logits),
+                                         static_cast<size_t>(executor.logit_rows()),
+                                         static_cast<size_t>(executor.program().vocab_size)));
+            },
+            "Of the step that was started first and is not finished: what run or best gives.")
         .def(
             "open",
             [](PyExecutor& self, Ints tokens, Ints slots, Ints positions, Ints wants, Ints tables,

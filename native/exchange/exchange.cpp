@@ -111,7 +111,8 @@ const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint16_t p
     received_.clear();
     for (int node : sources) {
         Link& from = link(node);
-        const FrameHeader& h = from.front;
+        const Link::Early* early = from.early(step_);
+        const FrameHeader& h = early ? early->header : from.front;
         if (h.kind != static_cast<uint16_t>(FrameKind::data) || h.step != step_ || h.op != op ||
             h.part != part) {
             char text[200];
@@ -121,8 +122,8 @@ const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint16_t p
                           h.step, h.op, h.part, step_, op, part);
             throw StepError(context_.names[static_cast<size_t>(node)] + text);
         }
-        from.taken = true;
-        received_.push_back({node, from.payload(), h.bytes});
+        (early ? from.early_taken : from.taken) = true;
+        received_.push_back({node, early ? early->payload.data() : from.payload(), h.bytes});
     }
     return received_;
 }
@@ -130,8 +131,10 @@ const std::vector<Exchange::Received>& Exchange::receive(uint32_t op, uint16_t p
 void Exchange::drain() { settle({}, true); }
 
 void Exchange::release() {
-    for (Link* link : peers_)
+    for (Link* link : peers_) {
         if (link->taken) link->drop_front();
+        if (link->early_taken) link->drop_early();
+    }
 }
 
 uint8_t* Exchange::prepare(size_t bytes) {
@@ -199,12 +202,28 @@ void Exchange::begin_step(uint32_t step) {
     step_ = step;
 }
 
+void Exchange::keep_early(uint32_t first, uint32_t count) {
+    early_first_ = first;
+    early_count_ = count;
+}
+
+bool Exchange::is_early(const Link& link) const {
+    const FrameHeader& h = link.front;
+    return link.ready && !link.taken && h.kind == static_cast<uint16_t>(FrameKind::data) &&
+           h.step != step_ && h.step - early_first_ < early_count_ &&
+           link.num_early() < early_count_;
+}
+
 // --- waiting ---
 
 // Reads what peers have to say while nothing is due from them: an abort, or progress.
 void Exchange::listen() {
     for (Link* link : peers_) {
         link->pump();
+        while (is_early(*link)) {
+            link->set_aside();
+            link->pump();
+        }
         if (link->closed && !link->ended) link->gone();
     }
 }
@@ -239,6 +258,7 @@ void Exchange::settle(const std::vector<int>& sources, bool drained) {
         }
         for (int node : sources) {
             Link& from = link(node);
+            if (from.early(step_)) continue;
             from.pump();
             if (from.ready) continue;
             if (from.closed || from.ended) from.gone();

@@ -71,6 +71,10 @@ class Exchange {
     const Received* await_step(int wake_descriptor, bool* woken);
 
     void begin_step(uint32_t step);
+    // Data frames of these steps but the one at hand, so many on from `first`, may come from any
+    // peer, one from each at most: they are kept until receive() is called for them, and do not
+    // keep this node from hearing what comes behind them.
+    void keep_early(uint32_t first, uint32_t count);
     // In the midst of computing: moves what can move, and tells waiting peers a few times a second
     // that this node goes on. Errors wait for the next receive() or drain().
     void report_progress() noexcept;
@@ -92,6 +96,7 @@ class Exchange {
     bool back_off(const std::vector<Link*>& links, int extra, int milliseconds);
     void listen();
     void listen_ahead();
+    bool is_early(const Link&) const;
     void check_stalls(const std::vector<int>& sources, double since);
     void note_wait(int culprit, double time, double bound);
     double idle_seconds(int node, double since, double time, int* culprit) const;
@@ -106,6 +111,7 @@ class Exchange {
     const double stall_seconds_, report_every_;
     const bool spin_;
     uint32_t step_ = 0;
+    uint32_t early_first_ = 0, early_count_ = 0;
     double last_report_ = 0;
     bool left_ = false;
     double blind_since_ = 0;

@@ -221,6 +221,11 @@ void Link::drop_front() {
     parse();
 }
 
+void Link::set_aside() {
+    early_.push_back({front, {payload(), payload() + front.bytes}});
+    drop_front();
+}
+
 void Link::gone() {
     if (!ended) {
         if (ready) drop_front();  // its words may stand behind a frame that nobody will read

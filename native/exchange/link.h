@@ -50,6 +50,21 @@ class Link {
     // Throws the reason that the peer gave for leaving, if it gave one.
     [[noreturn]] void gone();
 
+    // A data frame that came before anybody waited for it, and what it carried.
+    struct Early {
+        FrameHeader header;
+        std::vector<uint8_t> payload;
+    };
+    // Copies the frame at the front, so that what comes behind it can be heard.
+    void set_aside();
+    // The first frame that was set aside, where it is of this step; else null.
+    const Early* early(uint32_t step) const {
+        return early_.empty() || early_.front().header.step != step ? nullptr : &early_.front();
+    }
+    size_t num_early() const { return early_.size(); }
+    void drop_early() { early_.pop_front(), early_taken = false; }
+    bool early_taken = false;  // somebody reads the first of them
+
     bool ready = false;   // a complete data or step frame is at the front: `front`
     bool taken = false;   // and somebody reads it
     bool closed = false;  // the transport has ended
@@ -114,6 +129,7 @@ class Link {
     size_t coming_ = 0, ahead_ = 0, sent_ = 0;
     std::vector<uint8_t> control_;
     std::deque<Outgoing> out_;
+    std::deque<Early> early_;
     bool held_ = false;  // the transport has taken more than has left
     uint64_t mark_ = 0;  // of the last progress frame
     double sealed_ = 0;  // what the transport had spent on it when that was counted last

@@ -76,7 +76,7 @@ void Exchange::check_stalls(const std::vector<int>& sources, double since) {
         culprit = end;
     };
     for (int node : sources)
-        if (!link(node).ready) late++, look(node);
+        if (!link(node).ready && !link(node).early(step_)) late++, look(node);
     for (const Link* link : peers_)
         if (link->sending_data()) look(link->node);
     if (awaited < 0) return;

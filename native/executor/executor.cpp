@@ -238,7 +238,7 @@ void Executor::work(int member) {
     }
     double waited = 0, wired = 0;
     const bool drafts = step_.sources != nullptr;
-    const size_t end = drafts ? program_.ops.size() : program_.main_ops();
+    const size_t end = drafts ? program_.ops.size() : program_.main_ops() - (gathers_ ? 0 : 1);
     for (size_t i = drafts ? program_.main_ops() : 0; i < end; i++) {
         const bool overlapped = overlaps(i);
         const Op* product_op = overlapped ? &program_.ops[i++] : nullptr;

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -69,6 +70,16 @@ class Executor {
 
     // Node 0: runs a step; logits() then holds [logit_rows(), vocab_size].
     void run(const StepRows& rows, const float* embeddings);
+    // Node 0 of a model in stages, whose logits are all other nodes': start() runs a step as far as
+    // this node computes, finish() waits for the logits of the step that was started first and has
+    // not been finished. The stages behind work meanwhile; what they get and give is in the order
+    // of the steps. Both throw std::invalid_argument where they make no sense.
+    bool staged() const;
+    void start(const StepRows& rows, const float* embeddings);
+    void finish();
+    size_t under_way() const { return flights_.size(); }
+    // Of the step that was run or finished last.
+    bool best_only() const { return step_.best_only; }
     // Other nodes: 1 after a step, 0 when node 0 has left, 2 when `wake_descriptor` is readable.
     int follow(int wake_descriptor);
 
@@ -124,6 +135,13 @@ class Executor {
         std::vector<const float*> in;
         std::vector<float*> out;
     };
+    // A step that was started, and whose logits have yet to come.
+    struct Flight {
+        uint32_t step = 0;
+        int logit_rows = 0;
+        bool best_only = false;
+        Bill* bill = nullptr;
+    };
     // How the nodes of an all_reduce_add share its work; the same on all of them.
     struct Reduction {
         int nodes = 1, rank = 0, width = 0;
@@ -145,6 +163,8 @@ class Executor {
     void send_header(const StepRows& rows);
     int await_header(int wake_descriptor, double* start);
     void execute(double start);
+    void keep_early();
+    void clear_failure();
     void together(const std::function<void(int)>& what);
     void throw_failure();
     void count_wire(const WireCounters& before);
@@ -269,6 +289,8 @@ class Executor {
     int logit_rows_ = 0;
     std::vector<int32_t> best_;
     const float* embeddings_ = nullptr;
+    bool gathers_ = true;  // its logits are waited for within it
+    std::deque<Flight> flights_;
     std::atomic<int> failed_at_{0};  // index of the first operation that failed
     bool first_failed_ = false;
     std::atomic<uint32_t> progress_{0};

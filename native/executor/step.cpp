@@ -52,10 +52,14 @@ void Executor::prepare(const StepRows& rows) {
         if (rows.wants[i]) logit_row_of_.push_back(i);
     logit_rows_ = static_cast<int>(logit_row_of_.size());
     bill_ = &bills_[rows.sources ? 2 : logit_rows_ == rows.rows && !rows.prefill ? 1 : 0];
-    failed_at_.store(INT_MAX);
-    first_failed_ = false;
+    clear_failure();
     wide_.store(false);
     overlapped_ = 0;
+}
+
+void Executor::clear_failure() {
+    failed_at_.store(INT_MAX);
+    first_failed_ = false;
     failure_.clear();
 }
 
@@ -67,8 +71,77 @@ void Executor::run(const StepRows& rows, const float* embeddings) {
     execute(start);
 }
 
+bool Executor::staged() const {
+    if (program_.node != 0 || program_.main_ops() < 2) return false;
+    const Op& last = program_.ops[program_.main_ops() - 1];
+    if (last.kind != OpKind::gather_logits) return false;
+    return std::none_of(last.owners.begin(), last.owners.end(),
+                        [](const auto& owner) { return owner[0] == 0; });
+}
+
+void Executor::start(const StepRows& rows, const float* embeddings) {
+    if (!staged()) throw std::invalid_argument("the logits of this program are this node's own");
+    if (rows.sources) throw std::invalid_argument("a step that drafts cannot be finished later");
+    const double start = now();
+    check(rows);
+    prepare(rows);
+    gathers_ = false;
+    try {
+        send_header(rows);
+        embeddings_ = embeddings;
+        bill_->wire += now() - start;
+        execute(start);
+    } catch (...) {
+        gathers_ = true;
+        flights_.clear();  // their logits will never come
+        throw;
+    }
+    gathers_ = true;
+    flights_.push_back({exchange_->step(), logit_rows_, rows.best_only, bill_});
+    keep_early();
+}
+
+void Executor::keep_early() {
+    const uint32_t first = flights_.empty() ? 0 : flights_.front().step;
+    exchange_->keep_early(first, static_cast<uint32_t>(flights_.size()));
+}
+
+void Executor::finish() {
+    if (flights_.empty()) throw std::invalid_argument("no step is under way");
+    const Flight flight = flights_.front();
+    const double start = now();
+    const WireCounters before = exchange_->counters();
+    const uint32_t newest = exchange_->step();
+    exchange_->begin_step(flight.step);
+    clear_failure();
+    bill_ = flight.bill;
+    logit_rows_ = flight.logit_rows;
+    step_.best_only = flight.best_only;
+    tick(0);
+    gather_logits(program_.ops[program_.main_ops() - 1], 0);
+    exchange_->begin_step(newest);
+    const WireCounters& after = exchange_->counters();
+    const double wait = after.wait_seconds - before.wait_seconds;
+    const double wire = after.wire_seconds - before.wire_seconds;
+    const double spent = now() - start;
+    bill_->exchange_wait += wait;
+    bill_->wire += wire;
+    bill_->other += spent - wait - wire;
+    bill_->wall += spent;
+    count_wire(before);
+    flights_.pop_front();
+    keep_early();
+    try {
+        throw_failure();
+    } catch (...) {
+        flights_.clear();
+        throw;
+    }
+}
+
 void Executor::open(const StepRows& rows) {
     if (program_.node != 0) throw std::invalid_argument("only node 0 opens steps");
+    if (!flights_.empty()) throw std::invalid_argument("steps are under way: finish them first");
     check(rows);
     if (!logits_op() && std::any_of(rows.wants, rows.wants + rows.rows, [](int w) { return w; }))
         throw std::invalid_argument("a row asks for logits, which this program does not make");

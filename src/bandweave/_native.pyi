@@ -157,6 +157,23 @@ class Executor:
         sources: Ints | None = None,
         states: Ints | None = None,
     ) -> list[int]: ...
+    @property
+    def staged(self) -> bool: ...
+    @property
+    def under_way(self) -> int: ...
+    def start(
+        self,
+        tokens: Ints,
+        slots: Ints,
+        positions: Ints,
+        wants: Ints,
+        tables: Ints,
+        embeddings: Floats,
+        prefill: bool,
+        states: Ints | None,
+        best_only: bool,
+    ) -> None: ...
+    def finish(self) -> Floats | list[int]: ...
     def follow(self, wake_descriptor: int = -1) -> int: ...
     def open(
         self,

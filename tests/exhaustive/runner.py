@@ -215,4 +215,5 @@ class Runner:
             vocab_size=spec.vocab_size,
             exp=lambda values: _native.exp(values, case.isa).reshape(-1),
             speculation=Speculation(self._drafter, draft_tokens=4, adaptive=False),
+            pipeline=nodes.nodes[0].pipeline(stages),
         )

@@ -32,7 +32,9 @@ class Counts:
         if known is None:
             return None
         whole = known if self._latest is None else _sum(self._before, known)
-        return replace(whole, running=0, waiting=requests, free_pages=whole.pages, kept_pages=0)
+        return replace(
+            whole, running=0, waiting=requests, free_pages=whole.pages, kept_pages=0, in_flight=0
+        )
 
 
 def _sum(before: EngineState | None, now: EngineState) -> EngineState:

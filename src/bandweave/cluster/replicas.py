@@ -43,7 +43,7 @@ from bandweave.routing.call import Cancel, Deliver
 _STOPPING_PATIENCE = 0.1  # a node that loads does not listen
 _SUMS = (
     "running", "waiting", "pages", "free_pages", "kept_pages", "preempted", "steps", "seconds",
-    "read", "written", "ended",
+    "read", "written", "ended", "in_flight",
 )  # fmt: skip
 
 MakeLauncher = Callable[[EngineOptions], Launcher]

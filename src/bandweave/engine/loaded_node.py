@@ -180,6 +180,7 @@ def join_node(
         speculation=None
         if drafter is None
         else Speculation(drafter, draft_tokens=assignment.run.draft_tokens),
+        pipeline=executor.pipeline(1 if assignment.run.further else assignment.stages),
     )
     return LoadedNode(
         rank=assignment.rank,

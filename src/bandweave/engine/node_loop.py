@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import select
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,8 @@ from bandweave.messages import (
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import Heartbeat
 from bandweave.routing.token_stream import TokenStream
+
+_LOOK_SECONDS = 0.05  # between two looks at the controller's channel while steps follow each other
 
 
 class NodeLoop:
@@ -109,10 +112,16 @@ class NodeLoop:
     def _follow(self) -> bool:
         """Runs node 0's steps until the controller has something to say; False if node 0 left."""
         descriptor = self._channel.fileno()
+        looked = time.monotonic()
         while True:
             outcome = self._executor.follow(descriptor)
             if outcome == "woken":
                 return True
+            # The next step may be there already whenever one ends, and goes first.
+            if outcome == "ran" and (now := time.monotonic()) - looked > _LOOK_SECONDS:
+                looked = now
+                if _readable(descriptor, 0.0):
+                    return True
             if outcome == "left":
                 # On a shutdown node 0 may leave before our own message arrives.
                 return _readable(descriptor, 2.0)
@@ -163,6 +172,7 @@ class NodeLoop:
                 while self._channel.poll():
                     self._handle(self._channel.receive())
                     if self._end:
+                        generator.drain()  # or others would still owe logits to this node
                         return
                 events = generator.step()
                 stream.put(events.tokens, events.logprobs)
@@ -204,6 +214,7 @@ class NodeLoop:
                     free_pages=state.free_pages,
                     kept_pages=state.kept_pages,
                     preempted=state.preempted,
+                    in_flight=state.in_flight,
                     steps=counts.steps,
                     seconds=counts.seconds,
                     durations=tuple(counts.durations),

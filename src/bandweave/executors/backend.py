@@ -15,6 +15,7 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.executors.executor import Executor, ExecutorOptions
 from bandweave.executors.native import NativeBackend
+from bandweave.executors.pipeline import Pipeline
 from bandweave.executors.reference.backend import ReferenceBackend
 from bandweave.programs.program import Program, Weight
 from bandweave.weights.packed import Weights
@@ -24,6 +25,10 @@ F32 = npt.NDArray[np.float32]
 
 class NodeExecutor(Executor, Protocol):
     """An executor as a node has it, node 0 or another."""
+
+    def pipeline(self, depth: int) -> Pipeline:
+        """Node 0: its steps, at most ``depth`` of them under way; fewer where it cannot."""
+        ...
 
     def follow(self, wake_descriptor: int = -1) -> str:
         """Other nodes: waits for node 0's next step and runs it: ``"ran"``, ``"left"`` when node 0

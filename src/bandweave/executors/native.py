@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.executors.executor import ExecutorOptions, Step, StepError
 from bandweave.executors.native_memory import exchange_bytes, step_bytes
+from bandweave.executors.pipeline import OneAtATime, Outcome, Pipeline
 from bandweave.programs.encoding import encode
 from bandweave.programs.program import CacheShape, Program, StateShape, Weight
 from bandweave.weights.packed import Weights, packed_bytes
@@ -57,6 +58,13 @@ class NativeExecutor:
         except _native.StepError as error:
             raise StepError(str(error)) from error
 
+    def pipeline(self, depth: int) -> Pipeline:
+        """Its steps, at most ``depth`` of them under way; one at a time where the logits are its
+        own, since nobody works while it does."""
+        if depth > 1 and self._executor.staged:
+            return _Staged(self._executor, depth)
+        return OneAtATime(self)
+
     def follow(self, wake_descriptor: int = -1) -> str:
         """Waits for node 0's next step and runs it: ``"ran"``, ``"left"`` when node 0 has ended,
         or ``"woken"`` when the descriptor became readable."""
@@ -88,6 +96,32 @@ class NativeExecutor:
         """Seconds by item as thread 0 saw them, and counts, since the start (executor.h): of steps
         in which every row asks for logits and none is a prompt's, or of all others."""
         return self._executor.bill(decode)
+
+
+class _Staged:
+    """A ``Pipeline`` whose last stage gives the logits."""
+
+    def __init__(self, executor: _native.Executor, depth: int) -> None:
+        self._executor, self.depth = executor, depth
+
+    @property
+    def under_way(self) -> int:
+        return self._executor.under_way
+
+    def start(self, step: Step, embeddings: Floats, *, best_only: bool) -> None:
+        assert step.sources is None
+        try:
+            self._executor.start(
+                *step_arrays(step), embeddings, step.prefill, own_states_of(step), best_only
+            )
+        except _native.StepError as error:
+            raise StepError(str(error)) from error
+
+    def finish(self) -> Outcome:
+        try:
+            return self._executor.finish()
+        except _native.StepError as error:
+            raise StepError(str(error)) from error
 
 
 Int32 = npt.NDArray[np.int32]

@@ -2,12 +2,15 @@
 
 A step mixes one decoding row of every running sequence with a chunk of a prompt, so that any number
 of answers share the weights' way through the memory; where all decode, rows of drafted tokens may
-join them. Knows executors, sampling and speculation; knows no text, no sockets and no nodes.
+join them. Where the executor takes several steps at a time, each has a part of the sequences. Knows
+executors, sampling and speculation; knows no text, no sockets and no nodes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as ListOf
 from dataclasses import dataclass
@@ -15,16 +18,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.executors.executor import Executor, Step, StepError
+from bandweave.executors.executor import Executor, StepError
 from bandweave.executors.last_hidden import LastHidden
+from bandweave.executors.pipeline import OneAtATime, Pipeline
 from bandweave.generation.batch import make_step
 from bandweave.generation.choosing import Chooser, take
+from bandweave.generation.flight import Flight, embedded, reading
 from bandweave.generation.grammar import MakeMatcher, Matcher
 from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.masks import MaskMaker
 from bandweave.generation.request import Request, Result
 from bandweave.generation.scheduler import Scheduler, SequenceRows
-from bandweave.generation.sequence import Sequence
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
 from bandweave.generation.state import Counts, State
@@ -48,6 +52,8 @@ class Generator:
     """Answers requests over one executor. ``embed`` maps token ids ``[T]`` to float32 rows
     ``[T, hidden_size]``; ``context`` is how many tokens one sequence may have; ``num_states``: the
     slots of the model's recurrent states, 0 where it has none. ``make_matcher`` may be set later.
+    ``pipeline``: how the executor takes steps, None for one at a time. Where it takes several, the
+    drafter must need nothing of the executor's.
 
     Requests arrive by ``submit`` and leave by ``cancel``, at any time between two calls of
     ``step``; one at a time of all these may run.
@@ -67,6 +73,7 @@ class Generator:
         speculation: Speculation | None = None,
         make_matcher: MakeMatcher | None = None,
         last_hidden: Callable[[], LastHidden] | None = None,
+        pipeline: Pipeline | None = None,
     ) -> None:
         self._make_matcher = make_matcher
         self._make_last_hidden, self._last_hidden = last_hidden, None
@@ -74,10 +81,14 @@ class Generator:
         self._executor, self._embed, self._chooser = executor, embed, Chooser(exp)
         self._speculation = speculation
         self._max_rows = max_rows
+        self._pipeline = pipeline or OneAtATime(executor)
         self._scheduler = Scheduler(
             num_pages=num_pages, context=context, max_rows=max_rows, vocab_size=vocab_size,
-            num_states=num_states,
+            num_states=num_states, groups=self._pipeline.depth,
         )  # fmt: skip
+        self._flights: deque[Flight] = deque()  # in the order in which they began
+        self._ended_at = 0.0  # the last step
+        self._in_flight = 0  # steps under way when the last one ended
         self._reading: ListOf[tuple[int, int]] = ()
         self._masks = MaskMaker()
 
@@ -128,22 +139,22 @@ class Generator:
         self._scheduler.retract(id)
 
     def step(self) -> Events:
-        """Computes the next step, if there is anything to compute; what it has brought.
+        """Ends the next step, if there is anything to compute; what it has brought. As many as the
+        executor's pipeline takes are under way then.
 
-        ``StepError`` where the executor fails, after which all requests are as before the step.
+        ``StepError`` where the executor fails, after which all requests are as before the steps
+        that were under way.
         """
         tokens: list[tuple[int, int]] = []
         logprobs: list[TokenLogprobs | None] = []
-        now = time.perf_counter()
-        batch = self._scheduler.schedule()
-        for rows in batch:
-            rows.sequence.started = rows.sequence.started or now
-        if batch:
-            try:
-                tokens, logprobs = self._compute(batch)
-            except StepError:
-                self._scheduler.fail(batch)
-                raise
+        try:
+            self._start_steps()
+            self._in_flight = len(self._flights)
+            if self._flights:
+                tokens, logprobs = self._finish()
+        except StepError:
+            self.drain()
+            raise
         finished = self._scheduler.take_ended()
         if self._speculation is not None:
             for sequence in finished:
@@ -151,6 +162,32 @@ class Generator:
         self._counts.ended += len(finished)
         results = [(one.id, one.result()) for one in finished]
         return Events(tokens=tokens, finished=results, logprobs=logprobs)
+
+    def _start_steps(self) -> None:
+        while len(self._flights) < self._pipeline.depth:
+            if (
+                self._flights
+                and self._last_hidden is not None
+                and embedded(self._flights[-1].batch)
+            ):
+                return  # what is read behind that step is of the last that began
+            batch = self._scheduler.schedule()
+            if not batch:
+                return
+            now = time.perf_counter()
+            for rows in batch:
+                rows.sequence.started = rows.sequence.started or now
+            self._start(batch)
+
+    def drain(self) -> None:
+        """Waits for the steps that are under way, and drops what they bring: all requests are as
+        before them."""
+        with contextlib.suppress(StepError):
+            while self._pipeline.under_way:
+                self._pipeline.finish()
+        for flight in self._flights:
+            self._scheduler.fail(flight.batch)
+        self._flights.clear()
 
     def state(self) -> State:
         """What goes on, and what has been counted since the start."""
@@ -162,6 +199,7 @@ class Generator:
             free_pages=scheduler.pool.available,
             kept_pages=scheduler.pool.kept,
             preempted=scheduler.preempted,
+            in_flight=self._in_flight if self.busy else 0,
             counts=self._counts,
         )
 
@@ -201,6 +239,7 @@ class Generator:
 
     def abandon(self) -> None:
         """Ends all requests without a word."""
+        self.drain()
         for sequence in self._scheduler.abandon():
             if self._speculation is not None:
                 self._speculation.end(sequence.id)
@@ -221,54 +260,54 @@ class Generator:
                 raise ValueError("this engine gives no embeddings")
             self._last_hidden = self._make_last_hidden()
 
-    def _keep_embeddings(self, batch: list[SequenceRows], step: Step) -> None:
-        """Of the sequences that want one, where their prompts' last rows are in the step, which was
-        the last."""
-        if self._last_hidden is None:
-            return
-        count = 0
-        places: dict[int, Sequence] = {}  # the row of each
-        for rows in batch:
-            asked, one = rows.heard + rows.wants, rows.sequence
-            place = len(one.request.tokens) - 1 - len(rows.cached.tokens)  # in these rows
-            there = len(rows.tokens) - asked <= place < len(rows.tokens)
-            if one.request.embeds and there and not one.embedding:
-                places[count + place] = one
-            count += len(rows.tokens)
-        if places:
-            hidden = self._last_hidden.read(step, list(places))
-            for one, row in zip(places.values(), hidden, strict=True):
-                one.embedding = tuple(map(float, row))
+    def _start(self, batch: list[SequenceRows]) -> None:
+        try:
+            flight = self._prepare(batch)
+        except StepError:
+            self._scheduler.fail(batch)
+            raise
+        self._flights.append(flight)
+        self._reading = [one for flight in self._flights for one in reading(flight.batch)]
+        self._pipeline.start(flight.step, flight.embeddings, best_only=flight.best_only)
 
-    def _compute(
-        self, batch: list[SequenceRows]
-    ) -> tuple[list[tuple[int, int]], list[TokenLogprobs | None]]:
+    def _prepare(self, batch: list[SequenceRows]) -> Flight:
         drafts = self._draft(batch)
-        reading = [rows.sequence for rows in batch if not rows.sequence.decodes]
-        self._reading = [
-            (one.id, min(len(one.cached.tokens), len(one.request.tokens))) for one in reading
-        ]
-        prefill = any(one.is_fresh for one in reading)
+        prefill = any(rows.sequence.is_fresh for rows in batch if not rows.sequence.decodes)
         step = make_step(batch, prefill=prefill)
-        embeddings = self._embed(step.tokens)
-        wanting = [rows for rows in batch if rows.wants]
-        masks = self._masks.begin(wanting)
-        begun = time.perf_counter()
-        if all(one.sequence.needs_best_only for one in batch if one.wants or one.heard):
-            best = iter(self._executor.best(step, embeddings))
-            computed = time.perf_counter()
+        asked = [rows.sequence for rows in batch if rows.wants or rows.heard]
+        return Flight(
+            batch=batch,
+            step=step,
+            embeddings=self._embed(step.tokens),
+            drafts=drafts,
+            masks=self._masks.begin([rows for rows in batch if rows.wants]),
+            best_only=all(one.needs_best_only for one in asked),
+            begun=time.perf_counter(),
+        )
+
+    def _finish(self) -> tuple[list[tuple[int, int]], list[TokenLogprobs | None]]:
+        """Ends the step that began first."""
+        flight = self._flights[0]
+        batch, wanting, begun = flight.batch, flight.wanting, flight.begun
+        outcome = self._pipeline.finish()
+        computed = time.perf_counter()
+        if isinstance(outcome, list):
+            best = iter(outcome)
             chosen = [take(rows, best) for rows in batch]
         else:
-            logits = iter(self._executor.run(step, embeddings))
-            computed = time.perf_counter()
-            chosen = [self._chooser.sample(rows, logits, masks) for rows in batch]
+            logits = iter(outcome)
+            chosen = [self._chooser.sample(rows, logits, flight.masks) for rows in batch]
         chosen = [tokens for tokens, rows in zip(chosen, batch, strict=True) if rows.wants]
-        self._keep_embeddings(batch, step)
+        self._keep_embeddings(flight)
+        self._flights.popleft()
         now = time.perf_counter()
         if self._speculation is not None:
             self._speculation.drafter.observe(_computed(batch))
         self._scheduler.commit(batch, now - begun)
-        self._counts.add(batch, now - begun)
+        # Of steps that are under way together each counts from the end of the one before it.
+        self._counts.add(batch, now - max(begun, self._ended_at))
+        self._ended_at = now
+        drafts = flight.drafts
         for rows in wanting:
             drafting = 0.0 if drafts is None else drafts.seconds
             rows.sequence.account(drafting=drafting, begun=begun, computed=computed, chosen=now)
@@ -284,12 +323,22 @@ class Generator:
             logprobs += own or [None] * len(tokens)
         return told, logprobs if any(logprobs) else []
 
+    def _keep_embeddings(self, flight: Flight) -> None:
+        """Of the sequences that want one, where their prompts' last rows were in the step, which
+        was the last that began."""
+        places = {} if self._last_hidden is None else embedded(flight.batch)
+        if places:
+            assert self._last_hidden is not None and len(self._flights) == 1
+            hidden = self._last_hidden.read(flight.step, list(places))
+            for one, row in zip(places.values(), hidden, strict=True):
+                one.embedding = tuple(map(float, row))
+
     def _draft(self, batch: list[SequenceRows]) -> Drafts | None:
-        """Drafted tokens for a step in which all that run decode: else prompts can use the rows."""
+        """Drafted tokens for a step where all that run decode, and all have rows in a step: else
+        prompts, or others, can use the rows."""
         if self._speculation is None:
             return None
-        all_run = len(batch) == len(self._scheduler.running)
-        if not (all_run and all(rows.sequence.decodes for rows in batch)):
+        if not all(one.decodes and one.under_way for one in self._scheduler.running):
             self._speculation.drafter.settle()
             return None
         drafts = self._speculation.plan([rows.sequence for rows in batch], self._max_rows)

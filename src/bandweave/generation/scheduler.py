@@ -3,6 +3,8 @@
 Sequences come and go between steps. All that run decode a row each; prompts are read beside them in
 as many rows as the step's time allows. Pages are given as a sequence grows; where they run out the
 youngest of whoever was served most gives way and is computed again later, which no answer shows.
+Where several steps may be under way those that decode are divided among them, and a sequence has
+rows in one at a time: it waits for its own token, and nothing is taken from it meanwhile.
 Pure: knows no executors, no clock but that of its steps, and chooses no tokens.
 """
 
@@ -44,6 +46,9 @@ class Scheduler:
 
     Of the requests of one key, whoever came first is served first: it is never made to wait for one
     that came later, and never loses its pages to it. Keys are served alike, by their weights.
+
+    ``groups``: steps that may be under way at a time, each planned by ``schedule`` and ended, in
+    that order, by ``commit``.
     """
 
     def __init__(
@@ -54,7 +59,10 @@ class Scheduler:
         max_rows: int,
         vocab_size: int,
         num_states: int = 0,
+        groups: int = 1,
     ) -> None:
+        self._groups = groups
+        self._unwanted: set[int] = set()  # cancelled while their steps were under way
         self._pool = PagePool(num_pages, num_states)
         self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
         self._fairness = Fairness()
@@ -162,9 +170,12 @@ class Scheduler:
 
     def cancel(self, id: int) -> None:
         """A request is no longer wanted. Nothing happens where it has ended, or never was. One
-        whose digests are those of what was said elsewhere ends when they are there."""
+        whose digests are those of what was said elsewhere ends when they are there; one whose step
+        is under way, behind that."""
         for sequence in (*self._waiting, *self._running):
-            if sequence.id == id:
+            if sequence.id == id and sequence.under_way:
+                self._unwanted.add(id)
+            elif sequence.id == id:
                 sequence.reason = "cancelled"
                 if sequence.complete:
                     self._end(sequence)
@@ -177,13 +188,15 @@ class Scheduler:
         self._ended = [one for one in self._ended if one.id != id]
 
     def schedule(self) -> list[SequenceRows]:
-        """The rows of the next step, with pages for them; none where nothing is to be computed."""
+        """The rows of the next step, with pages for them; none where nothing can be computed before
+        a step that is under way has ended."""
         self._admit()
         self._steps += 1
+        free = [one for one in self._running if not one.under_way]
         # Some place among those of one key is by arrival: the sort is stable.
-        reading = sorted((one for one in self._running if not one.decodes), key=self._served)
-        decoding = [one for one in self._running if one.decodes]
-        rows, _ = self._share(len(decoding), reading)
+        reading = sorted((one for one in free if not one.decodes), key=self._served)
+        decoding = [one for one in free if one.decodes]
+        rows = min(self._share(len(decoding), reading)[0], self._most_of_group())
         if len(decoding) > rows:
             decoding.sort(key=lambda one: (one.served, one.arrival))
             decoding = sorted(decoding[:rows], key=_arrival)
@@ -195,7 +208,7 @@ class Scheduler:
         _, counts = self._share(len(batch), reading)
         batch += [_rows(one, n) for one, n in zip(reading, counts, strict=True) if n]
         for rows_of in batch:
-            rows_of.sequence.served = self._steps
+            rows_of.sequence.served, rows_of.sequence.under_way = self._steps, True
             self._pool.keep_state(rows_of.cached, len(rows_of.tokens))
         return batch
 
@@ -224,15 +237,25 @@ class Scheduler:
             self._fairness.count(request.key, weight=request.weight, **count)
             rows.cached.tokens += rows.tokens[: rows.right]
             self._pool.settle(rows.cached)
+            rows.sequence.under_way = False
             if rows.sequence.complete:
                 self._end(rows.sequence)
+            self._leave_unwanted(rows.sequence.id)
 
     def fail(self, batch: ListOf[SequenceRows]) -> None:
         """A step has failed: states that it wrote are lost, and their sequences begin anew."""
         for rows in batch:
+            rows.sequence.under_way = False
             if rows.cached.state >= 0:
                 self._pool.lose_state(rows.cached)
                 self._preempt(rows.sequence)
+            self._leave_unwanted(rows.sequence.id)
+
+    def _leave_unwanted(self, id: int) -> None:
+        """What was cancelled while its step was under way ends now, if it has not by itself."""
+        if id in self._unwanted:
+            self._unwanted.remove(id)
+            self.cancel(id)
 
     def take_ended(self) -> list[Sequence]:
         """The sequences that have ended since the last call, in the order of their ends."""
@@ -241,13 +264,21 @@ class Scheduler:
 
     def abandon(self) -> list[Sequence]:
         """Ends everything; all that was under way."""
+        self._unwanted.clear()
         for sequence in (*self._waiting, *self._running):
             self._end(sequence)
         return self.take_ended()
 
+    def _most_of_group(self) -> int:
+        """Sequences of a step that decode: an even part of all that do, so that each of the steps
+        under way takes the stages about as long as the others."""
+        return -(-sum(one.decodes for one in self._running) // self._groups)
+
     def _share(self, decoding: int, reading: ListOf[Sequence]) -> tuple[int, list[int]]:
         prompts = [(one.length - len(one.cached.tokens), _chunk(one)) for one in reading]
-        most = self._pace.rows(decoding=decoding, most=self._max_rows)
+        # Whoever decodes in another step waits for this one's rows too.
+        listening = decoding or sum(one.decodes for one in self._running if one.under_way)
+        most = self._pace.rows(decoding=listening, most=self._max_rows)
         return share_rows(decoding, prompts, max_rows=self._max_rows, step=self._steps, most=most)
 
     def _served(self, sequence: Sequence) -> float:
@@ -261,7 +292,7 @@ class Scheduler:
             one = min(waiting, key=self._served)  # the first of those that are alike
             while not self._start(one):
                 greedy = greediest(one, self._running)
-                if greedy is None:
+                if greedy is None or greedy.under_way:
                     return
                 self._preempt(greedy)
 
@@ -291,10 +322,12 @@ class Scheduler:
 
     def _give_page(self, sequence: Sequence) -> bool:
         """A page for the sequence's next token, where none is left from the youngest of the key
-        that was served most; False where that is itself."""
+        that was served most; False where that is itself, or has its step to end first."""
         length = len(sequence.cached.tokens) + 1
         while self._pool.needs(sequence.cached, length) > self._pool.available:
             victim = least_entitled(self._running, self._served)
+            if victim.under_way:
+                return False
             self._preempt(victim)
             if victim is sequence:
                 return False

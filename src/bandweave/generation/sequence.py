@@ -22,8 +22,8 @@ class Sequence:
     at most, None for as many as fit; ``reuse``: whether it may begin with what others computed;
     ``digest``: a SHA-256 over the logits of its positions so far, or None; ``digests``: its hex
     values after each token; ``logprobs`` of the answer's tokens; ``matcher``: what holds it to its
-    grammar; ``served``: the last step that had rows of it. An answer begins with what was
-    ``said`` of it elsewhere."""
+    grammar; ``served``: the last step that had rows of it; ``under_way``: whether that step has yet
+    to end. An answer begins with what was ``said`` of it elsewhere."""
 
     id: int
     request: Request
@@ -41,6 +41,7 @@ class Sequence:
     matcher: Matcher | None = None
     reused: int = 0
     served: int = 0
+    under_way: bool = False
     preempted: int = 0
     reason: str = ""
     error: str = ""

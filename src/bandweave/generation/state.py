@@ -42,7 +42,8 @@ class Counts:
 class State:
     """``running`` sequences have pages, ``waiting`` ones have none. Of the ``pages``,
     ``free_pages`` are nobody's; ``kept_pages`` of those hold what may be wanted again.
-    ``preempted``: sequences that have given way so far."""
+    ``preempted``: sequences that have given way so far. ``in_flight``: steps that were under way
+    when the last one ended, itself among them; 0 where nothing is computed."""
 
     running: int
     waiting: int
@@ -50,4 +51,5 @@ class State:
     free_pages: int
     kept_pages: int
     preempted: int
+    in_flight: int
     counts: Counts

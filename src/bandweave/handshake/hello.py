@@ -15,7 +15,7 @@ from bandweave.mesh.host import network_id
 from bandweave.mesh.printable import printable
 from bandweave.run_options import MAX_NODES
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 NO_NODE = -1  # the node of a worker that no controller has taken yet
 _LARGEST_VERSION = 1 << 31
 

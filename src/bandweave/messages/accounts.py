@@ -48,3 +48,4 @@ class EngineState:
     read: int
     written: int
     ended: int
+    in_flight: int = 0

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bandweave.executors.exchange import Alone, StepExchange
 from bandweave.executors.executor import Step, StepError
+from bandweave.executors.pipeline import OneAtATime
 from bandweave.executors.reference import delta, math
 from bandweave.executors.reference.attention import LayerCache, attention
 from bandweave.executors.reference.math import F32
@@ -92,6 +93,10 @@ class ReferenceExecutor:
         logits = self.run(step, embeddings)
         finite = np.isfinite(logits).all(axis=1)
         return np.where(finite, np.argmax(logits, axis=1), -1).tolist()
+
+    def pipeline(self, depth: int) -> OneAtATime:
+        """Node 0: one step at a time, whatever ``depth`` allows."""
+        return OneAtATime(self)
 
     def follow(self, wake_descriptor: int = -1) -> str:
         """Other nodes: runs node 0's next step: ``"ran"``, or ``"left"`` when node 0 has ended.

@@ -69,7 +69,8 @@ class Accounts:
         bill = make_step_bill(split, old.nodes, new.nodes, old.state, new.state)
         if bill is not None:
             self.bill = bill
-            self.expected = self._expect(max(1, round(bill.rows)), context)
+            streams = bill.rows * max(1, new.state.in_flight)  # a step has a group of them
+            self.expected = self._expect(max(1, round(streams)), context)
 
     def _expect(self, streams: int, context: float) -> Expected | None:
         key = (streams, max(1, math.ceil(context / _CONTEXT_STEP)))

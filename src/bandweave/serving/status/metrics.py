@@ -31,6 +31,8 @@ _GAUGES = {
     "num_requests_waiting": ("waiting", "Answers that wait for room."),
     "queued_requests": ("queued_requests", "Requests without a token of their answer yet."),
     "queued_tokens": ("queued_tokens", "Prompt tokens of the requests without an answer yet."),
+    "steps_in_flight": (
+        "steps_in_flight", "Steps that the model's stages compute at a time, each of a group."),
     "kv_pages": ("pages", "Pages of the KV cache."),
     "kv_pages_used": ("pages_used", "Pages of the KV cache that answers under way hold."),
     "kv_pages_kept": ("pages_kept", "Free pages whose content may be wanted again."),

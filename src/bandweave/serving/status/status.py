@@ -138,6 +138,7 @@ class Status:
             "pages": state.pages if state else 0,
             "pages_used": state.pages - state.free_pages if state else 0,
             "pages_kept": state.kept_pages if state else 0,
+            "steps_in_flight": state.in_flight if state else 0,
             "preemptions_total": state.preempted if state else 0,
             "steps_total": state.steps if state else 0,
             "requests_total": sum(registry.outcomes.values()),

@@ -6,7 +6,9 @@ export function Figures({ status }) {
   const s = status;
   const fill = s && s.pages ? s.pages_used / s.pages : null;
   const cells = [
-    ["Under way", s && count(s.running), s && `${many(s.requests_total, "request")} so far`],
+    ["Under way", s && count(s.running),
+     s && (s.steps_in_flight > 1 ? `in ${count(s.steps_in_flight)} steps at a time`
+                                 : `${many(s.requests_total, "request")} so far`)],
     ["Waiting", s && count(s.waiting),
      s && (s.queued_requests ? `${many(s.queued_tokens, "token")} to read` : "nobody waits")],
     ["KV cache", percent(fill), s && (s.pages ? `${count(s.pages_used)} of ${many(s.pages, "page")}` : "not there yet"), fill],
