@@ -141,15 +141,21 @@ def _llama3(name: str, parameters: Config, config: Config, rotary: int) -> RopeS
         factor=_needed(name, parameters, "factor"),
         low_freq_factor=low,
         high_freq_factor=high,
-        original_context_length=_original(parameters, config),
+        original_context_length=original_length(parameters, config),
     )
 
 
 def _yarn(name: str, parameters: Config, config: Config, rotary: int) -> RopeScaling:
+    """A factor of null says that the longest context is as many times the first training's."""
+    original = original_length(parameters, config)
+    if "factor" in parameters and parameters["factor"] is None:
+        factor = integer(config, "max_position_embeddings") / original
+    else:
+        factor = _needed(name, parameters, "factor")
     return RopeScaling(
         kind="yarn",
-        factor=_needed(name, parameters, "factor"),
-        original_context_length=_original(parameters, config),
+        factor=factor,
+        original_context_length=original,
         beta_fast=number(parameters, "beta_fast", 32.0),
         beta_slow=number(parameters, "beta_slow", 1.0),
         mscale=_number_or_0(parameters, "mscale"),
@@ -163,7 +169,7 @@ def _longrope(name: str, parameters: Config, config: Config, rotary: int) -> Rop
     """The long divisors where the longest context exceeds the first training's, else the short
     ones. transformers changes over as a text grows beyond that length, so that keys of both kinds
     meet; one kind for all positions leaves answers independent of how a text is read."""
-    original = _original(parameters, config)
+    original = original_length(parameters, config)
     longest = integer(config, "max_position_embeddings")
     if original < 2:
         raise ConfigError(
@@ -190,7 +196,7 @@ _KINDS: Mapping[str, Callable[[str, Config, Config, int], RopeScaling]] = {
 }  # fmt: skip
 
 
-def _original(parameters: Config, config: Config) -> int:
+def original_length(parameters: Config, config: Config) -> int:
     """The context of the first training: a field of the config's own outweighs the parameter;
     without either nothing was stretched."""
     field = "original_max_position_embeddings"

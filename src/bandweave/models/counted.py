@@ -66,7 +66,7 @@ def _llama4(config: Config) -> tuple[LayerSpec, ...]:
     return layers_of(keys, layer)
 
 
-# --- Qwen3-VL, Ministral 3: as their models of text ---
+# --- Qwen3-VL: as its model of text ---
 
 
 def _normed(config: Config) -> tuple[LayerSpec, ...]:
@@ -77,11 +77,6 @@ def _normed(config: Config) -> tuple[LayerSpec, ...]:
 def _normed_mixture(config: Config) -> tuple[LayerSpec, ...]:
     mixture = mixture_of(config, experts="num_experts")
     layer = LayerSpec(attention=heads_of(config, qk_norm="head"), mlp=mixture)
-    return (layer,) * fields.integer(config, "num_hidden_layers")
-
-
-def _plain(config: Config) -> tuple[LayerSpec, ...]:
-    layer = LayerSpec(attention=heads_of(config), mlp=mlp_of(config))
     return (layer,) * fields.integer(config, "num_hidden_layers")
 
 
@@ -135,7 +130,6 @@ _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], tuple[LayerSpec, ...]]] = 
     "llama4_text": _llama4,
     "qwen3_vl_text": _normed,
     "qwen3_vl_moe_text": _normed_mixture,
-    "ministral3": _plain,
     "olmo3": _olmo3,
     "hunyuan_v1_moe": _hunyuan,
     "mistral_large_3": _mistral_large_3,

@@ -72,7 +72,9 @@ TENSOR_NAMES = either(
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Gemma ``config.json``; ``ConfigError`` where it is not one we run."""
-    config, architecture = text_of(config, architecture, {_MULTIMODAL: _GEMMA3}, OWN_FIELDS)
+    config, architecture = text_of(
+        config, architecture, {_MULTIMODAL: _GEMMA3}, OWN_FIELDS, tied=True
+    )
     config = fields.with_defaults(config, DEFAULTS[architecture])
     fields.require(config, "hidden_activation", ("gelu_pytorch_tanh",), None)
     fields.require(config, "use_bidirectional_attention", (False,), False)
@@ -112,14 +114,17 @@ def _cap(config: Config, name: str) -> float:
 
 def _rope(config: Config, kind: str) -> RopeSpec:
     """Gemma 3's layers that see everything have the scaling, those with a window a rope of their
-    own."""
+    own. The older spelling adds to the newer one's parameters."""
     new = fields.table(config, "rope_parameters")
     if new and not any(isinstance(new.get(one), Mapping) for one in (FULL, SLIDING)):
         raise ConfigError(
             f"config.json: rope_parameters have none for {FULL!r} and {SLIDING!r}; models of this "
             "family have parameters for each of the two"
         )
+    own, theta = dict(fields.table(new, kind)), config.get("rope_theta")
     if kind == FULL:
-        return rope(config, layer_type=FULL, theta=1e6)
-    local = fields.number(config, "rope_local_base_freq", 10000.0)
-    return rope({**config, "rope_scaling": None, "rope_theta": local}, layer_type=SLIDING)
+        own |= fields.table(config, "rope_scaling")
+    else:
+        theta = fields.number(config, "rope_local_base_freq", 10000.0)
+    config = {**config, "rope_scaling": None, "rope_parameters": own, "rope_theta": theta}
+    return rope(config, theta=1e6)

@@ -46,7 +46,8 @@ def qwen2(data: Metadata) -> Fields:
 
 def qwen2_moe(data: Metadata) -> Fields:
     return {
-        **qwen2(data), **mixture(data), "norm_topk_prob": False,
+        **qwen2(data), **mixture(data),
+        "norm_topk_prob": data.flag("expert_weights_norm", False),
         "shared_expert_intermediate_size": _shared_width(data),
         "qkv_bias": _has_bias(data),
     }  # fmt: skip
@@ -62,7 +63,8 @@ def qwen3(data: Metadata) -> Fields:
 
 
 def qwen3_moe(data: Metadata) -> Fields:
-    return {**qwen3(data), **mixture(data), "norm_topk_prob": True}
+    normed = data.flag("expert_weights_norm", True)
+    return {**qwen3(data), **mixture(data), "norm_topk_prob": normed}
 
 
 def gemma(data: Metadata, *, third: bool) -> Fields:
