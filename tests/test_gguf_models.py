@@ -55,10 +55,10 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     "deepseek2 of V2": ("deepseek_v2", {}, False),
     "glm4moe": ("glm4_moe", FURTHER_FIELDS, False),
     "gpt-oss": ("gpt_oss", {}, False),
-    "qwen3next": ("qwen3_next", _ALL_MIXED, False),
-    "qwen3next, four products in one": ("qwen3_next", _ALL_MIXED, True),
+    "qwen3next": ("qwen3_next", {**_ALL_MIXED, **FURTHER_FIELDS}, False),
+    "qwen3next, four products in one": ("qwen3_next", {**_ALL_MIXED, **_NO_FURTHER}, True),
     "qwen35": ("qwen3_5", {}, False),
-    "qwen35moe": ("qwen3_5_moe", {"linear_num_value_heads": 8}, False),
+    "qwen35moe": ("qwen3_5_moe", {"linear_num_value_heads": 8, **FURTHER_FIELDS}, False),
 }
 
 

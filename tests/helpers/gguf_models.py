@@ -84,6 +84,7 @@ def converted(
     result: dict[str, F32] = {}
     stacks: dict[str, list[F32]] = {}
     for name, value in values.items():
+        name = _numbered(name, config["num_hidden_layers"])
         layer = name.split(".")[2] if name.startswith("model.layers.") else ""
         expert = _EXPERT.match(name)
         if expert is not None:
@@ -103,11 +104,30 @@ def converted(
                 name = name.replace("_bias", ".bias")
             known = name.replace(".dt_bias", ".dt_proj.bias")
             found = table.get_name(known, try_suffixes=(".weight", ".bias"))
+            if found is None:  # of hybrids the package does not know them yet
+                found = name.replace("model.layers.", "blk.").replace(
+                    ".shared_head.", ".shared_head_"
+                )
+                found = re.sub(
+                    r"^(blk\.\d+)\.(eh_proj|[eh]norm|shared_head_norm)", r"\1.nextn.\2", found
+                )
             assert found is not None, name
             result[found + ".weight" * found.endswith("_sinks")] = _turned(
                 arch, config, name, value
             )
     return {**result, **{name: np.stack(entries) for name, entries in stacks.items()}}
+
+
+_JOINT = {"mtp.fc": "eh_proj", "mtp.pre_fc_norm_embedding": "enorm",
+          "mtp.pre_fc_norm_hidden": "hnorm", "mtp.norm": "shared_head.norm"}  # fmt: skip
+
+
+def _numbered(name: str, layers: int) -> str:
+    """Qwen's names of its further layer as DeepSeek's, which count it behind the others."""
+    for stored, part in _JOINT.items():
+        if name == f"{stored}.weight":
+            return f"model.layers.{layers}.{part}.weight"
+    return name.replace("mtp.layers.0.", f"model.layers.{layers}.", 1)
 
 
 def _turned(arch: gguf.MODEL_ARCH, config: Mapping[str, Any], name: str, value: F32) -> F32:
