@@ -34,8 +34,7 @@ __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "fr
 
 _V2, _V3, _GLM = "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "Glm4MoeLiteForCausalLM"
 _V32, _GLM5 = "DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"
-#: Whose text part is run; transformers saves it under the second name.
-_KIMI, _SAVED_KIMI = "KimiK25ForConditionalGeneration", "Kimi_K25ForConditionalGeneration"
+_KIMI = "KimiK25ForConditionalGeneration"  # whose text part is run
 _INDEXED = "indexed_attention"
 
 _COMMON: Mapping[str, Any] = {
@@ -66,7 +65,6 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     _V3: _DEEPSEEK3,
     _KIMI: _DEEPSEEK3,
-    _SAVED_KIMI: _DEEPSEEK3,
     _V32: {**_DEEPSEEK3, **_INDEX, "max_position_embeddings": 163840},
     _GLM5: {
         **_DEEPSEEK3, **_INDEX, "vocab_size": 154880, "hidden_size": 6144,
@@ -145,7 +143,7 @@ TENSOR_NAMES: Names = {
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
     config, architecture = text_of(
-        config, architecture, {_KIMI: _V3, _SAVED_KIMI: _V3}, OWN_FIELDS, tied=False,
+        config, architecture, {_KIMI: _V3}, OWN_FIELDS, tied=False,
         types=("deepseek_v3", "kimi_k2"),
     )  # fmt: skip
     # Null says that queries are projected at once.
