@@ -28,8 +28,8 @@ hypothesis.settings.load_profile("machine")
 _PARALLEL = frozenset(
     {"admission", "answers", "backend", "benchmarks", "block_products", "calibration",
      "checkpoints", "cli", "cli_speculation", "cli_tokens", "code_books", "config_fields",
-     "config_hybrid", "config_shape", "config_wholes", "content", "content_check", "cost", "crc32c", "darwin",
-     "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
+     "config_hybrid", "config_shape", "config_wholes", "content", "content_check", "cost",
+     "crc32c", "darwin", "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
      "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
      "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
      "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
