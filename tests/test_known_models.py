@@ -199,7 +199,6 @@ PLANNED = {
     **dict.fromkeys(("deepseek-v4-flash", "deepseek-v4-pro", "minimax-m3"), "sparse attention"),
     **dict.fromkeys(("mimo-v2-flash", "step-3.5-flash"), "heads that differ by layer"),
     "mistral-large-3": "another router", "hunyuan-a13b": "another rope",
-    "olmo-3-7b": "windows", "olmo-3-32b": "windows",
 }  # fmt: skip
 
 

@@ -66,6 +66,23 @@ def rope(
     return spec
 
 
+def rope_of_kind(
+    config: Config, kind: str, *, theta: float, field: str = "rope_theta", scaled: bool = False
+) -> RopeSpec:
+    """The rope of layers of a kind, in families where each kind has its own: the newer spelling's
+    parameters of that kind, to which the older one adds its scaling where the kind is ``scaled``.
+    ``field`` has the older one's theta, ``theta`` is meant where neither has one."""
+    new = table(config, "rope_parameters")
+    if new and not any(isinstance(one, Mapping) for one in new.values()):
+        raise ConfigError(
+            f"config.json: rope_parameters have none for {kind!r}; models of this family have "
+            "parameters for each kind of layer"
+        )
+    own = {**table(new, kind), **(table(config, "rope_scaling") if scaled else {})}
+    given = {"rope_scaling": None, "rope_parameters": own, "rope_theta": config.get(field)}
+    return rope({**config, **given}, theta=theta)
+
+
 def _chosen(config: Config) -> tuple[str, Config]:
     """The object that has the parameters, and its name: ``rope_scaling`` hides the other."""
     scaling = table(config, "rope_scaling")

@@ -80,23 +80,7 @@ def _normed_mixture(config: Config) -> tuple[LayerSpec, ...]:
     return (layer,) * fields.integer(config, "num_hidden_layers")
 
 
-# --- OLMo 3, Hunyuan A13B, Mistral Large 3 ---
-
-
-def _olmo3(config: Config) -> tuple[LayerSpec, ...]:
-    """Three layers with a window to one without, as ``layer_types`` lists them."""
-    count = fields.integer(config, "num_hidden_layers")
-    kinds = fields.texts(config, "layer_types")
-    whole = [kind == "full_attention" for kind in kinds] or [i % 4 == 3 for i in range(count)]
-    if len(whole) != count:
-        raise ConfigError(f"config.json: layer_types must name each of the {count} layers")
-    window = fields.integer(config, "sliding_window", 4096)
-
-    def layer(full: bool) -> LayerSpec:
-        attention = heads_of(config, qk_norm="all", window=None if full else window)
-        return LayerSpec(attention=attention, mlp=mlp_of(config))
-
-    return layers_of(whole, layer)
+# --- Hunyuan A13B, Mistral Large 3 ---
 
 
 def _hunyuan(config: Config) -> tuple[LayerSpec, ...]:
@@ -130,7 +114,6 @@ _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], tuple[LayerSpec, ...]]] = 
     "llama4_text": _llama4,
     "qwen3_vl_text": _normed,
     "qwen3_vl_moe_text": _normed_mixture,
-    "olmo3": _olmo3,
     "hunyuan_v1_moe": _hunyuan,
     "mistral_large_3": _mistral_large_3,
 }  # fmt: skip

@@ -11,10 +11,10 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
-from bandweave.models.config import Config, ConfigError
+from bandweave.models.config import Config
 from bandweave.models.config_fields import text_of
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
-from bandweave.models.config_rope import rope
+from bandweave.models.config_rope import rope, rope_of_kind
 from bandweave.models.config_window import FULL, SLIDING, kinds_by_turns, windows
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import GateSpec, LayerSpec, ModelSpec
@@ -113,18 +113,7 @@ def _cap(config: Config, name: str) -> float:
 
 
 def _rope(config: Config, kind: str) -> RopeSpec:
-    """Gemma 3's layers that see everything have the scaling, those with a window a rope of their
-    own. The older spelling adds to the newer one's parameters."""
-    new = fields.table(config, "rope_parameters")
-    if new and not any(isinstance(new.get(one), Mapping) for one in (FULL, SLIDING)):
-        raise ConfigError(
-            f"config.json: rope_parameters have none for {FULL!r} and {SLIDING!r}; models of this "
-            "family have parameters for each of the two"
-        )
-    own, theta = dict(fields.table(new, kind)), config.get("rope_theta")
+    """Layers with a window have a rope of their own."""
     if kind == FULL:
-        own |= fields.table(config, "rope_scaling")
-    else:
-        theta = fields.number(config, "rope_local_base_freq", 10000.0)
-    config = {**config, "rope_scaling": None, "rope_parameters": own, "rope_theta": theta}
-    return rope(config, theta=1e6)
+        return rope_of_kind(config, FULL, theta=1e6, scaled=True)
+    return rope_of_kind(config, SLIDING, theta=10000.0, field="rope_local_base_freq")

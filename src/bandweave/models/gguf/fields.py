@@ -174,7 +174,9 @@ def smollm3(data: Metadata) -> Fields:
 
 def olmo2(data: Metadata) -> Fields:
     if data.size("attention.sliding_window", 0):
-        raise ConfigError("it has layers with a window, as OLMo 3 has, which cannot be run")
+        raise ConfigError(
+            "it has layers with a window, as OLMo 3 has, which is run from its safetensors version"
+        )
     return {**sizes(data), "attention_bias": _has_bias(data)}
 
 
