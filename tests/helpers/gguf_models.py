@@ -49,17 +49,19 @@ def write_gguf(
     *,
     encode: Encode = plain,
     old: bool = False,
+    rotated: bool = True,
     fields: Mapping[str, Any] | None = None,
     more: Mapping[str, F32] | None = None,
 ) -> Path:
     """``old``: as files of 2024 have them, each expert on its own, and keys and values of a latent
-    in one, or as Qwen3-Next's first ones, with four products in one. ``fields`` by whole names and
+    in one, or as Qwen3-Next's first ones, with four products in one. ``rotated``: it says how many
+    elements of a head are. ``fields`` by whole names and
     ``more`` tensors are written besides."""
     arch = ARCHITECTURES[config["model_type"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _write_sizes(writer, config, old)
-    _write_rope(writer, config)
+    _write_rope(writer, config, rotated)
     _write_mixture(writer, config)
     if arch in _HYBRIDS:
         write_hybrid(writer, config, old)
@@ -104,13 +106,11 @@ def converted(
                 name = name.replace("_bias", ".bias")
             known = name.replace(".dt_bias", ".dt_proj.bias")
             found = table.get_name(known, try_suffixes=(".weight", ".bias"))
-            if found is None:  # of hybrids the package does not know them yet
-                found = name.replace("model.layers.", "blk.").replace(
-                    ".shared_head.", ".shared_head_"
+            if found is None and arch in _HYBRIDS:  # the package does not know their joint yet
+                part = name.replace(f"model.layers.{layer}.", "").replace(
+                    "shared_head.", "shared_head_"
                 )
-                found = re.sub(
-                    r"^(blk\.\d+)\.(eh_proj|[eh]norm|shared_head_norm)", r"\1.nextn.\2", found
-                )
+                found = f"blk.{layer}.nextn.{part}" if part.split(".")[0] in _NEXTN else None
             assert found is not None, name
             result[found + ".weight" * found.endswith("_sinks")] = _turned(
                 arch, config, name, value
@@ -120,6 +120,9 @@ def converted(
 
 _JOINT = {"mtp.fc": "eh_proj", "mtp.pre_fc_norm_embedding": "enorm",
           "mtp.pre_fc_norm_hidden": "hnorm", "mtp.norm": "shared_head.norm"}  # fmt: skip
+
+
+_NEXTN = ("eh_proj", "enorm", "hnorm", "shared_head_norm")
 
 
 def _numbered(name: str, layers: int) -> str:
@@ -224,14 +227,16 @@ def _write_latent(writer: gguf.GGUFWriter, config: Mapping[str, Any], old: bool)
     writer.add_value_length_mla(config["v_head_dim"])
 
 
-def _write_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
+def _write_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any], rotated: bool) -> None:
     given = config.get("rope_parameters") or {}
     if "full_attention" in given:
         writer.add_rope_freq_base_swa(given["sliding_attention"]["rope_theta"])
         given = given["full_attention"]
     writer.add_rope_freq_base(given.get("rope_theta", 10000.0))
     part = given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    writer.add_rope_dimension_count(config.get("qk_rope_head_dim") or int(_head_dim(config) * part))
+    if rotated:
+        whole = config.get("qk_rope_head_dim") or int(_head_dim(config) * part)
+        writer.add_rope_dimension_count(whole)
     kind = given.get("rope_type")
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
