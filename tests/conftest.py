@@ -45,8 +45,9 @@ _PARALLEL = frozenset(
      "synth_families", "teller", "tensor_views", "text", "thought_limit", "transformers_agreement",
      "usable_memory", "wire", "without_engine", "work"}
      "checkpoints", "cli", "cli_speculation", "cli_tokens", "code_books", "config_fields",
-     "config_hybrid", "config_shape", "content", "content_check", "cost", "crc32c", "darwin",
-     "demo_moe", "deploy", "draft_length", "economy", "encoding", "engine_cost", "failover_rules",
+     "config_hybrid", "config_shape", "config_wholes", "content", "content_check", "cost",
+     "crc32c", "darwin", "demo_moe", "deploy", "draft_length", "economy", "encoding",
+     "engine_cost", "failover_rules",
      "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
      "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
      "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",

@@ -40,6 +40,7 @@ def with_further(spec: ModelSpec) -> ModelSpec:
 
 SPECS = {
     "latents": with_further(replace(ODD_SPECS["latent_queries"], family="deepseek")),
+    "states": replace(ODD_SPECS["states"], further=ODD_SPECS["states"].layers[1]),
     "heads": with_further(
         tiny_spec(
             family="qwen3", hidden_size=72, num_layers=3, num_heads=6, num_kv_heads=3, head_dim=12
@@ -208,6 +209,29 @@ class Kept(LayerDrafter):
     given: dict[tuple[tuple[int, ...], int], list[int]]
 
 
+def test_a_hybrid_s_answers_do_not_show_it() -> None:
+    """States go back to where a draft was wrong; the layer's own cache has no state."""
+    spec, pages = SPECS["states"], {"num_pages": NUM_PAGES, "num_states": 6}
+    source, found, drafted = random_source(spec, 4, further=True), [], 0
+    requests = [
+        Request(tokens=tuple(one % spec.vocab_size for one in asked.tokens), params=asked.params)
+        for asked in REQUESTS
+    ]
+    for most, split in (
+        (0, {}),
+        (3, {}),
+        (2, {"shares": (2, 1)}),
+        (3, {"stages": 2, "shares": (1, 1, 1)}),
+    ):
+        graph = build_graph(spec, further=most > 0)
+        with NativeNodes(spec, source, graph=graph, **pages, **split) as nodes:  # type: ignore[arg-type]
+            made, _ = generator(nodes, most, num_states=6)
+            results = made.run(requests, digest=True)
+            found.append(hearts(results))
+            drafted += sum(one.timing.drafted_tokens for one in results)
+    assert found[1:] == found[:1] * 3 and drafted > 20
+
+
 def generator(nodes: NativeNodes, most: int, **options: int) -> tuple[Generator, Kept]:
     drafter = Kept(
         nodes.nodes[0],
@@ -219,7 +243,7 @@ def generator(nodes: NativeNodes, most: int, **options: int) -> tuple[Generator,
     sizes: dict[str, Any] = {"num_pages": NUM_PAGES, "context": CONTEXT, "max_rows": 256}
     sizes |= options
     made = Generator(
-        nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], vocab_size=SPEC.vocab_size,
+        nodes.nodes[0], lambda tokens: nodes.embeddings[tokens], vocab_size=len(nodes.embeddings),
         exp=lambda values: _native.exp(values).reshape(-1), speculation=speculation, **sizes,
     )  # fmt: skip
     return made, drafter
@@ -316,7 +340,7 @@ def test_specs_count_it_only_where_it_is() -> None:
         config = {**case.config(), **cases.FURTHER_FIELDS}
         spec = spec_from_config(config)
         assert spec.further == spec.layers[-1]
-        without = spec_from_config({**config, "num_nextn_predict_layers": 0})
+        without = spec_from_config({**config, **dict.fromkeys(cases.FURTHER_FIELDS, 0)})
         assert without == replace(spec, further=None)
     with pytest.raises(ValueError, match="--speculate ngram"):
         build_graph(ODD_SPECS["latent_queries"], further=True)

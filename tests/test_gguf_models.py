@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks.gguf_export import export
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
-from bandweave.checkpoints.source import widen
+from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.executors.executor import Step
 from bandweave.models.registry import spec_from_config
 from bandweave.models.rope import rope_table
@@ -29,6 +30,7 @@ from tests.helpers.random_model import F32, random_tensors
 from tests.helpers.stored_models import write_model
 from tests.llama_reference.cases import HYBRIDS, write_hybrid_case
 from tests.transformers_reference.cases import CASES, FURTHER_FIELDS
+from tests.transformers_reference.mixture_cases import YARN
 
 _CASES = {case.name: case for case in CASES}
 
@@ -55,10 +57,10 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any], bool]] = {
     "deepseek2 of V2": ("deepseek_v2", {}, False),
     "glm4moe": ("glm4_moe", FURTHER_FIELDS, False),
     "gpt-oss": ("gpt_oss", {}, False),
-    "qwen3next": ("qwen3_next", _ALL_MIXED, False),
-    "qwen3next, four products in one": ("qwen3_next", _ALL_MIXED, True),
+    "qwen3next": ("qwen3_next", {**_ALL_MIXED, **FURTHER_FIELDS}, False),
+    "qwen3next, four products in one": ("qwen3_next", {**_ALL_MIXED, **_NO_FURTHER}, True),
     "qwen35": ("qwen3_5", {}, False),
-    "qwen35moe": ("qwen3_5_moe", {"linear_num_value_heads": 8}, False),
+    "qwen35moe": ("qwen3_5_moe", {"linear_num_value_heads": 8, **FURTHER_FIELDS}, False),
 }
 
 
@@ -154,6 +156,62 @@ def test_a_command_runs_a_file_as_the_folder_it_was_made_of(tmp_path: Path) -> N
     own, theirs = (json.loads(one.out) for one in (file, folder))
     assert own["logits_digest"] == theirs["logits_digest"]
     assert own["text"] == theirs["text"] and own["tokens"] == theirs["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("name", "bias", "size"),
+    [("qwen3moe", "blk.1.ffn_gate_inp.bias", 9), ("deepseek2", "blk.0.attn_q_a.bias", 36)],
+)
+def test_biases_that_the_model_has_not_are_refused(
+    name: str, bias: str, size: int, tmp_path: Path
+) -> None:
+    config = config_of(name)
+    spec = spec_from_config(config)
+    values = laid_out(spec, random_tensors(spec, 7))
+    path = write_gguf(tmp_path / "m.gguf", config, values, more={bias: np.ones(size, np.float32)})
+    with pytest.raises(CheckpointError, match=f"{bias}' is a bias .*safetensors"):
+        Folder.open(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rope.scaling.attn_factor": 1.25}, 1.25 * (0.1 * math.log(8) + 1)),
+        ({"rope.scaling.yarn_attn_factor": 0.5}, 0.5 * (0.1 * math.log(8) + 1)),
+        ({}, None),
+    ],
+)
+def test_what_a_file_multiplies_yarn_s_growth_by(
+    fields: dict[str, float], expected: float | None, tmp_path: Path
+) -> None:
+    config = {**_CASES["grouped_queries"].config(), "rope_parameters": dict(YARN)}
+    spec = spec_from_config(config)
+    values = laid_out(spec, random_tensors(spec, 7))
+    named = {f"llama.{key}": value for key, value in fields.items()}
+    with Folder.open(write_gguf(tmp_path / "m.gguf", config, values, fields=named)) as folder:
+        rope = folder.spec.heads.rope
+        assert rope is not None and rope.scaling is not None
+        assert rope.scaling.attention_factor == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"llama.rope.scaling.attn_factor": 1.25}, "attn_factor"),
+        ({"llama.rope.dimension_count": 4}, "rotate whole heads"),
+        ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_ext_factor": 0.5}, "ext_f"),
+    ],
+)
+def test_ropes_that_cannot_be_run_are_refused(
+    fields: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    config = _CASES["grouped_queries"].config()
+    spec = spec_from_config(config)
+    values = laid_out(spec, random_tensors(spec, 7))
+    own = "llama.rope.dimension_count" not in fields
+    path = write_gguf(tmp_path / "m.gguf", config, values, fields=fields, rotated=own)
+    with pytest.raises(CheckpointError, match=part):
+        Folder.open(path)
 
 
 def test_the_divisors_of_llama_3(tmp_path: Path) -> None:

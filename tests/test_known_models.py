@@ -198,10 +198,7 @@ PLANNED = {
                     "state spaces"),
     **dict.fromkeys(("deepseek-v4-flash", "deepseek-v4-pro", "minimax-m3"), "sparse attention"),
     **dict.fromkeys(("mimo-v2-flash", "step-3.5-flash"), "heads that differ by layer"),
-    **dict.fromkeys(("ministral-3-3b", "ministral-3-8b", "ministral-3-14b", "devstral-2-123b",
-                     "devstral-small-2-24b"), "queries that are scaled by position"),
     "mistral-large-3": "another router", "hunyuan-a13b": "another rope",
-    "olmo-3-7b": "windows", "olmo-3-32b": "windows",
 }  # fmt: skip
 
 

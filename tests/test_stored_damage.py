@@ -118,7 +118,7 @@ def without(suffix: str) -> Any:
         ("awq", without("scales"), ("lacks its scales",)),
         ("awq", edit("qzeros", lambda a: a[:-1]), ("shape [1, 20]", "[2, 20]")),
         ("awq", edit("scales", put(np.inf)), ("scale inf",)),
-        ("awq", edit("scales", put(-1)), ("scale -1.0", "not negative")),
+        ("awq", edit("scales", put(-np.inf)), ("scale -inf",)),
         ("awq", edit("scales", lambda a: a[:, :-1]), ("shape [2, 159]", "[2, 160]")),
         ("awq", edit("qweight", lambda a: a.astype(np.int64), "I64"), ("stored as I64", "I32")),
         ("awq", edit("qzeros", lambda a: a.astype(np.int64), "I64"), ("stored as I64", "I32")),
@@ -171,6 +171,26 @@ def test_what_is_not_read_is_named(tmp_path: Path, config: Any, parts: tuple[str
     message = broken(tmp_path, "gptq", lambda tensors: None, config)
     for part in parts:
         assert part in message, message
+
+
+def test_zero_points_that_the_config_promises_are_missed(tmp_path: Path) -> None:
+    weights = {"type": "int", "num_bits": 4, "group_size": 32, "symmetric": False}
+    config = {**COMPRESSED, "config_groups": {"group_0": {"weights": weights}}}
+    message = broken(tmp_path, "int4 zeros", without("_zero_point"), config)
+    assert "gate_proj.weight_packed" in message and "lacks its zero points" in message
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("gptq", "scales"), ("int4", "_scale")])
+def test_scales_of_integers_may_be_negative(tmp_path: Path, form: str, suffix: str) -> None:
+    tensors, values = dict(encoded(form)[0]), encoded(form)[1]
+    for name, (dtype, array) in encoded(form)[0].items():
+        if name.endswith(suffix):
+            # BF16 comes as bits.
+            turned = array ^ np.uint16(0x8000) if array.dtype == np.uint16 else -array
+            tensors[name] = dtype, turned
+    config = {**CONFIG, "quantization_config": FORMATS[form].config}
+    with Folder.open(write_model(tmp_path / "m", config, tensors)) as folder:
+        np.testing.assert_array_equal(whole(folder, GATE), -values[GATE_STORED])
 
 
 def test_a_format_without_its_config(tmp_path: Path) -> None:

@@ -49,17 +49,19 @@ def write_gguf(
     *,
     encode: Encode = plain,
     old: bool = False,
+    rotated: bool = True,
     fields: Mapping[str, Any] | None = None,
     more: Mapping[str, F32] | None = None,
 ) -> Path:
     """``old``: as files of 2024 have them, each expert on its own, and keys and values of a latent
-    in one, or as Qwen3-Next's first ones, with four products in one. ``fields`` by whole names and
+    in one, or as Qwen3-Next's first ones, with four products in one. ``rotated``: it says how many
+    elements of a head are. ``fields`` by whole names and
     ``more`` tensors are written besides."""
     arch = ARCHITECTURES[config["model_type"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     _write_sizes(writer, config, old)
-    _write_rope(writer, config)
+    _write_rope(writer, config, rotated)
     _write_mixture(writer, config)
     if arch in _HYBRIDS:
         write_hybrid(writer, config, old)
@@ -84,6 +86,7 @@ def converted(
     result: dict[str, F32] = {}
     stacks: dict[str, list[F32]] = {}
     for name, value in values.items():
+        name = _numbered(name, config["num_hidden_layers"])
         layer = name.split(".")[2] if name.startswith("model.layers.") else ""
         expert = _EXPERT.match(name)
         if expert is not None:
@@ -103,11 +106,31 @@ def converted(
                 name = name.replace("_bias", ".bias")
             known = name.replace(".dt_bias", ".dt_proj.bias")
             found = table.get_name(known, try_suffixes=(".weight", ".bias"))
+            if found is None and arch in _HYBRIDS:  # the package does not know their joint yet
+                part = name.replace(f"model.layers.{layer}.", "").replace(
+                    "shared_head.", "shared_head_"
+                )
+                found = f"blk.{layer}.nextn.{part}" if part.split(".")[0] in _NEXTN else None
             assert found is not None, name
             result[found + ".weight" * found.endswith("_sinks")] = _turned(
                 arch, config, name, value
             )
     return {**result, **{name: np.stack(entries) for name, entries in stacks.items()}}
+
+
+_JOINT = {"mtp.fc": "eh_proj", "mtp.pre_fc_norm_embedding": "enorm",
+          "mtp.pre_fc_norm_hidden": "hnorm", "mtp.norm": "shared_head.norm"}  # fmt: skip
+
+
+_NEXTN = ("eh_proj", "enorm", "hnorm", "shared_head_norm")
+
+
+def _numbered(name: str, layers: int) -> str:
+    """Qwen's names of its further layer as DeepSeek's, which count it behind the others."""
+    for stored, part in _JOINT.items():
+        if name == f"{stored}.weight":
+            return f"model.layers.{layers}.{part}.weight"
+    return name.replace("mtp.layers.0.", f"model.layers.{layers}.", 1)
 
 
 def _turned(arch: gguf.MODEL_ARCH, config: Mapping[str, Any], name: str, value: F32) -> F32:
@@ -204,14 +227,16 @@ def _write_latent(writer: gguf.GGUFWriter, config: Mapping[str, Any], old: bool)
     writer.add_value_length_mla(config["v_head_dim"])
 
 
-def _write_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
+def _write_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any], rotated: bool) -> None:
     given = config.get("rope_parameters") or {}
     if "full_attention" in given:
         writer.add_rope_freq_base_swa(given["sliding_attention"]["rope_theta"])
         given = given["full_attention"]
     writer.add_rope_freq_base(given.get("rope_theta", 10000.0))
     part = given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    writer.add_rope_dimension_count(config.get("qk_rope_head_dim") or int(_head_dim(config) * part))
+    if rotated:
+        whole = config.get("qk_rope_head_dim") or int(_head_dim(config) * part)
+        writer.add_rope_dimension_count(whole)
     kind = given.get("rope_type")
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))

@@ -164,8 +164,11 @@ CASES = (
 )  # fmt: skip
 
 #: Those whose models can have a layer that predicts further tokens, and what says that they do.
-FURTHER = tuple(case for case in CASES if case.name in ("deepseek_v3", "glm4_moe"))
-FURTHER_FIELDS: Mapping[str, Any] = {"num_nextn_predict_layers": 1}
+FURTHER = tuple(
+    case for case in CASES
+    if case.name in ("deepseek_v3", "glm4_moe", "qwen3_next", "qwen3_5_moe")
+)  # fmt: skip
+FURTHER_FIELDS: Mapping[str, Any] = {"num_nextn_predict_layers": 1, "mtp_num_hidden_layers": 1}
 FURTHER_PATH = FOLDER / "further.npz"
 
 

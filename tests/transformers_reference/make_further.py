@@ -1,7 +1,8 @@
 """What layers that predict further tokens say, by transformers' ``MtpModel``.
 
 The main model reads a prompt; the layer reads each of its normed hidden states with the token that
-came after, and then its own last state with one token more.
+came after, and then its own last state with one token more. ``MtpModel`` takes the kind of the
+model's first layer, which in hybrids has a state; theirs is one with a cache, put together here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
-from transformers.modeling_layers import MtpModel  # pyright: ignore[reportMissingImports]
+from transformers.modeling_layers import (  # pyright: ignore[reportMissingImports]
+    MtpLayer,
+    MtpModel,
+)
 
+from bandweave.models.config_window import FULL
 from bandweave.models.registry import spec_from_config
 from tests.helpers.random_model import F32, random_tensors
 from tests.transformers_reference import cases, make
@@ -21,20 +26,56 @@ from tests.transformers_reference.cases import FURTHER, Case
 _TOLERANCE = 1e-5
 
 
+class HybridLayer(torch.nn.Module):
+    """The further layer of a hybrid: a layer like its last one with a cache."""
+
+    def __init__(self, main: Any) -> None:
+        super().__init__()
+        base = self._base = main.model
+        index = max(i for i, kind in enumerate(main.config.layer_types) if kind == FULL)
+        kind, norm = type(base.layers[index]), type(base.norm)
+        self.layers = torch.nn.ModuleList([MtpLayer(main.config, kind, norm, index)])
+
+    def forward_layer(self, _: int, states: Any, places: Any, __: None, *, input_ids: Any) -> Any:
+        embedded, count = self._base.embed_tokens(input_ids), input_ids.shape[1]
+        mask = torch.full((count, count), -torch.inf).triu(1)[None, None]
+        turned = self._base.rotary_emb(embedded, places)
+        return self.layers[0](embedded, states, turned, mask, places, None)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        own = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in own.items() if not name.startswith("_base.")}
+
+
 def _models(case: Case) -> tuple[Any, Any]:
     """The main model and its further layer."""
     config = {**make.build_config(case), **cases.FURTHER_FIELDS}
     main, _ = make.build_model(case, config)
-    layer = MtpModel(main, 1).eval()
-    own = {_plain(name, config["num_hidden_layers"]): name for name in layer.state_dict()}
+    hybrid = "linear_num_key_heads" in config
+    layer = HybridLayer(main).eval() if hybrid else MtpModel(main, 1).eval()
+    plain = _plain_of_hybrids if hybrid else _plain
+    own = {plain(name, config["num_hidden_layers"]): name for name in layer.state_dict()}
     spec = spec_from_config(config)
     names = {*main.state_dict(), *own}
     stored = make.as_stored(
         spec, random_tensors(spec, case.seed, further=True), names, further=True
     )
     state = {own[name]: torch.from_numpy(stored[name]) for name in own}
-    layer.load_state_dict(state, strict=True)
+    layer.load_state_dict(state, strict=not hybrid)
     return main, layer
+
+
+def _plain_of_hybrids(name: str, layers: int) -> str:
+    """The same of Qwen's checkpoints, whose names of it have no number of a layer."""
+    del layers
+    rest = name.removeprefix("layers.0.")
+    known = {
+        "enorm.weight": "mtp.pre_fc_norm_embedding.weight",
+        "hnorm.weight": "mtp.pre_fc_norm_hidden.weight",
+        "eh_proj.weight": "mtp.fc.weight",
+        "post_norm.weight": "mtp.norm.weight",
+    }
+    return known.get(rest, rest.replace("mtp_block.", "mtp.layers.0."))
 
 
 def _plain(name: str, layers: int) -> str:

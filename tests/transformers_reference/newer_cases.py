@@ -36,4 +36,22 @@ NEWER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "moe_k": 3, "moe_num_shared_experts": 2, "moe_layer_start_index": 1,
         "moe_layer_end_index": 2,
     }),
+    "olmo3": ("Olmo3ForCausalLM", {
+        "hidden_size": 72, "num_hidden_layers": 4, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "intermediate_size": 150, "vocab_size": 290,
+        "max_position_embeddings": 512, "sliding_window": 40, "eos_token_id": 2,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50000.0},
+            "full_attention": {**YARN, "rope_theta": 50000.0, "attention_factor": 1.25},
+        },
+    }),
+    "ministral3": ("Ministral3ForCausalLM", {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 20, "intermediate_size": 140, "vocab_size": 280,
+        "max_position_embeddings": 512,
+        "rope_parameters": {
+            **YARN, "original_max_position_embeddings": 160, "mscale": 1.0, "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    }),
 }  # fmt: skip

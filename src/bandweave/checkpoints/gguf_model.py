@@ -31,6 +31,7 @@ from bandweave.shown import printable, shown
 
 SUFFIX = ".gguf"
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.ASCII)
+_BIAS = re.compile(r"blk\.(\d{1,9})\.(?!indexer\.).+\.bias", re.ASCII)
 _MOST_PARTS = 4096
 _MOST_VECTOR = 1 << 16  # numbers of a vector that a config is made of
 _SAID_BY = "metadata"
@@ -56,6 +57,7 @@ def open_gguf(path: Path, stack: ExitStack) -> Contents:
         spec = dataclasses.replace(spec, norm_offset=0.0)
     names, settings = architecture.names, Settings(said_by=_SAID_BY, doubt=_DOUBT)
     spec, tensors = find_tensors(path, spec, found, names, settings)
+    _refuse_other_biases(path, spec, found, tensors)
     return Contents(
         spec=dataclasses.replace(spec, column_block=_column_block(spec, tensors)),
         config=config,
@@ -173,6 +175,21 @@ def _column_block(spec: ModelSpec, tensors: Mapping[str, View]) -> int:
         if weight.split is Split.SHARDED_TO_ALL
     ]
     return max((BLOCK_WEIGHTS.get(tensors[name].dtype, 1) for name in split), default=1)
+
+
+def _refuse_other_biases(
+    path: Path, spec: ModelSpec, found: Mapping[str, Stored], tensors: Mapping[str, View]
+) -> None:
+    """Nothing in the metadata says which biases there are: the tensors do. An indexer is not
+    read."""
+    used = {entry.name for view in tensors.values() for _, entry in view.matrix.stored}
+    for name in found:
+        match = _BIAS.fullmatch(name)
+        if match and int(match[1]) < spec.num_layers and name not in used:
+            raise CheckpointError(
+                f"{printable(path)}: tensor {shown(name)} is a bias that models of its "
+                "architecture are not run with; use the model's safetensors version"
+            )
 
 
 def _remarks(data: Metadata) -> tuple[str, ...]:

@@ -107,6 +107,8 @@ def role_of(name: str, layers: int, *, tied: bool) -> str:
     """The role of a tensor, by its name in a folder or a GGUF file; ``unused`` for what decoding
     text does not read: drafts' layers, vision."""
     match = _LAYER.search(name)
+    if name.startswith("mtp."):
+        return "unused"
     if match is None:
         if name.startswith(("lm_head.", "output.")):
             return "head"

@@ -42,9 +42,8 @@ def resolve_context(folder: Folder, options: EngineOptions) -> int:
     longest = spec.run_length
     if asked is not None and longest < asked <= spec.context_length:
         raise ValueError(
-            f"a context of {asked} tokens: beyond {longest} (index_topk) the attention of "
-            f"{folder.path.name} leaves positions out, which cannot be run yet; choose --context "
-            f"up to {longest}"
+            f"a context of {asked} tokens for {folder.path.name}: beyond {longest} "
+            f"{spec.beyond_run_length}, which cannot be run yet; choose --context up to {longest}"
         )
     if options.run.context is None:
         return min(longest, DEFAULT_CONTEXT)

@@ -107,19 +107,29 @@ def text_of(
     whole: Mapping[str, str],
     own: tuple[str, ...],
     *,
-    kept: tuple[str, ...] = (),
+    tied: bool,
+    types: tuple[str, ...] = (),
 ) -> tuple[Config, str]:
     """The config and the architecture of what reads and writes text: the ``text_config`` of a
     multimodal model, which holds for no other.
 
     ``whole``: architectures of multimodal models, with those of their text parts. ``own``: as in
-    ``check_fields``. ``kept``: fields of the whole that hold for its text where they are given.
+    ``check_fields``. ``tied``: whether the head is the embedding where neither the whole nor its
+    text says; the whole's word goes first. ``types``: the ``model_type`` that its text may have,
+    the first where it has none; any where there are none.
     """
     if architecture in whole:
-        given = {name: config[name] for name in kept if config.get(name) is not None}
-        text = table(config, "text_config")
-        check_fields(text, own)
-        config, architecture = {**text, **given}, whole[architecture]
+        part = table(config, "text_config")
+        kind = part.get("model_type")
+        if types and kind is not None and kind not in types:
+            raise ConfigError(
+                f"config.json: model_type of text_config is {shown(kind)}, which cannot be run "
+                f"within a model of the architecture {architecture}; {' or '.join(types)} can"
+            )
+        check_fields(part, own)
+        ties = [one.get("tie_word_embeddings") for one in (config, part)]
+        said = next((one for one in ties if one is not None), tied)
+        config, architecture = {**part, "tie_word_embeddings": said}, whole[architecture]
     if config.get("text_config"):
         raise ConfigError(
             f"config.json: text_config is given, but a model of the architecture {architecture} "

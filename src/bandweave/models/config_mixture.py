@@ -101,9 +101,11 @@ def grouped_router(config: Config, *, experts: str, sigmoid: bool) -> RouterSpec
     )
 
 
-def further_layers(config: Config) -> int:
-    """How many layers behind the others predict further tokens, as DeepSeek's configs have it."""
-    return fields.count(config, "num_nextn_predict_layers")
+def further_layers(config: Config, silent: int = 0) -> int:
+    """How many layers behind the others predict further tokens, as DeepSeek's configs have it;
+    ``silent`` where they do not say."""
+    name = "num_nextn_predict_layers"
+    return silent if config.get(name) is None else fields.count(config, name)
 
 
 def sparse_by_step(config: Config) -> list[bool]:

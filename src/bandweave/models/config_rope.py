@@ -66,6 +66,23 @@ def rope(
     return spec
 
 
+def rope_of_kind(
+    config: Config, kind: str, *, theta: float, field: str = "rope_theta", scaled: bool = False
+) -> RopeSpec:
+    """The rope of layers of a kind, in families where each kind has its own: the newer spelling's
+    parameters of that kind, to which the older one adds its scaling where the kind is ``scaled``.
+    ``field`` has the older one's theta, ``theta`` is meant where neither has one."""
+    new = table(config, "rope_parameters")
+    if new and not any(isinstance(one, Mapping) for one in new.values()):
+        raise ConfigError(
+            f"config.json: rope_parameters have none for {kind!r}; models of this family have "
+            "parameters for each kind of layer"
+        )
+    own = {**table(new, kind), **(table(config, "rope_scaling") if scaled else {})}
+    given = {"rope_scaling": None, "rope_parameters": own, "rope_theta": config.get(field)}
+    return rope({**config, **given}, theta=theta)
+
+
 def _chosen(config: Config) -> tuple[str, Config]:
     """The object that has the parameters, and its name: ``rope_scaling`` hides the other."""
     scaling = table(config, "rope_scaling")
@@ -141,15 +158,21 @@ def _llama3(name: str, parameters: Config, config: Config, rotary: int) -> RopeS
         factor=_needed(name, parameters, "factor"),
         low_freq_factor=low,
         high_freq_factor=high,
-        original_context_length=_original(parameters, config),
+        original_context_length=original_length(parameters, config),
     )
 
 
 def _yarn(name: str, parameters: Config, config: Config, rotary: int) -> RopeScaling:
+    """A factor of null says that the longest context is as many times the first training's."""
+    original = original_length(parameters, config)
+    if "factor" in parameters and parameters["factor"] is None:
+        factor = integer(config, "max_position_embeddings") / original
+    else:
+        factor = _needed(name, parameters, "factor")
     return RopeScaling(
         kind="yarn",
-        factor=_needed(name, parameters, "factor"),
-        original_context_length=_original(parameters, config),
+        factor=factor,
+        original_context_length=original,
         beta_fast=number(parameters, "beta_fast", 32.0),
         beta_slow=number(parameters, "beta_slow", 1.0),
         mscale=_number_or_0(parameters, "mscale"),
@@ -163,7 +186,7 @@ def _longrope(name: str, parameters: Config, config: Config, rotary: int) -> Rop
     """The long divisors where the longest context exceeds the first training's, else the short
     ones. transformers changes over as a text grows beyond that length, so that keys of both kinds
     meet; one kind for all positions leaves answers independent of how a text is read."""
-    original = _original(parameters, config)
+    original = original_length(parameters, config)
     longest = integer(config, "max_position_embeddings")
     if original < 2:
         raise ConfigError(
@@ -190,7 +213,7 @@ _KINDS: Mapping[str, Callable[[str, Config, Config, int], RopeScaling]] = {
 }  # fmt: skip
 
 
-def _original(parameters: Config, config: Config) -> int:
+def original_length(parameters: Config, config: Config) -> int:
     """The context of the first training: a field of the config's own outweighs the parameter;
     without either nothing was stretched."""
     field = "original_max_position_embeddings"

@@ -26,17 +26,30 @@ def windows(config: Config, kinds: list[str]) -> list[int | None]:
 def kinds_from_a_layer_on(config: Config) -> list[str]:
     """Where windows are used, ``layer_types`` say in which layers, else all from
     ``max_window_layers`` on have one (Qwen)."""
-    kinds = listed_kinds(config)
     count = integer(config, "num_hidden_layers")
+    full = min(counted(config, "max_window_layers"), count)
+    return _used_kinds(config, [FULL] * full + [SLIDING] * (count - full))
+
+
+def kinds_up_to_a_layer(config: Config) -> list[str]:
+    """The same where every second layer below ``max_window_layers`` has a window, the first one
+    among them (Qwen2's mixtures)."""
+    most = counted(config, "max_window_layers")
+    layers = range(integer(config, "num_hidden_layers"))
+    return _used_kinds(config, [SLIDING if n % 2 == 0 and n < most else FULL for n in layers])
+
+
+def _used_kinds(config: Config, silent: list[str]) -> list[str]:
+    """``layer_types`` where windows are used, or what holds where they are ``silent``."""
+    kinds = listed_kinds(config)
     if not flag(config, "use_sliding_window", False) or config.get("sliding_window") is None:
         if SLIDING in kinds:
             raise ConfigError(
                 f"config.json: layer_types has {SLIDING!r}, but use_sliding_window and "
                 "sliding_window say that there is no window"
             )
-        return [FULL] * count
-    full = min(counted(config, "max_window_layers"), count)
-    return kinds or [FULL] * full + [SLIDING] * (count - full)
+        return [FULL] * len(silent)
+    return kinds or silent
 
 
 def kinds_by_turns(config: Config, every: int) -> list[str]:

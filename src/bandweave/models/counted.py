@@ -66,7 +66,7 @@ def _llama4(config: Config) -> tuple[LayerSpec, ...]:
     return layers_of(keys, layer)
 
 
-# --- Qwen3-VL, Ministral 3: as their models of text ---
+# --- Qwen3-VL: as its model of text ---
 
 
 def _normed(config: Config) -> tuple[LayerSpec, ...]:
@@ -80,28 +80,7 @@ def _normed_mixture(config: Config) -> tuple[LayerSpec, ...]:
     return (layer,) * fields.integer(config, "num_hidden_layers")
 
 
-def _plain(config: Config) -> tuple[LayerSpec, ...]:
-    layer = LayerSpec(attention=heads_of(config), mlp=mlp_of(config))
-    return (layer,) * fields.integer(config, "num_hidden_layers")
-
-
-# --- OLMo 3, Hunyuan A13B, Mistral Large 3 ---
-
-
-def _olmo3(config: Config) -> tuple[LayerSpec, ...]:
-    """Three layers with a window to one without, as ``layer_types`` lists them."""
-    count = fields.integer(config, "num_hidden_layers")
-    kinds = fields.texts(config, "layer_types")
-    whole = [kind == "full_attention" for kind in kinds] or [i % 4 == 3 for i in range(count)]
-    if len(whole) != count:
-        raise ConfigError(f"config.json: layer_types must name each of the {count} layers")
-    window = fields.integer(config, "sliding_window", 4096)
-
-    def layer(full: bool) -> LayerSpec:
-        attention = heads_of(config, qk_norm="all", window=None if full else window)
-        return LayerSpec(attention=attention, mlp=mlp_of(config))
-
-    return layers_of(whole, layer)
+# --- Hunyuan A13B, Mistral Large 3 ---
 
 
 def _hunyuan(config: Config) -> tuple[LayerSpec, ...]:
@@ -135,8 +114,6 @@ _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], tuple[LayerSpec, ...]]] = 
     "llama4_text": _llama4,
     "qwen3_vl_text": _normed,
     "qwen3_vl_moe_text": _normed_mixture,
-    "ministral3": _plain,
-    "olmo3": _olmo3,
     "hunyuan_v1_moe": _hunyuan,
     "mistral_large_3": _mistral_large_3,
 }  # fmt: skip

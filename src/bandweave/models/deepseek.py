@@ -142,7 +142,10 @@ TENSOR_NAMES: Names = {
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
-    config, architecture = text_of(config, architecture, {_KIMI: _V3}, OWN_FIELDS)
+    config, architecture = text_of(
+        config, architecture, {_KIMI: _V3}, OWN_FIELDS, tied=False,
+        types=("deepseek_v3", "kimi_k2"),
+    )  # fmt: skip
     # Null says that queries are projected at once.
     direct = "q_lora_rank" in config and config["q_lora_rank"] is None
     config = fields.with_defaults(config, DEFAULTS[architecture])

@@ -45,6 +45,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 MODEL_TYPES: Mapping[str, str] = {"ernie4_5": _DENSE, "ernie4_5_moe": _MOE}
 OWN_FIELDS: tuple[str, ...] = ("use_bias", "num_experts")
+_LEAST_SUM = 1e-9  # of the weights of a token's experts, far below what occurs
 _MLP = "model.layers.{}.mlp"
 TENSOR_NAMES: Names = {
     **DECODER,
@@ -83,6 +84,11 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     if not mixed:
         layers = (LayerSpec(attention=attention, mlp=dense),)
         return model_of(config, "ernie4_5", layers * fields.integer(config, "num_hidden_layers"))
+    if fields.number(config, "moe_norm_min", 1e-12) > _LEAST_SUM:
+        raise ConfigError(
+            f"config.json: moe_norm_min is {shown(config['moe_norm_min'])}, a bound of the sum of "
+            f"experts' weights that could be reached; above {_LEAST_SUM:g} it is not supported"
+        )
     width = fields.integer(config, "moe_intermediate_size")
     mixture = mixture_of(
         config,

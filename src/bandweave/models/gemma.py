@@ -11,10 +11,10 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
-from bandweave.models.config import Config, ConfigError
+from bandweave.models.config import Config
 from bandweave.models.config_fields import text_of
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
-from bandweave.models.config_rope import rope
+from bandweave.models.config_rope import rope, rope_of_kind
 from bandweave.models.config_window import FULL, SLIDING, kinds_by_turns, windows
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import GateSpec, LayerSpec, ModelSpec
@@ -72,7 +72,9 @@ TENSOR_NAMES = either(
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Gemma ``config.json``; ``ConfigError`` where it is not one we run."""
-    config, architecture = text_of(config, architecture, {_MULTIMODAL: _GEMMA3}, OWN_FIELDS)
+    config, architecture = text_of(
+        config, architecture, {_MULTIMODAL: _GEMMA3}, OWN_FIELDS, tied=True
+    )
     config = fields.with_defaults(config, DEFAULTS[architecture])
     fields.require(config, "hidden_activation", ("gelu_pytorch_tanh",), None)
     fields.require(config, "use_bidirectional_attention", (False,), False)
@@ -111,15 +113,7 @@ def _cap(config: Config, name: str) -> float:
 
 
 def _rope(config: Config, kind: str) -> RopeSpec:
-    """Gemma 3's layers that see everything have the scaling, those with a window a rope of their
-    own."""
-    new = fields.table(config, "rope_parameters")
-    if new and not any(isinstance(new.get(one), Mapping) for one in (FULL, SLIDING)):
-        raise ConfigError(
-            f"config.json: rope_parameters have none for {FULL!r} and {SLIDING!r}; models of this "
-            "family have parameters for each of the two"
-        )
+    """Layers with a window have a rope of their own."""
     if kind == FULL:
-        return rope(config, layer_type=FULL, theta=1e6)
-    local = fields.number(config, "rope_local_base_freq", 10000.0)
-    return rope({**config, "rope_scaling": None, "rope_theta": local}, layer_type=SLIDING)
+        return rope_of_kind(config, FULL, theta=1e6, scaled=True)
+    return rope_of_kind(config, SLIDING, theta=10000.0, field="rope_local_base_freq")

@@ -74,10 +74,19 @@ TENSOR_NAMES: Names = {
 }  # fmt: skip
 
 
+#: The rope of a config that says nothing of one.
+_ROPE: Mapping[str, Any] = {
+    "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+    "original_max_position_embeddings": 4096,
+}  # fmt: skip
+
+
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of such a ``config.json``; ``ConfigError`` where it is not one we run."""
     config = fields.with_defaults(config, DEFAULTS[architecture])
     fields.require(config, "hidden_act", ("silu", "swish"), "silu")
+    if not config.get("rope_scaling") and config.get("rope_parameters") is None:
+        config["rope_parameters"] = _ROPE
     own_rope, bias = rope(config, theta=150000.0), fields.flag(config, "attention_bias", True)
     mixture = mixture_of(
         config,

@@ -1,7 +1,8 @@
 """Llama 2 and 3.x, Mistral, TinyLlama, SmolLM: one text.
 
 Touvron et al. 2023 (arXiv:2307.09288), Llama team 2024 (arXiv:2407.21783), Jiang et al. 2023
-(arXiv:2310.06825, the sliding window).
+(arXiv:2310.06825, the sliding window). Of a multimodal Mistral (Small 3.1 and later) this is what
+reads and writes text.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import Any
 from bandweave.models import config as fields
 from bandweave.models.blocks import decoder
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_rope import rope
+from bandweave.models.config_fields import refuse_biases, text_of
+from bandweave.models.config_rope import original_length, rope
 from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, windows
 from bandweave.models.graph import Graph
 from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER
 
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
+_MINISTRAL, _MULTIMODAL = "Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"
 
 #: What transformers' config classes take for fields that a config lacks, by architecture.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -36,18 +38,46 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False, "sliding_window": 4096, "eos_token_id": 2,
     },
+    _MINISTRAL: {
+        "vocab_size": 131072, "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 34, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128, "hidden_act": "silu", "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "sliding_window": None,
+        "eos_token_id": 2,
+    },
+    _MULTIMODAL: {"eos_token_id": 2},  # the others are those of its text_config
 }  # fmt: skip
 
-MODEL_TYPES: Mapping[str, str] = {"llama": _LLAMA, "mistral": _MISTRAL}
-OWN_FIELDS: tuple[str, ...] = ()
+MODEL_TYPES: Mapping[str, str] = {
+    "llama": _LLAMA, "mistral": _MISTRAL, "ministral3": _MINISTRAL, "mistral3": _MULTIMODAL,
+}  # fmt: skip
+#: Architectures of a multimodal model's text by its ``model_type``.
+_TEXTS: Mapping[str, str] = {"mistral": _MISTRAL, "ministral3": _MINISTRAL}
+OWN_FIELDS: tuple[str, ...] = ("text_config",)
 TENSOR_NAMES = DECODER
+
+#: The rope of a Ministral 3 whose config says nothing of one.
+_MINISTRAL_ROPE: Mapping[str, Any] = {
+    "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "beta_fast": 32.0,
+    "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+    "original_max_position_embeddings": 16384,
+}  # fmt: skip
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Llama-like ``config.json``; ``ConfigError`` where it is not one we run."""
+    kind = fields.text(fields.table(config, "text_config"), "model_type")
+    whole = {_MULTIMODAL: _TEXTS.get(kind or "", _MISTRAL)}
+    config, architecture = text_of(
+        config, architecture, whole, OWN_FIELDS, tied=True, types=tuple(_TEXTS)
+    )
     config = fields.with_defaults(config, DEFAULTS[architecture])
     fields.require(config, "hidden_act", ("silu", "swish"), "silu")  # two names of one function
-    bias = False
+    bias, run_length = False, None
+    if architecture == _MINISTRAL:
+        if not config.get("rope_scaling") and config.get("rope_parameters") is None:
+            config["rope_parameters"] = _MINISTRAL_ROPE
+        run_length = _plain_length(config)
     if architecture == _LLAMA:
         bias = fields.flag(config, "attention_bias", False)
         sliding = _llama_window(config)
@@ -63,6 +93,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
             window=sliding,
             qkv_bias=bias,
             output_bias=bias,
+            run_length=run_length,
         ),
         mlp=MlpSpec(
             intermediate_size=fields.integer(config, "intermediate_size"),
@@ -78,6 +109,15 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         layers=(layer,) * fields.integer(config, "num_hidden_layers"),
         tied_embeddings=fields.flag(config, "tie_word_embeddings", False),
     )
+
+
+def _plain_length(config: Config) -> int | None:
+    """Of Ministral 3: the positions whose queries are not scaled by where they stand."""
+    parameters = fields.table(config, "rope_scaling") or fields.table(config, "rope_parameters")
+    if parameters.get("llama_4_scaling_beta") == 0:
+        return None
+    fields.number(parameters, "llama_4_scaling_beta")
+    return original_length(parameters, config)
 
 
 def _llama_window(config: Config) -> int | None:

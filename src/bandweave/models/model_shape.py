@@ -110,8 +110,8 @@ class ModelShape:
             return f"does not run {self.architecture} yet"
         if self.run_length is not None and context > self.run_length:
             return (
-                f"runs {self.architecture} up to {self.run_length} tokens (--context), where its "
-                "attention reads all positions"
+                f"runs {self.architecture} up to {self.run_length} tokens (--context), beyond "
+                "which its attention is another one"
             )
         return ""
 

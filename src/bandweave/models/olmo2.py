@@ -1,6 +1,7 @@
-"""OLMo 2: norms of what each block gives, and of queries and keys over all heads together.
+"""OLMo 2 and 3: norms of what each block gives, and of queries and keys over all heads together;
+most layers of OLMo 3 have a window, and a rope that is not scaled.
 
-Ai2 2025 (arXiv:2501.00656).
+Ai2 2025 (arXiv:2501.00656, and the OLMo 3 report).
 """
 
 from __future__ import annotations
@@ -12,27 +13,31 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_fields import refuse_biases
-from bandweave.models.config_model import heads_of, model_of, silu_mlp_of
-from bandweave.models.config_rope import rope
-from bandweave.models.config_window import FULL, refuse_other_kinds
+from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
+from bandweave.models.config_rope import rope, rope_of_kind
+from bandweave.models.config_window import FULL, kinds_by_turns, refuse_other_kinds, windows
+from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]
 
-_OLMO2 = "Olmo2ForCausalLM"
+_OLMO2, _OLMO3 = "Olmo2ForCausalLM", "Olmo3ForCausalLM"
 
-#: What transformers' config class takes for fields that a config lacks.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    _OLMO2: {
-        "vocab_size": 50304, "hidden_size": 4096, "intermediate_size": 11008,
-        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": None,
-        "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False, "attention_bias": False, "eos_token_id": 50279,
-    },
+_BOTH: Mapping[str, Any] = {
+    "vocab_size": 50304, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": None, "hidden_act": "silu",
+    "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+    "attention_bias": False, "eos_token_id": 50279,
 }  # fmt: skip
 
-MODEL_TYPES: Mapping[str, str] = {"olmo2": _OLMO2}
+#: What transformers' config classes take for fields that a config lacks.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    _OLMO2: _BOTH,
+    _OLMO3: {**_BOTH, "sliding_window": 4096},
+}
+
+MODEL_TYPES: Mapping[str, str] = {"olmo2": _OLMO2, "olmo3": _OLMO3}
 OWN_FIELDS: tuple[str, ...] = ("use_qk_norm", "qk_layernorm")
 TENSOR_NAMES: Mapping[str, str] = {
     **DECODER,
@@ -43,11 +48,27 @@ TENSOR_NAMES: Mapping[str, str] = {
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
-    """The spec of an OLMo 2 ``config.json``; ``ConfigError`` where it is not one we run."""
+    """The spec of an OLMo ``config.json``; ``ConfigError`` where it is not one we run."""
     config = fields.with_defaults(config, DEFAULTS[architecture])
     refuse_biases(config, "mlp_bias")
-    refuse_other_kinds(config, FULL)
-    bias = fields.flag(config, "attention_bias", False)
-    attention = heads_of(config, rope=rope(config), qkv_bias=bias, output_bias=bias, qk_norm="all")
-    layer = LayerSpec(attention=attention, mlp=silu_mlp_of(config), form="post")
-    return model_of(config, "olmo2", (layer,) * fields.integer(config, "num_hidden_layers"))
+    bias, mlp = fields.flag(config, "attention_bias", False), silu_mlp_of(config)
+
+    def layer(key: tuple[RopeSpec, int | None]) -> LayerSpec:
+        own_rope, window = key
+        attention = heads_of(
+            config, rope=own_rope, window=window, qkv_bias=bias, output_bias=bias, qk_norm="all"
+        )
+        return LayerSpec(attention=attention, mlp=mlp, form="post")
+
+    if architecture == _OLMO2:
+        refuse_other_kinds(config, FULL)
+        kinds = [FULL] * fields.integer(config, "num_hidden_layers")
+        ropes = {FULL: rope(config)}
+    else:
+        kinds = kinds_by_turns(config, 4)
+        ropes = {
+            kind: rope_of_kind(config, kind, theta=500000.0, scaled=kind == FULL)
+            for kind in set(kinds)
+        }
+    keys = list(zip((ropes[kind] for kind in kinds), windows(config, kinds), strict=True))
+    return model_of(config, "olmo2", layers_of(keys, layer))

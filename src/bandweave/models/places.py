@@ -58,11 +58,15 @@ class Places:
             known = self._known[pattern] = places(self._names, pattern)
             if not known:
                 raise ValueError(f"family {self._spec.family!r} has no place for {weight.name!r}")
+        behind = bool(numbers) and int(numbers[0]) == self._spec.num_layers
+        own = behind and any(place.further for place in known)
         for place in known:
-            yield self._placed(place, weight, numbers)
+            if place.further == own:
+                yield self._placed(place, weight, numbers)
 
     def _placed(self, place: Slice, weight: WeightSpec, numbers: tuple[str, ...]) -> Placed:
-        name, shape = filled(place.tensor, numbers), weight.shape
+        name = filled(place.tensor, numbers[1:] if place.further else numbers)
+        shape = weight.shape
         rows, first, run = shape[0], 0, shape[0]
         if place.whole:
             return Placed(name, shape, 0, first, run, rows, False, False, False)

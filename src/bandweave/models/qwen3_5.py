@@ -16,7 +16,8 @@ from bandweave.models.config_fields import text_of
 from bandweave.models.config_hybrid import attention_of, kinds_of
 from bandweave.models.config_mixture import mixture_of, with_num_experts
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
-from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT
+from bandweave.models.config_window import FULL
+from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT, with_further
 from bandweave.models.spec import LayerSpec, Mlp, ModelSpec, RouterSpec
 from bandweave.models.tensor_names import Names, fused
 
@@ -61,32 +62,35 @@ OWN_FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 _LINEAR = "model.layers.{}.linear_attn"
-TENSOR_NAMES: Names = {
-    **GATED_HEADS,
-    **SHARED_EXPERT,
-    **DELTA_NET,
-    **fused(
-        f"{_LINEAR}.in_proj_qkv.weight",
-        *(f"layers.{{}}.delta_{part}_proj" for part in ("q", "k", "v")),
-    ),
-    "layers.{}.delta_z_proj": f"{_LINEAR}.in_proj_z.weight",
-    "layers.{}.delta_write_proj": f"{_LINEAR}.in_proj_b.weight",
-    "layers.{}.delta_decay_proj": f"{_LINEAR}.in_proj_a.weight",
-}
+TENSOR_NAMES: Names = with_further(
+    {
+        **GATED_HEADS,
+        **SHARED_EXPERT,
+        **DELTA_NET,
+        **fused(
+            f"{_LINEAR}.in_proj_qkv.weight",
+            *(f"layers.{{}}.delta_{part}_proj" for part in ("q", "k", "v")),
+        ),
+        "layers.{}.delta_z_proj": f"{_LINEAR}.in_proj_z.weight",
+        "layers.{}.delta_write_proj": f"{_LINEAR}.in_proj_b.weight",
+        "layers.{}.delta_decay_proj": f"{_LINEAR}.in_proj_a.weight",
+    }
+)
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
     """The spec of a Qwen3.5 ``config.json``; ``ConfigError`` where it is not one we run."""
-    config, architecture = text_of(
-        config, architecture, _WHOLE, OWN_FIELDS, kept=("tie_word_embeddings",)
-    )
+    config, architecture = text_of(config, architecture, _WHOLE, OWN_FIELDS, tied=False)
     config = fields.with_defaults(with_num_experts(config), DEFAULTS[architecture])
     attention, mlp = attention_of(config), _mlp(config, architecture)
 
     def layer(kind: str) -> LayerSpec:
         return LayerSpec(attention=attention[kind], mlp=mlp)
 
-    return model_of(config, "qwen3_5", layers_of(kinds_of(config), layer), norm_offset=1.0)
+    further = layer(FULL) if fields.count(config, "mtp_num_hidden_layers") else None
+    return model_of(
+        config, "qwen3_5", layers_of(kinds_of(config), layer), norm_offset=1.0, further=further
+    )
 
 
 def _mlp(config: Config, architecture: str) -> Mlp:

@@ -12,9 +12,15 @@ from bandweave.models import config as fields
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_hybrid import attention_of, kinds_of
-from bandweave.models.config_mixture import mixture_of, sparse_by_step, with_num_experts
+from bandweave.models.config_mixture import (
+    further_layers,
+    mixture_of,
+    sparse_by_step,
+    with_num_experts,
+)
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
-from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT
+from bandweave.models.config_window import FULL
+from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT, with_further
 from bandweave.models.spec import LayerSpec, LinearSpec, ModelSpec, RouterSpec
 from bandweave.models.tensor_names import Names, fused
 
@@ -50,21 +56,23 @@ def _key_heads(layer: LayerSpec) -> int:
 
 
 _LINEAR = "model.layers.{}.linear_attn"
-TENSOR_NAMES: Names = {
-    **GATED_HEADS,
-    **SHARED_EXPERT,
-    **DELTA_NET,
-    **fused(
-        f"{_LINEAR}.in_proj_qkvz.weight",
-        *(f"layers.{{}}.delta_{part}_proj" for part in ("q", "k", "v", "z")),
-        groups=_key_heads,
-    ),
-    **fused(
-        f"{_LINEAR}.in_proj_ba.weight",
-        *(f"layers.{{}}.delta_{part}_proj" for part in ("write", "decay")),
-        groups=_key_heads,
-    ),
-}
+TENSOR_NAMES: Names = with_further(
+    {
+        **GATED_HEADS,
+        **SHARED_EXPERT,
+        **DELTA_NET,
+        **fused(
+            f"{_LINEAR}.in_proj_qkvz.weight",
+            *(f"layers.{{}}.delta_{part}_proj" for part in ("q", "k", "v", "z")),
+            groups=_key_heads,
+        ),
+        **fused(
+            f"{_LINEAR}.in_proj_ba.weight",
+            *(f"layers.{{}}.delta_{part}_proj" for part in ("write", "decay")),
+            groups=_key_heads,
+        ),
+    }
+)
 
 
 def from_config(config: Config, architecture: str) -> ModelSpec:
@@ -87,4 +95,6 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
         return LayerSpec(attention=attention[kind], mlp=mixture if routes else dense)
 
     keys = list(zip(kinds_of(config), sparse, strict=True))
-    return model_of(config, "qwen3_next", layers_of(keys, layer), norm_offset=1.0)
+    # The files say whether it is there. It counts its layers anew.
+    further = layer((FULL, sparse[0])) if further_layers(config, 1) else None
+    return model_of(config, "qwen3_next", layers_of(keys, layer), norm_offset=1.0, further=further)

@@ -23,7 +23,7 @@ from bandweave.models.config_rope import rope
 from bandweave.models.config_window import (
     FULL,
     SLIDING,
-    kinds_from_a_layer_on,
+    kinds_up_to_a_layer,
     refuse_other_kinds,
     windows,
 )
@@ -78,7 +78,7 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
             config, experts="num_experts", router=router, shared_size=shared, shared_gate=True
         )
         own["qkv_bias"] = fields.flag(config, "qkv_bias", True)
-        kinds = kinds_from_a_layer_on(config)
+        kinds = kinds_up_to_a_layer(config)
     else:
         refuse_shared(config, "shared_expert_intermediate_size")
         mixture = mixture_of(config, experts="num_experts", router=router)

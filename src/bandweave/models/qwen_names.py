@@ -1,10 +1,18 @@
 """Names of tensors that several of Qwen's families share: experts with a gated shared one, heads
-with gates, and gated delta nets."""
+with gates, gated delta nets, and the layer that predicts further tokens."""
 
 from __future__ import annotations
 
 from bandweave.models.spec import HeadsSpec, LayerSpec
-from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, experts, fused, shared_expert
+from bandweave.models.tensor_names import (
+    DECODER,
+    QK_NORMS,
+    Names,
+    experts,
+    further_layer,
+    fused,
+    shared_expert,
+)
 
 #: A mixture of Qwen's with a shared expert that has a gate of its own.
 SHARED_EXPERT: Names = {
@@ -52,3 +60,16 @@ DELTA_NET: Names = {
     "layers.{}.delta_norm": f"{_DELTA}.norm.weight",
     "layers.{}.delta_o_proj": f"{_DELTA}.out_proj.weight",
 }
+
+#: What joins the state of a position and the token after it, and the norm of what comes of them.
+_JOINT: Names = {
+    "layers.{}.enorm": "mtp.pre_fc_norm_embedding.weight",
+    "layers.{}.hnorm": "mtp.pre_fc_norm_hidden.weight",
+    "layers.{}.eh_proj": "mtp.fc.weight",
+    "layers.{}.shared_head_norm": "mtp.norm.weight",
+}
+
+
+def with_further(names: Names) -> Names:
+    """The table with the layer that predicts further tokens, as Qwen's checkpoints have it."""
+    return {**further_layer(names, "mtp.layers.0."), **_JOINT}

@@ -83,7 +83,7 @@ def architecture_of(config: Config) -> str:
             "config.json has no 'architectures' and no 'model_type'; is this a model folder?"
         )
     by_type = types.get(model_type or "")
-    named = listed[0] if listed else None
+    named = _known_name(listed[0]) if listed else None
     if named is None and by_type is not None:
         return by_type
     if by_type is not None and named == by_type.replace(_HEAD, "Model"):
@@ -99,6 +99,13 @@ def architecture_of(config: Config) -> str:
     raise ConfigError(
         f"{what} is not supported; supported are {_listed(supported_architectures())}"
     )
+
+
+def _known_name(name: str) -> str:
+    """The name, or the supported one that it is but for underscores: transformers saves Kimi K2.5
+    with one that its makers leave out."""
+    plain = {known.replace("_", ""): known for known in supported_architectures()}
+    return plain.get(name.replace("_", ""), name)
 
 
 def _listed(architectures: Sequence[str]) -> str:

@@ -43,7 +43,8 @@ class HeadsSpec:
     ``head_dim``; ``score_cap``: scores are bounded by its tanh, 0 for no bound; ``qk_norm``:
     queries and keys are normed, ``"head"`` by head, ``"all"`` over all heads; ``sinks``: a logit a
     head that no position has; ``output_gate``: the query projection also gives a gate of the
-    output.
+    output; ``run_length``: positions that can be run, beyond which queries have another scale, None
+    for all.
     """
 
     num_heads: int
@@ -58,6 +59,7 @@ class HeadsSpec:
     qk_norm: str = ""
     sinks: bool = False
     output_gate: bool = False
+    run_length: int | None = None
 
     def __post_init__(self) -> None:
         _check(self, num_heads=MOST_SIZE, num_kv_heads=MOST_SIZE, head_dim=MOST_HEAD_DIM)
@@ -366,10 +368,17 @@ class ModelSpec:
 
     @cached_property
     def run_length(self) -> int:
-        """Tokens of the longest context that can be run: ``context_length``, or fewer where an
-        indexer would leave positions out beyond."""
-        indexed = (getattr(layer.attention, "index", None) for layer in self.layers)
-        return min([self.context_length, *(one.top_k for one in indexed if one is not None)])
+        """Tokens of the longest context that can be run: ``context_length``, or fewer where
+        attention is another one beyond."""
+        limits = (_limit(layer.attention) for layer in self.layers)
+        return min([self.context_length, *(limit for limit in limits if limit is not None)])
+
+    @property
+    def beyond_run_length(self) -> str:
+        """What attention does beyond ``run_length``, with the field of a config that says so."""
+        if any(isinstance(layer.attention, LatentSpec) for layer in self.layers):
+            return "(index_topk) attention leaves positions out"
+        return "(llama_4_scaling_beta) attention scales queries by their positions"
 
     @cached_property
     def heads(self) -> HeadsSpec:
@@ -403,6 +412,14 @@ class ModelSpec:
         if len(sizes) > 1 or not isinstance(self.layers[0].mlp, MlpSpec):
             raise ValueError("the layers' MLPs differ, or are mixtures")
         return sizes.pop()
+
+
+def _limit(attention: Attention) -> int | None:
+    """Positions that an attention can be run for; None for all."""
+    if isinstance(attention, HeadsSpec):
+        return attention.run_length
+    index = attention.index if isinstance(attention, LatentSpec) else None
+    return None if index is None else index.top_k
 
 
 def _width(layer: LayerSpec) -> int:

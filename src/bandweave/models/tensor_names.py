@@ -34,7 +34,9 @@ class Slice:
     stack with an entry for each head. ``tiles``: rows come in heads, groups of so many of them one
     after the other, and what is stored has first heads of all groups first: ``(groups, heads of
     each)``; with ``tiled_columns`` so do columns, and rows do not. ``log``: what is stored is minus
-    the exponential of what is meant. All of it also holds for vectors, whose elements are rows.
+    the exponential of what is meant. ``further``: it is a place of the layer alone that predicts
+    further tokens, whose stored name has no number of a layer. All of it also holds for vectors,
+    whose elements are rows.
     """
 
     tensor: str
@@ -50,6 +52,7 @@ class Slice:
     tiles: Callable[[LayerSpec], tuple[int, int]] | None = None
     tiled_columns: bool = False
     log: bool = False
+    further: bool = False
 
     @cached_property
     def whole(self) -> bool:
@@ -111,6 +114,22 @@ def experts(stored: str = "model.layers.{}.mlp.experts") -> dict[str, tuple[Plac
             down: Slice(tensor=second, entry=True, transposed=True),
         },
     )
+
+
+def further_layer(names: Names, prefix: str) -> dict[str, tuple[Place, ...]]:
+    """The table, and for each tensor of a layer the places of the layer that predicts further
+    tokens, which lie under a prefix of their own in the place of ``model.layers.{}``."""
+    layer = "model.layers.{}."
+    own = {
+        name: tuple(
+            replace(one, tensor=one.tensor.replace(layer, prefix, 1), further=True)
+            for one in places(names, name)
+            if one.tensor.startswith(layer)
+        )
+        for name in names
+        if name.startswith("layers.{}.")
+    }
+    return either(names, own)
 
 
 DECODER: Mapping[str, str] = {

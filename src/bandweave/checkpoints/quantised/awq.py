@@ -54,7 +54,7 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     scale = companion(found, words, module + "scales", "scales")
     check(scale, SCALE_DTYPES, (groups, outputs))
     return InputMajor(
-        words, zeros, Scales(scale, (size, 1), inputs, outputs), None, shape,
+        words, zeros, Scales(scale, (size, 1), inputs, outputs, signed=True), None, shape,
         f"awq 1 in groups of {size}", 4,
         partial(_codes, StoredTensor(words, inputs, outputs // _PER_WORD)),
         partial(_codes, StoredTensor(zeros, groups, outputs // _PER_WORD)),

@@ -53,7 +53,7 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     elif settings.act_order:
         companion(found, words, module + "g_idx", "groups")
     return InputMajor(
-        words, zeros, Scales(scale, (size, 1), inputs, outputs), index, shape,
+        words, zeros, Scales(scale, (size, 1), inputs, outputs, signed=True), index, shape,
         f"gptq 1 of {settings.bits} bits in groups of {size}, zeros less {settings.zero_less}",
         settings.bits,
         partial(_codes, StoredTensor(words, inputs // per_word, outputs), settings.bits),

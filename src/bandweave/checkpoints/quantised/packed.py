@@ -145,9 +145,11 @@ def find(found: Found, name: str, shape: tuple[int, ...], settings: Settings) ->
     groups = found.get(name + "_g_idx")
     if groups is not None:
         check(groups, ("I32", "I64"), (columns,))
-    scales = Scales(stored, _block(stored, shape, settings), rows, columns)
+    scales = Scales(stored, _block(stored, shape, settings), rows, columns, signed=True)
     count = -(-columns // scales.block[1])
     zeros = found.get(name + "_zero_point")
+    if zeros is None and settings.zero_points:
+        zeros = companion(found, codes, name + "_zero_point", "zero points")
     if zeros is not None:
         packed = (-(-rows * bits // 32), count)
         check(zeros, ("I8",) if zeros[1].dtype == "I8" else ("I32",),

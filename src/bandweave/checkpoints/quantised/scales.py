@@ -24,29 +24,40 @@ F32 = npt.NDArray[np.float32]
 
 class Scales:
     """One for each ``block``, ``(rows, columns)`` of them, counted from the matrix's first element.
-    Blocks at the ends may be partial."""
+    Blocks at the ends may be partial. ``signed``: some may be negative, as those of integers that
+    were rounded with the largest weight at the end of their range (AutoRound, arXiv:2309.05516)."""
 
-    __slots__ = ("_tensor", "block", "stored")
+    __slots__ = ("_signed", "_tensor", "block", "stored")
 
-    def __init__(self, stored: Stored, block: tuple[int, int], rows: int, columns: int) -> None:
+    def __init__(
+        self,
+        stored: Stored,
+        block: tuple[int, int],
+        rows: int,
+        columns: int,
+        *,
+        signed: bool = False,
+    ) -> None:
         """Of matrices of ``rows`` by ``columns``; one grid of them may be for all entries."""
-        self.stored, self.block = stored, block
+        self.stored, self.block, self._signed = stored, block, signed
         self._tensor = StoredTensor(stored, -(-rows // block[0]), -(-columns // block[1]))
 
     def read(self, rows: Range, columns: Range, entry: int = 0) -> F32:
-        """The numbers of blocks, counted in blocks. ``CheckpointError`` for one that is NaN,
-        infinite or negative."""
+        """The numbers of blocks, counted in blocks. ``CheckpointError`` for one that is NaN or
+        infinite, or negative where none may be."""
         own = math.prod(self.stored[1].shape) > self._tensor.rows * self._tensor.columns
         some = range(rows.start, rows.stop)
         raw = self._tensor.read(some, columns, entry if own else 0)
         values = _E8M0[raw] if raw.dtype == np.uint8 else widen(raw)
         # A NaN is no less than infinity.
-        bad = ~(values < np.inf) | (values < 0)
+        bad = ~(np.abs(values) < np.inf)
+        if not self._signed:
+            bad |= values < 0
         if bad.any():
+            kind = "finite" if self._signed else "finite and not negative"
             raise wrong(
                 self.stored,
-                f"holds the scale {values[bad][0]}; scales are finite and not negative: download "
-                "the file again",
+                f"holds the scale {values[bad][0]}; scales are {kind}: download the file again",
             )
         return values
 

@@ -29,8 +29,8 @@ class Settings:
     that share an FP8 scale, None where none do. ``bits`` of a code. ``group_size``: inputs that
     share a scale, 0 for all of them; ``group_sizes``: those that occur, none where nothing tells.
     ``zero_less``: what stored zero points lack. ``act_order``: the tensors say which group an input
-    belongs to. For messages ``said_by``: what sizes are said by; ``doubt``: of tensors that do not
-    fit them."""
+    belongs to. ``zero_points``: all matrices have them. For messages ``said_by``: what sizes are
+    said by; ``doubt``: of tensors that do not fit them."""
 
     method: str = ""
     block: tuple[int, int] | None = (128, 128)
@@ -39,6 +39,7 @@ class Settings:
     group_sizes: tuple[int, ...] = ()
     zero_less: int = 0
     act_order: bool = False
+    zero_points: bool = False
     said_by: str = "config.json"
     doubt: str = "is it the config of these weights?"
 
@@ -147,9 +148,13 @@ def _compressed(fields: Mapping[str, Any]) -> Settings:
         sizes.add(0 if weights.get("group_size") is None else _group(weights))
         if weights.get("block_structure") is not None:
             block = _block(weights["block_structure"])
-    bits = next(iter(groups.values()))["weights"]["num_bits"]
+    weights = [group["weights"] for group in groups.values()]
     return Settings(
-        method="compressed-tensors", block=block, bits=bits, group_sizes=tuple(sorted(sizes))
+        method="compressed-tensors",
+        block=block,
+        bits=weights[0]["num_bits"],
+        group_sizes=tuple(sorted(sizes)),
+        zero_points=all(one.get("symmetric") is False for one in weights),
     )
 
 

@@ -56,11 +56,6 @@ def deepseek2(data: Metadata) -> dict[str, Any]:
         "norm_topk_prob": data.flag("expert_weights_norm", False),
         "num_nextn_predict_layers": data.size("nextn_predict_layers", 0),
     }
-    scaling = given.get("rope_scaling")
-    if scaling is not None and scaling["rope_type"] == "yarn":
-        growth = data.number("rope.scaling.yarn_log_multiplier", 0.0) or 0.0
-        # Ten times as much is what configs call so; float32 has seven digits of it.
-        scaling["mscale"] = scaling["mscale_all_dim"] = float(f"{10 * growth:.6g}")
     if scoring == _SOFTMAX:
         grouped = "group_limited_greedy" if groups > 1 else "greedy"
         given |= {

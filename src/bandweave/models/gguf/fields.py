@@ -46,7 +46,8 @@ def qwen2(data: Metadata) -> Fields:
 
 def qwen2_moe(data: Metadata) -> Fields:
     return {
-        **qwen2(data), **mixture(data), "norm_topk_prob": False,
+        **qwen2(data), **mixture(data),
+        "norm_topk_prob": data.flag("expert_weights_norm", False),
         "shared_expert_intermediate_size": _shared_width(data),
         "qkv_bias": _has_bias(data),
     }  # fmt: skip
@@ -62,7 +63,8 @@ def qwen3(data: Metadata) -> Fields:
 
 
 def qwen3_moe(data: Metadata) -> Fields:
-    return {**qwen3(data), **mixture(data), "norm_topk_prob": True}
+    normed = data.flag("expert_weights_norm", True)
+    return {**qwen3(data), **mixture(data), "norm_topk_prob": normed}
 
 
 def gemma(data: Metadata, *, third: bool) -> Fields:
@@ -79,7 +81,7 @@ def gemma(data: Metadata, *, third: bool) -> Fields:
         "final_logit_softcapping": data.number("final_logit_softcapping", None if third else 30.0),
         "sliding_window": data.size("attention.sliding_window", 1024 if third else 4096),
         "layer_types": window_kinds(data, 6 if third else 2),
-        "attention_bias": False,
+        "attention_bias": _has_bias(data),
     }
     if third:
         given["rope_local_base_freq"] = data.number("rope.freq_base_swa", 10000.0)
@@ -122,8 +124,9 @@ def glm4_moe(data: Metadata) -> Fields:
 
 def gpt_oss(data: Metadata) -> Fields:
     given = _local_experts(data)
-    if given.get("rope_scaling", {}).get("rope_type") == "yarn":
-        given["rope_scaling"]["truncate"] = False  # as the model was trained
+    scaling = given.setdefault("rope_scaling", {"rope_type": "default"})  # silence would be YaRN
+    if scaling["rope_type"] == "yarn":
+        scaling["truncate"] = False  # as the model was trained
     return {
         **given,
         "sliding_window": data.size("attention.sliding_window", 128),
@@ -160,6 +163,7 @@ def cohere2(data: Metadata) -> Fields:
     given["layer_norm_eps"] = given.pop("rms_norm_eps")
     return {
         **given,
+        "attention_bias": _has_bias(data),
         "logit_scale": data.number("logit_scale", 1.0),
         "sliding_window": data.size("attention.sliding_window"),
         "layer_types": window_kinds(data, 4),
@@ -172,7 +176,9 @@ def smollm3(data: Metadata) -> Fields:
 
 def olmo2(data: Metadata) -> Fields:
     if data.size("attention.sliding_window", 0):
-        raise ConfigError("it has layers with a window, as OLMo 3 has, which cannot be run")
+        raise ConfigError(
+            "it has layers with a window, as OLMo 3 has, which is run from its safetensors version"
+        )
     return {**sizes(data), "attention_bias": _has_bias(data)}
 
 

@@ -67,6 +67,7 @@ _DELTA: Names = {
 QWEN3_NEXT_NAMES: Names = {
     **_HEADS,
     **names.MIXTURE,
+    **names.FURTHER,
     **_DELTA,
     **either(
         {**_QKV, "layers.{}.delta_z_proj": "blk.{}.attn_gate.weight"},
@@ -86,6 +87,7 @@ QWEN3_NEXT_NAMES: Names = {
 QWEN3_5_NAMES: Names = {
     **_HEADS,
     **names.MIXTURE,
+    **names.FURTHER,
     **_DELTA,
     **_QKV,
     "layers.{}.delta_v_proj": replace(_QKV["layers.{}.delta_v_proj"], tiles=_sharing),
@@ -120,6 +122,8 @@ def _hybrid(data: Metadata) -> dict[str, Any]:
         "linear_value_head_dim": inner // heads,
         "linear_conv_kernel_dim": data.size("ssm.conv_kernel"),
         "layer_types": _kinds(data, given["num_hidden_layers"]),
+        "num_nextn_predict_layers": data.size("nextn_predict_layers", 0),
+        "mtp_num_hidden_layers": data.size("nextn_predict_layers", 0),
     }
 
 
@@ -142,7 +146,8 @@ def _kinds(data: Metadata, layers: int) -> list[str]:
 
 def qwen3_next(data: Metadata) -> dict[str, Any]:
     """The fields of a config.json of Qwen3-Next."""
-    return {**_hybrid(data), **_mixture(data), "norm_topk_prob": True, "decoder_sparse_step": 1}
+    normed = data.flag("expert_weights_norm", True)
+    return {**_hybrid(data), **_mixture(data), "norm_topk_prob": normed, "decoder_sparse_step": 1}
 
 
 def qwen3_5(data: Metadata) -> dict[str, Any]:

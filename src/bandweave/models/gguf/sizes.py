@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bandweave.models.config import ConfigError
@@ -41,6 +42,9 @@ def sizes(data: Metadata, *, eps: str = "attention.layer_norm_rms_epsilon") -> d
         "rope_theta": data.number("rope.freq_base", 10000.0),
         "hidden_act": "silu",
     }
+    rotated = rope_dim(data, head)
+    if rotated != head and not data.has("attention.kv_lora_rank"):
+        given["partial_rotary_factor"] = rotated / head  # families have a word on it
     values = data.size("attention.value_length", head)
     if values != head and not data.has("attention.kv_lora_rank"):
         raise ConfigError(
@@ -81,22 +85,45 @@ def rope_scaling(data: Metadata, given: dict[str, Any]) -> dict[str, Any] | None
         attention = data.number("rope.scaling.attn_factor")
         return result if attention is None else {**result, "attention_factor": attention}
     factor = data.number("rope.scaling.factor", data.number("rope.scale_linear"))
+    if kind == "yarn":
+        return _yarn(data, factor or 1.0, original or given["max_position_embeddings"])
+    if (data.number("rope.scaling.attn_factor") or 1.0) != 1:
+        raise ConfigError(
+            "rope.scaling.attn_factor multiplies cosines and sines, which can be run beside 'yarn' "
+            "and 'longrope' alone"
+        )
     if kind in (None, "none", "longrope") and not factor:
         return None
     if kind in (None, "linear"):
         return {"rope_type": "linear", "factor": factor or 1.0}
     if kind == "none":
         return None
-    if kind != "yarn":
-        raise ConfigError(f"rope is scaled as {kind!r}; 'linear', 'yarn' and 'longrope' can be run")
-    result = {
-        "rope_type": "yarn", "factor": factor or 1.0,
-        "original_max_position_embeddings": original or given["max_position_embeddings"],
+    raise ConfigError(f"rope is scaled as {kind!r}; 'linear', 'yarn' and 'longrope' can be run")
+
+
+def _yarn(data: Metadata, factor: float, original: int) -> dict[str, Any]:
+    """YaRN's fields. Cosines and sines grow by a number that follows from the factor, unless the
+    file says that scores do, and by one of the file's own."""
+    result: dict[str, Any] = {
+        "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
     }  # fmt: skip
+    if data.number("rope.scaling.yarn_ext_factor", 1.0) != 1:
+        raise ConfigError(
+            "rope.scaling.yarn_ext_factor must be 1; frequencies that are mixed in another way "
+            "cannot be run"
+        )
     for ours, theirs in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
         value = data.number(f"rope.scaling.{theirs}")
         if value is not None:
             result[ours] = value
+    growth = 10 * (data.number("rope.scaling.yarn_log_multiplier") or 0.0)
+    if growth:
+        # Ten times as much is what configs call so; float32 has seven digits of it.
+        result["mscale"] = result["mscale_all_dim"] = float(f"{growth:.6g}")
+    own = data.number("rope.scaling.attn_factor", data.number("rope.scaling.yarn_attn_factor"))
+    if own is not None and own != 1:
+        grown = 1.0 if growth or factor <= 1 else 0.1 * math.log(factor) + 1
+        result["attention_factor"] = own * grown
     return result
 
 
