@@ -34,8 +34,8 @@ from bandweave.serving.answers.marks import Marks
 from bandweave.serving.answers.splitter import Splitter
 from bandweave.serving.answers.syntax import PLAIN, Syntax
 from bandweave.text.tokenizer import Tokenizer
-from tests.helpers.connections import wait_until
 from tests.helpers.chat_models import THINKER, WEATHER, ChatServer, byte_tokenizer
+from tests.helpers.connections import wait_until
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.scripted_drafter import ScriptedDrafter
 

@@ -1,4 +1,4 @@
-"""GrammarChecker: asks a process of its own whether grammars can be used, and keeps it for the next.
+"""GrammarChecker: asks a process whether grammars can be used, and keeps it for the next one.
 
 The process is started for the first grammar. It ends when nobody has asked for a while, when an
 answer does not come, and with this process, for then its socket is closed.

@@ -125,7 +125,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _no_unicode(wrong: Any, body: Any) -> ApiError:
-    """For a text, or an object with such a name, that stands in the body, and not too deep in it."""
+    """For a text, or an object with such a name, that stands in the body."""
     level, path = [(body, "")], ""
     while level:
         path = next((path for one, path in level if one is wrong), "")
