@@ -53,9 +53,9 @@ _WAITING = frozenset(
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
      "http_health", "http_keys", "http_limits", "http_programs", "http_protocols", "http_stop",
      "http_streams", "intruders", "launcher", "loading_nodes", "membership", "mesh", "named_hosts",
-     "outages", "page", "progress", "reception", "rejoin", "rendezvous", "replicas", "replicas_http",
-     "serve_cli", "shared_memory", "sharing", "standard_streams", "standby", "status",
-     "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
+     "outages", "page", "progress", "reception", "rejoin", "rendezvous", "replicas",
+     "replicas_http", "serve_cli", "shared_memory", "sharing", "standard_streams", "standby",
+     "status", "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 
