@@ -28,39 +28,22 @@ hypothesis.settings.load_profile("machine")
 _PARALLEL = frozenset(
     {"admission", "answers", "backend", "benchmarks", "block_products", "calibration",
      "catalogue_cost", "checkpoints", "cli", "cli_mistakes", "cli_speculation", "cli_tokens",
-     "cluster_plan", "code_books", "config_fields", "config_hybrid", "config_shape", "content",
-     "content_check", "cost", "crc32c", "darwin", "demo_moe", "deploy", "draft_length", "economy",
-     "encoding", "engine_cost", "failover_rules", "fairness", "families", "figures", "file_packing",
-     "flush_to_zero", "formats", "further_layer", "fuzz_bodies", "fuzz_files", "fuzz_native",
-     "generation", "gguf", "gguf_blocks", "gguf_damage", "gguf_models", "gguf_quantised",
-     "gguf_tokens", "grammars", "hardware", "hub", "known_models", "last_hidden", "llama_logits",
-     "load", "logprobs", "machine", "measured_plan", "messages", "mixture_files",
-     "mixture_program_checks", "mixtures", "names", "native", "noise", "not_finite", "one_answer",
-     "outside_files", "pages", "panel_cache", "plan_cli", "plan_links", "plan_options",
-     "plan_pictures", "plan_search", "plan_simulation", "plan_talks", "plan_together",
-     "private_cache", "processors", "program", "program_checks", "protocol_requests",
-     "protocol_streams", "reference", "reference_math", "reference_products", "rendering", "said",
-     "sampling", "scheduler", "sealing", "served_answers", "served_defaults", "special_tokens",
-     "speculation", "split", "states", "stored_damage", "stored_formats", "stored_tensors", "synth",
-     "synth_families", "teller", "tensor_views", "text", "thought_limit", "transformers_agreement",
-     "usable_memory", "wire", "without_engine", "work"}
-     "checkpoints", "cli", "cli_speculation", "cli_tokens", "code_books", "config_fields",
-     "config_hybrid", "config_shape", "config_wholes", "content", "content_check", "cost",
-     "crc32c", "darwin", "demo_moe", "deploy", "draft_length", "economy", "encoding",
-     "engine_cost", "failover_rules",
-     "fairness", "families", "figures", "flush_to_zero", "formats", "further_layer",
-     "fuzz_bodies", "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks",
-     "gguf_damage", "gguf_models", "gguf_quantised", "gguf_tokens", "grammars", "hardware", "hub",
-     "groups", "known_models", "last_hidden", "llama_logits", "load", "logprobs", "machine",
-     "measured_plan", "messages", "mixture_files", "mixture_program_checks", "mixtures", "names",
-     "native", "noise", "not_finite", "one_answer", "outside_files", "pages", "panel_cache",
-     "plan_cli", "plan_links", "plan_options", "plan_pictures", "plan_search", "plan_simulation",
-     "plan_talks", "plan_together", "private_cache", "processors", "program", "program_checks",
+     "cluster_plan", "code_books", "config_fields", "config_hybrid", "config_shape",
+     "config_wholes", "content", "content_check", "cost", "crc32c", "darwin", "demo_moe", "deploy",
+     "draft_length", "economy", "encoding", "engine_cost", "failover_rules", "fairness", "families",
+     "figures", "file_packing", "flush_to_zero", "formats", "further_layer", "fuzz_bodies",
+     "fuzz_files", "fuzz_native", "generation", "gguf", "gguf_blocks", "gguf_damage", "gguf_models",
+     "gguf_quantised", "gguf_tokens", "grammars", "groups", "hardware", "hub", "known_models",
+     "last_hidden", "llama_logits", "load", "logprobs", "machine", "measured_plan", "messages",
+     "mixture_files", "mixture_program_checks", "mixtures", "names", "native", "noise",
+     "not_finite", "one_answer", "outside_files", "pages", "panel_cache", "plan_cli", "plan_links",
+     "plan_options", "plan_pictures", "plan_search", "plan_simulation", "plan_talks",
+     "plan_together", "private_cache", "processors", "program", "program_checks",
      "protocol_requests", "protocol_streams", "reference", "reference_math", "reference_products",
      "rendering", "said", "sampling", "scheduler", "sealing", "served_answers", "served_defaults",
      "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats",
-     "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text",
-     "thought_limit", "transformers_agreement", "usable_memory", "wire", "without_engine", "work"}
+     "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
+     "transformers_agreement", "usable_memory", "wire", "without_engine", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
@@ -69,15 +52,12 @@ _WAITING = frozenset(
     {"cache_folder", "callers", "chaos", "chats", "cli_errors", "cluster_groups", "damaged_links",
      "door", "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
-     "http_health", "http_keys", "http_limits", "http_protocols", "http_stop", "http_streams",
-     "interrupted_loading", "intruders", "launcher", "loading_nodes", "membership", "mesh",
-     "named_hosts", "outages", "page", "progress", "reception", "rejoin", "rendezvous", "replicas",
-     "replicas_http", "serve_cli", "shared_memory", "sharing", "standard_streams", "standby",
-     "status", "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
-     "intruders", "launcher", "leaving", "loading_nodes", "membership", "mesh", "named_hosts", "outages",
-     "page", "progress", "reception", "rejoin", "rendezvous", "replicas", "replicas_http",
-     "serve_cli", "shared_memory", "sharing", "standard_streams", "standby", "status",
-     "status_machines", "tampering", "tools", "topologies", "worker", "workers_models"}
+     "http_health", "http_keys", "http_limits", "http_programs", "http_protocols", "http_stop",
+     "http_streams", "interrupted_loading", "intruders", "launcher", "leaving", "loading_nodes",
+     "membership", "mesh", "named_hosts", "outages", "page", "progress", "reception", "rejoin",
+     "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory", "sharing",
+     "standard_streams", "standby", "status", "status_machines", "tampering", "tools", "topologies",
+     "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -174,6 +174,15 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
         ),
         ({"thinking_token_budget": 5}, "thinking_token_budget", "cannot be ended early"),
         ({"thinking": 3}, "thinking", "true, false"),
+        ({"verbosity": "low"}, "verbosity", "how long"),
+        ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "in memory"),
+        ({"moderation": {"model": "m"}}, "moderation", "not supported"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+            "not supported",
+        ),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "no token id"),
     ],
 )
 def test_refusals(server: ChatServer, body: dict[str, Any], param: str, says: str) -> None:

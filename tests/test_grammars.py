@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandweave.executors.reference import math as reference_math
-from bandweave.generation import grammar_check
+from bandweave.generation import grammar_checker
 from bandweave.generation.generator import Generator
-from bandweave.generation.grammar_check import check_grammar
+from bandweave.generation.grammar_checker import GrammarChecker, check_grammar
 from bandweave.generation.guidance import Guidance
 from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
@@ -32,6 +35,7 @@ from bandweave.serving.answers.splitter import Splitter
 from bandweave.serving.answers.syntax import PLAIN, Syntax
 from bandweave.text.tokenizer import Tokenizer
 from tests.helpers.chat_models import THINKER, WEATHER, ChatServer, byte_tokenizer
+from tests.helpers.connections import wait_until
 from tests.helpers.prefix_executor import PrefixExecutor
 from tests.helpers.scripted_drafter import ScriptedDrafter
 
@@ -341,9 +345,43 @@ def test_a_check_takes_a_second_of_the_processor_at_most() -> None:
         return spent.ru_utime + spent.ru_stime
 
     before = used()
-    said = check_grammar(f"start: %json {json.dumps(_ENDLESS)}")
+    with contextlib.closing(GrammarChecker()) as checker:
+        said = checker.check(f"start: %json {json.dumps(_ENDLESS)}")
     assert "takes more than" in said or "Unable to determine" in said  # quick processors get there
     assert used() - before < 2.5  # with the start of the process
+
+
+def test_one_process_checks_all_and_whatever_one_does_the_next_is_checked() -> None:
+    with contextlib.closing(GrammarChecker()) as checker:
+        assert checker.check('start: "a"') == ""
+        process = checker.process
+        assert checker.check("start: (") != ""
+        assert checker.check(f"start: %json {json.dumps(_ENDLESS)}") != ""
+        assert checker.check('start: "b"') == ""
+        assert checker.process == process
+        assert process is not None
+        os.kill(process, signal.SIGKILL)
+        assert checker.check('start: "c"') == ""
+        assert checker.process not in (None, process)
+        last = checker.process
+    assert checker.process is None
+    assert last is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)
+
+
+def test_a_process_that_nobody_asks_ends() -> None:
+    with contextlib.closing(GrammarChecker(idle=0.01)) as checker:
+        assert checker.check('start: "a"') == ""
+        assert wait_until(lambda: checker.process is None, 20)
+        assert checker.check("start: (") != ""
+
+
+def test_a_check_that_takes_too_long_is_given_up() -> None:
+    with contextlib.closing(GrammarChecker(wall=1e-4)) as checker:
+        with pytest.raises(TimeoutError, match="too busy"):
+            checker.check('start: "a"')
+        assert checker.process is None
 
 
 @pytest.mark.parametrize(
@@ -387,7 +425,7 @@ def test_forms_that_are_none(server: ChatServer, body: dict[str, Any], param: st
 def test_forms_of_all_servers(
     server: ChatServer, body: dict[str, Any], has: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grammar_check, "check_grammar", lambda grammar: "")  # tested above
+    monkeypatch.setattr(grammar_checker, "check_grammar", lambda grammar: "")  # tested above
     server.said(**body)
     grammar = server.engine.requests[-1].grammar
     assert has in grammar and bool(has) == bool(grammar)

@@ -197,6 +197,8 @@ def test_peers_that_vanish_are_found() -> None:
         (b"[" * 100_000, 400, "nested"),
         (b'{"a":' * 70 + b"1" + b"}" * 70, 400, "64 deep"),
         (b'{"a": "\\ud800"}', 400, "surrogate"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', 400, "'c' twice"),
+        (b'{"a\\ud800": 1, "a\\ud800": 2}', 400, "twice"),
         (b'{"a": "\xff"}', 400, "no JSON"),
         (b'{"messages": [' + b"0," * 1_100_000 + b"0]}", 400, "1000000 values"),
         (b" " * (5 << 20), 413, "4 MiB"),
@@ -208,6 +210,23 @@ def test_bodies_beyond_the_bounds(
     found, _, content = server.post("/v1/chat/completions", body)
     assert found == status
     assert words in json.loads(content)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"a": {"b": [1, "\\udfff"]}}', "a.b[1]"),
+        (b'{"a": [{"\\udfff": 1}]}', "a[0]"),
+        (b'{"a\\n": "\\udfff"}', "a\\n"),
+        (b'{"\\udfff": 1}', None),
+        (b'{"a": 1, "a": 2}', "a"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_found_in_it(
+    server: ServerThread, body: bytes, param: str | None
+) -> None:
+    status, _, content = server.post("/v1/chat/completions", body)
+    assert (status, json.loads(content)["error"]["param"]) == (400, param)
 
 
 def test_contents_of_all_requests_together_are_bounded(server: ServerThread) -> None:

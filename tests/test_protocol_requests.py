@@ -16,6 +16,7 @@ from bandweave.serving.fields import Fields
 from bandweave.serving.ollama.messages import read_chat
 from bandweave.serving.ollama.options import read_options
 from bandweave.serving.openai.responses_request import Question, read_question
+from bandweave.serving.openai.responses_tools import Origin
 from bandweave.serving.openai.thoughts import sealed
 from tests.helpers.scripted_engine import Script
 from tests.helpers.server import served_by
@@ -215,6 +216,10 @@ def test_what_clients_of_anthropics_send_besides() -> None:
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]},
          "tools[0].defer_loading"),
+        ({"tools": [{"name": "f", "input_schema": {}, "input_examples": [{}]}]},
+         "tools[0].input_examples"),
+        ({"tools": [{"name": "f", "input_schema": {}, "allowed_callers": ["code_execution"]}]},
+         "tools[0].allowed_callers"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tool_choice": {"type": "tool", "name": "g"}}, "tool_choice"),
         ({"tool_choice": {"type": "maybe"}}, "tool_choice.type"),
@@ -296,15 +301,93 @@ def test_custom_tools_take_a_text() -> None:
     }
     parameters = question.conversation.tools[0]["function"]["parameters"]
     assert parameters["properties"] == {"input": {"type": "string"}}
-    assert question.tools.custom == {"p"}
+    assert question.tools.origins == {"p": Origin(name="p", custom=True)}
+
+
+@pytest.mark.parametrize("syntax", ["lark", "regex"])
+def test_the_model_reads_the_grammar_of_a_custom_tools_input(syntax: str) -> None:
+    form = {"type": "grammar", "syntax": syntax, "definition": "start: /a+/"}
+    tool = {"type": "custom", "name": "p", "description": "Patches.", "format": form}
+    question = _openais(tools=[tool])
+    description = question.conversation.tools[0]["function"]["description"]
+    assert description.startswith("Patches.\n\n") and description.endswith("\n\nstart: /a+/")
+    assert question.tools.told == [tool]
+
+
+_SPACE = {"type": "namespace", "name": "mcp__files", "description": "Files of mine.", "tools": [
+    {"type": "function", "name": "read", "description": "Reads.", "parameters": _SCHEMA,
+     "strict": False},
+    {"type": "custom", "name": "patch", "description": "", "format": {"type": "text"}},
+]}  # fmt: skip
+
+
+def test_tools_of_namespaces_there_and_back() -> None:
+    calls = [{**_CALL, "name": "read", "namespace": "mcp__files"},
+             {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "x",
+              "namespace": "mcp__files"}]  # fmt: skip
+    question = _openais(tools=[_SPACE], input=[_USER, *calls])
+    tools = [tool["function"] for tool in question.conversation.tools]
+    names = ["mcp__files__read", "mcp__files__patch"]
+    assert [tool["name"] for tool in tools] == names
+    assert tools[0]["description"] == "Files of mine.\n\nReads."
+    called = question.conversation.messages[1]["tool_calls"]
+    assert [call["function"]["name"] for call in called] == names
+    assert question.tools.told == [_SPACE]
+    assert [*question.tools.origins.values()] == [
+        Origin(name="read", namespace="mcp__files"),
+        Origin(name="patch", namespace="mcp__files", custom=True),
+    ]
+
+
+def test_tools_may_stand_in_the_input_and_functions_is_no_namespace() -> None:
+    tools = [{**_SPACE, "name": "functions"}]
+    item = {"type": "additional_tools", "role": "developer", "tools": tools}
+    question = _openais(input=[item, _USER], tool_choice="required")
+    assert [*question.tools.origins.items()] == [
+        ("read", Origin(name="read")), ("patch", Origin(name="patch", custom=True)),
+    ]  # fmt: skip
+    assert question.conversation.messages == [_USER]
+    assert question.conversation.choice == "required"
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ([{"type": "namespace", "name": "mcp__files"}], ["mcp__files__read", "mcp__files__patch"]),
+        ([{"type": "custom", "name": "patch", "namespace": "mcp__files"}, {"type": "mcp"}],
+         ["mcp__files__patch"]),
+        ([{"type": "function", "name": "f"}], ["f"]),
+    ],
+)  # fmt: skip
+def test_choices_among_namespaces(choice: list[Any], names: list[str]) -> None:
+    found = _openais(
+        tools=[_SPACE, {"type": "function", **_FUNCTION}],
+        tool_choice={"type": "allowed_tools", "mode": "auto", "tools": choice},
+    ).conversation.tools
+    assert [tool["function"]["name"] for tool in found] == names
+
+
+def test_what_other_programs_have_in_their_history() -> None:
+    items = [
+        _USER,
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}},
+        {"type": "local_shell_call", "call_id": "c1", "status": "completed",
+         "action": {"type": "exec", "command": ["ls"], "env": {}}},
+        {"type": "local_shell_call_output", "id": "c1", "output": "a b"},
+        {"type": "agent_message", "author": "/root", "recipient": "/root/w",
+         "content": [{"type": "input_text", "text": "Go on."}]},
+    ]  # fmt: skip
+    messages = _openais(input=items).conversation.messages
+    call = messages[1]["tool_calls"][0]["function"]
+    assert call == {"name": "local_shell", "arguments": {"command": ["ls"], "env": {}}}
+    assert messages[2:] == [{**_RESULT, "content": "a b", "name": "local_shell"},
+                            {"role": "user", "content": "Go on."}]  # fmt: skip
 
 
 def test_tools_that_openai_runs_are_left_out_and_the_answer_shows_it() -> None:
     function = {"type": "function", **_FUNCTION, "strict": True}
-    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}
     others = [{"type": "web_search"}, {"type": "local_shell"}, {"type": "image_generation"},
-              {"type": "namespace", "name": "n", "tools": [function]},
-              {"type": "custom", "name": "apply_patch", "format": grammar}]  # fmt: skip
+              {"type": "tool_search", "execution": "client", "description": "d"}]  # fmt: skip
     question = _openais(tools=[*others, function])
     offered = {"type": "function", "function": {**_FUNCTION, "strict": True}}
     assert question.conversation.tools == [offered]
@@ -367,6 +450,17 @@ def test_a_probe_without_input_is_asked_nothing(given: Any) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice.name"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
+        ({"tools": [_SPACE, {**_SPACE, "tools": _SPACE["tools"][:1]}]}, "tools"),
+        ({"tools": [{"type": "function", "name": "f", "allowed_callers": ["programmatic"]}]},
+         "tools[0].allowed_callers"),
+        ({"tools": [{"type": "custom", "name": "p", "format": {"type": "grammar"}}]},
+         "tools[0].format.syntax"),
+        ({"tools": [_SPACE], "tool_choice": {"type": "allowed_tools", "mode": "auto",
+          "tools": [{"type": "namespace", "name": "n"}]}}, "tool_choice.tools[0].name"),
+        ({"input": [{"type": "additional_tools", "tools": [{"type": "function"}]}]},
+         "input[0].tools[0].name"),
+        ({"input": [{"type": "agent_message", "content": [{"type": "encrypted_content"}]}]},
+         "input[0].content[0].type"),
         ({"input": 5}, "input"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
@@ -420,6 +514,7 @@ def test_ollamas_tools_forms_and_thinking() -> None:
         ({"think": "hard"}, "think"),
         ({"messages": [{"role": "user", "content": "Hi", "images": ["aa"]}]},
          "messages[0].images"),
+        ({"messages": [{"role": "system", "content": ""}]}, "messages"),
         ({"messages": [_USER, {"role": "tool", "content": "1"}]}, "messages[1].role"),
         ({"tools": [{"type": "other"}]}, "tools[0].type"),
         ({"messages": [_USER, {"role": "assistant",

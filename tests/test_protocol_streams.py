@@ -17,6 +17,7 @@ from bandweave.serving.ollama.answer import OllamaAnswer
 from bandweave.serving.ollama.request import OllamaRequest
 from bandweave.serving.openai.responses_answer import ResponseAnswer
 from bandweave.serving.openai.responses_request import ResponsesRequest
+from bandweave.serving.openai.responses_tools import Origin
 from tests.helpers.played import Played, ask, end, random_events
 from tests.helpers.scripted_engine import Script
 from tests.helpers.server import served_by
@@ -32,7 +33,7 @@ def _messages(*, omits: bool = False) -> MessageAnswer:
 
 def _responses(**changes: Any) -> ResponseAnswer:
     values = {"ask": ask(), "streams": True, "told": {}, "summarises": False, "seals": False,
-              "logprobs": False, "custom": frozenset[str](), **changes}  # fmt: skip
+              "logprobs": False, "origins": {}, **changes}  # fmt: skip
     return ResponseAnswer(ResponsesRequest(**values), _SERVED)
 
 
@@ -166,18 +167,39 @@ def test_responses(changes: dict[str, Any]) -> None:
         assert last | {"id": "", "output": []} == whole | {"id": "", "output": []}
 
 
-def test_the_input_of_a_custom_tool_is_what_it_was_called_with() -> None:
+def _told(answer: ResponseAnswer, events: list[Event]) -> dict[str, Any]:
+    """The one item of an answer, which its events and its end tell alike."""
+    heard = _named_events(_streamed(answer.pieces, events))
+    (item,) = _join_response(heard)
+    assert heard[-1]["response"]["output"] == [item]
+    return item
+
+
+@pytest.mark.parametrize("home", [{}, {"namespace": "files"}])
+def test_the_input_of_a_custom_tool_is_what_it_was_called_with(home: dict[str, str]) -> None:
     events = [
-        CallBegun(0, 0, "call_1", "patch"),
+        CallBegun(0, 0, "call_1", "files__patch"),
         CallArguments(0, 0, '{"input": "*** Begin'),
         CallArguments(0, 0, ' \\"Patch\\"\\n"}'),
         end("tool_calls"),
     ]
-    answer = _responses(custom=frozenset({"patch"}))
-    heard = _named_events(_streamed(answer.pieces, events))
-    item = {"type": "custom_tool_call", "call_id": "call_1", "name": "patch",
-            "input": '*** Begin "Patch"\n'}  # fmt: skip
-    assert heard[-1]["response"]["output"] == [{"id": _join_response(heard)[0]["id"], **item}]
+    answer = _responses(origins={"files__patch": Origin(name="patch", custom=True, **home)})
+    item = _told(answer, events)
+    assert item == {"id": item["id"], "type": "custom_tool_call", "call_id": "call_1",
+                    "name": "patch", "input": '*** Begin "Patch"\n', **home}  # fmt: skip
+
+
+def test_a_call_is_told_by_the_clients_names() -> None:
+    events = [
+        CallBegun(0, 0, "call_1", "mcp__files__read"),
+        CallArguments(0, 0, '{"path": "a"}'),
+        end("tool_calls"),
+    ]
+    answer = _responses(origins={"mcp__files__read": Origin(name="read", namespace="mcp__files")})
+    item = _told(answer, events)
+    assert item == {"id": item["id"], "type": "function_call", "status": "completed",
+                    "call_id": "call_1", "name": "read", "namespace": "mcp__files",
+                    "arguments": '{"path": "a"}'}  # fmt: skip
 
 
 def _join_lines(content: bytes, name: str) -> dict[str, Any]:

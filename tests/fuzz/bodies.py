@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandweave.generation.request import Request
+from bandweave.serving.answers.syntaxes import find_syntax
+from bandweave.text.chat_template import ChatTemplate
 from bandweave.text.tokenizer import Tokenizer
 from tests.fuzz.files import peak_bytes
 from tests.fuzz.mutations import Mutator
+from tests.helpers.chat_models import THINKER
 from tests.helpers.scripted_engine import Script
 from tests.helpers.server import ServerThread, served_by
 
@@ -77,6 +80,25 @@ SEEDS: Sequence[tuple[str, dict[str, Any]]] = (
         "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}},
     }),
     ("/v1/responses", {"input": "Hi", "temperature": 0, "include": [], "metadata": {"a": "b"}}),
+    ("/v1/responses", {
+        "max_output_tokens": 3, "tool_choice": "auto", "parallel_tool_calls": False,
+        "include": ["reasoning.encrypted_content"], "reasoning": {"summary": "auto"},
+        "input": [
+            {"type": "additional_tools", "role": "developer", "tools": [
+                {"type": "custom", "name": "exec", "description": "x", "format": {
+                    "type": "grammar", "syntax": "lark", "definition": "start: /.+/"}}]},
+            {"role": "user", "content": "Hi"},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+            {"type": "custom_tool_call", "call_id": "c1", "name": "exec", "input": "x"},
+            {"type": "custom_tool_call_output", "call_id": "c1",
+             "output": [{"type": "input_text", "text": "b"}]},
+            {"type": "local_shell_call", "call_id": "c2", "action": {"command": ["ls"]}},
+            {"type": "local_shell_call_output", "id": "c2", "output": "b"},
+            {"type": "agent_message", "content": [{"type": "input_text", "text": "Go on."}]},
+        ],
+        "tools": [{"type": "namespace", "name": "mcp__a", "description": "x", "tools": [
+            {"type": "function", "name": "find", "parameters": {"type": "object"}}]}],
+    }),
     ("/v1/messages", {
         "model": "demo", "max_tokens": 3, "stream": True,
         "system": [{"type": "text", "text": "Be brief."}],
@@ -89,6 +111,23 @@ SEEDS: Sequence[tuple[str, dict[str, Any]]] = (
         ],
         "tools": [{"name": "find", "input_schema": {"type": "object"}}],
         "tool_choice": {"type": "auto"}, "stop_sequences": ["x"], "thinking": {"type": "disabled"},
+    }),
+    ("/v1/messages", {
+        "model": "demo", "max_tokens": 3, "system": [{"type": "text", "text": "Be brief.",
+                                                      "cache_control": {"type": "ephemeral"}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                {"type": "tool_use", "id": "t1", "name": "find", "input": {"a": "b"}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "is_error": True,
+                 "content": [{"type": "text", "text": "b"}]}, {"type": "text", "text": "Well?"}]},
+        ],
+        "tools": [{"name": "find", "input_schema": {"type": "object"}, "strict": True}],
+        "thinking": {"type": "adaptive", "display": "omitted"}, "metadata": {"user_id": "u"},
+        "output_config": {"effort": "low"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     }),
     ("/v1/messages/count_tokens", {"model": "demo", "messages": [{"role": "user",
                                                                   "content": "Hi"}]}),
@@ -116,7 +155,9 @@ def fuzz(inputs: int, seed: int, *, first: int = 0) -> Tally:
     """Posts so many inputs to a server in a thread of this process."""
     tally = Tally()
     logging.getLogger("bandweave.serving").setLevel(logging.CRITICAL)  # of 500s, which are faults
-    with ServerThread(served_by(_play, context=256)) as server:
+    template = ChatTemplate(THINKER)
+    served = served_by(_play, context=1024, template=template, syntax=find_syntax(template))
+    with ServerThread(served) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_SECONDS)
         _post(connection, *_input(seed, first))  # what is loaded once does not count as growth
         before = peak_bytes()

@@ -13,6 +13,7 @@ from bandweave.shown import shown
 
 _MOST_TOKENS = (1 << 31) - 1
 _MOST_STOPS, _MOST_STOP = 16, 1024
+_LONGEST_ID = 10  # digits
 
 
 def read_sampling(
@@ -70,7 +71,8 @@ def _biases(fields: Fields, served: Served) -> tuple[tuple[int, ...], tuple[floa
         return (), ()
     found: dict[int, float] = {}
     for key in given.values:
-        if not key.isascii() or not key.isdigit() or int(key) >= served.vocab_size:
+        known = key.isascii() and key.isdigit() and len(key) <= _LONGEST_ID
+        if not known or int(key) >= served.vocab_size:
             raise bad(f"logit_bias: {shown(key)} is no token id; ids are from 0 to "
                       f"{served.vocab_size - 1}", "logit_bias")  # fmt: skip
         bias = given.number(key, None, -100.0, 100.0)

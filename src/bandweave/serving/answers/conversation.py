@@ -95,13 +95,15 @@ async def count(served: Served, conversation: Conversation) -> int:
 
 def _tools(served: Served, conversation: Conversation) -> Sequence[Mapping[str, Any]]:
     """The tools that the model is shown. ``ApiError`` where it can have none."""
-    names = [tool["function"]["name"] for tool in conversation.tools]
-    for name in names:
+    names: set[str] = set()
+    for tool in conversation.tools:
+        name = tool["function"]["name"]
         if not TOOL.fullmatch(name):
             raise bad(f"tools: {shown(name)} is no name of a function; it must be up to 256 "
                       "letters, digits and _ - . : /", "tools")  # fmt: skip
-        if names.count(name) > 1:
+        if name in names:
             raise bad(f"tools: there are two called {shown(name)}", "tools")
+        names.add(name)
     wanted = conversation.named or ("required" if conversation.choice == "required" else "")
     if conversation.named and conversation.named not in names:
         raise bad(f"tool_choice names {shown(conversation.named)}, which is none of the tools",

@@ -92,6 +92,6 @@ class GrammarKeeper:
 
 
 def _check(grammar: str) -> str:
-    from bandweave.generation.grammar_check import check_grammar  # an extra
+    from bandweave.generation.grammar_checker import check_grammar
 
     return check_grammar(grammar)

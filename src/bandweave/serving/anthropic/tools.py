@@ -56,6 +56,8 @@ def _tool(fields: Fields) -> dict[str, Any]:
             f"a {kind[:60]!r} is Anthropic's; give tools that have an input_schema",
         )
     fields.refuse("defer_loading", False, why="the model sees all tools from the start")
+    fields.refuse("allowed_callers", ["direct"], why="the model alone calls tools")
+    fields.refuse("input_examples", [], why="give them in the description")
     schema = fields.need("input_schema")
     function: dict[str, Any] = {
         "name": fields.text("name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,11 +12,13 @@ from starlette.requests import ClientDisconnect, Request
 from bandweave.serving.errors import ApiError, bad, unavailable
 from bandweave.serving.fields import Fields
 from bandweave.serving.http.limits import Limits
+from bandweave.shown import printable, shown
 
 LEAST_BYTES, MOST_BYTES = 4 << 20, 32 << 20
 _BYTES_OF_TOKEN = 64  # JSON for a token of the context, with room for what is not in the prompt
 _MOST_DEPTH = 64
 _MOST_VALUES = 1_000_000
+_LONGEST_NAME = 80  # in errors
 _QUICK_BYTES = 64 << 10  # which the event loop reads itself
 
 
@@ -70,13 +73,27 @@ def _parse(content: bytearray) -> Any:
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise bad(f"the body has more than {_MOST_VALUES} values")
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
+        value = json.loads(
+            content, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles
+        )
     except RecursionError as error:
         raise bad("the body is nested too deeply") from error
     except ValueError as error:
         raise bad(f"the body is no JSON: {str(error)[:200]}") from error
     _check(value)
     return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of what is said twice nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise bad(f"the body has {shown(name)} twice in one object", _named(name))
+            seen.add(name)
+    return found
 
 
 def _check(value: Any) -> None:
@@ -86,24 +103,53 @@ def _check(value: Any) -> None:
         below: list[Any] = []
         for one in level:
             if isinstance(one, dict):
-                for key in one:
-                    _check_text(key)
+                if not all(map(_is_unicode, one)):
+                    raise _no_unicode(one, value)
                 below += one.values()
             elif isinstance(one, list):
                 below += one
-            elif isinstance(one, str):
-                _check_text(one)
+            elif isinstance(one, str) and not _is_unicode(one):
+                raise _no_unicode(one, value)
         if not below:
             return
         level = below
     raise bad(f"the body is nested more than {_MOST_DEPTH} deep")
 
 
-def _check_text(text: str) -> None:
+def _is_unicode(text: str) -> bool:
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise bad("the body has a lone surrogate; text must be Unicode") from error
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_unicode(wrong: Any, body: Any) -> ApiError:
+    """For a text, or an object with such a name, that stands in the body."""
+    level, path = [(body, "")], ""
+    while level:
+        path = next((path for one, path in level if one is wrong), "")
+        if path:
+            break
+        level = [
+            (inner, f"{path}{place}".removeprefix("."))
+            for one, path in level
+            for place, inner in _members(one)
+        ]
+    return bad(f"{path or 'the body'} has a lone surrogate; text must be Unicode", path or None)
+
+
+def _members(value: Any) -> Iterable[tuple[str, Any]]:
+    """What stands in a value, and how errors go on to it."""
+    if isinstance(value, dict):
+        return ((f".{_named(name)}", one) for name, one in value.items())
+    if isinstance(value, list):
+        return ((f"[{index}]", one) for index, one in enumerate(value))
+    return ()
+
+
+def _named(name: str) -> str:
+    return printable(name[:_LONGEST_NAME])
 
 
 def _refuse_constant(name: str) -> None:

@@ -49,6 +49,8 @@ def _conversation(
     fields: Fields, served: Served, turns: Turns, tools: list[dict[str, Any]]
 ) -> Conversation:
     thinks, effort = _thinks(fields, served)
+    if not turns.messages:
+        raise bad("messages says nothing; give at least one that does", "messages")
     last = turns.messages[-1]
     if last.get("tool_calls"):
         raise bad("the last message calls tools; give their results in messages of the role tool",

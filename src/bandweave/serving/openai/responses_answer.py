@@ -17,6 +17,7 @@ from bandweave.serving.identifiers import new_id
 from bandweave.serving.logprobs import chat_logprobs
 from bandweave.serving.openai.responses_input import CUSTOM_INPUT
 from bandweave.serving.openai.responses_request import ResponsesRequest
+from bandweave.serving.openai.responses_tools import Origin
 from bandweave.serving.openai.thoughts import sealed
 
 _PREFIXES = {"thought": "rs", "text": "msg", "call": "fc"}
@@ -108,11 +109,18 @@ class ResponseAnswer:
                            "content": content}  # fmt: skip
         if block.kind == "thought":
             return item | self._reasoning("" if begun else block.text) | {"status": status}
-        item |= {"call_id": block.id, "name": block.name}
-        if block.name in self._request.custom:
+        origin = self._origin(block)
+        item |= {"call_id": block.id, "name": origin.name}
+        if origin.namespace:
+            item["namespace"] = origin.namespace
+        if origin.custom:
             return item | {"type": "custom_tool_call", "input": "" if begun else _input(block)}
         arguments = "" if begun else block.text
         return item | {"type": "function_call", "status": status, "arguments": arguments}
+
+    def _origin(self, block: Block) -> Origin:
+        """Whom a call calls."""
+        return self._request.origins.get(block.name) or Origin(name=block.name)
 
     def _reasoning(self, thought: str) -> Told:
         item: Told = {"type": "reasoning", "summary": []}
@@ -149,7 +157,7 @@ class ResponseAnswer:
         return self._of_call(change, place)
 
     def _prefix(self, block: Block) -> str:
-        custom = block.kind == "call" and block.name in self._request.custom
+        custom = block.kind == "call" and self._origin(block).custom
         return "ctc" if custom else _PREFIXES[block.kind]
 
     def _added(self, block: Block) -> Told:
@@ -204,19 +212,19 @@ class ResponseAnswer:
 
     def _of_call(self, change: Change, place: Told) -> list[Told]:
         block = change.block
-        custom = block.name in self._request.custom
+        origin = self._origin(block)
         if isinstance(change, Opened):
             return [self._added(block)]
-        if isinstance(change, Closed) and custom:
+        if isinstance(change, Closed) and origin.custom:
             # An input is known when the JSON around it is whole.
             kind, text = "response.custom_tool_call_input", _input(block)
             delta = self._event(f"{kind}.delta", **place, delta=text)
             return [delta, self._event(f"{kind}.done", **place, input=text), self._done(block)]
         kind = "response.function_call_arguments"
         if isinstance(change, Closed):
-            done = self._event(f"{kind}.done", **place, name=block.name, arguments=block.text)
+            done = self._event(f"{kind}.done", **place, name=origin.name, arguments=block.text)
             return [done, self._done(block)]
-        return [] if custom else [self._event(f"{kind}.delta", **place, delta=change.text)]
+        return [] if origin.custom else [self._event(f"{kind}.delta", **place, delta=change.text)]
 
 
 def responses_usage(ask: Ask, end: End) -> Told:

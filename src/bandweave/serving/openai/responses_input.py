@@ -12,9 +12,17 @@ from bandweave.serving.openai.thoughts import unsealed
 from bandweave.serving.turns import PARAGRAPH, Message, Turns
 
 CUSTOM_INPUT = "input"  # the one argument that a tool has whose input is a text
+_PLAIN_NAMESPACES = ("", "functions")  # the latter is where functions are that have none
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+
+
+def offered_name(namespace: str, name: str) -> str:
+    """By which the model knows a tool: those of all namespaces stand in one list."""
+    if namespace in _PLAIN_NAMESPACES:
+        return name
+    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
 
 
 def read_input(fields: Fields) -> list[Message]:
@@ -58,19 +66,48 @@ def _call(item: Fields, turns: Turns) -> None:
         arguments = None
     if not isinstance(arguments, dict):
         raise bad(f"{item.name('arguments')} must be a JSON object as text", item.name("arguments"))
-    turns.call(item.text("call_id"), item.text("name"), arguments)
+    turns.call(item.text("call_id"), _name(item), arguments)
 
 
 def _custom_call(item: Fields, turns: Turns) -> None:
-    turns.call(item.text("call_id"), item.text("name"), {CUSTOM_INPUT: item.text("input")})
+    turns.call(item.text("call_id"), _name(item), {CUSTOM_INPUT: item.text("input")})
+
+
+def _name(item: Fields) -> str:
+    return offered_name(item.text("namespace", ""), item.text("name"))
+
+
+def _shell_call(item: Fields, turns: Turns) -> None:
+    """Of the shell that older programs have."""
+    action = item.need("action").values
+    id = item.text("call_id", "") or item.text("id")
+    turns.call(id, "local_shell", {key: value for key, value in action.items() if key != "type"})
+
+
+def _shell_output(item: Fields, turns: Turns) -> None:
+    _result(item, "call_id" if item.has("call_id") else "id", turns)
 
 
 def _output(item: Fields, turns: Turns) -> None:
-    id = item.text("call_id")
+    _result(item, "call_id", turns)
+
+
+def _result(item: Fields, name: str, turns: Turns) -> None:
+    id = item.text(name)
     if not turns.called(id):
-        raise bad(f"{item.name('call_id')} is {id[:80]!r}, but no call before it has that id",
-                  item.name("call_id"))  # fmt: skip
+        raise bad(f"{item.name(name)} is {id[:80]!r}, but no call before it has that id",
+                  item.name(name))  # fmt: skip
     turns.result(id, _texts(item, "output"))
+
+
+def _agents_message(item: Fields, turns: Turns) -> None:
+    """What another agent of the client's says to this one."""
+    turns.user(_texts(item, "content"))
+
+
+def _passed_over(item: Fields, turns: Turns) -> None:
+    """What is read elsewhere, as tools are, or says nothing that could be read, as a search that
+    OpenAI ran: what came of it is in what was said then."""
 
 
 def _reasoning(item: Fields, turns: Turns) -> None:
@@ -87,6 +124,11 @@ _READERS: dict[str, Callable[[Fields, Turns], None]] = {
     "function_call_output": _output,
     "custom_tool_call": _custom_call,
     "custom_tool_call_output": _output,
+    "local_shell_call": _shell_call,
+    "local_shell_call_output": _shell_output,
+    "agent_message": _agents_message,
+    "additional_tools": _passed_over,
+    "web_search_call": _passed_over,
     "reasoning": _reasoning,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.foreign import read_salt
 from bandweave.serving.openai.responses_input import read_input
-from bandweave.serving.openai.responses_tools import ResponsesTools, read_tools
+from bandweave.serving.openai.responses_tools import Origin, ResponsesTools, read_tools
 from bandweave.serving.sampling import read_sampling
+from bandweave.shown import shown
 
 _MOST_TOKENS = (1 << 31) - 1
 _MOST_LOGPROBS = 20
@@ -42,7 +44,7 @@ class Question:
 class ResponsesRequest:
     """A request that can be asked. ``told``: what the answer repeats of it. ``summarises``: the
     thoughts are given where clients look for summaries; ``seals``: and packed, for the next
-    request. ``logprobs``: whether they are told. ``custom``: tools whose input is a text."""
+    request. ``logprobs``: whether they are told. ``origins``: the client's names of its tools."""
 
     ask: Ask
     streams: bool
@@ -50,7 +52,7 @@ class ResponsesRequest:
     summarises: bool
     seals: bool
     logprobs: bool
-    custom: frozenset[str]
+    origins: Mapping[str, Origin]
 
 
 async def read_request(fields: Fields, served: Served, key: str, weight: float) -> ResponsesRequest:
@@ -89,7 +91,7 @@ async def read_request(fields: Fields, served: Served, key: str, weight: float) 
         summarises=reasoning is not None and _summary(reasoning) is not None,
         seals=_SEALED in included,
         logprobs=logprobs,
-        custom=question.tools.custom,
+        origins=question.tools.origins,
     )
 
 
@@ -196,7 +198,10 @@ def _metadata(fields: Fields) -> dict[str, Any]:
     if len(given.values) > _MOST_METADATA:
         raise bad(f"metadata has {len(given.values)} pairs; there may be {_MOST_METADATA}",
                   "metadata")  # fmt: skip
-    return {name: given.text(name) for name in given.values}
+    for name, value in given.values.items():
+        if not isinstance(value, str):
+            raise bad(f"metadata: {shown(name)} must be a string, not {shown(value)}", "metadata")
+    return dict(given.values)
 
 
 def _optional_text(fields: Fields, name: str) -> str | None:

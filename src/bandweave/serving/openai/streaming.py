@@ -15,4 +15,5 @@ def read_streaming(fields: Fields) -> tuple[bool, bool]:
         return streams, False
     if not streams:
         raise bad("stream_options is for streams; set stream to true", "stream_options")
+    options.refuse("include_obfuscation", False)
     return True, options.flag("include_usage")
