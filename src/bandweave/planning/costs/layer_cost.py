@@ -18,6 +18,8 @@ from bandweave.planning.machines.rates import NodeRates
 #: Exponents of ``distinct_experts``: what prediction ranges span. Source: prediction.md, Cost.
 ROUTING = {"slow": 1.0, "likely": 0.87, "fast": 0.75}
 
+_CARRIED_ROWS = 32  # from which llama.cpp and ik_llama.cpp carry weights to a card
+
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
@@ -171,8 +173,10 @@ class _LayerWork:
         assert node.host is not None
         size, parameters = self._shared_size()
         work = 2 * self.batch.rows * parameters
-        rate = node.compute_rate(self._format, max(self.batch.rows, 1.0), self.case)
-        return self._quicker(self._time(size, parameters, node.host.node), node, size, work / rate)
+        rows = max(self.batch.rows, 1.0)
+        rate = node.compute_rate(self._format, rows, self.case)
+        own = self._time(size, parameters, node.host.node)
+        return self._there_or_carried(own, node, size, work / rate, rows)
 
     def routed_in_host(self, node: NodeRates) -> Items:
         """Routed experts in host memory."""
@@ -181,19 +185,26 @@ class _LayerWork:
             return Items()
         size, work, rows = self._routed_size()
         rate = _expert_rate(node, self._format, rows, self.case)
-        return self._quicker(self._routed_time(node.host.node), node, size, work / rate)
+        own = self._routed_time(node.host.node)
+        return self._there_or_carried(own, node, size, work / rate, rows)
 
-    def _quicker(
-        self, own: tuple[float, float], node: NodeRates, size: float, on_card: float
+    def _there_or_carried(
+        self, own: tuple[float, float], node: NodeRates, size: float, on_card: float, rows: float
     ) -> Items:
-        """By the processor, or with the weights carried to the card where a prompt is read."""
+        """By the processor, or with the weights carried to the card where a prompt is read, as the
+        engine decides. ``rows``: that each of these weights sees."""
         assert node.host is not None
         read, busy = own
         processor = Items(weights_s=read, compute_s=busy - read)
         bus = node.host.bus_bytes_per_s.rate(self.case)
-        if self.batch.decoding or bus <= 0:
+        rule = self.deployment.engine.carries
+        if self.batch.decoding or bus <= 0 or rule == "never":
+            return processor
+        if (self.batch.rows if rule == "always" else rows) < _CARRIED_ROWS and rule != "quicker":
             return processor
         carried = Items(exchange_bytes_s=size / bus, compute_s=on_card)
+        if rule == "always":
+            return carried
         return min(processor, carried, key=lambda items: items.total_s)
 
     def attention(self, node: NodeRates) -> float:

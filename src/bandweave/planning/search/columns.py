@@ -153,7 +153,7 @@ def software_setup(software: Software, question: Question, machines: Machines) -
     return Setup(
         nodes=tuple(nodes),
         networks=_networks(machines),
-        engine=software.traits(inside=inside),
+        engine=software.traits(inside=inside, kinds=kinds),
         whole_experts=software.whole_experts,
         rules=software.rules(remote_memory=remote, inside=inside),
         kinds=tuple(kinds),
