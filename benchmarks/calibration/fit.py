@@ -22,6 +22,7 @@ from benchmarks.calibration.measurements import Measurement, deployment_of, work
 
 #: Classes, each with the ``engine/kind`` that it covers.
 CLASSES: Mapping[str, tuple[str, ...]] = {
+    "llama.cpp 2023, Apple GPU": ("llama.cpp-2023/apple",),
     "llama.cpp, Apple GPU": ("llama.cpp/apple", "llama.cpp-rpc/apple"),
     "llama.cpp 2024, Apple GPU": ("llama.cpp-2024/apple",),
     "Ollama, Apple GPU": ("ollama/apple",),
@@ -64,7 +65,8 @@ BESIDE_CLASSES = tuple(name for name in CLASSES if "beside" in name)
 
 #: Whose factors a class is pulled towards. Fitted in the order of ``CLASSES``: those come first.
 NEAREST: Mapping[str, str] = {
-    "llama.cpp 2024, Apple GPU": "llama.cpp, Apple GPU",
+    "llama.cpp, Apple GPU": "llama.cpp 2023, Apple GPU",
+    "llama.cpp 2024, Apple GPU": "llama.cpp 2023, Apple GPU",
     "Ollama, Apple GPU": "llama.cpp, Apple GPU",
     "MLX, Apple GPU": "llama.cpp, Apple GPU",
     "llama.cpp, GB10": "llama.cpp, NVIDIA",

@@ -129,9 +129,12 @@ def _node_items(
         return work.on(rates)
     # The mean of a layer that is all on the card, of one whose experts are not, and of one in the
     # host's memory: a stage has so many of each.
-    shared, experts, cache = work.shared_in_host(rates), work.routed_in_host(rates), rates.host.node
+    shared, experts = work.shared_in_host(rates), work.routed_in_host(rates)
     whole = shared.plus(experts).plus(
-        Items(attention_s=work.attention(cache), overhead_s=work.overhead(cache))
+        Items(
+            attention_s=work.attention_in_host(rates),
+            overhead_s=work.overhead(rates.host.node),
+        )
     )
     # Rows cross to experts in every layer, to whole layers once a stage: ``cost`` charges that.
     crossing = Items(handover_s=rates.host.crossing_s.time(case) if layer.experts else 0.0)
@@ -196,31 +199,52 @@ class _LayerWork:
         assert node.host is not None
         read, busy = own
         processor = Items(weights_s=read, compute_s=busy - read)
+        if not self._may_carry(node, rows):
+            return processor
         bus = node.host.bus_bytes_per_s.rate(self.case)
-        rule = self.deployment.engine.carries
-        if self.batch.decoding or bus <= 0 or rule == "never":
-            return processor
-        if (self.batch.rows if rule == "always" else rows) < _CARRIED_ROWS and rule != "quicker":
-            return processor
         carried = Items(exchange_bytes_s=size / bus, compute_s=on_card)
-        if rule == "always":
+        if self.deployment.engine.carries == "always":
             return carried
         return min(processor, carried, key=lambda items: items.total_s)
+
+    def _may_carry(self, node: NodeRates, rows: float) -> bool:
+        """Whether weights that ``rows`` rows see may cross to the card."""
+        assert node.host is not None
+        rule, bus = self.deployment.engine.carries, node.host.bus_bytes_per_s.rate(self.case)
+        if self.batch.decoding or bus <= 0 or rule == "never":
+            return False
+        seen = self.batch.rows if rule == "always" else rows
+        return rule == "quicker" or seen >= _CARRIED_ROWS
+
+    def attention_in_host(self, node: NodeRates) -> float:
+        """Seconds of attention where the cache lies in host memory: a card that gets the layer's
+        weights for a prompt gets its cache too."""
+        assert node.host is not None
+        there = self.attention(node.host.node)
+        if not self._may_carry(node, max(self.batch.rows, 1.0)):
+            return there
+        cache = self._cache_size() / node.host.bus_bytes_per_s.rate(self.case)
+        return min(there, cache + self.attention(node))
 
     def attention(self, node: NodeRates) -> float:
         """Seconds: the larger of reading the cache and multiplying with it."""
         attention, batch = self.layer.attention, self.batch
         pairs = batch.pairs(attention)
-        element = self.deployment.kv_bytes_per_element
-        # Decoding reads each stream's cache for its own row; a chunk's rows share one reading.
-        readings = pairs if batch.decoding else pairs / batch.rows
-        size = readings * attention.kv_elements * element * self.part.kv
-        size += 2 * batch.streams * attention.state_elements * 4.0 * self.part.attention
-        read = size / node.kv_bytes_per_s.rate(self.case)
+        read = self._cache_size() / node.kv_bytes_per_s.rate(self.case)
         expanded = self.deployment.engine.latent_expanded_in_prefill and not batch.decoding
         each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
         flops = pairs * each * self.part.attention
         return max(read, flops / node.attention_flop_per_s.rate(self.case))
+
+    def _cache_size(self) -> float:
+        """Bytes of cache, or of a state, that are read."""
+        attention, batch = self.layer.attention, self.batch
+        pairs = batch.pairs(attention)
+        # Decoding reads each stream's cache for its own row; a chunk's rows share one reading.
+        readings = pairs if batch.decoding else pairs / batch.rows
+        size = readings * attention.kv_elements * self.deployment.kv_bytes_per_element
+        state = 2 * batch.streams * attention.state_elements * 4.0 * self.part.attention
+        return size * self.part.kv + state
 
     def overhead(self, node: NodeRates) -> float:
         """Seconds: the engine's fixed time of the layer."""
