@@ -23,8 +23,8 @@ _SPLITS = {"one": "one machine", "tensor": "tensor split", "stages": "stages",
 
 # What is known of rows that are far off; a row without an entry is not explained.
 _REASONS: Mapping[str, str] = {
-    "99": "the first build for it; two rows are all that there is of its kind",
-    "100": "a driver without matrix units; two rows are all that there is of its kind",
+    "99": "two rows are all that there is of its kind",
+    "100": "two rows are all that there is of its kind",
     "114": "the first build for this machine; later ones are 1.65 times quicker",
     "245": "16-bit weights over several cards: half as quick as 4-bit ones in its own table",
     "275": "16-bit weights over several cards: a third of 4-bit ones in its own table",
@@ -38,9 +38,9 @@ _REASONS: Mapping[str, str] = {
     "624": "a peak value of its source; its class was fitted to slower builds",
     "606": "500 GB/s measured on it, twice what its class reads",
     "562": "AMX: its class was fitted to processors without it",
-    "1179": "a card of 2016 without matrix units; its class has later ones",
-    "1180": "a card of 2016 without matrix units; its class has later ones",
-    "1181": "a card of 2016 without matrix units; its class has later ones",
+    "1179": "a card of 2016; the others of its class have matrix units",
+    "1180": "a card of 2016; the others of its class have matrix units",
+    "1181": "a card of 2016; the others of its class have matrix units",
     "912": "the first week of this model; mmap",
     "918": "short of the prompt from which the engine carries weights at once",
     "572": "short of the prompt from which the engine carries weights at once",
