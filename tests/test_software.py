@@ -59,6 +59,10 @@ def test_every_engine_has_its_factors_and_traits() -> None:
     assert (
         vllm.traits(inside=False, kinds=("geforce",)).exchange_s == find_engine("vllm").exchange_s
     )
+    for on, name in (("2x rtx-3090", "vllm-cards"), ("2x h100", "gpt-fast")):
+        setup = software_setup(vllm, question("qwen3-32b"), machines(on, engine="vllm"))
+        assert setup is not None
+        assert setup.engine.exchange_s == find_engine(name).exchange_s, on
     with pytest.raises(ValueError, match=r"did you mean llama\.cpp"):
         find_software("lama.cpp")
 
