@@ -87,7 +87,6 @@ def _factor_line(
         "compute_16_efficiency": f"{factors.compute_16_efficiency:.3f}",
         "expert_compute_efficiency": f"{factors.expert_compute_efficiency:.3f}",
         "attention_efficiency": f"{factors.attention_efficiency:.3f}",
-        "state_efficiency": f"{factors.state_efficiency:.3f}",
         "layer_us": f"{factors.layer_s * 1e6:.1f}",
         "expert_layer_us": f"{factors.expert_layer_s * 1e6:.1f}",
         "latent_layer_us": f"{factors.latent_layer_s * 1e6:.1f}",

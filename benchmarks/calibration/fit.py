@@ -103,7 +103,6 @@ _MANY = 12  # rows
 _PRIOR = Factors(
     name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
     compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
-    state_efficiency=1.0,
     layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
     bus_efficiency=0.6, card_speed=1.0,
     decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
@@ -113,7 +112,7 @@ _DECODE = (
 )  # fmt: skip
 _PREFILL = (
     "compute_efficiency", "compute_16_efficiency", "expert_compute_efficiency",
-    "attention_efficiency", "state_efficiency",
+    "attention_efficiency",
 )  # fmt: skip
 _DECODE_BESIDE = ("weight_efficiency", "expert_layer_s")
 _PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency", "card_speed")

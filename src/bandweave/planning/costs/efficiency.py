@@ -36,8 +36,6 @@ LIMIT_ENGINES: Mapping[str, str] = {
 _INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")
 _INTEGER_KINDS = ("geforce", "nvidia-pro", "nvidia-dc", "gb10")
 _FLOPS_A_WATT = 1e12  # only scales the fitted factors
-_HALF_FILLED = 48  # rows of an expert at which a card's products are half as quick as at their best
-_TILES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _SOCKETS_BESIDE = 0.5  # two sockets read 1.4 times what one does
 
 
@@ -53,7 +51,6 @@ class Factors:
     compute_16_efficiency: float  # the same for weights in 16 bits
     expert_compute_efficiency: float  # of the former, for routed experts
     attention_efficiency: float  # of peak dense 16-bit FLOP/s, attention of many rows
-    state_efficiency: float  # of peak bytes/s, a prompt's rows through a recurrent state
     layer_s: float
     expert_layer_s: float
     latent_layer_s: float  # beside either of them, with latent attention
@@ -214,10 +211,9 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
         memory_bytes=usable_bytes(hardware, on_processor=on_processor),
         weight_bytes_per_s={ANY: Estimate.within(peak * factors.weight_efficiency, decode)},
         compute={ANY: ComputeRate.constant(quantised), "f16": sixteen, "bf16": sixteen},
-        expert_compute=ComputeRate.constant(experts) if on_processor else _filled(experts),
+        expert_compute=ComputeRate.constant(experts),
         kv_bytes_per_s=Estimate.within(peak * factors.kv_efficiency, decode),
         attention_flop_per_s=Estimate.within(floating * factors.attention_efficiency, reading),
-        state_bytes_per_s=Estimate.within(peak * factors.state_efficiency, reading),
         layer_overhead_s=Estimate.within(factors.layer_s, decode),
         expert_layer_overhead_s=Estimate.within(factors.expert_layer_s, decode),
         latent_overhead_s=Estimate.within(factors.latent_layer_s, decode),
@@ -225,13 +221,6 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
         price_usd=hardware.price_usd,
         source=f"{engine} on {hardware.kind}: {factors.decode_rows} decode and "
         f"{factors.prefill_rows} prefill rows; {hardware.source}",
-    )
-
-
-def _filled(rate: Estimate) -> ComputeRate:
-    """Experts' products on a card: it computes tiles of rows, which few rows do not fill."""
-    return ComputeRate(
-        points=tuple((rows, rate.times(rows / (rows + _HALF_FILLED))) for rows in _TILES)
     )
 
 
@@ -252,7 +241,6 @@ def widened(node: NodeRates, factor: float) -> NodeRates:
         expert_compute=None if experts is None else rates(experts),
         kv_bytes_per_s=wider(node.kv_bytes_per_s),
         attention_flop_per_s=wider(node.attention_flop_per_s),
-        state_bytes_per_s=wider(node.state_bytes_per_s),
         layer_overhead_s=wider(node.layer_overhead_s),
         expert_layer_overhead_s=None if routing is None else wider(routing),
         latent_overhead_s=wider(node.latent_overhead_s),
@@ -300,7 +288,6 @@ def _factors(row: Row) -> Factors:
         compute_16_efficiency=required(row, "compute_16_efficiency"),
         expert_compute_efficiency=required(row, "expert_compute_efficiency"),
         attention_efficiency=required(row, "attention_efficiency"),
-        state_efficiency=required(row, "state_efficiency"),
         layer_s=required(row, "layer_us") * 1e-6,
         expert_layer_s=required(row, "expert_layer_us") * 1e-6,
         latent_layer_s=required(row, "latent_layer_us") * 1e-6,

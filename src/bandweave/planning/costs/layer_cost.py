@@ -231,10 +231,6 @@ class _LayerWork:
         attention, batch = self.layer.attention, self.batch
         pairs = batch.pairs(attention)
         read = self._cache_size() / node.kv_bytes_per_s.rate(self.case)
-        if not batch.decoding and attention.state_elements:
-            # Rows of a prompt go through the state one after the other, or some at a time.
-            states = 2 * batch.rows * attention.state_elements * 4.0 * self.part.attention
-            read += states / node.state_bytes_per_s.rate(self.case)
         expanded = self.deployment.engine.latent_expanded_in_prefill and not batch.decoding
         each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
         flops = pairs * each * self.part.attention

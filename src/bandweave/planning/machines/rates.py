@@ -116,7 +116,6 @@ class NodeRates:
     compute: Mapping[str, ComputeRate]
     kv_bytes_per_s: Estimate  # at which attention reads the cache while decoding
     attention_flop_per_s: Estimate  # of attention over many rows (prefill)
-    state_bytes_per_s: Estimate = INFINITE  # of a recurrent state, for each row of a prompt
     expert_compute: ComputeRate | None = None  # of routed experts' products; None: as the others
     layer_overhead_s: Estimate = NOTHING  # a layer's fixed time: launches, norms, barriers
     expert_layer_overhead_s: Estimate | None = None  # the same where a layer routes; None: equal
