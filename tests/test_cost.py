@@ -30,11 +30,9 @@ from bandweave.planning.costs.deployment import (
     pipeline_split,
     tensor_split,
 )
-from bandweave.planning.costs.efficiency import limit_rates
 from bandweave.planning.costs.exchange import exchange
 from bandweave.planning.costs.experts import expected_busiest
 from bandweave.planning.costs.weight_bytes import find_format
-from bandweave.planning.machines.hardware import find_hardware
 from bandweave.planning.machines.rates import (
     ANY,
     INFINITE,
@@ -184,37 +182,6 @@ def test_prefill_is_flops_and_quadratic_attention() -> None:
         attention = pairs * 32 * 4 * 4096
         head = 2 * model.head_parameters
         assert cost.total_s == pytest.approx((body + attention + head) / 5e12, rel=2e-3)
-
-
-def test_a_prompts_rows_go_through_recurrent_states() -> None:
-    """Qwen3.5 35B has 30 layers of linear attention, each with a state of 32 heads of 128 x 128."""
-    plain = node(bandwidth=math.inf)
-    states = dataclasses.replace(plain, state_bytes_per_s=Estimate.exactly(100e9))
-    for prompt in (100, 1000):
-        work = Workload(prompt=prompt)
-        more = (
-            prefill(place("qwen3.5-35b-a3b", [states]), work).total_s
-            - prefill(place("qwen3.5-35b-a3b", [plain]), work).total_s
-        )
-        assert more == pytest.approx(30 * prompt * 2 * 32 * 128 * 128 * 4 / 100e9, rel=1e-6)
-    # One row's state is part of what decoding reads; models without states have none.
-    assert decode_step(place("qwen3.5-35b-a3b", [states]), Workload()) == decode_step(
-        place("qwen3.5-35b-a3b", [plain]), Workload()
-    )
-    assert prefill(place("llama-3.1-8b", [states]), Workload()) == prefill(
-        place("llama-3.1-8b", [plain]), Workload()
-    )
-
-
-def test_few_rows_do_not_fill_a_cards_tiles() -> None:
-    rates = limit_rates(find_hardware("rtx-3090")).expert_compute
-    assert rates is not None
-    best = rates.rate(1e6, "likely")
-    assert rates.rate(48, "likely") == pytest.approx(best / 2, rel=0.05)
-    assert rates.rate(1, "likely") == rates.rate(16, "likely") == pytest.approx(best / 4, rel=0.05)
-    for case in ("slow", "likely", "fast"):
-        found = [rates.rate(rows, case) for rows in (1, 20, 50, 100, 300, 5000)]
-        assert found == sorted(found)
 
 
 def test_windows_end_the_quadratic_part() -> None:

@@ -17,7 +17,6 @@ from bandweave.planning.machines.rates import NO_LINK, LinkRates, NodeRates
 from bandweave.programs.split import apportion, ranges, units
 from bandweave.ranges import Range
 
-
 #: Weights in host memory cross to the card for the rows of a prompt: where that is ``quicker`` than
 #: the processor; ``always``, from 32 rows on (llama.cpp); where it is quicker and each expert sees
 #: 32 ``rows`` or more (ik_llama.cpp); ``never``.
