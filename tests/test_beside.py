@@ -13,7 +13,13 @@ from bandweave.models.known_models import known_model
 from bandweave.planning.costs.beside import placed, placement_phrase
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import decode_range, decode_step, prefill
-from bandweave.planning.costs.deployment import Deployment, Placement, Workload, tensor_split
+from bandweave.planning.costs.deployment import (
+    CARRYING,
+    Deployment,
+    Placement,
+    Workload,
+    tensor_split,
+)
 from bandweave.planning.costs.engines import find_engine
 from bandweave.planning.costs.ranges import split_kind
 from bandweave.planning.costs.weight_bytes import find_format
@@ -27,6 +33,7 @@ from bandweave.planning.machines.rates import (
     HostSide,
     NodeRates,
 )
+from bandweave.planning.machines.tables import rows
 from bandweave.planning.search.columns import engine_answer
 from bandweave.planning.search.explain import sensitivities
 from bandweave.planning.search.layout import Question
@@ -154,6 +161,40 @@ def test_a_prompt_goes_through_the_card_where_the_bus_is_worth_it() -> None:
     assert decode_step(
         place("deepseek-r1", beside(bus=50), placement=placement), Workload()
     ).items.exchange_bytes_s == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", CARRYING)
+def test_engines_decide_when_weights_cross(rule: str) -> None:
+    """R1 has 8 of 256 experts: 1024 rows are 32 an expert."""
+    assert {find_engine(row["name"]).carries for row in rows("engines")} == set(CARRYING)
+    placement = Placement(layers=1.0, experts=0.0)
+
+    def crossed(tokens: int, bus: float) -> bool:
+        deployment = place("deepseek-r1", beside(bus=bus), placement=placement)
+        engine = replace(deployment.engine, carries=rule)
+        cost = prefill(replace(deployment, engine=engine), Workload(prompt=tokens))
+        return cost.items.exchange_bytes_s > 0
+
+    crosses = {
+        # A prompt's tokens, and whether the bus is quick.
+        "quicker": {(8, True), (512, True), (1024, True)},
+        "always": {(512, True), (1024, True), (512, False), (1024, False)},
+        "rows": {(1024, True)},
+        "never": set[tuple[int, bool]](),
+    }[rule]
+    for tokens in (8, 512, 1024):
+        for quick in (True, False):
+            # The bus is quicker than the host's memory, or slower than all that it computes.
+            assert crossed(tokens, 1000 if quick else 1e-6) == ((tokens, quick) in crosses)
+
+
+def test_a_layer_that_crosses_has_its_attention_on_the_card() -> None:
+    placement = Placement(layers=0.0, experts=0.0)
+    work = Workload(prompt=8192)
+    quick = prefill(place("llama-3.1-70b", beside(bus=50), placement=placement), work)
+    deployment = place("llama-3.1-70b", beside(bus=50), placement=placement)
+    stays = replace(deployment, engine=replace(deployment.engine, carries="never"))
+    assert quick.items.attention_s < prefill(stays, work).items.attention_s / 10
 
 
 # --- as it is written ---

@@ -87,7 +87,7 @@ def test_the_package_holds_the_spreads_and_powers_that_follow() -> None:
             assert float(row[column]) == pytest.approx(power, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["llama.cpp, Apple GPU", "gpt-fast, data centre"])
+@pytest.mark.parametrize("name", ["llama.cpp 2023, Apple GPU", "gpt-fast, data centre"])
 def test_packaged_factors_are_what_the_fit_gives(name: str) -> None:
     used = [row for row in measurements() if class_of(row) == name]
     found, traits = fit(used, ENGINES)
@@ -103,7 +103,7 @@ def test_packaged_factors_are_what_the_fit_gives(name: str) -> None:
 
 def test_a_machine_is_predicted_by_the_others() -> None:
     """A row that is ten times too slow, on a machine of its own, changes nothing about it."""
-    name = "llama.cpp, Apple GPU"
+    name = "llama.cpp 2023, Apple GPU"
     rows = [row for row in measurements() if class_of(row) == name and row.split == "one"][:9]
     machine = rows[0].machine
     wrong = [
@@ -120,10 +120,13 @@ def test_a_machine_is_predicted_by_the_others() -> None:
 
 
 def test_the_fit_finds_factors_that_rows_were_made_with() -> None:
-    name = "llama.cpp, Apple GPU"
+    name = "llama.cpp 2023, Apple GPU"
     rows = [row for row in measurements() if class_of(row) == name and row.split == "one"]
     true = dataclasses.replace(
-        factors("llama.cpp", "apple"), weight_efficiency=0.6, layer_s=3e-4, compute_efficiency=0.3
+        factors("llama.cpp-2023", "apple"),
+        weight_efficiency=0.6,
+        layer_s=3e-4,
+        compute_efficiency=0.3,
     )
     made = [
         dataclasses.replace(
@@ -146,6 +149,27 @@ def test_the_fit_finds_factors_that_rows_were_made_with() -> None:
 def test_the_packaged_factors_fit() -> None:
     found = residuals(measurements(), packaged(), reading=False)
     assert statistics.median(one.error for one in found) < 0.08
+
+
+def test_how_a_prompt_was_read_counts() -> None:
+    """A source that says in what chunks a prompt was read, or that weights lay as cards do not
+    read them, is predicted so."""
+    row = next(row for row in measurements() if row.split == "beside" and row.chunk == 4096
+               and row.engine == "llama.cpp-beside")  # fmt: skip
+    own = factors(row.engine, row.hardware.kind)
+    by_class, traits = packaged()
+
+    def time(**changes: object) -> float:
+        changed = dataclasses.replace(row, prompt=4096, **changes)  # type: ignore[arg-type]
+        return 4096 / calibration.predicted(
+            changed, by_class, traits[row.engine], reading=True, own=own
+        )
+
+    # Every chunk carries the experts again.
+    assert time(chunk=512) > 2 * time(chunk=4096)
+    assert time(carries=False) == pytest.approx(time(carries=False, chunk=512), rel=0.2)
+    stated = [row for row in measured_rows() if row["reading"]]
+    assert stated and all(row["prompt"] for row in stated)
 
 
 def test_search_and_spread() -> None:

@@ -45,6 +45,8 @@ TOTALS = {
     "smollm3-3b": 3.075, "seed-oss-36b": 36.151, "ernie-4.5-0.3b": 0.36,
     "mixtral-8x7b": 46.70, "mixtral-8x22b": 140.63, "ernie-4.5-21b-a3b": 21.83,
     "qwen1.5-moe-a2.7b": 14.3, "qwen2-57b-a14b": 57.4,  # arXiv:2407.10671
+    # The language models of their cards: 0.9, 2, 4 and 9 with vision, and the layer that drafts.
+    "qwen3.5-0.8b": 0.752, "qwen3.5-2b": 1.88, "qwen3.5-4b": 4.2, "qwen3.5-9b": 8.95,
     "qwen3.5-27b": 26.9, "qwen3.5-35b-a3b": 34.7, "qwen3.5-122b-a10b": 122.1,
     "qwen3.5-397b-a17b": 396.3,
     "qwen3-30b-a3b": 30.53, "qwen3-235b-a22b": 235.09, "qwen3-coder-480b-a35b": 480.15,
@@ -55,10 +57,11 @@ TOTALS = {
     "deepseek-v2-lite": 15.7, "deepseek-v2": 236.0, "deepseek-v3": 671.03, "deepseek-r1": 671.03,
     "deepseek-v3.1": 671.03, "deepseek-v3.2": 671.88,  # with the indexers'
     "kimi-k2": 1026.41, "kimi-k2.5": 1026.41,
+    "kimi-linear-48b-a3b": 49.1, "kimi-k3": 2779.5,  # 2779.93 with vision
     "llama-4-scout": 107.8, "llama-4-maverick": 400.7,  # 109 and 402 with vision
     # Without vision and sound: the language models of their cards.
     "qwen3-vl-4b": 4.02, "qwen3-vl-8b": 8.19, "qwen3-vl-32b": 32.76, "qwen3-vl-30b-a3b": 30.53,
-    "qwen3-vl-235b-a22b": 235.09, "gemma-4-31b": 30.7, "gemma-4-26b-a4b": 25.2,
+    "qwen3-vl-235b-a22b": 235.09, "gemma-4-31b": 30.7, "gemma-4-26b-a4b": 25.2, "gemma-4-12b": 11.9,
     "gemma-4-e4b": 7.47, "gemma-4-e2b": 4.63,  # 8 and 5.1 with vision and sound
     "gemma-3n-e4b": 6.87, "gemma-3n-e2b": 4.46,
     "nemotron-3-nano-30b-a3b": 31.6, "nemotron-3-super-120b-a12b": 120.6,
@@ -102,6 +105,8 @@ ACTIVE = {
     "deepseek-v3": ("37", "all"),  # arXiv:2412.19437
     "deepseek-r1": ("37", "all"),
     "kimi-k2": ("32.6", "all"),  # arXiv:2507.20534
+    "kimi-linear-48b-a3b": ("3", "read"),  # arXiv:2510.26692
+    "kimi-k3": ("104", "read"),
     "ernie-4.5-21b-a3b": ("3", "body"),
     "qwen3-vl-30b-a3b": ("3.3", "all"),
     "qwen3-vl-235b-a22b": ("22", "all"),
@@ -192,11 +197,13 @@ def test_shapes_are_the_tensors_of_the_graph(name: str) -> None:
 PLANNED = {
     **dict.fromkeys(("llama-4-scout", "llama-4-maverick"), "attention in chunks"),
     **dict.fromkeys((name for name in model_names() if name.startswith("qwen3-vl")), "vision"),
-    **dict.fromkeys(("gemma-4-31b", "gemma-4-26b-a4b", "gemma-4-e4b", "gemma-4-e2b",
-                     "gemma-3n-e4b", "gemma-3n-e2b"), "layers that share keys; their embeddings"),
+    **dict.fromkeys(("gemma-4-31b", "gemma-4-26b-a4b", "gemma-4-12b", "gemma-4-e4b",
+                     "gemma-4-e2b", "gemma-3n-e4b", "gemma-3n-e2b"),
+                    "layers that share keys; their embeddings"),
     **dict.fromkeys((name for name in model_names() if name.startswith("nemotron-3")),
                     "state spaces"),
     **dict.fromkeys(("deepseek-v4-flash", "deepseek-v4-pro", "minimax-m3"), "sparse attention"),
+    **dict.fromkeys(("kimi-linear-48b-a3b", "kimi-k3"), "delta attention, latent experts"),
     **dict.fromkeys(("mimo-v2-flash", "step-3.5-flash"), "heads that differ by layer"),
     "mistral-large-3": "another router", "hunyuan-a13b": "another rope",
 }  # fmt: skip

@@ -48,6 +48,21 @@ def test_every_engine_has_its_factors_and_traits() -> None:
             assert factors(software.beside_host, "cpu-server") and find_engine(cards)
         assert software.source and software.title
         assert software.traits(inside=True).name == software.traits(inside=False).name == name
+    # Cards on a bus have splits of their own; cards joined by NVLink those of their kind.
+    vllm = find_software("vllm")
+    on_bus = vllm.traits(inside=True, kinds=("geforce", "geforce"))
+    assert on_bus.exchange_s == find_engine("vllm-cards").exchange_s
+    for kinds in (("nvidia-dc", "nvidia-dc"), ("geforce", "nvidia-dc"), ()):
+        assert (
+            vllm.traits(inside=True, kinds=kinds).exchange_s == find_engine("gpt-fast").exchange_s
+        )
+    assert (
+        vllm.traits(inside=False, kinds=("geforce",)).exchange_s == find_engine("vllm").exchange_s
+    )
+    for on, name in (("2x rtx-3090", "vllm-cards"), ("2x h100", "gpt-fast")):
+        setup = software_setup(vllm, question("qwen3-32b"), machines(on, engine="vllm"))
+        assert setup is not None
+        assert setup.engine.exchange_s == find_engine(name).exchange_s, on
     with pytest.raises(ValueError, match=r"did you mean llama\.cpp"):
         find_software("lama.cpp")
 

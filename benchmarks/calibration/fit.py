@@ -22,6 +22,7 @@ from benchmarks.calibration.measurements import Measurement, deployment_of, work
 
 #: Classes, each with the ``engine/kind`` that it covers.
 CLASSES: Mapping[str, tuple[str, ...]] = {
+    "llama.cpp 2023, Apple GPU": ("llama.cpp-2023/apple",),
     "llama.cpp, Apple GPU": ("llama.cpp/apple", "llama.cpp-rpc/apple"),
     "llama.cpp 2024, Apple GPU": ("llama.cpp-2024/apple",),
     "Ollama, Apple GPU": ("ollama/apple",),
@@ -33,10 +34,13 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "llama.cpp 2024, NVIDIA data centre": ("llama.cpp-2024/nvidia-dc",),
     "Ollama, NVIDIA": ("ollama/geforce", "ollama/nvidia-pro"),
     "llama.cpp, Strix Halo": ("llama.cpp-vulkan/apu", "llama.cpp-rpc/apu", "ollama/apu"),
-    "llama.cpp, Radeon and Arc": (
-        "llama.cpp-vulkan/radeon", "llama.cpp-vulkan/arc", "llama.cpp-vulkan/geforce",
-        "llama.cpp/radeon", "ollama/radeon", "llama.cpp-vulkan/instinct",
+    "llama.cpp, Radeon": (
+        "llama.cpp-vulkan/radeon", "llama.cpp/radeon", "ollama/radeon",
+        "llama.cpp-vulkan/instinct",
     ),
+    "llama.cpp, Arc": ("llama.cpp-vulkan/arc",),
+    "llama.cpp by Vulkan, NVIDIA": ("llama.cpp-vulkan/geforce", "llama.cpp-vulkan/nvidia-pro"),
+    "vLLM, cards": ("vllm-cards/geforce", "vllm-cards/nvidia-pro"),
     "gpt-fast, data centre": ("gpt-fast/nvidia-dc", "gpt-fast/instinct"),
     "vLLM, GB10": ("vllm/gb10",),
     "vLLM, Strix Halo": ("vllm/apu",),
@@ -61,7 +65,8 @@ BESIDE_CLASSES = tuple(name for name in CLASSES if "beside" in name)
 
 #: Whose factors a class is pulled towards. Fitted in the order of ``CLASSES``: those come first.
 NEAREST: Mapping[str, str] = {
-    "llama.cpp 2024, Apple GPU": "llama.cpp, Apple GPU",
+    "llama.cpp, Apple GPU": "llama.cpp 2023, Apple GPU",
+    "llama.cpp 2024, Apple GPU": "llama.cpp 2023, Apple GPU",
     "Ollama, Apple GPU": "llama.cpp, Apple GPU",
     "MLX, Apple GPU": "llama.cpp, Apple GPU",
     "llama.cpp, GB10": "llama.cpp, NVIDIA",
@@ -71,7 +76,9 @@ NEAREST: Mapping[str, str] = {
     "Ollama, NVIDIA": "llama.cpp, NVIDIA",
     "vLLM, GB10": "llama.cpp, GB10",
     "vLLM, Strix Halo": "vLLM, GB10",
-    "llama.cpp, Radeon and Arc": "llama.cpp, Strix Halo",
+    "llama.cpp, Radeon": "llama.cpp, Strix Halo",
+    "llama.cpp, Arc": "llama.cpp, Radeon",
+    "vLLM, cards": "llama.cpp, NVIDIA",
     "ik_llama.cpp, processor": "llama.cpp, server processor",
     "ik_llama.cpp, cards beside memory": "ik_llama.cpp, processor",
     "KTransformers 0.2, cards beside memory": "llama.cpp, cards beside memory",
@@ -84,8 +91,8 @@ CARD_CLASSES: Mapping[str, tuple[str, str]] = {
     "geforce": ("llama.cpp, NVIDIA", "llama.cpp"),
     "nvidia-pro": ("llama.cpp, NVIDIA", "llama.cpp"),
     "nvidia-dc": ("llama.cpp 2024, NVIDIA data centre", "llama.cpp-2024"),
-    "radeon": ("llama.cpp, Radeon and Arc", "llama.cpp-vulkan"),
-    "arc": ("llama.cpp, Radeon and Arc", "llama.cpp-vulkan"),
+    "radeon": ("llama.cpp, Radeon", "llama.cpp-vulkan"),
+    "arc": ("llama.cpp, Arc", "llama.cpp-vulkan"),
 }
 
 _TURNS = 3  # of nodes' factors and of what joins them
@@ -110,6 +117,7 @@ _PREFILL = (
 _DECODE_BESIDE = ("weight_efficiency", "expert_layer_s")
 _PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency", "card_speed")
 _LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
+_BUS_MOST = 1.25  # of a bus' usual rate: what PCI Express has beside its packets' headers
 _BEYOND_PEAK = 4.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
 
 _BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
@@ -244,6 +252,7 @@ def _fit_factors(
         changed: dict[str, float] = {}
         for name, value in zip(names, values, strict=True):
             most = _MOST if name in _DECODE else _BEYOND_PEAK
+            most = _BUS_MOST if name == "bus_efficiency" else most
             changed[name] = min(max(math.exp(value), _LEAST.get(name, 1e-3)), most)
         return dataclasses.replace(start, **changed)  # type: ignore[arg-type]
 

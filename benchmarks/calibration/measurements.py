@@ -47,6 +47,8 @@ class Measurement:
     link: str  # "" for one device
     split: str  # "one", "tensor", "stages" or "beside"
     placement: Placement | None  # what lies on the cards, where the source says it
+    chunk: int | None  # rows that a prompt was read in, where it was not the engine's own number
+    carries: bool  # weights in host memory were such that a card can compute with them
     model: ModelShape
     weights: WeightBytes
     engine: str
@@ -86,6 +88,8 @@ def measurements() -> tuple[Measurement, ...]:
                 link=row["link"],
                 split=row["split"],
                 placement=_placement(row["on_card"]),
+                chunk=_chunk(row["reading"]),
+                carries="repacked" not in row["reading"],
                 model=models[name],
                 weights=find_format(row["format"]),
                 engine=row["engine"],
@@ -117,6 +121,10 @@ def deployment_of(row: Measurement, node: NodeRates, engine: EngineTraits) -> De
     network = Network()
     if row.link:
         network = Network(default=find_link(row.link), shared_port=link_shares_port(row.link))
+    if row.chunk is not None:
+        engine = replace(engine, chunk_rows=row.chunk, streamed_rows=row.chunk)
+    if not row.carries:
+        engine = replace(engine, carries="never")
     deployment = Deployment(
         model=row.model,
         weights=row.weights,
@@ -144,6 +152,15 @@ def _placement(text: str) -> Placement | None:
     assert what in ("experts", "layers"), text
     layers = 1.0 if what == "experts" else float(part)
     return Placement(layers=layers, experts=float(part))
+
+
+def _chunk(text: str) -> int | None:
+    """``chunks of 4096``, ``repacked`` (in a layout that cards do not read), or both."""
+    chunk = None
+    for part in filter(None, text.split(", ")):
+        assert part == "repacked" or part.startswith("chunks of "), text
+        chunk = chunk if part == "repacked" else int(part.removeprefix("chunks of "))
+    return chunk
 
 
 def workload_of(row: Measurement, *, prefill: bool) -> Workload:

@@ -37,7 +37,9 @@ from benchmarks.calibration.measurements import (
 TABLE = Path(__file__).with_name("unseen.csv")
 FOLDS = 6
 _FEW_MACHINES = 3
-_INSIDE = 0.83  # of rows that a range is made for: what lies inside of unseen ones is a little less
+# Of rows that a range is made for. Of those from sources that no fit had seen some 6 % fewer lay
+# inside than of machines left out of it.
+_INSIDE = 0.86
 _FEW_ROWS = 20  # of a kind: with fewer all kinds together count
 _COLUMNS = ("id", "figure", "measured", "predicted", "low", "high")
 

@@ -25,7 +25,9 @@ from bandweave.models.spec import (
 )
 
 _GATED = 3  # matrices of a gated MLP: gate, up, down
-_STORED = {"fp8": "fp8", "mxfp4": "mxfp4-experts"}
+_STORED = {
+    "fp8": "fp8", "mxfp4": "mxfp4-experts", "mxfp4-pack-quantized": "mxfp4-experts",
+}  # fmt: skip
 _DTYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
@@ -114,6 +116,8 @@ def _shape_of_counts(
 def _stored_format(config: Mapping[str, Any]) -> str:
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    if isinstance(quantization, Mapping) and method == "compressed-tensors":
+        method = quantization.get("format")
     if isinstance(method, str) and method in _STORED:
         return _STORED[method]
     dtype = config.get("dtype") or config.get("torch_dtype")

@@ -13,6 +13,7 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import Config, ConfigError
+from bandweave.models.counted_kimi import kimi_layers
 from bandweave.models.model_shape import AttentionShape, LayerShape
 from bandweave.shown import shown
 
@@ -347,13 +348,19 @@ def _blocks(config: Config) -> list[str]:
     return [words[letter] for letter in pattern]
 
 
+def _kimi(config: Config) -> Layers:
+    return kimi_layers(config), 0
+
+
 #: By ``model_type``, of a multimodal model that of its ``text_config``.
 _FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], Layers]] = {
     "gemma3n_text": _gemma,
     "gemma4_text": _gemma,
+    "gemma4_unified_text": _gemma,
     "nemotron_h": _nemotron_h,
     "mimo_v2_flash": _mimo,
     "step3p5": _step,
     "deepseek_v4": _deepseek_v4,
     "minimax_m3": _minimax_m3,
+    "kimi_linear": _kimi,
 }

@@ -148,7 +148,7 @@ def prefill(deployment: Deployment, workload: Workload, case: str = "likely") ->
 def _chunk_rows(deployment: Deployment) -> int:
     """Rows of a chunk; longer ones where each chunk carries weights over a bus."""
     engine = deployment.engine
-    carried = any(
+    carried = engine.carries != "never" and any(
         deployment.placement(node) != ON_THE_CARD and rates.host.bus_bytes_per_s.likely > 0
         for node, rates in enumerate(deployment.nodes)
         if rates.host is not None

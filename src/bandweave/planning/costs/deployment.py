@@ -17,6 +17,11 @@ from bandweave.planning.machines.rates import NO_LINK, LinkRates, NodeRates
 from bandweave.programs.split import apportion, ranges, units
 from bandweave.ranges import Range
 
+#: Weights in host memory cross to the card for the rows of a prompt: where that is ``quicker`` than
+#: the processor; ``always``, from 32 rows on (llama.cpp); where it is quicker and each expert sees
+#: 32 ``rows`` or more (ik_llama.cpp); ``never``.
+CARRYING = ("quicker", "always", "rows", "never")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineTraits:
@@ -26,7 +31,8 @@ class EngineTraits:
     exchange costs it for every doubling of the nodes. ``sharded_overhead``: the part of a layer's
     fixed time that a tensor split divides. ``chunks_in_flight``: how many chunks of a prompt go
     through the stages before the engine waits for the last of them. ``mixes_prompts``: a step takes
-    decoding rows and a chunk of prompts together.
+    decoding rows and a chunk of prompts together. ``carries``: when a prompt's weights in host
+    memory cross to the card, one of ``CARRYING``.
     """
 
     name: str
@@ -46,6 +52,7 @@ class EngineTraits:
     embedding_in_memory: bool = True
     sharded_overhead: float = 0.0
     streamed_rows: int = 4096  # of a chunk whose weights cross a bus to the card
+    carries: str = "quicker"
 
 
 #: bandweave as it is: int32 grid values on the wire, small sums in one hop and large ones in two,

@@ -24,6 +24,7 @@ def find_engine(name: str) -> EngineTraits:
                 chunks_in_flight=int(required(row, "chunks_in_flight")),
                 overlap=required(row, "overlap"),
                 streamed_rows=int(required(row, "streamed_rows")),
+                carries=row["carries"],
                 hop_s=required(row, "hop_us") * 1e-6,
                 exchange_s=required(row, "exchange_us") * 1e-6,
                 sharded_overhead=required(row, "sharded_overhead"),

@@ -18,6 +18,8 @@ from bandweave.planning.machines.rates import NodeRates
 #: Exponents of ``distinct_experts``: what prediction ranges span. Source: prediction.md, Cost.
 ROUTING = {"slow": 1.0, "likely": 0.87, "fast": 0.75}
 
+_CARRIED_ROWS = 32  # from which llama.cpp and ik_llama.cpp carry weights to a card
+
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
@@ -127,9 +129,12 @@ def _node_items(
         return work.on(rates)
     # The mean of a layer that is all on the card, of one whose experts are not, and of one in the
     # host's memory: a stage has so many of each.
-    shared, experts, cache = work.shared_in_host(rates), work.routed_in_host(rates), rates.host.node
+    shared, experts = work.shared_in_host(rates), work.routed_in_host(rates)
     whole = shared.plus(experts).plus(
-        Items(attention_s=work.attention(cache), overhead_s=work.overhead(cache))
+        Items(
+            attention_s=work.attention_in_host(rates),
+            overhead_s=work.overhead(rates.host.node),
+        )
     )
     # Rows cross to experts in every layer, to whole layers once a stage: ``cost`` charges that.
     crossing = Items(handover_s=rates.host.crossing_s.time(case) if layer.experts else 0.0)
@@ -171,8 +176,10 @@ class _LayerWork:
         assert node.host is not None
         size, parameters = self._shared_size()
         work = 2 * self.batch.rows * parameters
-        rate = node.compute_rate(self._format, max(self.batch.rows, 1.0), self.case)
-        return self._quicker(self._time(size, parameters, node.host.node), node, size, work / rate)
+        rows = max(self.batch.rows, 1.0)
+        rate = node.compute_rate(self._format, rows, self.case)
+        own = self._time(size, parameters, node.host.node)
+        return self._there_or_carried(own, node, size, work / rate, rows)
 
     def routed_in_host(self, node: NodeRates) -> Items:
         """Routed experts in host memory."""
@@ -181,35 +188,63 @@ class _LayerWork:
             return Items()
         size, work, rows = self._routed_size()
         rate = _expert_rate(node, self._format, rows, self.case)
-        return self._quicker(self._routed_time(node.host.node), node, size, work / rate)
+        own = self._routed_time(node.host.node)
+        return self._there_or_carried(own, node, size, work / rate, rows)
 
-    def _quicker(
-        self, own: tuple[float, float], node: NodeRates, size: float, on_card: float
+    def _there_or_carried(
+        self, own: tuple[float, float], node: NodeRates, size: float, on_card: float, rows: float
     ) -> Items:
-        """By the processor, or with the weights carried to the card where a prompt is read."""
+        """By the processor, or with the weights carried to the card where a prompt is read, as the
+        engine decides. ``rows``: that each of these weights sees."""
         assert node.host is not None
         read, busy = own
         processor = Items(weights_s=read, compute_s=busy - read)
-        bus = node.host.bus_bytes_per_s.rate(self.case)
-        if self.batch.decoding or bus <= 0:
+        if not self._may_carry(node, rows):
             return processor
+        bus = node.host.bus_bytes_per_s.rate(self.case)
         carried = Items(exchange_bytes_s=size / bus, compute_s=on_card)
+        if self.deployment.engine.carries == "always":
+            return carried
         return min(processor, carried, key=lambda items: items.total_s)
+
+    def _may_carry(self, node: NodeRates, rows: float) -> bool:
+        """Whether weights that ``rows`` rows see may cross to the card."""
+        assert node.host is not None
+        rule, bus = self.deployment.engine.carries, node.host.bus_bytes_per_s.rate(self.case)
+        if self.batch.decoding or bus <= 0 or rule == "never":
+            return False
+        seen = self.batch.rows if rule == "always" else rows
+        return rule == "quicker" or seen >= _CARRIED_ROWS
+
+    def attention_in_host(self, node: NodeRates) -> float:
+        """Seconds of attention where the cache lies in host memory: a card that gets the layer's
+        weights for a prompt gets its cache too."""
+        assert node.host is not None
+        there = self.attention(node.host.node)
+        if not self._may_carry(node, max(self.batch.rows, 1.0)):
+            return there
+        cache = self._cache_size() / node.host.bus_bytes_per_s.rate(self.case)
+        return min(there, cache + self.attention(node))
 
     def attention(self, node: NodeRates) -> float:
         """Seconds: the larger of reading the cache and multiplying with it."""
         attention, batch = self.layer.attention, self.batch
         pairs = batch.pairs(attention)
-        element = self.deployment.kv_bytes_per_element
-        # Decoding reads each stream's cache for its own row; a chunk's rows share one reading.
-        readings = pairs if batch.decoding else pairs / batch.rows
-        size = readings * attention.kv_elements * element * self.part.kv
-        size += 2 * batch.streams * attention.state_elements * 4.0 * self.part.attention
-        read = size / node.kv_bytes_per_s.rate(self.case)
+        read = self._cache_size() / node.kv_bytes_per_s.rate(self.case)
         expanded = self.deployment.engine.latent_expanded_in_prefill and not batch.decoding
         each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
         flops = pairs * each * self.part.attention
         return max(read, flops / node.attention_flop_per_s.rate(self.case))
+
+    def _cache_size(self) -> float:
+        """Bytes of cache, or of a state, that are read."""
+        attention, batch = self.layer.attention, self.batch
+        pairs = batch.pairs(attention)
+        # Decoding reads each stream's cache for its own row; a chunk's rows share one reading.
+        readings = pairs if batch.decoding else pairs / batch.rows
+        size = readings * attention.kv_elements * self.deployment.kv_bytes_per_element
+        state = 2 * batch.streams * attention.state_elements * 4.0 * self.part.attention
+        return size * self.part.kv + state
 
     def overhead(self, node: NodeRates) -> float:
         """Seconds: the engine's fixed time of the layer."""

@@ -61,6 +61,9 @@ class SplitRules:
 
 EVERY_SPLIT = SplitRules()
 
+#: Labels of ``on`` whose splits over cards of one machine were measured.
+_OVER_CARDS = {"vllm-cards"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Software:
@@ -98,10 +101,14 @@ class Software:
             unlike=self.unlike,
         )
 
-    def traits(self, *, inside: bool) -> EngineTraits:
-        """How it runs splits; ``inside`` of one machine, or between machines."""
+    def traits(self, *, inside: bool, kinds: Sequence[str] = ()) -> EngineTraits:
+        """How it runs splits; ``inside`` of one machine, or between machines. ``kinds``: of the
+        hardware that takes part."""
         stages = self.inside_traits if inside else self.between_traits
         tensor = self.tensor_traits[0 if inside else -1] if self.tensor_traits else ""
+        labels = {self.on.get(kind, "") for kind in kinds if kind}
+        if inside and tensor and len(labels) == 1 and labels <= _OVER_CARDS:
+            (tensor,) = labels
         base = find_engine(tensor or stages or self.inside_traits or "llama.cpp")
         hop = find_engine(stages) if stages else base
         host = find_engine(self.beside_host) if self.beside_host else base
@@ -109,6 +116,7 @@ class Software:
             base,
             name=self.name,
             streamed_rows=host.streamed_rows,
+            carries=host.carries,
             hop_s=hop.hop_s,
             handover_bytes_per_value=hop.handover_bytes_per_value,
             overlaps_stages=hop.overlaps_stages if stages else base.overlaps_stages,

@@ -67,6 +67,7 @@ _FORMATS: Mapping[str, WeightBytes] = {
         _format("nvfp4", 4.5, attention=16.0, embedding=16.0, head=16.0, router=16.0, norm=16.0),
         _format("int8", 8.0, embedding=16.0, head=8.0),
         _format("int4-g32", 4.5, embedding=16.0),
+        _format("int4-g128", 4.25, embedding=16.0, head=16.0),  # AWQ, GPTQ, AutoRound
         _format("gguf-q8_0", 8.5),
         _format("gguf-q6_k", 6.5625),
         _format("gguf-q5_k_m", 5.65, **_K_QUANTS),
@@ -84,6 +85,8 @@ _FORMATS: Mapping[str, WeightBytes] = {
         # Kimi K2 in 3.33 bits on average: experts in 3, what every token reads in 8.
         _format("mlx-3bit", 3.25, attention=8.5, shared=8.5, dense=8.5, embedding=8.5, head=8.5),
         _format("mlx-4bit", 4.5),
+        _format("mlx-5bit", 5.5),
+        _format("mlx-6bit", 6.5),
         _format("mlx-8bit", 8.5),
     )
 }

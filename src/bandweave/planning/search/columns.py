@@ -148,12 +148,13 @@ def software_setup(software: Software, question: Question, machines: Machines) -
         kinds.append("" if rates is None else _kind(each))
     if not any(kinds):
         return None
+    used = [each.kind for each, kind in zip(machines.hardware, kinds, strict=True) if kind]
     inside = len(machines.hardware) > 1 and all(_is_bus(link) for link in machines.links)
     remote = all(_remote_memory(link) for link in machines.links)
     return Setup(
         nodes=tuple(nodes),
         networks=_networks(machines),
-        engine=software.traits(inside=inside),
+        engine=software.traits(inside=inside, kinds=used),
         whole_experts=software.whole_experts,
         rules=software.rules(remote_memory=remote, inside=inside),
         kinds=tuple(kinds),
