@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -38,13 +38,13 @@ def machine(number: int, room: int = _ROOM, host_id: str = "") -> Machine:
 
 
 def profile(
-    machines: Sequence[Machine], speeds: Sequence[float], latencies: dict[int, float] | float
+    machines: Sequence[Machine], speeds: Sequence[float], latencies: Mapping[int, float] | float
 ) -> Profile:
     """``latencies``: of all links, or of those that a machine has."""
     names = [one.addresses[0] for one in machines]
 
     def latency(a: int, b: int) -> float:
-        if isinstance(latencies, float):
+        if not isinstance(latencies, Mapping):
             return latencies
         return max(latencies.get(a, 1e-6), latencies.get(b, 1e-6))
 
@@ -138,12 +138,12 @@ def test_memory_decides_how_machines_are_divided(folder: Folder) -> None:
 def test_who_is_left_out_is_held_ready_first(folder: Folder) -> None:
     machines = [machine(number) for number in range(3)]
     known = profile(machines, [1e9, 1e9, 1e9], {2: 0.5})
-    (group,) = plan(folder, machines, known) or ()
+    (group,) = plan(folder, machines, known) or []
     assert group.machines == (0, 1) and group.left_out == (2,)
     assert group.reason.startswith("with all machines it would be ")
-    (group,) = plan(folder, machines, known, spare=1) or ()
+    (group,) = plan(folder, machines, known, spare=1) or []
     assert (group.machines, group.spare, group.left_out, group.reason) == ((0, 1), (2,), (), "")
-    (group,) = plan(folder, machines, known, machines=3) or ()
+    (group,) = plan(folder, machines, known, machines=3) or []
     assert len(group.machines) == 3 and not group.left_out
 
 
