@@ -40,7 +40,7 @@ function summary(members, { recoveries_total: changes, groups }) {
 
 function Group({ group, members, staged }) {
   return html`<div class="group" data-group=${group?.group}>
-    ${group !== null && html`<h3>Group ${group.group}
+    ${group !== null && html`<h3>Group ${group.group}${" "}
       <span class="muted">${group.serves ? many(group.streams, "stream")
         : group.reason || "does not serve"}</span></h3>`}
     <ul class="members">
