@@ -195,7 +195,7 @@ def test_claude_code(server: ServerThread) -> None:
     assert json.loads(content) == {"input_tokens": len(server.engine.requests[-1].tokens)}
 
 
-@pytest.mark.parametrize("kind", ["image", "document", "tool_reference"])
+@pytest.mark.parametrize("kind", ["image", "document"])
 def test_what_claude_code_shows_that_no_text_can_say_is_refused(
     server: ServerThread, kind: str
 ) -> None:

@@ -107,6 +107,23 @@ def test_anthropics_calls_and_results() -> None:
     ]
 
 
+def test_tools_that_are_found_later() -> None:
+    late = {"name": "late", "input_schema": _SCHEMA, "defer_loading": True}
+    tools = [late, {"name": "f", "input_schema": _SCHEMA}, {**late, "name": "never"}]
+    result = {"type": "tool_result", "tool_use_id": "c1",
+              "content": [{"type": "tool_reference", "tool_name": "late"}]}  # fmt: skip
+    messages = [_USER, {"role": "assistant", "content": [_USED]},
+                {"role": "user", "content": [result]}]  # fmt: skip
+
+    def names(**fields: Any) -> list[str]:
+        return [one["function"]["name"] for one in _anthropics(tools=tools, **fields).tools]
+
+    assert names() == ["f"]
+    assert names(messages=messages) == ["late", "f"]
+    told = _anthropics(tools=tools, messages=messages).messages[-1]["content"]
+    assert told == "The tool late can be called now."
+
+
 def test_a_tool_that_failed_says_so() -> None:
     result = {"type": "tool_result", "tool_use_id": "c1", "content": "none", "is_error": True}
     messages = [_USER, {"role": "assistant", "content": [_USED]},
@@ -214,8 +231,12 @@ def test_what_clients_of_anthropics_send_besides() -> None:
         ({"messages": [_USER, {"role": "assistant", "content": [_USED]}]}, "messages"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
-        ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]},
-         "tools[0].defer_loading"),
+        ({"messages": [_USER, {"role": "assistant", "content": [_USED]},
+                       {"role": "user", "content": [{
+                           "type": "tool_result", "tool_use_id": "c1", "content": [
+                               {"type": "tool_reference", "tool_name": "lost"}]}]}]}, "messages"),
+        ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}],
+          "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
         ({"tools": [{"name": "f", "input_schema": {}, "input_examples": [{}]}]},
          "tools[0].input_examples"),
         ({"tools": [{"name": "f", "input_schema": {}, "allowed_callers": ["code_execution"]}]},

@@ -13,6 +13,7 @@ from bandweave.serving.turns import PARAGRAPH, Message, Turns
 
 _ROLES = ("user", "assistant", "system")
 _BILLING = "x-anthropic-billing-header:"
+_REFERENCE = "tool_reference"
 
 
 def read_messages(fields: Fields) -> list[Message]:
@@ -32,6 +33,19 @@ def read_messages(fields: Fields) -> list[Message]:
     if not some or not turns.messages:
         raise bad("messages says nothing; give at least one that does", "messages")
     return turns.messages
+
+
+def found_tools(fields: Fields) -> list[str]:
+    """Those that results of the client's searches name. Of messages that have been read."""
+    return [
+        part.text("tool_name")
+        for message in fields.objects("messages")
+        if isinstance(message.any("content"), list)
+        for block in message.objects("content")
+        if block.any("type") == "tool_result" and isinstance(block.any("content"), list)
+        for part in block.objects("content")
+        if part.any("type") == _REFERENCE
+    ]
 
 
 def forget_thoughts(messages: list[Message], but: int) -> None:
@@ -59,7 +73,7 @@ def _user(fields: Fields, turns: Turns) -> None:
             if not turns.called(called):
                 raise bad(f"{block.name('tool_use_id')} is {called[:80]!r}, but no tool_use before "
                           "it has that id", block.name("tool_use_id"))  # fmt: skip
-            text = _texts(block, "content")
+            text = _result(block)
             turns.result(called, f"Error: {text}" if block.flag("is_error") else text)
         elif kind == "mid_conv_system":
             turns.user(_texts(block, "content"))
@@ -95,6 +109,19 @@ def _texts(fields: Fields, name: str) -> str:
     if isinstance(value, str):
         return _unbilled(value)
     texts = [_unbilled(_text(block)) for block in _blocks(fields, name)]
+    return PARAGRAPH.join(text for text in texts if text)
+
+
+def _result(block: Fields) -> str:
+    """What came of a call. A tool that it names is among the tools from then on."""
+    if not isinstance(block.any("content"), list):
+        return _texts(block, "content")
+    texts = [
+        f"The tool {part.text('tool_name')} can be called now."
+        if part.any("type") == _REFERENCE
+        else _text(part)
+        for part in block.objects("content")
+    ]
     return PARAGRAPH.join(text for text in texts if text)
 
 

@@ -9,7 +9,7 @@ from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.conversation import Conversation, Form, prepare
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.thought_budget import with_budget
-from bandweave.serving.anthropic.messages import forget_thoughts, read_messages
+from bandweave.serving.anthropic.messages import forget_thoughts, found_tools, read_messages
 from bandweave.serving.anthropic.tools import read_tools
 from bandweave.serving.errors import bad, unsupported
 from bandweave.serving.fields import Fields
@@ -62,7 +62,7 @@ def read_conversation(fields: Fields, served: Served) -> Conversation:
     _refuse(fields)
     messages = read_messages(fields)
     _edit(fields, messages)
-    tools = read_tools(fields)
+    tools = read_tools(fields, found_tools(fields))
     output = fields.object("output_config")
     effort = ""
     if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,9 +28,15 @@ class Tools:
     parallel: bool = True
 
 
-def read_tools(fields: Fields) -> Tools:
-    """``ApiError`` for tools that are Anthropic's own: nobody here knows what they do."""
-    tools = [_tool(one) for one in fields.objects("tools", most=_MOST_TOOLS)]
+def read_tools(fields: Fields, found: Collection[str]) -> Tools:
+    """``ApiError`` for tools that are Anthropic's own: nobody here knows what they do. Of those
+    whose loading is deferred the model sees the ones that a client's search has ``found``."""
+    listed = [(_tool(one), one.flag("defer_loading")) for one in
+              fields.objects("tools", most=_MOST_TOOLS)]  # fmt: skip
+    known = {tool["function"]["name"] for tool, _ in listed}
+    if lost := next((name for name in found if name not in known), None):
+        raise bad(f"a tool_reference names {lost[:80]!r}, but no tool has that name", "messages")
+    tools = [tool for tool, late in listed if not late or tool["function"]["name"] in found]
     given = fields.object("tool_choice")
     if given is None:
         return Tools(tools=tools)
@@ -55,7 +62,6 @@ def _tool(fields: Fields) -> dict[str, Any]:
             fields.name("type"),
             f"a {kind[:60]!r} is Anthropic's; give tools that have an input_schema",
         )
-    fields.refuse("defer_loading", False, why="the model sees all tools from the start")
     fields.refuse("allowed_callers", ["direct"], why="the model alone calls tools")
     fields.refuse("input_examples", [], why="give them in the description")
     schema = fields.need("input_schema")
