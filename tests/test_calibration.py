@@ -167,7 +167,7 @@ def test_how_a_prompt_was_read_counts() -> None:
 
     # Every chunk carries the experts again.
     assert time(chunk=512) > 2 * time(chunk=4096)
-    assert time(carries=False) == pytest.approx(time(carries=False, chunk=512), rel=0.2)
+    assert time(carries=False) != pytest.approx(time(carries=True), rel=0.01)
     stated = [row for row in measured_rows() if row["reading"]]
     assert stated and all(row["prompt"] for row in stated)
 
