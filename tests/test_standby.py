@@ -231,9 +231,7 @@ class _Counting:
     def file_key(self, name: str) -> str:
         return self._folder.file_key(name)
 
-    def rows_in_file(
-        self, name: str, rows: Range, columns: Range | None = None
-    ) -> FileRows | None:
+    def rows_in_file(self, name: str, rows: Range, columns: Range | None = None) -> FileRows | None:
         self._reads.append(name)
         return self._folder.rows_in_file(name, rows, columns)
 

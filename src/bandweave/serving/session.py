@@ -268,9 +268,7 @@ def _start(
     if gathering is None and options.replicas == 1:
         options = choose_split(folder, options, watcher.remark)
     spec = folder.spec
-    if options.run.context is None and spec.run_length < min(
-        spec.context_length, DEFAULT_CONTEXT
-    ):
+    if options.run.context is None and spec.run_length < min(spec.context_length, DEFAULT_CONTEXT):
         watcher.remark(
             f"context {spec.run_length}: beyond that (index_topk) the model's attention leaves "
             "positions out, which cannot be run yet"

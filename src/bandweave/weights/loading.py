@@ -128,9 +128,7 @@ class _Loading:
     ) -> None:
         """Fills the matrices."""
         weights = list(self._program.weights.values())
-        sizes = {
-            weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights
-        }
+        sizes = {weight.name: sum(self._bytes(part) for part in weight.parts) for weight in weights}
         total = sum(sizes.values())
         tasks: dict[Future[list[Read]], int] = {}
         pieces: list[Work] = []
