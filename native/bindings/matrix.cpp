@@ -231,9 +231,9 @@ std::optional<Sums> PackedMatrix::pack_file(int first, int descriptor, uint64_t 
             if (most < kPanel) some = most;
             some = std::min(some, count - done);
             if (!(whole_file = runs.read(done, some, buffer.data()))) break;
-            wrong = pack_rows(matrix.format, matrix.layout, panels, static_cast<int>(output),
-                              source, buffer.data(), items, static_cast<int>(some),
-                              sums ? &*sums : nullptr);
+            wrong =
+                pack_rows(matrix.format, matrix.layout, panels, static_cast<int>(output), source,
+                          buffer.data(), items, static_cast<int>(some), sums ? &*sums : nullptr);
             if (sums) sums->go_on(some);
             done += some;
         }

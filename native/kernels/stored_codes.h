@@ -32,9 +32,9 @@ BW_INLINE uint64_t stored_nibbles(const uint8_t* block, int group, int at) {
         return columns_at(block + 64 * half + 32 * (part % 2) + at) >> (4 * (part / 2)) & kMask;
     } else {  // of 16 bytes the low halves, then the high ones
         constexpr bool kFromEight = kSource == Source::iq4_xs || kSource == Source::q5_1;
-        constexpr int kStart = kFromEight                  ? 8
-                               : kSource == Source::q5_0 ? 6
-                               : kSource == Source::q4_1 ? 4
+        constexpr int kStart = kFromEight                 ? 8
+                               : kSource == Source::q5_0  ? 6
+                               : kSource == Source::q4_1  ? 4
                                : kSource == Source::mxfp4 ? 1
                                                           : 2;
         return columns_at(block + kStart + 16 * group + at % 16) >> (4 * (at / 16)) & kMask;

@@ -5,17 +5,18 @@ Knows a node's own copy and what it was told of the controller's; knows no other
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.content.blocks import Content, run_bytes
+from bandweave.content.blocks import Content, block_bytes, run_bytes
 from bandweave.content.manifest import MANIFEST, manifest_path, read_manifest
 from bandweave.files import is_there
 from bandweave.messages import BlockSums, ContentReport
+from bandweave.programs.program import Part
 
 _BLOCKS_A_MESSAGE = 1 << 16
 
@@ -49,12 +50,19 @@ def is_compared(folder: Folder, name: str, own_files: Collection[str]) -> bool:
     return folder.is_in(name, own_files) and not is_there(manifest_path(folder.path))
 
 
-def check_own(folder: Folder, content: Content, own_files: Collection[str]) -> OwnChecks:
+def check_own(
+    folder: Folder, content: Content, own_files: Collection[str], unread: Sequence[Part] = ()
+) -> OwnChecks:
     """Sorts what a share was made of. ``own_files``: keys of the controller's files, as far as
-    this machine has them. ``CheckpointError`` where a manifest beside this copy disagrees with it.
-    """
+    this machine has them; ``unread``: what is in those and was not looked at, where its content is
+    not known from elsewhere. ``CheckpointError`` where a manifest beside this copy disagrees with
+    it."""
     manifest = read_manifest(folder.path, folder.layout_fingerprint().headers)
     same = compared = 0
+    for part in unread:
+        if part.tensor not in content.tensors:
+            same += sum(block_bytes(part.unit, folder.shape(part.tensor),
+                                    folder.read_bits(part.tensor)).tolist())  # fmt: skip
     runs: list[BlockSums] = []
     for name, unit, first, sums in content.runs():
         size = run_bytes(unit, folder.shape(name), folder.read_bits(name), first, len(sums))

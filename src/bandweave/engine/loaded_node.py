@@ -148,6 +148,8 @@ def join_node(
     exchange = None if mesh is None else mesh.exchange
     cache = open_cache(context.cache if assignment.cache else "")
     own_files = frozenset(assignment.own_files if assignment.host_id == host_id() else ())
+    table = program.embedding
+    unread = () if table is None or not is_compared(folder, table.tensor, own_files) else (table,)
     weights = load_weights(
         program,
         folder,
@@ -158,7 +160,7 @@ def join_node(
         readers=assignment.cpus if spans_memories(assignment.cpus, numa) else (),
         kept=kept,
         standby=standby,
-        sum_table=not is_compared(folder, "embed_tokens", own_files),
+        sum_table=not unread,
         wanted=wanted,
     )
     executor = NATIVE.make_executor(program, weights, options, exchange)
@@ -191,7 +193,7 @@ def join_node(
         options=options,
         weights=weights,
         kv_bytes=prepared.memory.kv_bytes,
-        checks=check_own(folder, weights.content, own_files),
+        checks=check_own(folder, weights.content, own_files, unread),
         routes=() if mesh is None else mesh.routes,
         keep=_keeping(weights, folder, cache, assignment, cpus),
     )
