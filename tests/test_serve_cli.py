@@ -132,7 +132,7 @@ def test_without_any_node_it_starts_another() -> None:
     [
         (("--listen", "0.0.0.0:0"), "give --key-file"),
         (("--listen", "[::]:0"), "give --key-file"),
-        (("--listen", "8080"), "has no port"),
+        (("--listen", "8080"), "has no host"),
         (("--key-file", "/nowhere/keys"), "cannot be read"),
         (("--allow-origin", "chat.example.org"), "as browsers do"),
         (("--allow-host", "http://studio"), "the name alone"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -188,10 +189,15 @@ def explain(error: Exception) -> tuple[int, str]:
 
 def _usage(error: click.ClickException) -> str:
     sentence = _one_line(error.format_message())
+    # As our own sentences put it: ``No such option '--promt'; did you mean '--prompt'?``
+    sentence = re.sub(r"\.? \(?Did you mean (one of: )?", "; did you mean ", sentence)
+    sentence = re.sub(r"\?\)?$", "?", sentence)
+    sentence = re.sub(r"is not a valid (integer|float)( range)?\.?$", "is no number", sentence)
     context = getattr(error, "ctx", None)
     if context is None:
         return sentence
-    return f"{sentence.rstrip('.')}; see {context.command_path} --help"
+    end = " See" if sentence.endswith("?") else "; see"
+    return f"{sentence.rstrip('.')}{end} {context.command_path} --help"
 
 
 def _system(error: OSError) -> str:

@@ -145,7 +145,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
 
 def _tokens(session: Session, text: str, chat: bool, system: str | None) -> list[int]:
     if not text.strip() and (chat or session.template):
-        raise ValueError("the prompt is empty; give some text")
+        raise ValueError("the prompt is empty; give some text, by --prompt or on standard input")
     if not chat:
         return session.tokenizer.encode(text)
     messages = [{"role": "user", "content": text}]

@@ -25,6 +25,8 @@ def parse_address(text: str, *, listening: bool = False) -> Address:
     Port 0 (any free port) is only for ``listening``. ``ValueError`` with one sentence otherwise.
     """
     host, colon, digits = text.strip().rpartition(":")
+    if not colon and digits.isdigit():
+        raise ValueError(f"{text!r} has no host; write host:port, as 127.0.0.1:{digits}")
     if not colon:
         raise ValueError(f"{text!r} has no port; write host:port, for example 10.0.0.2:9000")
     if host.startswith("[") and host.endswith("]"):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import groupby
 
 from bandweave import figures
 from bandweave.cli import output
 from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks, request_range
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
+from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.economy import economy
 from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.machines.hardware import Hardware
+from bandweave.planning.search.columns import Machines
 from bandweave.planning.search.conversation import most_streams
 from bandweave.planning.search.doubt import cables_sentence, doubt_sentence
 from bandweave.planning.search.explain import (
@@ -66,6 +69,7 @@ def reasons(columns: Columns) -> list[str]:
     """Why the answer is what it is, a sentence each."""
     limit, question = columns.limit, columns.question
     sentences = [
+        _host(columns),
         verdict_sentence(limit),
         doubt_sentence(limit),
         limiting_sentence(limit),
@@ -178,9 +182,11 @@ def _split(answer: Answer) -> str:
     parts = []
     for stage in best.deployment.stages:
         whole = sum(stage.shares)
-        names = ", ".join(
-            f"{best.deployment.nodes[node].name} {float(share / whole):.0%}"
-            for node, share in zip(stage.nodes, stage.shares, strict=True)
+        names = _names(
+            [
+                f"{best.deployment.nodes[node].name} {float(share / whole):.0%}"
+                for node, share in zip(stage.nodes, stage.shares, strict=True)
+            ]
         )
         layers = f"layers {stage.layers.start}-{stage.layers.stop - 1}: "
         if len(stage.nodes) == 1:
@@ -188,6 +194,37 @@ def _split(answer: Answer) -> str:
         parts.append(names if best.kind == "tensor" else layers + names)
     shown = parts if len(parts) <= 8 else [*parts[:7], f"and {len(parts) - 7} more stages"]
     return f"Best: {layout_phrase(best)}: {'; '.join(shown)}."
+
+
+def _names(machines: Sequence[str]) -> str:
+    """Machines with their shares; three and more that are alike, one after the other, as one."""
+    runs = [(words, len(list(run))) for words, run in groupby(machines)]
+    return ", ".join(
+        f"{count} x {words} each" if count > 2 else ", ".join([words] * count)
+        for words, count in runs
+    )
+
+
+def host_alone(answer: Answer, machines: Machines) -> bool:
+    """Whether an answer for cards uses none of them, but the processor and the memory of the host
+    that they are assumed to sit in."""
+    return (
+        answer.setup.engine.name == BANDWEAVE.name
+        and machines.engine != BANDWEAVE.name
+        and all(each.is_card and each.host is not None for each in machines.hardware)
+    )
+
+
+def _host(columns: Columns) -> str:
+    """What is not to be taken for a card's figures."""
+    machines = columns.machines
+    if not host_alone(columns.limit, machines):
+        return ""
+    hosts = sorted({each.host for each in machines.hardware if each.host is not None})
+    return (
+        f"No software here holds this on {machines.title} alone. The figures are those of a host's "
+        f"processor and memory without the card, and that host is assumed: {' and '.join(hosts)}."
+    )
 
 
 def _others(columns: Columns) -> str:

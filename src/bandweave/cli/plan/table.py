@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from bandweave.cli import output
-from bandweave.cli.plan.report import WIDTH
+from bandweave.cli.plan.report import WIDTH, host_alone
 from bandweave.cli.plan.setup import DEFAULT_CONTEXT, question_of
 from bandweave.models.known_models import known_model, model_names
 from bandweave.planning.costs.cost import decode_range
@@ -27,7 +27,7 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
     prompt, named = values["prompt"], values["context"]
     asked = named or max(DEFAULT_CONTEXT, 0 if prompt is None else prompt + values["answer"])
     rows: list[dict[str, Any]] = []
-    too_large, too_short = [], []
+    too_large, too_short, on_host = [], [], []
     for name in model_names():
         model = known_model(name)
         if model.total_parameters < _SMALLEST:
@@ -39,15 +39,19 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
         # What is published in 4 bits is not widened.
         usual = (model.stored_format,) if model.stored_format in _NARROW else _FORMATS
         formats = (values["format_name"],) if values["format_name"] else usual
+        only_host = False
         for format_name in formats:
             question = question_of(model, format_name, options)
             answer, today = both_columns(question, machines)
             if answer is None:
                 continue
+            if host_alone(answer, machines):
+                only_host = True
+                continue
             rows.append(_row(name, answer, today, model.runs_on_bandweave))
             break
         else:
-            too_large.append(name)
+            (on_host if only_host else too_large).append(name)
     if values["chart"]:
         from bandweave.cli.plan.pictures.others import draw_models
 
@@ -60,6 +64,7 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
         output.print_json({"machines": [each.name for each in machines.hardware],
                            "links": [link.name for link in machines.links], "context": asked,
                            "models": rows, "do_not_fit": too_large,
+                           "fit_in_host_memory": on_host,
                            "take_less_context": too_short})  # fmt: skip
         return
     link = f", joined by {machines.link_title}" if machines.link_title else ""
@@ -77,6 +82,11 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
         "decode and prefill: tokens/s with the best software that exists (--engine asks for one); "
         "today: decode by bandweave, on the processors."
     )
+    if on_host:
+        _say(
+            "Too large for the cards, though a processor with enough memory beside them would run "
+            f'them (name it: --on "EPYC with CARD"): {", ".join(on_host)}.'
+        )
     if too_large:
         _say(f"Too large: {', '.join(too_large)}.")
     if too_short:
