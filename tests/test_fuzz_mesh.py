@@ -37,4 +37,4 @@ def test_a_door_holds_against_strangers_and_members() -> None:
     outcomes = found["outcomes"]
     assert sum(outcomes.values()) == 360
     assert sum(n for what, n in outcomes.items() if what.startswith("member: ")) == 180
-    assert outcomes["member: ended"] > 20 and outcomes["member: status"] > 5
+    assert found["lines_of_log"] > 10  # some have joined, and gone

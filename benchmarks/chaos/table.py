@@ -1,5 +1,5 @@
-"""``python -m benchmarks.chaos.table FILE ...``: what trials found (``--json``), as the table of
-docs/performance.md."""
+"""``python -m benchmarks.chaos.table FILE ...``: what trials found (``--json``), as a table in
+Markdown."""
 
 from __future__ import annotations
 

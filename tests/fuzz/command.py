@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def command(run: Callable[[int, int], dict[str, Any]], title: str) -> None:
+def command(run: Callable[[int, int], dict[str, Any]], title: str | None) -> None:
     """Reads ``--inputs`` and ``--seed``, runs so many inputs, and prints what became of them."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--inputs", type=int, default=10_000)

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 from bandweave.checkpoints.folder import Folder
@@ -287,4 +288,4 @@ def good_sessions(worker: WorkerProcess) -> int:
 
 if __name__ == "__main__":
     faulthandler.enable()
-    command(lambda *given: run(*given, lambda line: print(line, file=sys.stderr)), __doc__)
+    command(partial(run, note=partial(print, file=sys.stderr)), __doc__)
