@@ -57,10 +57,9 @@ class EngineTraits:
 
 #: bandweave as it is: int32 grid values on the wire, small sums in one hop and large ones in two,
 #: of many rows in chunks that cross while the product goes on (native/executor/reduction.h),
-#: absorbed latent attention, a step of up to 256 rows for each stage, embedding rows from the file.
+#: absorbed latent attention, one step of up to 256 rows at a time, embedding rows from the file.
 BANDWEAVE = EngineTraits(
     name="bandweave",
-    overlaps_stages=True,
     hop_bytes=64 << 10,
     overlap_rows=64,
     chunk_rows=256,
