@@ -67,11 +67,12 @@ def rope(
 
 
 def rope_of_kind(
-    config: Config, kind: str, *, theta: float, field: str = "rope_theta", scaled: bool = False
+    config: Config, kind: str, *, theta: float, field: str | None, scaled: bool = False
 ) -> RopeSpec:
     """The rope of layers of a kind, in families where each kind has its own: the newer spelling's
     parameters of that kind, to which the older one adds its scaling where the kind is ``scaled``.
-    ``field`` has the older one's theta, ``theta`` is meant where neither has one."""
+    ``field`` has the older one's theta, if it has one; ``theta`` is meant where neither has. There
+    transformers does not read ``truncate``, so a false one is refused."""
     new = table(config, "rope_parameters")
     if new and not any(isinstance(one, Mapping) for one in new.values()):
         raise ConfigError(
@@ -79,7 +80,13 @@ def rope_of_kind(
             "parameters for each kind of layer"
         )
     own = {**table(new, kind), **(table(config, "rope_scaling") if scaled else {})}
-    given = {"rope_scaling": None, "rope_parameters": own, "rope_theta": config.get(field)}
+    if own.get("truncate") not in (None, True):
+        raise ConfigError(
+            f"config.json: truncate is {shown(own['truncate'])} in the rope of {kind!r}; models of "
+            "this family always truncate"
+        )
+    older = None if field is None else config.get(field)
+    given = {"rope_scaling": None, "rope_parameters": own, "rope_theta": older}
     return rope({**config, **given}, theta=theta)
 
 

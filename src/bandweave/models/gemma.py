@@ -115,5 +115,5 @@ def _cap(config: Config, name: str) -> float:
 def _rope(config: Config, kind: str) -> RopeSpec:
     """Layers with a window have a rope of their own."""
     if kind == FULL:
-        return rope_of_kind(config, FULL, theta=1e6, scaled=True)
+        return rope_of_kind(config, FULL, theta=1e6, field="rope_theta", scaled=True)
     return rope_of_kind(config, SLIDING, theta=10000.0, field="rope_local_base_freq")

@@ -15,7 +15,13 @@ from bandweave.models.config import Config
 from bandweave.models.config_fields import refuse_biases
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope, rope_of_kind
-from bandweave.models.config_window import FULL, kinds_by_turns, refuse_other_kinds, windows
+from bandweave.models.config_window import (
+    FULL,
+    SLIDING,
+    kinds_by_turns,
+    refuse_other_kinds,
+    windows,
+)
 from bandweave.models.rope import RopeSpec
 from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS
@@ -67,8 +73,9 @@ def from_config(config: Config, architecture: str) -> ModelSpec:
     else:
         kinds = kinds_by_turns(config, 4)
         ropes = {
-            kind: rope_of_kind(config, kind, theta=500000.0, scaled=kind == FULL)
-            for kind in set(kinds)
+            # The older spelling's theta is that of layers without a window alone.
+            FULL: rope_of_kind(config, FULL, theta=500000.0, field="rope_theta", scaled=True),
+            SLIDING: rope_of_kind(config, SLIDING, theta=500000.0, field=None),
         }
     keys = list(zip((ropes[kind] for kind in kinds), windows(config, kinds), strict=True))
     return model_of(config, "olmo2", layers_of(keys, layer))
