@@ -86,7 +86,7 @@ class GrammarChecker:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", str(_PROGRAM)],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,  # to end it with what it divides into

@@ -35,7 +35,8 @@ def read_tools(fields: Fields, found: Collection[str]) -> Tools:
               fields.objects("tools", most=_MOST_TOOLS)]  # fmt: skip
     known = {tool["function"]["name"] for tool, _ in listed}
     if lost := next((name for name in found if name not in known), None):
-        raise bad(f"a tool_reference names {lost[:80]!r}, but no tool has that name", "messages")
+        raise bad(f"messages: a tool_reference names {lost[:80]!r}, but no tool has that name",
+                  "messages")  # fmt: skip
     tools = [tool for tool, late in listed if not late or tool["function"]["name"] in found]
     given = fields.object("tool_choice")
     if given is None:
