@@ -271,7 +271,8 @@ def _start(
     spec = folder.spec
     if options.run.context is None and spec.run_length < min(spec.context_length, DEFAULT_CONTEXT):
         watcher.remark(
-            f"context {spec.run_length}: beyond that {spec.beyond_run_length}, which cannot be run yet"
+            f"context {spec.run_length}: beyond that {spec.beyond_run_length}, which cannot be "
+            "run yet"
         )
     if options.run.weight_format == STORED:
         watcher.remark(told(folder, build_graph(folder.spec)))

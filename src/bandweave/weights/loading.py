@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
-from bandweave.content.blocks import blocks_of, sum_values
+from bandweave.content.blocks import Content, blocks_of, sum_values
 from bandweave.formats.gguf_blocks import is_as_stored
 from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
