@@ -450,7 +450,8 @@ def test_bounds_of_sizes() -> None:
     most = config("llama", num_hidden_layers=MOST_LAYERS)
     assert spec_from_config(most).num_layers == MOST_LAYERS
     refused({**most, "num_hidden_layers": MOST_LAYERS + 1}, "num_hidden_layers", str(MOST_LAYERS))
-    refused(config("llama", head_dim=1 << 17), "head_dim")
+    refused(config("llama", head_dim=1 << 17), "head")
+    refused(config("llama", head_dim=1 << 16), "65536 elements of a head", "4096")
     refused(config("llama", vocab_size=MOST_SIZE, hidden_size=1 << 20), "not believed")
     refused(config("llama", num_key_value_heads=5), "num_attention_heads", "num_key_value_heads")
     refused(config("llama", hidden_size=100), "no multiple")

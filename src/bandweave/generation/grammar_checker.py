@@ -15,6 +15,8 @@ import sys
 import threading
 from pathlib import Path
 
+from bandweave.address_space import ADDRESS_SPACE
+
 _PROGRAM = Path(__file__).with_name("grammar_check.py")
 _WALL_SECONDS = 30.0  # on a machine that is busy
 _IDLE_SECONDS = 60.0
@@ -84,13 +86,14 @@ class GrammarChecker:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", str(_PROGRAM)],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # to end it with what it divides into
-                )
+                with ADDRESS_SPACE:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-P", str(_PROGRAM)],
+                        stdin=theirs.fileno(),
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,  # to end it with what it divides into
+                    )
             except BaseException:
                 ours.close()
                 raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bandweave.models.config import Config, ConfigError, flag, head_dim, integer, number, table
-from bandweave.models.rope import RopeScaling, RopeSpec, rope_table
+from bandweave.models.rope import MOST_ROTARY, RopeScaling, RopeSpec, rope_table
 from bandweave.shown import shown
 
 _THETA = 10000.0
@@ -39,6 +39,11 @@ def rope(
         raise ConfigError(
             f"config.json: partial_rotary_factor leaves {rotary} elements of {whole} to rotate; "
             "at least 2 are needed"
+        )
+    if rotary > MOST_ROTARY:
+        raise ConfigError(
+            f"config.json: {rotary} elements of a head are to be rotated; more than {MOST_ROTARY} "
+            "is not believed"
         )
     if rotary % 2:
         raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 _DIGITS = 50
+MOST_ROTARY = 1 << 12  # elements of a head; each frequency takes 0.1 ms of decimal arithmetic
 _TWO_PI = 2 * Decimal("3.14159265358979323846264338327950288419716939937510582")
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from bandweave.address_space import ADDRESS_SPACE
 from bandweave.mesh.address import Address
 from bandweave.mesh.channel import Channel
 from bandweave.mesh.sealing import Keys
@@ -98,14 +99,15 @@ def spawn(
         command += ["--die-with", str(os.getpid())]
     channel = Channel(ours, settings.name)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
-            pass_fds=tuple(inherited.values()),
-            start_new_session=True,
-        )
+        with ADDRESS_SPACE:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
+                pass_fds=tuple(inherited.values()),
+                start_new_session=True,
+            )
     except BaseException:
         channel.close()
         raise

@@ -15,31 +15,39 @@ from bandweave.text.tokenizer import Tokenizer
 
 
 class OpeningTexts:
-    """A model's tokenizer and chat template, which a thread opens while its nodes start: a
-    vocabulary takes as long as some gigabytes of weights. A context manager, within that of the
-    folder."""
+    """A model's tokenizer, which a thread opens while its nodes start (a vocabulary takes as long
+    as some gigabytes of weights), and its chat template, which is opened once somebody waits for
+    it: trying a template bounds this process's memory meanwhile. A context manager, within that of
+    the folder."""
 
     def __init__(self, folder: Folder) -> None:
-        self.seconds = 0.0  # that it took, once it is done
+        self.seconds = 0.0  # that both took, once they are there
         self._folder = folder
+        self._template: ChatTemplate | None = None
+        self._waited = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._opened = self._pool.submit(self._open)
 
     def check(self) -> None:
-        """Returns at once. ``TextError`` where either is found to be missing or damaged."""
+        """Returns at once. ``TextError`` where the tokenizer is found to be missing or damaged."""
         if self._opened.done():
             self._opened.result()
 
     def wait(self) -> tuple[Tokenizer, ChatTemplate | None]:
         """Both, once they are there; ``TextError`` where one is missing or damaged."""
-        return self._opened.result()
+        tokenizer = self._opened.result()
+        if not self._waited:
+            begun = time.perf_counter()
+            self._template = open_template(self._folder, tokenizer)
+            self.seconds += time.perf_counter() - begun
+            self._waited = True
+        return tokenizer, self._template
 
-    def _open(self) -> tuple[Tokenizer, ChatTemplate | None]:
+    def _open(self) -> Tokenizer:
         begun = time.perf_counter()
         tokenizer = open_tokenizer(self._folder)
-        template = open_template(self._folder, tokenizer)
         self.seconds = time.perf_counter() - begun
-        return tokenizer, template
+        return tokenizer
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,6 @@ import contextlib
 import json
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from datetime import datetime
@@ -26,6 +25,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from bandweave.address_space import ADDRESS_SPACE
+
 #: Lines and calls of a template, and so many more for each message.
 _MOST_STEPS, _MOST_STEPS_A_MESSAGE = 500_000, 5_000
 _MOST_COMPILE_STEPS = 5_000_000  # calls; the longest template in use takes some 200,000
@@ -36,7 +37,6 @@ _MOST_REPEATED = 1_000_000  # characters or items that one product makes
 _MOST_MEMORY, _MOST_MEMORY_A_CHARACTER = 256 << 20, 32
 _MOST_BITS = 100_000  # of an integer that is multiplied or raised to a power
 _STATM = Path("/proc/self/statm")
-_LOCK = threading.Lock()  # the bound of memory is the whole process's
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -128,7 +128,7 @@ def _steps_bounded(most: int, seconds: float) -> Iterator[None]:
 def _memory_bounded(most: int) -> Iterator[None]:
     """Lets the process take only so much memory more meanwhile, where the system can tell how much
     it has: beyond that it gets a ``MemoryError``."""
-    with _LOCK:
+    with ADDRESS_SPACE:
         yield from _bounded(most)
 
 
