@@ -389,7 +389,9 @@ def test_messages_that_all_come_but_trickle_are_a_stall() -> None:
         with pytest.raises(StepError, match=r"^node [01] made no progress for \d\.\d s but for"):
             nodes.run(step)
         assert time.monotonic() - start < 4.0  # the whole step would take 24 messages of 0.2 s
-    assert len(errors) == 1 and "made no progress" in errors[0]
+    # The reason may trickle too long to be heard before the end of the connection.
+    assert len(errors) == 1
+    assert "made no progress" in errors[0] or "closed its connection" in errors[0]
 
 
 def played_beside_a_quiet_one(linked: Link, *words: bytes) -> tuple[str, float]:
