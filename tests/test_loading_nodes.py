@@ -81,9 +81,10 @@ def test_a_disk_that_does_not_answer_is_named(
 ) -> None:
     """The node lives, and says so, but reads nothing."""
     monkeypatch.setattr(loading_nodes, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(
-        "bandweave.checkpoints.folder.Folder.read", lambda *arguments: time.sleep(3)
-    )
+    for way in ("read", "rows_in_file"):
+        monkeypatch.setattr(
+            f"bandweave.checkpoints.folder.Folder.{way}", lambda *arguments: time.sleep(8)
+        )
     options = EngineOptions(run=RunOptions(context=128))
     with (
         Folder.open(checkpoint) as folder,

@@ -148,6 +148,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = find_shape("llama-3.2-1b", layers=3, hidden=192, heads=12, kv_heads=3, head_dim=16,
                        intermediate=704, vocab=1000, context=1024)  # fmt: skip
     synthesise(shape, path)
+    time.sleep(0.1)  # files of this very moment cannot be told from those that change
     return path
 
 
