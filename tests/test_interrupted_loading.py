@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -23,25 +22,19 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
-from bandweave.synth.model import synthesise
-from bandweave.synth.shapes import find_shape
 from bandweave.weights.loading import LoadingInterrupted, Weights, load_weights
 from bandweave.weights.panel_cache import PanelCache
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, wait_until
 from tests.helpers.slow_reading import FOLDER, SERVE
+from tests.helpers.uneven_model import write_uneven_model
 from tests.helpers.workers import WorkerProcess
 from tests.test_failover_hosts import DEMO, KINDS, expected, node_of
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("interrupted") / "model"
-    shape = find_shape("llama-3.2-1b", layers=3, hidden=192, heads=12, kv_heads=3, head_dim=16,
-                       intermediate=704, vocab=1000, context=1024)  # fmt: skip
-    synthesise(shape, path)
-    time.sleep(0.1)  # files of this very moment cannot be told from those that change
-    return path
+    return write_uneven_model(tmp_path_factory.mktemp("interrupted") / "model")
 
 
 def program(folder: Folder, shares: tuple[int, ...], rank: int, stages: int = 1) -> Program:

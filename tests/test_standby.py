@@ -28,14 +28,13 @@ from bandweave.programs.split import make_split
 from bandweave.ranges import Range
 from bandweave.run_options import RunOptions
 from bandweave.serving.texts import open_tokenizer
-from bandweave.synth.model import synthesise
-from bandweave.synth.shapes import find_shape
 from bandweave.weights import standby
 from bandweave.weights.loading import load_weights
 from bandweave.weights.packed import packed_bytes
 from bandweave.weights.panel_cache import PanelCache
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, asks, harm, learn, pids, undisturbed, wait_until
+from tests.helpers.uneven_model import write_uneven_model
 from tests.test_failover_hosts import expected, node_of, worker
 
 RUN = RunOptions(context=512, streams=3)
@@ -144,12 +143,7 @@ def test_a_spare_host_is_held_ready_and_taken_at_once() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("standby") / "model"
-    shape = find_shape("llama-3.2-1b", layers=3, hidden=192, heads=12, kv_heads=3, head_dim=16,
-                       intermediate=704, vocab=1000, context=1024)  # fmt: skip
-    synthesise(shape, path)
-    time.sleep(0.1)  # files of this very moment cannot be told from those that change
-    return path
+    return write_uneven_model(tmp_path_factory.mktemp("standby") / "model")
 
 
 def programs(

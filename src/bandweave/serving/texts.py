@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Self
 
 from bandweave.checkpoints.folder import Folder
@@ -23,8 +24,6 @@ class OpeningTexts:
     def __init__(self, folder: Folder) -> None:
         self.seconds = 0.0  # that both took, once they are there
         self._folder = folder
-        self._template: ChatTemplate | None = None
-        self._waited = False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="texts")
         self._opened = self._pool.submit(self._open)
 
@@ -35,13 +34,14 @@ class OpeningTexts:
 
     def wait(self) -> tuple[Tokenizer, ChatTemplate | None]:
         """Both, once they are there; ``TextError`` where one is missing or damaged."""
-        tokenizer = self._opened.result()
-        if not self._waited:
-            begun = time.perf_counter()
-            self._template = open_template(self._folder, tokenizer)
-            self.seconds += time.perf_counter() - begun
-            self._waited = True
-        return tokenizer, self._template
+        return self._opened.result(), self._template
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        begun = time.perf_counter()
+        template = open_template(self._folder, self._opened.result())
+        self.seconds += time.perf_counter() - begun
+        return template
 
     def _open(self) -> Tokenizer:
         begun = time.perf_counter()

@@ -98,8 +98,8 @@ def load_weights(
     least = _CACHED_BYTES if least_cached is None else least_cached
     if size < least:
         cache = None
-    loading = _Loading(program, source, weight_format, matrices, cache, others, wanted)
-    loading.least_cached = min(least, _CACHED_SECTION_BYTES)
+    smallest = min(least, _CACHED_SECTION_BYTES)
+    loading = _Loading(program, source, weight_format, matrices, cache, smallest, others, wanted)
     with ThreadPoolExecutor(threads) as pool:
         try:
             loading.run(pool, min(piece_bytes, PANEL_BYTES // threads), on_progress, sum_table)
@@ -146,17 +146,19 @@ class _Loading:
         weight_format: str,
         matrices: dict[str, _native.Matrix],
         cache: PanelCache | None,
+        least_cached: int,
         kept: Sequence[Weights],
         wanted: Callable[[], bool],
     ) -> None:
+        """``least_cached``: packed bytes of a section from which on a file of it is of use."""
         self._wanted, self._over = wanted, False
         self._program, self._source, self._format = program, source, weight_format
         self._matrices, self._cache, self._kept = matrices, cache, kept
+        self._least_cached = least_cached
         self.kept_bytes, self._lock = 0, threading.Lock()
         self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
         self.known = KnownContent(program, source, cache, (one.content for one in kept))
         self.fresh: list[Fresh] = []
-        self.least_cached = 0  # packed bytes of a section from which on a file of it is of use
         # Of each matrix: what neither memory nor a cache had, and pieces of that to be read.
         self._lacking: dict[str, list[Fresh]] = {}
         self._given: set[str] = set()  # to be read, as far as it was not there
@@ -324,7 +326,7 @@ class _Loading:
         """Whether a cache is of use for a section: one that is small, or whose blocks stay as they
         are stored, is packed from the checkpoint's file as fast as it is read from another."""
         own_format = self._format_of(weight)
-        if bytes_of(section, section.range, own_format) < self.least_cached:
+        if bytes_of(section, section.range, own_format) < self._least_cached:
             return False
         stored = {self._source.dtype(part.tensor) for part in weight.parts}
         return not all(is_as_stored(one, own_format, weight.unit) for one in stored)
