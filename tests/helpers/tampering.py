@@ -74,7 +74,7 @@ class Tampering:
 
 class Between:
     """Passes bytes both ways between two sockets, which it owns; ``near`` belongs to who
-    connected."""
+    connected. ``altered``: whether anything was done to a piece."""
 
     def __init__(
         self, near: socket.socket, far: socket.socket,
@@ -82,6 +82,7 @@ class Between:
     ) -> None:  # fmt: skip
         self._ends, self._change = (near, far), change
         self._sending = threading.Lock()
+        self.altered = False
         for source, target, forward in ((near, far, True), (far, near, False)):
             thread = threading.Thread(target=self._pass, args=(source, target, forward))
             thread.daemon = True
@@ -91,6 +92,7 @@ class Between:
         with contextlib.suppress(OSError):
             while piece := source.recv(1 << 16):
                 on, back, ending = self._change(piece, forward)
+                self.altered |= (on, back, ending) != (piece, b"", False)
                 for sock, data in ((target, on), (source, back)):
                     if data:
                         with self._sending:
@@ -120,7 +122,7 @@ class Proxy:
         self._target, self._change = target, change
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address: Address = self._socket.getsockname()[:2]
-        self._pairs: list[Between] = []
+        self.pairs: list[Between] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -131,7 +133,7 @@ class Proxy:
                 far = socket.create_connection(self._target)
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._pairs.append(Between(near, far, self._change))
+                self.pairs.append(Between(near, far, self._change))
 
     def __enter__(self) -> Proxy:
         return self
@@ -141,5 +143,5 @@ class Proxy:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
-        for pair in self._pairs:
+        for pair in self.pairs:
             pair.close()
