@@ -22,7 +22,7 @@ from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import NodeStatistics
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result, Timing
+from bandweave.generation.request import CallOptions, Request, Result, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.messages import EngineState
 from bandweave.nodes.failure import accused, is_stall
@@ -261,7 +261,7 @@ class _Told:
             self.lost += 1
 
         return Carried(
-            requests, self.events.append, chunk=None, digest=digest, reuse=True, on_over=on_over,
+            requests, self.events.append, CallOptions(digest=digest), on_over=on_over,
             on_lost=on_lost, on_token=lambda call: None,
         )  # fmt: skip
 
@@ -372,7 +372,7 @@ def test_a_refused_request_fails_and_a_caller_that_fails_is_forgotten() -> None:
 
     over: list[Carried] = []
     broken = Carried(
-        [REQUEST], deliver, chunk=None, digest=False, reuse=True, on_over=over.append,
+        [REQUEST], deliver, CallOptions(), on_over=over.append,
         on_lost=over.append, on_token=lambda call: None,
     )  # fmt: skip
     ask = _begin(broken, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
@@ -25,7 +25,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
 from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import EngineState
 from bandweave.models.spec import ModelSpec
 from bandweave.nodes.launcher import Launcher
@@ -141,31 +141,17 @@ class Cluster(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
-        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
-        return self.carry(requests, deliver, **how).cancel
+        return self.carry(requests, deliver, options).cancel
 
-    def carry(
-        self,
-        requests: Sequence[Request],
-        deliver: Deliver,
-        *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
-    ) -> Carried:
+    def carry(self, requests: Sequence[Request], deliver: Deliver, options: CallOptions) -> Carried:
         """As ``submit``, for whoever may take it away again."""
         keeper = self._keeper
         call = Carried(
             requests,
             deliver,
-            chunk=chunk,
-            digest=digest,
-            reuse=reuse,
+            options,
             on_over=keeper.forget,
             on_lost=keeper.note_lost,
             on_token=keeper.note_token,

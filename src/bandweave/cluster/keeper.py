@@ -305,9 +305,7 @@ class Keeper:
         if ask is None:
             return
         try:
-            cancel = self._engine.submit(
-                ask.requests, ask.deliver, chunk=call.chunk, digest=call.digest, reuse=call.reuse
-            )
+            cancel = self._engine.submit(ask.requests, ask.deliver, call.options)
         except StepError:
             call.lose(ask.attempt)
         except ValueError as error:

@@ -31,7 +31,7 @@ from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, node_needs, resolve_context, settle_format
 from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import PAGE_SIZE, StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.host.machine import available_memory_bytes
 from bandweave.messages import EngineState
 from bandweave.models.spec import ModelSpec
@@ -150,19 +150,15 @@ class Replicas(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
         """Those with one prompt are answered by one group."""
         together: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for index, request in enumerate(requests):
             together.setdefault((request.salt, request.tokens), []).append(index)
         parts = list(together.values())
-        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
         if len(parts) < 2:
-            return self._router.submit(requests, deliver, **how).cancel
+            return self._router.submit(requests, deliver, options).cancel
         calls: list[tuple[Carried, list[int]]] = []
 
         def cancel(index: int | None = None) -> None:
@@ -176,7 +172,7 @@ class Replicas(Asking):
         try:
             for indices in parts:
                 own = [requests[index] for index in indices]
-                call = self._router.submit(own, gathering.part(indices), **how)
+                call = self._router.submit(own, gathering.part(indices), options)
                 calls.append((call, indices))
         except BaseException:
             cancel()

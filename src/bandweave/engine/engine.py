@@ -32,7 +32,7 @@ from bandweave.engine.placement import (
 )
 from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import (
     Alternative,
     AskStandby,
@@ -236,16 +236,13 @@ class Engine(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
         """Asks for answers and returns at once; ``deliver`` hears of them in a thread of the
         engine's, and must not wait. What comes back cancels one of them, or all, from any
         thread."""
         router = self._router
-        ids = router.submit(requests, deliver, chunk=chunk, digest=digest, reuse=reuse)
+        ids = router.submit(requests, deliver, options)
 
         def cancel(index: int | None = None) -> None:
             router.cancel(ids if index is None else [ids[index]])

@@ -151,13 +151,12 @@ class NodeLoop:
     def _submit(self, asked: Submit) -> None:
         """All of them, or none where one cannot be run."""
         generator = self._node.generator
-        how = {"chunk": asked.chunk, "digest": asked.digest, "reuse": asked.reuse}
         done: list[int] = []
         try:
             for request in asked.requests:
-                generator.check(request, chunk=asked.chunk)
+                generator.check(request)
             for id, request in zip(asked.ids, asked.requests, strict=True):
-                generator.submit(id, request, **how)
+                generator.submit(id, request, asked.options)
                 done.append(id)
         except ValueError as error:
             for id in done:  # before one whose grammar is none

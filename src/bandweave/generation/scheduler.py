@@ -21,7 +21,7 @@ from bandweave.generation.fairness import Fairness
 from bandweave.generation.pace import Pace
 from bandweave.generation.pages import Cached, PagePool
 from bandweave.generation.precedence import greediest, has_forerunner, least_entitled
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
 
@@ -93,7 +93,7 @@ class Scheduler:
     def pool(self) -> PagePool:
         return self._pool
 
-    def check(self, request: Request, *, chunk: int | None = None) -> None:
+    def check(self, request: Request) -> None:
         """``ValueError`` for a request that cannot be run here."""
         count = len(request.tokens)
         if count == 0:
@@ -118,8 +118,6 @@ class Scheduler:
                 f"token {max(request.params.biased)} has a bias, but is not in the vocabulary of "
                 f"{self._vocab_size} tokens"
             )
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
         self._check_said(request)
 
     def _check_said(self, request: Request) -> None:
@@ -137,18 +135,10 @@ class Scheduler:
         room, wanted = self._context - len(request.tokens), request.params.max_tokens
         return room if wanted is None else min(room, wanted)
 
-    def submit(
-        self,
-        id: int,
-        request: Request,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
-    ) -> Sequence:
+    def submit(self, id: int, request: Request, options: CallOptions = USUAL) -> Sequence:
         """A request arrives, under a name that no other has at present. ``ValueError`` where it
         cannot be run; then nothing has changed."""
-        self.check(request, chunk=chunk)
+        self.check(request)
         if any(one.id == id for one in (*self._waiting, *self._running, *self._ended)):
             raise ValueError(f"there is a request {id} already")
         self._arrivals += 1
@@ -157,9 +147,9 @@ class Scheduler:
             request=request,
             limit=self._limit(request),
             arrival=self._arrivals,
-            chunk=chunk,
-            reuse=reuse and not request.scored,
-            digest=hashlib.sha256() if digest else None,
+            chunk=options.chunk,
+            reuse=options.reuse and not request.scored,
+            digest=hashlib.sha256() if options.digest else None,
         )
         if sequence.complete:  # all was said, and nothing of it is asked for again
             self._ended.append(sequence)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Timing
+from bandweave.generation.request import CallOptions, Request, Timing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,7 @@ class Submit:
     TYPE: ClassVar[str] = "submit"
     ids: tuple[int, ...]
     requests: tuple[Request, ...]
-    chunk: int | None
-    digest: bool
-    reuse: bool
+    options: CallOptions
 
     def __post_init__(self) -> None:
         if not self.ids:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bandweave.executors.executor import StepError
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.messages import (
     Alive,
     Cancel,
@@ -78,15 +78,7 @@ class Router:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(
-        self,
-        requests: Sequence[Request],
-        deliver: Deliver,
-        *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
-    ) -> range:
+    def submit(self, requests: Sequence[Request], deliver: Deliver, options: CallOptions) -> range:
         """Sends requests that belong together; their numbers. ``deliver`` hears of them in the
         router's thread, and must not wait. ``StepError`` where the nodes have gone."""
         with self._sending:  # who cancels finds either none or some that node 0 has heard of
@@ -99,9 +91,7 @@ class Router:
                     said = list(request.said)
                     self._open[id] = _Open(caller=caller, request=request, tokens=said)
             stopless = tuple(_without_stops(request) for request in requests)
-            asked = Submit(
-                ids=tuple(ids), requests=stopless, chunk=chunk, digest=digest, reuse=reuse
-            )
+            asked = Submit(ids=tuple(ids), requests=stopless, options=options)
             try:
                 self._group.send(0, encode(asked))
             except BaseException:
