@@ -27,11 +27,11 @@ from bandweave.run_options import RunOptions
 from bandweave.serving.answers.answering import Answering
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import End, Event, Text, Thought
-from bandweave.serving.cluster_plan import Wish
 from bandweave.serving.cluster_report import Reporter
 from bandweave.serving.gathering import Gathering
 from bandweave.serving.session import Session, open_session
 from bandweave.serving.watcher import Watcher
+from bandweave.serving.wish import Wish
 
 _LOG = logging.getLogger("bandweave")
 
