@@ -39,10 +39,8 @@ from bandweave.messages import (
     AskState,
     AskStatistics,
     EngineState,
-    Learnt,
     Standby,
     StandbyState,
-    Statistics,
     Vocabulary,
 )
 from bandweave.models.registry import require_further
@@ -251,7 +249,7 @@ class Engine(Asking):
 
     def state(self) -> EngineState:
         """What goes on, as of the end of the step at hand."""
-        return self._router.ask(0, AskState(), EngineState)
+        return self._router.ask(0, AskState())
 
     def stand_by(self, divide: Divide, *, on_disk: bool = False) -> None:
         """Has every node hold ready what it would need if any one of the others were gone, when
@@ -276,9 +274,7 @@ class Engine(Asking):
 
     def standby_states(self) -> list[StandbyState]:
         """What every node holds ready beside its share. ``StepError`` where one fails."""
-        return [
-            self._router.ask(rank, AskStandby(), StandbyState) for rank in range(len(self.handles))
-        ]
+        return [self._router.ask(rank, AskStandby()) for rank in range(len(self.handles))]
 
     def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
         """Tells node 0 the bytes of every token, so that requests may have grammars. ``ValueError``
@@ -292,7 +288,7 @@ class Engine(Asking):
                 last=first + _TEXTS >= len(encoded),
             )
             if part.last:
-                learnt = self._router.ask(0, part, Learnt)
+                learnt = self._router.ask(0, part)
                 if learnt.reason:
                     raise ValueError(learnt.reason)
             else:
@@ -309,7 +305,7 @@ class Engine(Asking):
         """What every node has counted since its start."""
         result = []
         for node, name in enumerate(self._group.names):
-            counted = self._router.ask(node, AskStatistics(), Statistics)
+            counted = self._router.ask(node, AskStatistics())
             result.append(
                 NodeStatistics(
                     name=name,
