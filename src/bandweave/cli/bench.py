@@ -159,11 +159,11 @@ def _measure(
             with output.status(f"round {number} of {rounds}"):
                 timings.append(_answer(engine, request))
         return _Measured(
-            plan=plan_of(engine, options),
+            plan=plan_of(engine.lineup),
             timings=timings,
             bill=make_bill(engine.split, before, engine.statistics(), timings),
             bandwidth=bandwidth,
-            predicted=predict_answers(predictor, folder, engine, options, timings),
+            predicted=predict_answers(predictor, folder, engine.lineup, timings),
         )
 
 

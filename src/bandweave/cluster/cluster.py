@@ -18,24 +18,21 @@ from bandweave.cluster.keeper import Choose, Keeper, keep_options
 from bandweave.cluster.recoveries import Recovery
 from bandweave.cluster.standing import StandbySummary
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import Engine, NodeStatistics
-from bandweave.engine.loading_nodes import NodeInfo, OnProgress
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import OnProgress
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
-from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import EngineState
-from bandweave.models.spec import ModelSpec
 from bandweave.nodes.launcher import Launcher
-from bandweave.programs.split import Split
 from bandweave.routing.call import Cancel, Deliver
 
 Tell = Callable[[str], None]
 
 
-class Cluster(Asking):
+class Cluster(Asking, HasLineup):
     """A loaded model. A context manager; ``close`` ends every node.
 
     ``StepError`` only where a request itself makes the nodes fail; ``Unavailable`` where the
@@ -80,37 +77,9 @@ class Cluster(Asking):
             raise
 
     @property
-    def context(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self._engine.context
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._engine.spec
-
-    @property
-    def options(self) -> EngineOptions:
-        """As it runs now: the shares and hosts are those of its nodes."""
-        return self._engine.options
-
-    @property
-    def split(self) -> Split:
+    def lineup(self) -> Lineup:
         """As it is now; another one after a recovery."""
-        return self._engine.split
-
-    @property
-    def nodes(self) -> tuple[NodeInfo, ...]:
-        """Those that hold the model now."""
-        return self._engine.nodes
-
-    @property
-    def start_times(self) -> StartTimes:
-        """Of its start, or of the last recovery."""
-        return self._engine.start_times
-
-    @property
-    def agreement(self) -> Agreement:
-        return self._engine.agreement
+        return self._engine.lineup
 
     @property
     def generation(self) -> int:

@@ -23,21 +23,19 @@ from bandweave.cluster.keeper import Choose, keep_options
 from bandweave.cluster.recoveries import Recovery
 from bandweave.cluster.standing import StandbySummary
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import NodeStatistics
-from bandweave.engine.loading_nodes import NodeInfo, OnProgress
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import OnProgress
 from bandweave.engine.memory import check_memory
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, node_needs, resolve_context, settle_format
-from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import PAGE_SIZE, StepError
 from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.host.machine import available_memory_bytes
 from bandweave.messages import EngineState
-from bandweave.models.spec import ModelSpec
 from bandweave.nodes.host_launcher import OnWaiting
 from bandweave.nodes.launcher import Launcher
-from bandweave.programs.split import Split, make_split
+from bandweave.programs.split import make_split
 from bandweave.routing.call import Cancel, Deliver
 
 _STOPPING_PATIENCE = 0.1  # a node that loads does not listen
@@ -49,7 +47,7 @@ _SUMS = (
 MakeLauncher = Callable[[EngineOptions], Launcher]
 
 
-class Replicas(Asking):
+class Replicas(Asking, HasLineup):
     """A loaded model, as often as there are ``groups``. A context manager; ``close`` ends every
     node.
 
@@ -108,33 +106,9 @@ class Replicas(Asking):
         return next((group for group in self.groups if group.serves), self.groups[0])
 
     @property
-    def context(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self.groups[0].context
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.groups[0].spec
-
-    @property
-    def options(self) -> EngineOptions:
-        return self._first.options
-
-    @property
-    def split(self) -> Split:
-        return self._first.split
-
-    @property
-    def nodes(self) -> tuple[NodeInfo, ...]:
-        return self._first.nodes
-
-    @property
-    def start_times(self) -> StartTimes:
-        return self._first.start_times
-
-    @property
-    def agreement(self) -> Agreement:
-        return self._first.agreement
+    def lineup(self) -> Lineup:
+        """Of a group that serves."""
+        return self._first.lineup
 
     @property
     def generation(self) -> int:

@@ -17,9 +17,9 @@ from typing import Self
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.division import Divide, Division
-from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import Loading, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import (
     check_local_memory,
@@ -30,7 +30,6 @@ from bandweave.engine.placement import (
     resolve_context,
     settle_format,
 )
-from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
 from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import (
@@ -68,7 +67,7 @@ class NodeStatistics:
     peak_rss_bytes: int
 
 
-class Engine(Asking):
+class Engine(Asking, HasLineup):
     """A loaded model. A context manager; ``close`` ends every node.
 
     Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
@@ -77,19 +76,22 @@ class Engine(Asking):
     def __init__(self, folder: Folder, options: EngineOptions, launcher: Launcher) -> None:
         """Use ``start``."""
         self._folder, self._launcher = folder, launcher
-        self.options = options  # as it runs now: the shares and hosts are those of its nodes
         self.generation = 0
         if options.run.further:
             require_further(folder.spec)
-        self.context = resolve_context(folder, options)
-        self.split = make_split(folder.spec, options.shares, stages=options.stages)
-        self.nodes: tuple[NodeInfo, ...] = ()
-        self.agreement = Agreement()  # of the nodes' copies of the model
-        self.start_times = StartTimes()  # of its start, or of when its nodes last joined
+        self._lineup = Lineup(
+            spec=folder.spec,
+            context=resolve_context(folder, options),
+            options=options,
+            split=make_split(folder.spec, options.shares, stages=options.stages),
+        )
         self._started, self._loading = options, False
         self.on_failure: Callable[[], None] = lambda: None
         """Called in a thread of the engine's when its nodes have failed; must not wait."""
-        self.spec = folder.spec
+
+    @property
+    def lineup(self) -> Lineup:
+        return self._lineup
 
     @classmethod
     def start(
@@ -118,7 +120,8 @@ class Engine(Asking):
             ready = time.perf_counter() - begun
             engine._gather(handles)
             engine._join(handles, options, on_progress)
-            engine.start_times = replace(engine.start_times, nodes=ready)
+            times = replace(engine.lineup.start_times, nodes=ready)
+            engine._lineup = replace(engine.lineup, start_times=times)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -210,8 +213,15 @@ class Engine(Asking):
             loading = Loading(group, split, folder, cache, further=further)
             stack.enter_context(loading)
             nodes, agreement = loading.run(assignments, join, on_progress)
-        self._loading, self.start_times = False, loading.times
-        self.split, self.nodes, self.agreement, self.options = split, nodes, agreement, options
+        self._loading = False
+        self._lineup = replace(
+            self._lineup,
+            options=options,
+            split=split,
+            nodes=nodes,
+            agreement=agreement,
+            start_times=loading.times,
+        )
         self._router = Router(group, lambda: self.on_failure())
         self._router.start()
 

@@ -182,9 +182,9 @@ class Session:
 
     def predict(self, timings: Sequence[Timing], *, logits: bool = False) -> Prediction | None:
         """What such answers were to be expected to take, None where no profile says."""
-        options = self.engine.options
-        predictor = find_predictor(stored_profile(), options)
-        return predict_answers(predictor, self.folder, self.engine, options, timings, logits=logits)
+        lineup = self.engine.lineup
+        predictor = find_predictor(stored_profile(), lineup.options)
+        return predict_answers(predictor, self.folder, lineup, timings, logits=logits)
 
 
 @contextlib.contextmanager
@@ -214,7 +214,11 @@ def open_session(
         start = time.perf_counter()
         with start_engine(model, folder, options, watch, said, tell, gathering, texts) as engine:
             tokenizer, template = texts.wait()
-            parts = {"open": start - begun, **vars(engine.start_times), "texts": texts.seconds}
+            parts = {
+                "open": start - begun,
+                **vars(engine.lineup.start_times),
+                "texts": texts.seconds,
+            }
             yield Session(
                 name=printable(model),
                 folder=folder,
