@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.executors.executor import Step
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions, Step
+from bandweave.executors.native import NativeExecutor
 from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
 from bandweave.models.graph import SplitUnit

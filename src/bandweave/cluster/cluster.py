@@ -14,9 +14,10 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
 from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
-from bandweave.cluster.keeper import Choose, Keeper, keep_options
+from bandweave.cluster.keeper import Keeper
 from bandweave.cluster.recoveries import Recovery
 from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.lineup import HasLineup, Lineup

@@ -21,14 +21,12 @@ from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.standing import StandbySummary, StandingBy
-from bandweave.cluster.takeover import Choose, Takeover, keep_options
+from bandweave.cluster.takeover import Choose, Takeover
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
 from bandweave.nodes.failure import NodeFailure
 from bandweave.nodes.launcher import Launcher
-
-__all__ = ["Choose", "Keeper", "keep_options"]
 
 _LOOK_SECONDS = 1.0
 _CLOSED = "the engine is closed"

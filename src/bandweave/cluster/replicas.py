@@ -19,9 +19,9 @@ from bandweave.cluster.gathering import Gathering
 from bandweave.cluster.group_router import GroupRouter
 from bandweave.cluster.groups import group_options
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
-from bandweave.cluster.keeper import Choose, keep_options
 from bandweave.cluster.recoveries import Recovery
 from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
 from bandweave.engine.engine import NodeStatistics
 from bandweave.engine.lineup import HasLineup, Lineup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bandweave.handshake.reception import Connection
+from bandweave.handshake.connection import Connection
 from bandweave.membership.membership import SILENT_SECONDS
 from bandweave.membership.messages import (
     MOST_REPORT_BYTES,

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 
+from bandweave.models.attention_spec import LatentSpec, LinearSpec
 from bandweave.models.cut import VOCABULARY_UNIT, Cut, columns, heads, vocabulary
+from bandweave.models.mlp_spec import GateSpec, MixtureSpec
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import GateSpec, LatentSpec, LinearSpec, MixtureSpec, ModelSpec
+from bandweave.models.spec import ModelSpec
 
 Attributes = Mapping[str, int | float | str | RopeSpec | MixtureSpec | LatentSpec | LinearSpec]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bandweave.models import cut
 from bandweave.models.graph import GraphOp, Value
-from bandweave.models.spec import (
+from bandweave.models.mlp_spec import (
     LARGEST,
     SIGMOID,
     SOFTMAX,

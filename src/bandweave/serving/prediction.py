@@ -20,8 +20,8 @@ from bandweave.environment import read_environment
 from bandweave.generation.request import Timing
 from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
+from bandweave.planning.profile.bill import Bill as PredictedBill
 from bandweave.planning.profile.emulation import EmulatedLink
-from bandweave.planning.profile.engine_cost import Bill as PredictedBill
 from bandweave.planning.profile.engine_node import EngineNode
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.prediction import Load, Prediction, choose_shares, predict

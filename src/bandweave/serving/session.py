@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.cluster import Cluster
-from bandweave.cluster.keeper import Choose
 from bandweave.cluster.replicas import Replicas
+from bandweave.cluster.takeover import Choose
 from bandweave.engine.bill import Bill, make_bill, same_nodes
 from bandweave.engine.engine import Engine, NodeStatistics
 from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
