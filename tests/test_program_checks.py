@@ -19,7 +19,7 @@ from bandweave.executors.executor import ExecutorOptions, Step
 from bandweave.executors.native import NativeExecutor
 from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeTable
 from bandweave.probing.programs import matrix, products

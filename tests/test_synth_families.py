@@ -14,7 +14,7 @@ from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
 from bandweave.models.mlp_spec import MixtureSpec
 from bandweave.models.registry import build_graph
 from bandweave.nodes.thread_launcher import ThreadLauncher

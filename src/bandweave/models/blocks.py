@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bandweave.models.attention_spec import HeadsSpec, LatentSpec, LinearSpec
 from bandweave.models.cut import columns, heads, kv_heads
-from bandweave.models.graph import HIDDEN, Graph, Value
+from bandweave.models.graph import HIDDEN, Graph
+from bandweave.models.graph_op import Value
 from bandweave.models.mlp_spec import GateSpec, MixtureSpec, MlpSpec
 from bandweave.models.spec import LayerSpec, ModelSpec
 

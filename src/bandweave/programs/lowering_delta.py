@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bandweave.models.attention_spec import LinearSpec
-from bandweave.models.graph import GraphOp, Value
+from bandweave.models.graph_op import GraphOp, Value
 from bandweave.programs.program import StateShape, Vector, View
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bandweave.models.attention_spec import LatentSpec
-from bandweave.models.graph import GraphOp
+from bandweave.models.graph_op import GraphOp
 from bandweave.programs.program import CacheShape, View, Weight
 from bandweave.ranges import Range
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
-from bandweave.models.graph import Split, WeightSpec
+from bandweave.models.graph_op import Split, WeightSpec
 from bandweave.models.mlp_spec import SIGMOID, SOFTMAX_OF_CHOSEN, MixtureSpec
 from bandweave.models.spec import ModelSpec
 
