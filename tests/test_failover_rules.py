@@ -18,6 +18,7 @@ from bandweave.cluster.health import Outage
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.suspects import Suspects
 from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import NodeStatistics
@@ -326,6 +327,26 @@ def test_who_cancels_while_nobody_computes_hears_of_it_at_once() -> None:
     assert cancelled == [0]
     call.cancel()
     assert cancelled == [0]
+
+
+def test_suspects_prove_themselves_one_by_one_and_again_where_the_nodes_fail() -> None:
+    told, suspects = _Told(), Suspects()
+    first, second, third = (told.call([REQUEST]) for _ in range(3))
+    suspects.add([first, second])
+    assert suspects.next_to_prove() is first
+    _begin(first, 1, proves=True)
+    assert suspects.next_to_prove() is None and len(suspects) == 2  # it is computed alone
+    first.lose(first._attempt)  # type: ignore[arg-type]
+    suspects.begin_again()
+    suspects.add([third, first])  # with another one that was computed
+    assert suspects.next_to_prove() is third
+    third.fail(StepError("it was that one"))
+    assert suspects.next_to_prove() is first
+    ask = _begin(first, 2, proves=True)
+    ask.deliver(Ended(0, _result([5], "length")))  # its next token could be computed
+    assert suspects.next_to_prove() is second and not first.over
+    second.fail(StepError("nobody wants it"))
+    assert suspects.next_to_prove() is None and not suspects
 
 
 def test_digests_of_what_was_said_are_made_before_an_answer_that_is_cancelled_ends() -> None:

@@ -1,7 +1,7 @@
 """Lookout: who is silent, and whether nodes should change though none has failed: for machines that
 are ready, or for one that has become slow.
 
-Judges; changes nothing. One thread uses it, but for ``silent``.
+Judges; changes nothing. One thread uses it, but for ``silent`` and ``nodes``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from bandweave.cluster.carried import Carried
+from bandweave.cluster.health import NodeHealth
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
@@ -48,6 +49,34 @@ class Lookout:
         """The nodes that serve, by their ranks, which give no sign of life. Any thread."""
         silences = self._engine.silences()
         return [rank for rank, silence in enumerate(silences) if silence > self.bound]
+
+    def nodes(self, *, serving: bool) -> list[NodeHealth]:
+        """How those are that are nodes now; ``serving``: whether they compute answers. Any
+        thread."""
+        engine, found = self._engine, list[NodeHealth]()
+        infos = engine.nodes
+        held = {info.name: info for info in infos} if serving else {}
+        whole = sum(info.weight_bytes for info in held.values()) or 1
+        names = [info.name for info in infos]
+        slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
+        for handle, silence in zip(engine.handles, engine.silences(), strict=False):
+            state = "serving"
+            if not serving:
+                state = "loading"
+            elif silence > self.bound:
+                state = "silent"
+            found.append(
+                NodeHealth(
+                    node=handle.node,
+                    name=handle.name,
+                    state=state,
+                    since=silence if state == "silent" else 0.0,
+                    slowed=slowed.get(handle.name, 1.0),
+                    stage=info.share.stage if (info := held.get(handle.name)) else None,
+                    share=info.weight_bytes / whole if info else None,
+                )
+            )
+        return found
 
     def unanswered(self, calls: Sequence[Carried]) -> list[int]:
         """Those of them that somebody would wait for, or that have been silent for long while

@@ -15,11 +15,11 @@ from typing import Any, Self
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
 from bandweave.cluster.cluster import Cluster, Tell
-from bandweave.cluster.gathering import Gathering
 from bandweave.cluster.group_router import GroupRouter
 from bandweave.cluster.group_start import GroupStart, check_groups_memory, side_by_side
 from bandweave.cluster.groups import group_options
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
+from bandweave.cluster.joint_call import JointCall
 from bandweave.cluster.recoveries import Recovery
 from bandweave.cluster.standing import StandbySummary
 from bandweave.cluster.takeover import Choose, keep_options
@@ -139,11 +139,11 @@ class Replicas(Asking, HasLineup):
                 elif index in indices:
                     call.cancel(indices.index(index))
 
-        gathering = Gathering(deliver, len(requests), cancel)
+        joint = JointCall(deliver, len(requests), cancel)
         try:
             for indices in parts:
                 own = [requests[index] for index in indices]
-                call = self._router.submit(own, gathering.part(indices), options)
+                call = self._router.submit(own, joint.part(indices), options)
                 calls.append((call, indices))
         except BaseException:
             cancel()
