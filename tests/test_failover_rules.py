@@ -15,8 +15,8 @@ import pytest
 from bandweave.cluster.carried import Ask, Carried
 from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import Outage
-from bandweave.cluster.places import Places
 from bandweave.cluster.roster import Roster
+from bandweave.cluster.seats import Seats
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.suspects import Suspects
@@ -334,13 +334,13 @@ def test_newcomers_stand_where_nobody_is_before_they_stand_behind_all() -> None:
     def handle(number: int) -> NodeHandle:
         return cast(NodeHandle, SimpleNamespace(node=number))
 
-    places = Places([0, 1, 2], [Fraction(2), Fraction(1), Fraction(1)])
-    places.seat([handle(5), handle(1)], [handle(2)])
-    assert places.of(handle(5)) == 0  # the first that is free, with its share
-    assert places.of(handle(1)) == 1  # its own
-    places.seat([handle(0), handle(9)], [handle(1), handle(2), handle(5)])
-    assert (places.of(handle(0)), places.of(handle(9))) == (3, 9)
-    assert places.wanted[0] == 2 and places.of(handle(7)) == 7
+    seats = Seats([0, 1, 2], [Fraction(2), Fraction(1), Fraction(1)])
+    seats.seat([handle(5), handle(1)], [handle(2)])
+    assert seats.of(handle(5)) == 0  # the first that is free, with its share
+    assert seats.of(handle(1)) == 1  # its own
+    seats.seat([handle(0), handle(9)], [handle(1), handle(2), handle(5)])
+    assert (seats.of(handle(0)), seats.of(handle(9))) == (3, 9)
+    assert seats.wanted[0] == 2 and seats.of(handle(7)) == 7
 
 
 def test_suspects_prove_themselves_one_by_one_and_again_where_the_nodes_fail() -> None:

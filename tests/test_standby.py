@@ -18,7 +18,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import FileRows
 from bandweave.cluster.cluster import Cluster
-from bandweave.cluster.standing import StandbySummary, told
+from bandweave.cluster.standby import StandbySummary, told
 from bandweave.engine.options import EngineOptions
 from bandweave.models.registry import build_graph
 from bandweave.nodes.local_launcher import LocalLauncher

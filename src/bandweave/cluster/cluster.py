@@ -16,7 +16,7 @@ from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
 from bandweave.cluster.keeper import Keeper
 from bandweave.cluster.recoveries import Recovery
-from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.standby import StandbySummary
 from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
 from bandweave.engine.engine import Engine, NodeStatistics

@@ -19,7 +19,7 @@ from bandweave.cluster.lookout import Lookout
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.slowness import Slowness
-from bandweave.cluster.standing import StandbySummary, StandingBy
+from bandweave.cluster.standby import StandbySummary, StandbyWatch
 from bandweave.cluster.suspects import Suspects
 from bandweave.cluster.takeover import Choose, Takeover
 from bandweave.cluster.unavailable import Unavailable
@@ -67,7 +67,7 @@ class Keeper:
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
         self._lookout = Lookout(engine, self._takeover, self.roster, self._slowness)
-        self._standing = StandingBy(engine, self._takeover.division, tell)
+        self._standing = StandbyWatch(engine, self._takeover.division, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:

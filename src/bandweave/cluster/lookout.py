@@ -93,7 +93,7 @@ class Lookout:
         ready = self._roster.ready()[: self._takeover.room]  # spare ones wait for a failure
         if not ready:
             return False
-        nodes, wanted = self._nodes(), self._takeover.places.wanted
+        nodes, wanted = self._nodes(), self._takeover.seats.wanted
         more = sum(divide([*nodes, *(handle.node for handle in ready)], wanted, {}))
         now = sum(divide(nodes, wanted, {})) or Fraction(1)
         return is_worth(
@@ -118,7 +118,7 @@ class Lookout:
         prefill = statistics[0].prefill
         if prefill["rows"] and prefill["wall"]:
             self._read_rate = prefill["rows"] / prefill["wall"]
-        nodes, slowed, wanted = self._nodes(), self._takeover.slowed(), self._takeover.places.wanted
+        nodes, slowed, wanted = self._nodes(), self._takeover.slowed(), self._takeover.seats.wanted
         new = divide(nodes, wanted, slowed)
         better = gain(nodes, engine.options.shares, new, wanted, slowed)
         slow = any(times > 1.0 for times in slowed.values())
@@ -135,7 +135,7 @@ class Lookout:
         return True
 
     def _nodes(self) -> list[int]:
-        return [self._takeover.places.of(handle) for handle in self._engine.handles]
+        return [self._takeover.seats.of(handle) for handle in self._engine.handles]
 
     def _pause(self, calls: Sequence[Carried]) -> float:
         """Seconds for which answers would stand still."""

@@ -21,7 +21,7 @@ from bandweave.cluster.groups import group_options
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
 from bandweave.cluster.joint_call import JointCall
 from bandweave.cluster.recoveries import Recovery
-from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.standby import StandbySummary
 from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
 from bandweave.engine.engine import NodeStatistics

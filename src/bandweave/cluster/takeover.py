@@ -13,9 +13,9 @@ from fractions import Fraction
 from typing import Protocol
 
 from bandweave.cluster.health import Outage
-from bandweave.cluster.places import Places
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
+from bandweave.cluster.seats import Seats
 from bandweave.cluster.shares import divide
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.unavailable import Unavailable
@@ -56,7 +56,7 @@ class Waiting(Protocol):
 
 
 class Takeover:
-    """``places``: where the nodes stand; ``pause``: what the last change took, without reading
+    """``seats``: where the nodes stand; ``pause``: what the last change took, without reading
     prompts again."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Takeover:
         self._choose, self._keeper, self._tell = choose, keeper, tell
         self._started = engine.options
         numbers = [handle.node for handle in engine.handles]
-        self.places = Places(numbers, engine.options.shares)
+        self.seats = Seats(numbers, engine.options.shares)
         self._limit = len(numbers) if engine.options.spare else None
         self.pause = 1.0 if launcher.local else 5.0
         self._out: tuple[float, str, bool] | None = None  # since, why, and whether nobody waits
@@ -100,7 +100,7 @@ class Takeover:
         """By the nodes' places."""
         handles = self._engine.handles
         times = self._slowness.slowed([handle.name for handle in handles])
-        return {self.places.of(handle): one for handle, one in zip(handles, times, strict=True)}
+        return {self.seats.of(handle): one for handle, one in zip(handles, times, strict=True)}
 
     # --- who takes part ---
 
@@ -194,7 +194,7 @@ class Takeover:
             newcomers, retired = self._gather()
             came += newcomers
             went += retired
-            self.places.seat(newcomers, [one for one in self._staying() if one not in retired])
+            self.seats.seat(newcomers, [one for one in self._staying() if one not in retired])
             tries += 1
             reason = ""
             try:
@@ -202,7 +202,7 @@ class Takeover:
                     self.division,
                     newcomers=newcomers,
                     retired=retired,
-                    place=self.places.of,
+                    place=self.seats.of,
                     on_planned=self._note_planned,
                 )
                 break
@@ -297,7 +297,7 @@ class Takeover:
     def division(self, handles: Sequence[NodeHandle]) -> Division:
         """By the planner where the machines' profiles say something, else in shares and stages as
         they were."""
-        numbers = [self.places.of(handle) for handle in handles]
+        numbers = [self.seats.of(handle) for handle in handles]
         slowed, count = self.slowed(), len(handles)
         stages = min(self._started.stages, count)
         if self._started.fit and self._started.hosts:
@@ -312,7 +312,7 @@ class Takeover:
             if chosen is not asked:
                 own = dict(zip(numbers, chosen.shares, strict=True))
                 return Division(shares=divide(numbers, own, slowed), stages=chosen.stages)
-        return Division(shares=divide(numbers, self.places.wanted, slowed), stages=stages)
+        return Division(shares=divide(numbers, self.seats.wanted, slowed), stages=stages)
 
     def _note_mistake(self, error: NodeMistake) -> None:
         handles = self._engine.handles

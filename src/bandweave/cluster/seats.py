@@ -1,4 +1,4 @@
-"""Places: where each node of a cluster stands, and so whose share it has. Knows no engines."""
+"""Seats: where each node of a cluster stands, and so whose share it has. Knows no engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 from bandweave.nodes.node_handle import NodeHandle
 
 
-class Places:
+class Seats:
     """``wanted``: the shares of the nodes as they were started, by their places."""
 
     def __init__(self, numbers: Sequence[int], shares: Sequence[Fraction]) -> None:
