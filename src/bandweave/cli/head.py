@@ -26,7 +26,8 @@ def run_head(
     from bandweave.handshake.secret import read_secret
     from bandweave.membership.background import say_ready
     from bandweave.membership.door import Door
-    from bandweave.membership.records import cluster_folder, own_record
+    from bandweave.membership.own_record import own_record
+    from bandweave.membership.records import cluster_folder
     from bandweave.mesh.address import format_address, is_unspecified
     from bandweave.nodes.waiting import take
 

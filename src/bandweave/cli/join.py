@@ -176,7 +176,8 @@ def _run(
     from bandweave.membership.announcer import Announcer
     from bandweave.membership.background import say_ready
     from bandweave.membership.member_worker import run_member
-    from bandweave.membership.records import cluster_folder, own_record
+    from bandweave.membership.own_record import own_record
+    from bandweave.membership.records import cluster_folder
 
     folder = cluster_folder(make=True)
     remarks = encryption_remarks(require_encryption)

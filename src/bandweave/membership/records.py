@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,30 +103,6 @@ def read_record(folder: Path, role: str) -> Record | None:
 def write_record(folder: Path, record: Record) -> None:
     """Whole or not at all, readable by the user alone. ``OSError`` where it cannot be written."""
     write_private(folder / f"{record.role}.json", json.dumps(to_json(record)).encode())
-
-
-@contextlib.contextmanager
-def own_record(
-    folder: Path, role: str, *, token: Path, background: bool, address: str = "", head: str = ""
-) -> Iterator[None]:
-    """A record of this process, for as long as this lasts; see ``Record``."""
-    write_record(
-        folder,
-        Record(
-            role=role,
-            address=address,
-            head=head,
-            token_file=str(token.resolve()),
-            log=str(folder / f"{role}.log") if background else "",
-            background=background,
-            scratch="",
-            processes=(running(os.getpid()),),
-        ),
-    )
-    try:
-        yield
-    finally:
-        remove_record(folder, role, os.getpid())
 
 
 def write_private(path: Path, content: bytes) -> None:
