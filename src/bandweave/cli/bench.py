@@ -127,13 +127,13 @@ def _measure(
         from bandweave.cli.watch import watch_loading
         from bandweave.engine.bill import make_bill
         from bandweave.engine.holdings import plan_of
+        from bandweave.serving.engine_start import start_engine
         from bandweave.serving.prediction import (
             find_predictor,
             predict_answers,
             quick_profile,
             stored_profile,
         )
-        from bandweave.serving.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.generation.request import Request
     from bandweave.generation.sampling import SamplingParams
