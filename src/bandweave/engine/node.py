@@ -46,7 +46,7 @@ from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import LoadingInterrupted
 from bandweave.weights.packed import Weights
 
-_OVER = frozenset(kind.TYPE for kind in TO_NODE_0)
+_OVER = tuple(kind.TYPE for kind in TO_NODE_0)  # a type that came may be unhashable
 
 
 def serve(context: NodeContext) -> None:

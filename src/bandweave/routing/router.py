@@ -268,7 +268,7 @@ class Router:
 
 
 _UNASKED = (Tokens, Alive, Finished, Refused)
-_UNASKED_TYPES = frozenset(kind.TYPE for kind in _UNASKED)
+_UNASKED_TYPES = tuple(kind.TYPE for kind in _UNASKED)  # a type that came may be unhashable
 
 
 def _ignore(event: Event) -> None: ...
