@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m waiting -n 4
 	$(BIN)/python -m pytest -m "not parallel and not waiting and not late"
 
-# Compiles for macOS, too, and measures once more: two minutes more.
+# Compiles for macOS, too, and measures once more: some five minutes more on two cores.
 late: $(VENV)/.dev
 	$(BIN)/python -m pytest -m late
 

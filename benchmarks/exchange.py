@@ -18,8 +18,8 @@ import time
 import numpy as np
 
 from bandweave import _native
-from bandweave.executors.executor import Step
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions, Step
+from bandweave.executors.native import NativeExecutor
 from bandweave.host.machine import usable_cpus
 from bandweave.mesh.sealing import AES
 from bandweave.mesh.shared import share_memory

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import widen
-from bandweave.executors.executor import PAGE_SIZE, Step
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions, Step
+from bandweave.executors.native import NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split

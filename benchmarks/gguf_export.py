@@ -21,7 +21,7 @@ from bandweave.checkpoints.source import widen
 from bandweave.formats.groups import GROUP
 from bandweave.formats.matrix import QuantisedMatrix
 from bandweave.formats.registry import get_format
-from bandweave.models.spec import Attention, HeadsSpec, LatentSpec
+from bandweave.models.attention_spec import Attention, HeadsSpec, LatentSpec
 from bandweave.ranges import Range
 from benchmarks import gguf_header, gguf_mixture, gguf_tokens
 

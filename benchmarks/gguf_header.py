@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gguf
 
-from bandweave.models.spec import SIGMOID, HeadsSpec, LatentSpec, MixtureSpec, ModelSpec
+from bandweave.models.attention_spec import HeadsSpec, LatentSpec
+from bandweave.models.mlp_spec import SIGMOID, MixtureSpec
+from bandweave.models.spec import ModelSpec
 
 _ARCHITECTURES = {
     "llama": "llama", "qwen_moe": "qwen3moe", "deepseek": "deepseek2", "gpt_oss": "gpt-oss",

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import widen
-from bandweave.models.spec import LatentSpec, MixtureSpec
+from bandweave.models.attention_spec import LatentSpec
+from bandweave.models.mlp_spec import MixtureSpec
 from bandweave.ranges import Range
 
 Floats = npt.NDArray[np.float32]

@@ -17,7 +17,7 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes import heartbeat
 from bandweave.nodes.thread_launcher import ThreadLauncher
@@ -81,7 +81,7 @@ def test_threads_get_their_own_answers(engine: Engine, expected: list[Result]) -
 def test_tasks_get_their_own_answers(engine: Engine, expected: list[Result]) -> None:
     async def ask(number: int) -> Result:
         await asyncio.sleep(number / 200)
-        async with engine.stream_async(REQUESTS[number], digest=True) as stream:
+        async with engine.stream_async(REQUESTS[number], CallOptions(digest=True)) as stream:
             tokens = [token async for token in stream]
             result = await stream.result()
         assert tuple(tokens) == result.tokens
@@ -97,7 +97,10 @@ def test_a_stream_that_is_left_is_cancelled_and_others_go_on(
     engine: Engine, expected: list[Result]
 ) -> None:
     endless = replace(REQUESTS[0], params=replace(GREEDY, max_tokens=None))
-    with engine.stream(endless) as left, engine.stream(REQUESTS[1], digest=True) as other:
+    with (
+        engine.stream(endless) as left,
+        engine.stream(REQUESTS[1], CallOptions(digest=True)) as other,
+    ):
         assert next(iter(left)) == expected[0].tokens[0]
         assert list(other) == list(expected[1].tokens)
         assert heart(other.result()) == heart(expected[1])
@@ -111,14 +114,14 @@ def test_one_callers_error_is_not_the_others(engine: Engine, expected: list[Resu
     def broken(index: int, token: int) -> bool:
         raise ZeroDivisionError("a caller's")
 
-    with engine.stream(REQUESTS[3], digest=True) as other:
+    with engine.stream(REQUESTS[3], CallOptions(digest=True)) as other:
         with pytest.raises(ZeroDivisionError):
             engine.generate([endless, REQUESTS[1]], on_token=broken)
         assert heart(other.result()) == heart(expected[3])
 
 
 def test_a_refusal_is_told_to_its_caller_alone(engine: Engine, expected: list[Result]) -> None:
-    with engine.stream(REQUESTS[4], digest=True) as other:
+    with engine.stream(REQUESTS[4], CallOptions(digest=True)) as other:
         with pytest.raises(ValueError, match="^the prompt has 300 tokens, but the context holds"):
             engine.generate([REQUESTS[0], asked(0, 300)])
         assert heart(other.result()) == heart(expected[4])

@@ -20,10 +20,10 @@ from bandweave.membership.attendance import ask_status
 from bandweave.membership.door import Door
 from bandweave.planning.profile.profile import Profile, link_name
 from bandweave.run_options import RunOptions
-from bandweave.serving.cluster_plan import Wish
 from bandweave.serving.cluster_report import Reporter
 from bandweave.serving.gathering import Gathering
 from bandweave.serving.session import Session, open_session
+from bandweave.serving.wish import Wish
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, asks, undisturbed, wait_until
 from tests.helpers.members import Member
@@ -90,7 +90,7 @@ def serving(cluster: _Cluster, wish: Wish, options: EngineOptions = _OPTIONS) ->
 
 def measured(monkeypatch: pytest.MonkeyPatch, found: Profile) -> None:
     """Instead of a look at machines that share two processors."""
-    monkeypatch.setattr(Gathering, "_measure", lambda *_: found)
+    monkeypatch.setattr("bandweave.serving.gathering.measure_members", lambda *_: found)
 
 
 @pytest.mark.timeout(240)

@@ -18,9 +18,12 @@ from bandweave.membership.messages import Machine
 from bandweave.planning.profile.profile import Profile, link_name
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
-from bandweave.serving.cluster_plan import ClusterPlanner, PlannedGroup, Wish
+from bandweave.serving.cluster_plan import ClusterPlanner
+from bandweave.serving.cluster_problem import ClusterProblem
+from bandweave.serving.group_planner import PlannedGroup
 from bandweave.serving.machine_groups import held_ready, machine_groups
 from bandweave.serving.replanning import Replanner
+from bandweave.serving.wish import Wish
 from tests.helpers.connections import SECRET
 from tests.helpers.profiles import make_link, make_machine
 
@@ -69,9 +72,15 @@ def folder() -> Iterator[Folder]:
 def plan(
     folder: Folder, some: Sequence[Machine], known: Profile | None = None, **wish: object
 ) -> list[PlannedGroup] | None:
-    names = [one.addresses[0] for one in some]
     wanted = Wish(**wish)  # type: ignore[arg-type]
-    return ClusterPlanner(folder, _OPTIONS, 512, wanted, some, names, known or Profile()).plan()
+    return ClusterPlanner(problem(folder, some, known or Profile(), wanted)).plan()
+
+
+def problem(folder: Folder, some: Sequence[Machine], known: Profile, wish: Wish) -> ClusterProblem:
+    return ClusterProblem(
+        folder=folder, options=_OPTIONS, context=512, wish=wish, machines=some,
+        names=[one.addresses[0] for one in some], profile=known,
+    )  # fmt: skip
 
 
 def most_bytes(folder: Folder, count: int) -> int:
@@ -162,11 +171,8 @@ def test_as_many_copies_as_pay(folder: Folder) -> None:
     said: list[str] = []
 
     def copies(known: Profile, **wish: object) -> int:
-        names = [one.addresses[0] for one in machines]
         wanted = Wish(replicas=0, **wish)  # type: ignore[arg-type]
-        groups = ClusterPlanner(
-            folder, _OPTIONS, 512, wanted, machines, names, known, said.append
-        ).plan()
+        groups = ClusterPlanner(problem(folder, machines, known, wanted), said.append).plan()
         assert groups is not None
         return len(groups)
 
@@ -219,7 +225,7 @@ def test_stages_are_planned_anew_where_that_is_much_better(folder: Folder) -> No
     machines = [machine(number) for number in range(3)]
     names = tuple(one.addresses[0] for one in machines)
     known = profile(machines, [1e9] * 3, {2: 0.5})
-    planner = Replanner(folder, _OPTIONS, 512, Wish(), machines, names, known)
+    planner = Replanner(problem(folder, machines, known, Wish()))
 
     def chosen(*hosts: str, stages: int = 1) -> EngineOptions:
         count = len(hosts)
@@ -236,6 +242,6 @@ def test_stages_are_planned_anew_where_that_is_much_better(folder: Folder) -> No
     asked = replace(_OPTIONS, hosts=("10.9.9.9:1", names[0]), shares=(Fraction(1),) * 2)
     assert planner.choose(asked) is asked and "those of the start" in planner.why(asked)[0]
     # What the user has settled stays.
-    settled = Replanner(folder, _OPTIONS, 512, Wish(stages=2), machines, names, known)
+    settled = Replanner(problem(folder, machines, known, Wish(stages=2)))
     asked = replace(_OPTIONS, hosts=names[:2], shares=(Fraction(1),) * 2, stages=2)
     assert settled.choose(asked).stages == 2

@@ -9,9 +9,10 @@ import pytest
 
 from bandweave.models.config import ConfigError
 from bandweave.models.known_models import known_config, known_model, model_names
+from bandweave.models.limits import MOST_LAYERS, MOST_SIZE
 from bandweave.models.registry import spec_from_config
 from bandweave.models.rope import RopeSpec, rope_table
-from bandweave.models.spec import MOST_LAYERS, MOST_SIZE, ModelSpec
+from bandweave.models.spec import ModelSpec
 from tests.transformers_reference import config_cases
 
 FAMILIES = config_cases.ARCHITECTURES

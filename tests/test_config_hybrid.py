@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from bandweave.models.attention_spec import HeadsSpec, LinearSpec
 from bandweave.models.config import ConfigError
 from bandweave.models.known_models import known_config, known_model
+from bandweave.models.mlp_spec import MixtureSpec, MlpSpec
 from bandweave.models.registry import architecture_of, spec_from_config, tensor_names, text_part
-from bandweave.models.spec import HeadsSpec, LinearSpec, MixtureSpec, MlpSpec, ModelSpec
+from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import named
 
 NEXT: Mapping[str, Any] = known_config("qwen3-next-80b-a3b")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from bandweave.models.attention_spec import HeadsSpec, LatentSpec
 from bandweave.models.config import ConfigError
 from bandweave.models.known_models import known_config, known_model
 from bandweave.models.registry import spec_from_config
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import HeadsSpec, LatentSpec, ModelSpec
+from bandweave.models.spec import ModelSpec
 
 SIZES: Mapping[str, Any] = {
     "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -26,7 +26,7 @@ from bandweave.content.blocks import (
 )
 from bandweave.content.manifest import MANIFEST, read_manifest, write_manifest
 from bandweave.content.verification import verify_checkpoint
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split

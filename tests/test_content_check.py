@@ -233,7 +233,7 @@ def start(model: Path, hosts: list[str]) -> Engine:
 def test_workers_copies_are_compared(model: Path, two_machines: tuple[list[str], Path]) -> None:
     hosts, other = two_machines
     with start(model, hosts) as engine:
-        found = engine.agreement
+        found = engine.lineup.agreement
     assert found.same_file_bytes and found.compared_bytes and not found.uncompared_bytes
     for tensor in ("layers.1.down_proj", "layers.0.gate_proj"):
         damage(other, tensor, quarter=True)

@@ -21,8 +21,9 @@ from bandweave.generation.request import Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.layer_drafter import LayerDrafter
+from bandweave.models.attention_spec import LatentSpec
+from bandweave.models.mlp_spec import MixtureSpec, MlpSpec
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import LatentSpec, MixtureSpec, MlpSpec
 from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.native import NativeExecutor
 from bandweave.models.cut import columns, heads, kv_heads
 from bandweave.models.graph import Graph
+from bandweave.models.mlp_spec import GateSpec
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import GateSpec, ModelSpec
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.encoding import encode
 from bandweave.programs.lowering import lower
 from bandweave.programs.operations import BY_KIND, OPERATIONS, OPERATIONS_DIGEST

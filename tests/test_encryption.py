@@ -13,11 +13,8 @@ import pytest
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER, stays_here
-from bandweave.handshake.handshake import (
-    HandshakeError,
-    Misfit,
-    Unproved,
-    connect,
+from bandweave.handshake.handshake import HandshakeError, Misfit, Unproved, connect
+from bandweave.handshake.handshake_messages import (
     prologue,
     read_sealed,
     sealed_message,

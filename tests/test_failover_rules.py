@@ -16,13 +16,15 @@ from bandweave.cluster.carried import Ask, Carried
 from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import Outage
 from bandweave.cluster.roster import Roster
+from bandweave.cluster.seats import Seats
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
+from bandweave.cluster.suspects import Suspects
 from bandweave.cluster.taking_in import is_worth
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import NodeStatistics
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result, Timing
+from bandweave.generation.request import CallOptions, Request, Result, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.messages import EngineState
 from bandweave.nodes.failure import accused, is_stall
@@ -261,7 +263,7 @@ class _Told:
             self.lost += 1
 
         return Carried(
-            requests, self.events.append, chunk=None, digest=digest, reuse=True, on_over=on_over,
+            requests, self.events.append, CallOptions(digest=digest), on_over=on_over,
             on_lost=on_lost, on_token=lambda call: None,
         )  # fmt: skip
 
@@ -328,6 +330,39 @@ def test_who_cancels_while_nobody_computes_hears_of_it_at_once() -> None:
     assert cancelled == [0]
 
 
+def test_newcomers_stand_where_nobody_is_before_they_stand_behind_all() -> None:
+    def handle(number: int) -> NodeHandle:
+        return cast(NodeHandle, SimpleNamespace(node=number))
+
+    seats = Seats([0, 1, 2], [Fraction(2), Fraction(1), Fraction(1)])
+    seats.seat([handle(5), handle(1)], [handle(2)])
+    assert seats.of(handle(5)) == 0  # the first that is free, with its share
+    assert seats.of(handle(1)) == 1  # its own
+    seats.seat([handle(0), handle(9)], [handle(1), handle(2), handle(5)])
+    assert (seats.of(handle(0)), seats.of(handle(9))) == (3, 9)
+    assert seats.wanted[0] == 2 and seats.of(handle(7)) == 7
+
+
+def test_suspects_prove_themselves_one_by_one_and_again_where_the_nodes_fail() -> None:
+    told, suspects = _Told(), Suspects()
+    first, second, third = (told.call([REQUEST]) for _ in range(3))
+    suspects.add([first, second])
+    assert suspects.next_to_prove() is first
+    _begin(first, 1, proves=True)
+    assert suspects.next_to_prove() is None and len(suspects) == 2  # it is computed alone
+    first.lose(first._attempt)  # type: ignore[arg-type]
+    suspects.begin_again()
+    suspects.add([third, first])  # with another one that was computed
+    assert suspects.next_to_prove() is third
+    third.fail(StepError("it was that one"))
+    assert suspects.next_to_prove() is first
+    ask = _begin(first, 2, proves=True)
+    ask.deliver(Ended(0, _result([5], "length")))  # its next token could be computed
+    assert suspects.next_to_prove() is second and not first.over
+    second.fail(StepError("nobody wants it"))
+    assert suspects.next_to_prove() is None and not suspects
+
+
 def test_digests_of_what_was_said_are_made_before_an_answer_that_is_cancelled_ends() -> None:
     told = _Told()
     call = told.call([REQUEST, replace(REQUEST, choice=1)], digest=True)
@@ -372,7 +407,7 @@ def test_a_refused_request_fails_and_a_caller_that_fails_is_forgotten() -> None:
 
     over: list[Carried] = []
     broken = Carried(
-        [REQUEST], deliver, chunk=None, digest=False, reuse=True, on_over=over.append,
+        [REQUEST], deliver, CallOptions(), on_over=over.append,
         on_lost=over.append, on_token=lambda call: None,
     )  # fmt: skip
     ask = _begin(broken, 1)

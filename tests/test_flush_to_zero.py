@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 
 from bandweave import _native
 from bandweave.executors.executor import Step, StepError
+from bandweave.models.mlp_spec import SIGMOID, SOFTMAX_OF_CHOSEN, MixtureSpec, RouterSpec
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import (
-    SIGMOID,
-    SOFTMAX_OF_CHOSEN,
-    MixtureSpec,
-    ModelSpec,
-    RopeSpec,
-    RouterSpec,
-)
+from bandweave.models.rope import RopeSpec
+from bandweave.models.spec import ModelSpec
 from tests.exhaustive.cases import covering_array
 from tests.helpers.native_nodes import NativeNodes
 from tests.helpers.random_model import ODD_SPECS, MemorySource, mixed, random_tensors, tiny_spec

@@ -18,9 +18,9 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import demo_folder
 from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.executors.executor import Step
+from bandweave.models.mlp_spec import MixtureSpec
 from bandweave.models.registry import spec_from_config
 from bandweave.models.rope import rope_table
-from bandweave.models.spec import MixtureSpec
 from bandweave.ranges import Range
 from tests.helpers.command import bandweave
 from tests.helpers.gguf_models import write_gguf

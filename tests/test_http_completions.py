@@ -153,7 +153,7 @@ def test_a_prompt_is_scored_by_an_echo_without_an_answer() -> None:
     engine: Any = served.answering.engine
     submit = engine.submit
 
-    def scoring(requests: Any, deliver: Any, *, reuse: bool = True) -> Any:
+    def scoring(requests: Any, deliver: Any, options: Any) -> Any:
         def hear(event: Any) -> None:
             result = getattr(event, "result", None)
             if result is not None and requests[event.index].scored:
@@ -161,7 +161,7 @@ def test_a_prompt_is_scored_by_an_echo_without_an_answer() -> None:
                 event = replace(event, result=replace(result, prompt_logprobs=told))
             deliver(event)
 
-        return submit(requests, hear, reuse=reuse)
+        return submit(requests, hear, options)
 
     engine.submit = scoring
     with Scored(served) as server:

@@ -22,7 +22,8 @@ from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import make_split
 from bandweave.run_options import RunOptions
-from bandweave.weights.loading import LoadingInterrupted, Weights, load_weights
+from bandweave.weights.loading import LoadingInterrupted, load_weights
+from bandweave.weights.packed import Weights
 from bandweave.weights.panel_cache import PanelCache
 from tests.helpers.connections import SECRET
 from tests.helpers.lasting import Streams, wait_until

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from bandweave.models.attention_spec import Attention, LatentSpec
 from bandweave.models.config import ConfigError
 from bandweave.models.config_shape import shape_from_config, shape_of
 from bandweave.models.known_models import known_config, known_model, model_names
 from bandweave.models.model_shape import ROLES, distinct_experts
 from bandweave.models.registry import build_graph, spec_from_config
-from bandweave.models.spec import Attention, LatentSpec
 from bandweave.planning.costs.weight_bytes import find_format
 from bandweave.synth.shapes import shape_names
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.engine import Engine, EngineOptions
+from bandweave.engine.engine import Engine
 from bandweave.engine.memory import NodeMemory, check_memory, gigabytes, node_memory
-from bandweave.executors.native import ExecutorOptions
+from bandweave.engine.options import EngineOptions
+from bandweave.executors.executor import ExecutorOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
 from bandweave.models.registry import build_graph

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bandweave.checkpoints.folder import Fingerprint
 from bandweave.engine.assignment import Assignment
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Timing
+from bandweave.generation.request import CallOptions, Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.messages import (
@@ -60,9 +60,7 @@ SUBMIT = Submit(
         Request(tokens=(1, 2, 3), params=COOL, end_tokens=frozenset({5, 2}), choice=3),
         Request(tokens=tuple(range(5000)), params=SamplingParams()),
     ),
-    chunk=None,
-    digest=True,
-    reuse=False,
+    options=CallOptions(digest=True, reuse=False),
 )
 FINISHED = Finished(
     id=7, count=2, reason="stop", error="", logits_digest="ab", digests=("a", "b"),

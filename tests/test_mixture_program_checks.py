@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.native import NativeExecutor
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower

@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 
 from bandweave.executors.backend import NATIVE
-from bandweave.executors.executor import StepError
-from bandweave.executors.native import ExecutorOptions
-from bandweave.models.registry import build_graph
-from bandweave.models.spec import (
+from bandweave.executors.executor import ExecutorOptions, StepError
+from bandweave.models.mlp_spec import (
     LARGEST,
     SIGMOID,
     SOFTMAX,
     SOFTMAX_OF_CHOSEN,
     TWO_LARGEST,
     MixtureSpec,
-    ModelSpec,
     RouterSpec,
 )
+from bandweave.models.registry import build_graph
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.split import make_split
 from bandweave.weights.loading import load_weights

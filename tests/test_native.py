@@ -12,7 +12,8 @@ import pytest
 
 import bandweave
 from bandweave import _native
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.native import NativeExecutor
 from bandweave.executors.reference.math import exp
 from bandweave.formats.packing import pack
 from bandweave.formats.registry import get_format

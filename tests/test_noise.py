@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bandweave.handshake.handshake import traffic_keys
+from bandweave.handshake.handshake_messages import traffic_keys
 from bandweave.handshake.noise import CipherState, Noise, NoiseError
 from bandweave.handshake.secret import make_secret, read_secret, shared_key
 from bandweave.mesh.sealing import Opener, Sealer, SealError, derive

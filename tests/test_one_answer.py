@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.resolve import DEMO, resolve_model
-from bandweave.engine.engine import Engine, EngineOptions
+from bandweave.engine.engine import Engine
+from bandweave.engine.options import EngineOptions
 from bandweave.run_options import RunOptions
 from tests.exhaustive.cases import (
     ALONE,

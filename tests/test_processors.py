@@ -17,7 +17,8 @@ import pytest
 from bandweave import NUMERICS_VERSION, _native
 from bandweave.checkpoints.source import widen
 from bandweave.executors.dump import DumpOptions, write_dump
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions
+from bandweave.executors.native import NativeExecutor
 from bandweave.generation.generator import Generator
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams

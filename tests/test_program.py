@@ -12,11 +12,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bandweave.models.attention_spec import Attention, HeadsSpec, LinearSpec
 from bandweave.models.cut import COLUMN_UNIT
 from bandweave.models.graph import Graph
-from bandweave.models.graph import Split as WeightSplit
+from bandweave.models.graph_op import Split as WeightSplit
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import Attention, HeadsSpec, LinearSpec, ModelSpec
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Op, Part, Program
 from bandweave.programs.split import NodeShare, Split, make_split

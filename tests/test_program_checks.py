@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from bandweave import _native
-from bandweave.executors.executor import Step
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions, Step
+from bandweave.executors.native import NativeExecutor
 from bandweave.executors.reference.executor import ReferenceExecutor
 from bandweave.executors.reference.weights import load_reference
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.models.rope import RopeTable
 from bandweave.probing.programs import matrix, products

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bandweave.serving.answers.conversation import Conversation, Form
+from bandweave.serving.answers.conversation import Conversation
+from bandweave.serving.answers.grammars import Form
 from bandweave.serving.answers.syntax import Syntax
 from bandweave.serving.anthropic.request import read_conversation as read_anthropics
 from bandweave.serving.anthropic.signature import sign

@@ -19,10 +19,11 @@ import pytest
 
 from bandweave.handshake import reception
 from bandweave.handshake.acceptance import Acceptance
+from bandweave.handshake.connection import Connection
 from bandweave.handshake.handshake import connect
 from bandweave.handshake.hello import PROTOCOL_VERSION
 from bandweave.handshake.listener import Listener
-from bandweave.handshake.reception import Connection, Reception
+from bandweave.handshake.reception import Reception
 from bandweave.handshake.stranger_log import StrangerLog
 from bandweave.mesh.address import bind
 from tests.helpers.connections import LOCAL, SECRET, ended, ends, framed, hello, wait_until

@@ -12,7 +12,7 @@ from bandweave.executors.reference import math as reference_math
 from bandweave.generation.generator import Events, Generator
 from bandweave.generation.grammar import Mask
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.ngram_drafter import NgramDrafter
@@ -59,11 +59,11 @@ def make(*, speculate: bool = False, max_rows: int = 16, num_pages: int = 12) ->
 
 
 def run(
-    generator: Generator, requests: Sequence[Request], **how: bool
+    generator: Generator, requests: Sequence[Request], *, digest: bool = False
 ) -> tuple[list[Result], list[list[int]], list[list[TokenLogprobs | None]]]:
     """Results, and the tokens and log-probabilities that were told, by request."""
     for id, request in enumerate(requests):
-        generator.submit(id, request, **how)
+        generator.submit(id, request, CallOptions(digest=digest))
     return finish(generator, len(requests))
 
 
@@ -143,7 +143,7 @@ def test_an_answer_that_is_cancelled_has_the_digest_of_what_was_said() -> None:
     request = CASES["sampled"]
     (whole,), _, _ = run(make(), [request], digest=True)
     generator = make()
-    generator.submit(0, replace(request, said=whole.tokens[:9]), digest=True)
+    generator.submit(0, replace(request, said=whole.tokens[:9]), CallOptions(digest=True))
     generator.cancel(0)
     results, told, _ = finish(generator, 1)
     assert results[0].reason == "cancelled" and told == [[]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bandweave.executors.executor import StepError
 from bandweave.executors.reference import math as reference_math
 from bandweave.generation.generator import Generator
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.scheduler import Scheduler
 from bandweave.generation.speculation.controller import Speculation
@@ -120,7 +120,8 @@ def test_every_sequences_tokens_are_those_it_has_alone(
     while coming or generator.busy:
         while coming and (coming[0][1][1] <= play.steps or not generator.busy):
             id, (request, _, _, chunk, reuse) = coming.pop(0)
-            generator.submit(id, request, chunk=chunk, digest=True, reuse=reuse)
+            options = CallOptions(chunk=chunk, digest=True, reuse=reuse)
+            generator.submit(id, request, options)
             play.tokens[id] = []
         for id, tokens in play.tokens.items():
             limit = story[id][2]
@@ -181,7 +182,8 @@ def test_pages_run_out_and_the_youngest_is_computed_again() -> None:
     generator = make(num_pages=7, max_rows=64)
     pool = generator._scheduler.pool
     sequences = [
-        generator._scheduler.submit(id, request, digest=True) for id, request in enumerate(requests)
+        generator._scheduler.submit(id, request, CallOptions(digest=True))
+        for id, request in enumerate(requests)
     ]
     results: dict[int, Result] = {}
     while generator.busy:
@@ -257,9 +259,11 @@ def test_names_are_those_of_one_request_at_a_time() -> None:
 
 def test_a_request_that_cannot_be_run_changes_nothing() -> None:
     scheduler = Scheduler(num_pages=8, context=CONTEXT, max_rows=4, vocab_size=VOCABULARY)
-    for request, chunk in ((asked(0, 0, 3), None), (asked(0, 5, 3), 0), (asked(0, 400, 1), None)):
+    for request in (asked(0, 0, 3), asked(0, 400, 1)):
         with pytest.raises(ValueError):
-            scheduler.submit(1, request, chunk=chunk)
+            scheduler.submit(1, request)
+    with pytest.raises(ValueError):
+        scheduler.submit(1, asked(0, 5, 3), CallOptions(chunk=0))
     assert not scheduler.busy and scheduler.schedule() == []
 
 
@@ -307,7 +311,7 @@ def test_a_prompt_is_read_beside_all_groups() -> None:
 def test_what_is_cancelled_under_way_ends_behind_its_step() -> None:
     play = Play(make(12, 64, groups=2))
     for id in range(4):
-        play.generator.submit(id, asked(id % 3, 4 + id, 60), digest=True)
+        play.generator.submit(id, asked(id % 3, 4 + id, 60), CallOptions(digest=True))
         play.tokens[id] = []
     for _ in range(9):
         play.step()
@@ -338,7 +342,7 @@ def test_a_step_that_fails_leaves_all_as_before_it(groups: int, num_states: int)
     )  # fmt: skip
     requests = [asked(0, 70, 10), asked(1, 5, 12)]
     for id, request in enumerate(requests):
-        generator.submit(id, request, digest=True)
+        generator.submit(id, request, CallOptions(digest=True))
     results: dict[int, Result] = {}
     failures = 0
     while generator.busy:

@@ -18,7 +18,7 @@ from bandweave.checkpoints.resolve import demo_folder
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.routing.call import Ended, Event, Failed, NewTokens
@@ -118,7 +118,7 @@ def ask(engine: Engine, requests: Sequence[Request], *, reuse: bool = True) -> l
         if failures or len(results) == len(requests):
             over.set()
 
-    engine.submit(requests, deliver, reuse=reuse)
+    engine.submit(requests, deliver, CallOptions(reuse=reuse))
     assert over.wait(60) and not failures, failures
     for index, result in results.items():
         assert result.tokens == tuple(tokens[index])

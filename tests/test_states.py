@@ -21,7 +21,7 @@ from bandweave.executors.reference.delta import l2_norm, softplus
 from bandweave.executors.reference.states import own_states
 from bandweave.generation.generator import Generator
 from bandweave.generation.pages import PagePool
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.generation.speculation.controller import Speculation
 from bandweave.generation.speculation.model_drafter import ModelDrafter
@@ -231,7 +231,7 @@ def run(made: Generator, *requests: Request) -> list[Result]:
 
 def reused(made: Generator, request: Request) -> int:
     """How many of a request's tokens need no reading; its answer is that of a request alone."""
-    sequence = made._scheduler.submit(0, request, digest=True)
+    sequence = made._scheduler.submit(0, request, CallOptions(digest=True))
     finished: list[Result] = []
     while made.busy:
         finished += [result for _, result in made.step().finished]
@@ -307,7 +307,7 @@ def test_a_step_that_failed_is_read_again() -> None:
     assert isinstance(executor, PrefixExecutor)
     executor.failing = {1, 4}
     results, failures = [], 0
-    made.submit(7, request, digest=True)
+    made.submit(7, request, CallOptions(digest=True))
     while made.busy:
         try:
             results += [result for _, result in made.step().finished]

@@ -15,8 +15,8 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.model_files import shape_from_path
 from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import widen
+from bandweave.models.limits import MOST_LAYERS
 from bandweave.models.registry import build_graph, spec_from_config
-from bandweave.models.spec import MOST_LAYERS
 from bandweave.ranges import Range
 from tests.test_checkpoints import CONFIG, random_tensors, refused, write_folder
 

@@ -14,9 +14,9 @@ from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.request import Request
 from bandweave.generation.sampling import SamplingParams
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
+from bandweave.models.mlp_spec import MixtureSpec
 from bandweave.models.registry import build_graph
-from bandweave.models.spec import MixtureSpec
 from bandweave.nodes.thread_launcher import ThreadLauncher
 from bandweave.run_options import RunOptions
 from bandweave.synth.model import synthesise

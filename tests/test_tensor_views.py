@@ -16,8 +16,10 @@ from bandweave.checkpoints.quantised.settings import Settings
 from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError, widen
 from bandweave.models import llama
-from bandweave.models.graph import Split, WeightSpec
-from bandweave.models.spec import HeadsSpec, LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.attention_spec import HeadsSpec
+from bandweave.models.graph_op import Split, WeightSpec
+from bandweave.models.mlp_spec import MixtureSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import (
     DECODER,
     Names,

@@ -35,7 +35,7 @@ class Bandweave:
         with Folder.open(path) as folder:
             self._vocab_size = folder.spec.vocab_size
             self._engine = Engine.start(folder, options)
-        self.plan = plan_of(self._engine, options)
+        self.plan = plan_of(self._engine.lineup)
 
     def measure(self, work: Work) -> dict[str, Any]:
         """One sample; see ``protocol``."""

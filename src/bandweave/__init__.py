@@ -3,7 +3,12 @@
 __version__ = "0.1.0"
 NUMERICS_VERSION = 2
 
-_LIBRARY = ("Completion", "Model", "SamplingParams", "load")
+_LIBRARY = {
+    "Completion": "bandweave.serving.model",
+    "Model": "bandweave.serving.model",
+    "SamplingParams": "bandweave.generation.sampling",
+    "load": "bandweave.serving.load",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -13,7 +18,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     try:
-        return getattr(import_module("bandweave.serving.model"), name)
+        return getattr(import_module(_LIBRARY[name]), name)
     except ImportError as error:
         from bandweave.missing_engine import missing_engine
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bandweave.handshake.handshake import (
-    HandshakeError,
+from bandweave.handshake.handshake import HandshakeError
+from bandweave.handshake.handshake_messages import (
     introduction,
     prologue,
     read_sealed,

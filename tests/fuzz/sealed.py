@@ -16,12 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bandweave.handshake.acceptance import Acceptance
-from bandweave.handshake.handshake import (
-    HandshakeError,
-    prologue,
-    read_sealed,
-    sealed_message,
-)
+from bandweave.handshake.handshake import HandshakeError
+from bandweave.handshake.handshake_messages import prologue, read_sealed, sealed_message
 from bandweave.handshake.hello import PROTOCOL_VERSION, Hello
 from bandweave.handshake.noise import Noise, NoiseError
 from bandweave.handshake.secret import make_secret, shared_key

@@ -19,7 +19,7 @@ from bandweave.engine.asking import Asking
 from bandweave.engine.engine import Engine
 from bandweave.engine.options import EngineOptions
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.generation.sampling import SamplingParams
 from bandweave.nodes.local_launcher import LocalLauncher, ProcessHandle
 from bandweave.routing.call import Ended, Event, Failed, NewTokens
@@ -120,7 +120,7 @@ class Streams:
     def __init__(self, engine: Asking, asked: Sequence[Ask]) -> None:
         self.told = [Told(ask) for ask in asked]
         for one in self.told:
-            engine.submit(one.ask.requests, one.hear, digest=one.ask.digest)
+            engine.submit(one.ask.requests, one.hear, CallOptions(digest=one.ask.digest))
 
     @property
     def count(self) -> int:

@@ -19,8 +19,8 @@ import numpy as np
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, widen
-from bandweave.executors.executor import Step, StepError
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions, Step, StepError
+from bandweave.executors.native import NativeExecutor
 from bandweave.mesh.sealing import AES, CHACHA, SEALS_A_KEY, Keys
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import TensorSource, widen
-from bandweave.executors.executor import Step, StepError
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import ExecutorOptions, Step, StepError
+from bandweave.executors.native import NativeExecutor
 from bandweave.models.graph import Graph
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec

@@ -15,24 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bandweave.models.places import Placed
-from bandweave.models.registry import build_graph
-from bandweave.models.rope import RopeScaling, RopeSpec
-from bandweave.models.spec import (
+from bandweave.models.attention_spec import HeadsSpec, LatentSpec, LinearSpec
+from bandweave.models.mlp_spec import (
     SIGMOID,
     SOFTMAX_OF_CHOSEN,
     TWO_LARGEST,
     GateSpec,
-    HeadsSpec,
-    LatentSpec,
-    LayerSpec,
-    LinearSpec,
     MixtureSpec,
     Mlp,
     MlpSpec,
-    ModelSpec,
     RouterSpec,
 )
+from bandweave.models.places import Placed
+from bandweave.models.registry import build_graph
+from bandweave.models.rope import RopeScaling, RopeSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.ranges import Range
 
 F32 = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result, Timing
+from bandweave.generation.request import USUAL, CallOptions, Request, Result, Timing
 from bandweave.messages import EngineState
 from bandweave.routing.call import Cancel, Deliver, Ended, Failed, NewTokens, Reading
 
@@ -45,7 +45,7 @@ class ScriptedEngine:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def submit(
-        self, requests: Sequence[Request], deliver: Deliver, *, reuse: bool = True
+        self, requests: Sequence[Request], deliver: Deliver, options: CallOptions = USUAL
     ) -> Cancel:
         ends = [threading.Event() for _ in requests]
         for index, request in enumerate(requests):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bandweave.models import cut
-from bandweave.models.spec import HeadsSpec, LinearSpec, MixtureSpec, ModelSpec
+from bandweave.models.attention_spec import HeadsSpec, LinearSpec
+from bandweave.models.mlp_spec import MixtureSpec
+from bandweave.models.spec import ModelSpec
 from bandweave.programs.split import NodeShare
 from bandweave.ranges import Range
 

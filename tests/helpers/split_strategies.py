@@ -7,8 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from bandweave.models.mlp_spec import MixtureSpec, RouterSpec
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import MixtureSpec, ModelSpec, RouterSpec
+from bandweave.models.spec import ModelSpec
 from tests.helpers.random_model import hybrid, mixed, tiny_spec
 
 any_share = st.one_of(

@@ -22,7 +22,7 @@ from bandweave.checkpoints.tensor import (
     wrong,
 )
 from bandweave.checkpoints.view import View
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
 from bandweave.models.places import Placed, Places
 from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import Names

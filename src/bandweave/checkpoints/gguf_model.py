@@ -24,7 +24,7 @@ from bandweave.models.config import ConfigError
 from bandweave.models.gguf.architectures import Architecture, find_architecture
 from bandweave.models.gguf.deepseek import unsaid_groups
 from bandweave.models.gguf.metadata import Metadata, architecture_of
-from bandweave.models.graph import Split
+from bandweave.models.graph_op import Split
 from bandweave.models.registry import build_graph, spec_from_config
 from bandweave.models.spec import ModelSpec
 from bandweave.shown import printable, shown

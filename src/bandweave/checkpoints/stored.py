@@ -17,7 +17,7 @@ from bandweave.checkpoints.safetensors import SafetensorsFile
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.checkpoints.tensor import Found, Stored
 from bandweave.checkpoints.view import View
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
 from bandweave.models.registry import build_graph
 from bandweave.models.spec import ModelSpec
 from bandweave.models.tensor_names import Names, named

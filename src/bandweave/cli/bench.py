@@ -127,13 +127,13 @@ def _measure(
         from bandweave.cli.watch import watch_loading
         from bandweave.engine.bill import make_bill
         from bandweave.engine.holdings import plan_of
+        from bandweave.serving.engine_start import start_engine
         from bandweave.serving.prediction import (
             find_predictor,
             predict_answers,
             quick_profile,
             stored_profile,
         )
-        from bandweave.serving.session import start_engine
     from bandweave.engine.placement import local_threads
     from bandweave.generation.request import Request
     from bandweave.generation.sampling import SamplingParams
@@ -159,11 +159,11 @@ def _measure(
             with output.status(f"round {number} of {rounds}"):
                 timings.append(_answer(engine, request))
         return _Measured(
-            plan=plan_of(engine, options),
+            plan=plan_of(engine.lineup),
             timings=timings,
             bill=make_bill(engine.split, before, engine.statistics(), timings),
             bandwidth=bandwidth,
-            predicted=predict_answers(predictor, folder, engine, options, timings),
+            predicted=predict_answers(predictor, folder, engine.lineup, timings),
         )
 
 

@@ -20,10 +20,8 @@ from bandweave.cli.sampling import sampling_options, sampling_params
 from bandweave.environment import read_environment
 
 if TYPE_CHECKING:
-    from bandweave.cluster.cluster import Cluster
-    from bandweave.cluster.replicas import Replicas
-    from bandweave.engine.engine import Engine
     from bandweave.generation.sampling import SamplingParams
+    from bandweave.serving.engine_start import AnyEngine
     from bandweave.serving.session import Session
 
 _HELP = """\
@@ -162,7 +160,7 @@ class _Chat:
 
 
 @contextlib.contextmanager
-def _interruptible(engine: Engine | Cluster | Replicas) -> Iterator[threading.Event]:
+def _interruptible(engine: AnyEngine) -> Iterator[threading.Event]:
     """Makes the first Ctrl-C end the answers under way and set the event; a second one, where the
     nodes do not listen, ends the command."""
     interrupted = threading.Event()

@@ -114,7 +114,7 @@ def _run(
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
     with open_session(model, options, watch_loading) as session:
         engine = session.engine
-        plan = plan_of(engine, options)
+        plan = plan_of(engine.lineup)
         show.plan(plan)
         before, answers = engine.statistics(), []
         for question in asked:

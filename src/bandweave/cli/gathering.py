@@ -53,7 +53,7 @@ def reporting(members: Gathering | None, session: Session) -> Iterator[None]:
 def _wish(values: dict[str, Any]):  # noqa: ANN202
     from bandweave.cli.options import encryption_of, parse_shares, replica_count
     from bandweave.run_options import MAX_NODES
-    from bandweave.serving.cluster_plan import Wish
+    from bandweave.serving.wish import Wish
 
     shares = None if values["shares"] is None else parse_shares(values["shares"])
     machines, spare = values["nodes"], values.get("spare", 0)

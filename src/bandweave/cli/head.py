@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -27,13 +26,8 @@ def run_head(
     from bandweave.handshake.secret import read_secret
     from bandweave.membership.background import say_ready
     from bandweave.membership.door import Door
-    from bandweave.membership.records import (
-        Record,
-        cluster_folder,
-        remove_record,
-        running,
-        write_record,
-    )
+    from bandweave.membership.own_record import own_record
+    from bandweave.membership.records import cluster_folder
     from bandweave.mesh.address import format_address, is_unspecified
     from bandweave.nodes.waiting import take
 
@@ -54,20 +48,10 @@ def run_head(
                     require_encryption=require_encryption, log=output.say,
                 )
             )  # fmt: skip
-        write_record(
-            folder,
-            Record(
-                role="head",
-                address=where,
-                head="",
-                token_file=str(token.resolve()),
-                log=str(folder / "head.log") if ready_fd is not None else "",
-                background=ready_fd is not None,
-                scratch="",
-                processes=(running(os.getpid()),),
-            ),
+        background = ready_fd is not None
+        stack.enter_context(
+            own_record(folder, "head", token=token, background=background, address=where)
         )
-        stack.callback(remove_record, folder, "head", os.getpid())
         output.say(f"the head listens at {where}")
         # From this machine itself, whatever others know it by.
         host, port = door.address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,13 +176,8 @@ def _run(
     from bandweave.membership.announcer import Announcer
     from bandweave.membership.background import say_ready
     from bandweave.membership.member_worker import run_member
-    from bandweave.membership.records import (
-        Record,
-        cluster_folder,
-        remove_record,
-        running,
-        write_record,
-    )
+    from bandweave.membership.own_record import own_record
+    from bandweave.membership.records import cluster_folder
 
     folder = cluster_folder(make=True)
     remarks = encryption_remarks(require_encryption)
@@ -191,29 +187,18 @@ def _run(
         trouble = announcer.wait(_FIRST_SECONDS)
         if trouble:
             raise ConnectionError(f"could not join the head at {head}: {trouble}")
-        write_record(
-            folder,
-            Record(
-                role="worker",
-                address="",
-                head=head,
-                token_file=str(token.resolve()),
-                log=str(folder / "worker.log"),
-                background=ready_fd is not None,
-                scratch="",
-                processes=(running(os.getpid()),),
-            ),
+        background = ready_fd is not None
+        joined.enter_context(
+            own_record(folder, "worker", token=token, background=background, head=head)
         )
         say_ready(ready_fd, addresses=announcer.describe().addresses)
 
-    try:
+    with ExitStack() as joined:
         run_member(
             listen, secret, models, join=head, advertise=advertise, threads=usable_threads(threads),
             cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
             placed_by=placed_by, ends=True, remarks=remarks, on_announced=begin,
         )  # fmt: skip
-    finally:
-        remove_record(folder, "worker", os.getpid())
 
 
 def _token_from_input(folder: Path) -> Path:

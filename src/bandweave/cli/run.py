@@ -70,7 +70,7 @@ def command(
         reporting(members, session),
     ):
         engine = session.engine
-        plan = plan_of(engine, engine.options)
+        plan = plan_of(engine.lineup)
         if chat is None:
             chat = session.template is not None or system is not None
         tokens = _tokens(session, text, chat, system)
@@ -96,7 +96,7 @@ def command(
             raise
         logits = as_json and params.needs_best_only
         bill = session.bill(before, [answer.timing], logits=logits)
-        plan = plan_of(engine, engine.options)  # others may have gone on with it
+        plan = plan_of(engine.lineup)  # others may have gone on with it
         predicted = None
         if answer.timing.decode_tokens:
             predicted = session.predict([answer.timing], logits=as_json or params.temperature > 0)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request, Result, Timing
+from bandweave.generation.request import CallOptions, Request, Result, Timing
 from bandweave.routing.call import Cancel, Deliver, Ended, Event, Failed, NewTokens, Reading
 
 
@@ -66,16 +66,14 @@ class Carried:
         self,
         requests: Sequence[Request],
         deliver: Deliver,
+        options: CallOptions,
         *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
         on_over: Callable[[Carried], None],
         on_lost: Callable[[Carried], None],
         on_token: Callable[[Carried], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.chunk, self.digest, self.reuse = chunk, digest, reuse
+        self.options = options
         self._deliver, self._clock = deliver, clock
         self._on_over, self._on_lost, self._on_token = on_over, on_lost, on_token
         self._answers = [_Answer(request=one, tokens=list(one.said)) for one in requests]
@@ -293,9 +291,9 @@ class Carried:
         """Answers that nobody wants, and nobody computes, end as they are; those whose logits are
         to be hashed are computed again first."""
         for index, one in enumerate(self._answers):
-            if one.ended or not one.cancelled or (self.digest and one.heard):
+            if one.ended or not one.cancelled or (self.options.digest and one.heard):
                 continue
-            nothing = hashlib.sha256().hexdigest() if self.digest else ""
+            nothing = hashlib.sha256().hexdigest() if self.options.digest else ""
             result = Result(
                 tokens=tuple(one.tokens),
                 reason="cancelled",

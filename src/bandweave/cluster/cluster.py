@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
 from bandweave.cluster.counts import Counts
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
-from bandweave.cluster.keeper import Choose, Keeper, keep_options
+from bandweave.cluster.keeper import Keeper
 from bandweave.cluster.recoveries import Recovery
-from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.standby import StandbySummary
+from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import Engine, NodeStatistics
-from bandweave.engine.loading_nodes import NodeInfo, OnProgress
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import OnProgress
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import make_launcher, settle_format
-from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import EngineState
-from bandweave.models.spec import ModelSpec
 from bandweave.nodes.launcher import Launcher
-from bandweave.programs.split import Split
 from bandweave.routing.call import Cancel, Deliver
 
 Tell = Callable[[str], None]
 
 
-class Cluster(Asking):
+class Cluster(Asking, HasLineup):
     """A loaded model. A context manager; ``close`` ends every node.
 
     ``StepError`` only where a request itself makes the nodes fail; ``Unavailable`` where the
@@ -80,37 +78,9 @@ class Cluster(Asking):
             raise
 
     @property
-    def context(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self._engine.context
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._engine.spec
-
-    @property
-    def options(self) -> EngineOptions:
-        """As it runs now: the shares and hosts are those of its nodes."""
-        return self._engine.options
-
-    @property
-    def split(self) -> Split:
+    def lineup(self) -> Lineup:
         """As it is now; another one after a recovery."""
-        return self._engine.split
-
-    @property
-    def nodes(self) -> tuple[NodeInfo, ...]:
-        """Those that hold the model now."""
-        return self._engine.nodes
-
-    @property
-    def start_times(self) -> StartTimes:
-        """Of its start, or of the last recovery."""
-        return self._engine.start_times
-
-    @property
-    def agreement(self) -> Agreement:
-        return self._engine.agreement
+        return self._engine.lineup
 
     @property
     def generation(self) -> int:
@@ -141,31 +111,17 @@ class Cluster(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
-        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
-        return self.carry(requests, deliver, **how).cancel
+        return self.carry(requests, deliver, options).cancel
 
-    def carry(
-        self,
-        requests: Sequence[Request],
-        deliver: Deliver,
-        *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
-    ) -> Carried:
+    def carry(self, requests: Sequence[Request], deliver: Deliver, options: CallOptions) -> Carried:
         """As ``submit``, for whoever may take it away again."""
         keeper = self._keeper
         call = Carried(
             requests,
             deliver,
-            chunk=chunk,
-            digest=digest,
-            reuse=reuse,
+            options,
             on_over=keeper.forget,
             on_lost=keeper.note_lost,
             on_token=keeper.note_token,

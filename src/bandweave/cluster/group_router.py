@@ -19,7 +19,7 @@ from bandweave.cluster.group_choice import GroupLoad, Prefixes, choose_group, pa
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import CallOptions, Request
 from bandweave.routing.call import Deliver, Event, Failed
 
 _MOST_MOVES = 4  # whatever is there whenever nodes fail may be why; it stays where it is
@@ -70,21 +70,13 @@ class GroupRouter:
     # --- for whoever asks ---
 
     def submit(
-        self,
-        requests: Sequence[Request],
-        deliver: Deliver,
-        *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
+        self, requests: Sequence[Request], deliver: Deliver, options: CallOptions
     ) -> Carried:
         """Requests with one prompt. Errors as ``Cluster.submit``, where no group takes them."""
         call = Carried(
             requests,
             deliver,
-            chunk=chunk,
-            digest=digest,
-            reuse=reuse,
+            options,
             on_over=self._forget,
             on_lost=self._note_lost,
             on_token=self._note_token,
@@ -152,9 +144,7 @@ class GroupRouter:
                 carried = self._groups[group].carry(
                     ask.requests,
                     partial(self._hear, call, ask, self._groups[group]),
-                    chunk=call.chunk,
-                    digest=call.digest,
-                    reuse=call.reuse,
+                    call.options,
                 )
             except StepError as error:
                 refusal = error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,15 +19,14 @@ from bandweave.cluster.lookout import Lookout
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.slowness import Slowness
-from bandweave.cluster.standing import StandbySummary, StandingBy
-from bandweave.cluster.takeover import Choose, Takeover, keep_options
+from bandweave.cluster.standby import StandbySummary, StandbyWatch
+from bandweave.cluster.suspects import Suspects
+from bandweave.cluster.takeover import Choose, Takeover
 from bandweave.cluster.unavailable import Unavailable
 from bandweave.engine.engine import Engine
 from bandweave.executors.executor import StepError
 from bandweave.nodes.failure import NodeFailure
 from bandweave.nodes.launcher import Launcher
-
-__all__ = ["Choose", "Keeper", "keep_options"]
 
 _LOOK_SECONDS = 1.0
 _CLOSED = "the engine is closed"
@@ -55,8 +53,7 @@ class Keeper:
         self._measured: tuple[Recovery, float] | None = (
             None  # whose prefill goes on, and since when
         )
-        self._suspects: deque[Carried] = deque()
-        self._proving: Carried | None = None
+        self._suspects = Suspects()
         self._vocabulary: tuple[Sequence[bytes], Sequence[int]] | None = None
         self._learning = threading.Lock()
         self._slowness = Slowness()
@@ -70,7 +67,7 @@ class Keeper:
             choose=choose, keeper=self, tell=tell,
         )  # fmt: skip
         self._lookout = Lookout(engine, self._takeover, self.roster, self._slowness)
-        self._standing = StandingBy(engine, self._takeover.division, tell)
+        self._standing = StandbyWatch(engine, self._takeover.division, tell)
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
@@ -170,29 +167,7 @@ class Keeper:
 
     def nodes(self) -> list[NodeHealth]:
         """How those are that are nodes now."""
-        engine, found = self._engine, list[NodeHealth]()
-        held = {info.name: info for info in engine.nodes} if self._serving else {}
-        whole = sum(info.weight_bytes for info in held.values()) or 1
-        names = [info.name for info in engine.nodes]
-        slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
-        for handle, silence in zip(engine.handles, engine.silences(), strict=False):
-            state = "serving"
-            if not self._serving:
-                state = "loading"
-            elif silence > self._lookout.bound:
-                state = "silent"
-            found.append(
-                NodeHealth(
-                    node=handle.node,
-                    name=handle.name,
-                    state=state,
-                    since=silence if state == "silent" else 0.0,
-                    slowed=slowed.get(handle.name, 1.0),
-                    stage=info.share.stage if (info := held.get(handle.name)) else None,
-                    share=info.weight_bytes / whole if info else None,
-                )
-            )
-        return found
+        return self._lookout.nodes(serving=self._serving)
 
     def close(self) -> None:
         """Ends all nodes; whoever still waits hears that. May be called more than once."""
@@ -283,17 +258,12 @@ class Keeper:
         """Has computed whatever nobody computes, oldest first. Before the vocabulary is ``learnt``
         only what has no grammar, and of that only what has begun, where anything has a grammar. Of
         those that may have made the nodes fail one at a time shows first that it does not."""
-        while self._suspects and learnt:
-            call = self._suspects[0]
-            if call is self._proving and call.attached:
+        if learnt:
+            suspect = self._suspects.next_to_prove()
+            if suspect is not None:
+                self._attach(suspect, proves=True)
+            if self._suspects:
                 return
-            if call.over or call is self._proving:
-                self._proving = None
-                self._suspects.popleft()
-                continue
-            self._proving = call
-            self._attach(call, proves=True)
-            return
         calls = [] if self._suspects else [one for one in self.calls() if not one.attached]
         if not learnt and any(one.has_grammar for one in calls):
             calls = [one for one in calls if one.has_begun and not one.has_grammar]
@@ -305,9 +275,7 @@ class Keeper:
         if ask is None:
             return
         try:
-            cancel = self._engine.submit(
-                ask.requests, ask.deliver, chunk=call.chunk, digest=call.digest, reuse=call.reuse
-            )
+            cancel = self._engine.submit(ask.requests, ask.deliver, call.options)
         except StepError:
             call.lose(ask.attempt)
         except ValueError as error:
@@ -321,16 +289,14 @@ class Keeper:
     def _suspect(self, failure: StepError) -> None:
         """Where no node is to blame, a request may be: the only one that was computed, or one of
         several, which then show one by one that they can be computed."""
+        self._suspects.begin_again()
         if getattr(failure, "culprit", None) is not None:
-            self._proving = None
             return
         tried = [call for call in self.calls() if call.tried == self._engine.generation]
-        self._proving = None
         if len(tried) == 1:
             self._fail(tried[0], StepError(str(failure)))
         else:
-            known = [call for call in self._suspects if call not in tried]
-            self._suspects = deque([*tried, *known])
+            self._suspects.add(tried)
 
     def _look(self) -> None:
         self.roster.look()

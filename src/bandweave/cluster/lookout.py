@@ -1,7 +1,7 @@
 """Lookout: who is silent, and whether nodes should change though none has failed: for machines that
 are ready, or for one that has become slow.
 
-Judges; changes nothing. One thread uses it, but for ``silent``.
+Judges; changes nothing. One thread uses it, but for ``silent`` and ``nodes``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from bandweave.cluster.carried import Carried
+from bandweave.cluster.health import NodeHealth
 from bandweave.cluster.roster import Roster
 from bandweave.cluster.shares import divide, gain
 from bandweave.cluster.slowness import Slowness
@@ -49,6 +50,34 @@ class Lookout:
         silences = self._engine.silences()
         return [rank for rank, silence in enumerate(silences) if silence > self.bound]
 
+    def nodes(self, *, serving: bool) -> list[NodeHealth]:
+        """How those are that are nodes now; ``serving``: whether they compute answers. Any
+        thread."""
+        engine, found = self._engine, list[NodeHealth]()
+        infos = engine.nodes
+        held = {info.name: info for info in infos} if serving else {}
+        whole = sum(info.weight_bytes for info in held.values()) or 1
+        names = [info.name for info in infos]
+        slowed = dict(zip(names, self._slowness.slowed(names), strict=True))
+        for handle, silence in zip(engine.handles, engine.silences(), strict=False):
+            state = "serving"
+            if not serving:
+                state = "loading"
+            elif silence > self.bound:
+                state = "silent"
+            found.append(
+                NodeHealth(
+                    node=handle.node,
+                    name=handle.name,
+                    state=state,
+                    since=silence if state == "silent" else 0.0,
+                    slowed=slowed.get(handle.name, 1.0),
+                    stage=info.share.stage if (info := held.get(handle.name)) else None,
+                    share=info.weight_bytes / whole if info else None,
+                )
+            )
+        return found
+
     def unanswered(self, calls: Sequence[Carried]) -> list[int]:
         """Those of them that somebody would wait for, or that have been silent for long while
         others are not. Whoever computes judges its peers itself, and better."""
@@ -64,7 +93,7 @@ class Lookout:
         ready = self._roster.ready()[: self._takeover.room]  # spare ones wait for a failure
         if not ready:
             return False
-        nodes, wanted = self._nodes(), self._takeover.wanted
+        nodes, wanted = self._nodes(), self._takeover.seats.wanted
         more = sum(divide([*nodes, *(handle.node for handle in ready)], wanted, {}))
         now = sum(divide(nodes, wanted, {})) or Fraction(1)
         return is_worth(
@@ -89,7 +118,7 @@ class Lookout:
         prefill = statistics[0].prefill
         if prefill["rows"] and prefill["wall"]:
             self._read_rate = prefill["rows"] / prefill["wall"]
-        nodes, slowed, wanted = self._nodes(), self._takeover.slowed(), self._takeover.wanted
+        nodes, slowed, wanted = self._nodes(), self._takeover.slowed(), self._takeover.seats.wanted
         new = divide(nodes, wanted, slowed)
         better = gain(nodes, engine.options.shares, new, wanted, slowed)
         slow = any(times > 1.0 for times in slowed.values())
@@ -106,7 +135,7 @@ class Lookout:
         return True
 
     def _nodes(self) -> list[int]:
-        return [self._takeover.place(handle) for handle in self._engine.handles]
+        return [self._takeover.seats.of(handle) for handle in self._engine.handles]
 
     def _pause(self, calls: Sequence[Carried]) -> float:
         """Seconds for which answers would stand still."""

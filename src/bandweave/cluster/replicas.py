@@ -15,32 +15,27 @@ from typing import Any, Self
 from bandweave.checkpoints.folder import Folder
 from bandweave.cluster.carried import Carried
 from bandweave.cluster.cluster import Cluster, Tell
-from bandweave.cluster.gathering import Gathering
 from bandweave.cluster.group_router import GroupRouter
+from bandweave.cluster.group_start import GroupStart, check_groups_memory, side_by_side
 from bandweave.cluster.groups import group_options
 from bandweave.cluster.health import ClusterHealth, NodeHealth, Outage
-from bandweave.cluster.keeper import Choose, keep_options
+from bandweave.cluster.joint_call import JointCall
 from bandweave.cluster.recoveries import Recovery
-from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.standby import StandbySummary
+from bandweave.cluster.takeover import Choose, keep_options
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.engine import NodeStatistics
-from bandweave.engine.loading_nodes import NodeInfo, OnProgress
-from bandweave.engine.memory import check_memory
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import OnProgress
 from bandweave.engine.options import EngineOptions
-from bandweave.engine.placement import make_launcher, node_needs, resolve_context, settle_format
-from bandweave.engine.start_times import StartTimes
+from bandweave.engine.placement import make_launcher, settle_format
 from bandweave.executors.executor import PAGE_SIZE, StepError
-from bandweave.generation.request import Request
-from bandweave.host.machine import available_memory_bytes
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import EngineState
-from bandweave.models.spec import ModelSpec
 from bandweave.nodes.host_launcher import OnWaiting
 from bandweave.nodes.launcher import Launcher
-from bandweave.programs.split import Split, make_split
 from bandweave.routing.call import Cancel, Deliver
 
-_STOPPING_PATIENCE = 0.1  # a node that loads does not listen
 _SUMS = (
     "running", "waiting", "pages", "free_pages", "kept_pages", "preempted", "steps", "seconds",
     "read", "written", "ended", "in_flight",
@@ -49,7 +44,7 @@ _SUMS = (
 MakeLauncher = Callable[[EngineOptions], Launcher]
 
 
-class Replicas(Asking):
+class Replicas(Asking, HasLineup):
     """A loaded model, as often as there are ``groups``. A context manager; ``close`` ends every
     node.
 
@@ -80,7 +75,7 @@ class Replicas(Asking):
         options = settle_format(folder, options)
         each = [choose(one) if one.hosts else one for one in group_options(options)]
         if not options.hosts:
-            _check_memory(folder, each)
+            check_groups_memory(folder, each)
         launchers = [make_launcher(one, on_waiting) if make is None else make(one) for one in each]
         return cls.start_each(folder, each, launchers, on_progress, choose=choose, tell=tell)
 
@@ -97,8 +92,8 @@ class Replicas(Asking):
     ) -> Replicas:
         """Groups whose nodes are settled: the options of ``each``, whose nodes its launcher
         starts."""
-        starting = _Starting(folder, launchers, on_progress, choose, tell)
-        return cls(starting.run(each))
+        start = GroupStart(folder, launchers, on_progress, choose, tell)
+        return cls(start.run(each))
 
     # --- what is told of it ---
 
@@ -108,33 +103,9 @@ class Replicas(Asking):
         return next((group for group in self.groups if group.serves), self.groups[0])
 
     @property
-    def context(self) -> int:
-        """Tokens that a prompt and its answer may have together."""
-        return self.groups[0].context
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.groups[0].spec
-
-    @property
-    def options(self) -> EngineOptions:
-        return self._first.options
-
-    @property
-    def split(self) -> Split:
-        return self._first.split
-
-    @property
-    def nodes(self) -> tuple[NodeInfo, ...]:
-        return self._first.nodes
-
-    @property
-    def start_times(self) -> StartTimes:
-        return self._first.start_times
-
-    @property
-    def agreement(self) -> Agreement:
-        return self._first.agreement
+    def lineup(self) -> Lineup:
+        """Of a group that serves."""
+        return self._first.lineup
 
     @property
     def generation(self) -> int:
@@ -150,19 +121,15 @@ class Replicas(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
         """Those with one prompt are answered by one group."""
         together: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for index, request in enumerate(requests):
             together.setdefault((request.salt, request.tokens), []).append(index)
         parts = list(together.values())
-        how: dict[str, Any] = {"chunk": chunk, "digest": digest, "reuse": reuse}
         if len(parts) < 2:
-            return self._router.submit(requests, deliver, **how).cancel
+            return self._router.submit(requests, deliver, options).cancel
         calls: list[tuple[Carried, list[int]]] = []
 
         def cancel(index: int | None = None) -> None:
@@ -172,11 +139,11 @@ class Replicas(Asking):
                 elif index in indices:
                     call.cancel(indices.index(index))
 
-        gathering = Gathering(deliver, len(requests), cancel)
+        joint = JointCall(deliver, len(requests), cancel)
         try:
             for indices in parts:
                 own = [requests[index] for index in indices]
-                call = self._router.submit(own, gathering.part(indices), **how)
+                call = self._router.submit(own, joint.part(indices), options)
                 calls.append((call, indices))
         except BaseException:
             cancel()
@@ -297,105 +264,13 @@ class Replicas(Asking):
     def close(self) -> None:
         """Ends all nodes. May be called more than once."""
         self._router.close()
-        _side_by_side([group.close for group in self.groups])
+        side_by_side([group.close for group in self.groups])
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Starting:
-    """Groups that load, each in a thread of its own."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        launchers: Sequence[Launcher],
-        on_progress: OnProgress,
-        choose: Choose,
-        tell: Tell,
-    ) -> None:
-        self._folder, self._launchers = folder, launchers
-        self._on_progress, self._choose, self._tell = on_progress, choose, tell
-        self._progress: list[Sequence[tuple[int, int]]] = [((0, 0),)] * len(launchers)
-        self._started: dict[int, Cluster] = {}
-        self._errors: list[BaseException] = []
-        self._lock = threading.Lock()
-
-    def run(self, each: Sequence[EngineOptions]) -> list[Cluster]:
-        """All of them, or none: then the first error."""
-        threads = [
-            threading.Thread(target=self._start, args=(number, options), daemon=True)
-            for number, options in enumerate(each)
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads) and not self._errors:
-                for thread in threads:
-                    thread.join(0.05)
-            if self._errors:
-                raise self._errors[0]
-        except BaseException:
-            _side_by_side([lambda one=one: one.stop(patience=_STOPPING_PATIENCE)
-                           for one in self._launchers])  # fmt: skip
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-            _side_by_side([group.close for group in self._started.values()])
-            raise
-        return [self._started[number] for number in range(len(each))]
-
-    def _start(self, number: int, options: EngineOptions) -> None:
-        def tell(sentence: str) -> None:
-            self._tell(f"group {number}: {sentence}")
-
-        try:
-            self._started[number] = Cluster.start(
-                self._folder,
-                options,
-                self._launchers[number],
-                lambda progress: self._note(number, progress),
-                choose=self._choose,
-                tell=tell,
-            )
-        except BaseException as error:
-            self._errors.append(error)
-
-    def _note(self, number: int, progress: Sequence[tuple[int, int]]) -> None:
-        with self._lock:
-            self._progress[number] = progress
-            self._on_progress([pair for group in self._progress for pair in group])
-
-
-def _check_memory(folder: Folder, each: Sequence[EngineOptions]) -> None:
-    """``MemoryError`` where this machine cannot hold all groups together."""
-    needs = [
-        need
-        for options in each
-        for need in node_needs(
-            folder,
-            make_split(folder.spec, options.shares, stages=options.stages),
-            options,
-            resolve_context(folder, options),
-        )
-    ]
-    whole = needs[0]
-    for need in needs[1:]:
-        whole += need
-    who = f"{folder.path.name}, {len(each)} times on {len(needs)} nodes together,"
-    check_memory(who, whole, available_memory_bytes())
-
-
-def _side_by_side(work: Sequence[Callable[[], object]]) -> None:
-    """Each takes seconds at worst, and none fails."""
-    threads = [threading.Thread(target=one, daemon=True) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _named(group: int, node: str) -> str:

@@ -15,6 +15,7 @@ from typing import Protocol
 from bandweave.cluster.health import Outage
 from bandweave.cluster.recoveries import Recoveries, Recovery
 from bandweave.cluster.roster import Roster
+from bandweave.cluster.seats import Seats
 from bandweave.cluster.shares import divide
 from bandweave.cluster.slowness import Slowness
 from bandweave.cluster.unavailable import Unavailable
@@ -55,8 +56,8 @@ class Waiting(Protocol):
 
 
 class Takeover:
-    """``wanted``: the shares of the nodes as they were started, by their places; ``pause``: what
-    the last change took, without reading prompts again."""
+    """``seats``: where the nodes stand; ``pause``: what the last change took, without reading
+    prompts again."""
 
     def __init__(
         self,
@@ -75,9 +76,8 @@ class Takeover:
         self._choose, self._keeper, self._tell = choose, keeper, tell
         self._started = engine.options
         numbers = [handle.node for handle in engine.handles]
-        self.wanted: dict[int, Fraction] = dict(zip(numbers, engine.options.shares, strict=True))
+        self.seats = Seats(numbers, engine.options.shares)
         self._limit = len(numbers) if engine.options.spare else None
-        self._places = {node: node for node in numbers}
         self.pause = 1.0 if launcher.local else 5.0
         self._out: tuple[float, str, bool] | None = None  # since, why, and whether nobody waits
         self._planned_at = 0.0
@@ -100,14 +100,9 @@ class Takeover:
         """By the nodes' places."""
         handles = self._engine.handles
         times = self._slowness.slowed([handle.name for handle in handles])
-        return {self.place(handle): one for handle, one in zip(handles, times, strict=True)}
+        return {self.seats.of(handle): one for handle, one in zip(handles, times, strict=True)}
 
-    # --- who stands where ---
-
-    def place(self, handle: NodeHandle) -> int:
-        """Where a node stands among all: at its number, or where one was that failed, whose share
-        it has. So the others keep theirs."""
-        return self._places.get(handle.node, handle.node)
+    # --- who takes part ---
 
     @property
     def room(self) -> int | None:
@@ -121,20 +116,6 @@ class Takeover:
     def _staying(self) -> list[NodeHandle]:
         """The nodes that have not failed."""
         return [one for one in self._engine.handles if one.alive() and one.node not in self._gone]
-
-    def _seat(self, newcomers: Sequence[NodeHandle], retired: Sequence[NodeHandle]) -> None:
-        """Gives newcomers their places: their own numbers where nobody is, else the first that is
-        free, else new ones."""
-        taken = {self.place(one) for one in self._staying() if one not in retired}
-        for handle in newcomers:
-            free = [place for place in sorted(self.wanted) if place not in taken]
-            place = handle.node
-            if free and place not in free:
-                place = free[0]
-            elif place in taken:
-                place = max((*taken, *self.wanted)) + 1
-            self._places[handle.node] = place
-            taken.add(place)
 
     def send_away(self) -> None:
         """Whoever is ready to stand in for others that are all there again."""
@@ -213,7 +194,7 @@ class Takeover:
             newcomers, retired = self._gather()
             came += newcomers
             went += retired
-            self._seat(newcomers, retired)
+            self.seats.seat(newcomers, [one for one in self._staying() if one not in retired])
             tries += 1
             reason = ""
             try:
@@ -221,7 +202,7 @@ class Takeover:
                     self.division,
                     newcomers=newcomers,
                     retired=retired,
-                    place=self.place,
+                    place=self.seats.of,
                     on_planned=self._note_planned,
                 )
                 break
@@ -316,7 +297,7 @@ class Takeover:
     def division(self, handles: Sequence[NodeHandle]) -> Division:
         """By the planner where the machines' profiles say something, else in shares and stages as
         they were."""
-        numbers = [self.place(handle) for handle in handles]
+        numbers = [self.seats.of(handle) for handle in handles]
         slowed, count = self.slowed(), len(handles)
         stages = min(self._started.stages, count)
         if self._started.fit and self._started.hosts:
@@ -331,7 +312,7 @@ class Takeover:
             if chosen is not asked:
                 own = dict(zip(numbers, chosen.shares, strict=True))
                 return Division(shares=divide(numbers, own, slowed), stages=chosen.stages)
-        return Division(shares=divide(numbers, self.wanted, slowed), stages=stages)
+        return Division(shares=divide(numbers, self.seats.wanted, slowed), stages=stages)
 
     def _note_mistake(self, error: NodeMistake) -> None:
         handles = self._engine.handles

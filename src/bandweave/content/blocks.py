@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.checkpoints.source import TensorSource, block_source
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.ranges import Range
 
 U64 = npt.NDArray[np.uint64]

@@ -15,7 +15,7 @@ import numpy as np
 
 from bandweave import _native
 from bandweave.content.blocks import Content, TensorContent
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 
 _MOST_BYTES = 1 << 30
 

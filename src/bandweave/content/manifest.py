@@ -17,7 +17,7 @@ from bandweave.checkpoints.gguf_model import is_gguf
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.content.blocks import Content, TensorContent
 from bandweave.files import is_there, parse_object, read_bytes
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.shown import printable
 
 MANIFEST = "bandweave.manifest.json"

@@ -20,7 +20,7 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.content.blocks import Content, sum_rows
 from bandweave.content.manifest import read_manifest
 from bandweave.files import read_bytes
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
 from bandweave.models.registry import build_graph
 from bandweave.ranges import Range
 

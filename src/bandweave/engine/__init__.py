@@ -1,1 +1,1 @@
-"""Programs, the executors that run them, KV pages, the sampler and the node that joins them."""
+"""A model on its nodes: who holds what, how it is loaded, and how every node serves."""

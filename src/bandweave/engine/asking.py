@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import USUAL, CallOptions, Request, Result
 from bandweave.routing.call import Call, Cancel, Deliver, Event, NewTokens, Reading, Stream
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ class Asking(ABC):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
         """Asks for answers and returns at once; ``deliver`` hears of them in another thread, and
         must not wait. What comes back cancels one of them, or all, from any thread."""
@@ -48,16 +45,15 @@ class Asking(ABC):
         """Answers all requests together and waits; ``on_token`` sees every token as it comes,
         ``on_read`` hears now and then how far long prompts have been read.
 
-        ``chunk``: prompt tokens a step at most. ``digest``: hash the logits. ``reuse`` off computes
-        prompts from their start. ``ValueError`` for a request that cannot be run; ``StepError``
-        names the node or layer that failed, where nobody goes on.
+        ``chunk``, ``digest`` and ``reuse`` are those of ``CallOptions``. ``ValueError`` for a
+        request that cannot be run; ``StepError`` names the node or layer that failed, where nobody
+        goes on.
         """
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
+        options = CallOptions(chunk=chunk, digest=digest, reuse=reuse)
         if not requests:
             return []
         call = Call(requests)
-        cancel = self.submit(requests, call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        cancel = self.submit(requests, call.deliver, options)
         over: set[int] = set()
         caught: BaseException | None = None
 
@@ -87,19 +83,13 @@ class Asking(ABC):
         call.check()
         return [call.results[index] for index in range(len(requests))]
 
-    def stream(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> Stream:  # fmt: skip
+    def stream(self, request: Request, options: CallOptions = USUAL) -> Stream:
         """One request's tokens as they come, for a thread; see ``generate``."""
         call = Call([request])
-        cancel = self.submit([request], call.deliver, chunk=chunk, digest=digest, reuse=reuse)
+        cancel = self.submit([request], call.deliver, options)
         return Stream(call, cancel)
 
-    def stream_async(
-        self, request: Request, *, chunk: int | None = None, digest: bool = False,
-        reuse: bool = True,
-    ) -> AsyncStream:  # fmt: skip
+    def stream_async(self, request: Request, options: CallOptions = USUAL) -> AsyncStream:
         """One request's tokens as they come, for a task of the running event loop."""
         from bandweave.routing.async_stream import AsyncStream
 
@@ -110,7 +100,5 @@ class Asking(ABC):
                 one()
 
         stream = AsyncStream(cancel)
-        submitted.append(
-            self.submit([request], stream.deliver, chunk=chunk, digest=digest, reuse=reuse)
-        )
+        submitted.append(self.submit([request], stream.deliver, options))
         return stream

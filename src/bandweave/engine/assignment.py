@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
 
 from bandweave.checkpoints.folder import Fingerprint
+from bandweave.messages import Message
 from bandweave.run_options import MAX_NODES, RunOptions
 
 _MOST_TOKENS, _MOST_THREADS = 1 << 28, 1 << 12
@@ -19,7 +19,7 @@ _MOST_CPUS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment:
+class Assignment(Message, type="hold"):
     """The share of node number ``rank`` of those that ``shares`` and ``stages`` describe.
 
     ``threads`` 0 for the node's own choice; ``cpus`` and ``home``: see ``Binding``, whose
@@ -28,8 +28,6 @@ class Assignment:
     keys of its copy's files, which a node on that host need not compare; ``draft``: see
     ``EngineOptions``; ``hub`` and ``draft_hub``: what the hub calls them, empty where they are not
     from there."""
-
-    TYPE: ClassVar[str] = "hold"
 
     model: str
     fingerprint: Fingerprint

@@ -25,7 +25,7 @@ from bandweave.content.blocks import (
 )
 from bandweave.content.manifest import read_manifest
 from bandweave.messages import BlockSums, ContentReport
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.models.registry import build_graph
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Part

@@ -17,9 +17,9 @@ from typing import Self
 from bandweave.checkpoints.folder import Folder
 from bandweave.collection import no_collection
 from bandweave.engine.asking import Asking
-from bandweave.engine.content_check import Agreement
 from bandweave.engine.division import Divide, Division
-from bandweave.engine.loading_nodes import Loading, NodeInfo, OnProgress, describe_hosts
+from bandweave.engine.lineup import HasLineup, Lineup
+from bandweave.engine.loading_nodes import Loading, OnProgress, describe_hosts
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import (
     check_local_memory,
@@ -30,19 +30,16 @@ from bandweave.engine.placement import (
     resolve_context,
     settle_format,
 )
-from bandweave.engine.start_times import StartTimes
 from bandweave.executors.executor import StepError
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import (
     Alternative,
     AskStandby,
     AskState,
     AskStatistics,
     EngineState,
-    Learnt,
     Standby,
     StandbyState,
-    Statistics,
     Vocabulary,
 )
 from bandweave.models.registry import require_further
@@ -70,7 +67,7 @@ class NodeStatistics:
     peak_rss_bytes: int
 
 
-class Engine(Asking):
+class Engine(Asking, HasLineup):
     """A loaded model. A context manager; ``close`` ends every node.
 
     Any number of threads and asyncio tasks may ask at a time; their requests share the steps.
@@ -79,19 +76,22 @@ class Engine(Asking):
     def __init__(self, folder: Folder, options: EngineOptions, launcher: Launcher) -> None:
         """Use ``start``."""
         self._folder, self._launcher = folder, launcher
-        self.options = options  # as it runs now: the shares and hosts are those of its nodes
         self.generation = 0
         if options.run.further:
             require_further(folder.spec)
-        self.context = resolve_context(folder, options)
-        self.split = make_split(folder.spec, options.shares, stages=options.stages)
-        self.nodes: tuple[NodeInfo, ...] = ()
-        self.agreement = Agreement()  # of the nodes' copies of the model
-        self.start_times = StartTimes()  # of its start, or of when its nodes last joined
+        self._lineup = Lineup(
+            spec=folder.spec,
+            context=resolve_context(folder, options),
+            options=options,
+            split=make_split(folder.spec, options.shares, stages=options.stages),
+        )
         self._started, self._loading = options, False
         self.on_failure: Callable[[], None] = lambda: None
         """Called in a thread of the engine's when its nodes have failed; must not wait."""
-        self.spec = folder.spec
+
+    @property
+    def lineup(self) -> Lineup:
+        return self._lineup
 
     @classmethod
     def start(
@@ -120,7 +120,8 @@ class Engine(Asking):
             ready = time.perf_counter() - begun
             engine._gather(handles)
             engine._join(handles, options, on_progress)
-            engine.start_times = replace(engine.start_times, nodes=ready)
+            times = replace(engine.lineup.start_times, nodes=ready)
+            engine._lineup = replace(engine.lineup, start_times=times)
             return engine
         except BaseException:
             launcher.stop(patience=_LOADING_PATIENCE)
@@ -212,8 +213,15 @@ class Engine(Asking):
             loading = Loading(group, split, folder, cache, further=further)
             stack.enter_context(loading)
             nodes, agreement = loading.run(assignments, join, on_progress)
-        self._loading, self.start_times = False, loading.times
-        self.split, self.nodes, self.agreement, self.options = split, nodes, agreement, options
+        self._loading = False
+        self._lineup = replace(
+            self._lineup,
+            options=options,
+            split=split,
+            nodes=nodes,
+            agreement=agreement,
+            start_times=loading.times,
+        )
         self._router = Router(group, lambda: self.on_failure())
         self._router.start()
 
@@ -236,16 +244,13 @@ class Engine(Asking):
         self,
         requests: Sequence[Request],
         deliver: Deliver,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
+        options: CallOptions = USUAL,
     ) -> Cancel:
         """Asks for answers and returns at once; ``deliver`` hears of them in a thread of the
         engine's, and must not wait. What comes back cancels one of them, or all, from any
         thread."""
         router = self._router
-        ids = router.submit(requests, deliver, chunk=chunk, digest=digest, reuse=reuse)
+        ids = router.submit(requests, deliver, options)
 
         def cancel(index: int | None = None) -> None:
             router.cancel(ids if index is None else [ids[index]])
@@ -254,7 +259,7 @@ class Engine(Asking):
 
     def state(self) -> EngineState:
         """What goes on, as of the end of the step at hand."""
-        return self._router.ask(0, AskState(), EngineState)
+        return self._router.ask(0, AskState())
 
     def stand_by(self, divide: Divide, *, on_disk: bool = False) -> None:
         """Has every node hold ready what it would need if any one of the others were gone, when
@@ -279,9 +284,7 @@ class Engine(Asking):
 
     def standby_states(self) -> list[StandbyState]:
         """What every node holds ready beside its share. ``StepError`` where one fails."""
-        return [
-            self._router.ask(rank, AskStandby(), StandbyState) for rank in range(len(self.handles))
-        ]
+        return [self._router.ask(rank, AskStandby()) for rank in range(len(self.handles))]
 
     def learn(self, texts: Sequence[bytes], end_tokens: Sequence[int]) -> None:
         """Tells node 0 the bytes of every token, so that requests may have grammars. ``ValueError``
@@ -295,7 +298,7 @@ class Engine(Asking):
                 last=first + _TEXTS >= len(encoded),
             )
             if part.last:
-                learnt = self._router.ask(0, part, Learnt)
+                learnt = self._router.ask(0, part)
                 if learnt.reason:
                     raise ValueError(learnt.reason)
             else:
@@ -312,7 +315,7 @@ class Engine(Asking):
         """What every node has counted since its start."""
         result = []
         for node, name in enumerate(self._group.names):
-            counted = self._router.ask(node, AskStatistics(), Statistics)
+            counted = self._router.ask(node, AskStatistics())
             result.append(
                 NodeStatistics(
                     name=name,

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from bandweave.engine.content_check import Agreement
-from bandweave.engine.loading_nodes import NodeInfo
-from bandweave.engine.options import EngineOptions
-from bandweave.models.spec import ModelSpec
+from bandweave.engine.lineup import Lineup
 from bandweave.ranges import Range
 
 
-class Holding(Protocol):
-    """Whatever has nodes that hold a model."""
-
-    @property
-    def nodes(self) -> Sequence[NodeInfo]: ...
-
-    @property
-    def spec(self) -> ModelSpec: ...
-
-    @property
-    def agreement(self) -> Agreement: ...
-
-    @property
-    def context(self) -> int: ...
-
-
-def plan_of(engine: Holding, options: EngineOptions) -> dict[str, Any]:
+def plan_of(lineup: Lineup) -> dict[str, Any]:
     """Who holds what; ranges are half-open pairs. Heads and columns are those of the first layer,
     columns also of all MLPs by their width, in which dense ones and experts differ."""
-    nodes = []
-    for node in engine.nodes:
+    options, nodes = lineup.options, []
+    for node in lineup.nodes:
         share = node.share
-        heads, kv_heads = share.heads_of(engine.spec.layers[0].attention)
+        heads, kv_heads = share.heads_of(lineup.spec.layers[0].attention)
         nodes.append(
             {
                 "name": node.name,
@@ -60,11 +40,11 @@ def plan_of(engine: Holding, options: EngineOptions) -> dict[str, Any]:
         "kv_format": options.run.kv_format,
         "wire": options.run.wire,
         "emulated_link": None if options.emulate is None else vars(options.emulate),
-        "exact": _exact(engine, options),
-        "context": engine.context,
+        "exact": _exact(lineup),
+        "context": lineup.context,
         "content": {
-            **vars(engine.agreement),
-            "manifest_bytes": sum(node.manifest_bytes for node in engine.nodes),
+            **vars(lineup.agreement),
+            "manifest_bytes": sum(node.manifest_bytes for node in lineup.nodes),
         },
     }
 
@@ -73,6 +53,6 @@ def _pair(own: Range) -> list[int]:
     return [own.start, own.stop]
 
 
-def _exact(engine: Holding, options: EngineOptions) -> bool:
+def _exact(lineup: Lineup) -> bool:
     """Whether the answer is that of one node: nothing that crosses is rounded."""
-    return options.run.wire == "exact" or len(engine.nodes) == 1
+    return lineup.options.run.wire == "exact" or len(lineup.nodes) == 1

@@ -174,7 +174,7 @@ class Loading:
 
 def describe_hosts(group: NodeGroup) -> list[Description]:
     """What every node's machine is."""
-    return [group.ask(node, Describe(), Description) for node in range(len(group))]
+    return [group.ask(node, Describe()) for node in range(len(group))]
 
 
 def _check_headers(names: Sequence[str], found: Sequence[Found]) -> None:

@@ -16,7 +16,7 @@ from bandweave.collection import no_collection
 from bandweave.engine.assignment import Assignment
 from bandweave.engine.loaded_node import PreparedNode, join_node, keep_to, prepare_node
 from bandweave.engine.model_search import find_model
-from bandweave.engine.node_loop import NodeLoop
+from bandweave.engine.node_loop import TO_NODE_0, NodeLoop
 from bandweave.engine.shared_ranges import shared_ranges
 from bandweave.engine.standing_by import StandingBy
 from bandweave.executors.executor import StepError
@@ -27,11 +27,7 @@ from bandweave.host.machine import allowed_cpus, memory_limits, usable_cpus
 from bandweave.mesh.channel import ChannelClosed
 from bandweave.mesh.host import host_id
 from bandweave.messages import (
-    AskStandby,
-    AskState,
-    AskStatistics,
     Broken,
-    Cancel,
     Describe,
     Description,
     Echo,
@@ -40,8 +36,6 @@ from bandweave.messages import (
     Leave,
     Left,
     Standby,
-    Submit,
-    Vocabulary,
     decode,
     encode,
 )
@@ -52,9 +46,7 @@ from bandweave.sharing.exchange import FileExchange
 from bandweave.weights.loading import LoadingInterrupted
 from bandweave.weights.packed import Weights
 
-_OVER = tuple(
-    one.TYPE for one in (AskState, AskStatistics, AskStandby, Cancel, Standby, Submit, Vocabulary)
-)
+_OVER = tuple(kind.TYPE for kind in TO_NODE_0)  # a type that came may be unhashable
 
 
 def serve(context: NodeContext) -> None:

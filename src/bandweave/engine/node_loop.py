@@ -36,12 +36,15 @@ from bandweave.messages import (
     Statistics,
     Submit,
     Vocabulary,
-    decode,
+    decode_one,
     encode,
 )
 from bandweave.nodes.context import NodeContext
 from bandweave.nodes.heartbeat import Heartbeat
 from bandweave.routing.token_stream import TokenStream
+
+TO_ANY_NODE = (AskStatistics, AskStandby, Standby)
+TO_NODE_0 = (*TO_ANY_NODE, AskState, Cancel, Submit, Vocabulary)
 
 _LOOK_SECONDS = 0.05  # between two looks at the controller's channel while steps follow each other
 
@@ -130,34 +133,36 @@ class NodeLoop:
         kind = message.get("type")
         if kind in ("shutdown", Leave.TYPE):
             self._end = str(kind)
-        elif kind == AskStatistics.TYPE:
-            self._send_statistics()
-        elif kind == Standby.TYPE:
-            self._stand_by(decode(Standby, message))
-        elif kind == AskStandby.TYPE:
-            self._channel.send(encode(self._standing.state()))
-        elif kind == AskState.TYPE and self._first:
-            self._send_state()
-        elif kind == Vocabulary.TYPE and self._first:
-            self._learn(decode(Vocabulary, message))
-        elif kind == Submit.TYPE and self._first:
-            self._submit(decode(Submit, message))
-        elif kind == Cancel.TYPE and self._first:
-            for id in decode(Cancel, message).ids:
-                self._node.generator.cancel(id)
-        else:
-            raise StepError(f"the controller sent {str(kind)[:40]!r}, which this node cannot do")
+            return
+        match decode_one(TO_NODE_0 if self._first else TO_ANY_NODE, message):
+            case AskStatistics():
+                self._send_statistics()
+            case Standby() as asked:
+                self._stand_by(asked)
+            case AskStandby():
+                self._channel.send(encode(self._standing.state()))
+            case AskState():
+                self._send_state()
+            case Vocabulary() as part:
+                self._learn(part)
+            case Submit() as asked:
+                self._submit(asked)
+            case Cancel(ids=ids):
+                for id in ids:
+                    self._node.generator.cancel(id)
+            case None:
+                sent = str(kind)[:40]
+                raise StepError(f"the controller sent {sent!r}, which this node cannot do")
 
     def _submit(self, asked: Submit) -> None:
         """All of them, or none where one cannot be run."""
         generator = self._node.generator
-        how = {"chunk": asked.chunk, "digest": asked.digest, "reuse": asked.reuse}
         done: list[int] = []
         try:
             for request in asked.requests:
-                generator.check(request, chunk=asked.chunk)
+                generator.check(request)
             for id, request in zip(asked.ids, asked.requests, strict=True):
-                generator.submit(id, request, **how)
+                generator.submit(id, request, asked.options)
                 done.append(id)
         except ValueError as error:
             for id in done:  # before one whose grammar is none

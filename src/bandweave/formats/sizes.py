@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bandweave.formats.block_packing import PANEL
 from bandweave.formats.block_types import BLOCK_TYPES, check_unit
 from bandweave.formats.groups import GROUP
 from bandweave.formats.names import QUANTISED_FORMATS
-from bandweave.formats.packing import PANEL
 from bandweave.formats.registry import get_format
 
 

@@ -27,7 +27,7 @@ from bandweave.generation.flight import Flight, embedded, reading
 from bandweave.generation.grammar import MakeMatcher, Matcher
 from bandweave.generation.logprobs import TokenLogprobs
 from bandweave.generation.masks import MaskMaker
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import USUAL, CallOptions, Request, Result
 from bandweave.generation.scheduler import Scheduler, SequenceRows
 from bandweave.generation.speculation.controller import Drafts, Speculation
 from bandweave.generation.speculation.drafter import Computed
@@ -103,29 +103,17 @@ class Generator:
         step at hand. Any thread may look."""
         return self._reading
 
-    def check(self, request: Request, *, chunk: int | None = None) -> None:
+    def check(self, request: Request) -> None:
         """``ValueError`` for a request that cannot be run here."""
-        self._scheduler.check(request, chunk=chunk)
+        self._scheduler.check(request)
 
-    def submit(
-        self,
-        id: int,
-        request: Request,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
-    ) -> None:
-        """A request arrives, under a name that no other has at present.
-
-        ``chunk``: prompt tokens a step at most (None: as many as fit). ``digest``: hash the logits
-        of every generated position. ``reuse`` off computes the prompt from its start.
-        ``ValueError`` where it cannot be run; then nothing has changed.
-        """
-        self._scheduler.check(request, chunk=chunk)
+    def submit(self, id: int, request: Request, options: CallOptions = USUAL) -> None:
+        """A request arrives, under a name that no other has at present. ``ValueError`` where it
+        cannot be run; then nothing has changed."""
+        self._scheduler.check(request)
         matcher = self._matcher(request)
         self._prepare_embedding(request)
-        sequence = self._scheduler.submit(id, request, chunk=chunk, digest=digest, reuse=reuse)
+        sequence = self._scheduler.submit(id, request, options)
         sequence.matcher = matcher
         sequence.arrived = time.perf_counter()
 
@@ -217,12 +205,13 @@ class Generator:
         digest: bool = False,
         reuse: bool = True,
     ) -> list[Result]:
-        """Answers all requests together, named by their indices; see ``submit``."""
+        """Answers all requests together, named by their indices; see ``CallOptions``."""
         assert not self.busy, "requests are under way"
+        options = CallOptions(chunk=chunk, digest=digest, reuse=reuse)
         for request in requests:
-            self._scheduler.check(request, chunk=chunk)
+            self._scheduler.check(request)
         for index, request in enumerate(requests):
-            self.submit(index, request, chunk=chunk, digest=digest, reuse=reuse)
+            self.submit(index, request, options)
         results: dict[int, Result] = {}
         try:
             while self.busy:

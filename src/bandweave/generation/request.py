@@ -1,4 +1,4 @@
-"""Request, Event and Result: what is asked of an engine and what comes back. Plain data."""
+"""Request, CallOptions and Result: what is asked of an engine and what comes back. Plain data."""
 
 from __future__ import annotations
 
@@ -44,6 +44,27 @@ class Request:
             raise ValueError("a prompt is scored by logprobs; ask for them, 0 for its tokens alone")
         if not 1e-3 <= self.weight <= 1e3:
             raise ValueError(f"a weight of {self.weight}; it must be from 0.001 to 1000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """How requests that are asked together are computed.
+
+    ``chunk``: prompt tokens of a step at most, None for as many as fit. ``digest``: hash the logits
+    of every generated position. ``reuse`` off computes prompts from their start.
+    """
+
+    chunk: int | None = None
+    digest: bool = False
+    reuse: bool = True
+
+    def __post_init__(self) -> None:
+        """``ValueError`` for what makes no sense."""
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"prompt chunks of {self.chunk} tokens; it must be at least 1")
+
+
+USUAL = CallOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

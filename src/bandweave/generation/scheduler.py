@@ -21,7 +21,8 @@ from bandweave.generation.fairness import Fairness
 from bandweave.generation.pace import Pace
 from bandweave.generation.pages import Cached, PagePool
 from bandweave.generation.precedence import greediest, has_forerunner, least_entitled
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
+from bandweave.generation.request_bounds import RequestBounds
 from bandweave.generation.rows import share_rows
 from bandweave.generation.sequence import Sequence
 
@@ -64,7 +65,8 @@ class Scheduler:
         self._groups = groups
         self._unwanted: set[int] = set()  # cancelled while their steps were under way
         self._pool = PagePool(num_pages, num_states)
-        self._context, self._max_rows, self._vocab_size = context, max_rows, vocab_size
+        self._bounds = RequestBounds(context=context, vocab_size=vocab_size, num_pages=num_pages)
+        self._max_rows = max_rows
         self._fairness = Fairness()
         self._pace = Pace()
         self.preempted = 0  # sequences that gave way, since the start
@@ -93,73 +95,25 @@ class Scheduler:
     def pool(self) -> PagePool:
         return self._pool
 
-    def check(self, request: Request, *, chunk: int | None = None) -> None:
+    def check(self, request: Request) -> None:
         """``ValueError`` for a request that cannot be run here."""
-        count = len(request.tokens)
-        if count == 0:
-            raise ValueError("the prompt is empty; give at least one token")
-        if count >= self._context:
-            raise ValueError(
-                f"the prompt has {count} tokens, but the context holds {self._context}, the "
-                "answer included; shorten the prompt or raise --context"
-            )
-        if -(-self._context // PAGE_SIZE) > self._pool.num_pages:
-            raise ValueError(
-                f"{self._pool.num_pages} KV pages of {PAGE_SIZE} tokens do not hold one context "
-                f"of {self._context} tokens"
-            )
-        for token in (min(request.tokens), max(request.tokens)):
-            if not 0 <= token < self._vocab_size:
-                raise ValueError(
-                    f"token {token} is not in the vocabulary of {self._vocab_size} tokens"
-                )
-        if max(request.params.biased, default=0) >= self._vocab_size:
-            raise ValueError(
-                f"token {max(request.params.biased)} has a bias, but is not in the vocabulary of "
-                f"{self._vocab_size} tokens"
-            )
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"prompt chunks of {chunk} tokens; it must be at least 1")
-        self._check_said(request)
+        self._bounds.check(request)
 
-    def _check_said(self, request: Request) -> None:
-        said, limit = request.said, self._limit(request)
-        if len(said) > limit:
-            raise ValueError(f"{len(said)} tokens were said of an answer of at most {limit}")
-        if said and not 0 <= min(said) <= max(said) < self._vocab_size:
-            raise ValueError(
-                f"token {max(said)} was said, but is not in the vocabulary of {self._vocab_size} "
-                "tokens"
-            )
-
-    def _limit(self, request: Request) -> int:
-        """Tokens that its answer may have."""
-        room, wanted = self._context - len(request.tokens), request.params.max_tokens
-        return room if wanted is None else min(room, wanted)
-
-    def submit(
-        self,
-        id: int,
-        request: Request,
-        *,
-        chunk: int | None = None,
-        digest: bool = False,
-        reuse: bool = True,
-    ) -> Sequence:
+    def submit(self, id: int, request: Request, options: CallOptions = USUAL) -> Sequence:
         """A request arrives, under a name that no other has at present. ``ValueError`` where it
         cannot be run; then nothing has changed."""
-        self.check(request, chunk=chunk)
+        self.check(request)
         if any(one.id == id for one in (*self._waiting, *self._running, *self._ended)):
             raise ValueError(f"there is a request {id} already")
         self._arrivals += 1
         sequence = Sequence(
             id=id,
             request=request,
-            limit=self._limit(request),
+            limit=self._bounds.limit(request),
             arrival=self._arrivals,
-            chunk=chunk,
-            reuse=reuse and not request.scored,
-            digest=hashlib.sha256() if digest else None,
+            chunk=options.chunk,
+            reuse=options.reuse and not request.scored,
+            digest=hashlib.sha256() if options.digest else None,
         )
         if sequence.complete:  # all was said, and nothing of it is asked for again
             self._ended.append(sequence)

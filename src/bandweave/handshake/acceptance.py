@@ -17,6 +17,8 @@ from bandweave.handshake.handshake import (
     HandshakeError,
     Misfit,
     Unproved,
+)
+from bandweave.handshake.handshake_messages import (
     check_fields,
     first_message,
     introduction,

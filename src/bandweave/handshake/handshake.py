@@ -31,15 +31,22 @@ and no threads.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from socket import socket as Socket
 from typing import Any
 
 from bandweave.handshake.connection import Secured
 from bandweave.handshake.encryption import ALWAYS, AUTO, NEVER, over_loopback, stays_here
+from bandweave.handshake.handshake_messages import (
+    check_fields,
+    first_message,
+    introduction,
+    prologue,
+    read_sealed,
+    sealed_message,
+    traffic_keys,
+)
 from bandweave.handshake.hello import (
     NO_NODE,
     Hello,
@@ -48,8 +55,8 @@ from bandweave.handshake.hello import (
     read_hello,
     read_protocol,
 )
-from bandweave.handshake.noise import PUBLIC_BYTES, Noise, NoiseError
-from bandweave.handshake.secret import make_nonce, shared_key
+from bandweave.handshake.noise import Noise, NoiseError
+from bandweave.handshake.secret import shared_key
 from bandweave.handshake.transcript import ACCEPTOR, CONNECTOR, Transcript
 from bandweave.mesh.address import Address, format_address, resolve
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError
@@ -104,57 +111,6 @@ class _TryAgain(Exception):
 
 class _Elsewhere(Exception):
     """An address of loopback that leads to another machine."""
-
-
-def first_message(kind: str, protocol: int) -> dict[str, Any]:
-    """A hello or a challenge, with a fresh nonce."""
-    return {"type": kind, "protocol": protocol, "nonce": make_nonce()}
-
-
-def sealed_message(kind: str, protocol: int, noise: Noise, own: Hello) -> dict[str, Any]:
-    """A hello or a challenge, with a Hello that only who knows the secret can read. ``NoiseError``
-    where the other side's key is none."""
-    message = noise.write(json.dumps(asdict(own), separators=(",", ":")).encode())
-    public, sealed = message[:PUBLIC_BYTES].hex(), message[PUBLIC_BYTES:].hex()
-    # Where versions of the protocol before the sixth look for a nonce.
-    return {"type": kind, "protocol": protocol, "nonce": public, "sealed": sealed}
-
-
-def read_sealed(message: Mapping[str, Any], noise: Noise, peer: str) -> Hello:
-    """The Hello in such a message. ``NoiseError`` where somebody else made it, ``ChannelError``
-    where it makes no sense."""
-    try:
-        payload = noise.read(bytes.fromhex(f"{message['nonce']}{message['sealed']}"))
-    except ValueError:
-        raise NoiseError from None
-    try:
-        said = json.loads(payload)
-        return read_hello(said if isinstance(said, dict) else {}, peer)
-    except (ValueError, RecursionError):
-        raise ChannelError(f"{peer} does not keep to the handshake") from None
-
-
-def prologue(protocol: int) -> bytes:
-    """What both sides think the same of before the first message."""
-    return b"bandweave handshake %d" % protocol
-
-
-def traffic_keys(noise: Noise) -> tuple[Keys, Keys]:
-    """The keys of the handshake's own last messages, and of all that follows it."""
-    root = noise.split()
-    return root.derive("handshake", noise.hash), root.derive("traffic", noise.hash)
-
-
-def introduction(own: Hello) -> dict[str, Any]:
-    """A Hello as a message, yet without its proof."""
-    return {"type": "introduction", **asdict(own)}
-
-
-def check_fields(message: Mapping[str, Any], peer: str) -> None:
-    """``ChannelError`` for a message that holds more than texts and whole numbers: two sides could
-    read others differently."""
-    if not all(isinstance(value, (str, int)) for value in message.values()):
-        raise ChannelError(f"{peer} does not keep to the handshake")
 
 
 def connect(

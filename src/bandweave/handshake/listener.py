@@ -18,8 +18,6 @@ from bandweave.handshake.hello import NO_NODE, Hello, Refusal
 from bandweave.handshake.reception import Reception
 from bandweave.mesh.address import Address, bind
 
-__all__ = ["Connection", "Listener", "mesh_only"]
-
 
 def mesh_only(session: str, node: int) -> Admit:
     """Admits the nodes of one session that connect to ``node``: those with higher ids."""

@@ -17,13 +17,11 @@ from bandweave.handshake.connection import Arrived
 from bandweave.handshake.encryption import AUTO, NEVER
 from bandweave.handshake.handshake import HandshakeError, Unreachable, connect
 from bandweave.handshake.hello import Hello
-from bandweave.mesh.address import Address, format_address, is_link_local, parse_address
+from bandweave.mesh.address import Address, format_address, is_link_local
 from bandweave.mesh.channel import Channel, ChannelClosed, ChannelError, ChannelTampered
 from bandweave.mesh.sealing import Keys
 
 _LOOK_SECONDS = 0.2  # between two looks at whether anybody wants the nodes to meet
-
-__all__ = ["Address", "Door", "connect_mesh", "format_address", "parse_address"]
 
 HERE = "here"  # of the keys for the first words between two nodes
 

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
+from bandweave.handshake.connection import Connection
 from bandweave.handshake.hello import NO_NODE, Hello, Refusal
-from bandweave.handshake.reception import Connection, Reception
+from bandweave.handshake.reception import Reception
 from bandweave.membership.membership import BEAT_SECONDS
 from bandweave.membership.messages import (
     MOST_MEMBERS,

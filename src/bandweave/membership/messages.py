@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bandweave.mesh.address import Address, parse_address
+from bandweave.messages import Message, Question
 
 MOST_ADDRESSES = 32
 MOST_MEMBERS = 1024
@@ -71,36 +71,30 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Announcement:
+class Announcement(Message, type="announce"):
     """A worker joins. From now on it lives as long as its connection, and says so."""
 
-    TYPE: ClassVar[str] = "announce"
     machine: Machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beat:
+class Beat(Message, type="beat"):
     """A sign of life, either way."""
-
-    TYPE: ClassVar[str] = "beat"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Farewell:
+class Farewell(Message, type="farewell"):
     """The sender goes and does not come back by itself. Of a head: the cluster is taken down."""
-
-    TYPE: ClassVar[str] = "farewell"
 
 
 # --- from a controller ---
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attend:
+class Attend(Message, type="attend"):
     """A controller wants to run a model on the members; it is told ``Roster`` whenever they
     change. ``name``: what it is, for people."""
 
-    TYPE: ClassVar[str] = "attend"
     name: str
     pid: int
 
@@ -110,10 +104,9 @@ class Attend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Message, type="report"):
     """What a controller does at the moment, for ``status``: a JSON object as text."""
 
-    TYPE: ClassVar[str] = "report"
     text: str
 
     def __post_init__(self) -> None:
@@ -121,24 +114,13 @@ class Report:
             raise ValueError(f"a report of {len(self.text)} characters")
 
 
-# --- from somebody who wants to know ---
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskStatus:
-    """Asks for ``Status``."""
-
-    TYPE: ClassVar[str] = "ask_status"
-
-
 # --- from a head ---
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roster:
+class Roster(Message, type="roster"):
     """The members, in the order in which they came first, for so many ``seconds`` now."""
 
-    TYPE: ClassVar[str] = "roster"
     machines: tuple[Machine, ...]
     seconds: float
 
@@ -166,15 +148,22 @@ class Controller:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class Status(Message, type="status"):
     """All that a head knows; ``notes``: sentences of what goes on in placing, by who says them."""
 
-    TYPE: ClassVar[str] = "status"
     cluster: str
     members: tuple[Member, ...]
     gone: tuple[str, ...]
     controllers: tuple[Controller, ...]
     notes: Mapping[str, str]
+
+
+# --- from somebody who wants to know ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStatus(Question[Status], type="ask_status"):
+    """Asks for ``Status``."""
 
 
 def _is_name(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bandweave.handshake.reception import Connection
+from bandweave.handshake.connection import Connection
 from bandweave.membership.membership import SILENT_SECONDS
 from bandweave.membership.messages import (
     MOST_REPORT_BYTES,
@@ -18,12 +18,12 @@ from bandweave.membership.messages import (
     Report,
 )
 from bandweave.mesh.channel import Channel
-from bandweave.messages import Message, MessageError, decode, encode
+from bandweave.messages import Message, MessageError, decode_one, encode
 
 _SEND_SECONDS = 1.0
 _AT_ONCE = 64  # messages: then it is the others' turn
-_KINDS = {kind.TYPE: kind for kind in (Announcement, Attend, AskStatus, Beat, Farewell, Report)}
-_FIRST = (Announcement.TYPE, Attend.TYPE, AskStatus.TYPE)
+_FIRST = (Announcement, Attend, AskStatus, Beat)
+_KINDS = (*_FIRST, Farewell, Report)
 
 
 class Visitor:
@@ -53,25 +53,27 @@ class Visitor:
             if not self.channel.poll():
                 return new
             message = self.channel.receive(0.0)
-            kind = _KINDS.get(str(message.get("type")))
             first = self.machine is None and self.attend is None
-            if kind is None or (first and kind.TYPE not in (*_FIRST, Beat.TYPE)):
+            said = decode_one(_FIRST if first else _KINDS, message)
+            if said is None:
                 raise MessageError(f"{str(message.get('type'))[:40]!r} is nothing to say at a door")
-            said = decode(kind, message)
             self.heard = time.monotonic()
-            if not first and isinstance(said, Announcement | Attend):
-                raise MessageError("it has said already what it is")
-            if isinstance(said, Announcement):
-                self.machine, new = said.machine, True
-            elif isinstance(said, Attend):
-                self.attend, new = said, True
-            elif isinstance(said, Report):
-                self.report = said.text
-            elif isinstance(said, AskStatus):
-                self.asks += 1
-            elif isinstance(said, Farewell):
-                self.left = True
-                return new
+            match said:
+                case Announcement() | Attend() if not first:
+                    raise MessageError("it has said already what it is")
+                case Announcement():
+                    self.machine, new = said.machine, True
+                case Attend():
+                    self.attend, new = said, True
+                case Report():
+                    self.report = said.text
+                case AskStatus():
+                    self.asks += 1
+                case Farewell():
+                    self.left = True
+                    return new
+                case Beat():
+                    pass
         return new
 
     def tell(self, message: Message) -> None:

@@ -1,1 +1,1 @@
-"""The links between nodes: secret, channel, handshake, listener and rendezvous; no models."""
+"""How bytes get from one process to another: addresses, sockets, channels. Knows no models."""

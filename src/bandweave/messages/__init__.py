@@ -25,7 +25,15 @@ from bandweave.messages.loading import (
     Progress,
 )
 from bandweave.messages.meeting import Broken, Echo, Join, Leave, Left, LinkEncryption, RouteTaken
-from bandweave.messages.message import M, Message, MessageError, decode, encode
+from bandweave.messages.message import (
+    M,
+    Message,
+    MessageError,
+    Question,
+    decode,
+    decode_one,
+    encode,
+)
 from bandweave.messages.standby import Alternative, AskStandby, Standby, StandbyState
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
     "Message",
     "MessageError",
     "Progress",
+    "Question",
     "Refused",
     "RouteTaken",
     "Standby",
@@ -63,5 +72,6 @@ __all__ = [
     "Tokens",
     "Vocabulary",
     "decode",
+    "decode_one",
     "encode",
 ]

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+
+from bandweave.messages.message import Message, Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskStatistics:
-    """Asks for ``Statistics``."""
-
-    TYPE: ClassVar[str] = "ask_statistics"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics:
+class Statistics(Message, type="statistics"):
     """A node's bills, of prefill and of decode steps, and its peak memory."""
 
-    TYPE: ClassVar[str] = "statistics"
     prefill: Mapping[str, float]
     decode: Mapping[str, float]
     peak_rss_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskState:
-    """Asks node 0 for an ``EngineState``."""
-
-    TYPE: ClassVar[str] = "ask_state"
+class AskStatistics(Question[Statistics], type="ask_statistics"):
+    """Asks for ``Statistics``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineState:
+class EngineState(Message, type="state"):
     """What node 0 does at the moment; see ``generation.state``."""
 
-    TYPE: ClassVar[str] = "state"
     running: int
     waiting: int
     pages: int
@@ -49,3 +39,8 @@ class EngineState:
     written: int
     ended: int
     in_flight: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskState(Question[EngineState], type="ask_state"):
+    """Asks node 0 for an ``EngineState``."""

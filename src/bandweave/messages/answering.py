@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Timing
+from bandweave.generation.request import CallOptions, Request, Timing
+from bandweave.messages.message import Message, Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submit:
+class Submit(Message, type="submit"):
     """Requests that arrive together, under names of the controller's that none has that is under
     way; see ``Generator.submit``. Stop strings stay with the controller."""
 
-    TYPE: ClassVar[str] = "submit"
     ids: tuple[int, ...]
     requests: tuple[Request, ...]
-    chunk: int | None
-    digest: bool
-    reuse: bool
+    options: CallOptions
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -29,19 +27,17 @@ class Submit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancel:
+class Cancel(Message, type="cancel"):
     """Requests that are no longer wanted, as far as they are under way."""
 
-    TYPE: ClassVar[str] = "cancel"
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class Tokens(Message, type="tokens"):
     """New tokens: token ``i`` belongs to request ``ids[i]``, and ``logprobs[i]`` to it; there are
     none where nobody asked. Plain lists, for they come by the thousand."""
 
-    TYPE: ClassVar[str] = "tokens"
     ids: tuple[int, ...]
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprobs | None, ...] = ()
@@ -54,10 +50,9 @@ class Tokens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(Message, type="finished"):
     """How a request's answer of ``count`` tokens, which went before, ended; see ``Result``."""
 
-    TYPE: ClassVar[str] = "finished"
     SIGNED: ClassVar[frozenset[str]] = frozenset({"embedding"})
     id: int
     count: int
@@ -71,21 +66,19 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
+class Refused(Message, type="refused"):
     """Requests that cannot be run, and why; they came together."""
 
-    TYPE: ClassVar[str] = "refused"
     ids: tuple[int, ...]
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alive:
+class Alive(Message, type="alive"):
     """A node that takes part in a generation lives; ``progress`` grows while its steps get on. Of
     the requests ``ids``, whose prompts are being read, so many ``tokens`` were read before the step
     at hand."""
 
-    TYPE: ClassVar[str] = "alive"
     ids: tuple[int, ...]
     tokens: tuple[int, ...]
     progress: int = 0
@@ -96,21 +89,19 @@ class Alive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class Learnt(Message, type="learnt"):
+    """Node 0 has the vocabulary, or ``reason`` says why grammars cannot be kept to."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary(Question[Learnt], type="vocabulary"):
     """Some of the texts of the vocabulary's tokens for node 0, which needs them for grammars: those
     from ``first`` on, each as base64 of its bytes, empty for one that is no text. ``end_tokens``
     end an answer. The ``last`` of several is answered with ``Learnt``."""
 
-    TYPE: ClassVar[str] = "vocabulary"
     first: int
     texts: tuple[str, ...]
     end_tokens: tuple[int, ...]
     last: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learnt:
-    """Node 0 has the vocabulary, or ``reason`` says why grammars cannot be kept to."""
-
-    TYPE: ClassVar[str] = "learnt"
-    reason: str

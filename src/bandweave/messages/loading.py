@@ -5,26 +5,18 @@ loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bandweave.host.control_groups import MemoryLimit
 from bandweave.messages.meeting import RouteTaken
+from bandweave.messages.message import Message, Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Describe:
-    """Asks for a ``Description``."""
-
-    TYPE: ClassVar[str] = "describe"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
+class Description(Message, type="description"):
     """What a node's machine can give: ``memory`` inside each limit, the processors ``cpus`` that it
     may run on and how many of them it may use, and the ``threads`` that its worker was told to use
     at most, 0 for none. Nodes with one ``host_id`` share a machine."""
 
-    TYPE: ClassVar[str] = "description"
     host_id: str
     memory: tuple[MemoryLimit, ...]
     cpus: tuple[int, ...]
@@ -33,23 +25,26 @@ class Description:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Describe(Question[Description], type="describe"):
+    """Asks for a ``Description``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Message, type="found"):
     """A node has found its copy of the model, whose weight files have these ``headers`` (as in
     ``Fingerprint``), checked that its share fits, and is ready to join. ``same_files``: they are
     the controller's very files."""
 
-    TYPE: ClassVar[str] = "found"
     path: str
     headers: str
     same_files: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(Message, type="progress"):
     """A node lives and loads: bytes of the checkpoint that are done, and in all; ``moved`` grows
     while they come from other machines."""
 
-    TYPE: ClassVar[str] = "progress"
     done: int
     total: int
     moved: int = 0
@@ -70,20 +65,18 @@ class BlockSums:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContentReport:
+class ContentReport(Message, type="content"):
     """Some of what a node's share was made of, for comparison."""
 
-    TYPE: ClassVar[str] = "content"
     blocks: tuple[BlockSums, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class Loaded(Message, type="loaded"):
     """A node is ready for steps. Of its share ``kept_bytes`` were in its memory already, packed;
     ``same_file_bytes`` come from the controller's very files, ``manifest_bytes`` were compared with
     a manifest beside its copy. ``routes``: those that it had a choice of."""
 
-    TYPE: ClassVar[str] = "loaded"
     weight_bytes: int
     kv_bytes: int
     work_bytes: int

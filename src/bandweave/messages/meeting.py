@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from bandweave.handshake.encryption import AUTO, check_encryption
 from bandweave.handshake.rendezvous import Meeting
 from bandweave.mesh.address import Address
 from bandweave.mesh.routes import Route
 from bandweave.mesh.sealing import AES, CIPHERS, KEY_BYTES
+from bandweave.messages.message import Message, Question
 from bandweave.planning.profile.emulation import EmulatedLink
 from bandweave.run_options import MAX_NODES
 
@@ -51,7 +51,7 @@ class RouteTaken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Join:
+class Join(Message, type="join"):
     """All nodes have found the model: now they meet, as a new ``generation``, and load what they
     lack of their shares. Of those that take part, in order of their ranks: the ``nodes`` as they
     are numbered, their ``names``, and their ``addresses``, none for nodes of one process;
@@ -59,7 +59,6 @@ class Join:
     ``stall_seconds``: how long a peer may make no progress; ``emulate``: as in
     ``EngineOptions``; ``links``: how they are encrypted."""
 
-    TYPE: ClassVar[str] = "join"
     generation: int
     nodes: tuple[int, ...]
     names: tuple[str, ...]
@@ -90,33 +89,27 @@ class Join:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leave:
+class Left(Message, type="left"):
+    """A node takes part in no generation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave(Question[Left], type="leave"):
     """The generation is over; the node keeps its weights. It answers ``Left`` once it has left,
     whatever it did before."""
 
-    TYPE: ClassVar[str] = "leave"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
-    """A node takes part in no generation."""
-
-    TYPE: ClassVar[str] = "left"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Broken:
+class Broken(Message, type="broken"):
     """A node's generation has ended, by a peer or by numbers out of range. The node keeps its
     weights."""
 
-    TYPE: ClassVar[str] = "broken"
     generation: int
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Echo:
+class Echo(Message, type="echo"):
     """Asks an idle node for the same, which shows how soon a ``text`` comes there and back."""
 
-    TYPE: ClassVar[str] = "echo"
     text: str

@@ -4,8 +4,8 @@ are those of the record of that type. Knows no record of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from bandweave.record import from_json, to_json
 
@@ -14,13 +14,28 @@ class MessageError(ValueError):
     """A message that makes no sense; says what is wrong with it."""
 
 
-class Message(Protocol):
-    """A record that is sent."""
+class Message:
+    """A record that is sent: ``class Submit(Message, type="submit")``, a frozen dataclass."""
 
     TYPE: ClassVar[str]
 
+    def __init_subclass__(cls, *, type: str) -> None:
+        super().__init_subclass__()
+        cls.TYPE = type
+
 
 M = TypeVar("M", bound=Message)
+
+
+class Question(Message, Generic[M], type=""):
+    """A message that is answered by one of the type ``M``: ``class AskState(Question[State],
+    type="ask_state")``."""
+
+    ANSWER: ClassVar[Any]  # the type M
+
+    def __init_subclass__(cls, *, type: str) -> None:
+        super().__init_subclass__(type=type)
+        (cls.ANSWER,) = get_args(cls.__orig_bases__[0])  # type: ignore[attr-defined]
 
 
 def encode(message: Message) -> dict[str, Any]:
@@ -37,3 +52,12 @@ def decode(kind: type[M], message: Mapping[str, Any]) -> M:
         return from_json(kind, fields, kind.TYPE)
     except (ValueError, OverflowError) as error:
         raise MessageError(str(error)) from error
+
+
+def decode_one(kinds: Sequence[type[M]], message: Mapping[str, Any]) -> M | None:
+    """The record of a message that has one of these types, None where it has another;
+    ``MessageError`` where it makes no sense."""
+    for kind in kinds:
+        if message.get("type") == kind.TYPE:
+            return decode(kind, message)
+    return None

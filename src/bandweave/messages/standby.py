@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
 
+from bandweave.messages.message import Message, Question
 from bandweave.run_options import MAX_NODES
 
 
@@ -30,12 +30,11 @@ class Alternative:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standby:
+class Standby(Message, type="standby"):
     """What a node is to hold ready beside its work: all that it would need in any of the
     ``alternatives``, in memory, or ``on_disk``, in its cache of packed weights. ``sharers``: nodes
     that share its machine's memory and do the same, with itself."""
 
-    TYPE: ClassVar[str] = "standby"
     alternatives: tuple[Alternative, ...]
     on_disk: bool = False
     sharers: int = 1
@@ -48,19 +47,16 @@ class Standby:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskStandby:
-    """Asks for a ``StandbyState``."""
-
-    TYPE: ClassVar[str] = "ask_standby"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StandbyState:
+class StandbyState(Message, type="standby_state"):
     """Of what a node holds ready beside its share: packed ``num_bytes``, once it is ``over``, and
     the ``seconds`` that took; ``reason``: why there is not all that was wanted."""
 
-    TYPE: ClassVar[str] = "standby_state"
     num_bytes: int
     seconds: float
     over: bool
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskStandby(Question[StandbyState], type="ask_standby"):
+    """Asks for a ``StandbyState``."""

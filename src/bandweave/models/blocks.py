@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from bandweave.models.attention_spec import HeadsSpec, LatentSpec, LinearSpec
 from bandweave.models.cut import columns, heads, kv_heads
-from bandweave.models.graph import HIDDEN, Graph, Value
-from bandweave.models.spec import (
-    GateSpec,
-    HeadsSpec,
-    LatentSpec,
-    LayerSpec,
-    LinearSpec,
-    MixtureSpec,
-    MlpSpec,
-    ModelSpec,
-)
+from bandweave.models.graph import HIDDEN, Graph
+from bandweave.models.graph_op import Value
+from bandweave.models.mlp_spec import GateSpec, MixtureSpec, MlpSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 
 _L2_EPS = 1e-6  # of the norms of a delta net's queries and keys, in no config
 

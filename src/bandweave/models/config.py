@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bandweave.models.spec import MOST_LAYERS, MOST_POSITIONS, MOST_SIZE
+from bandweave.models.limits import MOST_LAYERS, MOST_POSITIONS, MOST_SIZE
 from bandweave.shown import shown
 
 Config = Mapping[str, Any]

@@ -4,11 +4,11 @@ what either is. Knows no family and no files."""
 from __future__ import annotations
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import Attention, LinearSpec
 from bandweave.models.config import Config
 from bandweave.models.config_model import heads_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, check_kinds
-from bandweave.models.spec import Attention, LinearSpec
 
 LINEAR = "linear_attention"
 

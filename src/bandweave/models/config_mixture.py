@@ -9,7 +9,7 @@ from typing import Any
 
 from bandweave.models import config as fields
 from bandweave.models.config import Config, ConfigError
-from bandweave.models.spec import (
+from bandweave.models.mlp_spec import (
     LARGEST,
     SIGMOID,
     SOFTMAX,

@@ -9,8 +9,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import HeadsSpec
 from bandweave.models.config import Config
-from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.mlp_spec import MlpSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -9,20 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import Attention, HeadsSpec, LatentSpec, LinearSpec
 from bandweave.models.config import ConfigError
 from bandweave.models.counted import counted_spec
 from bandweave.models.counted_shapes import CountedModel, counted_shape
+from bandweave.models.mlp_spec import MlpSpec
 from bandweave.models.model_shape import AttentionShape, LayerShape, ModelShape
 from bandweave.models.registry import architecture_of, spec_from_config
-from bandweave.models.spec import (
-    Attention,
-    HeadsSpec,
-    LatentSpec,
-    LayerSpec,
-    LinearSpec,
-    MlpSpec,
-    ModelSpec,
-)
+from bandweave.models.spec import LayerSpec, ModelSpec
 
 _GATED = 3  # matrices of a gated MLP: gate, up, down
 _STORED = {

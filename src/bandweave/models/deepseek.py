@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import IndexSpec, LatentSpec
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config, ConfigError
 from bandweave.models.config_fields import DEEPSEEK_MIXTURE, refuse_biases, text_of
@@ -26,7 +27,8 @@ from bandweave.models.config_mixture import (
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, refuse_other_kinds
-from bandweave.models.spec import IndexSpec, LatentSpec, LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.mlp_spec import MixtureSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, Names, Slice, experts, shared_expert
 from bandweave.shown import shown
 

@@ -17,7 +17,8 @@ from bandweave.models.config_mixture import mixture_of
 from bandweave.models.config_model import heads_of, layers_of, model_of, silu_mlp_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, refuse_other_kinds
-from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
+from bandweave.models.mlp_spec import RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, Names, either, experts, shared_expert
 from bandweave.shown import shown
 

@@ -16,8 +16,9 @@ from bandweave.models.config_fields import text_of
 from bandweave.models.config_model import heads_of, layers_of, mlp_of, model_of
 from bandweave.models.config_rope import rope, rope_of_kind
 from bandweave.models.config_window import FULL, SLIDING, kinds_by_turns, windows
+from bandweave.models.mlp_spec import GateSpec
 from bandweave.models.rope import RopeSpec
-from bandweave.models.spec import GateSpec, LayerSpec, ModelSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, either
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

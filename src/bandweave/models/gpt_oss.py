@@ -15,13 +15,8 @@ from bandweave.models.config_mixture import mixture_of
 from bandweave.models.config_model import heads_of, layers_of, model_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, listed_kinds, windows
-from bandweave.models.spec import (
-    SOFTMAX_OF_CHOSEN,
-    GateSpec,
-    LayerSpec,
-    ModelSpec,
-    RouterSpec,
-)
+from bandweave.models.mlp_spec import SOFTMAX_OF_CHOSEN, GateSpec, RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, Names, Slice, either, fused
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

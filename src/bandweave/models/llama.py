@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import HeadsSpec
 from bandweave.models.blocks import decoder
 from bandweave.models.config import Config, ConfigError
 from bandweave.models.config_fields import refuse_biases, text_of
 from bandweave.models.config_rope import original_length, rope
 from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, windows
 from bandweave.models.graph import Graph
-from bandweave.models.spec import HeadsSpec, LayerSpec, MlpSpec, ModelSpec
+from bandweave.models.mlp_spec import MlpSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER
 
 _LLAMA, _MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"

@@ -17,7 +17,8 @@ from bandweave.models.config_mixture import mixture_of
 from bandweave.models.config_model import heads_of, layers_of, model_of
 from bandweave.models.config_rope import rope
 from bandweave.models.config_window import FULL, SLIDING, refuse_other_kinds, windows
-from bandweave.models.spec import SIGMOID, LayerSpec, ModelSpec, RouterSpec
+from bandweave.models.mlp_spec import SIGMOID, RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, Names, either, experts
 from bandweave.shown import shown
 

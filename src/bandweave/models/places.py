@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from bandweave.models.graph import WeightSpec
-from bandweave.models.spec import LayerSpec, MixtureSpec, ModelSpec
+from bandweave.models.graph_op import WeightSpec
+from bandweave.models.mlp_spec import MixtureSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import Names, Rows, Slice, filled, pattern_of, places
 
 

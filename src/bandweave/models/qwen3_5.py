@@ -17,8 +17,9 @@ from bandweave.models.config_hybrid import attention_of, kinds_of
 from bandweave.models.config_mixture import mixture_of, with_num_experts
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_window import FULL
+from bandweave.models.mlp_spec import Mlp, RouterSpec
 from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT, with_further
-from bandweave.models.spec import LayerSpec, Mlp, ModelSpec, RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import Names, fused
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

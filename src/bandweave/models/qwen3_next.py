@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bandweave.models import config as fields
+from bandweave.models.attention_spec import LinearSpec
 from bandweave.models.blocks import decoder as build
 from bandweave.models.config import Config
 from bandweave.models.config_hybrid import attention_of, kinds_of
@@ -20,8 +21,9 @@ from bandweave.models.config_mixture import (
 )
 from bandweave.models.config_model import layers_of, model_of, silu_mlp_of
 from bandweave.models.config_window import FULL
+from bandweave.models.mlp_spec import RouterSpec
 from bandweave.models.qwen_names import DELTA_NET, GATED_HEADS, SHARED_EXPERT, with_further
-from bandweave.models.spec import LayerSpec, LinearSpec, ModelSpec, RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import Names, fused
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

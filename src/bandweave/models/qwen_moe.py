@@ -27,8 +27,9 @@ from bandweave.models.config_window import (
     refuse_other_kinds,
     windows,
 )
+from bandweave.models.mlp_spec import RouterSpec
 from bandweave.models.qwen_names import SHARED_EXPERT
-from bandweave.models.spec import LayerSpec, ModelSpec, RouterSpec
+from bandweave.models.spec import LayerSpec, ModelSpec
 from bandweave.models.tensor_names import DECODER, QK_NORMS, Names
 
 __all__ = ["DEFAULTS", "MODEL_TYPES", "OWN_FIELDS", "TENSOR_NAMES", "build", "from_config"]

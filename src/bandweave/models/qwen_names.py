@@ -3,7 +3,8 @@ with gates, gated delta nets, and the layer that predicts further tokens."""
 
 from __future__ import annotations
 
-from bandweave.models.spec import HeadsSpec, LayerSpec
+from bandweave.models.attention_spec import HeadsSpec
+from bandweave.models.spec import LayerSpec
 from bandweave.models.tensor_names import (
     DECODER,
     QK_NORMS,

@@ -9,7 +9,7 @@ import contextlib
 import math
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from bandweave.mesh.channel import ChannelTampered
@@ -19,9 +19,10 @@ from bandweave.messages import (
     Broken,
     Leave,
     M,
-    Message,
     MessageError,
+    Question,
     decode,
+    decode_one,
     encode,
 )
 from bandweave.nodes.failure import NodeFailure, NodeMistake, accused, is_stall
@@ -96,20 +97,31 @@ class NodeGroup:
         with contextlib.suppress(OSError):
             self._handles[node].channel.send(message)
 
-    def ask(self, node: int, message: Message, kind: type[M]) -> M:
-        """The node's next message after this one, which must be of a kind. The others have nothing
-        to say meanwhile."""
+    def ask(self, node: int, question: Question[M]) -> M:
+        """The node's answer, its next message after the question. The others have nothing to say
+        meanwhile."""
         self._awaiting = None
-        self.send(node, encode(message))
+        self.send(node, encode(question))
         sender, answer = self.receive(lambda: node)
         if sender != node:
             self.fail(sender, "it spoke when it was not asked")
-        return self.decode(node, kind, answer)
+        return self.decode(node, question.ANSWER, answer)
 
     def decode(self, node: int, kind: type[M], message: dict[str, Any]) -> M:
         """A node's message. ``StepError`` where it makes no sense."""
-        try:
+        with self._making_sense(node):
             return decode(kind, message)
+
+    def decode_one(self, node: int, kinds: Sequence[type[M]], message: dict[str, Any]) -> M | None:
+        """A node's message, if it is of one of these kinds. ``StepError`` where it makes no
+        sense."""
+        with self._making_sense(node):
+            return decode_one(kinds, message)
+
+    @contextlib.contextmanager
+    def _making_sense(self, node: int) -> Iterator[None]:
+        try:
+            yield
         except MessageError as error:
             self.fail(node, f"it sent a message that makes no sense: {error}")
 

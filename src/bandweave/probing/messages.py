@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bandweave.formats.names import KV_FORMATS, WEIGHT_FORMATS
 from bandweave.mesh.address import Address
-from bandweave.messages import LinkEncryption
+from bandweave.messages import LinkEncryption, Message, Question
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.profile import MachineProfile
 from bandweave.probing.links import Schedule
@@ -19,11 +18,17 @@ _MOST_ROWS, _MOST_BYTES = 1 << 12, 1 << 36
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeMachine:
+class MeasuredMachine(Message, type="measured_machine"):
+    """What a node measured of its machine."""
+
+    machine: MachineProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeMachine(Question[MeasuredMachine], type="probe_machine"):
     """Asks for a ``MeasuredMachine``: with so many ``threads`` at most, 0 for the node's own
     choice; ``pin``: one to a processor."""
 
-    TYPE: ClassVar[str] = "probe_machine"
     threads: int
     pin: bool
     isa: str
@@ -51,10 +56,24 @@ class ProbeMachine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeLinks:
+class MeasuredLink:
+    """The link between two nodes, the lower id first."""
+
+    pair: tuple[int, int]
+    link: LinkProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLinks(Message, type="measured_links"):
+    """The links of which a node is the first end."""
+
+    links: tuple[MeasuredLink, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeLinks(Question[MeasuredLinks], type="probe_links"):
     """Tells all nodes to meet, as ``Assignment`` does, and to measure their links."""
 
-    TYPE: ClassVar[str] = "probe_links"
     names: tuple[str, ...]
     addresses: tuple[Address, ...]
     schedule: Schedule
@@ -83,30 +102,6 @@ class ProbeLinks:
             raise ValueError("a node's address has no port")
         if not all(0 < width * count <= _MOST_VALUES for width, count in schedule.sizes):
             raise ValueError(f"messages of no values, or of more than {_MOST_VALUES} in a step")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredMachine:
-    """What a node measured of its machine."""
-
-    TYPE: ClassVar[str] = "measured_machine"
-    machine: MachineProfile
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredLink:
-    """The link between two nodes, the lower id first."""
-
-    pair: tuple[int, int]
-    link: LinkProfile
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredLinks:
-    """The links of which a node is the first end."""
-
-    TYPE: ClassVar[str] = "measured_links"
-    links: tuple[MeasuredLink, ...]
 
 
 def _check_names(*names: str) -> None:

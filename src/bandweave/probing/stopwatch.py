@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from bandweave import _native
-from bandweave.executors.executor import PAGE_SIZE, Step
-from bandweave.executors.native import ExecutorOptions, NativeExecutor
+from bandweave.executors.executor import PAGE_SIZE, ExecutorOptions, Step
+from bandweave.executors.native import NativeExecutor
 from bandweave.planning.profile.profile import median_and_spread
 from bandweave.programs.program import Program
 from bandweave.weights.packed import Weights

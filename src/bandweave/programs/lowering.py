@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from bandweave.models.cut import Cut
-from bandweave.models.graph import HIDDEN, Graph, GraphOp, Value, WeightSpec
+from bandweave.models.graph import HIDDEN, Graph
+from bandweave.models.graph_op import GraphOp, Value, WeightSpec
 from bandweave.programs import (
     lowering_all_heads,
     lowering_attention,

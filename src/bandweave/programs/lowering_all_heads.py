@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp
+from bandweave.models.graph_op import GraphOp
 
 if TYPE_CHECKING:
     from bandweave.programs.lowering import Lowering

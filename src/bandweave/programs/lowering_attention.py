@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp
+from bandweave.models.graph_op import GraphOp
 from bandweave.models.rope import RopeSpec
 from bandweave.programs.program import CacheShape
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp, Value
-from bandweave.models.spec import LinearSpec
+from bandweave.models.attention_spec import LinearSpec
+from bandweave.models.graph_op import GraphOp, Value
 from bandweave.programs.program import StateShape, Vector, View
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp
+from bandweave.models.graph_op import GraphOp
 
 if TYPE_CHECKING:
     from bandweave.programs.lowering import Lowering

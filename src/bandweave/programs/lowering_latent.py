@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp
-from bandweave.models.spec import LatentSpec
+from bandweave.models.attention_spec import LatentSpec
+from bandweave.models.graph_op import GraphOp
 from bandweave.programs.program import CacheShape, View, Weight
 from bandweave.ranges import Range
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bandweave.models import cut
-from bandweave.models.graph import GraphOp, Value
-from bandweave.models.spec import (
+from bandweave.models.graph_op import GraphOp, Value
+from bandweave.models.mlp_spec import (
     LARGEST,
     SIGMOID,
     SOFTMAX,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from bandweave.models.graph import GraphOp, WeightSpec
-from bandweave.models.graph import Split as WeightSplit
+from bandweave.models.graph_op import GraphOp, WeightSpec
+from bandweave.models.graph_op import Split as WeightSplit
 from bandweave.programs.program import Part, Vector, View, Weight
 from bandweave.ranges import Range
 

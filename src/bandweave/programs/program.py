@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bandweave.models.graph import SplitUnit
+from bandweave.models.graph_op import SplitUnit
 from bandweave.models.rope import RopeTable
 from bandweave.programs.operations import BY_KIND
 from bandweave.ranges import Range

@@ -12,16 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from bandweave.models.attention_spec import Attention, HeadsSpec, LatentSpec, query_heads
 from bandweave.models.cut import VOCABULARY_UNIT, Axis, Cut
-from bandweave.models.spec import (
-    Attention,
-    HeadsSpec,
-    LatentSpec,
-    MixtureSpec,
-    Mlp,
-    ModelSpec,
-    query_heads,
-)
+from bandweave.models.mlp_spec import MixtureSpec, Mlp
+from bandweave.models.spec import ModelSpec
 from bandweave.ranges import Range
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from bandweave.executors.executor import StepError
 from bandweave.generation.logprobs import TokenLogprobs
-from bandweave.generation.request import Request, Result
+from bandweave.generation.request import CallOptions, Request, Result
 from bandweave.messages import (
     Alive,
     Cancel,
     Finished,
     M,
     Message,
+    Question,
     Refused,
     Submit,
     Tokens,
@@ -78,15 +79,7 @@ class Router:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(
-        self,
-        requests: Sequence[Request],
-        deliver: Deliver,
-        *,
-        chunk: int | None,
-        digest: bool,
-        reuse: bool,
-    ) -> range:
+    def submit(self, requests: Sequence[Request], deliver: Deliver, options: CallOptions) -> range:
         """Sends requests that belong together; their numbers. ``deliver`` hears of them in the
         router's thread, and must not wait. ``StepError`` where the nodes have gone."""
         with self._sending:  # who cancels finds either none or some that node 0 has heard of
@@ -99,9 +92,7 @@ class Router:
                     said = list(request.said)
                     self._open[id] = _Open(caller=caller, request=request, tokens=said)
             stopless = tuple(_without_stops(request) for request in requests)
-            asked = Submit(
-                ids=tuple(ids), requests=stopless, chunk=chunk, digest=digest, reuse=reuse
-            )
+            asked = Submit(ids=tuple(ids), requests=stopless, options=options)
             try:
                 self._group.send(0, encode(asked))
             except BaseException:
@@ -124,17 +115,17 @@ class Router:
             ids = list(self._open)
         self.cancel(ids)
 
-    def ask(self, node: int, message: Message, kind: type[M]) -> M:
-        """A node's answer to a question, which is of a kind. ``StepError`` where a node fails."""
+    def ask(self, node: int, question: Question[M]) -> M:
+        """A node's answer. ``StepError`` where a node fails."""
         with self._asking:
             with self._lock:
                 self._raise_failure()
                 self._asked = node
-            self._group.send(node, encode(message))
+            self._group.send(node, encode(question))
             answer = take(self._answers)
         if isinstance(answer, StepError):
             raise answer
-        return self._group.decode(node, kind, answer)
+        return self._group.decode(node, question.ANSWER, answer)
 
     def tell(self, node: int, message: Message) -> None:
         """Sends what asks for no answer. ``StepError`` where the nodes have gone."""
@@ -173,26 +164,26 @@ class Router:
 
     def _route(self, node: int, message: dict[str, Any]) -> None:
         kind = message.get("type")
-        if node == self._asked and kind not in _UNASKED:
+        if node == self._asked and kind not in _UNASKED_TYPES:
             with self._lock:
                 self._asked = None
             self._answers.put(message)
-        elif kind == Alive.TYPE:
-            alive = self._group.decode(node, Alive, message)
-            if not node:
-                self._alive(alive)
-        elif node:
+            return
+        if node and kind != Alive.TYPE:
             self._group.fail(node, f"it said {str(kind)[:40]!r}, which only node 0 may")
-        elif kind == Tokens.TYPE:
-            self._new_tokens(self._group.decode(0, Tokens, message))
-        elif kind == Finished.TYPE:
-            self._finished(self._group.decode(0, Finished, message))
-        elif kind == Refused.TYPE:
-            refused = self._group.decode(0, Refused, message)
-            for caller in self._close_all(refused.ids):
-                self._tell(caller, Failed(ValueError(refused.reason)))
-        else:
-            self._group.fail(0, f"it said {str(kind)[:40]!r}, which nobody asked")
+        match self._group.decode_one(node, _UNASKED, message):
+            case Alive() as alive:
+                if not node:
+                    self._alive(alive)
+            case Tokens() as new:
+                self._new_tokens(new)
+            case Finished() as end:
+                self._finished(end)
+            case Refused() as refused:
+                for caller in self._close_all(refused.ids):
+                    self._tell(caller, Failed(ValueError(refused.reason)))
+            case None:
+                self._group.fail(0, f"it said {str(kind)[:40]!r}, which nobody asked")
 
     def _new_tokens(self, new: Tokens) -> None:
         by_caller: dict[_Caller, list[tuple[int, int]]] = {}
@@ -276,7 +267,8 @@ class Router:
                 caller.deliver(Failed(error))
 
 
-_UNASKED = {Tokens.TYPE, Finished.TYPE, Alive.TYPE, Refused.TYPE}
+_UNASKED = (Tokens, Alive, Finished, Refused)
+_UNASKED_TYPES = tuple(kind.TYPE for kind in _UNASKED)  # a type that came may be unhashable
 
 
 def _ignore(event: Event) -> None: ...

@@ -20,6 +20,7 @@ from bandweave.membership.launcher import MemberLauncher
 from bandweave.membership.membership import BEAT_SECONDS
 from bandweave.membership.messages import Machine
 from bandweave.messages import EngineState
+from bandweave.serving.engine_start import AnyEngine
 from bandweave.serving.gathering import Gathered, Gathering
 from bandweave.serving.session import Session
 from bandweave.serving.status.machines import machines_of
@@ -82,7 +83,7 @@ class Reporter:
         )
 
 
-def groups_of(engine: Engine | Cluster | Replicas) -> Sequence[Engine | Cluster]:
+def groups_of(engine: AnyEngine) -> Sequence[Engine | Cluster]:
     """Each of which holds the whole model."""
     return engine.groups if isinstance(engine, Replicas) else (engine,)
 

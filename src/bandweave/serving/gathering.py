@@ -1,7 +1,7 @@
 """Gathering: from the machines that have joined a cluster to the nodes that hold a model.
 
-Waits until they suffice, measures those that nobody has measured, and lets the planner choose who
-takes part, in which shares and stages. Knows a model's needs; starts no model.
+Waits until they suffice, has them measured where nobody has, and lets the planner choose who takes
+part, in which shares and stages. Knows a model's needs; starts no model.
 """
 
 from __future__ import annotations
@@ -14,27 +14,22 @@ from fractions import Fraction
 from bandweave.checkpoints.folder import Folder
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import node_needs, resolve_context
-from bandweave.environment import read_environment
-from bandweave.executors.executor import StepError
 from bandweave.membership.allotment import Allotment
 from bandweave.membership.launcher import LeftOut, MemberLauncher, Placed
 from bandweave.membership.membership import Membership
 from bandweave.membership.messages import Machine
 from bandweave.mesh.address import format_address, is_loopback, parse_address
 from bandweave.mesh.routes import Route, best_routes
-from bandweave.planning.profile.profile import MachineProfile, Profile
+from bandweave.planning.profile.profile import Profile
 from bandweave.programs.split import make_split
-from bandweave.serving.cluster_plan import (
-    ClusterPlanner,
-    PlannedGroup,
-    Wish,
-    measured_format,
-    one_node,
-    rooms_of,
-)
-from bandweave.serving.profile_store import read_profile, save_profile, why_stale
+from bandweave.serving.cluster_plan import ClusterPlanner
+from bandweave.serving.cluster_problem import ClusterProblem, one_node, rooms_of
+from bandweave.serving.group_planner import PlannedGroup
+from bandweave.serving.member_profiles import measure_members
+from bandweave.serving.prediction import stored_profile
 from bandweave.serving.replanning import Replanner
 from bandweave.serving.watcher import Watcher
+from bandweave.serving.wish import Wish
 
 _SETTLE_SECONDS = 1.5  # in which nobody else has come: several that start at once are one cluster
 _LOOK_SECONDS = 2.0  # between two looks at whether those that have joined can be reached
@@ -88,8 +83,7 @@ class Gathering:
         )[0].total_bytes
         while True:
             machines = self._await(folder, whole, watcher)
-            profile = self._measure(machines, options, watcher)
-            gathered = self._plan(folder, options, context, machines, profile, watcher)
+            gathered = self._plan(folder, options, context, machines, watcher)
             if gathered is not None:
                 self.gathered = gathered
                 for sentence in gathered.sentences:
@@ -173,78 +167,6 @@ class Gathering:
         copies = self._wish.copies
         return "" if copies == 1 else f" ({copies} copies)"
 
-    # --- measuring ---
-
-    def _measure(
-        self, machines: Sequence[Machine], options: EngineOptions, watcher: Watcher
-    ) -> Profile:
-        """What is known of the machines, after a look of a few seconds at those of which nothing
-        is."""
-        path = read_environment().profile
-        try:
-            known = read_profile(path)
-        except ValueError:
-            known = Profile()
-        format = measured_format(options)
-        names = {machine.worker: self._name(machine) for machine in machines}
-        new = [one for one in machines if not _knows(known, names[one.worker], one, format)]
-        pairs = [(a, b) for i, a in enumerate(machines) for b in machines[:i]]
-        unlinked = {
-            one.worker
-            for a, b in pairs
-            if known.link(names[a.worker], names[b.worker]) is None or a in new or b in new
-            for one in (a, b)
-        }
-        settled = self._wish.shares is not None or len(machines) < 2
-        if settled or not (new or unlinked):
-            return known
-        watcher.gathering(f"a look at {_count(len(machines), 'machine')}: some seconds")
-        try:
-            found = self._probe(machines, new, unlinked, options, format)
-        except (StepError, OSError, ValueError, MemoryError) as error:
-            watcher.remark(f"(the machines could not be measured: {error})")
-            return known
-        known = known.joined(found)
-        if path is not None:
-            try:
-                save_profile(path, known)
-            except OSError as error:
-                watcher.remark(f"(what was measured could not be kept: {error})")
-        return known
-
-    def _probe(
-        self,
-        machines: Sequence[Machine],
-        new: Sequence[Machine],
-        unlinked: set[str],
-        options: EngineOptions,
-        format: str,
-    ) -> Profile:
-        from bandweave.probing.links import QUICK_SIZES, Schedule
-        from bandweave.probing.machine import quick_scope
-        from bandweave.probing.session import probe_hosts
-
-        found = Profile()
-        for group, links in (
-            (list(new), False),
-            ([m for m in machines if m.worker in unlinked], True),
-        ):
-            if not group:
-                continue
-            placed = self._placed(group)
-            part = probe_hosts(
-                [format_address(one.address) for one in placed],
-                self.membership.secret,
-                isa=options.run.isa,
-                scope=quick_scope(format, options.run.kv_format),
-                schedule=Schedule(num_nodes=len(placed), sizes=QUICK_SIZES, rounds=3),
-                links_only=links,
-                machines_only=not links,
-                launcher=MemberLauncher(self.membership, placed, encryption=self._wish.encryption),
-            )
-            found = found.joined(part)
-        return found
-
     # --- planning ---
 
     def _plan(
@@ -253,16 +175,20 @@ class Gathering:
         options: EngineOptions,
         context: int,
         machines: Sequence[Machine],
-        profile: Profile,
         watcher: Watcher,
     ) -> Gathered | None:
         """None where the machines cannot hold the model."""
         placed = self._placed(machines)
-        names = [format_address(one.address) for one in placed]
-        planner = ClusterPlanner(
-            folder, options, context, self._wish, machines, names, profile, watcher.remark
+        problem = ClusterProblem(
+            folder=folder,
+            options=options,
+            context=context,
+            wish=self._wish,
+            machines=machines,
+            names=[format_address(one.address) for one in placed],
+            profile=self._profile(placed, options, watcher),
         )
-        groups = planner.plan()
+        groups = ClusterPlanner(problem, watcher.remark).plan()
         if groups is None:
             return None
         allotment = Allotment(
@@ -275,7 +201,7 @@ class Gathering:
             self._gathered(options, placed, one, number, allotment)
             for number, one in enumerate(groups)
         )
-        replanner = Replanner(folder, options, context, self._wish, machines, names, profile)
+        replanner = Replanner(problem)
         for one in gathered:
             replanner.keep(one.options, one.why)
         return Gathered(groups=gathered, replanner=replanner)
@@ -315,15 +241,20 @@ class Gathering:
             remarks=_remarks(spare, left_out, group.reason),
         )
 
-    def _placed(self, machines: Sequence[Machine]) -> list[Placed]:
-        return [
-            Placed(machine=machine, address=parse_address(self._name(machine)))
-            for machine in machines
-        ]
+    def _profile(
+        self, placed: Sequence[Placed], options: EngineOptions, watcher: Watcher
+    ) -> Profile:
+        if self._wish.shares is not None or len(placed) < 2:
+            return stored_profile()  # a look would decide nothing
+        return measure_members(self.membership, placed, options, self._wish.encryption, watcher)
 
-    def _name(self, machine: Machine) -> str:
-        """The address at which the controller reaches it, which is its name in profiles."""
-        return self._routes[machine.worker][0].address
+    def _placed(self, machines: Sequence[Machine]) -> list[Placed]:
+        """Each at the address at which the controller reaches it, its name in profiles."""
+        routes = [self._routes[machine.worker][0] for machine in machines]
+        return [
+            Placed(machine=machine, address=parse_address(route.address))
+            for machine, route in zip(machines, routes, strict=True)
+        ]
 
 
 def _for_all(routes: Sequence[Route]) -> tuple[Route, ...]:
@@ -331,18 +262,6 @@ def _for_all(routes: Sequence[Route]) -> tuple[Route, ...]:
     this machine, and no way from another one."""
     shared = [one for one in routes if not is_loopback(parse_address(one.address)[0])]
     return tuple(shared or routes)
-
-
-def _knows(profile: Profile, name: str, machine: Machine, format: str) -> bool:
-    """Whether a profile still speaks for a machine; another may have got its address."""
-    known: MachineProfile | None = profile.machines.get(name)
-    return (
-        known is not None
-        and not why_stale(name, known)
-        and format in known.formats
-        and known.processor == machine.processor
-        and known.memory_bytes == machine.total_bytes
-    )
 
 
 def _available(machines: Sequence[Machine]) -> int:

@@ -10,18 +10,18 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.engine.loading_nodes import NodeInfo
+from bandweave.engine.lineup import Lineup
 from bandweave.engine.options import EngineOptions
 from bandweave.engine.placement import local_threads
 from bandweave.environment import read_environment
 from bandweave.generation.request import Timing
 from bandweave.mesh.address import format_address, parse_address
 from bandweave.models.registry import build_graph
+from bandweave.planning.profile.bill import Bill as PredictedBill
 from bandweave.planning.profile.emulation import EmulatedLink
-from bandweave.planning.profile.engine_cost import Bill as PredictedBill
 from bandweave.planning.profile.engine_node import EngineNode
 from bandweave.planning.profile.link_profile import LinkProfile
 from bandweave.planning.profile.prediction import Load, Prediction, choose_shares, predict
@@ -161,29 +161,19 @@ def _read_rate(node: EngineNode) -> float:
     return node.machine.read_bytes_per_s(node.threads)
 
 
-class Divided(Protocol):
-    """Whatever has a model split over its nodes."""
-
-    @property
-    def nodes(self) -> Sequence[NodeInfo]: ...
-
-    @property
-    def split(self) -> Split: ...
-
-
 def predict_answers(
     predictor: Predictor | None,
     folder: Folder,
-    engine: Divided,
-    options: EngineOptions,
+    lineup: Lineup,
     timings: Sequence[Timing],
     *,
     logits: bool = False,
 ) -> Prediction | None:
     """What answers of these lengths were to be expected to take; None where nothing is known.
     ``logits``: every choice looked at all of them."""
-    if predictor is None or not timings or len(predictor.nodes) != len(engine.nodes):
+    if predictor is None or not timings or len(predictor.nodes) != len(lineup.nodes):
         return None
+    options = lineup.options
     load = Load(
         prompt_tokens=round(statistics.fmean(timing.prompt_tokens for timing in timings)),
         reused_tokens=round(statistics.fmean(timing.reused_tokens for timing in timings)),
@@ -196,9 +186,9 @@ def predict_answers(
     # The nodes know best how many threads they took.
     nodes = tuple(
         dataclasses.replace(node, threads=info.threads)
-        for node, info in zip(predictor.nodes, engine.nodes, strict=True)
+        for node, info in zip(predictor.nodes, lineup.nodes, strict=True)
     )
-    return dataclasses.replace(predictor, nodes=nodes).predict(folder, engine.split, load)
+    return dataclasses.replace(predictor, nodes=nodes).predict(folder, lineup.split, load)
 
 
 def limit_tokens_per_s(predictor: Predictor, split: Split, prediction: Prediction) -> float:

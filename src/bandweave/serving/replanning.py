@@ -7,15 +7,12 @@ model's needs; connects to nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from bandweave.checkpoints.folder import Folder
 from bandweave.engine.options import EngineOptions
-from bandweave.membership.messages import Machine
-from bandweave.planning.profile.profile import Profile
-from bandweave.serving.cluster_plan import ClusterPlanner, PlannedGroup, Wish
+from bandweave.serving.cluster_problem import ClusterProblem
+from bandweave.serving.group_planner import GroupPlanner, PlannedGroup
 
 _LEAST_GAIN = 1.1  # for which other stages than before are worth it: they load the model anew
 
@@ -30,25 +27,16 @@ class _Division:
 
 
 class Replanner:
-    """Any thread may ask. ``names``: the addresses by which ``profile`` knows the ``machines`` that
-    were there at the start; others were not measured."""
+    """Any thread may ask. ``problem``: of the machines that were there at the start; others were
+    not measured."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        options: EngineOptions,
-        context: int,
-        wish: Wish,
-        machines: Sequence[Machine],
-        names: Sequence[str],
-        profile: Profile,
-    ) -> None:
-        self._folder, self._options, self._context, self._wish = folder, options, context, wish
-        self._profile = profile
-        self._machines = dict(zip(names, machines, strict=True))
+    def __init__(self, problem: ClusterProblem) -> None:
+        self._problem = problem
         self._names = {
-            address: name for name, one in self._machines.items() for address in one.addresses
-        } | {name: name for name in names}
+            address: name
+            for name, one in zip(problem.names, problem.machines, strict=True)
+            for address in one.addresses
+        } | {name: name for name in problem.names}
         self._found: dict[tuple[str, ...], _Division] = {}
         self._lock = threading.Lock()
 
@@ -81,21 +69,13 @@ class Replanner:
         with self._lock:
             if names in self._found:
                 return self._found[names]
-        if not self._machines.keys() >= set(names) or len(set(names)) < len(names):
+        if not set(self._problem.names) >= set(names) or len(set(names)) < len(names):
             return None
-        planner = ClusterPlanner(
-            self._folder,
-            self._options,
-            self._context,
-            self._wish,
-            [self._machines[name] for name in names],
-            names,
-            self._profile,
-        )
-        best = planner.layout(self._wish.stages and min(self._wish.stages, len(names)))
+        planner, wanted = GroupPlanner(self._problem.among(names)), self._problem.wish.stages
+        best = planner.layout(wanted and min(wanted, len(names)))
         if best is None:
             return None
-        if best.stages != options.stages and self._wish.stages is None:
+        if best.stages != options.stages and wanted is None:
             best = _better(planner.layout(options.stages), best)
         division = _Division(shares=best.shares, stages=best.stages, why=best.why)
         with self._lock:

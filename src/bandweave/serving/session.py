@@ -13,40 +13,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bandweave.checkpoints.folder import Folder
-from bandweave.cluster.cluster import Cluster
-from bandweave.cluster.keeper import Choose
-from bandweave.cluster.replicas import Replicas
 from bandweave.engine.bill import Bill, make_bill, same_nodes
-from bandweave.engine.engine import Engine, NodeStatistics
-from bandweave.engine.options import DEFAULT_CONTEXT, EngineOptions
-from bandweave.engine.placement import make_launcher, settle_format
+from bandweave.engine.engine import NodeStatistics
+from bandweave.engine.options import EngineOptions
+from bandweave.engine.placement import settle_format
 from bandweave.executors.executor import StepError
-from bandweave.formats.names import STORED
 from bandweave.generation.request import Request, Timing
 from bandweave.generation.sampling import SamplingParams
 from bandweave.hub.resolve import resolve_model
-from bandweave.models.registry import build_graph
-from bandweave.nodes.launcher import Launcher
 from bandweave.planning.profile.prediction import Prediction
+from bandweave.serving.engine_start import AnyEngine, Tell, start_engine
 from bandweave.serving.gathering import Gathering
 from bandweave.serving.prediction import (
-    choose_split,
     find_predictor,
     predict_answers,
     stored_profile,
 )
-from bandweave.serving.replica_count import settle_replicas
 from bandweave.serving.texts import OpeningTexts
-from bandweave.serving.watcher import Watch, Watcher, unwatched
+from bandweave.serving.watcher import Watch, unwatched
 from bandweave.shown import printable
 from bandweave.text.chat_template import ChatTemplate, Message
 from bandweave.text.files import TextError
 from bandweave.text.tokenizer import Tokenizer
-from bandweave.weights.stored_formats import told
 
 OnText = Callable[[str], None]
 OnRead = Callable[[int], None]  # tokens of the prompt that have been read
-Tell = Callable[[str], None]  # a sentence without its full stop
 
 
 class AnswerLost(StepError):
@@ -82,7 +73,7 @@ class Session:
     name: str
     folder: Folder
     options: EngineOptions
-    engine: Engine | Cluster | Replicas
+    engine: AnyEngine
     tokenizer: Tokenizer
     template: ChatTemplate | None
     load_seconds: float
@@ -182,9 +173,9 @@ class Session:
 
     def predict(self, timings: Sequence[Timing], *, logits: bool = False) -> Prediction | None:
         """What such answers were to be expected to take, None where no profile says."""
-        options = self.engine.options
-        predictor = find_predictor(stored_profile(), options)
-        return predict_answers(predictor, self.folder, self.engine, options, timings, logits=logits)
+        lineup = self.engine.lineup
+        predictor = find_predictor(stored_profile(), lineup.options)
+        return predict_answers(predictor, self.folder, lineup, timings, logits=logits)
 
 
 @contextlib.contextmanager
@@ -214,7 +205,11 @@ def open_session(
         start = time.perf_counter()
         with start_engine(model, folder, options, watch, said, tell, gathering, texts) as engine:
             tokenizer, template = texts.wait()
-            parts = {"open": start - begun, **vars(engine.start_times), "texts": texts.seconds}
+            parts = {
+                "open": start - begun,
+                **vars(engine.lineup.start_times),
+                "texts": texts.seconds,
+            }
             yield Session(
                 name=printable(model),
                 folder=folder,
@@ -225,99 +220,3 @@ def open_session(
                 load_seconds=time.perf_counter() - start,
                 start_seconds=parts,
             )
-
-
-def start_engine(
-    name: str,
-    folder: Folder,
-    options: EngineOptions,
-    watch: Watch = unwatched,
-    remarks: Sequence[str] = (),
-    tell: Tell | None = None,
-    gathering: Gathering | None = None,
-    texts: OpeningTexts | None = None,
-) -> Engine | Cluster | Replicas:
-    """``Cluster.start``, or that of ``Replicas`` where there are to be several groups, watched, or
-    ``Engine.start`` where nobody wants to be told; shares and groups that are left to us are chosen
-    by the stored profile. The watcher hears the ``remarks``, those on the model's files, and those
-    on its ``texts``, whose errors end the start."""
-    with watch(name, len(options.shares) if gathering is None else 0) as watcher:
-        for remark in (*remarks, *folder.remarks):
-            watcher.remark(remark)
-        engine = _start(folder, options, watcher, tell, gathering, texts)
-        try:
-            if texts is not None:
-                tokenizer, _ = texts.wait()
-                for remark in tokenizer.remarks:
-                    watcher.remark(remark)
-        except BaseException:
-            engine.close()
-            raise
-        return engine
-
-
-def _start(
-    folder: Folder,
-    options: EngineOptions,
-    watcher: Watcher,
-    tell: Tell | None,
-    gathering: Gathering | None,
-    texts: OpeningTexts | None,
-) -> Engine | Cluster | Replicas:
-    if gathering is None:
-        options = settle_replicas(folder, options, watcher.remark)
-    if gathering is None and options.replicas == 1:
-        options = choose_split(folder, options, watcher.remark)
-    spec = folder.spec
-    if options.run.context is None and spec.run_length < min(spec.context_length, DEFAULT_CONTEXT):
-        watcher.remark(
-            f"context {spec.run_length}: beyond that {spec.beyond_run_length}, which cannot be "
-            "run yet"
-        )
-    if options.run.weight_format == STORED:
-        watcher.remark(told(folder, build_graph(folder.spec)))
-    if options.replicas > 1:
-        if texts is not None:
-            texts.wait()  # groups load in threads of their own
-        return Replicas.start(
-            folder,
-            options,
-            watcher.loading,
-            on_waiting=watcher.waiting,
-            choose=lambda left: choose_split(folder, left),
-            tell=tell or (lambda sentence: None),
-        )
-
-    def loading(progress: Sequence[tuple[int, int]]) -> None:
-        if texts is not None:
-            texts.check()
-        watcher.loading(progress)
-
-    def begin(options: EngineOptions, launcher: Launcher, choose: Choose) -> Engine | Cluster:
-        if tell is None:
-            return Engine.start(folder, options, launcher, loading)
-        return Cluster.start(folder, options, launcher, loading, choose=choose, tell=tell)
-
-    if gathering is None:
-        launcher = make_launcher(options, watcher.waiting)
-        return begin(options, launcher, lambda left: choose_split(folder, left))
-    if texts is not None:
-        texts.wait()  # before machines are waited for
-    while True:
-        gathered = gathering.gather(folder, options, watcher)
-        choose, groups = gathered.replanner.choose, gathered.groups
-        try:
-            if len(groups) == 1:
-                return begin(groups[0].options, groups[0].launcher, choose)
-            return Replicas.start_each(
-                folder,
-                [group.options for group in groups],
-                [group.launcher for group in groups],
-                watcher.loading,
-                choose=choose,
-                tell=tell or (lambda sentence: None),
-            )
-        except (ConnectionError, StepError) as error:
-            if not gathering.has_changed(gathered):
-                raise
-            watcher.remark(f"{error}; gathering the machines anew")

@@ -24,7 +24,7 @@ from numpy.random import PCG64
 from bandweave.checkpoints import layout
 from bandweave.checkpoints.safetensors import encode_header
 from bandweave.checkpoints.source import CheckpointError
-from bandweave.models.graph import WeightSpec
+from bandweave.models.graph_op import WeightSpec
 from bandweave.models.places import Places
 from bandweave.models.registry import build_graph, tensor_names
 from bandweave.models.spec import ModelSpec

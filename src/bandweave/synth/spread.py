@@ -10,8 +10,9 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
-from bandweave.models.graph import Split, WeightSpec
-from bandweave.models.spec import SIGMOID, SOFTMAX_OF_CHOSEN, MixtureSpec, ModelSpec
+from bandweave.models.graph_op import Split, WeightSpec
+from bandweave.models.mlp_spec import SIGMOID, SOFTMAX_OF_CHOSEN, MixtureSpec
+from bandweave.models.spec import ModelSpec
 
 _SMALL = 0.02  # of what is added to or multiplied with numbers near 1
 

@@ -7,7 +7,6 @@ native packer; knows no nodes but its own.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +20,14 @@ import numpy.typing as npt
 from bandweave import _native
 from bandweave.checkpoints.source import CheckpointError, TensorSource, widen
 from bandweave.content.blocks import Content, blocks_of, sum_values
-from bandweave.formats.gguf_blocks import is_as_stored
 from bandweave.programs.program import Part, Program, Vector, Weight
 from bandweave.ranges import Range
+from bandweave.weights.at_hand import AtHand
 from bandweave.weights.known_content import KnownContent
 from bandweave.weights.packed import Fresh, Partial, Weights, packed_bytes
-from bandweave.weights.panel_cache import Held, PanelCache
-from bandweave.weights.panel_memory import bytes_of, take_kept
-from bandweave.weights.panel_sections import Section, missing, sections, step_runs
+from bandweave.weights.panel_cache import PanelCache
+from bandweave.weights.panel_memory import bytes_of
+from bandweave.weights.panel_sections import missing, sections
 from bandweave.weights.panel_work import Read, Work, stored_bytes, unpacked, work
 
 PANEL_BYTES = 64 << 20  # what all threads together read at a time; bounds the memory of loading
@@ -129,7 +128,7 @@ def load_weights(
         content=loading.known.content,
         parts=dict(program.weights),
         vector_parts=dict(program.vectors),
-        kept_bytes=loading.kept_bytes,
+        kept_bytes=loading.at_hand.kept_bytes,
         fresh=tuple(one for one in loading.fresh if one.key),
         learnt=loading.known.learnt,
         since=since,
@@ -137,7 +136,7 @@ def load_weights(
 
 
 class _Loading:
-    """One load: what memory and the cache have, and what is left to read."""
+    """One load: what memory and the cache have, and what is left to read, which it reads."""
 
     def __init__(
         self,
@@ -150,14 +149,13 @@ class _Loading:
         kept: Sequence[Weights],
         wanted: Callable[[], bool],
     ) -> None:
-        """``least_cached``: packed bytes of a section from which on a file of it is of use."""
-        self._wanted, self._over = wanted, False
+        self._wanted = wanted
         self._program, self._source, self._format = program, source, weight_format
-        self._matrices, self._cache, self._kept = matrices, cache, kept
-        self._least_cached = least_cached
-        self.kept_bytes, self._lock = 0, threading.Lock()
-        self._held: dict[str, list[Held]] = {} if cache is None else cache.held()
+        self._matrices, self._kept = matrices, kept
         self.known = KnownContent(program, source, cache, (one.content for one in kept))
+        self.at_hand = AtHand(
+            source, weight_format, matrices, cache, kept, self.known, least_cached
+        )
         self.fresh: list[Fresh] = []
         # Of each matrix: what neither memory nor a cache had, and pieces of that to be read.
         self._lacking: dict[str, list[Fresh]] = {}
@@ -200,11 +198,11 @@ class _Loading:
             total += self._bytes(part)
             for piece in unpacked(part, self._source, most_bytes):
                 add("", piece)
-        for some, gaps_of in self._lookups(pool, weights):
-            self._over = self._over or not self._wanted()
+        for some, gaps_of in self.at_hand.lookups(pool, weights):
+            self.at_hand.over = self.at_hand.over or not self._wanted()
             for weight, gaps in zip(some, gaps_of, strict=True):
                 self._lacking[weight.name] = gaps
-                if self._over:  # what is in memory has passed into the matrices, and no more
+                if self.at_hand.over:  # what is in memory has passed into the matrices, and no more
                     continue
                 self._given.add(weight.name)
                 left = sum(
@@ -213,7 +211,7 @@ class _Loading:
                 self.fresh += gaps
                 done += sizes[weight.name] - left
             on_progress(done, total)
-        if self._over:
+        if self.at_hand.over:
             raise _Unwanted
         hand_over()
         for _ in range(len(self._tasks)):
@@ -247,7 +245,7 @@ class _Loading:
             filled[weight.name] = [
                 missing(one.range, [gap.part for gap in gaps if gap.section == one]) for one in own
             ]
-            form = self._format_of(weight)
+            form = weight.format_in(self._format)
             for section, parts in zip(own, filled[weight.name], strict=True):
                 size += sum(bytes_of(section, part, form) for part in parts)
         return Partial(filled=filled, num_bytes=size), self.known.content
@@ -256,7 +254,7 @@ class _Loading:
         """A task that has ended. ``_Unwanted`` where nobody wants what it has read."""
         while True:
             if not self._wanted():
-                self._over = True
+                self.at_hand.over = True
                 raise _Unwanted
             try:
                 return ended.get(timeout=_LOOK_SECONDS)
@@ -275,117 +273,15 @@ class _Loading:
     def _read(self, pieces: list[Work]) -> list[Read]:
         found = []
         for piece in pieces:
-            if self._over:
+            if self.at_hand.over:
                 raise _Unwanted
             found.append(piece.run(self._source))
         return found
 
-    # --- what is there already ---
-
-    def _lookups(
-        self, pool: ThreadPoolExecutor, weights: Sequence[Weight]
-    ) -> Iterator[tuple[list[Weight], list[list[Fresh]]]]:
-        """Weights in order, some at a time, each with its gaps. Threads look where that may mean
-        reading."""
-        batches = self._batches(weights)
-        if self._cache is None and not self._kept:
-            return map(self._gaps_of, batches)
-        return pool.map(self._gaps_of, batches)
-
-    def _batches(self, weights: Sequence[Weight]) -> Iterator[list[Weight]]:
-        """Weights in order, small ones together."""
-        batch: list[Weight] = []
-        size = 0
-        for weight in weights:
-            batch.append(weight)
-            size += self._matrices[weight.name].nbytes
-            if size >= _HANDED_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
-
-    def _gaps_of(self, weights: list[Weight]) -> tuple[list[Weight], list[list[Fresh]]]:
-        return weights, [self._gaps(weight) for weight in weights]
-
-    def _gaps(self, weight: Weight) -> list[Fresh]:
-        """What neither memory nor a cache has of a matrix; the rest is in its place."""
-        gaps: list[Fresh] = []
-        own = sections(weight, self._source.shape)
-        left_of = self._take_kept(weight, own) if self._kept else [[one.range] for one in own]
-        for section, left in zip(own, left_of, strict=True):
-            key = ""
-            if self._cache is not None and not self._over and self._is_cached(weight, section):
-                described, own_format = self._describe(weight, section), self._format_of(weight)
-                key = self._cache.key(section, described, own_format)
-                left = self._load(self._cache, key, weight, section, left)
-            gaps += [Fresh(weight=weight, key=key, section=section, part=part) for part in left]
-        return gaps
-
-    def _is_cached(self, weight: Weight, section: Section) -> bool:
-        """Whether a cache is of use for a section: one that is small, or whose blocks stay as they
-        are stored, is packed from the checkpoint's file as fast as it is read from another."""
-        own_format = self._format_of(weight)
-        if bytes_of(section, section.range, own_format) < self._least_cached:
-            return False
-        stored = {self._source.dtype(part.tensor) for part in weight.parts}
-        return not all(is_as_stored(one, own_format, weight.unit) for one in stored)
-
-    def _take_kept(self, weight: Weight, own: Sequence[Section]) -> list[list[Range]]:
-        """What is left of each section once memory has given what it has, which it then frees."""
-        found: list[list[Range]] = [[] for _ in own]
-        panels, own_format = self._matrices[weight.name].panels, self._format_of(weight)
-        for kept in self._kept:
-            held = kept.parts if kept.partial is None else kept.partial.filled
-            if weight.name not in held:
-                continue
-            before, matrix = kept.parts[weight.name], kept.matrices[weight.name]
-            theirs = sections(before, self._source.shape)
-            filled: Sequence[Sequence[Range]] = [[one.range] for one in theirs]
-            if kept.partial is not None:
-                filled = kept.partial.filled[weight.name]
-            for section, parts in zip(own, found, strict=True):
-                parts += take_kept(
-                    weight, section, panels, before, theirs, matrix.panels, own_format, filled
-                )
-            matrix.release()
-        left = [missing(section.range, parts) for section, parts in zip(own, found, strict=True)]
-        with self._lock:
-            for section, gaps in zip(own, left, strict=True):
-                held = missing(section.range, gaps)
-                self.kept_bytes += sum(bytes_of(section, part, own_format) for part in held)
-        return left
-
-    def _load(
-        self, cache: PanelCache, key: str, weight: Weight, section: Section, wanted: Sequence[Range]
-    ) -> list[Range]:
-        """What is left of a section once what it holds is known to lie in the cache."""
-        left: list[Range] = []
-        panels = self._matrices[weight.name].panels
-        for part in wanted:
-            for run, sums in step_runs(section, part, weight, self.known.content):
-                if sums is None:
-                    left.append(run)
-                    continue
-                held = self._held.get(key, ())
-                own_format = self._format_of(weight)
-                left += cache.load(held, section, run, panels, sums, own_format)
-        return left
-
-    def _describe(self, weight: Weight, section: Section) -> str:
-        """The tensors of a section, by what tells them from others without reading them."""
-        parts = [part for part, _ in section.blocks(weight, section.range)]
-        return " ".join(
-            f"{part.tensor} {self._source.dtype(part.tensor)} {self._source.shape(part.tensor)}"
-            for part in parts
-        )
-
-    # --- the rest ---
-
     def _work(self, weight: Weight, gaps: list[Fresh], most_bytes: int) -> Iterator[Work]:
         matrix = self._matrices[weight.name]
         left = [(one.section, one.part) for one in gaps]
-        own_format = self._format_of(weight)
+        own_format = weight.format_in(self._format)
         yield from work(weight, matrix, left, self._source, own_format, most_bytes)
 
     def take_vector(self, vector: Vector) -> npt.NDArray[np.float32]:
@@ -407,9 +303,6 @@ class _Loading:
         sums = sum_values(stored, part.rows.start, part.unit, dtype)
         self.known.set(part, blocks_of(part.unit, part.rows).start, sums)
         return values.reshape(-1)
-
-    def _format_of(self, weight: Weight) -> str:
-        return weight.format_in(self._format)
 
     def _bytes(self, part: Part) -> int:
         return stored_bytes(part, self._source)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from bandweave import _native
 from bandweave.content.blocks import U64, Content, blocks_of
-from bandweave.formats.packing import PANEL
+from bandweave.formats.block_packing import PANEL
 from bandweave.programs.program import Part, Weight
 from bandweave.ranges import Range
 

@@ -14,7 +14,7 @@ import numpy as np
 from bandweave import _native
 from bandweave.checkpoints.source import READ_BITS, CheckpointError, TensorSource, block_source
 from bandweave.content.blocks import U64, blocks_of, sum_rows
-from bandweave.formats.packing import PANEL
+from bandweave.formats.block_packing import PANEL
 from bandweave.programs.program import Part, Weight
 from bandweave.ranges import Range
 from bandweave.weights.panel_sections import COLUMNS, WHOLE, Section

@@ -16,7 +16,8 @@ from bandweave.checkpoints.folder import Folder
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.formats.gguf_blocks import RUNS_AS
 from bandweave.formats.names import BLOCK_FORMATS, STORED
-from bandweave.models.graph import Graph, GraphOp
+from bandweave.models.graph import Graph
+from bandweave.models.graph_op import GraphOp
 from bandweave.programs.lowering import lower
 from bandweave.programs.program import Program
 from bandweave.programs.split import Split

@@ -5,14 +5,8 @@ from __future__ import annotations
 from bandweave import figures
 from bandweave.cli import output
 from bandweave.cli.plan.answer import Columns, Entry, Setups
-from bandweave.cli.plan.report import (
-    NONE,
-    range_text,
-    say,
-    say_model,
-    say_work,
-    short_kind,
-)
+from bandweave.cli.plan.column_table import NONE, range_text, short_kind
+from bandweave.cli.plan.report import say, say_model, say_work
 from bandweave.planning.costs.cost import decode_range
 from bandweave.planning.costs.economy import economy
 from bandweave.planning.costs.software import software_title

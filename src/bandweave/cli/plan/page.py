@@ -16,22 +16,18 @@ from typing import Any
 from bandweave import __version__
 from bandweave.cli import output
 from bandweave.cli.plan.answer import Columns, Setups, objective_range, objective_unit
+from bandweave.cli.plan.column_table import column_rows
 from bandweave.cli.plan.comparison import (
     COMPARED,
     comparison_notes,
     comparison_rows,
     setup_title,
 )
+from bandweave.cli.plan.money import money_sentences
 from bandweave.cli.plan.pictures.overview import answer_svg
 from bandweave.cli.plan.pictures.sweeps import sweep_svg
 from bandweave.cli.plan.pictures.talks import conversations_svg
-from bandweave.cli.plan.report import (
-    asked_sentences,
-    column_rows,
-    money_sentences,
-    reasons,
-    what_would_help,
-)
+from bandweave.cli.plan.report import asked_sentences, reasons, what_would_help
 from bandweave.cli.plan.sweep import sweep_series
 from bandweave.cli.plan.talk import HEADINGS, conversation_sentences, turn_rows
 from bandweave.planning.search.conversation import ConversationCost

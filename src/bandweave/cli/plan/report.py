@@ -8,13 +8,11 @@ from itertools import groupby
 
 from bandweave import figures
 from bandweave.cli import output
-from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks, request_range
-from bandweave.planning.costs.capacity import capacity
-from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
+from bandweave.cli.plan.answer import Columns, memory_remarks
+from bandweave.cli.plan.column_table import column_rows, decode_text
+from bandweave.cli.plan.money import money_sentences
 from bandweave.planning.costs.deployment import BANDWEAVE
-from bandweave.planning.costs.economy import economy
-from bandweave.planning.costs.software import ANY, software_title
-from bandweave.planning.machines.hardware import Hardware
+from bandweave.planning.costs.software import software_title
 from bandweave.planning.search.columns import Machines
 from bandweave.planning.search.conversation import most_streams
 from bandweave.planning.search.doubt import cables_sentence, doubt_sentence
@@ -37,7 +35,6 @@ from bandweave.planning.search.shortage import read_bytes
 WIDTH = 80
 _BAR = 40
 _SHOWN_S = 0.5e-6
-NONE = "-"
 _OTHERS = 3  # programs, beside the quickest
 
 
@@ -128,33 +125,9 @@ def _two_columns(columns: Columns) -> None:
     if columns.reason:
         also = ""
         if columns.hypothetical and columns.today is not None:
-            also = f"; its processor path would come to about {_decode(columns.today)} tokens/s"
+            also = f"; its processor path would come to about {decode_text(columns.today)} tokens/s"
         say(f"bandweave today: {columns.reason}{also}.")
     output.print_text()
-
-
-def column_rows(columns: Columns) -> tuple[list[str], list[list[str]]]:
-    """Both columns as a table: headings and rows."""
-    limit, today = columns.limit, columns.today
-    answers = [limit, None if columns.hypothetical else today]
-    asked = columns.machines.engine != ANY
-    heads = ["", "as asked for" if asked else "best software today", "bandweave today"]
-    rows = [["", f"({software_title(columns.engine)})", "(processor only)"]]
-
-    def row(name: str, cells: list[str]) -> None:
-        rows.append([name, *cells])
-
-    row("decode, tokens/s", [_decode(each) for each in answers])
-    if columns.question.streams > 1:
-        row("for each stream", [_each(each) for each in answers])
-    row("prefill, tokens/s", [_prefill(each) for each in answers])
-    row("first token after", [_first(each) for each in answers])
-    row(f"all {columns.question.answer} tokens after", [_request(each) for each in answers])
-    row("split", [NONE if each is None else short_kind(each) for each in answers])
-    row("fullest memory, GiB", [_memory(each) for each in answers])
-    formats = [NONE if each is None else each.question.weights.name for each in answers]
-    row("weights", formats)
-    return heads, rows
 
 
 def _time(answer: Answer, title: str) -> None:
@@ -260,97 +233,9 @@ def what_would_help(answer: Answer) -> list[str]:
     return sentences
 
 
-def money_sentences(columns: Columns, usd_per_kwh: float) -> list[str]:
-    """Energy, and prices as far as they are known."""
-    sentences = (_money(columns.limit, usd_per_kwh), _prices(columns.machines.hardware))
-    return [sentence for sentence in sentences if sentence]
-
-
-def _money(answer: Answer, usd_per_kwh: float) -> str:
-    """Energy and price; empty where nothing is known."""
-    money = economy(answer.best.deployment, answer.best.decode, usd_per_kwh=usd_per_kwh)
-    words = []
-    if money.watts is not None and money.joules_per_token is not None:
-        words.append(
-            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J a token, "
-            f"${money.usd_per_million_tokens:.2f} of electricity for a million tokens "
-            f"(${usd_per_kwh:.2f}/kWh)"
-        )
-    if money.price_usd is not None and money.usd_per_token_per_s is not None:
-        words.append(
-            f"${money.price_usd:,.0f} of machines, ${money.usd_per_token_per_s:,.0f} for each "
-            "token/s"
-        )
-    return "Energy and price: " + "; ".join(words) + "." if words else ""
-
-
-def _prices(machines: Sequence[Hardware]) -> str:
-    """Where a machine has several prices, or one of a day that is known: all of them."""
-    different = {each.name: each for one in machines for each in (one, *one.cards)}
-    words = [
-        f"{name} {' or '.join(str(price) for price in each.prices)}"
-        for name, each in different.items()
-        if len(each.prices) > 1 or any(price.date for price in each.prices)
-    ]
-    return f"Prices: {'; '.join(words)}." if words else ""
-
-
 def _today(answer: Answer) -> str:
     words = [layout_phrase(answer.best), verdict_sentence(answer), limiting_sentence(answer)]
     return ". ".join(word.rstrip(".") for word in words if word) + "."
-
-
-def _decode(answer: Answer | None) -> str:
-    if answer is None:
-        return NONE
-    return range_text(decode_range(answer.best.deployment, answer.question.decoding))
-
-
-def _prefill(answer: Answer | None) -> str:
-    if answer is None:
-        return NONE
-    return range_text(prefill_range(answer.best.deployment, answer.question.reading))
-
-
-def _first(answer: Answer | None) -> str:
-    return NONE if answer is None else output.seconds(first_token_s(answer.best))
-
-
-def _each(answer: Answer | None) -> str:
-    return NONE if answer is None else output.rate(answer.best.decode.tokens_per_s_per_stream)
-
-
-def _request(answer: Answer | None) -> str:
-    return NONE if answer is None else output.seconds(request_range(answer.best).likely)
-
-
-def _memory(answer: Answer | None) -> str:
-    if answer is None:
-        return NONE
-    nodes = capacity(answer.best.deployment, answer.question.decoding).nodes
-    memories = [
-        each
-        for node in nodes
-        for each in node.memories or (("", node.needed_bytes, node.available_bytes),)
-    ]
-    _, needed, available = max(memories, key=lambda each: each[1] / each[2])
-    return f"{figures.gib(needed)} of {figures.gib(available)}"
-
-
-def range_text(value: Prediction) -> str:
-    likely, low, high = (output.rate(v) for v in (value.likely, value.low, value.high))
-    return f"{likely} ({low} to {high})"
-
-
-def short_kind(answer: Answer) -> str:
-    """The split in a word or two."""
-    best = answer.best
-    count = len(best.machines)
-    if best.kind == "one":
-        return "one machine"
-    if best.kind == "mixed":
-        return f"{len(best.layout.stages)} stages/{count}"
-    return f"{best.kind} {count}"
 
 
 def say(sentence: str) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from bandweave.models.attention_spec import HeadsSpec, LinearSpec
 from bandweave.models.config import ConfigError
 from bandweave.models.config_hybrid import LINEAR
 from bandweave.models.config_window import FULL
 from bandweave.models.gguf import names
 from bandweave.models.gguf.metadata import Metadata
 from bandweave.models.gguf.sizes import mixture, rope_dim, sizes
-from bandweave.models.spec import HeadsSpec, LayerSpec, LinearSpec
+from bandweave.models.spec import LayerSpec
 from bandweave.models.tensor_names import Names, Slice, either, fused
 
 _INTERVAL = 4  # layers, of which one has a cache

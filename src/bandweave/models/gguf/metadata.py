@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bandweave.models.config import ConfigError
-from bandweave.models.spec import MOST_SIZE
+from bandweave.models.limits import MOST_SIZE
 from bandweave.shown import shown
 
 ARCHITECTURE = "general.architecture"

@@ -5,8 +5,9 @@ Source: llama.cpp's gguf-py/gguf/constants.py and what its converters change.
 
 from __future__ import annotations
 
+from bandweave.models.attention_spec import HeadsSpec, query_heads
 from bandweave.models.deepseek import latent_heads
-from bandweave.models.spec import HeadsSpec, LayerSpec, query_heads
+from bandweave.models.spec import LayerSpec
 from bandweave.models.tensor_names import Names, Slice, either, fused
 
 _GATE, _UP = "layers.{}.experts.{}.gate_proj", "layers.{}.experts.{}.up_proj"

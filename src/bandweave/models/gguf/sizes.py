@@ -8,7 +8,7 @@ from typing import Any
 from bandweave.models.config import ConfigError
 from bandweave.models.config_window import FULL, SLIDING
 from bandweave.models.gguf.metadata import Metadata
-from bandweave.models.spec import MOST_LAYERS
+from bandweave.models.limits import MOST_LAYERS
 
 _EMBEDDING = "token_embd.weight"
 _DIVISORS = {"rope_freqs.weight": None, "rope_factors_long.weight": "long_factor",

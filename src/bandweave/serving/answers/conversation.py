@@ -20,8 +20,6 @@ from bandweave.serving.errors import PromptTooLong, bad, too_long
 from bandweave.shown import shown
 from bandweave.text.files import TextError
 
-__all__ = ["Conversation", "Form", "Prepared", "count", "prepare"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bandweave.generation.request import Request
+from bandweave.generation.request import CallOptions, Request
 from bandweave.routing import call
 from bandweave.routing.call import Cancel, Deliver
 from bandweave.serving.answers.ask import Ask
@@ -43,7 +43,8 @@ class Hearing:
 
     def _submit(self) -> None:
         if not self._unwanted:  # before the engine has heard of it
-            self._cancel = self._engine.submit(self._requests, self._deliver, reuse=self.ask.reuse)
+            options = CallOptions(reuse=self.ask.reuse)
+            self._cancel = self._engine.submit(self._requests, self._deliver, options)
 
     def cancel(self) -> None:
         """Ends all answers that have not ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from bandweave.generation.request import Request
+from bandweave.generation.request import USUAL, CallOptions, Request
 from bandweave.messages import EngineState
 from bandweave.routing.call import Cancel, Deliver
 
@@ -17,7 +17,7 @@ class TokenEngine(Protocol):
     def context(self) -> int: ...
 
     def submit(
-        self, requests: Sequence[Request], deliver: Deliver, *, reuse: bool = True
+        self, requests: Sequence[Request], deliver: Deliver, options: CallOptions = USUAL
     ) -> Cancel:
         """Asks for answers; ``deliver`` hears of them in another thread, and must not wait.
         ``StepError`` where the engine has failed."""

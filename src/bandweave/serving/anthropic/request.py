@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.conversation import Conversation, Form, prepare
+from bandweave.serving.answers.conversation import Conversation, prepare
+from bandweave.serving.answers.grammars import Form
 from bandweave.serving.answers.served import Served
 from bandweave.serving.answers.thought_budget import with_budget
 from bandweave.serving.anthropic.messages import forget_thoughts, found_tools, read_messages

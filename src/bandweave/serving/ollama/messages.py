@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bandweave.serving.answers.conversation import Conversation, Form
+from bandweave.serving.answers.conversation import Conversation
+from bandweave.serving.answers.grammars import Form
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields

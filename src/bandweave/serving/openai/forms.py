@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bandweave.serving.answers.conversation import Form
+from bandweave.serving.answers.grammars import Form
 from bandweave.serving.errors import bad, unsupported
 from bandweave.serving.fields import Fields
 

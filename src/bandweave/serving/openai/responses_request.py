@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.conversation import Conversation, Form, prepare
+from bandweave.serving.answers.conversation import Conversation, prepare
+from bandweave.serving.answers.grammars import Form
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad
 from bandweave.serving.fields import Fields

@@ -61,14 +61,14 @@ class Machines:
 
 def machines_of(session: Session) -> Machines:
     """As the session's engine runs now. Reads the stored profile once."""
-    engine = session.engine
-    options = engine.options
+    engine, lineup = session.engine, session.engine.lineup
+    options = lineup.options
     found = find_predictor(stored_profile(), options)
     predictor = None
-    if found is not None and len(found.nodes) == len(engine.nodes):
+    if found is not None and len(found.nodes) == len(lineup.nodes):
         nodes = tuple(
             dataclasses.replace(node, threads=info.threads)
-            for node, info in zip(found.nodes, engine.nodes, strict=True)
+            for node, info in zip(found.nodes, lineup.nodes, strict=True)
         )
         predictor = dataclasses.replace(found, nodes=nodes)
 
@@ -84,12 +84,12 @@ def machines_of(session: Session) -> Machines:
             max_rows=max(streams, options.run.max_rows),
         )
         try:
-            prediction = predictor.predict(session.folder, engine.split, load)
+            prediction = predictor.predict(session.folder, lineup.split, load)
         except ValueError:  # the profile lacks the format
             return None
         return Expected(
             predicted=prediction.decode_tokens_per_s,
-            limit=limit_tokens_per_s(predictor, engine.split, prediction),
+            limit=limit_tokens_per_s(predictor, lineup.split, prediction),
         )
 
     def look() -> Look:
@@ -97,9 +97,9 @@ def machines_of(session: Session) -> Machines:
         return Look(state=state, nodes=engine.statistics(), at=time.monotonic())
 
     return Machines(
-        split=engine.split,
-        plan=plan_of(engine, options),
-        links=_links(predictor, len(engine.nodes), options.hosts),
+        split=lineup.split,
+        plan=plan_of(lineup),
+        links=_links(predictor, len(lineup.nodes), options.hosts),
         look=look,
         expect=expect,
     )

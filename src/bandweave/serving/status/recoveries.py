@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from bandweave.cluster.health import ClusterHealth
 from bandweave.cluster.recoveries import Recovery
-from bandweave.cluster.standing import StandbySummary
+from bandweave.cluster.standby import StandbySummary
 
 _SHOWN = 20
 _PARTS = ("noticed", "waited", "planned", "loaded", "prefilled")

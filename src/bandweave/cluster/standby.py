@@ -1,4 +1,4 @@
-"""StandingBy: has an engine's nodes hold ready what they would need if one of them were gone, and
+"""StandbyWatch: has an engine's nodes hold ready what they would need if one of them were gone, and
 tells what that costs and buys. Knows an engine; decides nothing."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StandbySummary:
     reasons: Sequence[str] = ()
 
 
-class StandingBy:
+class StandbyWatch:
     """For one thread; ``summary`` may be read by any. ``divide``: among those that would be
     left."""
 

@@ -1,4 +1,4 @@
-"""Gathering: events of several calls, told to one caller as if they were one. Any thread."""
+"""JointCall: events of several calls, told to one caller as if they were one. Any thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from bandweave.routing.call import Deliver, Ended, Event, Failed, NewTokens, Reading
 
 
-class Gathering:
+class JointCall:
     """``deliver`` is the caller's, who has ``count`` requests; ``on_failed`` is called once, in a
     thread of its own, where one call fails: then nobody hears of the others any more."""
 
