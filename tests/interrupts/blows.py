@@ -34,14 +34,14 @@ class Ends:
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """``status``: how the command exits that has time to; ``killed``: that of one which has not
+    """``statuses``: with which a command exits that has time to; ``killed``: that of one which has not
     (as `subprocess` shows it), or None. ``ends``: whether commands that last end, too. ``tidy``:
     whether it can clean up. ``terminal``: whether it is about the command's terminal; ``pipe``,
     ``input``: about its output, its input."""
 
     name: str
     strike: Callable[[Ends], None]
-    status: int
+    statuses: tuple[int, ...]
     killed: int | None = None
     ends: bool = True
     tidy: bool = True
@@ -69,18 +69,18 @@ def _type(keys: bytes) -> Callable[[Ends], None]:
 
 
 BLOWS = (
-    Blow(name="INT", strike=_send(signal.SIGINT), status=130, killed=-signal.SIGINT),
-    Blow(name="TERM", strike=_send(signal.SIGTERM), status=143, killed=-signal.SIGTERM),
-    Blow(name="HUP", strike=_send(signal.SIGHUP), status=129, killed=-signal.SIGHUP),
-    Blow(name="INT-INT", strike=_send(signal.SIGINT, signal.SIGINT, pause=0.05), status=130,
+    Blow(name="INT", strike=_send(signal.SIGINT), statuses=(130,), killed=-signal.SIGINT),
+    Blow(name="TERM", strike=_send(signal.SIGTERM), statuses=(143,), killed=-signal.SIGTERM),
+    Blow(name="HUP", strike=_send(signal.SIGHUP), statuses=(129,), killed=-signal.SIGHUP),
+    Blow(name="INT-INT", strike=_send(signal.SIGINT, signal.SIGINT, pause=0.05), statuses=(130,),
          killed=-signal.SIGINT),
-    Blow(name="TERM-INT", strike=_send(signal.SIGTERM, signal.SIGINT, pause=0.02), status=143,
+    Blow(name="TERM-INT", strike=_send(signal.SIGTERM, signal.SIGINT, pause=0.02), statuses=(143, 130),
          killed=-signal.SIGTERM),
-    Blow(name="KILL", strike=_send(signal.SIGKILL), status=137, killed=-signal.SIGKILL, tidy=False),
-    Blow(name="hang-up", strike=lambda ends: ends.close("terminal"), status=129,
+    Blow(name="KILL", strike=_send(signal.SIGKILL), statuses=(137,), killed=-signal.SIGKILL, tidy=False),
+    Blow(name="hang-up", strike=lambda ends: ends.close("terminal"), statuses=(129,),
          killed=-signal.SIGHUP, terminal=True),
-    Blow(name="key", strike=_type(b"\x03"), status=130, killed=-signal.SIGINT, terminal=True),
-    Blow(name="no-reader", strike=lambda ends: ends.close("output"), status=141, ends=False,
+    Blow(name="key", strike=_type(b"\x03"), statuses=(130,), killed=-signal.SIGINT, terminal=True),
+    Blow(name="no-reader", strike=lambda ends: ends.close("output"), statuses=(141,), ends=False,
          pipe=True),
-    Blow(name="no-input", strike=lambda ends: ends.close("input"), status=0, input=True),
+    Blow(name="no-input", strike=lambda ends: ends.close("input"), statuses=(0,), input=True),
 )  # fmt: skip

@@ -85,7 +85,7 @@ def _run(trial: Trial, place: Place, stack: ExitStack) -> list[str]:
     over.set()
     for reader in readers:
         reader.join(_PATIENCE)
-    allowed = {blow.status, blow.killed}
+    allowed = {*blow.statuses, blow.killed}
     if early or not case.lasts:
         allowed.add(0)
     if process.returncode not in allowed and not wrong:
@@ -97,7 +97,8 @@ def _run(trial: Trial, place: Place, stack: ExitStack) -> list[str]:
         wrong.append(f"processes are left: {[_title(pid) for pid in place.processes(beside)]}")
     if case.after:
         wrong += _undo(trial, place, beside, process.returncode)
-    if blow.tidy and (left := place.left({*known, "out"}, case.keeps)):
+    may = case.keeps + case.makes * (process.returncode == 0)
+    if blow.tidy and (left := place.left({*known, "out"}, may)):
         wrong.append(f"files are left: {left}")
     return [f"{trial}: {one}" for one in wrong]
 

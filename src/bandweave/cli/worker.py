@@ -99,18 +99,21 @@ def command(
     if join is not None:
         from bandweave.membership.member_worker import run_member
 
-        run_member(
+        stopped = run_member(
             listen, secret, models, join=join, once=once, advertise=advertise, threads=asked,
             cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
             remarks=remarks,
         )  # fmt: skip
-        return
-    from bandweave.nodes.worker import run_worker
+    else:
+        from bandweave.nodes.worker import run_worker
 
-    run_worker(
-        listen, secret, models, once=once, advertise=advertise, threads=asked,
-        cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption, remarks=remarks,
-    )  # fmt: skip
+        stopped = run_worker(
+            listen, secret, models, once=once, advertise=advertise, threads=asked,
+            cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
+            remarks=remarks,
+        )  # fmt: skip
+    if stopped:
+        raise KeyboardInterrupt  # as everywhere, its exit status says so
 
 
 def encryption_remarks(required: bool) -> list[str]:
