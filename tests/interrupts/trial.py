@@ -40,6 +40,8 @@ def fits(case: Case, blow: Blow) -> bool:
     """Whether a blow means something to a case."""
     if blow.name == "key" and case.name == "chat":
         return False  # there it ends a line or an answer
+    if blow.terminal and case.text and not case.reads:
+        return False  # its input is piped
     if blow.input:
         return case.reads
     return blow.ends or not case.lasts
@@ -97,7 +99,8 @@ def _run(trial: Trial, place: Place, stack: ExitStack) -> list[str]:
         wrong.append(f"processes are left: {[_title(pid) for pid in place.processes(beside)]}")
     if case.after:
         wrong += _undo(trial, place, beside, process.returncode)
-    may = case.keeps + case.makes * (process.returncode == 0)
+    done = process.returncode == 0 or (process.returncode == 141 and blow.pipe)
+    may = case.keeps + case.makes * done
     if blow.tidy and (left := place.left({*known, "out"}, may)):
         wrong.append(f"files are left: {left}")
     return [f"{trial}: {one}" for one in wrong]

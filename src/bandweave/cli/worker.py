@@ -136,7 +136,11 @@ def _make_token(path: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise ValueError(f"{path} exists already; use it, or name another file") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(make_secret() + b"\n")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make_secret() + b"\n")
+    except BaseException:
+        path.unlink()
+        raise
     output.say(f"wrote {path}; copy it to every machine and start there")
     output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {path}")

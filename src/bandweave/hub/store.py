@@ -23,6 +23,7 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.hub.names import HubName
 from bandweave.hub.refusals import HubError
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 RECORD = "bandweave.hub.json"
 _MOST_RECORD_BYTES = 1_000_000
@@ -88,7 +89,8 @@ class Store:
         ref = self._ref(name)
         with contextlib.suppress(OSError):
             ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(commit + "\n", encoding="ascii")
+            with whole_file(ref) as file:
+                file.write(f"{commit}\n".encode())
 
     def commits(self, repo: str) -> Iterator[Path]:
         """The folders that there are of a repository, the newest first."""
@@ -153,9 +155,8 @@ def write_record(folder: Path, record: Record) -> None:
         "commit": record.commit,
         "starts": starts,
     }
-    partial = folder / f"{RECORD}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.rename(folder / RECORD)
+    with whole_file(folder / RECORD) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
 def record_of(path: Path) -> tuple[Record, str] | None:
