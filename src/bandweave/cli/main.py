@@ -146,7 +146,7 @@ def _fail(error: Exception, *, as_json: bool) -> int:
         value, error = error.value, error.__cause__
     status, sentence = explain(error)
     if sentence:
-        print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
+        output.say(f"bandweave: {sentence}")
         if as_json:
             with contextlib.suppress(OSError):
                 output.print_json({**value, "error": sentence, "exit_status": status})

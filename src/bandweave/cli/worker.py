@@ -139,8 +139,10 @@ def _make_token(path: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(make_secret() + b"\n")
-    except BaseException:
+    except BaseException as error:
         path.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     output.say(f"wrote {path}; copy it to every machine and start there")
     output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {path}")
