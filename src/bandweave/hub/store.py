@@ -181,7 +181,14 @@ def check_store(path: Path | None) -> Store:
     """The store at a path. ``HubError`` where there can be none."""
     if path is None:
         raise HubError("there is no home folder for downloads; set BANDWEAVE_DOWNLOADS to a folder")
-    if path.exists() and not path.is_dir():
+    try:
+        is_file = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise HubError(
+            f"downloads cannot lie in {printable(path)}: {error.strerror}; set BANDWEAVE_DOWNLOADS "
+            "to a folder"
+        ) from error
+    if is_file:
         raise HubError(
             f"downloads cannot lie in {printable(path)}, which is a file; set BANDWEAVE_DOWNLOADS "
             "to a folder"

@@ -56,7 +56,7 @@ class CacheFolder:
 
     def check(self) -> None:
         """``ValueError`` for a path that holds anything else than a cache: what is put there is
-        deleted without a question one day."""
+        deleted without a question one day. ``PermissionError`` where nobody can tell."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -216,12 +216,16 @@ class Room:
 
 
 def default_folder() -> str:
-    """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
-    holds anything else."""
+    """Where this machine keeps packed weights; empty for nowhere, as where the folder is another
+    user's and closed (``sudo -u`` keeps the home). ``ValueError`` for a folder that holds anything
+    else."""
     folder = read_environment().cache
     if folder is None:
         return ""
-    CacheFolder(folder).check()
+    try:
+        CacheFolder(folder).check()
+    except PermissionError:
+        return ""
     return str(folder)
 
 
