@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -146,15 +146,14 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Marks a folder as a download, beside what it was made for before. ``OSError`` where it cannot
-    be written."""
+    be written; one that is marked so need not be, on a disk that is full or read only."""
     before = read_record(folder)
     starts = sorted({*record.starts, *(before.starts if before else ())})
-    value = {
-        "endpoint": record.endpoint,
-        "repo": record.repo,
-        "commit": record.commit,
-        "starts": starts,
-    }
+    after = replace(record, starts=tuple(starts))
+    if after == before:
+        return
+    value = {"endpoint": after.endpoint, "repo": after.repo, "commit": after.commit,
+             "starts": starts}  # fmt: skip
     with whole_file(folder / RECORD) as file:
         file.write(json.dumps(value, indent=1).encode() + b"\n")
 
