@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-_SOURCE = Path(__file__).resolve().parents[2] / "src"
-_MARK = "BANDWEAVE_TEST_MARK"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+MARK = "BANDWEAVE_TEST_MARK"
 _NODE = b"bandweave.nodes.process"
 SECONDS = 60.0
 
@@ -51,7 +51,7 @@ class Command:
 
     def processes(self) -> list[int]:
         """The ids of all processes of the command that run, but for the command's own."""
-        return [pid for pid in _marked(self._mark) if pid != self.process.pid]
+        return [pid for pid in marked(self._mark) if pid != self.process.pid]
 
     def nodes(self) -> list[int]:
         """Those of them that are nodes."""
@@ -93,7 +93,7 @@ def sentence(outcome: Outcome, status: int = 2) -> str:
 
 def environment(mark: str) -> dict[str, str]:
     """For a command from this source tree."""
-    own = {"PYTHONPATH": str(_SOURCE), "COLUMNS": "80", "BANDWEAVE_PROFILE": "off", _MARK: mark}
+    own = {"PYTHONPATH": str(SOURCE), "COLUMNS": "80", "BANDWEAVE_PROFILE": "off", MARK: mark}
     return {**os.environ, **own}
 
 
@@ -126,7 +126,7 @@ def _start(
         try:
             yield Command(process, mark)
         finally:
-            for pid in _marked(mark):
+            for pid in marked(mark):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -197,8 +197,9 @@ def bandweave(*arguments: str | Path, text: str | bytes = b"", **variables: str)
     )
 
 
-def _marked(mark: str) -> list[int]:
-    wanted = f"{_MARK}={mark}".encode()
+def marked(mark: str) -> list[int]:
+    """The ids of all processes whose environment has that mark."""
+    wanted = f"{MARK}={mark}".encode()
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if wanted in _read(pid, "environ").split(b"\0")]
 

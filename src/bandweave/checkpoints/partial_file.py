@@ -26,6 +26,7 @@ from bandweave.checkpoints.fetching import Fetcher, open_fetcher
 from bandweave.checkpoints.have import Have, Origin, mark_of, sidecar_of
 from bandweave.checkpoints.source import CheckpointError
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 #: Where ranges come from: the bytes from one offset to another, in order.
 Source = Callable[[int, int], Iterator[bytes]]
@@ -180,10 +181,9 @@ class PartialFile:
                     "run again to fetch it anew"
                 )
             mark, text = mark_of(self.path), json.dumps(asdict(origin), indent=1)
-            partial = mark.with_name(mark.name + ".partial")
             with contextlib.suppress(OSError):  # it stays a file with a full table
-                partial.write_text(text + "\n", encoding="utf-8")
-                partial.rename(mark)
+                with whole_file(mark) as file:
+                    file.write(f"{text}\n".encode())
                 self.have.path.unlink()
 
     def _fill(self, units: range, source: Source | None, stop: threading.Event) -> bool:

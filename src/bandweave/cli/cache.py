@@ -200,7 +200,13 @@ def _packed(*, required: bool = False) -> PanelCache | None:
             raise ValueError("the cache is off; unset BANDWEAVE_CACHE to use one")
         return None
     cache = PanelCache(folder)
-    cache.folder.check()
+    try:
+        cache.folder.check()
+    except PermissionError as error:
+        raise ValueError(
+            f"the cache of packed weights cannot be read: {error.filename}: {error.strerror}; "
+            "set BANDWEAVE_CACHE to a folder of your own"
+        ) from error
     return cache
 
 

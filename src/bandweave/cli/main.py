@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +19,12 @@ import click
 
 from bandweave import NUMERICS_VERSION, __version__
 from bandweave.cli import output
-from bandweave.cli.interrupts import interrupts_held
+from bandweave.cli.interrupts import (
+    Terminated,
+    hear_signals,
+    ignore_signals,
+    interrupts_held,
+)
 from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
 from bandweave.missing_engine import missing_engine
@@ -48,7 +52,7 @@ COMMANDS = {
 }
 
 # Exit statuses.
-MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 130, 141, 143
+MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
 # Errors of the operating system that are about a file or an address that the user named.
 _NAMED_WRONGLY = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -93,30 +97,21 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and ends the process with its exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    hear_signals()
     status = run(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # too late to change how it ended
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     sys.exit(status)
-
-
-class Terminated(BaseException):
-    """SIGTERM, which like Ctrl-C leaves time to clean up, and is as little an error."""
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # for those who mean it
-    raise Terminated
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status.
 
     A user's mistake is one sentence and status 2, any other failure one sentence and status 1,
-    Ctrl-C nothing and status 130, SIGTERM nothing and 143; the traceback is shown only on request.
-    With ``--json`` a failure prints JSON as well, whose ``error`` is that sentence.
+    Ctrl-C nothing and status 130, SIGTERM nothing and 143, SIGHUP nothing and 129; the traceback is
+    shown only on request. With ``--json`` a failure prints JSON as well, whose ``error`` is that
+    sentence.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdin, sys.stdout):  # models speak UTF-8, whatever the locale
@@ -130,8 +125,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except Terminated:
-        return TERMINATED
+    except Terminated as error:
+        return error.status
     except BrokenPipeError:
         # Whoever read our output has had enough. What is still buffered must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,7 +146,7 @@ def _fail(error: Exception, *, as_json: bool) -> int:
         value, error = error.value, error.__cause__
     status, sentence = explain(error)
     if sentence:
-        print(f"bandweave: {sentence}", file=sys.stderr, flush=True)
+        output.say(f"bandweave: {sentence}")
         if as_json:
             with contextlib.suppress(OSError):
                 output.print_json({**value, "error": sentence, "exit_status": status})

@@ -36,8 +36,10 @@ def is_terminal() -> bool:
 
 
 def say(sentence: str = "") -> None:
-    """One line on standard error."""
-    print(sentence, file=sys.stderr, flush=True)
+    """One line on standard error. Nothing ends because nobody can hear it: the disk of a log is
+    full, or its reader has gone."""
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def remark(sentence: str) -> None:
@@ -59,8 +61,7 @@ def status(words: str) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    _write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(
@@ -98,7 +99,10 @@ def print_pairs(pairs: Sequence[tuple[str, str]], *, stderr: bool = False) -> No
 
 def print_text(text: str = "", *, stderr: bool = False) -> None:
     """Text as it is, at once."""
-    print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+    if stderr:
+        say(text)
+    else:
+        _write(f"{text}\n")
 
 
 def write_answer(piece: str) -> None:
@@ -107,8 +111,17 @@ def write_answer(piece: str) -> None:
     On a terminal control characters are shown as U+FFFD: a model must not move the cursor or set
     the clipboard.
     """
-    sys.stdout.write(piece.translate(_SHOWN) if sys.stdout.isatty() else piece)
-    sys.stdout.flush()
+    _write(piece.translate(_SHOWN) if sys.stdout.isatty() else piece)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a disk that is full says which
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def size(count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -85,14 +85,34 @@ def command(
         except ValueError as error:
             output.say(f"{error}; it is written anew")
             known = None
-        save_profile(path, found if known is None else known.joined(found))
+        try:
+            save_profile(path, found if known is None else known.joined(found))
+        except OSError as error:
+            _print_unkept(found, path, error, as_json)
     _print(found, path, as_json)
+
+
+def _print_unkept(found: Profile, path: Path, error: OSError, as_json: bool) -> NoReturn:
+    """What took so long to measure is shown, before the error that it was not kept."""
+    problem = OSError(
+        f"what was measured is not kept: {error.filename or path}: {error.strerror or error}; "
+        "set BANDWEAVE_PROFILE to a file of your own"
+    )
+    if as_json:
+        raise output.JsonFailure({"file": None, **found.to_json()}) from problem
+    _print_measured(found)
+    raise problem from error
 
 
 def _print(profile: Profile, path: Path | None, as_json: bool) -> None:
     if as_json:
         output.print_json({"file": None if path is None else str(path), **profile.to_json()})
         return
+    _print_measured(profile)
+    print(f"kept in {path}" if path else "kept nowhere: BANDWEAVE_PROFILE is off")
+
+
+def _print_measured(profile: Profile) -> None:
     if not profile.machines and not profile.links:
         print("No machine was measured yet; `bandweave probe` does.")
     for name, machine in profile.machines.items():
@@ -102,7 +122,6 @@ def _print(profile: Profile, path: Path | None, as_json: bool) -> None:
         _print_links(profile)
         print()
     _print_noise(profile)
-    print(f"kept in {path}" if path else "kept nowhere: BANDWEAVE_PROFILE is off")
 
 
 def _print_machine(name: str, machine: MachineProfile) -> None:

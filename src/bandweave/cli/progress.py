@@ -153,4 +153,6 @@ def _bytes(task: Task) -> str:
 
 def _progress(figures: Callable[[Task], str]) -> Progress:
     console = Console(stderr=True)
-    return Progress(_Line(console, figures), console=console, transient=True)
+    # What is printed meanwhile goes to standard output, wherever that leads, and not to the bar's
+    # terminal.
+    return Progress(_Line(console, figures), console=console, transient=True, redirect_stdout=False)

@@ -99,18 +99,21 @@ def command(
     if join is not None:
         from bandweave.membership.member_worker import run_member
 
-        run_member(
+        stopped = run_member(
             listen, secret, models, join=join, once=once, advertise=advertise, threads=asked,
             cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
             remarks=remarks,
         )  # fmt: skip
-        return
-    from bandweave.nodes.worker import run_worker
+    else:
+        from bandweave.nodes.worker import run_worker
 
-    run_worker(
-        listen, secret, models, once=once, advertise=advertise, threads=asked,
-        cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption, remarks=remarks,
-    )  # fmt: skip
+        stopped = run_worker(
+            listen, secret, models, once=once, advertise=advertise, threads=asked,
+            cache=cache_folder(), isa=usable_isa(None), encrypted=require_encryption,
+            remarks=remarks,
+        )  # fmt: skip
+    if stopped:
+        raise KeyboardInterrupt  # as everywhere, its exit status says so
 
 
 def encryption_remarks(required: bool) -> list[str]:
@@ -133,7 +136,13 @@ def _make_token(path: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise ValueError(f"{path} exists already; use it, or name another file") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(make_secret() + b"\n")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make_secret() + b"\n")
+    except BaseException as error:
+        path.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     output.say(f"wrote {path}; copy it to every machine and start there")
     output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {path}")

@@ -19,6 +19,7 @@ from bandweave.content.blocks import Content, TensorContent
 from bandweave.files import is_there, parse_object, read_bytes
 from bandweave.models.graph_op import SplitUnit
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 MANIFEST = "bandweave.manifest.json"
 _VERSION = 1
@@ -48,9 +49,8 @@ def write_manifest(folder: Path, headers: str, content: Content, sha256: Mapping
         "tensors": tensors,
     }
     path = manifest_path(folder)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.rename(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
     return path
 
 

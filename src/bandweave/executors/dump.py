@@ -34,6 +34,7 @@ from bandweave.programs.encoding import encode, ints
 from bandweave.programs.program import Program
 from bandweave.ranges import Range
 from bandweave.weights.packed import Weights
+from bandweave.whole_file import whole_file
 
 DUMP_VERSION = 2
 
@@ -59,12 +60,13 @@ class DumpOptions:
 def write_dump(
     path: Path, program: Program, weights: Weights, source: TensorSource, options: DumpOptions
 ) -> int:
-    """Writes the file and returns its size in bytes. ``OSError`` where that fails.
+    """Writes the file, whole or not at all, and returns its size in bytes. ``OSError`` where that
+    fails.
 
     ``program`` must be the whole model on one node; ``source`` has its embedding table.
     """
     assert program.num_nodes == 1, "the runner has no peers"
-    with path.open("wb") as file:
+    with whole_file(path) as file:
         file.write(bytes(_HEADER_BYTES))
         description = _describe(_Pieces(file), program, weights, source, options)
         piece = _Pieces(file).add(np.frombuffer(description, np.uint8))

@@ -25,6 +25,7 @@ from bandweave.hub.selection import Selection
 from bandweave.hub.service import Service
 from bandweave.hub.store import Record, Store, write_record
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 KIND = "hub"
 _AT_ONCE = 8
@@ -97,9 +98,8 @@ def _bring(hub: Service, folder: Path, listing: Listing, file: RemoteFile) -> No
             "again"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    partial.write_bytes(content)
-    partial.rename(path)
+    with whole_file(path) as opened:
+        opened.write(content)
 
 
 def _place(hub: Service, store: Store, folder: Path, listing: Listing, file: RemoteFile) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from bandweave.checkpoints.source import CheckpointError
 from bandweave.hub.names import HubName
 from bandweave.hub.refusals import HubError
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 RECORD = "bandweave.hub.json"
 _MOST_RECORD_BYTES = 1_000_000
@@ -88,7 +89,8 @@ class Store:
         ref = self._ref(name)
         with contextlib.suppress(OSError):
             ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(commit + "\n", encoding="ascii")
+            with whole_file(ref) as file:
+                file.write(f"{commit}\n".encode())
 
     def commits(self, repo: str) -> Iterator[Path]:
         """The folders that there are of a repository, the newest first."""
@@ -144,18 +146,16 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Marks a folder as a download, beside what it was made for before. ``OSError`` where it cannot
-    be written."""
+    be written; one that is marked so need not be, on a disk that is full or read only."""
     before = read_record(folder)
     starts = sorted({*record.starts, *(before.starts if before else ())})
-    value = {
-        "endpoint": record.endpoint,
-        "repo": record.repo,
-        "commit": record.commit,
-        "starts": starts,
-    }
-    partial = folder / f"{RECORD}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.rename(folder / RECORD)
+    after = replace(record, starts=tuple(starts))
+    if after == before:
+        return
+    value = {"endpoint": after.endpoint, "repo": after.repo, "commit": after.commit,
+             "starts": starts}  # fmt: skip
+    with whole_file(folder / RECORD) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
 def record_of(path: Path) -> tuple[Record, str] | None:
@@ -180,7 +180,14 @@ def check_store(path: Path | None) -> Store:
     """The store at a path. ``HubError`` where there can be none."""
     if path is None:
         raise HubError("there is no home folder for downloads; set BANDWEAVE_DOWNLOADS to a folder")
-    if path.exists() and not path.is_dir():
+    try:
+        is_file = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise HubError(
+            f"downloads cannot lie in {printable(path)}: {error.strerror}; set BANDWEAVE_DOWNLOADS "
+            "to a folder"
+        ) from error
+    if is_file:
         raise HubError(
             f"downloads cannot lie in {printable(path)}, which is a file; set BANDWEAVE_DOWNLOADS "
             "to a folder"

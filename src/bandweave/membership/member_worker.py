@@ -34,7 +34,7 @@ def run_member(
     remarks: Sequence[str] = (),
     serve: str | None = None,
     on_announced: Callable[[Announcer], None] = lambda announcer: None,
-) -> None:
+) -> bool:
     """As ``run_worker``, for the head at ``join``, which is dialled for as long as the worker runs.
     ``encrypted``: as ``Worker``'s; ``placed_by``, ``ends``: as in ``Machine``; ``on_announced`` may
     wait for the head, and ends the worker by what it raises. ``ValueError`` as there."""
@@ -76,8 +76,10 @@ def run_member(
                 worker.serve_one()
         except KeyboardInterrupt:
             said("stopped")
+            return True
         finally:
             announcer.close()
+    return False
 
 
 def _end() -> None:

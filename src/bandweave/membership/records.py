@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from bandweave import files
 from bandweave.environment import read_environment
 from bandweave.membership.processes import end, runs, started_at
 from bandweave.record import from_json, to_json
+from bandweave.whole_file import whole_file
 
 ROLES = ("head", "worker", "ray")
 _MOST_BYTES = 1_000_000
@@ -107,14 +106,8 @@ def write_record(folder: Path, record: Record) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """A file that the user alone can read."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path, private=True) as file:
+        file.write(content)
 
 
 def remove_record(folder: Path, role: str, pid: int | None = None) -> None:

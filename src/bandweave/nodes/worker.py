@@ -271,8 +271,8 @@ def run_worker(
     serve: str = SERVE,
     option: str = "--listen",
     remarks: Sequence[str] = (),
-) -> None:
-    """Serves sessions until Ctrl-C, or one where ``once``.
+) -> bool:
+    """Serves sessions until Ctrl-C, or one where ``once``. Whether Ctrl-C ended it.
 
     ``listen`` is ``host:port``; ``advertise`` the address by which other nodes reach this machine,
     where that is not the one given to the controller; ``cache`` the folder for packed weights,
@@ -307,6 +307,8 @@ def run_worker(
                 worker.serve_one()
         except KeyboardInterrupt:
             log("stopped")
+            return True
+    return False
 
 
 def advertised(address: Address | str | None) -> Address | None:

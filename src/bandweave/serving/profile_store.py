@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from bandweave import files
 from bandweave.planning.profile.profile import HERE, MachineProfile, Profile, stale_reason
 from bandweave.shown import printable
+from bandweave.whole_file import whole_file
 
 _MOST_BYTES = 64_000_000
 
@@ -32,15 +31,8 @@ def read_profile(path: Path | None) -> Profile:
 def save_profile(path: Path, profile: Profile) -> None:
     """Writes a profile whole or not at all. ``OSError`` where it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(profile.to_json(), file, indent=1)
-            file.write("\n")
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path, private=True) as file:
+        file.write(json.dumps(profile.to_json(), indent=1).encode() + b"\n")
 
 
 def why_stale(name: str, machine: MachineProfile) -> str:

@@ -15,11 +15,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from bandweave.environment import DOWNLOADS, read_environment
+from bandweave.whole_file import whole_file
 
 DEFAULT_QUOTA_BYTES = 64 * 10**9
 FREE_FRACTION = 0.5  # of what would be free without it, at most, however large the quota
@@ -34,6 +35,7 @@ _SUBFOLDER = re.compile(r"[0-9a-f]{2}", re.ASCII)
 _NAME = r"[0-9a-f]{64}((\.\d{1,18}-\d{1,18})?(\.[0-9a-f]{16})?\.panels|\.content)"
 _OWN = re.compile(_NAME, re.ASCII)
 _PARTIAL = re.compile(rf"{_NAME}\.[0-9a-f]{{8}}\.partial", re.ASCII)
+_UNNAMED = re.compile(r"\.[0-9a-f]{16}\.partial", re.ASCII)  # see ``whole_file``
 _DAY = 86400
 
 
@@ -54,7 +56,7 @@ class CacheFolder:
 
     def check(self) -> None:
         """``ValueError`` for a path that holds anything else than a cache: what is put there is
-        deleted without a question one day."""
+        deleted without a question one day. ``PermissionError`` where nobody can tell."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -138,11 +140,14 @@ class CacheFolder:
     def _is_ours(self) -> bool:
         """Whether the folder is marked, or may be: it is empty, or holds nothing but what
         versions wrote that did not mark it."""
-        with contextlib.suppress(OSError), open(self.path / MARK, "rb") as file:
-            if file.read(len(_MARK_TEXT)) == _MARK_TEXT:
-                return True
+        if (mark := self._mark()) == _MARK_TEXT:
+            return True
         with os.scandir(self.path) as found:
             for entry in found:
+                if entry.name == MARK and mark is not None and _MARK_TEXT.startswith(mark):
+                    continue  # a disk that was full kept no more of it
+                if _UNNAMED.fullmatch(entry.name):
+                    continue  # it was being marked
                 own = entry.name == DOWNLOADS or _SUBFOLDER.fullmatch(entry.name)
                 if not own or not entry.is_dir(follow_symlinks=False):
                     return False
@@ -152,12 +157,19 @@ class CacheFolder:
     def _prepare(self) -> None:
         """Makes and marks the folder; ``OSError`` for one that is not the cache's."""
         self.path.mkdir(parents=True, exist_ok=True)
-        mark = self.path / MARK
-        if mark.exists():
+        mark = self._mark()
+        if mark is not None and (mark == _MARK_TEXT or not _MARK_TEXT.startswith(mark)):
             return
         if not self._is_ours():
             raise PermissionError(f"{self.path} is not the cache's")
-        mark.write_bytes(_MARK_TEXT)
+        with whole_file(self.path / MARK) as file:
+            file.write(_MARK_TEXT)
+
+    def _mark(self) -> bytes | None:
+        """What there is of the mark; None where there is none."""
+        with contextlib.suppress(OSError), open(self.path / MARK, "rb") as file:
+            return file.read(len(_MARK_TEXT))
+        return None
 
     def _subfolders(self) -> list[Path]:
         """Never through a link: what is elsewhere is somebody else's."""
@@ -182,7 +194,10 @@ class Room:
 
     def __init__(self, folder: CacheFolder, files: list[CacheFile]) -> None:
         self._folder = folder
-        self._oldest_last = sorted(files, key=lambda file: file.used_at, reverse=True)
+        # A clock that was wrong, and is right again, leaves times that are yet to come.
+        latest = time.time() + _DAY
+        known = [file if file.used_at < latest else replace(file, used_at=0.0) for file in files]
+        self._oldest_last = sorted(known, key=lambda file: file.used_at, reverse=True)
         self._own = sum(file.num_bytes for file in files)
 
     def make(self, size: int, since: float = float("inf")) -> bool:
@@ -201,12 +216,16 @@ class Room:
 
 
 def default_folder() -> str:
-    """Where this machine keeps packed weights; empty for nowhere. ``ValueError`` for a folder that
-    holds anything else."""
+    """Where this machine keeps packed weights; empty for nowhere, as where the folder is another
+    user's and closed (``sudo -u`` keeps the home). ``ValueError`` for a folder that holds anything
+    else."""
     folder = read_environment().cache
     if folder is None:
         return ""
-    CacheFolder(folder).check()
+    try:
+        CacheFolder(folder).check()
+    except PermissionError:
+        return ""
     return str(folder)
 
 

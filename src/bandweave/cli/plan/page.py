@@ -33,6 +33,7 @@ from bandweave.cli.plan.talk import HEADINGS, conversation_sentences, turn_rows
 from bandweave.planning.search.conversation import ConversationCost
 from bandweave.planning.search.explain import layout_phrase, verdict_sentence
 from bandweave.planning.search.published import published_for
+from bandweave.whole_file import whole_file
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -64,8 +65,10 @@ def write_page(
 ) -> None:
     """The page, into the file of ``--html``."""
     path: Path = values["page"]
+    text = page(setups, costs, values)
     try:
-        path.write_text(page(setups, costs, values), "utf-8")
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise ValueError(f"--html {path}: {error.strerror or error}") from error
     output.say(f"wrote {path}")

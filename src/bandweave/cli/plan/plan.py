@@ -262,8 +262,7 @@ def command(invoked: click.Context, words: tuple[str, ...], as_json: bool, **val
     if model is None:
         from bandweave.cli.plan.table import show_models
 
-        with output.status("Looking at every known model"):
-            show_models(machines, values, as_json=as_json)
+        show_models(machines, values, as_json=as_json)
         return
     shape = parse_model(model)
     # What a file's name says of its weights, its header says exactly.

@@ -28,30 +28,31 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
     asked = named or max(DEFAULT_CONTEXT, 0 if prompt is None else prompt + values["answer"])
     rows: list[dict[str, Any]] = []
     too_large, too_short, on_host = [], [], []
-    for name in model_names():
-        model = known_model(name)
-        if model.total_parameters < _SMALLEST:
-            continue
-        if model.context_length < asked and (named is not None or prompt is not None):
-            too_short.append(name)
-            continue
-        options = {**values, "context": min(asked, model.context_length)}
-        # What is published in 4 bits is not widened.
-        usual = (model.stored_format,) if model.stored_format in _NARROW else _FORMATS
-        formats = (values["format_name"],) if values["format_name"] else usual
-        only_host = False
-        for format_name in formats:
-            question = question_of(model, format_name, options)
-            answer, today = both_columns(question, machines)
-            if answer is None:
+    with output.status("Looking at every known model"):
+        for name in model_names():
+            model = known_model(name)
+            if model.total_parameters < _SMALLEST:
                 continue
-            if host_alone(answer, machines):
-                only_host = True
+            if model.context_length < asked and (named is not None or prompt is not None):
+                too_short.append(name)
                 continue
-            rows.append(_row(name, answer, today, model.runs_on_bandweave))
-            break
-        else:
-            (on_host if only_host else too_large).append(name)
+            options = {**values, "context": min(asked, model.context_length)}
+            # What is published in 4 bits is not widened.
+            usual = (model.stored_format,) if model.stored_format in _NARROW else _FORMATS
+            formats = (values["format_name"],) if values["format_name"] else usual
+            only_host = False
+            for format_name in formats:
+                question = question_of(model, format_name, options)
+                answer, today = both_columns(question, machines)
+                if answer is None:
+                    continue
+                if host_alone(answer, machines):
+                    only_host = True
+                    continue
+                rows.append(_row(name, answer, today, model.runs_on_bandweave))
+                break
+            else:
+                (on_host if only_host else too_large).append(name)
     if values["chart"]:
         from bandweave.cli.plan.pictures.others import draw_models
 
@@ -80,7 +81,7 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
     )
     _say(
         "decode and prefill: tokens/s with the best software that exists (--engine asks for one); "
-        "today: decode by bandweave, on the processors."
+        "today: decode by bandweave, on the processors (no: not yet)."
     )
     if on_host:
         _say(
@@ -121,9 +122,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["engine"],
         f"{likely} ({low} to {high})",
         output.rate(row["prefill_tokens_per_s"]),
-        ("does not fit" if row["runs_on_bandweave"] else "not yet")
-        if today is None
-        else output.rate(today),
+        ("no room" if row["runs_on_bandweave"] else "no") if today is None else output.rate(today),
     ]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bandweave.whole_file import whole_file
+
 COLOURS = ("#2f6db3", "#d9822b", "#4f9d69", "#8e6bb5", "#c0504d", "#2aa1a1", "#7f7f7f")
 TODAY = "#b9b9b9"
 PUBLISHED = "#111111"
@@ -76,7 +78,8 @@ def save(figure: Any, path: Path, footer: str) -> None:
     _caption(figure, footer)
     fixed = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
     try:
-        figure.savefig(path, dpi=_DOTS_PER_INCH, metadata=fixed)
+        with whole_file(path) as file:
+            figure.savefig(file, format=path.suffix.lower()[1:], dpi=_DOTS_PER_INCH, metadata=fixed)
     except OSError as error:
         raise ValueError(f"--chart {path}: {error.strerror or error}") from error
     output.say(f"drew {path}")
