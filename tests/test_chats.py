@@ -174,6 +174,7 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
         ),
         ({"thinking_token_budget": 5}, "thinking_token_budget", "cannot be ended early"),
         ({"thinking": 3}, "thinking", "true, false"),
+        ({"think": "loudly"}, "think", "low, medium"),
         ({"verbosity": "low"}, "verbosity", "how long"),
         ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "in memory"),
         ({"moderation": {"model": "m"}}, "moderation", "not supported"),
@@ -248,6 +249,7 @@ def test_thoughts_that_the_client_does_not_want(server: ChatServer) -> None:
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"thinking": {"type": "disabled"}},
         {"enable_thinking": False},
+        {"think": False},
     ],
 )
 def test_thoughts_are_switched_off(
@@ -285,6 +287,8 @@ def test_effort_is_told_to_templates_that_know_it() -> None:
     with ChatServer(template) as server:
         server.said(reasoning_effort="low")
         assert server.prompt == "Hi low"
+        server.said(think="max")
+        assert server.prompt == "Hi max"
         server.said(chat_template_kwargs={"reasoning_effort": "high"})
         assert server.prompt == "Hi high"
 
