@@ -1,5 +1,6 @@
 """Spans of requests, as a collector gets them over HTTP."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import socket
@@ -21,7 +22,7 @@ from tests.helpers.server import ServerThread, served_by, until
 pytest.importorskip("opentelemetry.sdk", reason="brought by bandweave[traces]")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
-from opentelemetry.proto.collector.trace.v1 import (  # pyright: ignore  # noqa: E402
+from opentelemetry.proto.collector.trace.v1 import (  # noqa: E402
     trace_service_pb2 as wire,
 )
 
@@ -170,7 +171,9 @@ def test_answers_do_not_wait_for_a_collector_that_is_silent(listens: bool) -> No
         assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:4318", "grpc://a:4317", "http://", "", "file:///x"])
+@pytest.mark.parametrize(
+    "endpoint", ["127.0.0.1:4318", "grpc://a:4317", "http://", "", "file:///x"]
+)
 def test_addresses_that_are_none(endpoint: str) -> None:
     with pytest.raises(ValueError, match="no address of a collector"):
         Tracing.to(endpoint)

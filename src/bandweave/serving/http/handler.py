@@ -71,8 +71,13 @@ def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
 
     try:
         for ask in asks:
-            account = context.status.begin(ask, protocol=context.protocol, key=context.key,
-                                           model=context.served.name, headers=context.headers)  # fmt: skip
+            account = context.status.begin(
+                ask,
+                protocol=context.protocol,
+                key=context.key,
+                model=context.served.name,
+                headers=context.headers,
+            )
             try:
                 context.streams.append(context.served.answering.start(ask, begin, account))
             except BaseException:

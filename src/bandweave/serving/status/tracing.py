@@ -6,6 +6,7 @@ What is said is never told. Knows no HTTP but the headers by which callers name 
 libraries are an extra, and imported here alone.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import time
@@ -13,23 +14,12 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # pyright: ignore[reportMissingImports]
-    OTLPSpanExporter,
-)
-from opentelemetry.sdk.resources import Resource  # pyright: ignore[reportMissingImports]
-from opentelemetry.sdk.trace import TracerProvider  # pyright: ignore[reportMissingImports]
-from opentelemetry.sdk.trace.export import (  # pyright: ignore[reportMissingImports]
-    BatchSpanProcessor,
-    SpanExporter,
-)
-from opentelemetry.trace import (  # pyright: ignore[reportMissingImports]
-    SpanKind,
-    StatusCode,
-    set_span_in_context,
-)
-from opentelemetry.trace.propagation.tracecontext import (  # pyright: ignore[reportMissingImports]
-    TraceContextTextMapPropagator,
-)
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from bandweave import __version__
 from bandweave.serving.answers.answering import Account
@@ -99,14 +89,15 @@ class Tracing:
             attributes=attributes,
             start_time=now,
         )
-        return _Followed(account, self._tracer, span, now)
+        return _Followed(account, self._tracer, span, now, ask.choices)
 
 
 class _Followed:
     """The account of one ask, and its span."""
 
-    def __init__(self, account: Account, tracer: Any, span: Any, since: int) -> None:
+    def __init__(self, account: Account, tracer: Any, span: Any, since: int, choices: int) -> None:
         self._account, self._tracer, self._span, self._since = account, tracer, span, since
+        self._choices = choices
         self._first: int | None = None
         self._ends: list[End] = []
         self._closed = False
@@ -124,8 +115,7 @@ class _Followed:
             return
         self._closed = True
         now, ends = time.time_ns(), self._ends
-        missing = len(ends) < 1
-        reasons = [end.reason for end in ends] or [outcome]
+        reasons = [end.reason for end in ends] + [outcome] * (self._choices - len(ends))
         self._span.set_attributes({
             "gen_ai.response.finish_reasons": reasons,
             "gen_ai.usage.output_tokens": sum(len(end.tokens) for end in ends),
@@ -136,7 +126,7 @@ class _Followed:
         if self._first is not None:
             first = (self._first - self._since) / _BILLION
             self._span.set_attribute("gen_ai.latency.time_to_first_token", first)
-        if not missing:
+        if ends:
             self._phases(max(ends, key=lambda end: end.timing.waiting + end.timing.prefill
                              + end.timing.decode))  # fmt: skip
         if "error" in reasons:
