@@ -102,8 +102,9 @@ def test_limits(server: ChatServer) -> None:
         _, found = server.chat(**body)
         assert found["choices"][0]["finish_reason"] == "length"
         assert found["usage"]["completion_tokens"] == count
-    assert server.said()["finish_reason"] == "stop"
-    assert server.engine.requests[-1].params.max_tokens is None
+    for body in ({}, {"max_tokens": -1}, {"max_tokens": 2, "max_completion_tokens": -1}):
+        assert server.said(**body)["finish_reason"] == "stop"
+        assert server.engine.requests[-1].params.max_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,8 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
     [
         ({"messages": [{"role": "user", "content": "!refuse"}]}, "messages", "in no order"),
         ({"messages": []}, "messages", "empty"),
+        ({"max_tokens": -2}, "max_tokens", "from 1"),
+        ({"max_tokens": 0}, "max_tokens", "from 1"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "messages[0].role", "one of"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
