@@ -153,14 +153,17 @@ def test_what_is_no_trace_is_passed_over(
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_answers_do_not_wait_for_a_collector_that_is_silent(listens: bool) -> None:
+def test_answers_do_not_wait_for_a_collector_that_is_silent(
+    listens: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whether it refuses connections, or takes them and says nothing."""
     with ExitStack() as stack:
         sock = stack.enter_context(socket.socket())
         sock.bind(("127.0.0.1", 0))
         if listens:
             sock.listen()
-        tracing = Tracing.to(f"http://127.0.0.1:{sock.getsockname()[1]}")
+        port = sock.getsockname()[1]
+        tracing = Tracing.to(f"http://127.0.0.1:{port}")
         server = stack.enter_context(ServerThread(served_by(_play)))
         server.app.state.status.tracing = tracing
         for _ in range(3):
@@ -169,6 +172,10 @@ def test_answers_do_not_wait_for_a_collector_that_is_silent(listens: bool) -> No
         with tracing:
             pass
         assert time.monotonic() - start < 30
+    assert [record.message for record in caplog.records if "spans" in record.message] == [
+        f"the collector at http://127.0.0.1:{port}/v1/traces takes no spans; they are lost until "
+        "it does"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,16 @@ libraries are an extra, and imported here alone.
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -26,6 +27,7 @@ from bandweave.serving.answers.answering import Account
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import End, Event, Read
 
+_LOG = logging.getLogger("bandweave.serving")
 _BILLION = 1_000_000_000  # nanoseconds
 _PATH = "/v1/traces"  # where collectors listen, by the protocol
 _SEND_SECONDS, _LATE_SECONDS = 2, 1.0  # for one batch; that a span waits for others
@@ -56,7 +58,7 @@ class Tracing:
                              "http://127.0.0.1:4318")  # fmt: skip
         if parts.path in ("", "/"):
             endpoint = parts._replace(path=_PATH).geturl()
-        return cls(OTLPSpanExporter(endpoint=endpoint, timeout=_SEND_SECONDS))
+        return cls(_Sender(endpoint))
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +92,26 @@ class Tracing:
             start_time=now,
         )
         return _Followed(account, self._tracer, span, now, ask.choices)
+
+
+class _Sender(OTLPSpanExporter):
+    """Says once that a collector takes nothing, and once that it does again."""
+
+    def __init__(self, endpoint: str) -> None:
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it says so every time
+        super().__init__(endpoint=endpoint, timeout=_SEND_SECONDS)
+        self._where, self._fails = endpoint, False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        fails = result is not SpanExportResult.SUCCESS
+        if fails and not self._fails:
+            _LOG.warning("the collector at %s takes no spans; they are lost until it does",
+                         self._where)  # fmt: skip
+        elif self._fails and not fails:
+            _LOG.warning("the collector at %s takes spans again", self._where)
+        self._fails = fails
+        return result
 
 
 class _Followed:
