@@ -102,8 +102,9 @@ def test_limits(server: ChatServer) -> None:
         _, found = server.chat(**body)
         assert found["choices"][0]["finish_reason"] == "length"
         assert found["usage"]["completion_tokens"] == count
-    assert server.said()["finish_reason"] == "stop"
-    assert server.engine.requests[-1].params.max_tokens is None
+    for body in ({}, {"max_tokens": -1}, {"max_tokens": 2, "max_completion_tokens": -1}):
+        assert server.said(**body)["finish_reason"] == "stop"
+        assert server.engine.requests[-1].params.max_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,8 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
     [
         ({"messages": [{"role": "user", "content": "!refuse"}]}, "messages", "in no order"),
         ({"messages": []}, "messages", "empty"),
+        ({"max_tokens": -2}, "max_tokens", "from 1"),
+        ({"max_tokens": 0}, "max_tokens", "from 1"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "messages[0].role", "one of"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -174,6 +177,7 @@ def test_messages_of_every_kind(server: ChatServer) -> None:
         ),
         ({"thinking_token_budget": 5}, "thinking_token_budget", "cannot be ended early"),
         ({"thinking": 3}, "thinking", "true, false"),
+        ({"think": "loudly"}, "think", "low, medium"),
         ({"verbosity": "low"}, "verbosity", "how long"),
         ({"prompt_cache_retention": "24h"}, "prompt_cache_retention", "in memory"),
         ({"moderation": {"model": "m"}}, "moderation", "not supported"),
@@ -248,6 +252,7 @@ def test_thoughts_that_the_client_does_not_want(server: ChatServer) -> None:
         {"chat_template_kwargs": {"enable_thinking": False}},
         {"thinking": {"type": "disabled"}},
         {"enable_thinking": False},
+        {"think": False},
     ],
 )
 def test_thoughts_are_switched_off(
@@ -285,6 +290,8 @@ def test_effort_is_told_to_templates_that_know_it() -> None:
     with ChatServer(template) as server:
         server.said(reasoning_effort="low")
         assert server.prompt == "Hi low"
+        server.said(think="max")
+        assert server.prompt == "Hi max"
         server.said(chat_template_kwargs={"reasoning_effort": "high"})
         assert server.prompt == "Hi high"
 

@@ -203,6 +203,8 @@ def test_what_reaches_the_engine(server: ServerThread) -> None:
     assert params.max_tokens == 16
     post(server, {"prompt": "Once"})
     assert server.engine.requests[-1].end_tokens
+    post(server, {"prompt": "Once", "max_tokens": -1})
+    assert server.engine.requests[-1].params.max_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_a_stop_string_ends_the_text() -> None:
         ({"prompt": "a", "best_of": 3}, "best_of"),
         ({"prompt": "a", "n": 0}, "n"),
         ({"prompt": "a", "n": 1000}, "n"),
-        ({"prompt": "a", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": -2}, "max_tokens"),
         ({"prompt": "a", "stream_options": {}}, "stream_options"),
         ({"prompt": "a", "stream": True, "echo": True, "logprobs": 1}, "logprobs"),
         ({"prompt": "a", "min_tokens": 3}, "min_tokens"),

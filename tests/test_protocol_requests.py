@@ -442,6 +442,7 @@ def test_forms_and_effort_of_responses() -> None:
     expected = Form(kind="schema", value=_SCHEMA, field="text.format.schema")
     assert found.conversation.form == expected
     assert found.conversation.effort == "minimal"
+    assert _openais(reasoning_effort="low").conversation.effort == "low"  # of Open WebUI
     expected = Form(kind="json", field="text.format")
     assert _openais(text={"format": {"type": "json_object"}}).conversation.form == expected
     assert _openais(text={"format": {"type": "text"}}).conversation.form is None

@@ -162,6 +162,19 @@ def test_without_the_libraries_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     assert "pip install 'bandweave[serve]'" in str(result.exception)
 
 
+@pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry"])
+def test_without_the_libraries_for_traces(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    def find(name: str) -> str | None:
+        if name.startswith("opentelemetry.") and missing == "opentelemetry":
+            raise ModuleNotFoundError(name)
+        return None if name == missing else name
+
+    monkeypatch.setattr(serve, "find_spec", find)
+    options = ["demo", "--otlp-traces-endpoint", "http://127.0.0.1:4318"]
+    result = CliRunner().invoke(serve.command, options)
+    assert "pip install 'bandweave[traces]'" in str(result.exception)
+
+
 def test_help_fits_a_terminal() -> None:
     result = CliRunner().invoke(serve.command, ["--help"], terminal_width=80)
     assert all(len(line) <= 80 for line in result.output.splitlines())

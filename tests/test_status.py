@@ -144,6 +144,7 @@ def test_who_reuses_nothing_is_no_miss_of_the_cache() -> None:
         ("/v1/messages", "messages"),
         ("/completions", "completions"),
         ("/api/chat", "ollama_chat"),
+        ("/api/embed", "ollama_embed"),
         ("/x/" * 99, "other"),
     ],
 )

@@ -135,6 +135,8 @@ SEEDS: Sequence[tuple[str, dict[str, Any]]] = (
                    "options": {"num_predict": 3, "seed": 1, "stop": ["x"]}, "think": False}),
     ("/api/generate", {"model": "demo", "prompt": "Hi", "stream": False, "system": "Be brief.",
                        "options": {"num_predict": 3, "temperature": 0.5}}),
+    ("/api/embed", {"model": "demo", "input": ["a", "b"], "truncate": True, "keep_alive": "5m"}),
+    ("/api/embeddings", {"model": "demo", "prompt": "a", "options": {"num_ctx": 64}}),
     ("/api/show", {"model": "demo"}),
     ("/tokenize", {"content": "Once", "with_pieces": True, "add_special": True}),
     ("/tokenize", {"prompt": "Once", "return_token_strs": True}),

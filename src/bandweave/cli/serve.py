@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +21,11 @@ from bandweave.cli.options import (
     split_options,
 )
 
+if TYPE_CHECKING:
+    from bandweave.serving.status.tracing import Tracing
+
 _LIBRARIES = ("starlette", "uvicorn", "prometheus_client")  # that come with the extra
+_TRACING = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")  # with another one
 
 _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
 
@@ -61,6 +66,9 @@ _THOUGHTS = {"both": ("reasoning_content", "reasoning")}
 @click.option("--allow-origin", multiple=True, metavar="ORIGIN",
               help="Let web pages of ORIGIN ask, such as https://chat.example.org; * for any. May "
                    "be given several times.")  # fmt: skip
+@click.option("--otlp-traces-endpoint", metavar="URL",
+              help="Tell OpenTelemetry's collector at URL, such as http://127.0.0.1:4318, of every "
+                   "request: how long it waited, read and wrote, but not what.")  # fmt: skip
 @split_options
 @cluster_options
 @lasting_options
@@ -79,6 +87,7 @@ def command(
     drain: float,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
+    otlp_traces_endpoint: str | None,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -113,10 +122,12 @@ def command(
     if private_cache and not keys:
         raise ValueError("--private-cache keeps keys apart; give them with --key-file")
     origins = Origins(allow_host, allow_origin)
+    tracing = _tracing(otlp_traces_endpoint)
     sock = bind(parse_address(listen, listening=True))
     service, limits = Service(), that_fit(Limits())
     app = make_app(service, keys=keys, origins=origins, limits=limits)
-    with sock, Server(app, limits) as server:
+    app.state.status.tracing = tracing
+    with tracing or nullcontext(), sock, Server(app, limits) as server:
         check_exposure(sock, listen, bool(keys))
         url = base_url(sock)
         server.start(sock)
@@ -157,3 +168,22 @@ def command(
             assert isinstance(cluster, (Cluster, Replicas))
             app.state.status.show(lambda: machines_of(session), cluster)
             serving.run(session, served, tell)
+
+
+def _tracing(endpoint: str | None) -> Tracing | None:
+    """``ValueError`` where the endpoint is none, or the libraries are missing."""
+    if endpoint is None:
+        return None
+    if not all(_is_there(name) for name in _TRACING):
+        raise ValueError("--otlp-traces-endpoint needs libraries of its own: pip install "
+                         "'bandweave[traces]'")  # fmt: skip
+    from bandweave.serving.status.tracing import Tracing
+
+    return Tracing.to(endpoint)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False

@@ -42,6 +42,11 @@ def read_sampling(
     )
 
 
+def is_endless(fields: Fields, name: str) -> bool:
+    """Whether a limit of tokens is -1: none, as clients of LM Studio and llama-server have it."""
+    return fields.has(name) and fields.integer(name, None) == -1
+
+
 def read_seed(fields: Fields) -> int:
     """Any 64-bit number; a new one where none is given, so that two answers differ."""
     if not fields.has("seed"):

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -33,6 +34,7 @@ class Context:
     weight: float
     protocol: str
     status: Status
+    headers: Headers
     streams: list[AnswerStream] = field(default_factory=list)  # what has been asked for it
 
     async def fields(self, request: Request) -> Fields:
@@ -69,11 +71,17 @@ def answer_streams(context: Context, asks: Sequence[Ask]) -> list[AnswerStream]:
 
     try:
         for ask in asks:
-            live = registry.begin(ask, protocol=context.protocol, key=context.key)
+            account = context.status.begin(
+                ask,
+                protocol=context.protocol,
+                key=context.key,
+                model=context.served.name,
+                headers=context.headers,
+            )
             try:
-                context.streams.append(context.served.answering.start(ask, begin, live))
+                context.streams.append(context.served.answering.start(ask, begin, account))
             except BaseException:
-                live.close("error")
+                account.close("error")
                 raise
     except BaseException:
         admission.leave(place, served=False)
@@ -114,6 +122,7 @@ class Endpoint:
                 weight=request.scope.get("bandweave.weight", 1.0),
                 protocol=protocol_of(request.url.path),
                 status=request.app.state.status,
+                headers=request.headers,
                 streams=exchange.streams,
             )
             response = await self._handle(context, request)

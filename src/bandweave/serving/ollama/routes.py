@@ -9,9 +9,10 @@ from starlette.types import Scope
 
 from bandweave import __version__
 from bandweave.serving.event_lines import json_line
-from bandweave.serving.http.handler import Context, answer_stream, handler
+from bandweave.serving.http.handler import Context, answer_stream, answer_streams, handler
 from bandweave.serving.http.stream import EventStream, while_there
 from bandweave.serving.ollama.answer import OllamaAnswer
+from bandweave.serving.ollama.embedding import read_embed, read_vectors
 from bandweave.serving.ollama.errors import error_line, error_response
 from bandweave.serving.ollama.listing import API_VERSION, listed, running, shown
 from bandweave.serving.ollama.request import check_model, read_request
@@ -42,6 +43,22 @@ async def _answer(context: Context, request: Request, *, chats: bool) -> Respons
             answer.lines(stream), on_error=error_line, media_type=_LINES, comment=_SPACE
         )
     return JSONResponse(await while_there(request.receive, answer.whole(stream)))
+
+
+async def embed(context: Context, request: Request) -> Response:
+    return await _vectors(context, request, older=False)
+
+
+async def embed_one(context: Context, request: Request) -> Response:
+    return await _vectors(context, request, older=True)
+
+
+async def _vectors(context: Context, request: Request, *, older: bool) -> Response:
+    fields = await context.fields(request)
+    asked = await read_embed(fields, context.served, context.key, context.weight, older=older)
+    streams = answer_streams(context, asked.asks) if asked.asks else []
+    work = read_vectors(asked, streams, context.served)
+    return JSONResponse(await while_there(request.receive, work))
 
 
 async def tags(context: Context, request: Request) -> Response:
@@ -82,6 +99,8 @@ def routes() -> list[Route]:
         _Start("/", handler(there, error_response), methods=["GET", "HEAD"]),
         Route("/api/chat", handler(chat, error_response), methods=["POST"]),
         Route("/api/generate", handler(generate, error_response), methods=["POST"]),
+        Route("/api/embed", handler(embed, error_response), methods=["POST"]),
+        Route("/api/embeddings", handler(embed_one, error_response), methods=["POST"]),
         Route("/api/show", handler(show, error_response), methods=["POST"]),
         Route("/api/tags", handler(tags, error_response), methods=["GET"]),
         Route("/api/ps", handler(ps, error_response), methods=["GET"]),

@@ -30,7 +30,7 @@ from bandweave.serving.openai.foreign import read_salt, refuse_foreign
 from bandweave.serving.openai.messages import read_conversation
 from bandweave.serving.openai.streaming import read_streaming
 from bandweave.serving.openai.usage import usage_of
-from bandweave.serving.sampling import read_sampling
+from bandweave.serving.sampling import is_endless, read_sampling
 
 MOST_CHOICES = 128
 _MOST_LOGPROBS = 20
@@ -66,7 +66,9 @@ async def read_chat(fields: Fields, served: Served, key: str, weight: float) -> 
         grammar = await with_budget(served, prepared, most, _BUDGET)
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
-        if fields.has(name):
+        if is_endless(fields, name):
+            limit = None
+        elif fields.has(name):
             limit = fields.integer(name, None, 1, (1 << 31) - 1)
     logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 0, _MOST_LOGPROBS)

@@ -17,7 +17,7 @@ from bandweave.serving.fields import Fields
 from bandweave.serving.openai.foreign import read_salt, refuse_foreign
 from bandweave.serving.openai.forms import read_form
 from bandweave.serving.openai.streaming import read_streaming
-from bandweave.serving.sampling import read_sampling
+from bandweave.serving.sampling import is_endless, read_sampling
 from bandweave.shown import shown
 from bandweave.text.files import TextError
 
@@ -55,8 +55,10 @@ async def read_completion(
         logprobs = fields.integer("logprobs", None, 0, _MOST_LOGPROBS)
     if streams and echoes and logprobs is not None:
         raise bad("a prompt's logprobs cannot be streamed; set stream or echo to false", "logprobs")
-    limit = fields.integer("max_tokens", _TOKENS, 0, _MOST_TOKENS)
-    params = read_sampling(fields, served, limit=max(1, limit))
+    limit = None
+    if not is_endless(fields, "max_tokens"):
+        limit = fields.integer("max_tokens", _TOKENS, 0, _MOST_TOKENS)
+    params = read_sampling(fields, served, limit=None if limit is None else max(1, limit))
     prompts = await read_prompts(fields, served, "prompt", most=_MOST_ANSWERS, choices=choices)
     form, grammar = read_form(fields), ""
     if form is not None:
@@ -82,7 +84,7 @@ async def read_completion(
         asks=asks,
         prompts=tuple(text for text, _ in prompts),
         echoes=echoes,
-        wanted=limit > 0,
+        wanted=limit != 0,
         logprobs=logprobs,
         streams=streams,
         tells_usage=tells_usage,

@@ -10,17 +10,14 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from bandweave.generation.sampling import SamplingParams
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
-from bandweave.serving.answers.events import End
 from bandweave.serving.answers.served import Served
-from bandweave.serving.errors import failed
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.completions import read_prompts
 from bandweave.serving.openai.foreign import read_salt
+from bandweave.serving.vectors import unit_vectors
 
 MOST_TEXTS = 2048
 
@@ -47,28 +44,9 @@ async def read_vectors(
 ) -> dict[str, Any]:
     """The object of the answer."""
     data = []
-    for index, stream in enumerate(streams):
-        vector = _unit(await _end_of(stream))
+    for index, vector in enumerate(await unit_vectors(streams)):
         value: Any = base64.b64encode(vector.tobytes()).decode() if packed else vector.tolist()
         data.append({"object": "embedding", "index": index, "embedding": value})
     count = sum(len(stream.ask.tokens) for stream in streams)
     usage = {"prompt_tokens": count, "total_tokens": count}
     return {"object": "list", "data": data, "model": served.name, "usage": usage}
-
-
-async def _end_of(stream: AnswerStream) -> End:
-    end: End | None = None
-    async with stream:
-        async for event in stream:
-            if isinstance(event, End):
-                end = event
-    if end is None or not end.embedding:
-        raise failed("the model's numbers are not finite for this text")
-    return end
-
-
-def _unit(end: End) -> np.ndarray:
-    """Little-endian float32, as base64 is read by clients."""
-    vector = np.array(end.embedding, np.float64)
-    length = float(np.sqrt(np.square(vector).sum()))
-    return (vector / length if length else vector).astype("<f4")

@@ -14,6 +14,7 @@ from bandweave.serving.openai.tools import read_choice, read_tools
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXTS = ("text", "input_text", "output_text")
 _MOST_EFFORT = 32
+_LEVELS = ("low", "medium", "high", "max")  # of Ollama's switch for thoughts
 
 
 def read_conversation(fields: Fields) -> Conversation:
@@ -30,6 +31,8 @@ def read_conversation(fields: Fields) -> Conversation:
         raise bad("continue_final_message and add_generation_prompt cannot both be true; set the "
                   "latter to false", "continue_final_message")  # fmt: skip
     effort = fields.text("reasoning_effort", "")
+    if not effort and isinstance(fields.any("think"), str):
+        effort = fields.text("think")
     if len(effort) > _MOST_EFFORT:
         raise bad("reasoning_effort is no word", "reasoning_effort")
     return Conversation(
@@ -59,10 +62,12 @@ def read_messages(fields: Fields) -> list[dict[str, Any]]:
 
 
 def _thinks(fields: Fields) -> bool | None:
-    """The switches of other servers: ``thinking`` as Anthropic and GLM have it, or a flag, and
-    ``enable_thinking``."""
-    for name in ("enable_thinking", "thinking"):
+    """The switches of other servers: ``thinking`` as Anthropic and GLM have it, or a flag,
+    ``enable_thinking``, and Ollama's ``think``, which Open WebUI sends to every server."""
+    for name in ("enable_thinking", "thinking", "think"):
         value = fields.any(name)
+        if name == "think" and isinstance(value, str):
+            return bool(fields.one_of(name, _LEVELS))
         if isinstance(value, bool):
             return value
         if isinstance(value, dict):

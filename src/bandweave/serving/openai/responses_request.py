@@ -104,6 +104,8 @@ def read_question(fields: Fields, served: Served) -> Question:
     fields.refuse("prompt", why="templates are not kept here; send the instructions and the input")
     fields.refuse("truncation", "disabled", why="nothing is ever left out of a prompt here")
     effort = ""
+    if fields.has("reasoning_effort"):  # as Open WebUI has it in responses, too
+        effort = fields.one_of("reasoning_effort", _EFFORTS)
     reasoning = fields.object("reasoning")
     if reasoning is not None:
         reasoning.refuse("context", "auto", "current_turn")

@@ -10,6 +10,8 @@ _NAMES = {
     "/embeddings": "embeddings",
     "/api/chat": "ollama_chat",
     "/api/generate": "ollama_generate",
+    "/api/embed": "ollama_embed",
+    "/api/embeddings": "ollama_embed",
 }
 
 

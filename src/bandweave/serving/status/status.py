@@ -9,10 +9,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from bandweave.messages import EngineState
+from bandweave.serving.answers.answering import Account
+from bandweave.serving.answers.ask import Ask
 from bandweave.serving.status.accounts import Accounts
 from bandweave.serving.status.counting import Rate
 from bandweave.serving.status.feed import Feed
@@ -20,6 +22,9 @@ from bandweave.serving.status.machines import Machines
 from bandweave.serving.status.recoveries import Recovering, cluster_json
 from bandweave.serving.status.registry import Live, Registry
 from bandweave.serving.status.service import Service
+
+if TYPE_CHECKING:
+    from bandweave.serving.status.tracing import Tracing
 
 _LOG = logging.getLogger("bandweave.serving")
 TICK_SECONDS = 0.5
@@ -44,6 +49,16 @@ class Status:
         self._wanted = -math.inf
         self._awake = False
         self._lock = threading.Lock()  # of awake
+        self.tracing: Tracing | None = None  # where a collector hears of every request
+
+    def begin(
+        self, ask: Ask, *, protocol: str, key: str, model: str, headers: Mapping[str, str]
+    ) -> Account:
+        """A request was asked; the account hears what becomes of it. ``headers``: its own."""
+        live = self.registry.begin(ask, protocol=protocol, key=key)
+        if self.tracing is None:
+            return live
+        return self.tracing.follow(live, ask, protocol=protocol, model=model, headers=headers)
 
     def show(self, machines: Callable[[], Machines], cluster: Recovering | None = None) -> None:
         """How to find the machines to tell of; they are sought anew when the service, or the

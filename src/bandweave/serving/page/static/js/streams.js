@@ -6,7 +6,7 @@ import { Meter } from "./figures.js";
 const PHASES = { waiting: "waits", reading: "reads the prompt", writing: "writes" };
 const PROTOCOLS = { chat: "chat", completions: "completion", responses: "response",
   messages: "message", ollama_chat: "chat (Ollama)", ollama_generate: "text (Ollama)",
-  embeddings: "embedding" };
+  embeddings: "embedding", ollama_embed: "embedding (Ollama)" };
 const SHOWN = 40;
 
 export function Streams({ status }) {
