@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.hosts and (why := hosts.why_not()):
         print(f"--hosts: {why}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as chaos.workers does
     found = run(given, more)
     print("\n".join(lines(found)), flush=True)
     if given.json:

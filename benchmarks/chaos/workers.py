@@ -206,6 +206,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     given = parser.parse_args()
     say(f"seed {given.seed}")
+    # What a shell starts in the background ignores SIGINT, and so would all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         left = play(given.minutes, given.seed, given.workers)
     except Fault as fault:
