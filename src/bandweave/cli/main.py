@@ -120,7 +120,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Not cli.main(), which has ways of its own with interrupts and broken pipes.
         with cli.make_context("bandweave", words) as context:
             cli.invoke(context)
-            sys.stdout.flush()
+            output.flush()
             say_remarks(context)
         return 0
     except (KeyboardInterrupt, click.Abort):
