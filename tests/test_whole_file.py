@@ -65,7 +65,9 @@ def test_links_and_pipes(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path: Path) -> None:
-    for path in (tmp_path / "none" / "file", tmp_path, tmp_path / ("x" * 300)):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (loop, tmp_path / "none" / "file", tmp_path, tmp_path / ("x" * 300)):
         with pytest.raises(OSError) as raised, whole_file(path):
             pass
         assert raised.value.filename == str(path)
