@@ -180,3 +180,30 @@ def test_commands_refuse_a_folder_that_is_somebody_elses(tmp_path: Path) -> None
 def test_time_of_use_is_that_of_the_machine(tmp_path: Path) -> None:
     before = time.time()
     assert put(CacheFolder(tmp_path)).stat().st_mtime >= before - 0.001
+
+
+@pytest.mark.parametrize("length", [0, 30])
+def test_a_mark_that_a_full_disk_cut_short_is_made_whole(tmp_path: Path, length: int) -> None:
+    folder = CacheFolder(tmp_path / "cache")
+    path = put(folder)
+    mark = folder.path / MARK
+    whole = mark.read_bytes()
+    mark.write_bytes(whole[:length])
+    (folder.path / f".{'0' * 16}.partial").touch()  # and one that was killed while it marked
+    folder.check()
+    assert put(folder) == path and mark.read_bytes() == whole
+    mark.write_bytes(b"Signature: of somebody else")
+    with pytest.raises(ValueError, match="holds other files"):
+        folder.check()
+
+
+def test_a_clock_that_was_ahead_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    """What was used in a future that never came goes first."""
+    folder = CacheFolder(tmp_path, quota_bytes=20)
+    ahead, now = put(folder), put(folder, f"{'c' * 64}.0-64.{'0' * 16}.panels")
+    future = time.time() + 10 * 86400
+    os.utime(ahead, (future, future))
+    room = folder.room()
+    assert room.make(10, since=time.time() - 60)
+    assert not ahead.exists() and now.exists()
+    assert not room.make(15, since=time.time() - 60) and now.exists()

@@ -121,6 +121,27 @@ def test_a_link_is_a_latency_and_a_rate() -> None:
 # --- files ---
 
 
+def test_what_cannot_be_kept_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It took a minute to measure."""
+    from bandweave.cli import main
+    from bandweave.probing import session
+
+    monkeypatch.setattr(session, "probe_here", lambda **options: made_up())
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "profile.json"
+    monkeypatch.setenv("BANDWEAVE_PROFILE", str(path))
+    for more in ((), ("--json",)):
+        with pytest.raises(OSError, match="is not kept: .*; set BANDWEAVE_PROFILE"):
+            try:
+                main.cli(["probe", *more], standalone_mode=False)
+            except main.output.JsonFailure as failure:
+                assert failure.value["machines"] and failure.__cause__ is not None
+                raise failure.__cause__ from None
+    assert "an operation" in capsys.readouterr().out
+
+
 def test_profiles_survive_a_file(tmp_path: Path) -> None:
     path = tmp_path / "some" / "profile.json"
     assert read_profile(path) == Profile() == read_profile(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -22,6 +23,8 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     the file.
     """
     target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     partial = target.with_name(f".{secrets.token_hex(8)}.partial")  # as short as a name may have to
     mode = target.stat().st_mode if target.exists() else None
     file = None

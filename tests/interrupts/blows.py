@@ -34,10 +34,10 @@ class Ends:
 
 @dataclass(frozen=True, kw_only=True)
 class Blow:
-    """``statuses``: with which a command exits that has time to; ``killed``: that of one which has not
-    (as `subprocess` shows it), or None. ``ends``: whether commands that last end, too. ``tidy``:
-    whether it can clean up. ``terminal``: whether it is about the command's terminal; ``pipe``,
-    ``input``: about its output, its input."""
+    """``statuses``: with which a command exits that has time to; ``killed``: that of one which has
+    not (as `subprocess` shows it), or None. ``ends``: whether commands that last end, too.
+    ``tidy``: whether it can clean up. ``terminal``, ``pipe``, ``input``: whether it is about the
+    command's terminal, its output, its input."""
 
     name: str
     strike: Callable[[Ends], None]
@@ -74,9 +74,10 @@ BLOWS = (
     Blow(name="HUP", strike=_send(signal.SIGHUP), statuses=(129,), killed=-signal.SIGHUP),
     Blow(name="INT-INT", strike=_send(signal.SIGINT, signal.SIGINT, pause=0.05), statuses=(130,),
          killed=-signal.SIGINT),
-    Blow(name="TERM-INT", strike=_send(signal.SIGTERM, signal.SIGINT, pause=0.02), statuses=(143, 130),
-         killed=-signal.SIGTERM),
-    Blow(name="KILL", strike=_send(signal.SIGKILL), statuses=(137,), killed=-signal.SIGKILL, tidy=False),
+    Blow(name="TERM-INT", strike=_send(signal.SIGTERM, signal.SIGINT, pause=0.02),
+         statuses=(143, 130), killed=-signal.SIGTERM),
+    Blow(name="KILL", strike=_send(signal.SIGKILL), statuses=(137,), killed=-signal.SIGKILL,
+         tidy=False),
     Blow(name="hang-up", strike=lambda ends: ends.close("terminal"), statuses=(129,),
          killed=-signal.SIGHUP, terminal=True),
     Blow(name="key", strike=_type(b"\x03"), statuses=(130,), killed=-signal.SIGINT, terminal=True),

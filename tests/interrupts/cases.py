@@ -35,10 +35,12 @@ Prepare = Callable[[Place, ExitStack], Mapping[str, str]]
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A command. ``words``: its arguments; ``text``: on its standard input; ``lasts``: whether it
-    goes on until it is ended; ``reads``: whether its input stays open; ``seconds``: in which it is ended; ``keeps``: patterns of files that
-    may be left; ``makes``: of those that may be left only where it succeeded; ``after``: what a user types then, who wants nothing of it left; ``meanwhile``:
-    runs in a thread beside the command, and is told how to see whether that has ended, and where it
-    writes; values in capitals that ``prepare`` gives are variables of the environment."""
+    goes on until it is ended; ``reads``: whether its input stays open; ``seconds``: in which it is
+    ended; ``keeps``: patterns of files that may be left; ``makes``: of those that may be left only
+    where it succeeded; ``after``: what a user types then, who wants nothing of it left;
+    ``meanwhile``: runs in a thread beside the command, and is told how to see whether that has
+    ended, and where it writes; values in capitals that ``prepare`` gives are variables of the
+    environment."""
 
     name: str
     words: tuple[str, ...]

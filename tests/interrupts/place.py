@@ -36,8 +36,14 @@ class Place:
         """For a command from this source tree that knows no other home."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(
             ("XDG_", "HF_", "BANDWEAVE_"))}  # fmt: skip
-        own = {"PYTHONPATH": str(SOURCE), "COLUMNS": "80", "HOME": str(self.folder / "home"),
-               "TMPDIR": str(self.folder / "tmp"), "OMP_NUM_THREADS": "1", MARK: self.mark}  # fmt: skip
+        own = {
+            "PYTHONPATH": str(SOURCE),
+            "COLUMNS": "80",
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "OMP_NUM_THREADS": "1",
+            MARK: self.mark,
+        }
         return {**kept, **own, **more}
 
     def command(self, *arguments: str) -> list[str]:
@@ -57,10 +63,12 @@ class Place:
         """All that runs with the place's mark."""
         return [pid for pid in marked(self.mark) if pid not in but]
 
-    def none_left(self, seconds: float, but: frozenset[int] = frozenset()) -> bool:
-        """Whether all processes but those end within so many seconds."""
+    def none_left(
+        self, seconds: float, but: frozenset[int] = frozenset(), *, most: int = 0
+    ) -> bool:
+        """Whether all processes but those, and ``most`` others, end within so many seconds."""
         deadline = time.monotonic() + seconds
-        while self.processes(but):
+        while len(self.processes(but)) > most:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)

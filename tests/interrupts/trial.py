@@ -94,8 +94,7 @@ def _run(trial: Trial, place: Place, stack: ExitStack) -> list[str]:
         wrong.append(f"its status is {process.returncode}")
     said = out.read_bytes().decode(errors="replace")
     wrong += [f"it said {line!r}" for line in said.splitlines() if any(o in line for o in _ODD)]
-    settled = process.returncode == 0 and bool(case.after)
-    if not settled and not case.after and not place.none_left(trial.seconds, beside):
+    if not case.after and not place.none_left(trial.seconds, beside):
         wrong.append(f"processes are left: {[_title(pid) for pid in place.processes(beside)]}")
     if case.after:
         wrong += _undo(trial, place, beside, process.returncode)
@@ -120,11 +119,9 @@ def _undo(trial: Trial, place: Place, beside: frozenset[int], status: int) -> li
     said = done.stderr.decode(errors="replace")
     if "Traceback" in said or done.returncode not in (0, 2):
         return [f"{trial.case.after} then said {said!r} ({done.returncode})"]
-    gone = trial.case.name != "leave" and trial.case.name != "join"
-    but = frozenset[int]() if gone else beside
-    if trial.case.name in ("leave", "join"):
-        return []  # the head goes on
-    if not place.none_left(trial.seconds, but - set(beside) if gone else but):
+    # Whoever leaves a cluster leaves its head.
+    most = 1 if trial.case.after == ("leave",) else 0
+    if not place.none_left(trial.seconds, most=most):
         return [f"{trial.case.after} left {[_title(pid) for pid in place.processes()]}"]
     return []
 

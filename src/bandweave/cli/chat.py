@@ -18,6 +18,7 @@ from bandweave.cli.line_input import LineInput
 from bandweave.cli.options import cluster_options, engine_options, split_options
 from bandweave.cli.sampling import sampling_options, sampling_params
 from bandweave.environment import read_environment
+from bandweave.shown import printable
 
 if TYPE_CHECKING:
     from bandweave.generation.sampling import SamplingParams
@@ -60,7 +61,7 @@ def command(model: str, system: str | None, verbose: bool, **values: Any) -> Non
         with LineInput(None if state is None else state / "chat_history") as lines:
             if lines.interactive:
                 nodes = output.count(len(session.engine.nodes), "node")
-                output.say(f"{model} on {nodes}; /help for help, Ctrl-D to leave")
+                output.say(f"{printable(model)} on {nodes}; /help for help, Ctrl-D to leave")
             if options.run.wire != "exact" and len(session.engine.nodes) > 1:
                 output.say(f"(not the exact answers: activations cross as {options.run.wire})")
             _Chat(session, params, Conversation(system=system), lines, verbose).run()

@@ -10,6 +10,7 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.options import json_option, parse_shares
+from bandweave.shown import printable
 
 
 @click.command("dump", short_help="Write a model into one file for bandweave-runner.")
@@ -106,7 +107,7 @@ def command(
                            "format": weight_format, "kv_format": kv_format,
                            "context": context})  # fmt: skip
     else:
-        output.say(f"wrote {file} ({output.size(size)}); run it with bandweave-runner")
+        output.say(f"wrote {printable(file)} ({output.size(size)}); run it with bandweave-runner")
 
 
 def _print_programs(model: str, shares: str | None, stages: int) -> None:

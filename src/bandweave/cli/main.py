@@ -28,6 +28,7 @@ from bandweave.cli.interrupts import (
 from bandweave.cli.remarks import say_remarks
 from bandweave.environment import read_environment
 from bandweave.missing_engine import missing_engine
+from bandweave.shown import printable
 
 #: In the order of ``--help``, with what it says of them.
 COMMANDS = {
@@ -120,7 +121,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Not cli.main(), which has ways of its own with interrupts and broken pipes.
         with cli.make_context("bandweave", words) as context:
             cli.invoke(context)
-            sys.stdout.flush()
+            output.flush()
             say_remarks(context)
         return 0
     except (KeyboardInterrupt, click.Abort):
@@ -197,7 +198,8 @@ def _usage(error: click.ClickException) -> str:
 
 def _system(error: OSError) -> str:
     if error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        name = error.filename
+        where = f"{printable(name) if isinstance(name, str) else name}: " if name else ""
         return f"{where}{error.strerror}"
     return _one_line(str(error)) or _unforeseen(error)
 

@@ -114,6 +114,11 @@ def write_answer(piece: str) -> None:
     _write(piece.translate(_SHOWN) if sys.stdout.isatty() else piece)
 
 
+def flush() -> None:
+    """Standard output, as far as it was printed and not written yet."""
+    _write("")
+
+
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)

@@ -12,6 +12,7 @@ import click
 from bandweave.cli import output
 from bandweave.cli.interrupts import interrupts_held
 from bandweave.cli.options import json_option
+from bandweave.shown import printable
 
 #: Sizes that may differ from the shape's, and what each is.
 _SIZES = {
@@ -71,7 +72,7 @@ def command(
     if shape is None or directory is None:
         raise click.UsageError("name a shape and a directory; --list shows the shapes")
     found = find_shape(shape, **{name: sizes[name] for name in _SIZES})
-    with _progress(f"writing {directory}") as on_progress:
+    with _progress(f"writing {printable(directory)}") as on_progress:
         written = synthesise(found, directory, seed, dtype, on_progress)
     stored = sum(file.stat().st_size for file in written.glob("*.safetensors"))
     if as_json:
@@ -81,7 +82,7 @@ def command(
     else:
         for note in found.notes:
             output.say(f"so that the sizes fit together, {note}")
-        output.say(f"wrote {written} ({output.size(stored)})")
+        output.say(f"wrote {printable(written)} ({output.size(stored)})")
 
 
 @contextlib.contextmanager

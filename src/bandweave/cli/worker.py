@@ -10,6 +10,7 @@ import click
 
 from bandweave.cli import output
 from bandweave.cli.options import cache_folder, usable_isa, usable_threads
+from bandweave.shown import printable
 
 MEMBER_LISTEN = "0.0.0.0:7101"
 
@@ -135,7 +136,9 @@ def _make_token(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise ValueError(f"{path} exists already; use it, or name another file") from error
+        raise ValueError(
+            f"{printable(path)} exists already; use it, or name another file"
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(make_secret() + b"\n")
@@ -144,5 +147,5 @@ def _make_token(path: Path) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    output.say(f"wrote {path}; copy it to every machine and start there")
-    output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {path}")
+    output.say(f"wrote {printable(path)}; copy it to every machine and start there")
+    output.say(f"  bandweave worker --listen 0.0.0.0:9000 --token-file {printable(path)}")

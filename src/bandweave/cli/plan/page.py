@@ -33,6 +33,7 @@ from bandweave.cli.plan.talk import HEADINGS, conversation_sentences, turn_rows
 from bandweave.planning.search.conversation import ConversationCost
 from bandweave.planning.search.explain import layout_phrase, verdict_sentence
 from bandweave.planning.search.published import published_for
+from bandweave.shown import printable
 from bandweave.whole_file import whole_file
 
 _STYLE = """
@@ -68,10 +69,10 @@ def write_page(
     text = page(setups, costs, values)
     try:
         with whole_file(path) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))  # what was typed is in it
     except OSError as error:
-        raise ValueError(f"--html {path}: {error.strerror or error}") from error
-    output.say(f"wrote {path}")
+        raise ValueError(f"--html {printable(path)}: {error.strerror or error}") from error
+    output.say(f"wrote {printable(path)}")
 
 
 def page(setups: Setups, costs: Mapping[str, ConversationCost], values: Mapping[str, Any]) -> str:

@@ -56,9 +56,10 @@ def parse_model(text: str) -> ModelShape:
     if path.suffix == ".gguf" or path.is_dir():
         from bandweave.checkpoints.model_files import shape_from_path
 
-        return shape_from_path(path)
+        shape = shape_from_path(path)
+        return replace(shape, name=printable(shape.name))  # pictures take text alone
     if path.exists() or "/" in text:
-        raise ValueError(f"{text} is neither a model folder nor a .gguf file")
+        raise ValueError(f"{printable(text)} is neither a model folder nor a .gguf file")
     return known_model(text)
 
 

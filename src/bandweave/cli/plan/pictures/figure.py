@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bandweave.shown import printable
 from bandweave.whole_file import whole_file
 
 COLOURS = ("#2f6db3", "#d9822b", "#4f9d69", "#8e6bb5", "#c0504d", "#2aa1a1", "#7f7f7f")
@@ -81,8 +82,8 @@ def save(figure: Any, path: Path, footer: str) -> None:
         with whole_file(path) as file:
             figure.savefig(file, format=path.suffix.lower()[1:], dpi=_DOTS_PER_INCH, metadata=fixed)
     except OSError as error:
-        raise ValueError(f"--chart {path}: {error.strerror or error}") from error
-    output.say(f"drew {path}")
+        raise ValueError(f"--chart {printable(path)}: {error.strerror or error}") from error
+    output.say(f"drew {printable(path)}")
 
 
 def inline_svg(figure: Any, footer: str, name: str) -> str:
