@@ -257,6 +257,8 @@ def test_responses_are_not_kept(server: ServerThread) -> None:
         status, _, content = server.ask(method, "/v1/responses/resp_1")
         assert status == 404
         assert "not kept" in _message("/v1/responses", content)
+    status, _, content = server.post("/v1/responses/compact", _BODIES["/v1/responses"])
+    assert (status, "not compacted" in _message("/v1/responses", content)) == (404, True)
     answer = json.loads(server.post("/v1/responses", {**_BODIES["/v1/responses"], "store": True,
                                                       "metadata": {"a": "b"}})[2])  # fmt: skip
     assert (answer["store"], answer["metadata"]) == (False, {"a": "b"})

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from bandweave.cli import serve
 from bandweave.cli.serving import example
+from bandweave.executors.executor import PAGE_SIZE
 from tests.helpers.command import Command, start_command
 
 KEY = "anna-0123456789abcdef"
@@ -45,6 +46,13 @@ class Started:
             answer = connection.getresponse()
             return answer.status, answer.read()
 
+    def chat(self, messages: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """Eight tokens, the likeliest, with their log-probabilities."""
+        body = {"messages": messages, "max_tokens": 8, "temperature": 0, "logprobs": True, **fields}
+        status, content = self.ask("POST", "/v1/chat/completions", body)
+        assert status == 200, content
+        return json.loads(content)
+
     def stream(self, **fields: Any) -> tuple[http.client.HTTPConnection, Any]:
         """One that has begun."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -70,6 +78,17 @@ def test_a_server_from_its_start_to_its_end(tmp_path: Path) -> None:
         assert status == 200
         before = json.loads(content)["choices"][0]["message"]["content"]
         assert server.ask("GET", "/health") == (200, b'{"status":"ok"}')
+
+        # The second turn finds the first in the cache, and says what it says without.
+        turns = [{"role": "user", "content": "Tell me of memory. " * 20}]
+        first = server.chat(turns)
+        turns += [first["choices"][0]["message"], {"role": "user", "content": "Go on."}]
+        second, without = server.chat(turns), server.chat(turns, cache_prompt=False)
+        pages = first["usage"]["prompt_tokens"] // PAGE_SIZE
+        assert pages > 0
+        assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= pages * PAGE_SIZE
+        assert without["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+        assert second["choices"] == without["choices"]
 
         # A node is lost: whoever waits hears nothing of it, and others are answered the same.
         connection, answer = server.stream(n=8, max_tokens=60)

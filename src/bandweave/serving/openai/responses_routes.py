@@ -31,6 +31,10 @@ async def input_tokens(context: Context, request: Request) -> Response:
     return JSONResponse({"object": "response.input_tokens", "input_tokens": tokens})
 
 
+async def compact(context: Context, request: Request) -> Response:
+    raise ApiError(404, "conversations are not compacted here; let the client sum them up")
+
+
 async def kept(context: Context, request: Request) -> Response:
     id = request.path_params["id"].partition("/")[0]
     raise ApiError(404, f"there is no response {id[:80]!r}: answers are not kept here")
@@ -41,6 +45,7 @@ def routes() -> list[Route]:
         Route("/v1/responses", handler(responses, error_response), methods=["POST"]),
         Route("/v1/responses/input_tokens", handler(input_tokens, error_response),
               methods=["POST"]),
+        Route("/v1/responses/compact", handler(compact, error_response), methods=["POST"]),
         Route("/v1/responses/{id:path}", handler(kept, error_response),
               methods=["GET", "DELETE", "POST"]),
     ]  # fmt: skip
