@@ -18,8 +18,9 @@ from bandweave.programs.split import apportion, ranges, units
 from bandweave.ranges import Range
 
 #: Weights in host memory cross to the card for the rows of a prompt: where that is ``quicker`` than
-#: the processor; ``always``, from 32 rows on (llama.cpp); where it is quicker and each expert sees
-#: 32 ``rows`` or more (ik_llama.cpp); ``never``.
+#: the processor; ``always``, from ``carry_rows`` rows of a chunk on (llama.cpp, KTransformers);
+#: where it is quicker and each expert sees ``carry_rows`` ``rows`` or more (ik_llama.cpp);
+#: ``never``.
 CARRYING = ("quicker", "always", "rows", "never")
 
 
