@@ -11,13 +11,16 @@ from bandweave.cli import output
 from bandweave.cli.plan.answer import Columns, first_token_s, memory_remarks, request_range
 from bandweave.planning.costs.capacity import capacity
 from bandweave.planning.costs.cost import Prediction, decode_range, prefill_range
-from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.economy import economy
 from bandweave.planning.costs.software import ANY, software_title
 from bandweave.planning.machines.hardware import Hardware
-from bandweave.planning.search.columns import Machines
 from bandweave.planning.search.conversation import most_streams
-from bandweave.planning.search.doubt import cables_sentence, doubt_sentence
+from bandweave.planning.search.doubt import (
+    cables_sentence,
+    doubt_sentence,
+    remote_memory_sentence,
+    untried_sentence,
+)
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -69,9 +72,10 @@ def reasons(columns: Columns) -> list[str]:
     """Why the answer is what it is, a sentence each."""
     limit, question = columns.limit, columns.question
     sentences = [
-        _host(columns),
         verdict_sentence(limit),
         doubt_sentence(limit),
+        untried_sentence(limit),
+        remote_memory_sentence(question, columns.machines, limit),
         limiting_sentence(limit),
         runner_up_sentence(limit),
         *left_out_sentences(limit),
@@ -205,28 +209,6 @@ def _names(machines: Sequence[str]) -> str:
     )
 
 
-def host_alone(answer: Answer, machines: Machines) -> bool:
-    """Whether an answer for cards uses none of them, but the processor and the memory of the host
-    that they are assumed to sit in."""
-    return (
-        answer.setup.engine.name == BANDWEAVE.name
-        and machines.engine != BANDWEAVE.name
-        and all(each.is_card and each.host is not None for each in machines.hardware)
-    )
-
-
-def _host(columns: Columns) -> str:
-    """What is not to be taken for a card's figures."""
-    machines = columns.machines
-    if not host_alone(columns.limit, machines):
-        return ""
-    hosts = sorted({each.host for each in machines.hardware if each.host is not None})
-    return (
-        f"No software here holds this on {machines.title} alone. The figures are those of a host's "
-        f"processor and memory without the card, and that host is assumed: {' and '.join(hosts)}."
-    )
-
-
 def _others(columns: Columns) -> str:
     """What else there is to run it with."""
     words = [
@@ -272,13 +254,13 @@ def _money(answer: Answer, usd_per_kwh: float) -> str:
     words = []
     if money.watts is not None and money.joules_per_token is not None:
         words.append(
-            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J a token, "
+            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J per token, "
             f"${money.usd_per_million_tokens:.2f} of electricity for a million tokens "
             f"(${usd_per_kwh:.2f}/kWh)"
         )
     if money.price_usd is not None and money.usd_per_token_per_s is not None:
         words.append(
-            f"${money.price_usd:,.0f} of machines, ${money.usd_per_token_per_s:,.0f} for each "
+            f"${money.price_usd:,.0f} for the machines, ${money.usd_per_token_per_s:,.0f} for each "
             "token/s"
         )
     return "Energy and price: " + "; ".join(words) + "." if words else ""
