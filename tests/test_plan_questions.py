@@ -30,8 +30,8 @@ def machines(on: str, *links: str, engine: str = "any") -> Machines:
     return parse_machines([on], list(links), {}, engine)
 
 
-def question(model: str, format_name: str = "q4", **more: int) -> Question:
-    return Question(model=known_model(model), weights=find_format(format_name), **more)
+def question(model: str, format_name: str = "q4", streams: int = 1) -> Question:
+    return Question(model=known_model(model), weights=find_format(format_name), streams=streams)
 
 
 @pytest.mark.parametrize(
