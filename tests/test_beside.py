@@ -151,7 +151,7 @@ def test_a_larger_card_never_hurts_and_all_fits(
 def test_a_prompt_goes_through_the_card_where_the_bus_is_worth_it() -> None:
     placement = Placement(layers=1.0, experts=0.0)
     reading = Workload(prompt=4096)
-    quicker = find_engine("ktransformers")
+    quicker = replace(find_engine("ktransformers"), carries="quicker")
     fast, slow, never = (
         prefill(
             replace(place("deepseek-r1", beside(bus=bus), placement=placement), engine=quicker),
@@ -191,6 +191,26 @@ def test_engines_decide_when_weights_cross(rule: str) -> None:
         for quick in (True, False):
             # The bus is quicker than the host's memory, or slower than all that it computes.
             assert crossed(tokens, 1000 if quick else 1e-6) == ((tokens, quick) in crosses)
+
+
+def test_ktransformers_carries_from_a_number_of_rows_on() -> None:
+    """Up to the threshold that its program sets the processor computes, however slow it is."""
+    engine = find_engine("ktransformers")
+    placement = Placement(layers=1.0, experts=0.0)
+
+    def crossed(tokens: int, rows_: int) -> bool:
+        deployment = place("deepseek-r1", beside(bus=1000), placement=placement)
+        asked = replace(
+            deployment.engine, carries=engine.carries, carry_rows=rows_,
+            streamed_rows=engine.streamed_rows,
+        )  # fmt: skip
+        cost = prefill(replace(deployment, engine=asked), Workload(prompt=tokens))
+        return cost.items.exchange_bytes_s > 0
+
+    assert [crossed(tokens, engine.carry_rows) for tokens in (512, 4096, 4097, 8192)] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    assert crossed(512, 401) and not crossed(400, 401)
 
 
 def test_a_layer_that_crosses_has_its_attention_on_the_card() -> None:

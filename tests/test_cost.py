@@ -184,6 +184,76 @@ def test_prefill_is_flops_and_quadratic_attention() -> None:
         assert cost.total_s == pytest.approx((body + attention + head) / 5e12, rel=2e-3)
 
 
+def test_a_prompts_rows_go_through_recurrent_states() -> None:
+    """Qwen3.5 35B has 30 layers of linear attention, each with a state of 32 heads of 128 x 128."""
+    plain = node(bandwidth=math.inf)
+    states = dataclasses.replace(plain, state_bytes_per_s=Estimate.exactly(100e9))
+    for prompt in (100, 1000):
+        work = Workload(prompt=prompt)
+        more = (
+            prefill(place("qwen3.5-35b-a3b", [states]), work).total_s
+            - prefill(place("qwen3.5-35b-a3b", [plain]), work).total_s
+        )
+        assert more == pytest.approx(30 * prompt * 2 * 32 * 128 * 128 * 4 / 100e9, rel=1e-6)
+    # One row's state is part of what decoding reads; models without states have none.
+    assert decode_step(place("qwen3.5-35b-a3b", [states]), Workload()) == decode_step(
+        place("qwen3.5-35b-a3b", [plain]), Workload()
+    )
+    assert prefill(place("llama-3.1-8b", [states]), Workload()) == prefill(
+        place("llama-3.1-8b", [plain]), Workload()
+    )
+
+
+def test_linear_attention_has_a_fixed_time_of_its_own() -> None:
+    slow = dataclasses.replace(node(), linear_overhead_s=Estimate.exactly(1e-3))
+    for name, layers in (("qwen3.5-35b-a3b", 30), ("llama-3.1-8b", 0)):
+        more = (
+            decode_step(place(name, [slow]), Workload()).step_s
+            - decode_step(place(name, [node()]), Workload()).step_s
+        )
+        assert more == pytest.approx(layers * 1e-3, abs=1e-9)
+
+
+def test_few_rows_do_not_fill_a_cards_tiles() -> None:
+    """A prompt of gpt-oss 20B has 4 of 32 experts a row: of 512 rows each expert sees 64."""
+    plain = node(bandwidth=math.inf)
+    tiles = dataclasses.replace(
+        plain,
+        expert_compute=plain.compute[ANY],
+        half_filled_rows=64.0,
+    )
+    for prompt, part in ((512, 0.5), (64, 1 / 9)):
+        work = Workload(prompt=prompt)
+        one, other = (prefill(place("gpt-oss-20b", [each]), work) for each in (plain, tiles))
+        layer = known_model("gpt-oss-20b").layers[0]
+        flops = 2 * prompt * 24 * 4 * layer.expert_parameters
+        rate = plain.compute[ANY].rate(1, "likely")
+        assert other.total_s - one.total_s == pytest.approx(flops / rate * (1 / part - 1), rel=0.02)
+    # A row alone has a kernel of its own.
+    assert decode_step(place("gpt-oss-20b", [tiles]), Workload()) == decode_step(
+        place("gpt-oss-20b", [plain]), Workload()
+    )
+
+
+def test_rows_are_sorted_by_their_experts() -> None:
+    slow = dataclasses.replace(node(), routing_row_s=Estimate.exactly(1e-6))
+    for name, layers in (("gpt-oss-20b", 24), ("llama-3.1-8b", 0)):
+        work = Workload(prompt=1000)
+        one, other = (prefill(place(name, [each]), work) for each in (node(), slow))
+        assert other.total_s - one.total_s == pytest.approx(layers * 1000 * 1e-6, abs=1e-9)
+
+
+def test_scores_go_through_memory_without_a_fused_kernel() -> None:
+    """Llama 3.1 8B has 32 layers of 32 heads; a prompt of S tokens has S (S + 1) / 2 pairs."""
+    plain = node(bandwidth=math.inf)
+    unfused = dataclasses.replace(plain, score_s=Estimate.exactly(1e-12))
+    for prompt in (100, 4000):
+        work = Workload(prompt=prompt)
+        one, other = (prefill(place("llama-3.1-8b", [each]), work) for each in (plain, unfused))
+        pairs = prompt * (prompt + 1) / 2
+        assert other.total_s - one.total_s == pytest.approx(32 * 32 * pairs * 1e-12, rel=1e-6)
+
+
 def test_windows_end_the_quadratic_part() -> None:
     gemma = known_model("gemma-3-4b").layers[0].attention
     assert gemma.window == 1024

@@ -22,7 +22,14 @@ from bandweave.planning.profile.bill import ITEMS
 from bandweave.planning.profile.engine_cost import predict_step
 from bandweave.planning.profile.engine_node import EngineNode
 from bandweave.planning.profile.link_profile import FREE_LINK, LinkProfile
-from bandweave.planning.profile.prediction import Load, choose_shares, predict, prompt_steps
+from bandweave.planning.profile.prediction import (
+    Load,
+    Prediction,
+    choose_shares,
+    predict,
+    prompt_steps,
+)
+from bandweave.planning.profile.prediction import decode_step as profile_step
 from bandweave.planning.profile.profile import HERE, MachineProfile
 from bandweave.planning.profile.profile_rates import link_rates_from_profile, rates_from_profile
 from bandweave.planning.profile.slowness import slowness_sentence
@@ -364,6 +371,31 @@ def test_the_choice_is_no_worse_than_any_other() -> None:
     best = min(wall((part, 32 - part)) for part in range(1, 32))
     assert wall(choice.shares) <= best * 1.02
     assert choice.gain == pytest.approx(wall((1, 1)) / wall(choice.shares))
+
+
+def test_groups_of_streams_keep_all_stages_at_work() -> None:
+    graph, nodes = tinyllama(), make_nodes(make_machine(), make_machine())
+    links = same(make_link())
+
+    def predicted(shares: Sequence[int], streams: int, stages: int = 2) -> Prediction:
+        load = Load(prompt_tokens=64, new_tokens=8, streams=streams)
+        return predict(graph, make_split(graph.spec, shares, stages=stages), nodes, links, load)
+
+    even, uneven = predicted((1, 1), 16), predicted((3, 1), 16)
+    assert even.decode_tokens_per_s == pytest.approx(16 / even.period)
+    # A group's step is that of half of the streams.
+    half = predict_step(
+        graph, make_split(graph.spec, (1, 1), stages=2), nodes, links,
+        profile_step(Load(prompt_tokens=64, new_tokens=8, streams=8)),
+        weight_format="q4", kv_format="f16",
+    )  # fmt: skip
+    assert even.decode.wall == half.wall <= even.period
+    # The larger stage sets the pace: it has a step of each group to compute.
+    assert uneven.period > 1.2 * uneven.decode.wall
+    alone = predicted((3, 1), 1)
+    assert alone.period == alone.decode.wall
+    together = predicted((3, 1), 16, stages=1)
+    assert together.period == together.decode.wall
 
 
 def test_a_profile_gives_the_planners_rates() -> None:

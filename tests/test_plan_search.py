@@ -31,7 +31,8 @@ from bandweave.planning.search.layout import (
     start_layout,
     ways_to_cut,
 )
-from bandweave.planning.search.search import Answer, find_plans, machine_sets
+from bandweave.planning.search.machine_sets import machine_sets
+from bandweave.planning.search.search import Answer, find_plans
 from bandweave.planning.search.shortage import needed_bytes, read_bytes, shortage_sentence
 
 SLACK = 1 + 1e-9

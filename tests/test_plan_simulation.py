@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,10 +96,52 @@ def test_streams_hide_latency() -> None:
 
 
 def test_an_engine_without_overlap_is_one_server() -> None:
-    deployment, formula = pipeline((16, 16), link(50, 1), 4, engine=BANDWEAVE)
+    alone = replace(BANDWEAVE, overlaps_stages=False)
+    deployment, formula = pipeline((16, 16), link(50, 1), 4, engine=alone)
     outcome = run(deployment, 4)
     assert len(outcome.stages) == 1
     assert outcome.tokens_per_s == pytest.approx(formula.tokens_per_s, rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [(16, 16), (20, 12), (11, 11, 10)])
+def test_bandweaves_groups_keep_its_stages_at_work(layers: tuple[int, ...]) -> None:
+    """Each step has an even part of the streams; the slowest stage sets the pace."""
+    joined, streams = link(50, 1), 12
+    deployment, formula = pipeline(layers, joined, streams, engine=BANDWEAVE)
+    outcome = run(deployment, streams)
+    assert len(outcome.stages) == len(layers)
+    assert outcome.tokens_per_s == pytest.approx(formula.tokens_per_s, rel=0.02)
+    slowest = max(formula.busy_s)
+    assert formula.period_s == pytest.approx(slowest, rel=0.05)
+    # One stream has nobody to share the stages with.
+    one, single = pipeline(layers, joined, 1, engine=BANDWEAVE)
+    assert single.period_s == single.step_s
+    assert run(one, 1).tokens_per_s == pytest.approx(single.tokens_per_s, rel=0.01)
+
+
+def test_groups_gain_where_rows_cost() -> None:
+    """Reading weights for two halves of the rows takes as long as for all; products take half."""
+
+    def gain(streams: int) -> float:
+        deployment, formula = pipeline((16, 16), link(5, 10), streams, engine=BANDWEAVE)
+        alone = replace(deployment, engine=replace(BANDWEAVE, overlaps_stages=False))
+        before = decode_step(alone, question(streams=streams, context=1024).decoding)
+        return before.period_s / formula.period_s
+
+    assert gain(1) == 1.0
+    assert gain(2) == pytest.approx(1.0, abs=0.2)
+    assert 1.7 < gain(20_000) <= 2.0
+    assert gain(2) < gain(2000) < gain(20_000)
+
+
+def test_bandweaves_prompts_follow_each_other_through_the_stages() -> None:
+    deployment, _ = pipeline((16, 16), link(5, 1), 1, engine=BANDWEAVE)
+    work = question(prompt=2048).reading
+    alone = replace(deployment, engine=replace(BANDWEAVE, overlaps_stages=False))
+    both, one = prefill(deployment, work).total_s, prefill(alone, work).total_s
+    assert 0.5 * one < both < 0.62 * one  # eight steps: nine stages' times in the place of sixteen
+    outcome = run(deployment, 1, prompt=2048, answer=5, arrivals_per_s=0.01, seconds=2000.0)
+    assert percentile(outcome.first_tokens_s, 0.1) == pytest.approx(both, rel=0.05)
 
 
 def test_the_first_token_takes_the_prefill() -> None:
@@ -210,6 +253,20 @@ def test_one_request_on_probed_machines_is_the_prediction(
     steps = (load.new_tokens - 1) * expected.decode_seconds_per_token
     assert outcome.seconds == pytest.approx(expected.prefill_seconds + steps, rel=0.03)
     assert outcome.first_tokens_s[0] == pytest.approx(expected.prefill_seconds, rel=0.1)
+
+
+@pytest.mark.parametrize("streams", [1, 8])
+def test_stages_of_probed_machines_are_the_prediction(streams: int) -> None:
+    server, load = probed(2, 5.0)
+    server = replace(server, split=make_split(server.graph.spec, (1, 1), stages=2))
+    load = replace(load, streams=streams)
+    expected = predict(server.graph, server.split, server.nodes, server.links, load)
+    scenario = Scenario(
+        streams=streams, prompt=1, answer=FOR_EVER, context=110, seconds=20.0, warm_up_s=5.0
+    )
+    outcome = simulate([server], scenario)
+    assert len(outcome.stages) == 2
+    assert outcome.tokens_per_s == pytest.approx(expected.decode_tokens_per_s, rel=0.05)
 
 
 def test_prompts_that_come_together_share_steps() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from bandweave.planning.costs.efficiency import Factors
@@ -29,6 +31,7 @@ from benchmarks.calibration.unseen import (
     table_text,
 )
 
+_WORKERS = 8  # processes: a fit for all rows, and one for each fold
 DATA = Path(__file__).parents[2] / "src" / "bandweave" / "planning" / "data"
 
 
@@ -36,8 +39,10 @@ def main() -> None:
     check = "--check" in sys.argv[1:]
     rows = measurements()
     engines = {row["name"]: find_engine(row["name"]) for row in table_rows("engines")}
-    factors, traits = fit(rows, engines)
-    unseen = predict_unseen(rows, engines)
+    with ProcessPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+        whole = pool.submit(fit, rows, engines)
+        unseen = predict_unseen(rows, engines, pool)
+        factors, traits = whole.result()
     files = {
         DATA / "efficiency.csv": _text("efficiency", _factor_lines(factors, unseen)),
         DATA / "engines.csv": _text("engines", _engine_lines(traits, rows)),
@@ -82,14 +87,19 @@ def _factor_line(
     return {
         "name": kind,
         "weight_efficiency": f"{factors.weight_efficiency:.3f}",
+        "weight_16_gain": f"{factors.weight_16_gain:.3f}",
         "kv_efficiency": f"{factors.kv_efficiency:.3f}",
         "compute_efficiency": f"{factors.compute_efficiency:.3f}",
         "compute_16_efficiency": f"{factors.compute_16_efficiency:.3f}",
         "expert_compute_efficiency": f"{factors.expert_compute_efficiency:.3f}",
         "attention_efficiency": f"{factors.attention_efficiency:.3f}",
+        "state_efficiency": f"{factors.state_efficiency:.3f}",
         "layer_us": f"{factors.layer_s * 1e6:.1f}",
         "expert_layer_us": f"{factors.expert_layer_s * 1e6:.1f}",
         "latent_layer_us": f"{factors.latent_layer_s * 1e6:.1f}",
+        "linear_layer_us": f"{factors.linear_layer_s * 1e6:.1f}",
+        "routing_row_us": f"{factors.routing_row_s * 1e6:.3f}",
+        "score_bytes": f"{factors.score_bytes:.0f}",
         "bus_efficiency": f"{factors.bus_efficiency:.3f}",
         "card_speed": f"{factors.card_speed:.3f}",
         "decode_spread": f"{spreads[name, False]:.3f}",

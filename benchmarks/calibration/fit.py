@@ -99,26 +99,42 @@ _TURNS = 3  # of nodes' factors and of what joins them
 _OVERLAPS = tuple(part / 20 for part in range(21))
 _HUBER = 0.15
 _PULL = 0.02
-_MANY = 12  # rows
+_MANY, _MANY_MACHINES = 12, 6  # rows, machines
 _PRIOR = Factors(
-    name="common", weight_efficiency=0.75, kv_efficiency=0.4, compute_efficiency=0.35,
-    compute_16_efficiency=0.5, expert_compute_efficiency=0.6, attention_efficiency=0.2,
-    layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6,
+    name="common", weight_efficiency=0.75, weight_16_gain=1.0, kv_efficiency=0.4,
+    compute_efficiency=0.35, compute_16_efficiency=0.5, expert_compute_efficiency=0.6,
+    attention_efficiency=0.2, state_efficiency=1.7,
+    layer_s=80e-6, expert_layer_s=160e-6, latent_layer_s=60e-6, linear_layer_s=30e-6,
+    routing_row_s=0.3e-6, score_bytes=0.0,
     bus_efficiency=0.6, card_speed=1.0,
     decode_spread=1.0, prefill_spread=1.0, decode_rows=0, prefill_rows=0,
 )  # fmt: skip
 _DECODE = (
-    "weight_efficiency", "kv_efficiency", "layer_s", "expert_layer_s", "latent_layer_s",
+    "weight_efficiency", "weight_16_gain", "kv_efficiency", "layer_s", "expert_layer_s",
+    "latent_layer_s", "linear_layer_s",
 )  # fmt: skip
 _PREFILL = (
     "compute_efficiency", "compute_16_efficiency", "expert_compute_efficiency",
-    "attention_efficiency",
+    "attention_efficiency", "state_efficiency", "routing_row_s",
 )  # fmt: skip
 _DECODE_BESIDE = ("weight_efficiency", "expert_layer_s")
 _PREFILL_BESIDE = ("compute_efficiency", "bus_efficiency", "card_speed")
-_LEAST, _MOST = {"layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6}, 0.98
+_LEAST = {
+    "layer_s": 1e-6, "expert_layer_s": 1e-6, "latent_layer_s": 1e-6, "linear_layer_s": 1e-6,
+    "routing_row_s": 1e-9, "kv_efficiency": 0.15,
+}  # fmt: skip
+_MOST = 0.98
 _BUS_MOST = 1.25  # of a bus' usual rate: what PCI Express has beside its packets' headers
 _BEYOND_PEAK = 4.0  # fp16 accumulation doubles GeForce's rate; 8-bit kernels pass a 16-bit peak
+
+#: Builds without a fused attention kernel, on NVIDIA's cards, take the scores of each query, key
+#: and head through memory: products in 16 bits (2), widened (2 + 4), through softmax (4 + 4),
+#: narrowed (4 + 2) and read again (2).
+_SCORE_BYTES = {
+    "llama.cpp 2024, GeForce": 24.0,
+    "llama.cpp 2024, NVIDIA professional": 24.0,
+    "llama.cpp 2024, NVIDIA data centre": 24.0,
+}
 
 _BEGIN = {"hop_s": 1e-3, "exchange_s": 2e-5, "sharded_overhead": 0.3}
 
@@ -200,7 +216,10 @@ def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fit
     """Factors by class and traits by engine: nodes first, then hops and exchanges, in turns.
 
     It starts from nothing: of ``engines`` only what is not fitted counts."""
-    factors = dict.fromkeys(CLASSES, _PRIOR)
+    factors = {
+        name: dataclasses.replace(_PRIOR, score_bytes=_SCORE_BYTES.get(name, 0.0))
+        for name in CLASSES
+    }
     traits = {
         name: dataclasses.replace(engine, hop_s=0.0, exchange_s=0.0, sharded_overhead=0.0)
         for name, engine in engines.items()
@@ -210,12 +229,15 @@ def fit(rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]) -> Fit
         for name, group in by_class.items():
             one = [row for row in group if row.split == "one"]
             used = one if len(one) >= 3 else group
-            # Only where several machines are fitted to does a hop change a machine's factors.
-            if turn and all(row.devices == 1 for row in used):
+            # What prompts take depends on what decoding does, and the other way round. Beyond that
+            # only where several machines are fitted to does a hop change a machine's factors.
+            if turn > 1 and all(row.devices == 1 for row in used):
                 continue
             nearest = factors[NEAREST[name]] if name in NEAREST else _PRIOR
             for reading in (False, True):
-                factors[name] = _fit_factors(name, factors, nearest, used, traits, reading=reading)
+                factors[name] = _fit_factors(
+                    name, factors, nearest, used, traits, reading=reading, first=turn == 0
+                )
         for name in traits:
             group = [row for row in rows if row.engine == name and row.devices > 1]
             if group:
@@ -238,20 +260,25 @@ def _fit_factors(
     traits: Mapping[str, EngineTraits],
     *,
     reading: bool,
+    first: bool,
 ) -> Factors:
     names = _fitted_names(class_name, reading=reading)
     rows = [row for row in rows if measured(row, reading=reading) is not None]
     start = factors[class_name]
-    if start is _PRIOR or not rows:
+    if first or not rows:
         values = {name: getattr(nearest, name) for name in names}
         start = dataclasses.replace(start, **values)
     if not rows:
         return start
 
+    # A few rows, or those of few machines, say little beyond what is known of the nearest class.
+    machines = len({row.machine for row in rows})
+    pulled = max(1.0, _MANY / len(rows), _MANY_MACHINES / machines)
+
     def build(values: Sequence[float]) -> Factors:
         changed: dict[str, float] = {}
         for name, value in zip(names, values, strict=True):
-            most = _MOST if name in _DECODE else _BEYOND_PEAK
+            most = _MOST if name in _DECODE and name != "weight_16_gain" else _BEYOND_PEAK
             most = _BUS_MOST if name == "bus_efficiency" else most
             changed[name] = min(max(math.exp(value), _LEAST.get(name, 1e-3)), most)
         return dataclasses.replace(start, **changed)  # type: ignore[arg-type]
@@ -266,8 +293,7 @@ def _fit_factors(
             for row in rows
         )  # fmt: skip
         common = [math.log(getattr(nearest, name)) for name in names]
-        # A few rows say little beyond what is known of the nearest class.
-        return total + _PULL * max(1.0, _MANY / len(rows)) * sum(
+        return total + _PULL * pulled * sum(
             (value - prior) ** 2 for value, prior in zip(values, common, strict=True)
         )
 

@@ -22,6 +22,7 @@ from bandweave.planning.costs.deployment import (
     EngineTraits,
     Network,
     Placement,
+    Stage,
     Workload,
     pipeline_split,
     tensor_split,
@@ -48,6 +49,7 @@ class Measurement:
     split: str  # "one", "tensor", "stages" or "beside"
     placement: Placement | None  # what lies on the cards, where the source says it
     chunk: int | None  # rows that a prompt was read in, where it was not the engine's own number
+    carry_rows: int | None  # of a chunk, from which weights crossed to a card, where that was set
     carries: bool  # weights in host memory were such that a card can compute with them
     model: ModelShape
     weights: WeightBytes
@@ -88,7 +90,8 @@ def measurements() -> tuple[Measurement, ...]:
                 link=row["link"],
                 split=row["split"],
                 placement=_placement(row["on_card"]),
-                chunk=_chunk(row["reading"]),
+                chunk=_reading(row["reading"], "chunks of "),
+                carry_rows=_reading(row["reading"], "carried from "),
                 carries="repacked" not in row["reading"],
                 model=models[name],
                 weights=find_format(row["format"]),
@@ -116,26 +119,37 @@ def left_out() -> Mapping[str, int]:
 
 def deployment_of(row: Measurement, node: NodeRates, engine: EngineTraits) -> Deployment:
     """The deployment of a row on ``devices`` equal nodes of these rates."""
-    shares = [Fraction(1)] * row.devices
-    split = pipeline_split if row.split == "stages" else tensor_split
     network = Network()
     if row.link:
         network = Network(default=find_link(row.link), shared_port=link_shares_port(row.link))
     if row.chunk is not None:
         engine = replace(engine, chunk_rows=row.chunk, streamed_rows=row.chunk)
+    if row.carry_rows is not None:
+        engine = replace(engine, carry_rows=row.carry_rows)
     if not row.carries:
         engine = replace(engine, carries="never")
     deployment = Deployment(
         model=row.model,
         weights=row.weights,
         nodes=(node,) * row.devices,
-        stages=split(row.model, shares),
+        stages=_stages(row),
         network=network,
         engine=engine,
     )
     if row.placement is not None:
         return replace(deployment, placements={0: row.placement})
     return placed(deployment, workload_of(row, prefill=False))
+
+
+_STAGES: dict[tuple[str, bool, int], tuple[Stage, ...]] = {}  # a fit asks a million times
+
+
+def _stages(row: Measurement) -> tuple[Stage, ...]:
+    key = (row.model.name, row.split == "stages", row.devices)
+    if key not in _STAGES:
+        split = pipeline_split if row.split == "stages" else tensor_split
+        _STAGES[key] = split(row.model, [Fraction(1)] * row.devices)
+    return _STAGES[key]
 
 
 @lru_cache(maxsize=512)
@@ -154,13 +168,18 @@ def _placement(text: str) -> Placement | None:
     return Placement(layers=layers, experts=float(part))
 
 
-def _chunk(text: str) -> int | None:
-    """``chunks of 4096``, ``repacked`` (in a layout that cards do not read), or both."""
-    chunk = None
+_READINGS = ("chunks of ", "carried from ")
+
+
+def _reading(text: str, what: str) -> int | None:
+    """Of ``chunks of 4096``, ``carried from 2049`` and ``repacked`` (in a layout that cards do not
+    read), or some of them: the number that follows ``what``."""
+    found = None
     for part in filter(None, text.split(", ")):
-        assert part == "repacked" or part.startswith("chunks of "), text
-        chunk = chunk if part == "repacked" else int(part.removeprefix("chunks of "))
-    return chunk
+        assert part == "repacked" or part.startswith(_READINGS), text
+        if part.startswith(what):
+            found = int(part.removeprefix(what))
+    return found
 
 
 def workload_of(row: Measurement, *, prefill: bool) -> Workload:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,13 +70,14 @@ class Unseen:
 
 
 def predict_unseen(
-    rows: Sequence[Measurement], engines: Mapping[str, EngineTraits]
+    rows: Sequence[Measurement], engines: Mapping[str, EngineTraits], pool: Executor | None = None
 ) -> list[Unseen]:
     """Every figure of every row, by a fit to the rows of other machines; in classes of fewer than
-    three machines by one that did not see the row."""
-    folds, found, fits = _folds(rows), [], {}
+    three machines by one that did not see the row. ``pool``: who fits."""
+    folds, found = _folds(rows), []
+    seen = [[row for row in rows if folds[row.id] != fold] for fold in range(FOLDS)]
+    fits = list((map if pool is None else pool.map)(fit, seen, [engines] * FOLDS))
     for fold in range(FOLDS):
-        fits[fold] = fit([row for row in rows if folds[row.id] != fold], engines)
         outside = [row for row in rows if folds[row.id] == fold]
         for reading in (False, True):
             found += residuals(outside, fits[fold], reading=reading)

@@ -14,6 +14,7 @@ from bandweave.planning.costs.cost import Prediction, decode_range, prefill, pre
 from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.economy import economy
 from bandweave.planning.costs.software import ANY, software_title
+from bandweave.planning.machines.hardware import find_hardware
 from bandweave.planning.machines.memory import memory_remark
 from bandweave.planning.search.columns import (
     Machines,
@@ -42,6 +43,7 @@ from bandweave.planning.search.published import published_for
 from bandweave.planning.search.search import Answer, Plan, find_plans
 from bandweave.planning.search.shortage import needed_bytes, shortage_sentence
 
+_OF_HOST = 0.9  # of a host's memory, what a system leaves
 _MORE = 1.03  # by so much the hardware must allow more than software does, to be told
 
 
@@ -150,7 +152,7 @@ def answer_columns(question: Question, machines: Machines) -> Columns:
 def _why_none(question: Question, machines: Machines, would: Answer | None) -> str:
     """Why no software that may be used does it."""
     if would is None:
-        return shortage_sentence(question, limit_setup(machines))
+        return shortage_sentence(question, limit_setup(machines)) + _beside(question, machines)
     asked = "no software that the planner knows"
     if machines.engine != ANY:
         asked = software_title(machines.engine)
@@ -160,6 +162,20 @@ def _why_none(question: Question, machines: Machines, would: Answer | None) -> s
     return (
         f"{question.model.name} on {machines.title}: {asked} splits it so that it fits; the "
         f"hardware would allow {split_phrase(would, would.best)}"
+    )
+
+
+def _beside(question: Question, machines: Machines) -> str:
+    """How to ask for bare cards in a machine whose memory holds the rest, where that would do."""
+    first, count = machines.hardware[0], len(machines.hardware)
+    if first.host is None or any(each != first for each in machines.hardware):
+        return ""
+    host = find_hardware(first.host)
+    if needed_bytes(question, limit_setup(machines)) > _OF_HOST * host.memory_bytes:
+        return ""
+    return (
+        "; with a part of it in the memory of the machine that the card sits in, ask for "
+        f'--on "{host.name} with {count}x {first.name}"'
     )
 
 

@@ -23,13 +23,13 @@ def _money(answer: Answer, usd_per_kwh: float) -> str:
     words = []
     if money.watts is not None and money.joules_per_token is not None:
         words.append(
-            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J a token, "
+            f"about {money.watts:.0f} W, {figures.figure(money.joules_per_token)} J per token, "
             f"${money.usd_per_million_tokens:.2f} of electricity for a million tokens "
             f"(${usd_per_kwh:.2f}/kWh)"
         )
     if money.price_usd is not None and money.usd_per_token_per_s is not None:
         words.append(
-            f"${money.price_usd:,.0f} of machines, ${money.usd_per_token_per_s:,.0f} for each "
+            f"${money.price_usd:,.0f} for the machines, ${money.usd_per_token_per_s:,.0f} for each "
             "token/s"
         )
     return "Energy and price: " + "; ".join(words) + "." if words else ""

@@ -11,11 +11,14 @@ from bandweave.cli import output
 from bandweave.cli.plan.answer import Columns, memory_remarks
 from bandweave.cli.plan.column_table import column_rows, decode_text
 from bandweave.cli.plan.money import money_sentences
-from bandweave.planning.costs.deployment import BANDWEAVE
 from bandweave.planning.costs.software import software_title
-from bandweave.planning.search.columns import Machines
 from bandweave.planning.search.conversation import most_streams
-from bandweave.planning.search.doubt import cables_sentence, doubt_sentence
+from bandweave.planning.search.doubt import (
+    cables_sentence,
+    doubt_sentence,
+    remote_memory_sentence,
+    untried_sentence,
+)
 from bandweave.planning.search.explain import (
     item_times,
     layout_phrase,
@@ -66,9 +69,10 @@ def reasons(columns: Columns) -> list[str]:
     """Why the answer is what it is, a sentence each."""
     limit, question = columns.limit, columns.question
     sentences = [
-        _host(columns),
         verdict_sentence(limit),
         doubt_sentence(limit),
+        untried_sentence(limit),
+        remote_memory_sentence(question, columns.machines, limit),
         limiting_sentence(limit),
         runner_up_sentence(limit),
         *left_out_sentences(limit),
@@ -175,28 +179,6 @@ def _names(machines: Sequence[str]) -> str:
     return ", ".join(
         f"{count} x {words} each" if count > 2 else ", ".join([words] * count)
         for words, count in runs
-    )
-
-
-def host_alone(answer: Answer, machines: Machines) -> bool:
-    """Whether an answer for cards uses none of them, but the processor and the memory of the host
-    that they are assumed to sit in."""
-    return (
-        answer.setup.engine.name == BANDWEAVE.name
-        and machines.engine != BANDWEAVE.name
-        and all(each.is_card and each.host is not None for each in machines.hardware)
-    )
-
-
-def _host(columns: Columns) -> str:
-    """What is not to be taken for a card's figures."""
-    machines = columns.machines
-    if not host_alone(columns.limit, machines):
-        return ""
-    hosts = sorted({each.host for each in machines.hardware if each.host is not None})
-    return (
-        f"No software here holds this on {machines.title} alone. The figures are those of a host's "
-        f"processor and memory without the card, and that host is assumed: {' and '.join(hosts)}."
     )
 
 

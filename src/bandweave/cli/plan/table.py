@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from bandweave.cli import output
-from bandweave.cli.plan.report import WIDTH, host_alone
+from bandweave.cli.plan.report import WIDTH
 from bandweave.cli.plan.setup import DEFAULT_CONTEXT, question_of
 from bandweave.models.known_models import known_model, model_names
 from bandweave.planning.costs.cost import decode_range
@@ -44,10 +44,8 @@ def show_models(machines: Machines, values: dict[str, Any], *, as_json: bool) ->
             for format_name in formats:
                 question = question_of(model, format_name, options)
                 answer, today = both_columns(question, machines)
+                only_host |= today is not None
                 if answer is None:
-                    continue
-                if host_alone(answer, machines):
-                    only_host = True
                     continue
                 rows.append(_row(name, answer, today, model.runs_on_bandweave))
                 break

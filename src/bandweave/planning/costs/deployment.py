@@ -18,8 +18,9 @@ from bandweave.programs.split import apportion, ranges, units
 from bandweave.ranges import Range
 
 #: Weights in host memory cross to the card for the rows of a prompt: where that is ``quicker`` than
-#: the processor; ``always``, from 32 rows on (llama.cpp); where it is quicker and each expert sees
-#: 32 ``rows`` or more (ik_llama.cpp); ``never``.
+#: the processor; ``always``, from ``carry_rows`` rows of a chunk on (llama.cpp, KTransformers);
+#: where it is quicker and each expert sees ``carry_rows`` ``rows`` or more (ik_llama.cpp);
+#: ``never``.
 CARRYING = ("quicker", "always", "rows", "never")
 
 
@@ -53,13 +54,19 @@ class EngineTraits:
     sharded_overhead: float = 0.0
     streamed_rows: int = 4096  # of a chunk whose weights cross a bus to the card
     carries: str = "quicker"
+    carry_rows: int = 32
+    tensor_untried: bool = False  # nobody has published its tensor splits over such a link
 
 
 #: bandweave as it is: int32 grid values on the wire, small sums in one hop and large ones in two,
 #: of many rows in chunks that cross while the product goes on (native/executor/reduction.h),
-#: absorbed latent attention, one step of up to 256 rows at a time, embedding rows from the file.
+#: absorbed latent attention, a step of up to 256 rows in each stage at a time, embedding rows from
+#: the file. A prompt's steps follow each other through the stages, since only its last asks for
+#: logits; nothing waits for one of them to end.
 BANDWEAVE = EngineTraits(
     name="bandweave",
+    overlaps_stages=True,
+    chunks_in_flight=1 << 20,
     hop_bytes=64 << 10,
     overlap_rows=64,
     chunk_rows=256,

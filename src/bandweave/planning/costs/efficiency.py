@@ -36,7 +36,10 @@ LIMIT_ENGINES: Mapping[str, str] = {
 _INTEGER_ENGINES = ("llama.cpp", "llama.cpp-2024", "ollama")
 _INTEGER_KINDS = ("geforce", "nvidia-pro", "nvidia-dc", "gb10")
 _FLOPS_A_WATT = 1e12  # only scales the fitted factors
+_HALF_FILLED = 30e12  # of an accelerator's peak FLOP/s, for each row of an expert that it takes
 _SOCKETS_BESIDE = 0.5  # two sockets read 1.4 times what one does
+_MOST_OF_PEAK = 0.98  # of a memory's bytes/s
+_BUSES = 0.5  # two cards' buses bring 1.4 times what one does: both read the same memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,19 @@ class Factors:
 
     name: str
     weight_efficiency: float  # of peak bytes/s, reading weights
+    weight_16_gain: float  # beside that, of weights in 16 bits: they need no unpacking
     kv_efficiency: float  # of peak bytes/s, reading the cache
     compute_efficiency: float  # of peak dense FLOP/s, many rows, quantised weights
     compute_16_efficiency: float  # the same for weights in 16 bits
     expert_compute_efficiency: float  # of the former, for routed experts
     attention_efficiency: float  # of peak dense 16-bit FLOP/s, attention of many rows
+    state_efficiency: float  # of peak bytes/s, a prompt's rows through a recurrent state
     layer_s: float
     expert_layer_s: float
     latent_layer_s: float  # beside either of them, with latent attention
+    linear_layer_s: float  # beside either of them, with linear attention: many small kernels
+    routing_row_s: float  # of a prompt's row in a layer that routes, whatever the FLOP/s
+    score_bytes: float  # to and from memory for each query, key and head of a prompt
     bus_efficiency: float  # of a bus' rate, carrying weights to a card for a prompt
     card_speed: float  # beside cards: of what their class computes, what this engine does
     decode_spread: float
@@ -146,7 +154,7 @@ def beside_from_factors(
             node=own,
             card_bytes=card_bytes,
             crossing_s=Estimate.within(host.expert_layer_s, spread),
-            bus_bytes_per_s=bus.bytes_per_s.times(host.bus_efficiency * divided),
+            bus_bytes_per_s=bus.bytes_per_s.times(host.bus_efficiency * divided**_BUSES),
         ),
         source=f"{cards.source}; {own.source}",
     )
@@ -206,22 +214,38 @@ def rates_from_factors(hardware: Hardware, factors: Factors, engine: str) -> Nod
         Estimate.within(floating * factors.compute_16_efficiency, reading)
     )
     experts = quantised.times(factors.expert_compute_efficiency)
+    wide = Estimate.within(peak * _unpacked(factors), decode)
+    scores = factors.score_bytes / (peak * _unpacked(factors))
     return NodeRates(
         name=hardware.name,
         memory_bytes=usable_bytes(hardware, on_processor=on_processor),
-        weight_bytes_per_s={ANY: Estimate.within(peak * factors.weight_efficiency, decode)},
+        weight_bytes_per_s={
+            ANY: Estimate.within(peak * factors.weight_efficiency, decode),
+            "f16": wide,
+            "bf16": wide,
+        },
         compute={ANY: ComputeRate.constant(quantised), "f16": sixteen, "bf16": sixteen},
         expert_compute=ComputeRate.constant(experts),
+        half_filled_rows=0.0 if on_processor else integer / _HALF_FILLED,
         kv_bytes_per_s=Estimate.within(peak * factors.kv_efficiency, decode),
         attention_flop_per_s=Estimate.within(floating * factors.attention_efficiency, reading),
+        state_bytes_per_s=Estimate.within(peak * factors.state_efficiency, reading),
+        score_s=Estimate.within(scores, reading),
         layer_overhead_s=Estimate.within(factors.layer_s, decode),
         expert_layer_overhead_s=Estimate.within(factors.expert_layer_s, decode),
         latent_overhead_s=Estimate.within(factors.latent_layer_s, decode),
+        linear_overhead_s=Estimate.within(factors.linear_layer_s, decode),
+        routing_row_s=Estimate.within(factors.routing_row_s, reading),
         watts=hardware.measured_watts or hardware.watts,
         price_usd=hardware.price_usd,
         source=f"{engine} on {hardware.kind}: {factors.decode_rows} decode and "
         f"{factors.prefill_rows} prefill rows; {hardware.source}",
     )
+
+
+def _unpacked(factors: Factors) -> float:
+    """Of peak bytes/s, reading weights in 16 bits."""
+    return min(_MOST_OF_PEAK, factors.weight_efficiency * factors.weight_16_gain)
 
 
 def widened(node: NodeRates, factor: float) -> NodeRates:
@@ -241,9 +265,13 @@ def widened(node: NodeRates, factor: float) -> NodeRates:
         expert_compute=None if experts is None else rates(experts),
         kv_bytes_per_s=wider(node.kv_bytes_per_s),
         attention_flop_per_s=wider(node.attention_flop_per_s),
+        state_bytes_per_s=wider(node.state_bytes_per_s),
         layer_overhead_s=wider(node.layer_overhead_s),
         expert_layer_overhead_s=None if routing is None else wider(routing),
         latent_overhead_s=wider(node.latent_overhead_s),
+        linear_overhead_s=wider(node.linear_overhead_s),
+        routing_row_s=wider(node.routing_row_s),
+        score_s=wider(node.score_s),
     )
 
 
@@ -283,14 +311,19 @@ def _factors(row: Row) -> Factors:
     return Factors(
         name=row["name"],
         weight_efficiency=required(row, "weight_efficiency"),
+        weight_16_gain=required(row, "weight_16_gain"),
         kv_efficiency=required(row, "kv_efficiency"),
         compute_efficiency=required(row, "compute_efficiency"),
         compute_16_efficiency=required(row, "compute_16_efficiency"),
         expert_compute_efficiency=required(row, "expert_compute_efficiency"),
         attention_efficiency=required(row, "attention_efficiency"),
+        state_efficiency=required(row, "state_efficiency"),
         layer_s=required(row, "layer_us") * 1e-6,
         expert_layer_s=required(row, "expert_layer_us") * 1e-6,
         latent_layer_s=required(row, "latent_layer_us") * 1e-6,
+        linear_layer_s=required(row, "linear_layer_us") * 1e-6,
+        routing_row_s=required(row, "routing_row_us") * 1e-6,
+        score_bytes=required(row, "score_bytes"),
         bus_efficiency=number(row, "bus_efficiency") or 0.0,
         card_speed=number(row, "card_speed") or 1.0,
         decode_spread=required(row, "decode_spread"),

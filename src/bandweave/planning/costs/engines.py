@@ -25,6 +25,7 @@ def find_engine(name: str) -> EngineTraits:
                 overlap=required(row, "overlap"),
                 streamed_rows=int(required(row, "streamed_rows")),
                 carries=row["carries"],
+                carry_rows=int(required(row, "carry_rows")),
                 hop_s=required(row, "hop_us") * 1e-6,
                 exchange_s=required(row, "exchange_us") * 1e-6,
                 sharded_overhead=required(row, "sharded_overhead"),

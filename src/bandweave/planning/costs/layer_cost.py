@@ -18,8 +18,6 @@ from bandweave.planning.machines.rates import NodeRates
 #: Exponents of ``distinct_experts``: what prediction ranges span. Source: prediction.md, Cost.
 ROUTING = {"slow": 1.0, "likely": 0.87, "fast": 0.75}
 
-_CARRIED_ROWS = 32  # from which llama.cpp and ik_llama.cpp carry weights to a card
-
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
@@ -187,7 +185,7 @@ class _LayerWork:
         if not self.routes:
             return Items()
         size, work, rows = self._routed_size()
-        rate = _expert_rate(node, self._format, rows, self.case)
+        rate = self._expert_rate(node, rows)
         own = self._routed_time(node.host.node)
         return self._there_or_carried(own, node, size, work / rate, rows)
 
@@ -214,7 +212,7 @@ class _LayerWork:
         if self.batch.decoding or bus <= 0 or rule == "never":
             return False
         seen = self.batch.rows if rule == "always" else rows
-        return rule == "quicker" or seen >= _CARRIED_ROWS
+        return rule == "quicker" or seen >= self.deployment.engine.carry_rows
 
     def attention_in_host(self, node: NodeRates) -> float:
         """Seconds of attention where the cache lies in host memory: a card that gets the layer's
@@ -231,10 +229,19 @@ class _LayerWork:
         attention, batch = self.layer.attention, self.batch
         pairs = batch.pairs(attention)
         read = self._cache_size() / node.kv_bytes_per_s.rate(self.case)
+        if not batch.decoding and attention.state_elements:
+            # Rows of a prompt go through the state one after the other, or some at a time.
+            states = 2 * batch.rows * attention.state_elements * 4.0 * self.part.attention
+            read += states / node.state_bytes_per_s.rate(self.case)
         expanded = self.deployment.engine.latent_expanded_in_prefill and not batch.decoding
         each = attention.expanded_flops_per_pair if expanded else attention.flops_per_pair
         flops = pairs * each * self.part.attention
-        return max(read, flops / node.attention_flop_per_s.rate(self.case))
+        busy = flops / node.attention_flop_per_s.rate(self.case)
+        if not batch.decoding and attention.kind != "linear":
+            # Without a fused kernel the scores of all pairs go to memory and come back.
+            scores = pairs * attention.heads * self.part.attention
+            busy += scores * node.score_s.time(self.case)
+        return max(read, busy)
 
     def _cache_size(self) -> float:
         """Bytes of cache, or of a state, that are read."""
@@ -251,8 +258,13 @@ class _LayerWork:
         overhead = node.overhead(bool(self.layer.experts), self.case)
         if self.layer.attention.kind == "latent":
             overhead += node.latent_overhead_s.time(self.case)
+        if self.layer.attention.state_elements:
+            overhead += node.linear_overhead_s.time(self.case)
         divided = self.deployment.engine.sharded_overhead * (1.0 - 1.0 / self.stage_nodes)
-        return overhead * (1.0 - divided)
+        overhead *= 1.0 - divided
+        if self.layer.experts and not self.batch.decoding:
+            overhead += self.batch.rows * node.routing_row_s.time(self.case)
+        return overhead
 
     @property
     def routes(self) -> bool:
@@ -295,10 +307,13 @@ class _LayerWork:
     def _routed_time(self, node: NodeRates) -> tuple[float, float]:
         size, work, rows = self._routed_size()
         read = size / node.weight_rate(self._format, self.case)
-        return read, max(read, work / _expert_rate(node, self._format, rows, self.case))
+        return read, max(read, work / self._expert_rate(node, rows))
 
-
-def _expert_rate(node: NodeRates, format_name: str, rows: float, case: str) -> float:
-    if node.expert_compute is not None:
-        return node.expert_compute.rate(rows, case)
-    return node.compute_rate(format_name, rows, case)
+    def _expert_rate(self, node: NodeRates, rows: float) -> float:
+        """FLOP/s of experts that see so many rows each. A card computes tiles of a prompt's rows,
+        which few rows do not fill; single rows have kernels of their own."""
+        if node.expert_compute is None:
+            return node.compute_rate(self._format, rows, self.case)
+        rate = node.expert_compute.rate(rows, self.case)
+        filled = 1.0 if self.batch.decoding else rows / (rows + node.half_filled_rows)
+        return rate * filled

@@ -13,6 +13,7 @@ from functools import lru_cache
 from bandweave.planning.costs.deployment import BANDWEAVE, ON_THE_CARD, Deployment
 from bandweave.planning.machines.tables import required, rows
 
+_UNTRIED = 2.0  # assumed, of a split that nobody has published over such a link
 KINDS = ("one", "tensor", "stages", "beside")
 
 
@@ -32,8 +33,10 @@ def range_power(deployment: Deployment, *, reading: bool) -> float:
     ranges are assumed or measured, not calibrated."""
     if deployment.engine.name == BANDWEAVE.name:
         return 1.0
-    decode, prefill = _table()[split_kind(deployment)]
-    return prefill if reading else decode
+    kind = split_kind(deployment)
+    decode, prefill = _table()[kind]
+    wider = _UNTRIED if kind == "tensor" and deployment.engine.tensor_untried else 1.0
+    return wider * (prefill if reading else decode)
 
 
 @lru_cache(maxsize=1)

@@ -25,7 +25,8 @@ class SplitRules:
     ``"powers"`` (1, 2, 4, ... nodes, no more than KV heads), ``"heads"`` (a number that divides the
     query heads and the KV heads, or that they divide), ``"cache"`` (one that divides hidden size
     and KV heads). ``equal``: a tensor split's shares are equal. ``unlike``: nodes of different
-    kinds work together. ``mixed``: tensor splits inside of a pipeline's stages."""
+    kinds work together; without it a tensor split's nodes are of one name. ``mixed``: tensor splits
+    inside of a pipeline's stages."""
 
     tensor: str = "any"
     pipeline: bool = True
@@ -34,13 +35,20 @@ class SplitRules:
     unlike: bool = True
 
     def allow(
-        self, model: ModelShape, stages: Sequence[Sequence[int]], kinds: Sequence[str]
+        self,
+        model: ModelShape,
+        stages: Sequence[Sequence[int]],
+        kinds: Sequence[str],
+        names: Sequence[str] = (),
     ) -> bool:
-        """Whether the model may be cut into these stages of nodes, whose kinds are given."""
+        """Whether the model may be cut into these stages of nodes, whose kinds are given, and their
+        names where those are known."""
         widest = max(len(stage) for stage in stages)
         if len(stages) > 1 and not (self.pipeline and (widest == 1 or self.mixed)):
             return False
         if not self.unlike and len({kinds[node] for stage in stages for node in stage}) > 1:
+            return False
+        if not self.unlike and names and any(len({names[n] for n in s}) > 1 for s in stages):
             return False
         if widest > 1 and len(stages) > 1 and self.equal and len({len(s) for s in stages}) > 1:
             return False
@@ -63,6 +71,8 @@ EVERY_SPLIT = SplitRules()
 
 #: Labels of ``on`` whose splits over cards of one machine were measured.
 _OVER_CARDS = {"vllm-cards"}
+#: Engines whose published tensor splits over machines were all over remote memory access.
+_TENSOR_OVER_RDMA = {"mlx", "vllm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +99,12 @@ class Software:
 
     def runs(self, model: ModelShape) -> bool:
         return not self.families or model.architecture in self.families
+
+    @property
+    def tensor_over_rdma(self) -> bool:
+        """Whether the splits of tensors over machines that its figures come from were over remote
+        memory access, all of them."""
+        return bool(self.tensor) and self.tensor_traits[-1] in _TENSOR_OVER_RDMA
 
     def rules(self, *, remote_memory: bool, inside: bool) -> SplitRules:
         """Over links with or without remote memory access; ``inside`` of one machine."""
@@ -117,6 +133,7 @@ class Software:
             name=self.name,
             streamed_rows=host.streamed_rows,
             carries=host.carries,
+            carry_rows=host.carry_rows,
             hop_s=hop.hop_s,
             handover_bytes_per_value=hop.handover_bytes_per_value,
             overlaps_stages=hop.overlaps_stages if stages else base.overlaps_stages,

@@ -124,7 +124,7 @@ def _row(name: str) -> Row:
         alike = difflib.get_close_matches(key, [*table, *aliases], n=2, cutoff=0.5)
         near = list(dict.fromkeys([*alike, *_matcher().near(name)]))[:4]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"no link is called {name!r}; {hint}links are {', '.join(table)}")
+        raise ValueError(f"no link is called {name!r}; {hint}`plan --list links WORDS` finds names")
     return table[key]
 
 

@@ -21,6 +21,8 @@ _CABLES = ("thunderbolt-3", "thunderbolt-4", "usb4", "thunderbolt-5")
 #: What joins machines over their own cable, whatever that is.
 _CABLE_WORDS = ("thunderbolt", "thunderbolt-bridge", "thunderbolt-tcp", "tb", "cable", "usb4")
 _RDMA_WORDS = ("thunderbolt-rdma", "tb-rdma", "rdma")
+#: A cable without a word of how machines talk over it: as fast as both can.
+_PLAIN_CABLES = ("thunderbolt-5", "tb5", "thunderbolt5", "tb-5")
 _NO_CARDS = ("apple", "apu", "gb10", "sbc")  # kinds that are whole machines
 _ADAPTED = 3.5e9  # bytes/s; up to here there are Ethernet adapters for a Thunderbolt port
 
@@ -48,9 +50,12 @@ def slowest_port(hardware: Sequence[Hardware]) -> Hardware:
 
 def own_link_name(text: str, hardware: Sequence[Hardware]) -> str | None:
     """The link that a word means on these machines: ``thunderbolt`` or ``usb4`` is what their
-    sockets have in common, by IP; ``thunderbolt-rdma`` the same by RDMA. None for other words;
+    sockets have in common, by IP; ``thunderbolt-rdma`` the same by RDMA; ``thunderbolt-5`` alone is
+    RDMA where all have that. None for other words, and where it is what the catalogue calls so;
     ``ValueError`` where a machine has no such socket."""
     word = re.sub(r"[\s_]+", "-", text.strip().lower())
+    if word in _PLAIN_CABLES:
+        return remote_memory_link("thunderbolt-5-tcp", hardware)
     if word not in (*_CABLE_WORDS, *_RDMA_WORDS):
         return None
     cables = []
@@ -72,6 +77,19 @@ def own_link_name(text: str, hardware: Sequence[Hardware]) -> str | None:
             "`--link usb4-rdma` a module for Linux"
         )
     return f"{oldest}-tcp"
+
+
+def remote_memory_link(name: str, hardware: Sequence[Hardware]) -> str | None:
+    """The link by remote memory access over the very ports that a link by IP uses, where these
+    machines have it as they are sold: Macs with Thunderbolt 5, and DGX Spark's network ports."""
+    if name == "thunderbolt-5-tcp":
+        other = "thunderbolt-5-rdma"
+    elif all(machine.kind == "gb10" for machine in hardware):
+        other = name.replace("ethernet-", "roce-")
+    else:
+        return None
+    known = other != name and other in link_names()
+    return other if known and not why_not_joined(other, hardware) else None
 
 
 def why_not_joined(name: str, hardware: Sequence[Hardware]) -> str:

@@ -116,10 +116,17 @@ class NodeRates:
     compute: Mapping[str, ComputeRate]
     kv_bytes_per_s: Estimate  # at which attention reads the cache while decoding
     attention_flop_per_s: Estimate  # of attention over many rows (prefill)
+    state_bytes_per_s: Estimate = INFINITE  # of a recurrent state, for each row of a prompt
+    score_s: Estimate = NOTHING  # of a prompt's query-key pair and head: scores go through memory
     expert_compute: ComputeRate | None = None  # of routed experts' products; None: as the others
+    half_filled_rows: float = 0.0  # of an expert, that a prompt's products take at half that rate
     layer_overhead_s: Estimate = NOTHING  # a layer's fixed time: launches, norms, barriers
     expert_layer_overhead_s: Estimate | None = None  # the same where a layer routes; None: equal
     latent_overhead_s: Estimate = NOTHING  # what latent attention adds to a layer's fixed time
+    linear_overhead_s: Estimate = NOTHING  # what linear attention adds to it
+    routing_row_s: Estimate = (
+        NOTHING  # of a prompt's row in a layer that routes: sorting, gathering
+    )
     step_overhead_s: Estimate = NOTHING  # a step's fixed time: sampling, scheduling
     watts: float | None = None  # while decoding, at the wall
     idle_watts: float | None = None

@@ -49,22 +49,24 @@ class Load:
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """``decode``: the bill of one step of decoding, at the middle of the answer; ``prefill``: the
-    bills of the prompt's steps."""
+    bills of the prompt's steps. With several stages such a step has one of several groups of the
+    streams; ``period``: seconds from one token of a stream to its next."""
 
     load: Load
     decode: Bill
+    period: float
     prefill: tuple[Bill, ...]
     read_bytes_per_s: float | None  # a plain read by all threads, where all are of one machine
 
     @property
     def decode_seconds_per_token(self) -> float:
         """Of one stream: the time from one of its tokens to its next."""
-        return self.decode.wall
+        return self.period
 
     @property
     def decode_tokens_per_s(self) -> float:
         """Of all streams together."""
-        return self.load.streams / self.decode.wall
+        return self.load.streams / self.period
 
     @property
     def prefill_seconds(self) -> float:
@@ -82,21 +84,31 @@ def predict(
     """What an answer will take. ``ValueError`` where the profiles lack the format."""
 
     def bill(step: Step) -> Bill:
-        found = predict_step(
+        return predict_step(
             graph, split, nodes, links, step,
             weight_format=load.weight_format, kv_format=load.kv_format,
         )  # fmt: skip
+
+    def linked(found: Bill) -> Bill:
         return replace(found, seconds=bill_the_link(found.seconds, split.stages))
 
     read = None
     if len({node.host for node in nodes}) == 1:
         read = nodes[0].machine.read_bytes_per_s(sum(node.threads for node in nodes))
+    groups = min(len(split.stages), load.streams)
+    decode = bill(decode_step(replace(load, streams=math.ceil(load.streams / groups))))
     return Prediction(
         load=load,
-        decode=bill(decode_step(load)),
-        prefill=tuple(bill(step) for step in prompt_steps(load)),
+        decode=linked(decode),
+        period=max(decode.wall, groups * _slowest(decode)),
+        prefill=tuple(linked(bill(step)) for step in prompt_steps(load)),
         read_bytes_per_s=read,
     )
+
+
+def _slowest(bill: Bill) -> float:
+    """Seconds that the busiest node has to work for a step."""
+    return max(items["wall"] - items["exchange_wait"] for items in bill.seconds)
 
 
 def decode_step(load: Load) -> Step:

@@ -24,6 +24,7 @@ ITEMS = {
     "exchange_bytes_s": ("bytes", "bytes on the link"),
     "handover_s": ("handover", "handing over between stages"),
 }
+_CROSSING = "crossing to the cards and back"  # what one machine has in the place of a link
 _FEWER_BITS = (("f32", "bf16"), ("bf16", "q8"), ("f16", "q8"), ("fp8", "q4"), ("q8", "q4"))
 _ANEW = 16
 _REPLANNED = ("one more", "twice the memory,")
@@ -61,7 +62,14 @@ def limiting_sentence(answer: Answer) -> str:
     name = max(ITEMS, key=lambda key: getattr(items, key))
     part = getattr(items, name) / items.total_s
     latency = items.exchange_latency_s + items.handover_s
-    words = f"Limited by {ITEMS[name][1]}: {part:.0%} of the time."
+    alone = len(answer.best.machines) == 1
+    reason = _CROSSING if alone and name == "handover_s" else ITEMS[name][1]
+    words = f"Limited by {reason}: {part:.0%} of the time."
+    if alone:
+        crossing = (latency + items.exchange_bytes_s) / items.total_s
+        if name != "handover_s" and crossing > 0:
+            words += f" {_CROSSING.capitalize()} takes {crossing:.0%}."
+        return words
     if name != "exchange_latency_s" and latency > 0:
         carried = items.exchange_bytes_s / items.total_s
         words += (

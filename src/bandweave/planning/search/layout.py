@@ -65,12 +65,15 @@ class Setup:
     whole_experts: bool = True  # whether the engine can give experts out whole
     rules: SplitRules = EVERY_SPLIT
     kinds: tuple[str, ...] = ()  # by node; "": the engine does not run there. None given: all alike
+    titles: tuple[str, ...] = ()  # names of the nodes' hardware, where like and unlike matter
 
     def with_more(self, node: NodeRates, count: int = 1) -> Setup:
         """With so many more nodes like one of them."""
-        kind = self.kinds[self.nodes.index(node)] if self.kinds else ""
-        kinds = (*self.kinds, *[kind] * count) if self.kinds else ()
-        return replace(self, nodes=(*self.nodes, *[node] * count), kinds=kinds)
+        index = self.nodes.index(node)
+        kinds = (*self.kinds, *[self.kinds[index]] * count) if self.kinds else ()
+        titles = (*self.titles, *[self.titles[index]] * count) if self.titles else ()
+        nodes = (*self.nodes, *[node] * count)
+        return replace(self, nodes=nodes, kinds=kinds, titles=titles)
 
     def runs_on(self, node: int) -> bool:
         return not self.kinds or bool(self.kinds[node])
@@ -81,7 +84,7 @@ class Setup:
             if len(stage) > 1 and any(self.nodes[node].host is not None for node in stage):
                 return False  # cards beside host memory are a stage of their own
         kinds = self.kinds or ("",) * len(self.nodes)
-        return self.rules.allow(model, stages, kinds)
+        return self.rules.allow(model, stages, kinds, self.titles)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from fractions import Fraction
 from itertools import combinations
 
 from bandweave.models.graph import Graph
-from bandweave.planning.profile.engine_cost import predict_step
+from bandweave.planning.profile.engine_cost import Links, predict_step
 from bandweave.planning.profile.engine_node import EngineNode
-from bandweave.planning.profile.prediction import Links, Load, choose_shares, decode_step
+from bandweave.planning.profile.prediction import Load, choose_shares, decode_step
 from bandweave.planning.search.fit import fitting_shares
 from bandweave.programs.split import make_split
 

@@ -69,6 +69,12 @@ def _remedies(question: Question, setup: Setup) -> str:
         if _fits(replace(question, context=context), setup):
             remedies.append(f"with a context of {context}")
             break
+    streams = question.streams
+    while streams > 1:
+        streams //= 2
+        if _fits(replace(question, streams=streams), setup):
+            remedies.append(f"with {streams} {'stream' if streams == 1 else 'streams'}")
+            break
     if setup.networks[0].default.name != "none":
         more = _more_machines(question, setup)
         if more:

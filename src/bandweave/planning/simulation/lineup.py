@@ -66,6 +66,7 @@ class PlannedLineup:
             self._setup,
             nodes=tuple(self._setup.nodes[one] for one in chosen),
             kinds=tuple(self._setup.kinds[one] for one in chosen) if self._setup.kinds else (),
+            titles=tuple(self._setup.titles[one] for one in chosen) if self._setup.titles else (),
             networks=tuple(_numbered_anew(each, chosen) for each in self._setup.networks),
         )
 

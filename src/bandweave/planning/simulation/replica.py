@@ -136,8 +136,11 @@ class Replica:
     def _mixed_job(self) -> Job | None:
         """What the engine's scheduler puts into a step."""
         self.steps += 1
+        # An even part of all that decode for each of the steps under way.
+        writing = sum(stream.first is not None for stream in self.active)
+        group = min(self.batch, math.ceil(writing / len(self.stages)))
         count, reads = share_rows(
-            min(self.batch, len(self.decoding)),
+            min(group, len(self.decoding)),
             [(piece.rows, None) for piece in self.prompts],
             max_rows=self.server.chunk_rows,
             step=self.steps,

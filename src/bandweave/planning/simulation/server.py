@@ -147,7 +147,7 @@ class ProbedServer:
 
     @property
     def stages(self) -> tuple[tuple[str, ...], ...]:
-        return (self.machines,)
+        return tuple(tuple(self.machines[node] for node in stage) for stage in self.split.stages)
 
     @property
     def chunk_rows(self) -> int:
@@ -171,4 +171,10 @@ class ProbedServer:
             self.graph, self.split, self.nodes, self.links, step,
             weight_format=self.weight_format, kv_format=self.kv_format,
         )  # fmt: skip
-        return [(bill.wall, 0.0)]
+        if len(self.split.stages) == 1:
+            return [(bill.wall, 0.0)]
+        busy = [items["wall"] - items["exchange_wait"] for items in bill.seconds]
+        work = [max(busy[node] for node in stage) for stage in self.split.stages]
+        # What no node's work explains is the way from stage to stage, and back.
+        way = max(0.0, bill.wall - sum(work)) / len(work)
+        return [(seconds, way) for seconds in work]

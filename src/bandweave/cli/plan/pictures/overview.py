@@ -110,9 +110,11 @@ def _plan_bars(columns: Columns) -> list[Bar]:
         plans.append(limit.single)
     bars = []
     for plan in plans:
+        # What lies on a machine's cards takes more lines than a bar has room for.
+        words = _brief(plan) if plan.kind == "one" else layout_phrase(plan)
         bars.append(
             Bar(
-                label=f"{software_title(columns.engine)}:\n{layout_phrase(plan)}",
+                label=f"{software_title(columns.engine)}:\n{words}",
                 span=objective_range(plan),
                 colour=0 if plan is limit.best else 6,
                 published=_published(columns) if plan is limit.best else (),
