@@ -7,6 +7,7 @@ A command is the ``command`` of the module of its name, imported when it is aske
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -200,7 +201,8 @@ def _system(error: OSError) -> str:
     if error.strerror:
         name = error.filename
         where = f"{printable(name) if isinstance(name, str) else name}: " if name else ""
-        return f"{where}{error.strerror}"
+        remedy = "; allow more with `ulimit -n 1024`" if error.errno == errno.EMFILE else ""
+        return f"{where}{error.strerror}{remedy}"
     return _one_line(str(error)) or _unforeseen(error)
 
 
