@@ -34,7 +34,8 @@ from bandweave.hub.refusals import HubError
 from bandweave.hub.resolve import resolve_model
 from bandweave.hub.service import service
 from bandweave.hub.store import Store, hub_name
-from tests.helpers.command import bandweave, environment, sentence
+from tests.helpers.command import bandweave, environment
+from tests.helpers.command import sentence as said_by
 from tests.helpers.hub_server import TOKEN, Hub, hub_of_the_test, shards_of, weights
 
 REPO = "org/Some-Model"
@@ -232,8 +233,8 @@ def test_proxies_that_cannot_be_used(
         pytest.skip("there is a library for SOCKS")
     pulled = bandweave("pull", REPO, "--json", **hub.variables)
     more = {**hub.variables, "ALL_PROXY": proxy, "NO_PROXY": "", "no_proxy": ""}
-    assert words in sentence(bandweave("pull", REPO, **more))
-    said = sentence(bandweave("run", "org/other", "--prompt", "x", **more))
+    assert words in said_by(bandweave("pull", REPO, **more))
+    said = said_by(bandweave("run", "org/other", "--prompt", "x", **more))
     assert "org/other is not on this machine" in said and words in said
     assert pulled.json["checked"]
 
