@@ -5,6 +5,7 @@
 # make fuzz   100,000 inputs of each kind for what takes others' data, under sanitizers
 # make chaos  ten minutes of streams whose nodes are killed, stopped, cut off and slowed
 # make faults random faults for workers, MINUTES=60 of them
+# make interrupts  commands that are ended at random moments, TRIALS=500 of them
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 MODULES := build/modules.txt
 NATIVE := $(shell find native cmake -type f) src/bandweave/programs/operations.py CMakeLists.txt pyproject.toml $(MODULES)
 
-.PHONY: demo test late check format cluster exhaustive failures fuzz chaos faults transformers bench documents clean FORCE
+.PHONY: demo test late check format cluster exhaustive failures fuzz chaos faults interrupts transformers bench documents clean FORCE
 
 demo: $(VENV)/.installed
 	$(BIN)/bandweave demo
@@ -68,6 +69,11 @@ chaos: $(VENV)/.dev
 MINUTES ?= 60
 faults: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.chaos.workers --minutes $(MINUTES) $(FAULTS)
+
+# INTERRUPTS="serve synth:HUP --seed 7" chooses commands, blows and moments.
+TRIALS ?= 500
+interrupts: $(VENV)/.dev
+	$(BIN)/python -m tests.interrupts --trials $(TRIALS) $(INTERRUPTS)
 
 # Makes the stored reference values again with transformers and PyTorch, and compares.
 transformers: $(VENV)-transformers/.installed

@@ -27,8 +27,8 @@ hypothesis.settings.load_profile("machine")
 # machine to themselves, unless they stand below; so do single tests that are marked ``alone``.
 _PARALLEL = frozenset(
     {"admission", "answers", "backend", "benchmarks", "block_products", "calibration",
-     "catalogue_cost", "checkpoints", "cli", "cli_mistakes", "cli_speculation", "cli_tokens",
-     "cluster_plan", "code_books", "config_fields", "config_hybrid", "config_shape",
+     "catalogue_cost", "changed_files", "checkpoints", "cli", "cli_mistakes", "cli_speculation",
+     "cli_tokens", "cluster_plan", "code_books", "config_fields", "config_hybrid", "config_shape",
      "config_wholes", "content", "content_check", "cost", "crc32c", "darwin", "demo_moe", "deploy",
      "draft_length", "economy", "encoding", "engine_cost", "failover_rules", "fairness", "families",
      "figures", "file_packing", "flush_to_zero", "formats", "further_layer", "fuzz_bodies",
@@ -43,7 +43,7 @@ _PARALLEL = frozenset(
      "rendering", "said", "sampling", "scheduler", "sealing", "served_answers", "served_defaults",
      "special_tokens", "speculation", "split", "states", "stored_damage", "stored_formats",
      "stored_tensors", "synth", "synth_families", "teller", "tensor_views", "text", "thought_limit",
-     "transformers_agreement", "usable_memory", "wire", "without_engine", "work"}
+     "transformers_agreement", "usable_memory", "whole_file", "wire", "without_engine", "work"}
 )  # fmt: skip
 
 # Modules that mostly wait: for machines that vanished, for answers that never come, for commands to
@@ -53,9 +53,9 @@ _WAITING = frozenset(
      "door", "encrypted_hosts", "encryption", "exchange_failures", "failover", "failover_hosts",
      "failover_http", "handshake", "host_resources", "hosts", "http_chat", "http_completions",
      "http_health", "http_keys", "http_limits", "http_programs", "http_protocols", "http_stop",
-     "http_streams", "interrupted_loading", "intruders", "launcher", "leaving", "loading_nodes",
-     "membership", "mesh", "named_hosts", "outages", "page", "progress", "reception", "rejoin",
-     "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory", "sharing",
+     "http_streams", "interrupted_loading", "interrupts", "intruders", "launcher", "leaving",
+     "loading_nodes", "membership", "mesh", "named_hosts", "outages", "page", "progress",
+     "reception", "rejoin", "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory", "sharing",
      "standard_streams", "standby", "status", "status_machines", "tampering", "tools", "topologies",
      "worker", "workers_models"}
 )  # fmt: skip

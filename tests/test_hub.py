@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from bandweave.hub.resolve import resolve_model
 from bandweave.hub.service import service
 from bandweave.hub.store import Store, hub_name
 from tests.helpers.command import bandweave, environment
+from tests.helpers.command import sentence as said_by
 from tests.helpers.hub_server import TOKEN, Hub, hub_of_the_test, shards_of, weights
 
 REPO = "org/Some-Model"
@@ -217,6 +219,24 @@ def test_threads_and_processes_fetch_nothing_twice(hub: Hub) -> None:
 
 def bounds(one: range) -> tuple[int, int]:
     return one.start, one.stop
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [("socks5://127.0.0.1:9", "pip install socksio"), ("other://127.0.0.1:9", "cannot be used")],
+)
+def test_proxies_that_cannot_be_used(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
+    """What is here is used all the same."""
+    if "socks5" in proxy and importlib.util.find_spec("socksio") is not None:
+        pytest.skip("there is a library for SOCKS")
+    pulled = bandweave("pull", REPO, "--json", **hub.variables)
+    more = {**hub.variables, "ALL_PROXY": proxy, "NO_PROXY": "", "no_proxy": ""}
+    assert words in said_by(bandweave("pull", REPO, **more))
+    said = said_by(bandweave("run", "org/other", "--prompt", "x", **more))
+    assert "org/other is not on this machine" in said and words in said
+    assert pulled.json["checked"]
 
 
 # --- misfortunes ---

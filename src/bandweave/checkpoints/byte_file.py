@@ -97,6 +97,18 @@ class LocalFile:
                 f"{printable(self.path)} ends at byte {offset + done}, {len(target) - done} bytes "
                 "too early; it was changed while it was read, so start again with a whole file"
             )
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """``CheckpointError`` where the file was written to since it was opened: what was read
+        before and what is read now would be of two models. It may lose its name, or get others."""
+        status = os.fstat(self.descriptor)
+        known = (self.identity.size, self.identity.modified_ns)
+        if (status.st_size, status.st_mtime_ns) != known:
+            raise CheckpointError(
+                f"{printable(self.path)} was written to while it was in use; start again, and "
+                "give another version a folder of its own"
+            )
 
     def prepare(self, start: int, length: int, stride: int, count: int) -> None:
         """As ``ByteFile`` says: it is all here."""

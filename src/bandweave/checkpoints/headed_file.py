@@ -44,8 +44,12 @@ class HeadedFile:
 
     @property
     def descriptor(self) -> int | None:
-        """Of the open file, to read from; None where not all of it is on this machine."""
-        return self.file.descriptor if isinstance(self.file, LocalFile) else None
+        """Of the open file, to read from; None where not all of it is on this machine.
+        ``CheckpointError`` where it was written to."""
+        if not isinstance(self.file, LocalFile):
+            return None
+        self.file.check_unchanged()
+        return self.file.descriptor
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fills ``target`` (bytes) from ``offset`` on; several threads may read at once."""

@@ -7,6 +7,7 @@ A command is the ``command`` of the module of its name, imported when it is aske
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -57,6 +58,11 @@ MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
 # Errors of the operating system that are about a file or an address that the user named.
 _NAMED_WRONGLY = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+_REMEDIES = {
+    errno.EMFILE: "; allow more with `ulimit -n 1024`",
+    errno.EAGAIN: "; are more processes allowed here (`ulimit -u`, or the container's limit)?",
+}
 
 
 class _Commands(click.Group):
@@ -200,7 +206,7 @@ def _system(error: OSError) -> str:
     if error.strerror:
         name = error.filename
         where = f"{printable(name) if isinstance(name, str) else name}: " if name else ""
-        return f"{where}{error.strerror}"
+        return f"{where}{error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
     return _one_line(str(error)) or _unforeseen(error)
 
 

@@ -40,7 +40,17 @@ class Service:
             ) from error
         self.endpoint = constants.ENDPOINT.rstrip("/")
         self.connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._client = get_session()
+        try:
+            self._client = get_session()
+        except ImportError as error:
+            raise Unreachable(
+                "the SOCKS proxy that ALL_PROXY or HTTPS_PROXY names needs the Python package "
+                "socksio; `pip install socksio`, or unset the variable"
+            ) from error
+        except ValueError as error:
+            raise Unreachable(
+                f"the proxy that ALL_PROXY or HTTPS_PROXY names cannot be used: {error}"
+            ) from error
         # Its own function for these asks the hub which program calls it.
         self._own = {"user-agent": f"bandweave/{__version__}"}
         token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
