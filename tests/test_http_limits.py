@@ -177,7 +177,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_its_answer_ends(server: Serv
     assert server.engine.cancelled == before + 1
 
 
-def test_peers_that_vanish_are_found() -> None:
+def test_peers_that_vanish_are_found_and_nothing_waits_to_be_sent() -> None:
     with ServerThread(served_by(play), LIMITS) as one, connected(one) as sock:
         until(lambda: len(one.server.server_state.connections) == 1)
         (connection,) = one.server.server_state.connections
@@ -185,6 +185,8 @@ def test_peers_that_vanish_are_found() -> None:
         assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 600
+        assert peer.proto == 0  # so that asyncio leaves it as it is
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.fileno() >= 0
 
 

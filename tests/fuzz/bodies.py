@@ -177,10 +177,11 @@ def fuzz(inputs: int, seed: int, *, first: int = 0) -> Tally:
                 tally.faults.append(f"{number}: {path} {body[:300]!r}: {fault}")
         if peak_bytes() - before > _MOST_GROWTH_BYTES:
             tally.faults.append(f"grew by {(peak_bytes() - before) / 1e6:.0f} MB")
+        exchanges = server.app.state.exchanges
         deadline = time.monotonic() + _SECONDS
-        while server.engine.running and time.monotonic() < deadline:
+        while (server.engine.running or exchanges.answering) and time.monotonic() < deadline:
             time.sleep(0.01)
-        if server.engine.running or server.app.state.exchanges.answering:
+        if server.engine.running or exchanges.answering:
             tally.faults.append("answers go on behind their requests")
         connection.close()
     return tally

@@ -184,8 +184,11 @@ def _cancelled(timer: asyncio.TimerHandle | None) -> None:
 
 def _bound_socket(sock: socket.socket | None, seconds: float) -> None:
     """Lets the system end a connection whose other side has vanished without a word, as machines
-    that lose power do, as far as it knows how to."""
+    that lose power do, as far as it knows how to. Tokens are sent as they come: without TCP_NODELAY
+    the second piece of an answer waits for the client to confirm the first, some 40 ms. asyncio
+    sets it where the listening socket was made for TCP by name, and there alone."""
     options = (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
         (socket.SOL_SOCKET, "SO_SNDBUF", _SENT_BYTES),
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
