@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bandweave.cli.plan.answer import answer_columns
-from bandweave.cli.plan.money import money_sentences, reasons
+from bandweave.cli.plan.money import money_sentences
+from bandweave.cli.plan.report import reasons
 from bandweave.cli.plan.setup import parse_machines
 from bandweave.models.known_models import known_model
 from bandweave.planning.costs.cost import decode_range
