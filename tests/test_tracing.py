@@ -178,6 +178,17 @@ def test_answers_do_not_wait_for_a_collector_that_is_silent(
     ]
 
 
+def test_the_operators_variables_hold(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "our-models")
+    with Tracing.to(collector.url) as tracing, ServerThread(served_by(_play)) as server:
+        server.app.state.status.tracing = tracing
+        assert server.post("/v1/chat/completions", _CHAT)[0] == 200
+    assert collector.named("chat demo")  # sent before it closed
+    assert b"our-models" in collector.content
+
+
 @pytest.mark.parametrize(
     "endpoint", ["127.0.0.1:4318", "grpc://a:4317", "http://", "", "file:///x"]
 )

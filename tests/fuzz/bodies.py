@@ -15,7 +15,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,10 +156,9 @@ class Tally:
 def fuzz(inputs: int, seed: int, *, first: int = 0) -> Tally:
     """Posts so many inputs to a server in a thread of this process."""
     tally = Tally()
-    logging.getLogger("bandweave.serving").setLevel(logging.CRITICAL)  # of 500s, which are faults
     template = ChatTemplate(THINKER)
     served = served_by(_play, context=1024, template=template, syntax=find_syntax(template))
-    with ServerThread(served) as server:
+    with _quiet("bandweave.serving"), ServerThread(served) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_SECONDS)
         _post(connection, *_input(seed, first))  # what is loaded once does not count as growth
         before = peak_bytes()
@@ -185,6 +184,18 @@ def fuzz(inputs: int, seed: int, *, first: int = 0) -> Tally:
             tally.faults.append("answers go on behind their requests")
         connection.close()
     return tally
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """A log says nothing meanwhile: of 500s, which are faults here."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _play(request: Request, tokenizer: Tokenizer) -> Script:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
@@ -30,7 +30,7 @@ from bandweave.serving.answers.events import End, Event, Read
 _LOG = logging.getLogger("bandweave.serving")
 _BILLION = 1_000_000_000  # nanoseconds
 _PATH = "/v1/traces"  # where collectors listen, by the protocol
-_SEND_SECONDS, _LATE_SECONDS = 2, 1.0  # for one batch; that a span waits for others
+_SEND_SECONDS, _LATE_MILLIS = 2, 1000  # for one batch; that a span waits for others
 _OPERATIONS = {"completions": "text_completion", "embeddings": "embeddings",
                "ollama_embed": "embeddings", "ollama_generate": "text_completion"}  # fmt: skip
 _PHASES = ("waiting", "prefill", "decode")  # of an answer's timing, one behind the other
@@ -41,10 +41,12 @@ class Tracing:
     seconds. For the threads and tasks of one server."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        resource = Resource.create({"service.name": "bandweave", "service.version": __version__})
+        own = {"service.name": "bandweave", "service.version": __version__}
+        own |= OTELResourceDetector().detect().attributes  # what the operator's variables say
+        resource = Resource.create(own)
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=_LATE_SECONDS * 1000)
+            BatchSpanProcessor(exporter, schedule_delay_millis=_LATE_MILLIS)
         )
         self._tracer = self._provider.get_tracer("bandweave", __version__)
         self._propagator = TraceContextTextMapPropagator()
@@ -100,7 +102,9 @@ class _Sender(OTLPSpanExporter):
     def __init__(self, endpoint: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it says so every time
         super().__init__(endpoint=endpoint, timeout=_SEND_SECONDS)
-        self._where, self._fails = endpoint, False
+        parts = urlsplit(endpoint)  # without a password
+        self._where = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        self._fails = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = super().export(spans)
