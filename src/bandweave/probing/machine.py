@@ -54,7 +54,7 @@ def quick_scope(format: str, kv_format: str) -> Scope:
     return Scope(
         formats=(format,),
         kv_formats=(kv_format,),
-        rows=(1, 128),
+        rows=(1, 8, 128),  # 8: about what an expert has of a prompt
         together=(1, 8),
         rounds=3,
         streamed_bytes=64 << 20,
