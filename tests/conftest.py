@@ -55,9 +55,9 @@ _WAITING = frozenset(
      "http_health", "http_keys", "http_limits", "http_programs", "http_protocols", "http_stop",
      "http_streams", "interrupted_loading", "interrupts", "intruders", "launcher", "leaving",
      "loading_nodes", "membership", "mesh", "named_hosts", "outages", "page", "progress",
-     "reception", "rejoin", "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory", "sharing",
-     "standard_streams", "standby", "status", "status_machines", "tampering", "tools", "topologies",
-     "worker", "workers_models"}
+     "reception", "rejoin", "rendezvous", "replicas", "replicas_http", "serve_cli", "shared_memory",
+     "sharing", "standard_streams", "standby", "status", "status_machines", "tampering", "tools",
+     "topologies", "worker", "workers_models"}
 )  # fmt: skip
 
 

@@ -244,7 +244,9 @@ def test_proxies_that_cannot_be_used(
 
 def test_what_is_here_whole_needs_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a disk that is full or read only, nothing is written that is there already."""
-    pulled = pull(parse_name(REPO), lambda done, total: None)
+    name = parse_name(REPO)
+    assert name is not None
+    pulled = pull(name, lambda done, total: None)
 
     def full(path: Path, **options: object) -> None:
         raise OSError(28, "No space left on device", str(path))
@@ -252,7 +254,7 @@ def test_what_is_here_whole_needs_no_room(hub: Hub, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("bandweave.hub.store.whole_file", full)
     monkeypatch.setattr("bandweave.hub.arrival.whole_file", full)
     assert resolve_model(REPO) == pulled.path
-    assert pull(parse_name(REPO), lambda done, total: None).fetched_bytes == 0
+    assert pull(name, lambda done, total: None).fetched_bytes == 0
     hub.add(REPO, {"config.json": b'{"a": 2}', "model.safetensors": weights(300_000, 1)})
     with pytest.raises(HubError, match="No space left on device; set BANDWEAVE_DOWNLOADS"):
         resolve_model(REPO)

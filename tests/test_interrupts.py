@@ -98,11 +98,11 @@ def _waits_in(pid: int) -> str:
 def _with_full(descriptor: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        streams = {1: {"stdout": full, "stderr": subprocess.PIPE},
-                   2: {"stdout": subprocess.PIPE, "stderr": full}}[descriptor]  # fmt: skip
         return subprocess.run(
             [sys.executable, "-m", "bandweave", *arguments], env=environment("full"), check=False,
-            stdin=subprocess.DEVNULL, timeout=_SECONDS, **streams,
+            stdin=subprocess.DEVNULL, timeout=_SECONDS,
+            stdout=full if descriptor == 1 else subprocess.PIPE,
+            stderr=full if descriptor == 2 else subprocess.PIPE,
         )  # fmt: skip
     finally:
         os.close(full)

@@ -33,7 +33,7 @@ def test_what_ends_it_leaves_what_was_there(error: BaseException, tmp_path: Path
         with pytest.raises(type(error)) as raised, whole_file(one) as file:
             file.write(b"half")
             raise error
-        if isinstance(error, OSError):
+        if isinstance(raised.value, OSError):
             assert (raised.value.errno, raised.value.filename) == (28, str(one))
     assert list(tmp_path.iterdir()) == [old] and old.read_bytes() == b"old"
 
