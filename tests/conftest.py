@@ -62,9 +62,13 @@ _WAITING = frozenset(
 
 
 def pytest_sessionstart() -> None:
-    """Shells ignore SIGINT in what they start in the background, and commands inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Shells ignore SIGINT in what they start in the background, and `nohup` SIGHUP; commands
+    inherit that."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL),
+    ):  # fmt: skip
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,7 +127,9 @@ def test_a_spare_host_is_held_ready_and_taken_at_once() -> None:
             spare=1, spare_hosts=(third.address,), threads=1, run=RUN, standby="memory",
         )  # fmt: skip
         with Folder.open(DEMO, weights=False) as folder, Cluster.start(folder, options) as cluster:
-            assert wait_until(lambda: [one.state for one in cluster.health().nodes][2:] == ["spare"])
+            assert wait_until(
+                lambda: [one.state for one in cluster.health().nodes][2:] == ["spare"]
+            )
             streams = Streams(cluster, asks(grammars=False))
             streams.wait_for(150)
             os.kill(node_of(first), signal.SIGKILL)
