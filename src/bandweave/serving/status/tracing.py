@@ -42,8 +42,8 @@ class Tracing:
 
     def __init__(self, exporter: SpanExporter) -> None:
         own = {"service.name": "bandweave", "service.version": __version__}
-        own |= OTELResourceDetector().detect().attributes  # what the operator's variables say
-        resource = Resource.create(own)
+        # What the operator's variables say counts more.
+        resource = Resource.create(own).merge(OTELResourceDetector().detect())
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
             BatchSpanProcessor(exporter, schedule_delay_millis=_LATE_MILLIS)
