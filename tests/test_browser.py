@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -228,7 +229,10 @@ def test_marks_of_text_are_rendered(page: Page, server: ServerThread) -> None:
     }.items():  # fmt: skip
         assert page.text(f".marked {selector}") == text
     told = page.text(".told")
-    assert "tokens/s" in told and "context" in told and "3 tokens found again" in told
+    # An answer that comes all at once, as on a busy machine, has no speed.
+    assert re.match(
+        r"68 tokens · ([\d.,]+ tokens/s · )?context \d+ % full · 3 tokens found", told
+    ), told
     _ask(page, "REFUSED")
     _answered(page, 2)
     assert page.text(".message:last-child .fault") == "this cannot be asked"

@@ -260,7 +260,7 @@ def test_a_probe_measures_everything() -> None:
         for on_grid in (False, True) for threads in (1, 2)
         for rows, cached in ((1, False), (1, True), (32, False))
     }  # fmt: skip
-    assert all(1e-13 < p.seconds_per_byte < 1e-3 for p in machine.products)
+    assert all(0 < p.seconds_per_byte < 1e-3 for p in machine.products)
     assert {(a.streamed, a.threads) for a in machine.attention} == {
         (streamed, threads) for streamed in (False, True) for threads in (1, 2)
     }
