@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
+from bandweave.shown import shown
+from bandweave.text.files import TextError
 from bandweave.text.library import library_errors
 from bandweave.text.pre_tokenizers import PreTokenizer
 from bandweave.text.score_merging import SPACE
@@ -29,7 +31,13 @@ class PairMerging:
     ) -> None:
         """``of_bytes``: whether tokens are spelled in the byte alphabet; else they are text with
         ``SPACE`` for a space, and bytes without one have tokens ``<0x00>`` to ``<0xFF>``.
-        ``TextError`` where the library refuses the vocabulary."""
+        ``TextError`` where the library refuses the vocabulary, or a merge makes no token of it."""
+        for first, second in merges:
+            if first + second not in ids:  # the library would panic, on standard error
+                raise TextError(
+                    f"{where}: the tokenizer cannot be used: a merge makes {shown(first + second)},"
+                    " which is no token; download it again"
+                )
         with library_errors(f"{where}: the tokenizer cannot be used", "; download it again"):
             model = models.BPE(
                 dict(ids),
