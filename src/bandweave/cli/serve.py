@@ -96,7 +96,7 @@ def command(
     Programs that speak OpenAI's API are given the address that is printed. The server answers
     /health while it loads, and says there when it is ready.
     """
-    if any(find_spec(name) is None for name in _LIBRARIES):
+    if not all(_is_there(name) for name in _LIBRARIES):
         raise ValueError("the server needs libraries of its own: pip install 'bandweave[serve]'")
     options = engine_options(values)
     options = replace(options, run=replace(options.run, streams=streams))

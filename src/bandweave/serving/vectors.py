@@ -6,9 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bandweave.generation.sampling import SamplingParams
 from bandweave.serving.answers.answering import AnswerStream
+from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.events import End
 from bandweave.serving.errors import failed
+
+MOST_TEXTS = 2048  # of a request
+
+_PARAMS = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of
+
+
+def vector_ask(tokens: tuple[int, ...], *, key: str, weight: float, salt: str = "") -> Ask:
+    """For the embedding of a text; the rest as in ``Ask``."""
+    return Ask(tokens=tokens, params=_PARAMS, embeds=True, key=key, weight=weight, salt=salt)
 
 
 async def unit_vectors(streams: Sequence[AnswerStream]) -> list[np.ndarray]:

@@ -23,6 +23,11 @@ class Bill:
         """Seconds of the step, on node 0's clock."""
         return self.seconds[0]["wall"]
 
+    @property
+    def busy(self) -> list[float]:
+        """Seconds that each node works, and waits for no other one."""
+        return [items["wall"] - items["exchange_wait"] for items in self.seconds]
+
 
 def bill_the_link(
     seconds: Sequence[Mapping[str, float]], stages: Sequence[Sequence[int]]

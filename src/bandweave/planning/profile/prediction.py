@@ -100,15 +100,10 @@ def predict(
     return Prediction(
         load=load,
         decode=linked(decode),
-        period=max(decode.wall, groups * _slowest(decode)),
+        period=max(decode.wall, groups * max(decode.busy)),
         prefill=tuple(linked(bill(step)) for step in prompt_steps(load)),
         read_bytes_per_s=read,
     )
-
-
-def _slowest(bill: Bill) -> float:
-    """Seconds that the busiest node has to work for a step."""
-    return max(items["wall"] - items["exchange_wait"] for items in bill.seconds)
 
 
 def decode_step(load: Load) -> Step:
@@ -214,7 +209,7 @@ def _spread(node: EngineNode, load: Load) -> float:
 
 def _moves(parts: tuple[int, ...], bill: Bill) -> list[tuple[int, ...]]:
     """What to try next: large moves first."""
-    busy = [items["wall"] - items["exchange_wait"] for items in bill.seconds]
+    busy = bill.busy
     each = [seconds / part for seconds, part in zip(busy, parts, strict=True)]
     found = []
     for step in _STEPS:

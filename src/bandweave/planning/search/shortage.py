@@ -63,18 +63,10 @@ def _remedies(question: Question, setup: Setup) -> str:
         if needed_bytes(smaller, setup) < needed_bytes(question, setup) and _fits(smaller, setup):
             remedies.append(f"in {name} ({needed_bytes(smaller, setup) / GIB:.0f} GiB)")
             break
-    context = question.context
-    while context > 1024:
-        context //= 2
-        if _fits(replace(question, context=context), setup):
-            remedies.append(f"with a context of {context}")
-            break
-    streams = question.streams
-    while streams > 1:
-        streams //= 2
-        if _fits(replace(question, streams=streams), setup):
-            remedies.append(f"with {streams} {'stream' if streams == 1 else 'streams'}")
-            break
+    if context := _halved(question, "context", 1024, setup):
+        remedies.append(f"with a context of {context}")
+    if streams := _halved(question, "streams", 1, setup):
+        remedies.append(f"with {streams} {'stream' if streams == 1 else 'streams'}")
     if setup.networks[0].default.name != "none":
         more = _more_machines(question, setup)
         if more:
@@ -85,6 +77,17 @@ def _remedies(question: Question, setup: Setup) -> str:
     if not remedies:
         return "no format, context or single machine that is known makes it fit"
     return "it fits " + ", or ".join(remedies)
+
+
+def _halved(question: Question, field: str, least: int, setup: Setup) -> int:
+    """The most of a question's field that fits, of its halves; ends once it is ``least`` or less.
+    0 where none fits."""
+    value = getattr(question, field)
+    while value > least:
+        value //= 2
+        if _fits(replace(question, **{field: value}), setup):
+            return value
+    return 0
 
 
 def _more_machines(question: Question, setup: Setup) -> str:

@@ -173,7 +173,7 @@ class ProbedServer:
         )  # fmt: skip
         if len(self.split.stages) == 1:
             return [(bill.wall, 0.0)]
-        busy = [items["wall"] - items["exchange_wait"] for items in bill.seconds]
+        busy = bill.busy
         work = [max(busy[node] for node in stage) for stage in self.split.stages]
         # What no node's work explains is the way from stage to stage, and back.
         way = max(0.0, bill.wall - sum(work)) / len(work)

@@ -15,8 +15,6 @@ from bandweave.serving.event_lines import json_line
 from bandweave.serving.logprobs import chat_logprobs
 from bandweave.serving.ollama.request import OllamaRequest
 
-_BILLION = 1_000_000_000  # nanoseconds
-
 
 class OllamaAnswer:
     """The shapes of one request's answer."""
@@ -97,13 +95,18 @@ class OllamaAnswer:
         return {
             "done": True,
             "done_reason": "length" if end.reason == "length" else "stop",
-            "total_duration": int(seconds * _BILLION),
+            "total_duration": nanoseconds(seconds),
             "load_duration": 0,  # it was loaded when the server began
             "prompt_eval_count": len(stream.ask.tokens),
-            "prompt_eval_duration": int(timing.prefill * _BILLION),
+            "prompt_eval_duration": nanoseconds(timing.prefill),
             "eval_count": len(end.tokens),
-            "eval_duration": int(timing.decode * _BILLION),
+            "eval_duration": nanoseconds(timing.decode),
         }
+
+
+def nanoseconds(seconds: float) -> int:
+    """As Ollama's API gives durations."""
+    return int(seconds * 1_000_000_000)
 
 
 def _call(number: int, block: Block) -> dict[str, Any]:

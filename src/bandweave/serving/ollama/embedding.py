@@ -8,18 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bandweave.generation.sampling import SamplingParams
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.served import Served
 from bandweave.serving.errors import bad, too_long
 from bandweave.serving.fields import Fields
+from bandweave.serving.ollama.answer import nanoseconds
 from bandweave.serving.ollama.options import read_options
 from bandweave.serving.ollama.request import check_model
-from bandweave.serving.vectors import unit_vectors
-
-_MOST_TEXTS = 2048
-_BILLION = 1_000_000_000  # nanoseconds
+from bandweave.serving.vectors import MOST_TEXTS, unit_vectors, vector_ask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +38,13 @@ async def read_embed(
     cut = not older and fields.flag("truncate")
     name = "prompt" if older else "input"
     texts = _texts(fields, name, several=not older)
-    params = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of
     asks = []
     for tokens in await asyncio.to_thread(_encode, texts, served):
         if len(tokens) >= served.context:
             if not cut:
                 raise too_long(len(tokens), served.context, name)
             tokens = tokens[: served.context - 1]
-        asks.append(Ask(tokens=tokens, params=params, embeds=True, key=key, weight=weight))
+        asks.append(vector_ask(tokens, key=key, weight=weight))
     return EmbedRequest(asks=tuple(asks), older=older)
 
 
@@ -63,7 +59,7 @@ async def read_vectors(
     return {
         "model": served.name,
         "embeddings": vectors,
-        "total_duration": int((time.monotonic() - begun) * _BILLION),
+        "total_duration": nanoseconds(time.monotonic() - begun),
         "load_duration": 0,  # it was loaded when the server began
         "prompt_eval_count": sum(len(stream.ask.tokens) for stream in streams),
     }
@@ -78,7 +74,7 @@ def _texts(fields: Fields, name: str, *, several: bool) -> list[str]:
     wanted = "a string or a list of strings" if several else "a string"
     if not several or not isinstance(value, list):
         raise bad(f"{name} must be {wanted}", name)
-    texts = fields.list(name, most=_MOST_TEXTS)
+    texts = fields.list(name, most=MOST_TEXTS)
     for text in texts:
         if not isinstance(text, str) or not text:
             raise bad(f"{name} must be {wanted}, none empty", name)

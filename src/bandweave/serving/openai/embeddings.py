@@ -10,16 +10,13 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from bandweave.generation.sampling import SamplingParams
 from bandweave.serving.answers.answering import AnswerStream
 from bandweave.serving.answers.ask import Ask
 from bandweave.serving.answers.served import Served
 from bandweave.serving.fields import Fields
 from bandweave.serving.openai.completions import read_prompts
 from bandweave.serving.openai.foreign import read_salt
-from bandweave.serving.vectors import unit_vectors
-
-MOST_TEXTS = 2048
+from bandweave.serving.vectors import MOST_TEXTS, unit_vectors, vector_ask
 
 
 async def read_embeddings(
@@ -30,10 +27,9 @@ async def read_embeddings(
     served.check_name(fields.text("model", served.name))
     fields.refuse("dimensions", why="this model's embeddings have one length")
     packed = fields.one_of("encoding_format", ("float", "base64"), "float") == "base64"
-    params = SamplingParams(temperature=0.0, max_tokens=1)  # one, which nobody hears of
     salt = read_salt(fields)
     asks = [
-        Ask(tokens=tokens, params=params, embeds=True, key=key, weight=weight, salt=salt)
+        vector_ask(tokens, key=key, weight=weight, salt=salt)
         for _, tokens in await read_prompts(fields, served, "input", most=MOST_TEXTS)
     ]
     return asks, packed
