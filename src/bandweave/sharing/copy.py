@@ -4,7 +4,6 @@ filled from there."""
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from bandweave.environment import read_environment
 from bandweave.hub.store import Record, check_store, read_record, write_record
 from bandweave.sharing.peer import Peer, PeerError
 from bandweave.sharing.server import is_small
+from bandweave.whole_file import whole_file
 
 OWNER = "copies"  # in the place of an organisation of the hub
 _MOST_SMALL = 256_000_000
@@ -45,10 +45,8 @@ def copy_folder(peer: Peer, model: str, fingerprint: Fingerprint) -> Path:
         path = folder / name
         if path.is_file() and path.stat().st_size == size:
             continue
-        partial = folder / f"{name}.{secrets.token_hex(4)}.partial"
-        with open(partial, "xb") as file:
+        with whole_file(path) as file:
             file.writelines(peer.fetch(name, 0, size))
-        partial.rename(path)
     weights = _sizes(listing, "weights", 1 << 50)
     for name, size in weights.items():
         path = folder / name
